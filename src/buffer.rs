@@ -1,0 +1,224 @@
+//! What a connection keeps between two callbacks: input not consumed, output not sent. Neither exists while empty.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Write};
+use std::sync::Arc;
+
+/// Received bytes that the handler has not consumed.
+#[derive(Debug, Default)]
+pub(crate) struct Carry {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) scan: Scan,
+    /// When the first of them arrived, or the handler last consumed some.
+    pub(crate) since: u64,
+}
+
+/// How far the unread bytes were searched, and for what, so that no byte is searched twice for the same needle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scan {
+    /// Length and hash of the needle; (0, 0) is none.
+    pub(crate) needle: (usize, u64),
+    /// A match cannot begin before this offset into the unread bytes.
+    pub(crate) from: usize,
+}
+
+/// Unsent output in order: own bytes gathered into chunks, and payloads shared with other connections.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    chunks: VecDeque<Chunk>,
+    len: usize,
+    /// When the peer last took some, or the queue came to be.
+    pub(crate) progress: u64,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    bytes: Bytes,
+    sent: usize,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Own(Vec<u8>),
+    Shared(Arc<[u8]>),
+}
+
+/// How a flush ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Flush {
+    Empty,
+    /// The socket takes no more for now.
+    Blocked,
+    /// The budget is used up, the socket may take more.
+    Budget,
+}
+
+impl Queue {
+    /// A connection's queue, made now if it has none.
+    pub(crate) fn of(queue: &mut Option<Box<Queue>>, now: u64) -> &mut Queue {
+        queue.get_or_insert_with(|| Box::new(Queue { progress: now, ..Queue::default() }))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.len += bytes.len();
+        match self.chunks.back_mut() {
+            // A chunk that has begun to leave is left alone: growing it would move bytes that are sent already.
+            Some(Chunk { bytes: Bytes::Own(tail), sent: 0 }) if tail.len() + bytes.len() <= CHUNK_BYTES => {
+                tail.extend_from_slice(bytes);
+            }
+            _ if bytes.is_empty() => {}
+            _ => self.chunks.push_back(Chunk { bytes: Bytes::Own(bytes.to_vec()), sent: 0 }),
+        }
+        self.check();
+    }
+
+    pub(crate) fn push_shared(&mut self, bytes: Arc<[u8]>) {
+        if !bytes.is_empty() {
+            self.len += bytes.len();
+            self.chunks.push_back(Chunk { bytes: Bytes::Shared(bytes), sent: 0 });
+        }
+        self.check();
+    }
+
+    /// Sends up to `budget` bytes. Returns how many went and why it stopped.
+    pub(crate) fn write_to(&mut self, socket: &mut impl Write, budget: usize) -> (usize, io::Result<Flush>) {
+        let mut sent = 0;
+        while self.len > 0 && sent < budget {
+            let (wanted, result) = self.write_once(socket, budget - sent);
+            match result {
+                Ok(0) => return (sent, Err(io::ErrorKind::WriteZero.into())),
+                Ok(n) => {
+                    self.advance(n);
+                    sent += n;
+                    // Unix: a short write means that the socket's buffer is full, and an event will tell when not.
+                    if cfg!(unix) && n < wanted {
+                        return (sent, Ok(Flush::Blocked));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return (sent, Ok(Flush::Blocked));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (sent, Err(error)),
+            }
+        }
+        (sent, Ok(if self.len == 0 { Flush::Empty } else { Flush::Budget }))
+    }
+
+    /// One system call: the number of bytes offered, and what became of them.
+    fn write_once(&self, socket: &mut impl Write, budget: usize) -> (usize, io::Result<usize>) {
+        if self.chunks.len() == 1 {
+            let bytes = self.chunks[0].unsent();
+            let bytes = &bytes[..bytes.len().min(budget)];
+            return (bytes.len(), socket.write(bytes));
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let (mut used, mut offered) = (0, 0);
+        for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
+            let bytes = chunk.unsent();
+            *slice = IoSlice::new(&bytes[..bytes.len().min(budget - offered)]);
+            offered += slice.len();
+            used += 1;
+            if offered == budget {
+                break;
+            }
+        }
+        (offered, socket.write_vectored(&slices[..used]))
+    }
+
+    fn advance(&mut self, mut sent: usize) {
+        self.len -= sent;
+        while sent > 0 {
+            let chunk = self.chunks.front_mut().expect("sent bytes came from a chunk");
+            let rest = chunk.unsent().len();
+            if sent < rest {
+                chunk.sent += sent;
+                break;
+            }
+            sent -= rest;
+            self.chunks.pop_front();
+        }
+        self.check();
+    }
+
+    /// The length is the sum of the chunks, and no chunk is empty.
+    fn check(&self) {
+        if cfg!(debug_assertions) && self.chunks.len() < 64 {
+            assert_eq!(self.len, self.chunks.iter().map(|chunk| chunk.unsent().len()).sum::<usize>());
+            assert!(self.chunks.iter().all(|chunk| !chunk.unsent().is_empty()));
+        }
+    }
+}
+
+impl Chunk {
+    fn unsent(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Own(bytes) => &bytes[self.sent..],
+            Bytes::Shared(bytes) => &bytes[self.sent..],
+        }
+    }
+}
+
+/// Small writes are gathered up to this size.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Buffers per vectored write: far under the kernel's IOV_MAX of 1,024, and cheap to fill.
+const SLICES: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes at most so many bytes a call, then blocks.
+    struct Narrow(Vec<usize>, Vec<u8>);
+
+    impl Write for Narrow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let room = self.0.pop().ok_or(io::ErrorKind::WouldBlock)?;
+            let n = room.min(bytes.len());
+            self.1.extend_from_slice(&bytes[..n]);
+            Ok(n)
+        }
+        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.write(&slices.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<_>>())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn chunks_leave_in_order_whatever_the_socket_takes() {
+        let mut queue = Queue::default();
+        let mut expected = Vec::new();
+        for i in 0..200u32 {
+            let bytes = vec![i as u8; (i as usize * 7) % 50];
+            expected.extend_from_slice(&bytes);
+            if i % 3 == 0 { queue.push_shared(bytes.into()) } else { queue.push(&bytes) }
+        }
+        let mut sent = Vec::new();
+        let mut room = 1;
+        while queue.len() > 0 {
+            let mut socket = Narrow(vec![room], Vec::new());
+            let (n, end) = queue.write_to(&mut socket, usize::MAX);
+            assert!(matches!(end, Ok(Flush::Blocked | Flush::Empty)));
+            assert_eq!(n, socket.1.len());
+            sent.extend(socket.1);
+            room = room % 97 + 1;
+        }
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn a_flush_stops_at_its_budget() {
+        let mut queue = Queue::default();
+        queue.push(&[1; 100]);
+        queue.push_shared([2; 100].into());
+        let mut socket = Narrow(vec![1_000; 9], Vec::new());
+        assert!(matches!(queue.write_to(&mut socket, 150), (150, Ok(Flush::Budget))));
+        assert_eq!(queue.len(), 50);
+    }
+}

@@ -1,0 +1,246 @@
+//! What can go wrong, said with what was being done and to what.
+
+use std::{fmt, io};
+
+use crate::address::Address;
+
+/// The crate's result: what every callback and every fallible call returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call failed. Its text names the operation and the address; the operating system's own error stays
+/// reachable through [`source`](std::error::Error::source).
+///
+/// A callback may return any error with `?`: [`io::Error`], the usual parsing errors, a string, a boxed error,
+/// or anything else through [`Error::other`]. An error returned by a callback ends its connection only.
+///
+/// ```
+/// use socketserver::TcpServer;
+/// # use socketserver::{Next, Request, RequestHandler, Result};
+/// # struct Echo;
+/// # impl RequestHandler for Echo {
+/// #     fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> { Ok(Next::Wait) }
+/// # }
+/// let taken = TcpServer::new("127.0.0.1:0", |_| Echo).unwrap();
+/// let address = taken.server_address().unwrap().to_string();
+/// let error = TcpServer::new(address.as_str(), |_| Echo).err().unwrap();
+/// assert_eq!(error.to_string(), format!("cannot bind {address}: address already in use"));
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The name could not be resolved, or is no address at all.
+    Resolve {
+        /// The address as it was given.
+        address: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// A listening socket could not be opened or bound.
+    Bind {
+        /// The address that was to be bound.
+        address: Address,
+        /// What socket(2), setsockopt(2) or bind(2) said.
+        source: io::Error,
+    },
+    /// A bound socket could not be made to listen.
+    Listen {
+        /// The address the socket is bound to.
+        address: Address,
+        /// What listen(2) said.
+        source: io::Error,
+    },
+    /// An outbound connection failed or timed out.
+    Connect {
+        /// The address that was called.
+        address: Address,
+        /// What connect(2) said; [`io::ErrorKind::TimedOut`] when the connect timeout passed.
+        source: io::Error,
+    },
+    /// The reactor could not do its own work (create or wait on the selector, register a socket, ...).
+    Reactor {
+        /// What it was doing.
+        doing: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The server has no bound address to serve.
+    NotBound,
+    /// The peer sent more than a limit allows. Ends the connection with [`Finish::InputLimit`](crate::Finish).
+    InputLimit {
+        /// What was too long: `"line"`, `"frame"`, `"unread input"`, ...
+        what: &'static str,
+        /// The limit it passed, in bytes.
+        max: usize,
+    },
+    /// More output than [`Limits::output_bytes_max`](crate::Limits) would have to wait for the peer.
+    OutputLimit {
+        /// The limit, in bytes.
+        max: usize,
+    },
+    /// A bounded queue (messages from other threads, jobs for the thread pool) has no room.
+    Full {
+        /// Which queue.
+        queue: &'static str,
+        /// Its limit, in items.
+        max: usize,
+    },
+    /// The connection, server or reactor that was addressed does not exist any more.
+    Gone,
+    /// A callback, hook or offloaded job panicked.
+    Panicked {
+        /// The panic's message.
+        message: String,
+    },
+    /// An input or output error met inside a callback.
+    Io(io::Error),
+    /// Anything else a callback returned.
+    Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// Wraps an error of any other type, for use with `map_err(Error::other)`.
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Error::Other(error.into())
+    }
+
+    /// What a panic carried, as far as it is text.
+    pub(crate) fn from_panic(payload: &(dyn std::any::Any + Send)) -> Self {
+        let message = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+            (Some(text), _) => (*text).to_owned(),
+            (_, Some(text)) => text.clone(),
+            _ => "a value that is not text".to_owned(),
+        };
+        Error::Panicked { message }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Resolve { address, source } => {
+                write!(f, "cannot resolve {address}: {}", reason(source))
+            }
+            Error::Bind { address, source } => {
+                write!(f, "cannot bind {address}: {}", reason(source))
+            }
+            Error::Listen { address, source } => {
+                write!(f, "cannot listen on {address}: {}", reason(source))
+            }
+            Error::Connect { address, source } => {
+                write!(f, "cannot connect to {address}: {}", reason(source))
+            }
+            Error::Reactor { doing, source } => write!(f, "cannot {doing}: {}", reason(source)),
+            Error::NotBound => f.write_str("the server is bound to no address"),
+            Error::InputLimit { what, max } => write!(f, "{what} longer than {max} bytes"),
+            Error::OutputLimit { max } => write!(f, "more than {max} bytes of unsent output"),
+            Error::Full { queue, max } => write!(f, "the {queue} queue is full ({max} items)"),
+            Error::Gone => f.write_str("the connection is gone"),
+            Error::Panicked { message } => write!(f, "panicked: {message}"),
+            Error::Io(source) => f.write_str(&reason(source)),
+            Error::Other(source) => source.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Resolve { source, .. }
+            | Error::Bind { source, .. }
+            | Error::Listen { source, .. }
+            | Error::Connect { source, .. }
+            | Error::Reactor { source, .. } => Some(source),
+            Error::Io(source) => Some(source),
+            Error::Other(source) => Some(source.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    /// An [`Error`] that travelled inside an [`io::Error`] (through `io::Write`) comes out again as itself.
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<Error>() {
+            Ok(inner) => inner,
+            Err(error) => Error::Io(error),
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Io(error) => error,
+            Error::Gone => io::Error::new(io::ErrorKind::BrokenPipe, error),
+            error => io::Error::other(error),
+        }
+    }
+}
+
+impl From<&str> for Error {
+    fn from(text: &str) -> Self {
+        Error::Other(text.into())
+    }
+}
+
+impl From<String> for Error {
+    fn from(text: String) -> Self {
+        Error::Other(text.into())
+    }
+}
+
+macro_rules! from_error {
+    ($($type:ty),*) => {$(
+        impl From<$type> for Error {
+            fn from(error: $type) -> Self {
+                Error::Other(error.into())
+            }
+        }
+    )*};
+}
+
+from_error!(
+    Box<dyn std::error::Error + Send + Sync>,
+    fmt::Error,
+    std::str::Utf8Error,
+    std::string::FromUtf8Error,
+    std::num::ParseIntError,
+    std::num::ParseFloatError,
+    std::net::AddrParseError
+);
+
+/// The operating system's words without the number, so that a line reads as one sentence.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = match text.rfind(" (os error ") {
+        Some(end) => &text[..end],
+        None => &text,
+    };
+    let mut letters = text.chars();
+    match (letters.next(), letters.next()) {
+        // "Address already in use", but not "I/O" or "TLS".
+        (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
+            first.to_lowercase().chain(text.chars().skip(1)).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_survives_the_way_through_io_write() {
+        let there: io::Error = Error::OutputLimit { max: 7 }.into();
+        assert!(matches!(Error::from(there), Error::OutputLimit { max: 7 }));
+    }
+
+    #[test]
+    fn the_system_s_words_read_as_part_of_a_sentence() {
+        // 98 is EADDRINUSE on Linux only; the wording is what is tested here.
+        #[cfg(target_os = "linux")]
+        assert_eq!(reason(&io::Error::from_raw_os_error(98)), "address already in use");
+        assert_eq!(reason(&io::Error::other("I/O lost")), "I/O lost");
+    }
+}

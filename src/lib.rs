@@ -1,0 +1,90 @@
+//! Python's `socketserver`, rebuilt as a reactor on [mio](https://docs.rs/mio): one thread serves thousands of
+//! clients, without an async runtime.
+//!
+//! You write a handler, a state machine with three callbacks that never wait: `setup`, `handle`, `finish`. The reactor
+//! keeps one for each connection and calls it when there is something to do.
+//!
+//! ```no_run
+//! use socketserver::{Next, Request, RequestHandler, Result, TcpServer};
+//! use std::io::Write;
+//!
+//! struct Echo;
+//! impl RequestHandler for Echo {
+//!     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+//!         request.output.write_all(request.input.take_all())?;
+//!         Ok(Next::Wait)
+//!     }
+//! }
+//! fn main() -> Result<()> { TcpServer::new("127.0.0.1:9999", |_| Echo)?.serve_forever() }
+//! ```
+//!
+//! Where to look:
+//!
+//! | for | see |
+//! |---|---|
+//! | a server, its options and limits | [`TcpServer`], [`TcpOptions`], [`Limits`] |
+//! | a handler, what it is given and returns | [`RequestHandler`], [`Request`], [`Input`], [`Output`], [`Next`] |
+//! | state shared by all handlers, Python's hooks | [`BaseServer`] |
+//! | several servers, a foreign loop, statistics | [`Reactor`], [`Config`], [`Stats`] |
+//! | other threads, stopping | [`Handle`], [`ShutdownHandle`] |
+//! | tests without sockets | [`testing`] |
+//!
+//! The files, each importing only from those below it:
+//!
+//! ```text
+//! testing      a client without a socket, for tests
+//! server/      TcpServer, the hooks of BaseServer, the dispatch of callbacks
+//! handler      what users implement        request    what they are given
+//! reactor/     THE LOOP, its slots, ready queue and stop; the way in for other threads
+//! machine/     one connection's rules, without clock or selector        framing
+//! net/         sockets, the selector, the clock: the only place that names mio's
+//! buffer timers limits lifecycle stats logging address error             leaves
+//! ```
+//!
+//! # Features
+//! - `signals`: SIGINT and SIGTERM shut a server down ([`Reactor::shutdown_on_signals`]), through signal-hook.
+
+mod address;
+mod buffer;
+mod error;
+mod framing;
+mod handler;
+mod lifecycle;
+mod limits;
+pub mod logging;
+mod machine;
+mod net;
+mod reactor;
+mod request;
+mod server;
+mod stats;
+pub mod testing;
+mod timers;
+
+pub use address::Address;
+pub use error::{Error, Result};
+pub use framing::Prefix;
+pub use handler::RequestHandler;
+pub use lifecycle::{Finish, Next, Timeout};
+pub use limits::{Config, Limits, Overflow};
+pub use machine::{Input, Output, Sent};
+pub use net::{AddressFamily, Keepalive, Listener, Socket, Stream, TcpOptions};
+pub use reactor::handle::{Handle, Message, ShutdownHandle};
+pub use reactor::slots::ConnectionId;
+pub use reactor::{Reactor, ServerId};
+pub use request::{Control, Request};
+pub use server::{BaseServer, TcpServer};
+pub use stats::Stats;
+
+/// The pages in `docs/` and the README hold code; it is compiled and run with the tests.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+    #[doc = include_str!("../docs/guide.md")]
+    mod guide {}
+    #[doc = include_str!("../docs/architecture.md")]
+    mod architecture {}
+    #[doc = include_str!("../docs/decisions.md")]
+    mod decisions {}
+}

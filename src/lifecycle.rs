@@ -1,0 +1,99 @@
+//! The words in which a handler and the reactor tell each other what happens to a connection.
+
+use std::fmt;
+
+/// What a callback asks for by returning.
+///
+/// Source: in Python returning from `handle` ends the request; here it says what comes next.
+///
+/// ```
+/// use socketserver::{testing::Client, Finish, Next, Request, RequestHandler, Result};
+///
+/// struct Once;
+/// impl RequestHandler for Once {
+///     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+///         Ok(if request.input.take_all() == b"bye\n" { Next::Close } else { Next::Wait })
+///     }
+/// }
+/// let mut client = Client::new(Once);
+/// client.feed(b"hello\n");
+/// assert!(!client.is_closed());
+/// client.feed(b"bye\n");
+/// assert_eq!(client.finished(), Some(Finish::Done));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// More later: call again when there is something to do.
+    Wait,
+    /// Send what is queued, then FIN, then close. Nothing more is read.
+    Close,
+    /// Drop what is queued and send RST (`SO_LINGER` of 0 seconds, socket(7)).
+    Abort,
+}
+
+/// Why a request ended: the last argument of [`finish`](crate::RequestHandler::finish) and of
+/// [`close_request`](crate::BaseServer::close_request).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Finish {
+    /// The handler returned [`Next::Close`] or [`Next::Abort`].
+    Done,
+    /// The peer ended its side (FIN) and the handler had nothing more to say.
+    PeerClosed,
+    /// The peer or the network broke the connection (RST, time-out of the kernel, ...).
+    Reset,
+    /// A time limit passed.
+    Timeout(Timeout),
+    /// More unsent output than [`Limits::output_bytes_max`](crate::Limits): a slow consumer.
+    OutputLimit,
+    /// A line, a frame or the unread input grew over its limit.
+    InputLimit,
+    /// A callback returned an error; [`handle_error`](crate::BaseServer::handle_error) has seen it.
+    Error,
+    /// A callback panicked; [`handle_error`](crate::BaseServer::handle_error) has seen it.
+    Panicked,
+    /// Never served: [`verify_request`](crate::BaseServer::verify_request) said no, or a cap was reached.
+    Refused,
+    /// Closed by somebody else: another handler, the server or another thread.
+    Evicted,
+    /// The server is stopping and the handler let go (see [`drain`](crate::RequestHandler::drain)).
+    Draining,
+    /// The server stopped and did not wait any longer.
+    ShutDown,
+}
+
+/// Which time limit passed. The limits themselves are in [`Limits`](crate::Limits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Timeout {
+    /// Nothing was received and nothing sent for `idle_timeout`.
+    Idle,
+    /// A message was begun but not complete within `read_timeout`: input stayed unconsumed that long.
+    Read,
+    /// The peer took none of the waiting output for `write_timeout`.
+    Write,
+    /// An outbound connection was not established within `connect_timeout`.
+    Connect,
+}
+
+impl fmt::Display for Finish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Finish::Done => "done",
+            Finish::PeerClosed => "peer closed",
+            Finish::Reset => "reset",
+            Finish::Timeout(Timeout::Idle) => "idle timeout",
+            Finish::Timeout(Timeout::Read) => "read timeout",
+            Finish::Timeout(Timeout::Write) => "write timeout",
+            Finish::Timeout(Timeout::Connect) => "connect timeout",
+            Finish::OutputLimit => "output limit",
+            Finish::InputLimit => "input limit",
+            Finish::Error => "handler error",
+            Finish::Panicked => "panicked",
+            Finish::Refused => "refused",
+            Finish::Evicted => "evicted",
+            Finish::Draining => "draining",
+            Finish::ShutDown => "shut down",
+        })
+    }
+}

@@ -1,0 +1,22 @@
+//! The rules of one connection. No clock and no selector: readiness, limits and `now` come in, and what to do next
+//! comes out as a [`Step`].
+//!
+//! A connection moves through these states; only the reactor's service phase moves it:
+//!
+//! ```text
+//!  connecting ──▶ setup ──▶ open ──▶ ending ──▶ finish ──▶ lingering ──▶ dead
+//!       │           │         │        │ flush     │ once     │ FIN sent,   │ freed in reap
+//!       └───────────┴─────────┴────────┴───────────┴──────────┴─────────────┘ abort, reset
+//! ```
+//!
+//! What never happens: a callback before `setup` or after `finish`, a read while output is above the high-water mark
+//! or reading is paused, FIN before the queued output is sent.
+
+mod connection;
+mod input;
+mod output;
+
+pub use connection::Sent;
+pub(crate) use connection::{Allowance, Connection, Due, Extra, Payload, Step, nanos};
+pub use input::Input;
+pub use output::Output;

@@ -1,0 +1,272 @@
+//! What arrived and was not consumed yet: Python's `rfile`, without the waiting.
+
+use std::io::{self, BufRead, Read};
+
+use crate::buffer::Scan;
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+
+/// The bytes a connection has received and its handler has not consumed: `request.input`.
+///
+/// They are in one piece. Slices handed out live as long as the callback, not as long as a borrow of the input, so a
+/// line can be held while the request is used for something else. What is left unconsumed when the callback returns
+/// is kept, and is there again, in front of what arrived meanwhile, at the next call; at most
+/// [`Limits::input_bytes_max`] bytes.
+///
+/// Reading never waits: where Python's `rfile` would block, the methods here return `None`, and [`Read`] and
+/// [`BufRead`] fail with [`io::ErrorKind::WouldBlock`].
+///
+/// Source: `StreamRequestHandler.rfile`.
+///
+/// ```
+/// use socketserver::{testing::Client, Next, Request, RequestHandler, Result};
+/// use std::io::Write;
+///
+/// struct Upper;
+/// impl RequestHandler for Upper {
+///     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+///         while let Some(line) = request.input.read_line()? {
+///             request.output.write_all(&line.to_ascii_uppercase())?;
+///         }
+///         Ok(Next::Wait)
+///     }
+/// }
+/// let mut client = Client::new(Upper);
+/// client.feed(b"one\ntw");
+/// client.feed(b"o\n");
+/// assert_eq!(client.sent(), b"ONE\nTWO\n");
+/// ```
+#[derive(Debug)]
+pub struct Input<'a> {
+    bytes: &'a [u8],
+    consumed: usize,
+    pub(crate) scan: Scan,
+    ended: bool,
+    pub(crate) limits: &'a Limits,
+}
+
+impl<'a> Input<'a> {
+    pub(crate) fn new(bytes: &'a [u8], scan: Scan, ended: bool, limits: &'a Limits) -> Self {
+        Input { bytes, consumed: 0, scan, ended, limits }
+    }
+
+    pub(crate) fn consumed(&self) -> usize {
+        self.consumed
+    }
+
+    /// Everything unread, without consuming it (a peek).
+    pub fn unread(&self) -> &'a [u8] {
+        &self.bytes[self.consumed..]
+    }
+
+    /// Number of unread bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.consumed
+    }
+
+    /// Whether nothing is unread.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the peer has ended its side: nothing comes after the unread bytes.
+    pub fn is_eof(&self) -> bool {
+        self.ended
+    }
+
+    /// Consumes the first `n` unread bytes, or all of them if there are fewer.
+    pub fn consume(&mut self, n: usize) {
+        self.take(n.min(self.len()));
+    }
+
+    /// Consumes and returns everything unread. Source: `socket.recv`.
+    pub fn take_all(&mut self) -> &'a [u8] {
+        self.take(self.len())
+    }
+
+    /// Consumes and returns the next line, its `\n` included, or `None` until it is complete. At the end of the
+    /// stream the rest is returned as the last line, as Python does.
+    ///
+    /// # Errors
+    /// [`Error::InputLimit`] if the line is longer than [`Limits::line_bytes_max`].
+    ///
+    /// Source: `rfile.readline()`, and `for line in rfile`.
+    pub fn read_line(&mut self) -> Result<Option<&'a [u8]>> {
+        self.read_delimited(b"\n", "line")
+    }
+
+    /// Consumes and returns everything up to and including `delimiter`, or `None` until it is there. At the end of
+    /// the stream the rest is returned. A byte is searched once, however the input is cut.
+    ///
+    /// # Errors
+    /// [`Error::InputLimit`] if that is longer than [`Limits::line_bytes_max`]; [`Error::Other`] if `delimiter` is
+    /// empty.
+    pub fn read_until(&mut self, delimiter: &[u8]) -> Result<Option<&'a [u8]>> {
+        if delimiter.is_empty() {
+            return Err("read_until needs a delimiter of at least one byte".into());
+        }
+        self.read_delimited(delimiter, "text up to the delimiter")
+    }
+
+    /// Consumes and returns exactly `n` bytes, or `None` until they are there. At the end of the stream fewer bytes
+    /// stay unread and the answer stays `None`.
+    ///
+    /// # Errors
+    /// [`Error::InputLimit`] at once if `n` is more than [`Limits::input_bytes_max`], and could never arrive.
+    ///
+    /// Source: `rfile.read(n)`.
+    pub fn read_exact(&mut self, n: usize) -> Result<Option<&'a [u8]>> {
+        let max = self.limits.input_bytes_max;
+        if n > max {
+            return Err(Error::InputLimit { what: "block", max });
+        }
+        Ok((n <= self.len()).then(|| self.take(n)))
+    }
+
+    pub(crate) fn take(&mut self, n: usize) -> &'a [u8] {
+        let taken = &self.unread()[..n];
+        self.consumed += n;
+        self.scan.from = self.scan.from.saturating_sub(n);
+        taken
+    }
+
+    fn read_delimited(&mut self, delimiter: &[u8], what: &'static str) -> Result<Option<&'a [u8]>> {
+        let (unread, max) = (self.unread(), self.limits.line_bytes_max);
+        let needle = (delimiter.len(), hash(delimiter));
+        let from = if self.scan.needle == needle { self.scan.from } else { 0 };
+        let end = match find(&unread[from..], delimiter) {
+            Some(at) => from + at + delimiter.len(),
+            None => {
+                self.scan = Scan { needle, from: unread.len().saturating_sub(delimiter.len() - 1) };
+                if !self.ended || unread.is_empty() {
+                    return if unread.len() < max { Ok(None) } else { Err(Error::InputLimit { what, max }) };
+                }
+                unread.len()
+            }
+        };
+        if end > max {
+            return Err(Error::InputLimit { what, max });
+        }
+        Ok(Some(self.take(end)))
+    }
+}
+
+impl Read for Input<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.len().min(buffer.len());
+        buffer[..n].copy_from_slice(self.take(n));
+        Ok(n)
+    }
+}
+
+impl BufRead for Input<'_> {
+    /// The unread bytes. Empty at the end of the stream only; before that, [`io::ErrorKind::WouldBlock`].
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.is_empty() && !self.ended {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(self.unread())
+    }
+
+    fn consume(&mut self, n: usize) {
+        Input::consume(self, n);
+    }
+}
+
+/// Where `needle` first begins.
+fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    while let Some(at) = find_byte(&bytes[from..], needle[0]) {
+        if bytes[from + at..].starts_with(needle) {
+            return Some(from + at);
+        }
+        from += at + 1;
+    }
+    None
+}
+
+/// The standard library's memchr, which it lends out through `BufRead` only.
+fn find_byte(mut bytes: &[u8], byte: u8) -> Option<usize> {
+    let whole = bytes;
+    let n = bytes.skip_until(byte).expect("reading from memory does not fail");
+    (n > 0 && whole[n - 1] == byte).then(|| n - 1)
+}
+
+/// FNV-1a: tells one handler's few needles apart. They are the program's own, not a peer's.
+fn hash(needle: &[u8]) -> u64 {
+    needle.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(bytes: &[u8], ended: bool) -> Input<'_> {
+        static LIMITS: std::sync::LazyLock<Limits> =
+            std::sync::LazyLock::new(|| Limits { line_bytes_max: 10, input_bytes_max: 20, ..Limits::default() });
+        Input::new(bytes, Scan::default(), ended, &LIMITS)
+    }
+
+    #[test]
+    fn lines_as_python_reads_them() {
+        let mut lines = input(b"a\r\n\nrest", true);
+        assert_eq!(lines.read_line().unwrap(), Some(&b"a\r\n"[..]));
+        assert_eq!(lines.read_line().unwrap(), Some(&b"\n"[..]));
+        assert_eq!(lines.read_line().unwrap(), Some(&b"rest"[..]));
+        assert_eq!(lines.read_line().unwrap(), None);
+    }
+
+    #[test]
+    fn a_line_of_exactly_the_maximum_is_read_and_one_more_is_refused() {
+        assert_eq!(input(b"123456789\n", false).read_line().unwrap().unwrap().len(), 10);
+        assert!(matches!(input(b"1234567890\n", false).read_line(), Err(Error::InputLimit { max: 10, .. })));
+        assert!(matches!(input(b"1234567890", false).read_line(), Err(Error::InputLimit { .. })));
+        assert_eq!(input(b"123456789", false).read_line().unwrap(), None);
+        assert_eq!(input(b"1234567890", true).read_line().unwrap().unwrap().len(), 10);
+    }
+
+    #[test]
+    fn a_delimiter_may_be_cut_anywhere() {
+        let whole = b"ab\r\r\n\r\ncd";
+        let mut scan = Scan::default();
+        for end in 0..=whole.len() {
+            let mut input = input(&whole[..end], false);
+            input.scan = scan;
+            let found = input.read_until(b"\r\n\r\n").unwrap();
+            assert_eq!(found.is_some(), end >= 7, "{end}");
+            scan = input.scan;
+            if end >= 7 {
+                break;
+            }
+            assert_eq!(scan.from, end.saturating_sub(3), "no byte is searched twice");
+        }
+    }
+
+    #[test]
+    fn another_needle_starts_from_the_beginning() {
+        let mut input = input(b"a;b,c", false);
+        assert_eq!(input.read_line().unwrap(), None);
+        assert_eq!(input.read_until(b";").unwrap(), Some(&b"a;"[..]));
+        assert_eq!(input.read_until(b",").unwrap(), Some(&b"b,"[..]));
+        assert!(input.read_until(b"").is_err());
+    }
+
+    #[test]
+    fn an_exact_block_waits_or_is_refused() {
+        let mut input = input(b"12345", false);
+        assert_eq!(input.read_exact(6).unwrap(), None);
+        assert!(matches!(input.read_exact(21), Err(Error::InputLimit { max: 20, .. })));
+        assert_eq!(input.read_exact(5).unwrap(), Some(&b"12345"[..]));
+        assert_eq!(input.read_exact(0).unwrap(), Some(&b""[..]));
+    }
+
+    #[test]
+    fn std_readers_are_told_to_wait() {
+        let mut open = input(b"", false);
+        assert_eq!(open.fill_buf().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let mut ended = input(b"xy", true);
+        let mut text = String::new();
+        Read::read_to_string(&mut ended, &mut text).unwrap();
+        assert_eq!(text, "xy");
+    }
+}

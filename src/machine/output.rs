@@ -1,0 +1,246 @@
+//! What goes to the peer: Python's `wfile`, without the waiting.
+
+use std::io::{self, IoSlice, Write};
+use std::sync::Arc;
+
+use crate::buffer::Queue;
+use crate::error::{Error, Result};
+use crate::limits::{Limits, Overflow};
+use crate::net::Stream;
+
+/// The way to the peer: `request.output`.
+///
+/// Writing never blocks. Small writes are gathered in a buffer that all connections share and leave in one system
+/// call when the callback returns; a large one (16 KiB and more) goes to the kernel at once. What the kernel does
+/// not take is queued, in order, at most [`Limits::output_bytes_max`] bytes, and leaves as the peer reads.
+///
+/// Above [`Limits::output_high_water`] the connection is not read until the peer has caught up, so a handler that
+/// only answers what it reads needs no flow control of its own.
+///
+/// Source: `StreamRequestHandler.wfile`, which blocks instead.
+///
+/// ```
+/// use socketserver::{testing::Client, Next, Request, RequestHandler, Result};
+/// use std::io::Write;
+///
+/// struct Greeter;
+/// impl RequestHandler for Greeter {
+///     fn setup(&mut self, request: &mut Request<'_>) -> Result<Next> {
+///         writeln!(request.output, "hello {}", request.client_address())?;
+///         Ok(Next::Close)
+///     }
+///     fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> { Ok(Next::Wait) }
+/// }
+/// assert_eq!(Client::new(Greeter).sent(), b"hello 192.0.2.2:50000\n");
+/// ```
+#[derive(Debug)]
+pub struct Output<'a> {
+    pub(crate) stream: Stream,
+    pub(crate) queue: Option<Box<Queue>>,
+    gathered: &'a mut Vec<u8>,
+    pub(crate) limits: &'a Limits,
+    now: u64,
+    /// The socket took everything so far.
+    pub(crate) writable: bool,
+    /// Nothing can be written any more.
+    shut: bool,
+    pub(crate) fault: Option<OutputFault>,
+    /// Bytes the socket took during this callback.
+    pub(crate) sent: usize,
+}
+
+/// What ended the output during a callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OutputFault {
+    Overflow,
+    Broken,
+}
+
+impl<'a> Output<'a> {
+    pub(crate) fn new(
+        (stream, queue): (Stream, Option<Box<Queue>>),
+        gathered: &'a mut Vec<u8>,
+        limits: &'a Limits,
+        now: u64,
+        writable: bool,
+        shut: bool,
+    ) -> Self {
+        Output { stream, queue, gathered, limits, now, writable, shut, fault: None, sent: 0 }
+    }
+
+    /// Bytes written and not yet taken by the kernel.
+    pub fn len(&self) -> usize {
+        self.gathered.len() + self.queue.as_ref().map_or(0, |queue| queue.len())
+    }
+
+    /// Whether the kernel has taken everything written so far.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the output is above [`Limits::output_high_water`]: a handler that produces output of its own accord
+    /// stops here and goes on in [`writable`](crate::RequestHandler::writable).
+    pub fn is_full(&self) -> bool {
+        self.len() > self.limits.output_high_water
+    }
+
+    /// Queues a payload without copying it: several connections can share one.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    pub fn write_shared(&mut self, bytes: impl Into<Arc<[u8]>>) -> Result<()> {
+        let bytes = bytes.into();
+        self.admit(bytes.len())?;
+        if self.len() + bytes.len() > self.limits.output_bytes_max {
+            return Err(self.overflow());
+        }
+        // Earlier small writes keep their place in front of it.
+        if !self.gathered.is_empty() {
+            Queue::of(&mut self.queue, self.now).push(self.gathered);
+            self.gathered.clear();
+        }
+        Queue::of(&mut self.queue, self.now).push_shared(bytes);
+        Ok(())
+    }
+
+    /// Refuses what can't be sent or, by policy, must not be queued.
+    #[inline]
+    fn admit(&self, n: usize) -> Result<()> {
+        if self.shut {
+            return Err(Error::Gone);
+        }
+        let max = self.limits.output_bytes_max;
+        if self.limits.output_overflow == Overflow::Refuse && self.len() + n > max {
+            return Err(Error::OutputLimit { max });
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.admit(bytes.len())?;
+        if bytes.len() < DIRECT_BYTES && self.gathered.len() + bytes.len() <= GATHER_BYTES {
+            self.gathered.extend_from_slice(bytes);
+        } else {
+            self.send(bytes);
+        }
+        if self.len() > self.limits.output_bytes_max {
+            self.send(&[]);
+            if self.len() > self.limits.output_bytes_max {
+                return Err(self.overflow());
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything gathered and `more` go to the socket in one call if nothing waits before them; what it does not
+    /// take is queued.
+    fn send(&mut self, more: &[u8]) {
+        let total = self.gathered.len() + more.len();
+        if total == 0 {
+            return;
+        }
+        let n = loop {
+            if self.queue.is_some() || !self.writable {
+                break 0;
+            }
+            let result = match (self.gathered.is_empty(), more.is_empty()) {
+                (true, _) => self.stream.write(more),
+                (_, true) => self.stream.write(self.gathered),
+                _ => self.stream.write_vectored(&[IoSlice::new(self.gathered), IoSlice::new(more)]),
+            };
+            match result {
+                Ok(n) => break n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.writable = false;
+                    break 0;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.fault = Some(OutputFault::Broken);
+                    self.shut = true;
+                    self.gathered.clear();
+                    return;
+                }
+            }
+        };
+        self.sent += n;
+        if n < total {
+            // Unix: a short write means that the socket's buffer is full. Elsewhere the next flush finds out.
+            self.writable &= cfg!(not(unix));
+            let from_gathered = n.min(self.gathered.len());
+            let queue = Queue::of(&mut self.queue, self.now);
+            queue.push(&self.gathered[from_gathered..]);
+            queue.push(&more[n - from_gathered..]);
+        }
+        self.gathered.clear();
+    }
+
+    fn overflow(&mut self) -> Error {
+        self.fault = Some(OutputFault::Overflow);
+        self.shut = true;
+        Error::OutputLimit { max: self.limits.output_bytes_max }
+    }
+
+    /// The callback is over: what was gathered leaves, unless the connection is lost.
+    #[inline]
+    pub(crate) fn settle(&mut self) {
+        match self.fault {
+            None => self.send(&[]),
+            Some(_) => self.gathered.clear(),
+        }
+    }
+
+    pub(crate) fn is_shut(&self) -> bool {
+        self.shut
+    }
+
+    /// Refuses every further write.
+    pub(crate) fn shut(&mut self) {
+        self.shut = true;
+    }
+
+    /// Drops what this callback has gathered.
+    pub(crate) fn discard(&mut self) {
+        self.gathered.clear();
+    }
+}
+
+impl Write for Output<'_> {
+    /// Queues all of `bytes`; never writes a part of them.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::BrokenPipe`] after `shutdown_write` or when the connection is broken. An
+    /// [`Error::OutputLimit`] in an [`io::Error`] beyond [`Limits::output_bytes_max`]: the connection is then lost,
+    /// or nothing was queued, as [`Limits::output_overflow`] says. Returned from the callback with `?`, either ends
+    /// the connection with its proper reason.
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.put(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let total = slices.iter().map(|slice| slice.len()).sum();
+        self.admit(total)?;
+        for slice in slices {
+            self.put(slice)?;
+        }
+        Ok(total)
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        Ok(self.put(bytes)?)
+    }
+
+    /// Does nothing: what is written leaves when the callback returns.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A write of this size is worth a system call of its own: copying it would cost more.
+const DIRECT_BYTES: usize = 16 * 1024;
+/// The most that is gathered before it is sent within a callback.
+const GATHER_BYTES: usize = 64 * 1024;

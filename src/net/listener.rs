@@ -1,0 +1,127 @@
+//! The listening socket, and what it means when accept(2) fails.
+
+use std::io;
+
+use mio::{Interest, Registry, Token};
+
+use super::{Stream, TcpOptions};
+use crate::address::Address;
+
+/// A bound, listening, non-blocking socket: Python's `server.socket`.
+///
+/// ```
+/// use socketserver::{Address, BaseServer, Listener, Stream};
+/// use std::io;
+///
+/// #[derive(Default)]
+/// struct Counting { accepted: u64 }
+/// impl BaseServer for Counting {
+///     fn get_request(&mut self, listener: &mut Listener) -> io::Result<(Stream, Address)> {
+///         let request = listener.accept()?;
+///         self.accepted += 1;
+///         Ok(request)
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Listener {
+    socket: mio::net::TcpListener,
+    address: Address,
+    #[cfg_attr(any(target_os = "linux", target_os = "android"), expect(unused, reason = "inherited on Linux"))]
+    options: TcpOptions,
+}
+
+impl Listener {
+    pub(crate) fn from_std(listener: std::net::TcpListener, options: &TcpOptions) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?.into();
+        let socket = mio::net::TcpListener::from_std(listener);
+        Ok(Listener { socket, address, options: options.clone() })
+    }
+
+    /// The address it is bound to, with the real port.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Takes one waiting connection, non-blocking and close-on-exec: accept(2).
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when none waits; otherwise what accept(2) says.
+    pub fn accept(&mut self) -> io::Result<(Stream, Address)> {
+        let (stream, address) = self.socket.accept()?;
+        // Linux hands the options of the listener down to what it accepts; elsewhere they are set again.
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        self.options.apply(&socket2::SockRef::from(&stream))?;
+        Ok((Stream::from(stream), address.into()))
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.socket, token, Interest::READABLE)
+    }
+}
+
+#[cfg(unix)]
+impl std::os::fd::AsFd for Listener {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// What to do about an error of accept(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AcceptFault {
+    /// No connection waits: the next one brings an event.
+    Empty,
+    /// It concerns this client alone, or the call was interrupted: try the next one.
+    Skip,
+    /// The process or the system is out of descriptors or memory, or something is wrong that only time mends:
+    /// pause, and try again by ourselves, because clients that wait already bring no further event.
+    Pause,
+}
+
+impl From<&io::Error> for AcceptFault {
+    fn from(error: &io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        match error.kind() {
+            Kind::WouldBlock => AcceptFault::Empty,
+            // accept(2): "Linux accept() passes already-pending network errors on the new socket as an error code
+            // from accept()"; to be treated like EAGAIN by retrying. PermissionDenied is a firewall's word.
+            Kind::Interrupted
+            | Kind::ConnectionAborted
+            | Kind::ConnectionReset
+            | Kind::ConnectionRefused
+            | Kind::PermissionDenied
+            | Kind::TimedOut
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown => AcceptFault::Skip,
+            _ => match error.raw_os_error() {
+                // Linux: ENONET, EPROTO, ENOPROTOOPT, EOPNOTSUPP, EHOSTDOWN have no kind of their own.
+                #[cfg(any(target_os = "linux", target_os = "android"))]
+                Some(64 | 71 | 92 | 95 | 112) => AcceptFault::Skip,
+                _ => AcceptFault::Pause,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn errors_of_accept_are_told_apart() {
+        let fault = |number| AcceptFault::from(&io::Error::from_raw_os_error(number));
+        let (eagain, eintr, econnaborted, eproto, eperm, enetdown) = (11, 4, 103, 71, 1, 100);
+        let (emfile, enfile, enobufs, enomem, einval) = (24, 23, 105, 12, 22);
+        assert_eq!(fault(eagain), AcceptFault::Empty);
+        for number in [eintr, econnaborted, eproto, eperm, enetdown] {
+            assert_eq!(fault(number), AcceptFault::Skip, "{number}");
+        }
+        for number in [emfile, enfile, enobufs, enomem, einval] {
+            assert_eq!(fault(number), AcceptFault::Pause, "{number}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What is ready, and what time it is: mio's poll and the system's clock, or a script's.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::scripted::{World, lock};
+use super::{Listener, Stream};
+
+pub(crate) enum Selector {
+    System { poll: Poll, events: Events, epoch: Instant },
+    Scripted { world: Arc<Mutex<World>>, events: Vec<(Token, Readiness)> },
+}
+
+/// What the kernel says of one socket. May be spurious; never taken for more than a reason to try.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Readiness {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// A short read is not to be trusted: the end of the stream, or a byte out of band (which cuts a read short,
+    /// tcp(7)), may follow without another event.
+    pub(crate) read_to_end: bool,
+    /// Both directions are over.
+    pub(crate) hung_up: bool,
+}
+
+impl Selector {
+    pub(crate) fn system() -> io::Result<Self> {
+        let (poll, events) = (Poll::new()?, Events::with_capacity(EVENTS));
+        #[expect(clippy::disallowed_methods, reason = "the one clock")]
+        let epoch = Instant::now();
+        Ok(Selector::System { poll, events, epoch })
+    }
+
+    pub(crate) fn scripted(world: Arc<Mutex<World>>) -> Self {
+        Selector::Scripted { world, events: Vec::new() }
+    }
+
+    /// A waker that ends [`poll`](Self::poll) from any thread. mio allows one for each selector.
+    pub(crate) fn waker(&self, token: Token) -> io::Result<Option<Waker>> {
+        match self {
+            Selector::System { poll, .. } => Waker::new(poll.registry(), token).map(Some),
+            Selector::Scripted { .. } => Ok(None),
+        }
+    }
+
+    /// Nanoseconds since the reactor was made. Starts above zero so that zero can mean "never".
+    pub(crate) fn now(&self) -> u64 {
+        match self {
+            Selector::System { epoch, .. } => {
+                #[expect(clippy::disallowed_methods, reason = "the one clock")]
+                let now = Instant::now();
+                now.duration_since(*epoch).as_nanos() as u64 + 1
+            }
+            Selector::Scripted { world, .. } => lock(world).now,
+        }
+    }
+
+    /// Waits for an event, at most `wait`. A signal that interrupts the wait ends it without an event.
+    pub(crate) fn poll(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        match self {
+            Selector::System { poll, events, .. } => match poll.poll(events, wait) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    events.clear();
+                    Ok(())
+                }
+                result => result,
+            },
+            Selector::Scripted { world, events } => {
+                events.clear();
+                events.append(&mut lock(world).ready);
+                Ok(())
+            }
+        }
+    }
+
+    /// Calls `on_event` for each event of the last poll. Says whether there may be more than it could hold.
+    pub(crate) fn each(&self, mut on_event: impl FnMut(Token, Readiness)) -> bool {
+        match self {
+            Selector::System { events, .. } => {
+                let mut count = 0;
+                for event in events {
+                    let hung_up = event.is_write_closed();
+                    // Hang-up and error alone are a reason to try both ways: the attempt then says what is wrong.
+                    let closed = event.is_read_closed() || event.is_error();
+                    on_event(
+                        event.token(),
+                        Readiness {
+                            readable: event.is_readable() || closed,
+                            writable: event.is_writable() || hung_up,
+                            read_to_end: closed || event.is_priority(),
+                            hung_up,
+                        },
+                    );
+                    count += 1;
+                }
+                count == EVENTS
+            }
+            Selector::Scripted { events, .. } => {
+                events.iter().for_each(|&(token, readiness)| on_event(token, readiness));
+                false
+            }
+        }
+    }
+
+    /// Registers a connection once and for all, for both directions.
+    pub(crate) fn register_stream(&self, stream: &mut Stream, token: Token) -> io::Result<()> {
+        match self {
+            Selector::System { poll, .. } => stream.register(poll.registry(), token, STREAM_INTEREST),
+            Selector::Scripted { .. } => {
+                stream.register_scripted(token);
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn register_listener(&self, listener: &mut Listener, token: Token) -> io::Result<()> {
+        match self {
+            Selector::System { poll, .. } => listener.register(poll.registry(), token),
+            Selector::Scripted { .. } => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Takes a connection out before it is closed, where closing alone does not.
+    pub(crate) fn deregister(&self, stream: &mut Stream) {
+        // epoll forgets a descriptor when its last copy is closed (epoll(7)). Ours have no copies: they are
+        // close-on-exec and never duplicated. That saves a system call for each connection.
+        if cfg!(not(any(target_os = "linux", target_os = "android"))) {
+            if let Selector::System { poll, .. } = self {
+                stream.deregister(poll.registry());
+            }
+        }
+    }
+
+    #[cfg(feature = "signals")]
+    #[cfg_attr(not(unix), expect(unused))]
+    pub(crate) fn register_source(&self, source: &mut dyn mio::event::Source, token: Token) -> io::Result<()> {
+        match self {
+            Selector::System { poll, .. } => source.register(poll.registry(), token, Interest::READABLE),
+            Selector::Scripted { .. } => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// The descriptor that becomes readable when there are events; a scripted selector has none.
+    #[cfg(unix)]
+    pub(crate) fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        use std::os::fd::AsFd as _;
+        match self {
+            Selector::System { poll, .. } => Some(poll.registry().as_fd()),
+            Selector::Scripted { .. } => None,
+        }
+    }
+}
+
+/// Events fetched by one wait; what is left comes with the next.
+const EVENTS: usize = 1_024;
+
+/// Where the platform tells of out-of-band bytes, we want to know: they cut a read short.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const STREAM_INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const STREAM_INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);

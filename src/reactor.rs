@@ -1,0 +1,663 @@
+//! The loop.
+//!
+//! ```text
+//!  poll ──▶ collect ──▶ service ──▶ timers ──▶ service_actions ──▶ reap
+//!  sleep    note what   each ready   what is    the servers'        free what
+//!           is ready    slot once    due        hook                ended
+//! ```
+//!
+//! Collect only notes; service runs callbacks; reap alone frees slots. So within a turn no key is reused, and a
+//! callback may close any connection, its own included, without anything moving under it.
+
+pub(crate) mod core;
+pub(crate) mod handle;
+mod pool;
+mod ready;
+#[cfg(feature = "signals")]
+pub(crate) mod signals;
+pub(crate) mod slots;
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io};
+
+use self::core::{Alarm, Core};
+use self::handle::{Command, Handle, Message, Shared, ShutdownHandle};
+use self::slots::{ConnectionId, Kind, SERVERS_MAX, WAKER};
+use crate::address::Address;
+use crate::error::{Error, Result};
+use crate::lifecycle::Finish;
+use crate::limits::{Config, Limits};
+use crate::logging::note;
+use crate::machine::{Due, nanos};
+use crate::net::selector::Selector;
+use crate::net::{Listener, Socket, Stream};
+use crate::stats::Stats;
+use crate::timers::NO_TIMER;
+
+/// The event loop: one thread, any number of servers and connections.
+///
+/// [`TcpServer`](crate::TcpServer) brings its own; make one yourself to host several servers, or to be driven by
+/// another loop with [`poll`](Self::poll).
+///
+/// Dropping it closes its servers: every handler gets its `finish`.
+///
+/// ```
+/// use socketserver::{Next, Reactor, Request, RequestHandler, Result, TcpServer};
+/// use std::io::Write;
+///
+/// struct Echo;
+/// impl RequestHandler for Echo {
+///     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+///         request.output.write_all(request.input.take_all())?;
+///         Ok(Next::Wait)
+///     }
+/// }
+/// struct Discard;
+/// impl RequestHandler for Discard {
+///     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+///         request.input.take_all();
+///         Ok(Next::Wait)
+///     }
+/// }
+/// let mut reactor = Reactor::new()?;
+/// reactor.add(TcpServer::new("127.0.0.1:0", |_| Echo)?)?;
+/// reactor.add(TcpServer::new("127.0.0.1:0", |_| Discard)?)?;
+/// reactor.shutdown_handle().shutdown(); // or a signal, a handler, another thread
+/// reactor.serve_forever()?;
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+pub struct Reactor {
+    pub(crate) core: Core,
+    scratch: Scratch,
+    /// By server number.
+    servers: Vec<Box<dyn Hosted>>,
+    /// The slots of this turn's service.
+    batch: Vec<(u32, u32)>,
+    /// When the events of this turn had been collected: limits that passed later wait for the next one, because bytes
+    /// may have come meanwhile.
+    collected: u64,
+    phase: Phase,
+}
+
+/// The buffers that all connections share, so that an idle one owns none.
+pub(crate) struct Scratch {
+    /// What is read lands here.
+    pub(crate) input: Box<[u8]>,
+    /// What a callback writes is gathered here.
+    pub(crate) output: Vec<u8>,
+}
+
+/// Names a server within its reactor.
+///
+/// ```
+/// # use socketserver::{Next, Reactor, Request, RequestHandler, Result, TcpServer};
+/// # struct Echo;
+/// # impl RequestHandler for Echo {
+/// #     fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> { Ok(Next::Wait) }
+/// # }
+/// let mut reactor = Reactor::new()?;
+/// let echo = reactor.add(TcpServer::new("127.0.0.1:0", |_| Echo)?)?;
+/// println!("listening on {}", reactor.server_addresses(echo)[0]);
+/// reactor.server_close(echo);
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServerId(pub(crate) u16);
+
+/// A server as the loop sees it, whatever its state and handler types: one dynamic call for each event, none for each
+/// byte.
+pub(crate) trait Hosted: Send {
+    /// Lets a ready connection do what is due, within its budget.
+    fn service(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
+    /// Accepts what waits at a listener, within its budget.
+    fn accept(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
+    /// Takes a connection in: verified, given a handler, set up.
+    fn admit(&mut self, core: &mut Core, scratch: &mut Scratch, stream: Stream, from: Address) -> io::Result<()>;
+    /// A limit of a connection has passed.
+    fn on_due(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, due: Due);
+    fn on_timer(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, tag: u64);
+    fn on_message(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, message: Result<Message>);
+    fn on_server_timer(&mut self, core: &mut Core, tag: u64);
+    fn on_server_message(&mut self, core: &mut Core, message: Message);
+    fn service_actions(&mut self, core: &mut Core);
+    fn handle_timeout(&mut self);
+    fn server_bind(&mut self, socket: &Socket, address: SocketAddr) -> io::Result<()>;
+    fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> io::Result<()>;
+    fn server_close(&mut self, core: &mut Core);
+    fn set_number(&mut self, number: u16);
+    fn set_limits(&mut self, limits: Arc<Limits>);
+    /// The user's server value.
+    fn state(&mut self) -> &mut dyn Any;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Stopping; connections are let go as they fall quiet.
+    Draining,
+    /// Stopped: `serve_forever` returns.
+    Stopped,
+}
+
+impl Reactor {
+    /// Makes a reactor with the default [`Config`].
+    ///
+    /// # Errors
+    /// [`Error::Reactor`] if the system has no descriptors or memory left.
+    pub fn new() -> Result<Self> {
+        Reactor::with_config(Config::default())
+    }
+
+    /// Makes a reactor with settings of your own.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn with_config(config: Config) -> Result<Self> {
+        let failed = |source| Error::Reactor { doing: "create the selector", source };
+        let selector = Selector::system().map_err(failed)?;
+        Reactor::with_selector(selector, config).map_err(failed)
+    }
+
+    pub(crate) fn with_selector(selector: Selector, config: Config) -> io::Result<Self> {
+        let shared = Shared::new(selector.waker(WAKER)?, config.messages_max);
+        Ok(Reactor {
+            core: Core::new(selector, shared, config),
+            scratch: Scratch { input: Box::default(), output: Vec::new() },
+            servers: Vec::new(),
+            batch: Vec::new(),
+            collected: 0,
+            phase: Phase::Serving,
+        })
+    }
+
+    /// Changes the settings. `read_buffer_bytes` counts only before the first turn.
+    pub fn set_config(&mut self, config: Config) {
+        self.core.shared.set_max(config.messages_max);
+        self.core.config = config;
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> &Config {
+        &self.core.config
+    }
+
+    /// What has happened so far.
+    pub fn stats(&self) -> Stats {
+        self.core.stats.clone()
+    }
+
+    /// A way in for other threads.
+    pub fn handle(&self) -> Handle {
+        self.core.handle()
+    }
+
+    /// What stops this reactor.
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        self.handle().shutdown_handle()
+    }
+
+    /// Serves until [shut down](ShutdownHandle::shutdown), then returns. May be called again afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Reactor`] if the selector fails. Nothing that a client or a handler does ends the loop.
+    ///
+    /// Source: `BaseServer.serve_forever`, without its `poll_interval`: nothing here is polled.
+    pub fn serve_forever(&mut self) -> Result<()> {
+        self.phase = Phase::Serving;
+        while self.phase != Phase::Stopped {
+            self.turn(None)?;
+        }
+        Ok(())
+    }
+
+    /// One turn, for a foreign loop: waits for events at most `wait` (`None`: until there is one), and serves them.
+    /// Returns false once the reactor has stopped.
+    ///
+    /// A foreign loop waits until the reactor's descriptor is readable, at most
+    /// [`next_timeout`](Self::next_timeout), then calls this with a `wait` of zero.
+    ///
+    /// # Errors
+    /// As for [`serve_forever`](Self::serve_forever).
+    pub fn poll(&mut self, wait: Option<Duration>) -> Result<bool> {
+        if self.phase == Phase::Stopped {
+            self.phase = Phase::Serving;
+        }
+        self.turn(wait)?;
+        Ok(self.phase != Phase::Stopped)
+    }
+
+    /// How long the reactor can be left alone: zero if it has work now, `None` if only an event can bring some.
+    pub fn next_timeout(&self) -> Option<Duration> {
+        if !self.core.ready.is_empty() || self.core.shared.is_pending() {
+            return Some(Duration::ZERO);
+        }
+        let next = self.core.timers.next()?;
+        Some(Duration::from_nanos(next.saturating_sub(self.core.selector.now())))
+    }
+
+    // ---- one turn ----
+
+    fn turn(&mut self, wait: Option<Duration>) -> Result<()> {
+        self.sleep(wait)?;
+        self.service();
+        self.timers();
+        self.service_actions();
+        self.reap();
+        Ok(())
+    }
+
+    /// Poll and collect: waits for events, reads the clock, and notes in each slot what it is ready for.
+    fn sleep(&mut self, wait: Option<Duration>) -> Result<()> {
+        self.allocate();
+        let wait = [wait, self.next_timeout()].into_iter().flatten().min();
+        let failed = |source| Error::Reactor { doing: "wait for events", source };
+        self.core.selector.poll(wait).map_err(failed)?;
+        let mut more = self.collect();
+        self.core.now = self.core.selector.now();
+        self.collected = self.core.now;
+        self.core.stats.turns += 1;
+        // Deadlines have passed: before anyone is held to them, look once more for bytes that wait. After a stop
+        // (SIGSTOP, a suspended machine) poll may come back late and empty.
+        more |= self.core.timers.next().is_some_and(|next| next <= self.core.now);
+        for _ in 0..POLLS_MAX {
+            if !more {
+                break;
+            }
+            self.core.selector.poll(Some(Duration::ZERO)).map_err(failed)?;
+            more = self.collect();
+        }
+        Ok(())
+    }
+
+    /// Sets marks and nothing else. Says whether there may be more events to fetch.
+    fn collect(&mut self) -> bool {
+        let core = &mut self.core;
+        let (slots, ready, stats) = (&mut core.slots, &mut core.ready, &mut core.stats);
+        core.selector.each(|token, readiness| {
+            let Some((key, slot)) = slots.live(token) else {
+                stats.stale_events += u64::from(token != WAKER);
+                return;
+            };
+            let due = match &mut slot.kind {
+                Kind::Connection(connection) => connection.on_event(readiness),
+                Kind::Listener(listening) => {
+                    listening.ready = true;
+                    listening.paused == NO_TIMER
+                }
+                #[cfg(feature = "signals")]
+                Kind::Signals(_) => true,
+            };
+            if due && !slot.queued {
+                slot.queued = true;
+                ready.push(key, slot.generation);
+            }
+        })
+    }
+
+    /// Serves each slot of the ready queue once, within its budget. What becomes ready meanwhile waits its turn.
+    fn service(&mut self) {
+        if self.core.shared.is_pending() {
+            self.commands();
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        self.core.ready.take(&mut batch);
+        for &entry in &batch {
+            let Some(slot) = self.core.slots.entry(entry) else {
+                continue;
+            };
+            let key = entry.0;
+            slot.queued = false;
+            let server = usize::from(slot.server);
+            match &mut slot.kind {
+                Kind::Connection(_) => {
+                    self.servers[server].service(&mut self.core, &mut self.scratch, key);
+                }
+                Kind::Listener(_) => {
+                    self.servers[server].accept(&mut self.core, &mut self.scratch, key);
+                }
+                #[cfg(feature = "signals")]
+                Kind::Signals(signals) => {
+                    let stop = Handle::new(Arc::clone(&self.core.shared)).shutdown_handle();
+                    signals.deliver(&stop);
+                }
+            }
+        }
+        if !batch.is_empty() && self.core.timers.len() > 0 {
+            self.correct_stamps(&batch);
+        }
+        self.batch = batch;
+    }
+
+    /// The clock is read once before a batch, and connections are stamped with that. If the batch took long, the
+    /// stamps are too old by as much, and a limit could seem to pass early: then they are set right.
+    fn correct_stamps(&mut self, batch: &[(u32, u32)]) {
+        let begun = self.core.now;
+        self.core.now = self.core.selector.now();
+        if self.core.now - begun > STAMP_ERROR_MAX {
+            for &entry in batch {
+                if let Some(Kind::Connection(connection)) = self.core.slots.entry(entry).map(|slot| &mut slot.kind) {
+                    connection.restamp(begun, self.core.now);
+                }
+            }
+        }
+        let longest = &mut self.core.stats.longest_turn;
+        *longest = (*longest).max(Duration::from_nanos(self.core.now - begun));
+    }
+
+    /// Messages, closures and stop requests from other threads.
+    fn commands(&mut self) {
+        for command in self.core.shared.take(self.core.config.messages_per_turn) {
+            match command {
+                Command::Message(id, message) => self.deliver(id, Ok(message)),
+                Command::Offloaded(id, result) => self.deliver(id, result),
+                Command::ServerMessage(ServerId(server), message) => match self.servers.get_mut(usize::from(server)) {
+                    Some(server) => server.on_server_message(&mut self.core, message),
+                    None => self.core.stats.messages_dropped += 1,
+                },
+                Command::Run(job) => {
+                    let run = std::panic::AssertUnwindSafe(|| job(self));
+                    if let Err(panic) = std::panic::catch_unwind(run) {
+                        self.core.stats.panics += 1;
+                        note!(Error, "a closure submitted to the reactor {}", Error::from_panic(&*panic));
+                    }
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, id: ConnectionId, message: Result<Message>) {
+        match self.core.slots.find(id) {
+            Some((server, connection)) if connection.is_open() => {
+                self.servers[usize::from(server)].on_message(&mut self.core, &mut self.scratch, id.key, message);
+            }
+            _ => self.core.stats.messages_dropped += 1,
+        }
+    }
+
+    /// What is due. What a callback arms meanwhile waits for the next turn, even with a deadline of now.
+    fn timers(&mut self) {
+        for _ in 0..self.core.timers.len() {
+            let Some(alarm) = self.core.timers.pop(self.collected) else {
+                break;
+            };
+            self.core.forget_timer(alarm);
+            match alarm {
+                Alarm::Connection(key) => self.on_deadline(key),
+                Alarm::Handler { key, tag } => {
+                    let server = self.core.slots.get(key).expect("timers go with their connection").server;
+                    self.servers[usize::from(server)].on_timer(&mut self.core, &mut self.scratch, key, tag);
+                }
+                Alarm::Server { server, tag } => self.servers[usize::from(server)].on_server_timer(&mut self.core, tag),
+                Alarm::Accept(key) => self.core.queue(key),
+                Alarm::DrainTell => self.tell_all(),
+                Alarm::DrainEnd => self.abort_all(),
+            }
+        }
+    }
+
+    /// A connection's timer fired. It was armed for the earliest limit there was; the stamps say what holds now.
+    fn on_deadline(&mut self, key: u32) {
+        let slot = self.core.slots.get(key).expect("timers go with their connection");
+        let server = usize::from(slot.server);
+        let quiet = nanos(self.core.config.drain_quiet);
+        match self.core.slots.connection(key).deadline(&self.core.served[server].limits, quiet) {
+            Some((deadline, due)) if deadline <= self.core.now => {
+                self.servers[server].on_due(&mut self.core, &mut self.scratch, key, due);
+            }
+            _ => {}
+        }
+        self.core.watch(key);
+    }
+
+    fn service_actions(&mut self) {
+        if self.phase == Phase::Serving && self.core.shared.drain_requested() {
+            self.begin_drain();
+        }
+        if self.phase == Phase::Draining && self.core.shared.now_requested() {
+            self.abort_all();
+        }
+        for server in &mut self.servers {
+            server.service_actions(&mut self.core);
+        }
+    }
+
+    /// The only place where connections are freed, after the last event of the turn.
+    fn reap(&mut self) {
+        if !self.core.dead.is_empty() {
+            for key in std::mem::take(&mut self.core.dead) {
+                self.core.reap(key);
+            }
+            self.core.resume_accepting();
+        }
+        if self.phase == Phase::Draining && self.core.stats.active == 0 {
+            self.stopped();
+        }
+        self.check();
+    }
+
+    /// Accepts one client of one server and serves until its connection is over.
+    pub(crate) fn handle_request(&mut self, ServerId(server): ServerId, timeout: Option<Duration>) -> Result<()> {
+        self.phase = Phase::Serving;
+        self.core.set_quota(server, 1);
+        let deadline = timeout.map(|timeout| self.core.selector.now().saturating_add(nanos(timeout)));
+        while self.phase != Phase::Stopped {
+            let served = &self.core.served[usize::from(server)];
+            let accepted = served.quota == 0;
+            if accepted && served.active == 0 {
+                break;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_sub(self.core.selector.now()));
+            if !accepted && left == Some(0) {
+                self.servers[usize::from(server)].handle_timeout();
+                break;
+            }
+            self.turn(left.filter(|_| !accepted).map(Duration::from_nanos))?;
+        }
+        self.core.set_quota(server, usize::MAX);
+        Ok(())
+    }
+
+    // ---- stopping ----
+
+    /// Takes in the clients that are connected already, closes the listeners, and asks every connection to end.
+    fn begin_drain(&mut self) {
+        self.phase = Phase::Draining;
+        note!(Info, "stopping: {} connections to finish", self.core.stats.active);
+        for server in 0..self.servers.len() {
+            for key in self.core.served[server].listeners.clone() {
+                // A client in the backlog has its connection and may have sent its request.
+                for _ in 0..BACKLOG_ROUNDS_MAX {
+                    self.servers[server].accept(&mut self.core, &mut self.scratch, key);
+                    if self.core.slots.listening(key).is_none_or(|listening| !listening.ready) {
+                        break;
+                    }
+                }
+            }
+            self.core.unlisten(server as u16);
+        }
+        let quiet = nanos(self.core.config.drain_quiet);
+        for key in self.core.slots.connections(None) {
+            self.core.slots.connection(key).drain(self.core.now, quiet);
+            self.core.queue(key);
+        }
+        self.core.arm_drain();
+    }
+
+    fn tell_all(&mut self) {
+        for key in self.core.slots.connections(None) {
+            self.core.slots.connection(key).drain_now();
+            self.core.queue(key);
+        }
+    }
+
+    fn abort_all(&mut self) {
+        for key in self.core.slots.connections(None) {
+            self.core.slots.connection(key).end(Finish::ShutDown, true);
+            self.core.queue(key);
+        }
+    }
+
+    fn stopped(&mut self) {
+        self.phase = Phase::Stopped;
+        self.core.cancel_drain();
+        self.core.shared.clear_request();
+    }
+
+    /// Serves the connections of a server until none is left, all of them being aborted.
+    fn abort_server(&mut self, server: u16) {
+        for key in self.core.slots.connections(Some(server)) {
+            self.core.slots.connection(key).end(Finish::ShutDown, true);
+            self.servers[usize::from(server)].service(&mut self.core, &mut self.scratch, key);
+        }
+        for key in std::mem::take(&mut self.core.dead) {
+            self.core.reap(key);
+        }
+    }
+
+    // ---- servers ----
+
+    pub(crate) fn host(&mut self, mut server: Box<dyn Hosted>, limits: Limits) -> Result<ServerId> {
+        if self.servers.len() == SERVERS_MAX {
+            return Err(Error::Full { queue: "server", max: SERVERS_MAX });
+        }
+        let limits = Arc::new(limits);
+        let id = ServerId(self.core.serve(Arc::clone(&limits)));
+        server.set_number(id.0);
+        self.servers.push(server);
+        self.set_limits(id, limits);
+        Ok(id)
+    }
+
+    /// Takes the last server out again, to be hosted elsewhere.
+    pub(crate) fn unhost(&mut self) -> Option<Box<dyn Hosted>> {
+        self.core.served.pop();
+        self.servers.pop()
+    }
+
+    pub(crate) fn set_limits(&mut self, ServerId(server): ServerId, limits: Arc<Limits>) {
+        self.core.served[usize::from(server)].limits = Arc::clone(&limits);
+        self.servers[usize::from(server)].set_limits(limits);
+    }
+
+    pub(crate) fn listen(&mut self, ServerId(server): ServerId, listener: Listener) -> Result<()> {
+        note!(Info, "listening on {}", listener.address());
+        self.core.listen(server, listener)
+    }
+
+    pub(crate) fn hosted(&mut self, ServerId(server): ServerId) -> &mut dyn Hosted {
+        &mut *self.servers[usize::from(server)]
+    }
+
+    /// Takes in a connection that did not come from a listener of ours.
+    pub(crate) fn admit(&mut self, ServerId(server): ServerId, stream: Stream, from: Address) -> io::Result<()> {
+        self.allocate();
+        self.servers[usize::from(server)].admit(&mut self.core, &mut self.scratch, stream, from)
+    }
+
+    /// The addresses a server listens on, with the real ports. Empty once it is closed.
+    pub fn server_addresses(&mut self, ServerId(server): ServerId) -> Vec<Address> {
+        let keys = self.core.served.get(usize::from(server)).map(|served| served.listeners.clone());
+        let keys = keys.unwrap_or_default();
+        let address = |key| Some(self.core.slots.listening(key)?.listener.as_ref()?.address().clone());
+        keys.into_iter().filter_map(address).collect()
+    }
+
+    /// Closes a server: its listeners at once, its connections by abort; every handler gets its `finish`, with
+    /// [`Finish::ShutDown`]. Not to be called from a callback, which has
+    /// [`request_shutdown`](crate::Request::request_shutdown).
+    ///
+    /// Source: `BaseServer.server_close`.
+    pub fn server_close(&mut self, ServerId(server): ServerId) {
+        if usize::from(server) < self.servers.len() {
+            self.allocate();
+            self.core.unlisten(server);
+            self.abort_server(server);
+            self.core.cancel_server_timers(server);
+            self.servers[usize::from(server)].server_close(&mut self.core);
+        }
+    }
+
+    /// The server's own value, if it is an `S`: what handlers see as `request.server`.
+    pub fn server_mut<S: 'static>(&mut self, ServerId(server): ServerId) -> Option<&mut S> {
+        self.servers.get_mut(usize::from(server))?.state().downcast_mut()
+    }
+
+    /// Makes SIGINT and SIGTERM [shut the reactor down](ShutdownHandle::shutdown), and a second one
+    /// [cut it short](ShutdownHandle::shutdown_now). The handlers stay installed as long as the reactor lives.
+    /// On Windows, which has neither, this does nothing.
+    ///
+    /// # Errors
+    /// [`Error::Reactor`] if they cannot be installed.
+    #[cfg(feature = "signals")]
+    pub fn shutdown_on_signals(&mut self) -> Result<()> {
+        let failed = |source| Error::Reactor { doing: "watch for signals", source };
+        signals::watch(&mut self.core).map_err(failed)
+    }
+
+    /// The shared buffers come with the first turn: a reactor that only waits to be moved has none.
+    fn allocate(&mut self) {
+        if self.scratch.input.is_empty() {
+            self.scratch.input = vec![0; self.core.config.read_buffer_bytes.max(1)].into();
+        }
+    }
+
+    /// The invariants of `docs/architecture.md` that span connections.
+    fn check(&mut self) {
+        if cfg!(debug_assertions) && self.core.slots.len() < 256 {
+            let mut queued = 0;
+            let mut connections = 0;
+            for (_, slot) in self.core.slots.iter() {
+                queued += usize::from(slot.queued);
+                if let Kind::Connection(connection) = &slot.kind {
+                    connections += 1;
+                    connection.check(slot.queued);
+                    // 5: the dead do not outlive the turn.
+                    assert!(!connection.is_dead());
+                }
+            }
+            // 1: one slot for each open connection. 2: who is marked as queued is in the queue.
+            assert_eq!(connections, self.core.stats.active);
+            assert!(queued <= self.core.ready.len());
+        }
+    }
+}
+
+impl Drop for Reactor {
+    fn drop(&mut self) {
+        for server in 0..self.servers.len() {
+            self.server_close(ServerId(server as u16));
+        }
+        self.core.shared.close();
+    }
+}
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor").field("servers", &self.servers.len()).field("stats", &self.core.stats).finish()
+    }
+}
+
+/// The selector's descriptor (epoll or kqueue): readable when the reactor has events.
+#[cfg(unix)]
+impl std::os::fd::AsFd for Reactor {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.core.selector.as_fd().expect("only the testing kit's reactor has no descriptor, and it is not handed out")
+    }
+}
+
+#[cfg(unix)]
+impl std::os::fd::AsRawFd for Reactor {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        std::os::fd::AsFd::as_fd(self).as_raw_fd()
+    }
+}
+
+/// How far a connection's stamp may lag behind the clock: a turn shorter than this is not corrected.
+const STAMP_ERROR_MAX: u64 = 1_000_000;
+/// Rounds of accepting before a listener is closed: enough for any backlog, and an end for a flood.
+const BACKLOG_ROUNDS_MAX: usize = 256;
+/// Polls to empty the kernel's list of events in one turn: 65,536 events.
+const POLLS_MAX: u32 = 64;

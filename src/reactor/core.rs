@@ -1,0 +1,488 @@
+//! What the loop and the running callback share: slots, queue, timers, counters. No handler and no server is in it,
+//! which is what lets a handler reach every other connection while it is borrowed itself.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::handle::{Handle, Message, Shared};
+use super::pool::Pool;
+use super::ready::Ready;
+use super::slots::{ConnectionId, Kind, Listening, Slots};
+use crate::address::Address;
+use crate::error::{Error, Result};
+use crate::lifecycle::{Finish, Timeout};
+use crate::limits::{Config, Limits, connections_from_descriptors};
+use crate::logging::note;
+use crate::machine::{Connection, Extra, Payload, Sent, nanos};
+use crate::net::selector::Selector;
+use crate::net::{Listener, Stream};
+use crate::stats::Stats;
+use crate::timers::{NO_TIMER, TimerKey, Timers};
+
+pub(crate) struct Core {
+    pub(crate) selector: Selector,
+    pub(crate) slots: Slots,
+    pub(crate) ready: Ready,
+    pub(crate) timers: Timers<Alarm>,
+    /// Connections that ended in this turn.
+    pub(crate) dead: Vec<u32>,
+    /// The clock as last read, in nanoseconds.
+    pub(crate) now: u64,
+    pub(crate) stats: Stats,
+    pub(crate) config: Config,
+    pub(crate) shared: Arc<Shared>,
+    /// By server number.
+    pub(crate) served: Vec<Served>,
+    /// Connections the process may have, for servers that set no number of their own.
+    connections_max: usize,
+    drain_tell: TimerKey,
+    drain_end: TimerKey,
+    pool: Option<Pool>,
+}
+
+/// What the reactor keeps of each server.
+pub(crate) struct Served {
+    pub(crate) limits: Arc<Limits>,
+    /// Keys of its listeners.
+    pub(crate) listeners: Vec<u32>,
+    pub(crate) active: usize,
+    /// Accepting waits until connections have closed.
+    capped: bool,
+    /// Connections it may still accept; `handle_request` allows one.
+    pub(crate) quota: usize,
+    /// Open connections by client, kept only while there is a cap on them.
+    per_client: HashMap<IpAddr, usize>,
+    timers: BTreeMap<u64, TimerKey>,
+}
+
+/// Whom a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Alarm {
+    /// One of a connection's limits may have passed.
+    Connection(u32),
+    /// A handler's own timer.
+    Handler {
+        key: u32,
+        tag: u64,
+    },
+    /// A server's own timer.
+    Server {
+        server: u16,
+        tag: u64,
+    },
+    /// Try accepting again.
+    Accept(u32),
+    /// Stopping: tell those who are still busy; wait no longer.
+    DrainTell,
+    DrainEnd,
+}
+
+impl Core {
+    pub(crate) fn new(selector: Selector, shared: Arc<Shared>, config: Config) -> Self {
+        let now = selector.now();
+        Core {
+            selector,
+            slots: Slots::new(),
+            ready: Ready::default(),
+            timers: Timers::new(),
+            dead: Vec::new(),
+            now,
+            stats: Stats::default(),
+            config,
+            shared,
+            served: Vec::new(),
+            connections_max: connections_from_descriptors(),
+            drain_tell: NO_TIMER,
+            drain_end: NO_TIMER,
+            pool: None,
+        }
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        Handle::new(Arc::clone(&self.shared))
+    }
+
+    /// Puts a slot in the ready queue, unless it is there.
+    #[inline]
+    pub(crate) fn queue(&mut self, key: u32) {
+        if let Some(slot) = self.slots.get(key).filter(|slot| !slot.queued) {
+            slot.queued = true;
+            self.ready.push(key, slot.generation);
+        }
+    }
+
+    // Connections.
+
+    /// Makes a slot for a connection and registers it, once and for all.
+    pub(crate) fn insert(&mut self, server: u16, connection: Connection) -> Result<u32, std::io::Error> {
+        let key = self.slots.insert(server, Kind::Connection(connection));
+        let token = self.slots.token(key);
+        if let Err(error) = self.selector.register_stream(&mut self.slots.connection(key).stream, token) {
+            self.slots.remove(key);
+            return Err(error);
+        }
+        let served = &mut self.served[usize::from(server)];
+        served.active += 1;
+        if served.limits.connections_per_client_max.is_some() {
+            if let Some(ip) = self.slots.connection(key).address.ip() {
+                *served.per_client.entry(ip).or_default() += 1;
+            }
+        }
+        self.stats.active += 1;
+        self.stats.active_max = self.stats.active_max.max(self.stats.active);
+        Ok(key)
+    }
+
+    /// Whether this client may have one connection more.
+    pub(crate) fn admits_client(&self, server: u16, address: &Address) -> bool {
+        let served = &self.served[usize::from(server)];
+        match (served.limits.connections_per_client_max, address.ip()) {
+            (Some(max), Some(ip)) => served.per_client.get(&ip).copied().unwrap_or(0) < max,
+            _ => true,
+        }
+    }
+
+    /// After its service, a connection sleeps with its timer armed, or is dead.
+    #[inline]
+    pub(crate) fn rest(&mut self, key: u32) {
+        if !self.slots.connection(key).timer_stands() {
+            self.watch(key);
+        }
+    }
+
+    /// Makes sure that the connection's timer fires no later than the next of its limits.
+    pub(crate) fn watch(&mut self, key: u32) {
+        let server = usize::from(self.slots.get(key).expect("a connection that rests is there").server);
+        let quiet = nanos(self.config.drain_quiet);
+        let connection = self.slots.connection(key);
+        let Some((deadline, _)) = connection.deadline(&self.served[server].limits, quiet) else {
+            return;
+        };
+        if connection.timer == NO_TIMER {
+            connection.timer = self.timers.arm(deadline, Alarm::Connection(key));
+        } else if deadline < self.timers.deadline(connection.timer) {
+            self.timers.rearm(connection.timer, deadline);
+        }
+    }
+
+    /// Frees a dead slot: a connection's socket is closed here, and only here.
+    pub(crate) fn reap(&mut self, key: u32) {
+        let slot = self.slots.remove(key);
+        let Kind::Connection(mut connection) = slot.kind else {
+            return;
+        };
+        self.selector.deregister(&mut connection.stream);
+        if connection.timer != NO_TIMER {
+            self.timers.cancel(connection.timer);
+        }
+        for (_, timer) in connection.extra.take().map(|extra| extra.timers).unwrap_or_default() {
+            self.timers.cancel(timer);
+        }
+        let served = &mut self.served[usize::from(slot.server)];
+        served.active -= 1;
+        if let Some(ip) = connection.address.ip().filter(|_| !served.per_client.is_empty()) {
+            if let Some(open) = served.per_client.get_mut(&ip) {
+                *open -= 1;
+                if *open == 0 {
+                    served.per_client.remove(&ip);
+                }
+            }
+        }
+        self.stats.active -= 1;
+        self.stats.closed += 1;
+    }
+
+    /// Counts why a connection ended.
+    pub(crate) fn count(&mut self, why: Finish) {
+        let stats = &mut self.stats;
+        *match why {
+            Finish::Reset => &mut stats.resets,
+            Finish::Timeout(Timeout::Idle) => &mut stats.timeouts_idle,
+            Finish::Timeout(Timeout::Read) => &mut stats.timeouts_read,
+            Finish::Timeout(Timeout::Write) => &mut stats.timeouts_write,
+            Finish::InputLimit => &mut stats.input_limits,
+            Finish::OutputLimit => &mut stats.output_limits,
+            _ => return,
+        } += 1;
+    }
+
+    pub(crate) fn end(&mut self, id: ConnectionId, why: Finish, at_once: bool) {
+        if let Some((_, connection)) = self.slots.find(id) {
+            connection.end(why, at_once);
+            self.queue(id.key);
+        }
+    }
+
+    pub(crate) fn send(&mut self, id: ConnectionId, bytes: Payload<'_>) -> Sent {
+        let now = self.now;
+        let Some((server, connection)) = self.slots.find(id) else {
+            return Sent::Gone;
+        };
+        let sent = connection.push(bytes, &self.served[usize::from(server)].limits, now);
+        self.queue(id.key);
+        sent
+    }
+
+    /// The same payload for every connection of a server that `wanted` admits. Returns how many took it.
+    pub(crate) fn broadcast(
+        &mut self,
+        server: u16,
+        bytes: &Arc<[u8]>,
+        mut wanted: impl FnMut(ConnectionId) -> bool,
+    ) -> usize {
+        let limits = Arc::clone(&self.served[usize::from(server)].limits);
+        let mut count = 0;
+        for (key, slot) in self.slots.iter().filter(|(_, slot)| slot.server == server) {
+            let id = ConnectionId { key, generation: slot.generation };
+            let Kind::Connection(connection) = &mut slot.kind else {
+                continue;
+            };
+            if !connection.is_open() || !wanted(id) {
+                continue;
+            }
+            let sent = connection.push(Payload::Shared(Arc::clone(bytes)), &limits, self.now);
+            count += usize::from(matches!(sent, Sent::Queued | Sent::Full));
+            if !slot.queued {
+                slot.queued = true;
+                self.ready.push(key, slot.generation);
+            }
+        }
+        count
+    }
+
+    pub(crate) fn connect(&mut self, server: u16, address: std::net::SocketAddr) -> Result<ConnectionId> {
+        let failed = |source| Error::Connect { address: address.into(), source };
+        if self.slots.is_full() {
+            return Err(failed(std::io::Error::other("too many connections")));
+        }
+        let stream = Stream::connect(address).map_err(failed)?;
+        let connection = Connection::connecting(stream, address.into(), u32::MAX, self.selector.now());
+        let key = self.insert(server, connection).map_err(failed)?;
+        self.stats.connects += 1;
+        self.watch(key);
+        Ok(self.slots.id(key))
+    }
+
+    pub(crate) fn offload(&mut self, connection: ConnectionId, job: Box<dyn FnOnce() -> Message + Send>) -> Result<()> {
+        let pool = self.pool.get_or_insert_with(|| Pool::new(Handle::new(Arc::clone(&self.shared))));
+        pool.submit(connection, job, &self.config)
+    }
+
+    // Timers of handlers and servers. They count from the moment they are set, so the clock is read anew.
+
+    pub(crate) fn set_handler_timer(&mut self, key: u32, tag: u64, after: Duration) {
+        let deadline = self.selector.now().saturating_add(nanos(after));
+        let timers = &mut self.slots.connection(key).extra.get_or_insert_default().timers;
+        arm(&mut self.timers, timers, tag, deadline, Alarm::Handler { key, tag });
+    }
+
+    pub(crate) fn cancel_handler_timer(&mut self, key: u32, tag: u64) -> bool {
+        let extra: Option<&mut Box<Extra>> = self.slots.connection(key).extra.as_mut();
+        match extra.and_then(|extra| extra.timers.remove(&tag)) {
+            Some(timer) => self.timers.cancel(timer) == Alarm::Handler { key, tag },
+            None => false,
+        }
+    }
+
+    pub(crate) fn set_server_timer(&mut self, server: u16, tag: u64, after: Duration) {
+        let deadline = self.selector.now().saturating_add(nanos(after));
+        let timers = &mut self.served[usize::from(server)].timers;
+        arm(&mut self.timers, timers, tag, deadline, Alarm::Server { server, tag });
+    }
+
+    pub(crate) fn cancel_server_timer(&mut self, server: u16, tag: u64) -> bool {
+        match self.served[usize::from(server)].timers.remove(&tag) {
+            Some(timer) => self.timers.cancel(timer) == Alarm::Server { server, tag },
+            None => false,
+        }
+    }
+
+    /// A timer has fired: its owner forgets it, and may set it again in the callback.
+    pub(crate) fn forget_timer(&mut self, alarm: Alarm) {
+        match alarm {
+            Alarm::Handler { key, tag } => {
+                self.slots.connection(key).extra.as_mut().map(|extra| extra.timers.remove(&tag));
+            }
+            Alarm::Server { server, tag } => _ = self.served[usize::from(server)].timers.remove(&tag),
+            Alarm::Connection(key) => self.slots.connection(key).timer = NO_TIMER,
+            Alarm::Accept(key) => self.slots.listening(key).expect("timers go with listeners").paused = NO_TIMER,
+            Alarm::DrainTell => self.drain_tell = NO_TIMER,
+            Alarm::DrainEnd => self.drain_end = NO_TIMER,
+        }
+    }
+
+    pub(crate) fn cancel_server_timers(&mut self, server: u16) {
+        for (_, timer) in std::mem::take(&mut self.served[usize::from(server)].timers) {
+            self.timers.cancel(timer);
+        }
+    }
+
+    // Accepting.
+
+    pub(crate) fn serve(&mut self, limits: Arc<Limits>) -> u16 {
+        self.served.push(Served {
+            limits,
+            listeners: Vec::new(),
+            active: 0,
+            capped: false,
+            quota: usize::MAX,
+            per_client: HashMap::new(),
+            timers: BTreeMap::new(),
+        });
+        (self.served.len() - 1) as u16
+    }
+
+    pub(crate) fn listen(&mut self, server: u16, listener: Listener) -> Result<()> {
+        let address = listener.address().clone();
+        let key = self.slots.insert(
+            server,
+            Kind::Listener(Box::new(Listening {
+                listener: Some(listener),
+                ready: false,
+                paused: NO_TIMER,
+                backoff: 0,
+                failed_at: 0,
+                unlogged: 0,
+            })),
+        );
+        let token = self.slots.token(key);
+        let listening = self.slots.listening(key).expect("just inserted");
+        let listener = listening.listener.as_mut().expect("nobody has it on loan");
+        if let Err(source) = self.selector.register_listener(listener, token) {
+            self.slots.remove(key);
+            return Err(Error::Listen { address, source });
+        }
+        self.served[usize::from(server)].listeners.push(key);
+        Ok(())
+    }
+
+    /// Closes a server's listening sockets. Whoever waits in a backlog is refused by the kernel.
+    pub(crate) fn unlisten(&mut self, server: u16) {
+        for key in std::mem::take(&mut self.served[usize::from(server)].listeners) {
+            let listening = self.slots.listening(key).expect("listeners go only here");
+            listening.listener = None;
+            let paused = std::mem::replace(&mut listening.paused, NO_TIMER);
+            if paused != NO_TIMER {
+                self.timers.cancel(paused);
+            }
+            self.dead.push(key);
+        }
+    }
+
+    // Stopping.
+
+    pub(crate) fn arm_drain(&mut self) {
+        let grace = nanos(self.config.drain_grace);
+        self.drain_tell = self.timers.arm(self.now.saturating_add(grace / 2), Alarm::DrainTell);
+        self.drain_end = self.timers.arm(self.now.saturating_add(grace), Alarm::DrainEnd);
+    }
+
+    pub(crate) fn cancel_drain(&mut self) {
+        for timer in [&mut self.drain_tell, &mut self.drain_end] {
+            let armed = std::mem::replace(timer, NO_TIMER);
+            if armed != NO_TIMER {
+                self.timers.cancel(armed);
+            }
+        }
+    }
+
+    /// Whether a server may accept one more connection. If not, its clients wait in the backlog.
+    pub(crate) fn may_accept(&mut self, server: u16) -> bool {
+        let served = &mut self.served[usize::from(server)];
+        let (max, active) = match served.limits.connections_max {
+            Some(max) => (max, served.active),
+            None => (self.connections_max, self.stats.active as usize),
+        };
+        if active >= max || self.slots.is_full() {
+            if !served.capped {
+                note!(Warn, "{active} connections are open: more clients wait until some close");
+            }
+            served.capped = true;
+        }
+        !served.capped && served.quota > 0
+    }
+
+    /// accept(2) failed for want of something: pause, longer each time. Clients that wait bring no further event, so
+    /// the next attempt is ours to make.
+    pub(crate) fn pause_accepting(&mut self, key: u32, error: &std::io::Error) {
+        let now = self.now;
+        let Some(listening) = self.slots.listening(key) else {
+            return;
+        };
+        let fresh = listening.failed_at == 0 || now - listening.failed_at > nanos(EPISODE);
+        listening.backoff = if fresh { nanos(BACKOFF_MIN) } else { (listening.backoff * 2).min(nanos(BACKOFF_MAX)) };
+        listening.failed_at = now;
+        if fresh {
+            let address = listening.listener.as_ref().map(|listener| listener.address().to_string());
+            let unlogged = std::mem::take(&mut listening.unlogged);
+            note!(
+                Error,
+                "cannot accept on {}: {error}; trying again as connections close, or within {} s (failed {unlogged} \
+                 more times before)",
+                address.unwrap_or_default(),
+                BACKOFF_MAX.as_secs(),
+            );
+        } else {
+            listening.unlogged += 1;
+        }
+        let deadline = now + listening.backoff;
+        if listening.paused == NO_TIMER {
+            listening.paused = self.timers.arm(deadline, Alarm::Accept(key));
+        }
+        self.stats.accept_pauses += 1;
+    }
+
+    /// Connections were closed, so there is room again: whoever paused accepting tries at once.
+    pub(crate) fn resume_accepting(&mut self) {
+        let total = self.stats.active as usize;
+        for server in 0..self.served.len() {
+            let served = &mut self.served[server];
+            let (max, active) = match served.limits.connections_max {
+                Some(max) => (max, served.active),
+                None => (self.connections_max, total),
+            };
+            // Some way below the cap, or each close would cost a turn of accepting.
+            let uncapped = served.capped && active <= max * 9 / 10;
+            served.capped &= !uncapped;
+            for i in 0..served.listeners.len() {
+                let key = self.served[server].listeners[i];
+                let Some(listening) = self.slots.listening(key) else {
+                    continue;
+                };
+                let paused = std::mem::replace(&mut listening.paused, NO_TIMER);
+                if paused != NO_TIMER {
+                    self.timers.cancel(paused);
+                }
+                if paused != NO_TIMER || (uncapped && listening.ready) {
+                    self.queue(key);
+                }
+            }
+        }
+    }
+
+    /// Lets a server accept `quota` connections, beginning with those that wait already.
+    pub(crate) fn set_quota(&mut self, server: u16, quota: usize) {
+        self.served[usize::from(server)].quota = quota;
+        for i in 0..self.served[usize::from(server)].listeners.len() {
+            let key = self.served[usize::from(server)].listeners[i];
+            if self.slots.listening(key).is_some_and(|listening| listening.ready) {
+                self.queue(key);
+            }
+        }
+    }
+}
+
+fn arm(timers: &mut Timers<Alarm>, armed: &mut BTreeMap<u64, TimerKey>, tag: u64, deadline: u64, alarm: Alarm) {
+    match armed.get(&tag) {
+        Some(&timer) => timers.rearm(timer, deadline),
+        None => drop(armed.insert(tag, timers.arm(deadline, alarm))),
+    }
+}
+
+/// The pause after accept(2) failed for want of something: first and longest.
+const BACKOFF_MIN: Duration = Duration::from_millis(10);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Failures less than this apart are one episode, and one line in the log.
+const EPISODE: Duration = Duration::from_secs(10);

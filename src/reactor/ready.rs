@@ -1,0 +1,33 @@
+//! Who is owed service: a queue of slots, each in it once at most.
+//!
+//! Readiness is edge-triggered: for bytes left unread at the end of a budget the kernel sends no further event. So
+//! whoever has more to do is put back here, behind everybody else, and the next wait does not sleep.
+
+/// Slots to be served in the next turn, in the order in which they came: key and generation, so that an entry dies
+/// with its slot.
+#[derive(Debug, Default)]
+pub(crate) struct Ready {
+    next: Vec<(u32, u32)>,
+}
+
+impl Ready {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.next.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.next.len()
+    }
+
+    /// The caller marks the slot as queued, and looks at that mark first.
+    #[inline]
+    pub(crate) fn push(&mut self, key: u32, generation: u32) {
+        self.next.push((key, generation));
+    }
+
+    /// Swaps the queue against `batch`, which is done with: what comes meanwhile waits for the next turn.
+    pub(crate) fn take(&mut self, batch: &mut Vec<(u32, u32)>) {
+        batch.clear();
+        std::mem::swap(&mut self.next, batch);
+    }
+}

@@ -1,0 +1,218 @@
+//! Where everything that the selector knows lives: a slab of slots, named by tokens that carry a generation.
+//!
+//! A slab hands out the key of a freed slot again. The generation, new for every slot, keeps an event, an id or a
+//! message that was meant for the old one from reaching its successor.
+
+use mio::Token;
+use slab::Slab;
+
+use crate::address::Address;
+use crate::machine::Connection;
+use crate::net::Listener;
+use crate::timers::TimerKey;
+
+/// Names one connection for as long as it lives, and nothing afterwards. `Copy` and `Send`: keep it in a map, send it
+/// to a thread, write to it when you like; when the connection is gone the answer says so.
+///
+/// ```
+/// use socketserver::{ConnectionId, Request};
+/// use std::collections::HashMap;
+///
+/// #[derive(Default)]
+/// struct Room { names: HashMap<ConnectionId, String> }
+///
+/// fn join(request: &mut Request<'_, Room>, name: &str) {
+///     let id = request.id();
+///     request.server.names.insert(id, name.to_owned());
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId {
+    pub(crate) key: u32,
+    pub(crate) generation: u32,
+}
+
+impl std::fmt::Display for ConnectionId {
+    /// A number that no two connections of a reactor have in common until 2³² have come and gone.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.generation.fmt(f)
+    }
+}
+
+/// Everything registered with the selector, and the generations.
+pub(crate) struct Slots {
+    slab: Slab<Slot>,
+    generation: u32,
+}
+
+pub(crate) struct Slot {
+    pub(crate) generation: u32,
+    pub(crate) server: u16,
+    /// In the ready queue. A slot is there once at most.
+    pub(crate) queued: bool,
+    pub(crate) kind: Kind,
+}
+
+pub(crate) enum Kind {
+    Connection(Connection),
+    Listener(Box<Listening>),
+    #[cfg(feature = "signals")]
+    #[cfg_attr(not(unix), expect(unused))]
+    Signals(Box<crate::reactor::signals::Signals>),
+}
+
+/// A listener and how accepting from it goes.
+pub(crate) struct Listening {
+    /// On loan while a hook accepts from it.
+    pub(crate) listener: Option<Listener>,
+    /// Clients may wait, as far as we know.
+    pub(crate) ready: bool,
+    /// Accepting is paused until this timer, because accept(2) failed.
+    pub(crate) paused: TimerKey,
+    /// The last pause in nanoseconds; the next is twice as long.
+    pub(crate) backoff: u64,
+    /// When accept(2) last failed so, and how often since that was last logged.
+    pub(crate) failed_at: u64,
+    pub(crate) unlogged: u32,
+}
+
+impl Slots {
+    pub(crate) fn new() -> Self {
+        Slots { slab: Slab::new(), generation: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// Room for one more? The token has only so many bits for the key.
+    pub(crate) fn is_full(&self) -> bool {
+        self.slab.vacant_key() > KEY_MAX
+    }
+
+    pub(crate) fn insert(&mut self, server: u16, kind: Kind) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        let slot = Slot { generation: self.generation, server, queued: false, kind };
+        self.slab.insert(slot) as u32
+    }
+
+    pub(crate) fn remove(&mut self, key: u32) -> Slot {
+        self.slab.remove(key as usize)
+    }
+
+    pub(crate) fn get(&mut self, key: u32) -> Option<&mut Slot> {
+        self.slab.get_mut(key as usize)
+    }
+
+    /// The slot of an entry of the ready queue, if it is still there.
+    #[inline]
+    pub(crate) fn entry(&mut self, (key, generation): (u32, u32)) -> Option<&mut Slot> {
+        self.slab.get_mut(key as usize).filter(|slot| slot.generation == generation)
+    }
+
+    /// The slot a token was made for, if it is still there.
+    #[inline]
+    pub(crate) fn live(&mut self, token: Token) -> Option<(u32, &mut Slot)> {
+        let (server, generation, key) = unpack(token);
+        let slot = self.slab.get_mut(key as usize)?;
+        (u32::from(slot.server) == server && slot.generation & GENERATION_MASK == generation).then_some((key, slot))
+    }
+
+    pub(crate) fn token(&self, key: u32) -> Token {
+        let slot = &self.slab[key as usize];
+        pack(slot.server, slot.generation, key)
+    }
+
+    pub(crate) fn id(&self, key: u32) -> ConnectionId {
+        ConnectionId { key, generation: self.slab[key as usize].generation }
+    }
+
+    /// A connection that must be there.
+    #[inline]
+    pub(crate) fn connection(&mut self, key: u32) -> &mut Connection {
+        match &mut self.slab[key as usize].kind {
+            Kind::Connection(connection) => connection,
+            _ => unreachable!("slot {key} is a connection until it is reaped"),
+        }
+    }
+
+    /// The connection an id names, if it is still there, with its server.
+    pub(crate) fn find(&mut self, id: ConnectionId) -> Option<(u16, &mut Connection)> {
+        let slot = self.slab.get_mut(id.key as usize).filter(|slot| slot.generation == id.generation)?;
+        match &mut slot.kind {
+            Kind::Connection(connection) => Some((slot.server, connection)),
+            _ => None,
+        }
+    }
+
+    /// The peer's address of the connection an id names, if it is still there.
+    pub(crate) fn address(&self, id: ConnectionId) -> Option<Address> {
+        let slot = self.slab.get(id.key as usize).filter(|slot| slot.generation == id.generation)?;
+        match &slot.kind {
+            Kind::Connection(connection) => Some(connection.address.clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn listening(&mut self, key: u32) -> Option<&mut Listening> {
+        match &mut self.slab.get_mut(key as usize)?.kind {
+            Kind::Listener(listening) => Some(listening),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn iter(&mut self) -> impl Iterator<Item = (u32, &mut Slot)> {
+        self.slab.iter_mut().map(|(key, slot)| (key as u32, slot))
+    }
+
+    /// The keys of all connections, of one server or of all.
+    pub(crate) fn connections(&self, server: Option<u16>) -> Vec<u32> {
+        let wanted =
+            |slot: &Slot| matches!(slot.kind, Kind::Connection(_)) && server.is_none_or(|server| slot.server == server);
+        self.slab.iter().filter(|(_, slot)| wanted(slot)).map(|(key, _)| key as u32).collect()
+    }
+}
+
+// A token, from the highest bit: server, generation, key. With 64 bits the generation has all of its 32. With 32
+// there is room for 8 of them, and that is enough here: slots are freed only after the last event of a turn, so a
+// stale event could be mistaken only if its key had been reused 256 times since the kernel sent it.
+const SERVER_BITS: u32 = if usize::BITS >= 64 { 8 } else { 4 };
+const KEY_BITS: u32 = if usize::BITS >= 64 { 24 } else { 20 };
+const GENERATION_BITS: u32 = usize::BITS - SERVER_BITS - KEY_BITS;
+const GENERATION_MASK: u32 = (u32::MAX as u64 & ((1 << GENERATION_BITS) - 1)) as u32;
+const KEY_MAX: usize = (1 << KEY_BITS) - 2;
+
+/// Servers that one reactor can host.
+pub(crate) const SERVERS_MAX: usize = 1 << SERVER_BITS;
+/// Never the token of a slot.
+pub(crate) const WAKER: Token = Token(usize::MAX);
+
+fn pack(server: u16, generation: u32, key: u32) -> Token {
+    let generation = (generation & GENERATION_MASK) as usize;
+    Token((usize::from(server) << (GENERATION_BITS + KEY_BITS)) | (generation << KEY_BITS) | key as usize)
+}
+
+#[inline]
+fn unpack(token: Token) -> (u32, u32, u32) {
+    let server = token.0 >> (GENERATION_BITS + KEY_BITS);
+    let generation = (token.0 >> KEY_BITS) as u64 as u32 & GENERATION_MASK;
+    (server as u32, generation, (token.0 & ((1 << KEY_BITS) - 1)) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_comes_apart_as_it_was_put_together() {
+        for server in [0, 1, SERVERS_MAX as u16 - 1] {
+            for generation in [0, 1, 255, GENERATION_MASK] {
+                for key in [0, 1, 4_095, KEY_MAX as u32] {
+                    let token = pack(server, generation, key);
+                    assert_ne!(token, WAKER);
+                    assert_eq!(unpack(token), (u32::from(server), generation, key));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! What a callback works with: its own connection, and the way to everything else in the reactor.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::error::Result;
+use crate::handler::RequestHandler;
+use crate::lifecycle::{Finish, Timeout};
+use crate::machine::{Input, Output, Payload, Sent};
+use crate::reactor::core::Core;
+use crate::reactor::handle::{Handle, Message};
+use crate::reactor::slots::ConnectionId;
+use crate::stats::Stats;
+
+/// One connection during one callback: what arrived, what goes out, the server it belongs to, and the reactor.
+///
+/// `input`, `output` and `server` are fields, so that all three can be used in one expression. Other connections are
+/// reached by [`ConnectionId`], of whatever server of the reactor.
+///
+/// Source: `self` of a Python request handler, with its `request`, `rfile`, `wfile`, `client_address` and `server`.
+///
+/// ```
+/// use socketserver::{testing::Client, Next, Request, RequestHandler, Result};
+/// use std::io::Write;
+///
+/// struct Counter { lines: u64 }
+/// struct Handler;
+/// impl RequestHandler<Counter> for Handler {
+///     fn handle(&mut self, request: &mut Request<'_, Counter>) -> Result<Next> {
+///         while let Some(line) = request.input.read_line()? {
+///             request.server.lines += 1;
+///             write!(request.output, "{} ", request.server.lines)?;
+///             request.output.write_all(line)?;
+///         }
+///         Ok(Next::Wait)
+///     }
+/// }
+/// # impl socketserver::BaseServer for Counter {}
+/// let mut client = Client::with_server(Counter { lines: 9 }, Handler);
+/// client.feed(b"hello\n");
+/// assert_eq!(client.sent(), b"10 hello\n");
+/// ```
+pub struct Request<'a, S = ()> {
+    /// What arrived: Python's `rfile`.
+    pub input: Input<'a>,
+    /// What goes out: Python's `wfile`.
+    pub output: Output<'a>,
+    /// The server's own value, shared by all its connections: Python's `self.server`.
+    pub server: &'a mut S,
+    pub(crate) control: Control<'a, S>,
+    pub(crate) id: ConnectionId,
+    pub(crate) successor: Option<Box<dyn RequestHandler<S>>>,
+}
+
+impl<S> Request<'_, S> {
+    /// This connection's name.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// The peer's address.
+    pub fn client_address(&self) -> Address {
+        self.control.core.slots.address(self.id).expect("a connection outlives its callbacks")
+    }
+
+    /// Our end of the connection. `None` if it is broken already.
+    pub fn local_address(&self) -> Option<Address> {
+        self.output.stream.local_address()
+    }
+
+    /// Queues bytes for any connection, this one included. Copies them; a block of 16 KiB or more that finds nothing
+    /// waiting before it goes to the socket at once. See [`Sent`].
+    pub fn send(&mut self, to: ConnectionId, bytes: &[u8]) -> Sent {
+        if to != self.id {
+            return self.control.send(to, bytes);
+        }
+        match std::io::Write::write_all(&mut self.output, bytes) {
+            Ok(()) if self.output.is_full() => Sent::Full,
+            Ok(()) => Sent::Queued,
+            Err(_) if self.output.fault.is_none() && !self.output.is_shut() => Sent::Refused,
+            Err(_) => Sent::Gone,
+        }
+    }
+
+    /// Queues one payload for every connection of this server that `wanted` admits, without copying it for each.
+    /// Returns how many took it. Connections that have too much waiting are treated as
+    /// [`Limits::output_overflow`](crate::Limits::output_overflow) says.
+    pub fn broadcast(&mut self, bytes: impl Into<Arc<[u8]>>, mut wanted: impl FnMut(ConnectionId) -> bool) -> usize {
+        let (bytes, me) = (bytes.into(), self.id);
+        let others = self.control.core.broadcast(self.control.server, &bytes, |id| id != me && wanted(id));
+        let took = wanted(me) && self.output.write_shared(bytes).is_ok();
+        others + usize::from(took)
+    }
+
+    /// Closes a connection after what is queued for it was sent. Its handler gets
+    /// [`Finish::Evicted`], or [`Finish::Done`] if it closed itself.
+    pub fn close(&mut self, id: ConnectionId) {
+        let why = if id == self.id { Finish::Done } else { Finish::Evicted };
+        self.control.core.end(id, why, false);
+    }
+
+    /// Resets a connection: what is queued for it is dropped.
+    pub fn abort(&mut self, id: ConnectionId) {
+        let why = if id == self.id { Finish::Done } else { Finish::Evicted };
+        self.control.core.end(id, why, true);
+    }
+
+    /// Ends our direction of a connection (FIN) once what is queued for it was sent. It is read on: half-close.
+    pub fn shutdown_write(&mut self, id: ConnectionId) {
+        if id == self.id {
+            self.output.shut();
+        }
+        self.control.shutdown_write(id);
+    }
+
+    /// Stops reading a connection, so that the peer has to wait. Costs no system call. The read timeout stands still
+    /// meanwhile.
+    pub fn pause_reading(&mut self, id: ConnectionId) {
+        self.control.pause_reading(id);
+    }
+
+    /// Reads a paused connection again. What its handler left unread is handed to it again.
+    pub fn resume_reading(&mut self, id: ConnectionId) {
+        self.control.resume_reading(id);
+    }
+
+    /// Begins an outbound connection, to be served by `handler`. Its `setup` is called when it is established, its
+    /// `connect_failed` otherwise; what is sent to the id meanwhile waits. Takes an address, because resolving a name
+    /// blocks: [`offload`](Self::offload) that.
+    ///
+    /// # Errors
+    /// [`Error::Connect`](crate::Error::Connect) if it fails at once, for want of descriptors or of a route; then
+    /// `handler` is dropped and nothing of it is called.
+    pub fn connect(&mut self, to: SocketAddr, handler: impl RequestHandler<S>) -> Result<ConnectionId> {
+        self.control.connect(to, handler)
+    }
+
+    /// Sets a timer of this connection, or sets it anew if there is one of this tag. It calls
+    /// [`timer`](RequestHandler::timer) once, never early.
+    pub fn set_timer(&mut self, tag: u64, after: Duration) {
+        self.control.core.set_handler_timer(self.id.key, tag, after);
+    }
+
+    /// Unsets a timer of this connection. Says whether it was set.
+    pub fn cancel_timer(&mut self, tag: u64) -> bool {
+        self.control.core.cancel_handler_timer(self.id.key, tag)
+    }
+
+    /// Gives this connection a limit of its own instead of the server's; `None` for no limit.
+    ///
+    /// Source: `StreamRequestHandler.timeout`.
+    pub fn set_timeout(&mut self, which: Timeout, time: Option<Duration>) {
+        let connection = self.control.core.slots.connection(self.id.key);
+        let extra = connection.extra.get_or_insert_default();
+        match which {
+            Timeout::Idle => extra.idle_timeout = Some(time),
+            Timeout::Read => extra.read_timeout = Some(time),
+            Timeout::Write => extra.write_timeout = Some(time),
+            Timeout::Connect => {} // It is over by the time there is a request.
+        }
+        self.control.core.watch(self.id.key);
+    }
+
+    /// Runs a blocking job on the reactor's thread pool and delivers what it returns to this connection's
+    /// [`message`](RequestHandler::message); if the connection is gone by then, it is dropped. A job that panics ends
+    /// the connection as a panicking callback would.
+    ///
+    /// # Errors
+    /// [`Error::Full`](crate::Error::Full) beyond [`Config::offload_queue_max`](crate::Config) waiting jobs;
+    /// [`Error::Reactor`](crate::Error::Reactor) if no thread could be started.
+    pub fn offload<T: Any + Send>(&mut self, job: impl FnOnce() -> T + Send + 'static) -> Result<()> {
+        self.control.core.offload(self.id, Box::new(|| Message::new(job())))
+    }
+
+    /// Puts another handler in the place of this one when the callback returns: a protocol upgrade. Its `setup` is
+    /// called, then `handle` if input is unread. `finish` is called on it alone; the old handler is dropped.
+    pub fn replace_handler(&mut self, handler: impl RequestHandler<S>) {
+        self.successor = Some(Box::new(handler));
+    }
+
+    /// Stops the reactor: see [`ShutdownHandle::shutdown`](crate::ShutdownHandle::shutdown).
+    pub fn request_shutdown(&mut self) {
+        self.control.request_shutdown();
+    }
+
+    /// The open connections of this server, this one included.
+    pub fn connections(&self) -> Vec<ConnectionId> {
+        self.control.connections()
+    }
+
+    /// What has happened in this reactor so far.
+    pub fn stats(&self) -> Stats {
+        self.control.stats()
+    }
+
+    /// A way back in for other threads.
+    pub fn handle(&self) -> Handle {
+        self.control.handle()
+    }
+
+    /// Time on the reactor's clock, since it was made. Virtual in tests.
+    pub fn now(&self) -> Duration {
+        self.control.now()
+    }
+}
+
+impl<S> std::fmt::Debug for Request<'_, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let address = &self.control.core.slots.address(self.id);
+        f.debug_struct("Request").field("id", &self.id).field("client_address", address).finish_non_exhaustive()
+    }
+}
+
+/// The reactor as the hooks of a server see it, outside any connection: [`BaseServer`](crate::BaseServer).
+///
+/// ```
+/// use socketserver::{BaseServer, Control};
+/// use std::time::Duration;
+///
+/// struct Ticker;
+/// impl BaseServer for Ticker {
+///     fn timer(&mut self, control: &mut Control<'_, Self>, tag: u64) {
+///         control.broadcast(&b"tick\n"[..], |_| true);
+///         control.set_timer(tag, Duration::from_secs(1));
+///     }
+/// }
+/// ```
+pub struct Control<'a, S = ()> {
+    pub(crate) core: &'a mut Core,
+    pub(crate) server: u16,
+    /// Handlers of outbound connections begun during this callback: they move in when it returns.
+    pub(crate) begun: &'a mut Vec<(u32, Box<dyn RequestHandler<S>>)>,
+}
+
+impl<S> Control<'_, S> {
+    /// Queues bytes for a connection; see [`Request::send`].
+    pub fn send(&mut self, to: ConnectionId, bytes: &[u8]) -> Sent {
+        self.core.send(to, Payload::Copied(bytes))
+    }
+
+    /// Queues one payload for all connections of this server that `wanted` admits; see [`Request::broadcast`].
+    pub fn broadcast(&mut self, bytes: impl Into<Arc<[u8]>>, wanted: impl FnMut(ConnectionId) -> bool) -> usize {
+        self.core.broadcast(self.server, &bytes.into(), wanted)
+    }
+
+    /// Closes a connection after what is queued for it was sent. Its handler gets [`Finish::Evicted`].
+    pub fn close(&mut self, id: ConnectionId) {
+        self.core.end(id, Finish::Evicted, false);
+    }
+
+    /// Resets a connection: what is queued for it is dropped.
+    pub fn abort(&mut self, id: ConnectionId) {
+        self.core.end(id, Finish::Evicted, true);
+    }
+
+    /// Ends our direction of a connection; see [`Request::shutdown_write`].
+    pub fn shutdown_write(&mut self, id: ConnectionId) {
+        if let Some((_, connection)) = self.core.slots.find(id) {
+            connection.shutdown_write();
+            self.core.queue(id.key);
+        }
+    }
+
+    /// Stops reading a connection; see [`Request::pause_reading`].
+    pub fn pause_reading(&mut self, id: ConnectionId) {
+        if let Some((_, connection)) = self.core.slots.find(id) {
+            connection.pause_reading();
+        }
+    }
+
+    /// Reads a paused connection again; see [`Request::resume_reading`].
+    pub fn resume_reading(&mut self, id: ConnectionId) {
+        let now = self.core.now;
+        if let Some((_, connection)) = self.core.slots.find(id) {
+            if connection.resume_reading(now) {
+                self.core.queue(id.key);
+            }
+        }
+    }
+
+    /// Begins an outbound connection; see [`Request::connect`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect(&mut self, to: SocketAddr, handler: impl RequestHandler<S>) -> Result<ConnectionId> {
+        let id = self.core.connect(self.server, to)?;
+        self.begun.push((id.key, Box::new(handler)));
+        Ok(id)
+    }
+
+    /// The open connections of this server.
+    pub fn connections(&self) -> Vec<ConnectionId> {
+        self.core.slots.connections(Some(self.server)).into_iter().map(|key| self.core.slots.id(key)).collect()
+    }
+
+    /// The address of a connection's peer, if it is still there.
+    pub fn client_address(&self, id: ConnectionId) -> Option<Address> {
+        self.core.slots.address(id)
+    }
+
+    /// Sets a timer of the server, or sets it anew if there is one of this tag. It calls
+    /// [`BaseServer::timer`](crate::BaseServer::timer) once, never early.
+    pub fn set_timer(&mut self, tag: u64, after: Duration) {
+        self.core.set_server_timer(self.server, tag, after);
+    }
+
+    /// Unsets a timer of the server. Says whether it was set.
+    pub fn cancel_timer(&mut self, tag: u64) -> bool {
+        self.core.cancel_server_timer(self.server, tag)
+    }
+
+    /// Stops the reactor: see [`ShutdownHandle::shutdown`](crate::ShutdownHandle::shutdown).
+    pub fn request_shutdown(&mut self) {
+        self.handle().shutdown_handle().shutdown();
+    }
+
+    /// What has happened in this reactor so far.
+    pub fn stats(&self) -> Stats {
+        self.core.stats.clone()
+    }
+
+    /// A way back in for other threads.
+    pub fn handle(&self) -> Handle {
+        self.core.handle()
+    }
+
+    /// Time on the reactor's clock, since it was made. Virtual in tests.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.core.now)
+    }
+}
+
+impl<S> std::fmt::Debug for Control<'_, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("server", &self.server).finish_non_exhaustive()
+    }
+}

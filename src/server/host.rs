@@ -1,0 +1,499 @@
+//! One server in the reactor: its value, its handlers, and the dispatch of callbacks.
+//!
+//! Handlers of accepted connections are of one type and live side by side in a slab; those of outbound connections
+//! and replaced ones are boxed and live in another. The connections are in the reactor. Because the two are apart, a
+//! running handler can reach every connection, and no cell or reference count is needed.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{io, mem};
+
+use slab::Slab;
+
+use super::BaseServer;
+use crate::address::Address;
+use crate::buffer::Scan;
+use crate::error::{Error, Result};
+use crate::handler::RequestHandler;
+use crate::lifecycle::{Finish, Next, Timeout};
+use crate::limits::Limits;
+use crate::logging::note_fault;
+use crate::machine::{Allowance, Connection, Due, Input, Output, Step};
+use crate::net::{AcceptFault, Socket, Stream};
+use crate::reactor::core::Core;
+use crate::reactor::handle::Message;
+use crate::reactor::{Hosted, Scratch};
+use crate::request::{Control, Request};
+
+pub(crate) struct Host<S, H> {
+    /// Our number in the reactor.
+    number: u16,
+    state: S,
+    limits: Arc<Limits>,
+    make_handler: MakeHandler<S, H>,
+    handlers: Slab<H>,
+    boxed: Slab<Box<dyn RequestHandler<S>>>,
+    /// Handlers of outbound connections begun by the callback that is running.
+    begun: Vec<(u32, Box<dyn RequestHandler<S>>)>,
+}
+
+/// Python's `RequestHandlerClass`.
+pub(crate) type MakeHandler<S, H> = Box<dyn FnMut(&mut S, &Address) -> H + Send>;
+
+/// What is to be called, and with what.
+enum Callback<'a> {
+    Setup,
+    Handle,
+    Writable,
+    Eof,
+    Timeout(Timeout),
+    Timer(u64),
+    Message(Message),
+    Drain,
+    Finish(Finish),
+    ConnectFailed(&'a Error),
+}
+
+impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
+    pub(crate) fn new(state: S, make_handler: MakeHandler<S, H>) -> Self {
+        Host {
+            number: 0,
+            state,
+            limits: Arc::default(),
+            make_handler,
+            handlers: Slab::new(),
+            boxed: Slab::new(),
+            begun: Vec::new(),
+        }
+    }
+
+    /// Runs one callback of one connection and deals with what it returns. `fresh` bytes at the start of the read
+    /// buffer are new; if the connection carried input over, they have been appended to that, and `fresh` is 0.
+    fn call(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, fresh: usize, callback: Callback<'_>) {
+        let begun_at = core.config.slow_callback.map(|_| core.selector.now());
+        let name = callback.name();
+        let (reason, is_setup) = (callback.reason(), matches!(callback, Callback::Setup));
+
+        // The callback borrows the connection's parts, and through the core all other connections.
+        let (id, now) = (core.slots.id(key), core.now);
+        let connection = core.slots.connection(key);
+        let (handler, is_boxed) = (connection.handler as usize, connection.is_boxed());
+        let (writable, shut) = connection.output_state();
+        let (parts, carry, ended) = (connection.lend(), connection.lend_carry(), connection.input_ended());
+        let (bytes, scan) = match &carry {
+            Some(carry) => (&carry.bytes[..], carry.scan),
+            None => (&scratch.input[..fresh], Scan::default()),
+        };
+        let mut request = Request {
+            input: Input::new(bytes, scan, ended, &self.limits),
+            output: Output::new(parts, &mut scratch.output, &self.limits, now, writable, shut),
+            server: &mut self.state,
+            control: Control { core: &mut *core, server: self.number, begun: &mut self.begun },
+            id,
+            successor: None,
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| match is_boxed {
+            false => invoke(&mut self.handlers[handler], &mut request, callback),
+            true => invoke(&mut self.boxed[handler], &mut request, callback),
+        }));
+
+        // And gives them back.
+        let Request { input, mut output, control: Control { core: lent, .. }, successor, .. } = request;
+        let outcome = outcome.unwrap_or_else(|panic| {
+            output.discard();
+            Err(Error::from_panic(&*panic))
+        });
+        lent.slots.connection(key).restore(&mut output, now, &mut lent.stats);
+        let (consumed, left, scan) = (input.consumed(), input.len(), input.scan);
+        if left > 0 {
+            core.slots.connection(key).keep(carry, &scratch.input[..fresh], consumed, scan, now);
+        }
+        if !self.begun.is_empty() {
+            self.move_in(core);
+        }
+        if let Some(successor) = successor {
+            self.replace_handler(core, key, successor);
+        }
+        if let Some(begun_at) = begun_at {
+            self.note_time(core, key, name, begun_at);
+        }
+        let connection = core.slots.connection(key);
+        if is_setup && outcome.is_ok() {
+            connection.set_open();
+        }
+        match outcome {
+            Ok(Next::Wait) if left == 0 || !connection.input_overflows(&self.limits) => {}
+            Ok(Next::Wait) => connection.end(Finish::InputLimit, false),
+            Ok(Next::Close) => connection.end(reason, false),
+            Ok(Next::Abort) => connection.end(reason, true),
+            Err(error) => self.failed(core, key, &error),
+        }
+    }
+
+    /// A callback returned an error or panicked: the end of its connection, and of nothing else.
+    #[cold]
+    fn failed(&mut self, core: &mut Core, key: u32, error: &Error) {
+        let connection = core.slots.connection(key);
+        let address = connection.address.clone();
+        match error {
+            // The connection was lost to what this error only repeats.
+            _ if connection.end_if_lost() => return,
+            Error::InputLimit { .. } => {
+                note_fault!(Debug, "{address} is closed: {error}");
+                return connection.end(Finish::InputLimit, false);
+            }
+            Error::Panicked { .. } => {
+                connection.end(Finish::Panicked, true);
+                core.stats.panics += 1;
+            }
+            _ => {
+                connection.end(Finish::Error, false);
+                core.stats.handler_errors += 1;
+            }
+        }
+        self.hook(core, |state| state.handle_error(&address, error));
+    }
+
+    /// Handlers of outbound connections take their place.
+    #[cold]
+    fn move_in(&mut self, core: &mut Core) {
+        for (key, handler) in self.begun.drain(..) {
+            core.slots.connection(key).handler = self.boxed.insert(handler) as u32;
+        }
+    }
+
+    #[cold]
+    fn replace_handler(&mut self, core: &mut Core, key: u32, successor: Box<dyn RequestHandler<S>>) {
+        if core.slots.connection(key).is_finished() {
+            return;
+        }
+        self.drop_handler(core, key);
+        let successor = self.boxed.insert(successor) as u32;
+        core.slots.connection(key).replaced_handler(successor);
+        core.queue(key);
+    }
+
+    fn drop_handler(&mut self, core: &mut Core, key: u32) {
+        let connection = core.slots.connection(key);
+        let handler = connection.handler as usize;
+        // Dropping runs code of the user's as well.
+        let dropped = if connection.is_boxed() {
+            let handler = self.boxed.remove(handler);
+            catch_unwind(AssertUnwindSafe(|| drop(handler)))
+        } else {
+            let handler = self.handlers.remove(handler);
+            catch_unwind(AssertUnwindSafe(|| drop(handler)))
+        };
+        if let Err(panic) = dropped {
+            core.stats.panics += 1;
+            note_fault!(Error, "while dropping a handler: {}", Error::from_panic(&*panic));
+        }
+    }
+
+    /// The last callback, once; then the handler goes.
+    fn finish(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, why: Finish) {
+        if core.slots.connection(key).owes_finish() {
+            self.call(core, scratch, key, 0, Callback::Finish(why));
+        }
+        self.drop_handler(core, key);
+        core.count(why);
+        let connection = core.slots.connection(key);
+        connection.set_finished();
+        let address = connection.address.clone();
+        self.hook(core, |state| state.close_request(&address, why));
+    }
+
+    fn connect_failed(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, source: io::Error) {
+        let address = core.slots.connection(key).address.clone();
+        let error = Error::Connect { address, source };
+        core.stats.connects_failed += 1;
+        note_fault!(Warn, "{error}");
+        core.slots.connection(key).end(Finish::Reset, true);
+        self.call(core, scratch, key, 0, Callback::ConnectFailed(&error));
+    }
+
+    /// Runs a hook of the server's. A panic is logged, and is what `None` means.
+    fn hook<T>(&mut self, core: &mut Core, hook: impl FnOnce(&mut S) -> T) -> Option<T> {
+        match catch_unwind(AssertUnwindSafe(|| hook(&mut self.state))) {
+            Ok(value) => Some(value),
+            Err(panic) => {
+                core.stats.panics += 1;
+                note_fault!(Error, "a hook of the server {}", Error::from_panic(&*panic));
+                None
+            }
+        }
+    }
+
+    /// The same for hooks that act on the reactor.
+    fn control_hook(&mut self, core: &mut Core, hook: impl FnOnce(&mut S, &mut Control<'_, S>)) {
+        let mut begun = mem::take(&mut self.begun);
+        let mut control = Control { core: &mut *core, server: self.number, begun: &mut begun };
+        let result = catch_unwind(AssertUnwindSafe(|| hook(&mut self.state, &mut control)));
+        self.begun = begun;
+        self.move_in(core);
+        if let Err(panic) = result {
+            core.stats.panics += 1;
+            note_fault!(Error, "a hook of the server {}", Error::from_panic(&*panic));
+        }
+    }
+
+    #[cold]
+    fn note_time(&self, core: &mut Core, key: u32, name: &str, begun_at: u64) {
+        let took = Duration::from_nanos(core.selector.now() - begun_at);
+        let stats = &mut core.stats;
+        stats.longest_callback = stats.longest_callback.max(took);
+        if core.config.slow_callback.is_some_and(|limit| took > limit) {
+            stats.slow_callbacks += 1;
+            let address = &core.slots.connection(key).address;
+            note_fault!(Warn, "slow callback: {name} for {address} took {took:.1?}");
+        }
+    }
+}
+
+/// The one place where handlers are called.
+#[inline]
+fn invoke<S, T: RequestHandler<S>>(
+    handler: &mut T,
+    request: &mut Request<'_, S>,
+    callback: Callback<'_>,
+) -> Result<Next> {
+    match callback {
+        Callback::Handle => handler.handle(request),
+        Callback::Setup => handler.setup(request),
+        Callback::Writable => handler.writable(request),
+        Callback::Eof => handler.eof(request),
+        Callback::Timeout(timeout) => handler.timeout(request, timeout),
+        Callback::Timer(tag) => handler.timer(request, tag),
+        Callback::Message(message) => handler.message(request, message),
+        Callback::Drain => handler.drain(request),
+        Callback::Finish(why) => {
+            handler.finish(request, why);
+            Ok(Next::Wait)
+        }
+        Callback::ConnectFailed(error) => {
+            handler.connect_failed(request, error);
+            Ok(Next::Wait)
+        }
+    }
+}
+
+impl Callback<'_> {
+    fn name(&self) -> &'static str {
+        match self {
+            Callback::Setup => "setup",
+            Callback::Handle => "handle",
+            Callback::Writable => "writable",
+            Callback::Eof => "eof",
+            Callback::Timeout(_) => "timeout",
+            Callback::Timer(_) => "timer",
+            Callback::Message(_) => "message",
+            Callback::Drain => "drain",
+            Callback::Finish(_) => "finish",
+            Callback::ConnectFailed(_) => "connect_failed",
+        }
+    }
+
+    /// Why the connection ended if this callback asks for it.
+    fn reason(&self) -> Finish {
+        match self {
+            Callback::Eof => Finish::PeerClosed,
+            Callback::Timeout(timeout) => Finish::Timeout(*timeout),
+            Callback::Drain => Finish::Draining,
+            _ => Finish::Done,
+        }
+    }
+}
+
+impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
+    fn service(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
+        let limits = Arc::clone(&self.limits);
+        let mut allowance =
+            Allowance { read: limits.read_bytes_per_turn.max(1), write: limits.write_bytes_per_turn.max(1) };
+        for _ in 0..limits.callbacks_per_turn.max(1) {
+            let connection = core.slots.connection(key);
+            match connection.advance(&mut scratch.input, &limits, core.now, &mut allowance, &mut core.stats) {
+                Step::Rest => return core.rest(key),
+                Step::Again => break,
+                Step::Handle(fresh) => self.call(core, scratch, key, fresh, Callback::Handle),
+                Step::Setup => self.call(core, scratch, key, 0, Callback::Setup),
+                Step::Writable => self.call(core, scratch, key, 0, Callback::Writable),
+                Step::Eof => self.call(core, scratch, key, 0, Callback::Eof),
+                Step::Drain => self.call(core, scratch, key, 0, Callback::Drain),
+                Step::Finish(why) => self.finish(core, scratch, key, why),
+                Step::ConnectFailed(source) => self.connect_failed(core, scratch, key, source),
+                Step::Shutdown => {
+                    let connection = core.slots.connection(key);
+                    connection.set_shut();
+                    let (address, stream) =
+                        (connection.address.clone(), mem::replace(&mut connection.stream, Stream::LENT));
+                    // An error means that the connection is gone, and the next read says so too.
+                    self.hook(core, |state| drop(state.shutdown_request(&stream, &address)));
+                    core.slots.connection(key).stream = stream;
+                }
+                Step::Dead => return core.dead.push(key),
+            }
+        }
+        core.queue(key);
+    }
+
+    fn accept(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
+        for _ in 0..self.limits.accepts_per_turn.max(1) {
+            if !core.may_accept(self.number) {
+                return;
+            }
+            let Some(listening) = core.slots.listening(key) else {
+                return;
+            };
+            let Some(mut listener) = listening.listener.take() else {
+                return;
+            };
+            let result = self.hook(core, |state| state.get_request(&mut listener));
+            let listening = core.slots.listening(key).expect("listeners are closed between turns");
+            listening.listener = Some(listener);
+            let result = match result {
+                Some(Ok((stream, from))) => self.admit(core, scratch, stream, from),
+                Some(Err(error)) => Err(error),
+                None => continue,
+            };
+            if let Err(error) = result {
+                match AcceptFault::from(&error) {
+                    AcceptFault::Empty => {
+                        core.slots.listening(key).expect("still there").ready = false;
+                        return;
+                    }
+                    AcceptFault::Skip => core.stats.accept_errors += 1,
+                    AcceptFault::Pause => return core.pause_accepting(key, &error),
+                }
+            }
+        }
+        core.queue(key);
+    }
+
+    fn admit(&mut self, core: &mut Core, scratch: &mut Scratch, stream: Stream, from: Address) -> io::Result<()> {
+        core.stats.accepted += 1;
+        let served = &mut core.served[usize::from(self.number)];
+        served.quota = served.quota.saturating_sub(1);
+        let admitted = core.admits_client(self.number, &from)
+            && self.hook(core, |state| state.verify_request(&stream, &from)).unwrap_or(false);
+        if !admitted {
+            core.stats.refused += 1;
+            drop(stream);
+            self.hook(core, |state| state.close_request(&from, Finish::Refused));
+            return Ok(());
+        }
+        let Some(Some(stream)) = self.hook(core, |state| state.process_request(stream, &from)) else {
+            return Ok(());
+        };
+        let Host { make_handler, .. } = self;
+        let made = catch_unwind(AssertUnwindSafe(|| match self.state.finish_request(&from) {
+            Some(boxed) => Err(boxed),
+            None => Ok(make_handler(&mut self.state, &from)),
+        }));
+        let made = match made {
+            Ok(made) => made,
+            Err(panic) => {
+                core.stats.panics += 1;
+                let error = Error::from_panic(&*panic);
+                self.hook(core, |state| state.handle_error(&from, &error));
+                self.hook(core, |state| state.close_request(&from, Finish::Panicked));
+                return Ok(());
+            }
+        };
+        let mut connection = Connection::accepted(stream, from, 0, core.now);
+        match made {
+            Ok(handler) => connection.handler = self.handlers.insert(handler) as u32,
+            Err(boxed) => connection.replaced_handler(self.boxed.insert(boxed) as u32),
+        }
+        let (handler, is_boxed) = (connection.handler as usize, connection.is_boxed());
+        match core.insert(self.number, connection) {
+            Ok(key) => {
+                self.service(core, scratch, key);
+                Ok(())
+            }
+            Err(error) => {
+                if is_boxed {
+                    drop(self.boxed.remove(handler))
+                } else {
+                    drop(self.handlers.remove(handler))
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn on_due(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, due: Due) {
+        let connection = core.slots.connection(key);
+        match due {
+            Due::Quiet => connection.on_quiet(),
+            Due::Lingered => connection.lingered(),
+            Due::Limit(Timeout::Connect) => {
+                self.connect_failed(core, scratch, key, io::ErrorKind::TimedOut.into());
+            }
+            Due::Limit(timeout) if connection.is_open() => {
+                connection.forgive(timeout, core.now);
+                self.call(core, scratch, key, 0, Callback::Timeout(timeout));
+            }
+            // It was ending quietly, and the peer does not take the rest.
+            Due::Limit(timeout) => connection.end(Finish::Timeout(timeout), true),
+        }
+        core.queue(key);
+    }
+
+    fn on_timer(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, tag: u64) {
+        if core.slots.connection(key).is_open() {
+            self.call(core, scratch, key, 0, Callback::Timer(tag));
+            core.queue(key);
+        }
+    }
+
+    fn on_message(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, message: Result<Message>) {
+        match message {
+            Ok(message) => self.call(core, scratch, key, 0, Callback::Message(message)),
+            Err(error) => self.failed(core, key, &error),
+        }
+        core.queue(key);
+    }
+
+    fn on_server_timer(&mut self, core: &mut Core, tag: u64) {
+        self.control_hook(core, |state, control| state.timer(control, tag));
+    }
+
+    fn on_server_message(&mut self, core: &mut Core, message: Message) {
+        self.control_hook(core, |state, control| state.message(control, message));
+    }
+
+    fn service_actions(&mut self, core: &mut Core) {
+        self.control_hook(core, S::service_actions);
+    }
+
+    fn handle_timeout(&mut self) {
+        self.state.handle_timeout();
+    }
+
+    fn server_bind(&mut self, socket: &Socket, address: SocketAddr) -> io::Result<()> {
+        self.state.server_bind(socket, address)
+    }
+
+    fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> io::Result<()> {
+        self.state.server_activate(socket, request_queue_size)
+    }
+
+    fn server_close(&mut self, core: &mut Core) {
+        self.hook(core, S::server_close);
+    }
+
+    fn set_number(&mut self, number: u16) {
+        self.number = number;
+    }
+
+    fn set_limits(&mut self, limits: Arc<Limits>) {
+        self.limits = limits;
+    }
+
+    fn state(&mut self) -> &mut dyn Any {
+        &mut self.state
+    }
+}

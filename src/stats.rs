@@ -1,0 +1,65 @@
+//! Counters. On the message path each is one addition to memory that is in the cache anyway.
+
+use std::time::Duration;
+
+/// What a reactor has done since it was made. A copy, taken when asked for.
+///
+/// ```
+/// let reactor = socketserver::Reactor::new()?;
+/// assert_eq!(reactor.stats().accepted, 0);
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Connections accepted, the refused ones included.
+    pub accepted: u64,
+    /// Connections accepted and then refused: by `verify_request` or by the cap per client.
+    pub refused: u64,
+    /// Outbound connections begun.
+    pub connects: u64,
+    /// Outbound connections that were not established.
+    pub connects_failed: u64,
+    /// Connections open now, in either direction, those being closed included.
+    pub active: u64,
+    /// The most that were open at once.
+    pub active_max: u64,
+    /// Connections over and done.
+    pub closed: u64,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+    /// Connections broken by the peer or the network.
+    pub resets: u64,
+    /// Callbacks and hooks that returned an error.
+    pub handler_errors: u64,
+    /// Callbacks and hooks that panicked.
+    pub panics: u64,
+    /// Connections ended because a line, frame or the unread input grew too long.
+    pub input_limits: u64,
+    /// Connections ended because too much output waited for them.
+    pub output_limits: u64,
+    /// Idle timeouts.
+    pub timeouts_idle: u64,
+    /// Read timeouts.
+    pub timeouts_read: u64,
+    /// Write timeouts.
+    pub timeouts_write: u64,
+    /// Accepts that failed because the client was gone already, or for another reason that concerns it alone.
+    pub accept_errors: u64,
+    /// Times that accepting was paused because descriptors or memory ran out.
+    pub accept_pauses: u64,
+    /// Events for a connection that was closed already; dropped.
+    pub stale_events: u64,
+    /// Messages and offload results whose connection or server was gone; dropped.
+    pub messages_dropped: u64,
+    /// Turns of the loop.
+    pub turns: u64,
+    /// The longest turn, the wait not counted.
+    pub longest_turn: Duration,
+    /// Callbacks that took longer than [`Config::slow_callback`](crate::Config).
+    pub slow_callbacks: u64,
+    /// The longest callback; measured while `slow_callback` is set.
+    pub longest_callback: Duration,
+}

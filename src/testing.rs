@@ -1,0 +1,421 @@
+//! Tests of handlers without a socket: bytes in, bytes out, time as you set it.
+//!
+//! A [`Client`] is the other end of one scripted connection. Behind it is the reactor that serves real clients, with
+//! its limits, its timers and its edge-triggered readiness; only the socket and the clock are played. Nothing waits
+//! and nothing is left to chance, so a test that passes once passes always.
+//!
+//! ```
+//! use socketserver::testing::{check_chunking, Client};
+//! use socketserver::{Finish, Next, Request, RequestHandler, Result, Timeout};
+//! use std::io::Write;
+//! use std::time::Duration;
+//!
+//! struct Upper;
+//! impl RequestHandler for Upper {
+//!     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+//!         while let Some(line) = request.input.read_line()? {
+//!             request.output.write_all(&line.to_ascii_uppercase())?;
+//!         }
+//!         Ok(Next::Wait)
+//!     }
+//! }
+//!
+//! let mut client = Client::new(Upper);
+//! client.feed(b"hel");
+//! assert_eq!(client.sent(), b"");
+//! client.feed(b"lo\n");
+//! assert_eq!(client.sent(), b"HELLO\n");
+//! client.advance(Duration::from_secs(601));
+//! assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Idle)));
+//! assert_eq!(client.transcript(), ["setup", "handle 3", "handle 6", "timeout Idle", "finish idle timeout"]);
+//!
+//! // However the bytes are cut, the answer is the same.
+//! check_chunking(b"one\ntwo\nthree", || Client::new(Upper));
+//! ```
+
+use std::any::Any;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::handler::RequestHandler;
+use crate::lifecycle::{Finish, Next, Timeout};
+use crate::limits::{Config, Limits};
+use crate::net::Stream;
+use crate::net::scripted::{Arrival, Pipe, ScriptedStream, World, client_address, lock};
+use crate::net::selector::Selector;
+use crate::reactor::handle::{Handle, Message};
+use crate::reactor::slots::ConnectionId;
+use crate::reactor::{Reactor, ServerId};
+use crate::request::Request;
+use crate::server::{BaseServer, Host};
+
+/// The client's end of one scripted connection, and the reactor that serves it.
+///
+/// Every method that makes something happen runs the reactor until it rests. A handler that never lets it rest makes
+/// the method panic. The client's address is 192.0.2.2:50000.
+///
+/// ```
+/// use socketserver::testing::Client;
+/// # use socketserver::{Next, Request, RequestHandler, Result};
+/// # struct Echo;
+/// # impl RequestHandler for Echo {
+/// #     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+/// #         std::io::Write::write_all(&mut request.output, request.input.take_all())?;
+/// #         Ok(Next::Wait)
+/// #     }
+/// # }
+/// let mut client = Client::new(Echo);
+/// client.set_window(3); // the client reads no more than three bytes
+/// client.feed(b"hello");
+/// assert_eq!(client.sent(), b"hel");
+/// client.set_window(100);
+/// assert_eq!(client.take_sent(), b"hello");
+/// client.feed_eof();
+/// assert!(client.is_closed());
+/// ```
+#[derive(Debug)]
+pub struct Client<S = ()> {
+    reactor: Reactor,
+    server: ServerId,
+    id: Option<ConnectionId>,
+    world: Arc<Mutex<World>>,
+    pipe: Arc<Mutex<Pipe>>,
+    record: Arc<Mutex<Record>>,
+    kind: std::marker::PhantomData<fn() -> S>,
+}
+
+impl Client<()> {
+    /// Connects to a server with no state and the default limits, and is served by `handler`.
+    pub fn new(handler: impl RequestHandler) -> Self {
+        Client::with_server((), handler)
+    }
+}
+
+impl<S: BaseServer> Client<S> {
+    /// Connects to a server with a value of its own.
+    pub fn with_server(server: S, handler: impl RequestHandler<S>) -> Self {
+        Client::with_limits(server, handler, Limits::default())
+    }
+
+    /// The same with limits of its own.
+    pub fn with_limits(server: S, handler: impl RequestHandler<S>, limits: Limits) -> Self {
+        let world = Arc::new(Mutex::new(World { now: 1, ..World::default() }));
+        let selector = Selector::scripted(Arc::clone(&world));
+        let mut reactor = Reactor::with_selector(selector, Config::default()).expect("a script opens nothing");
+        let record = Arc::new(Mutex::new(Record::default()));
+        let mut handler = Some(Recorder { handler, record: Arc::clone(&record) });
+        let host = Host::new(server, Box::new(move |_, _| handler.take().expect("one client, one handler")));
+        let server = reactor.host(Box::new(host), limits).expect("the first server");
+        let pipe = Pipe::new(Arc::clone(&world));
+        let stream = Stream::scripted(ScriptedStream::new(Arc::clone(&pipe)));
+        reactor.admit(server, stream, client_address()).expect("a script registers always");
+        let id = reactor.core.slots.connections(None).first().map(|&key| reactor.core.slots.id(key));
+        let kind = std::marker::PhantomData;
+        let mut client = Client { reactor, server, id, world, pipe, record, kind };
+        client.run();
+        client
+    }
+
+    /// Sends bytes to the handler; they arrive in one piece.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.play(Script::new().read(bytes));
+    }
+
+    /// Ends the client's direction (FIN).
+    pub fn feed_eof(&mut self) {
+        self.play(Script::new().eof());
+    }
+
+    /// Breaks the connection (RST).
+    pub fn feed_reset(&mut self) {
+        self.play(Script::new().reset());
+    }
+
+    /// Plays a script to its end.
+    pub fn play(&mut self, script: Script) {
+        {
+            let mut pipe = lock(&self.pipe);
+            script.short_writes.into_iter().for_each(|bytes| pipe.short_write(bytes));
+            script.arrivals.into_iter().for_each(|arrival| pipe.arrive(arrival));
+        }
+        self.run();
+    }
+
+    /// Sets how many more bytes the client takes before it makes the server wait. At first there is no limit.
+    pub fn set_window(&mut self, bytes: usize) {
+        lock(&self.pipe).set_window(bytes);
+        self.run();
+    }
+
+    /// Lets time pass.
+    pub fn advance(&mut self, time: Duration) {
+        lock(&self.world).now += crate::machine::nanos(time);
+        self.run();
+    }
+
+    /// Delivers a message to the handler, as [`Handle::send`] would.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] if the connection is over.
+    pub fn message(&mut self, value: impl Any + Send) -> Result<()> {
+        self.handle().send(self.id.ok_or(Error::Gone)?, value)?;
+        self.run();
+        Ok(())
+    }
+
+    /// Stops the server in good order, as [`ShutdownHandle::shutdown`](crate::ShutdownHandle::shutdown) would.
+    pub fn shutdown(&mut self) {
+        self.reactor.shutdown_handle().shutdown();
+        self.run();
+    }
+
+    /// Everything the server has sent.
+    pub fn sent(&self) -> Vec<u8> {
+        lock(&self.pipe).sent.clone()
+    }
+
+    /// Everything the server has sent since this was last called.
+    pub fn take_sent(&mut self) -> Vec<u8> {
+        std::mem::take(&mut lock(&self.pipe).sent)
+    }
+
+    /// Whether the server has ended its direction: by FIN, RST or close.
+    pub fn is_closed(&self) -> bool {
+        let pipe = lock(&self.pipe);
+        pipe.fin || pipe.reset || pipe.closed
+    }
+
+    /// Whether the server has reset the connection.
+    pub fn is_reset(&self) -> bool {
+        lock(&self.pipe).reset
+    }
+
+    /// Why the request ended, once `finish` was called.
+    pub fn finished(&self) -> Option<Finish> {
+        lock(&self.record).finished
+    }
+
+    /// The callbacks so far, one line each: the name, for `handle` the number of unread bytes, for others what they
+    /// were called with.
+    pub fn transcript(&self) -> Vec<String> {
+        lock(&self.record).lines.clone()
+    }
+
+    /// The connection's id, while it lasts.
+    pub fn id(&self) -> Option<ConnectionId> {
+        self.id
+    }
+
+    /// The server's own value.
+    pub fn server_mut(&mut self) -> &mut S {
+        self.reactor.server_mut(self.server).expect("the type is the one it was made with")
+    }
+
+    /// A way in as other threads have it; call [`run`](Self::run) after using it.
+    pub fn handle(&self) -> Handle {
+        self.reactor.handle()
+    }
+
+    /// The reactor's counters.
+    pub fn stats(&self) -> crate::Stats {
+        self.reactor.stats()
+    }
+
+    /// Runs the reactor until it rests.
+    pub fn run(&mut self) {
+        for _ in 0..TURNS_MAX {
+            self.reactor.poll(Some(Duration::ZERO)).expect("a script does not fail");
+            let busy = self.reactor.next_timeout() == Some(Duration::ZERO) || !lock(&self.world).ready.is_empty();
+            if !busy {
+                return;
+            }
+        }
+        panic!("the handler does not come to rest in {TURNS_MAX} turns; so far: {:?}", self.transcript());
+    }
+}
+
+/// What arrives at a scripted connection, and how it takes what is written.
+///
+/// ```
+/// use socketserver::testing::{Client, Script};
+/// # use socketserver::{Next, Request, RequestHandler, Result};
+/// # struct Echo;
+/// # impl RequestHandler for Echo {
+/// #     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+/// #         std::io::Write::write_all(&mut request.output, request.input.take_all())?;
+/// #         Ok(Next::Wait)
+/// #     }
+/// # }
+/// let mut client = Client::new(Echo);
+/// client.play(Script::new().short_write(1).read(b"he").would_block().read(b"llo\n").eof());
+/// assert_eq!(client.sent(), b"hello\n");
+/// assert_eq!(client.transcript(), ["setup", "handle 2", "handle 4", "eof", "finish peer closed"]);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    arrivals: Vec<Arrival>,
+    short_writes: Vec<usize>,
+}
+
+impl Script {
+    /// Nothing happens.
+    pub fn new() -> Self {
+        Script::default()
+    }
+
+    /// Bytes arrive, to be had in one read if the buffer is large enough, but not in one with what follows.
+    #[must_use]
+    pub fn read(mut self, bytes: &[u8]) -> Self {
+        if !bytes.is_empty() {
+            self.arrivals.push(Arrival::Bytes(bytes.to_vec()));
+        }
+        self
+    }
+
+    /// A read finds nothing; what follows arrives later, with an event.
+    #[must_use]
+    pub fn would_block(mut self) -> Self {
+        self.arrivals.push(Arrival::WouldBlock);
+        self
+    }
+
+    /// The client ends its direction.
+    #[must_use]
+    pub fn eof(mut self) -> Self {
+        self.arrivals.push(Arrival::Eof);
+        self
+    }
+
+    /// The client resets the connection.
+    #[must_use]
+    pub fn reset(mut self) -> Self {
+        self.arrivals.push(Arrival::Reset);
+        self
+    }
+
+    /// The next write takes at most so many bytes; several of these hold for the writes in their order. 0 is a write
+    /// that would block.
+    #[must_use]
+    pub fn short_write(mut self, bytes: usize) -> Self {
+        self.short_writes.push(bytes);
+        self
+    }
+}
+
+/// Feeds `input` to a fresh client in one piece, then cut in two at every boundary, then byte by byte, then cut at
+/// random, each followed by the end of the stream; panics, with the cuts in its message, unless the server sends the
+/// same and ends for the same reason every time.
+///
+/// An input of more than 2,048 bytes is cut at 2,048 boundaries spread over it instead of all.
+pub fn check_chunking<S: BaseServer>(input: &[u8], mut connect: impl FnMut() -> Client<S>) {
+    let mut run = |cuts: &[usize]| {
+        let mut client = connect();
+        let mut from = 0;
+        for &cut in cuts.iter().chain([&input.len()]) {
+            client.feed(&input[from..cut]);
+            from = cut;
+        }
+        client.feed_eof();
+        (client.sent(), client.finished())
+    };
+    let whole = run(&[]);
+    let mut check = |cuts: &[usize], how: &str| {
+        let cut = run(cuts);
+        assert!(
+            cut == whole,
+            "cut {how} at {cuts:?} the input gives another result:\n  {:?}, {:?}\nin one piece:\n  {:?}, {:?}",
+            String::from_utf8_lossy(&cut.0),
+            cut.1,
+            String::from_utf8_lossy(&whole.0),
+            whole.1,
+        );
+    };
+    let step = input.len().div_ceil(2_048).max(1);
+    for cut in (1..input.len()).step_by(step) {
+        check(&[cut], "in two");
+    }
+    check(&(1..input.len()).collect::<Vec<_>>(), "into single bytes");
+    for seed in 1..=64u64 {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut cuts: Vec<_> = (0..1 + seed as usize % 7).map(|_| random(&mut state, input.len())).collect();
+        cuts.sort_unstable();
+        cuts.dedup();
+        check(&cuts, &format!("with seed {seed}"));
+    }
+}
+
+/// xorshift64, enough to choose where to cut.
+fn random(state: &mut u64, below: usize) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state % (below as u64 + 1)) as usize
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    lines: Vec<String>,
+    finished: Option<Finish>,
+}
+
+/// Writes down what is called, and passes it on.
+struct Recorder<H> {
+    handler: H,
+    record: Arc<Mutex<Record>>,
+}
+
+impl<H> Recorder<H> {
+    fn note(&self, line: impl Into<String>) {
+        lock(&self.record).lines.push(line.into());
+    }
+}
+
+impl<S: 'static, H: RequestHandler<S>> RequestHandler<S> for Recorder<H> {
+    fn setup(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
+        self.note("setup");
+        self.handler.setup(request)
+    }
+    fn handle(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
+        self.note(format!("handle {}", request.input.len()));
+        self.handler.handle(request)
+    }
+    fn finish(&mut self, request: &mut Request<'_, S>, why: Finish) {
+        self.note(format!("finish {why}"));
+        let before = lock(&self.record).finished.replace(why);
+        assert!(before.is_none(), "finish was called twice");
+        self.handler.finish(request, why);
+    }
+    fn writable(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
+        self.note("writable");
+        self.handler.writable(request)
+    }
+    fn eof(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
+        self.note("eof");
+        self.handler.eof(request)
+    }
+    fn timeout(&mut self, request: &mut Request<'_, S>, timeout: Timeout) -> Result<Next> {
+        self.note(format!("timeout {timeout:?}"));
+        self.handler.timeout(request, timeout)
+    }
+    fn timer(&mut self, request: &mut Request<'_, S>, tag: u64) -> Result<Next> {
+        self.note(format!("timer {tag}"));
+        self.handler.timer(request, tag)
+    }
+    fn message(&mut self, request: &mut Request<'_, S>, message: Message) -> Result<Next> {
+        self.note("message");
+        self.handler.message(request, message)
+    }
+    fn drain(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
+        self.note("drain");
+        self.handler.drain(request)
+    }
+    fn connect_failed(&mut self, request: &mut Request<'_, S>, error: &Error) {
+        self.note(format!("connect_failed {error}"));
+        self.handler.connect_failed(request, error);
+    }
+}
+
+/// A handler that keeps the reactor busy for so many turns without anything arriving is stuck in a circle.
+const TURNS_MAX: usize = 100_000;
