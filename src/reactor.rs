@@ -25,7 +25,7 @@ use std::{fmt, io};
 
 use self::core::{Alarm, Core};
 use self::handle::{Command, Handle, Message, Shared, ShutdownHandle};
-use self::slots::{ConnectionId, Kind, SERVERS_MAX, WAKER};
+use self::slots::{ConnectionId, Kind, Listening, SERVERS_MAX, WAKER};
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::lifecycle::Finish;
@@ -123,7 +123,7 @@ pub(crate) trait Hosted: Send {
     fn on_server_timer(&mut self, core: &mut Core, tag: u64);
     fn on_server_message(&mut self, core: &mut Core, message: Message);
     fn service_actions(&mut self, core: &mut Core);
-    fn handle_timeout(&mut self);
+    fn handle_timeout(&mut self, core: &mut Core);
     fn server_bind(&mut self, socket: &Socket, address: SocketAddr) -> io::Result<()>;
     fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> io::Result<()>;
     fn server_close(&mut self, core: &mut Core);
@@ -138,6 +138,8 @@ enum Phase {
     Serving,
     /// Stopping; connections are let go as they fall quiet.
     Draining,
+    /// Stopping; nobody is waited for any more.
+    Aborting,
     /// Stopped: `serve_forever` returns.
     Stopped,
 }
@@ -206,7 +208,7 @@ impl Reactor {
     ///
     /// Source: `BaseServer.serve_forever`, without its `poll_interval`: nothing here is polled.
     pub fn serve_forever(&mut self) -> Result<()> {
-        self.phase = Phase::Serving;
+        self.serve_again();
         while self.phase != Phase::Stopped {
             self.turn(None)?;
         }
@@ -222,9 +224,7 @@ impl Reactor {
     /// # Errors
     /// As for [`serve_forever`](Self::serve_forever).
     pub fn poll(&mut self, wait: Option<Duration>) -> Result<bool> {
-        if self.phase == Phase::Stopped {
-            self.phase = Phase::Serving;
-        }
+        self.serve_again();
         self.turn(wait)?;
         Ok(self.phase != Phase::Stopped)
     }
@@ -393,16 +393,18 @@ impl Reactor {
                 Alarm::Server { server, tag } => self.servers[usize::from(server)].on_server_timer(&mut self.core, tag),
                 Alarm::Accept(key) => self.core.queue(key),
                 Alarm::DrainTell => self.tell_all(),
-                Alarm::DrainEnd => self.abort_all(),
+                Alarm::DrainEnd => self.phase = Phase::Aborting,
             }
         }
     }
 
     /// A connection's timer fired. It was armed for the earliest limit there was; the stamps say what holds now.
     fn on_deadline(&mut self, key: u32) {
-        let slot = self.core.slots.get(key).expect("timers go with their connection");
-        let server = usize::from(slot.server);
-        let quiet = nanos(self.core.config.drain_quiet);
+        if !self.core.guard_fired(key) {
+            return;
+        }
+        let server = usize::from(self.core.slots.get(key).expect("it has a connection").server);
+        let quiet = self.core.config.drain_quiet;
         match self.core.slots.connection(key).deadline(&self.core.served[server].limits, quiet) {
             Some((deadline, due)) if deadline <= self.core.now => {
                 self.servers[server].on_due(&mut self.core, &mut self.scratch, key, due);
@@ -417,6 +419,9 @@ impl Reactor {
             self.begin_drain();
         }
         if self.phase == Phase::Draining && self.core.shared.now_requested() {
+            self.phase = Phase::Aborting;
+        }
+        if self.phase == Phase::Aborting {
             self.abort_all();
         }
         for server in &mut self.servers {
@@ -427,12 +432,9 @@ impl Reactor {
     /// The only place where connections are freed, after the last event of the turn.
     fn reap(&mut self) {
         if !self.core.dead.is_empty() {
-            for key in std::mem::take(&mut self.core.dead) {
-                self.core.reap(key);
-            }
-            self.core.resume_accepting();
+            self.free_dead();
         }
-        if self.phase == Phase::Draining && self.core.stats.active == 0 {
+        if matches!(self.phase, Phase::Draining | Phase::Aborting) && self.core.stats.active == 0 {
             self.stopped();
         }
         self.check();
@@ -440,7 +442,7 @@ impl Reactor {
 
     /// Accepts one client of one server and serves until its connection is over.
     pub(crate) fn handle_request(&mut self, ServerId(server): ServerId, timeout: Option<Duration>) -> Result<()> {
-        self.phase = Phase::Serving;
+        self.serve_again();
         self.core.set_quota(server, 1);
         let deadline = timeout.map(|timeout| self.core.selector.now().saturating_add(nanos(timeout)));
         while self.phase != Phase::Stopped {
@@ -450,17 +452,31 @@ impl Reactor {
                 break;
             }
             let left = deadline.map(|deadline| deadline.saturating_sub(self.core.selector.now()));
-            if !accepted && left == Some(0) {
-                self.servers[usize::from(server)].handle_timeout();
+            self.turn(left.filter(|_| !accepted).map(Duration::from_nanos))?;
+            if left == Some(0) && !accepted && self.core.served[usize::from(server)].quota > 0 {
+                self.servers[usize::from(server)].handle_timeout(&mut self.core);
                 break;
             }
-            self.turn(left.filter(|_| !accepted).map(Duration::from_nanos))?;
         }
         self.core.set_quota(server, usize::MAX);
         Ok(())
     }
 
+    fn free_dead(&mut self) {
+        let mut dead = std::mem::take(&mut self.core.dead);
+        dead.drain(..).for_each(|key| self.core.reap(key));
+        self.core.dead = dead; // For its memory.
+        self.core.resume_accepting();
+    }
+
     // ---- stopping ----
+
+    /// A reactor that has stopped may be started again.
+    fn serve_again(&mut self) {
+        if self.phase == Phase::Stopped {
+            self.phase = Phase::Serving;
+        }
+    }
 
     /// Takes in the clients that are connected already, closes the listeners, and asks every connection to end.
     fn begin_drain(&mut self) {
@@ -471,7 +487,8 @@ impl Reactor {
                 // A client in the backlog has its connection and may have sent its request.
                 for _ in 0..BACKLOG_ROUNDS_MAX {
                     self.servers[server].accept(&mut self.core, &mut self.scratch, key);
-                    if self.core.slots.listening(key).is_none_or(|listening| !listening.ready) {
+                    let done = |listening: &mut Listening| !listening.ready || listening.paused != NO_TIMER;
+                    if self.core.slots.listening(key).is_none_or(done) {
                         break;
                     }
                 }
@@ -494,6 +511,7 @@ impl Reactor {
     }
 
     fn abort_all(&mut self) {
+        self.core.aborting = true;
         for key in self.core.slots.connections(None) {
             self.core.slots.connection(key).end(Finish::ShutDown, true);
             self.core.queue(key);
@@ -512,9 +530,7 @@ impl Reactor {
             self.core.slots.connection(key).end(Finish::ShutDown, true);
             self.servers[usize::from(server)].service(&mut self.core, &mut self.scratch, key);
         }
-        for key in std::mem::take(&mut self.core.dead) {
-            self.core.reap(key);
-        }
+        self.free_dead();
     }
 
     // ---- servers ----
@@ -576,7 +592,9 @@ impl Reactor {
             self.core.unlisten(server);
             self.abort_server(server);
             self.core.cancel_server_timers(server);
-            self.servers[usize::from(server)].server_close(&mut self.core);
+            if !std::mem::replace(&mut self.core.served[usize::from(server)].closed, true) {
+                self.servers[usize::from(server)].server_close(&mut self.core);
+            }
         }
     }
 

@@ -160,7 +160,8 @@ impl<S: BaseServer> Client<S> {
     /// # Errors
     /// [`Error::Gone`] if the connection is over.
     pub fn message(&mut self, value: impl Any + Send) -> Result<()> {
-        self.handle().send(self.id.ok_or(Error::Gone)?, value)?;
+        let id = self.id.filter(|_| !lock(&self.pipe).closed).ok_or(Error::Gone)?;
+        self.handle().send(id, value)?;
         self.run();
         Ok(())
     }

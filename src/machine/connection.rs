@@ -12,7 +12,7 @@ use crate::machine::output::OutputFault;
 use crate::net::Stream;
 use crate::net::selector::Readiness;
 use crate::stats::Stats;
-use crate::timers::{NO_TIMER, TimerKey};
+use crate::timers::TimerKey;
 
 /// Kept small, because ten thousand idle clients cost ten thousand of these: buffers, and whatever few connections
 /// need, are boxed and exist only while they hold something.
@@ -22,8 +22,6 @@ pub(crate) struct Connection {
     flags: u32,
     /// Which handler of the server; once that is gone, how many bytes may still be discarded while lingering.
     pub(crate) handler: u32,
-    /// The one timer for all limits of this connection.
-    pub(crate) timer: TimerKey,
     why: Finish,
     /// When bytes last moved in either direction. Also when connecting or lingering began.
     pub(crate) activity: u64,
@@ -72,11 +70,11 @@ pub(crate) struct Allowance {
 }
 
 /// The socket may have input, as far as we know; it may take output. Cleared by the attempt that finds otherwise.
-const READABLE: u32 = 1 << 0;
-const WRITABLE: u32 = 1 << 1;
-/// A short read does not mean drained (see [`Readiness::read_to_end`]).
-const READ_TO_END: u32 = 1 << 2;
-const HUNG_UP: u32 = 1 << 3;
+const READABLE: u32 = Readiness::READABLE;
+const WRITABLE: u32 = Readiness::WRITABLE;
+/// A short read does not mean drained.
+const READ_TO_END: u32 = Readiness::READ_TO_END;
+const HUNG_UP: u32 = Readiness::HUNG_UP;
 /// An outbound connection that is not established.
 const CONNECTING: u32 = 1 << 4;
 /// `setup` is due: a fresh connection, or a replaced handler.
@@ -112,6 +110,15 @@ const DRAIN_DUE: u32 = 1 << 22;
 const DRAIN_TOLD: u32 = 1 << 23;
 /// The handler is one of the boxed ones.
 const BOXED: u32 = 1 << 24;
+/// Nothing moved for a while, by the timer's word.
+const DRAIN_QUIET: u32 = 1 << 25;
+/// We called the peer.
+const OUTBOUND: u32 = 1 << 26;
+/// A timer watches over the limits of this connection.
+const WATCHED: u32 = 1 << 27;
+
+/// If none of these is set, a connection only reads, handles and writes.
+const UNUSUAL: u32 = CONNECTING | SETUP_DUE | SHUT_DUE | BROKEN | ENDING | FINISHED | LINGERING | DEAD | DRAINING;
 
 impl Connection {
     pub(crate) fn accepted(stream: Stream, address: Address, handler: u32, now: u64) -> Self {
@@ -120,7 +127,7 @@ impl Connection {
     }
 
     pub(crate) fn connecting(stream: Stream, address: Address, handler: u32, now: u64) -> Self {
-        Connection::new(stream, address, handler, now, CONNECTING | BOXED)
+        Connection::new(stream, address, handler, now, CONNECTING | BOXED | OUTBOUND)
     }
 
     fn new(stream: Stream, address: Address, handler: u32, now: u64, flags: u32) -> Self {
@@ -129,7 +136,6 @@ impl Connection {
             address,
             flags,
             handler,
-            timer: NO_TIMER,
             why: Finish::Done,
             activity: now,
             carry: None,
@@ -166,6 +172,10 @@ impl Connection {
         self.has(ENDING | SHUT_DUE | SHUT | BROKEN)
     }
 
+    pub(crate) fn is_outbound(&self) -> bool {
+        self.has(OUTBOUND)
+    }
+
     pub(crate) fn is_dead(&self) -> bool {
         self.has(DEAD)
     }
@@ -177,7 +187,7 @@ impl Connection {
 
     /// The handler may be called: `setup` succeeded and the end has not come.
     pub(crate) fn is_open(&self) -> bool {
-        self.has(OPEN) && !self.has(ENDING | FINISHED | DEAD)
+        self.has(OPEN) && !self.has(SETUP_DUE | ENDING | FINISHED | DEAD)
     }
 
     /// `setup` succeeded, and `finish` has not been called.
@@ -202,17 +212,15 @@ impl Connection {
     /// Takes an event in. Says whether there may be something to do.
     #[inline]
     pub(crate) fn on_event(&mut self, ready: Readiness) -> bool {
-        let set = |flag, on| if on { flag } else { 0 };
-        self.flags |= set(READABLE, ready.readable)
-            | set(WRITABLE, ready.writable)
-            | set(READ_TO_END, ready.read_to_end)
-            | set(HUNG_UP, ready.hung_up);
-        ready.readable || ready.hung_up || self.queue.is_some() || self.has(CONNECTING)
+        self.flags |= ready.0;
+        ready.0 & (READABLE | HUNG_UP) != 0 || self.queue.is_some() || self.has(CONNECTING)
     }
 
     /// Ends the connection: after a flush, or at once. The first reason counts, unless what was a quiet end fails on
     /// the way.
-    pub(crate) fn end(&mut self, why: Finish, at_once: bool) {
+    pub(crate) fn end(&mut self, why: Finish, mut at_once: bool) {
+        // Not established: there is nothing to flush to.
+        at_once |= self.take(CONNECTING);
         if self.has(FINISHED | DEAD) {
             // Nobody is left to tell. An abort still cuts a flush or a linger short.
             self.put(ABORTING, at_once || self.has(ABORTING));
@@ -227,12 +235,14 @@ impl Connection {
     /// The peer or the network broke it: nothing can be sent any more.
     fn broken(&mut self) {
         self.flags |= BROKEN | READABLE | READ_TO_END;
-        self.queue = None;
+        if self.queue.take().is_some() && self.has(ENDING) && !self.has(FINISHED | ABORTING) {
+            self.why = Finish::Reset; // It would have been a quiet end, but the last bytes did not get through.
+        }
     }
 
     pub(crate) fn replaced_handler(&mut self, handler: u32) {
         self.handler = handler;
-        self.flags |= BOXED | SETUP_DUE;
+        self.flags = self.flags & !(OPEN | EOF_HANDLED | EOF_TOLD) | BOXED | SETUP_DUE;
     }
 
     /// `setup` returned without error.
@@ -250,11 +260,10 @@ impl Connection {
         if !self.take(PAUSED) {
             return false;
         }
-        if let Some(carry) = &mut self.carry {
-            carry.since = now;
-            self.flags |= HANDLE_DUE;
-        }
-        self.has(READABLE | HANDLE_DUE | EOF)
+        // If this is called in the connection's own callback, the carry is lent to that; the flag is enough then.
+        self.flags |= HANDLE_DUE;
+        self.carry.iter_mut().for_each(|carry| carry.since = now);
+        true
     }
 
     pub(crate) fn shutdown_write(&mut self) {
@@ -263,7 +272,7 @@ impl Connection {
 
     /// The server is stopping: the handler is told once the connection is quiet.
     pub(crate) fn drain(&mut self, now: u64, quiet: u64) {
-        self.flags |= DRAINING | if now - self.activity >= quiet { DRAIN_QUIET } else { 0 };
+        self.flags |= DRAINING | if now.saturating_sub(self.activity) >= quiet { DRAIN_QUIET } else { 0 };
     }
 
     /// Busy or not, the handler is told now.
@@ -314,15 +323,15 @@ impl Connection {
         allowance: &mut Allowance,
         stats: &mut Stats,
     ) -> Step {
-        if self.has(UNUSUAL) {
-            if let Some(step) = self.advance_unusual(buffer, limits, now, allowance, stats) {
-                return step;
+        if self.queue.is_some() && self.has(WRITABLE) && !self.has(CONNECTING | ABORTING) {
+            self.flush(now, allowance, stats);
+            if self.queue.is_some() && self.has(WRITABLE) {
+                return Step::Again;
             }
         }
-        if self.queue.is_some() && self.has(WRITABLE) {
-            self.flush(now, allowance, stats);
-            if allowance.write == 0 && self.queue.is_some() && self.has(WRITABLE) {
-                return Step::Again;
+        if self.has(UNUSUAL) {
+            if let Some(step) = self.advance_unusual(buffer, limits, now, allowance) {
+                return step;
             }
         }
         if self.has(FULL) {
@@ -348,7 +357,11 @@ impl Connection {
                 None => {}
             }
         }
-        if self.has(EOF) { self.after_eof(limits, now) } else { Step::Rest }
+        if self.has(EOF) {
+            return self.after_eof(limits, now);
+        }
+        // The read may have found out that nothing waits.
+        if self.has(DRAINING) && self.drain_is_due() { Step::Drain } else { Step::Rest }
     }
 
     /// Everything but reading, handling and writing.
@@ -359,7 +372,6 @@ impl Connection {
         limits: &Limits,
         now: u64,
         allowance: &mut Allowance,
-        stats: &mut Stats,
     ) -> Option<Step> {
         if self.has(DEAD) {
             return Some(Step::Rest);
@@ -367,13 +379,11 @@ impl Connection {
         if self.has(LINGERING) && !self.has(ABORTING) {
             return Some(self.discard(buffer, allowance));
         }
+        // A handler that took over is set up even if the end has come meanwhile, so that `finish` finds one that was.
+        if !self.has(CONNECTING) && self.take(SETUP_DUE) {
+            return Some(Step::Setup);
+        }
         if self.has(ENDING) {
-            if !self.has(ABORTING) && self.queue.is_some() && self.has(WRITABLE) {
-                self.flush(now, allowance, stats);
-                if self.queue.is_some() && self.has(WRITABLE) {
-                    return Some(Step::Again);
-                }
-            }
             return Some(self.wind_down(limits, now));
         }
         if self.has(CONNECTING) {
@@ -382,11 +392,12 @@ impl Connection {
             }
             match self.stream.connected() {
                 Ok(true) => {
-                    self.flags = self.flags & !CONNECTING | SETUP_DUE;
+                    self.flags &= !CONNECTING;
                     self.activity = now;
                     if let Some(queue) = &mut self.queue {
                         queue.progress = now;
                     }
+                    return Some(Step::Setup);
                 }
                 Ok(false) => {
                     self.put(WRITABLE, false);
@@ -395,11 +406,7 @@ impl Connection {
                 Err(error) => return Some(Step::ConnectFailed(error)),
             }
         }
-        if self.take(SETUP_DUE) {
-            return Some(Step::Setup);
-        }
-        if self.has(DRAINING) && !self.has(DRAIN_TOLD) && (self.has(DRAIN_DUE) || self.is_quiet()) {
-            self.flags |= DRAIN_TOLD;
+        if self.has(DRAINING) && self.drain_is_due() {
             return Some(Step::Drain);
         }
         if self.has(SHUT_DUE) && self.queue.is_none() {
@@ -409,10 +416,14 @@ impl Connection {
         None
     }
 
-    /// Nothing waits in either direction, as far as one can tell. The time since the last byte is the timer's affair.
-    fn is_quiet(&self) -> bool {
+    /// Whether the handler is to be told now that the server stops: nothing moved for a while and nothing waits in
+    /// either direction, or there is no more time to wait for that. It is told once.
+    fn drain_is_due(&mut self) -> bool {
         let input_waits = self.has(READABLE) && !self.has(PAUSED | EOF);
-        self.has(DRAIN_QUIET) && self.queue.is_none() && !input_waits
+        let quiet = self.has(DRAIN_QUIET) && self.queue.is_none() && !input_waits;
+        let due = !self.has(DRAIN_TOLD) && (self.has(DRAIN_DUE) || quiet);
+        self.put(DRAIN_TOLD, due || self.has(DRAIN_TOLD));
+        due
     }
 
     /// Enough time has passed since the last byte.
@@ -601,16 +612,19 @@ impl Connection {
 
     #[inline]
     pub(crate) fn input_ended(&self) -> bool {
-        self.has(EOF)
+        self.has(EOF) && !self.has(BROKEN)
     }
 
     /// Takes the output's parts back after a callback.
     #[inline]
     pub(crate) fn restore(&mut self, output: &mut Output<'_>, now: u64, stats: &mut Stats) {
         output.settle();
-        self.stream = std::mem::replace(&mut output.stream, Stream::LENT);
-        self.queue = output.queue.take();
-        self.put(WRITABLE, output.writable && self.has(WRITABLE));
+        // Swapped, not assigned: there is nothing to drop.
+        std::mem::swap(&mut self.stream, &mut output.stream);
+        std::mem::swap(&mut self.queue, &mut output.queue);
+        if !output.writable {
+            self.flags &= !WRITABLE;
+        }
         if output.sent > 0 {
             self.activity = now;
             stats.bytes_out += output.sent as u64;
@@ -627,13 +641,14 @@ impl Connection {
         if self.has(FINISHED | DEAD) {
             return;
         }
+        let resumed = self.has(HANDLE_DUE);
         self.carry = Some(match carry {
             None => Box::new(Carry { bytes: fresh[consumed..].to_vec(), scan, since: now }),
             Some(mut carry) => {
-                if consumed > 0 {
+                if consumed > 0 || resumed {
                     carry.since = now;
-                    carry.bytes.drain(..consumed);
                 }
+                carry.bytes.drain(..consumed);
                 carry.scan = scan;
                 carry
             }
@@ -653,40 +668,54 @@ impl Connection {
     /// earlier.
     #[inline]
     pub(crate) fn timer_stands(&self) -> bool {
-        self.timer != NO_TIMER && self.carry.is_none() && self.queue.is_none() && !self.has(UNUSUAL)
+        self.flags & (WATCHED | UNUSUAL) == WATCHED && self.carry.is_none() && self.queue.is_none()
+    }
+
+    /// A timer is armed, or is not any more.
+    pub(crate) fn set_watched(&mut self, watched: bool) {
+        self.put(WATCHED, watched);
     }
 
     /// The next moment at which a limit could pass, and which. What is paused stands still.
-    pub(crate) fn deadline(&self, limits: &Limits, drain_quiet: u64) -> Option<(u64, Due)> {
-        let after = |since: u64, time: Option<std::time::Duration>, due| {
-            time.map(|time| (since.saturating_add(nanos(time)), due))
-        };
+    pub(crate) fn deadline(&self, limits: &Limits, drain_quiet: std::time::Duration) -> Option<(u64, Due)> {
         let extra = self.extra.as_deref();
+        let mut next: Option<(u64, Due)> = None;
+        let mut consider = |since: u64, time: Option<std::time::Duration>, due| {
+            if let Some(time) = time {
+                let deadline = since.saturating_add(nanos(time));
+                if next.is_none_or(|(earliest, _)| deadline < earliest) {
+                    next = Some((deadline, due));
+                }
+            }
+        };
         if self.has(DEAD | ABORTING) {
             return None;
         }
-        if self.has(CONNECTING) {
-            return after(self.activity, limits.connect_timeout, Due::Limit(Timeout::Connect));
-        }
         if self.has(LINGERING) {
-            return after(self.activity, Some(limits.linger_timeout), Due::Lingered);
+            consider(self.activity, Some(limits.linger_timeout), Due::Lingered);
+            return next;
         }
-        let write = self.queue.as_ref().and_then(|queue| {
+        if self.has(CONNECTING) {
+            consider(self.activity, limits.connect_timeout, Due::Limit(Timeout::Connect));
+            return next;
+        }
+        if let Some(queue) = &self.queue {
             let timeout = extra.and_then(|extra| extra.write_timeout).unwrap_or(limits.write_timeout);
-            after(queue.progress, timeout, Due::Limit(Timeout::Write))
-        });
-        if self.has(ENDING) {
-            return write;
+            consider(queue.progress, timeout, Due::Limit(Timeout::Write));
         }
-        let read = self.carry.as_ref().filter(|_| !self.has(PAUSED | FULL)).and_then(|carry| {
+        if self.has(ENDING) {
+            return next;
+        }
+        if let Some(carry) = self.carry.as_ref().filter(|_| !self.has(PAUSED | FULL)) {
             let timeout = extra.and_then(|extra| extra.read_timeout).unwrap_or(limits.read_timeout);
-            after(carry.since, timeout, Due::Limit(Timeout::Read))
-        });
-        let idle_timeout = extra.and_then(|extra| extra.idle_timeout).unwrap_or(limits.idle_timeout);
-        let idle = after(self.activity, idle_timeout, Due::Limit(Timeout::Idle));
-        let quiet = (self.has(DRAINING) && !self.has(DRAIN_TOLD | DRAIN_QUIET))
-            .then(|| (self.activity.saturating_add(drain_quiet), Due::Quiet));
-        [write, read, idle, quiet].into_iter().flatten().min_by_key(|&(deadline, _)| deadline)
+            consider(carry.since, timeout, Due::Limit(Timeout::Read));
+        }
+        if self.has(DRAINING) && !self.has(DRAIN_TOLD | DRAIN_QUIET) {
+            consider(self.activity, Some(drain_quiet), Due::Quiet);
+        }
+        let timeout = extra.and_then(|extra| extra.idle_timeout).unwrap_or(limits.idle_timeout);
+        consider(self.activity, timeout, Due::Limit(Timeout::Idle));
+        next
     }
 
     /// A batch that began at `begun` took until `now`: so did what was stamped in it.
@@ -733,12 +762,6 @@ impl Connection {
         }
     }
 }
-
-/// Set with [`Connection::on_quiet`].
-const DRAIN_QUIET: u32 = 1 << 25;
-
-/// If none of these is set, a connection only reads, handles and writes.
-const UNUSUAL: u32 = CONNECTING | SETUP_DUE | SHUT_DUE | BROKEN | ENDING | FINISHED | LINGERING | DEAD | DRAINING;
 
 /// What a connection's timer was armed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -142,7 +142,7 @@ impl<'a> Output<'a> {
         }
         let n = loop {
             if self.queue.is_some() || !self.writable {
-                break 0;
+                break 0; // What waits goes first.
             }
             let result = match (self.gathered.is_empty(), more.is_empty()) {
                 (true, _) => self.stream.write(more),
@@ -150,7 +150,11 @@ impl<'a> Output<'a> {
                 _ => self.stream.write_vectored(&[IoSlice::new(self.gathered), IoSlice::new(more)]),
             };
             match result {
-                Ok(n) => break n,
+                Ok(n) => {
+                    // Unix: a short write means that the socket's buffer is full. Elsewhere the next flush finds out.
+                    self.writable &= cfg!(not(unix)) || n == total;
+                    break n;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.writable = false;
                     break 0;
@@ -166,8 +170,6 @@ impl<'a> Output<'a> {
         };
         self.sent += n;
         if n < total {
-            // Unix: a short write means that the socket's buffer is full. Elsewhere the next flush finds out.
-            self.writable &= cfg!(not(unix));
             let from_gathered = n.min(self.gathered.len());
             let queue = Queue::of(&mut self.queue, self.now);
             queue.push(&self.gathered[from_gathered..]);

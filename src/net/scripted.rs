@@ -80,14 +80,18 @@ impl Pipe {
     pub(crate) fn set_window(&mut self, bytes: usize) {
         self.window = bytes;
         if bytes > 0 && std::mem::take(&mut self.blocked) {
-            self.event(Readiness { writable: true, ..Readiness::default() });
+            self.event(Readiness(Readiness::WRITABLE));
         }
     }
 
     fn readable(&mut self) {
-        let ends = matches!(self.arriving.front(), Some(Arrival::Eof | Arrival::Reset));
-        let reset = matches!(self.arriving.front(), Some(Arrival::Reset));
-        self.event(Readiness { readable: true, read_to_end: ends, hung_up: reset, writable: reset });
+        self.event(Readiness(match self.arriving.front() {
+            Some(Arrival::Eof) => Readiness::READABLE | Readiness::READ_TO_END,
+            Some(Arrival::Reset) => {
+                Readiness::READABLE | Readiness::READ_TO_END | Readiness::WRITABLE | Readiness::HUNG_UP
+            }
+            _ => Readiness::READABLE,
+        }));
     }
 
     fn event(&mut self, readiness: Readiness) {
@@ -163,7 +167,7 @@ impl ScriptedStream {
     pub(super) fn register(&mut self, token: Token) {
         let mut pipe = lock(&self.pipe);
         pipe.token = Some(token);
-        pipe.event(Readiness { writable: true, ..Readiness::default() });
+        pipe.event(Readiness(Readiness::WRITABLE));
         pipe.arrive_next();
     }
 

@@ -16,14 +16,38 @@ pub(crate) enum Selector {
 
 /// What the kernel says of one socket. May be spurious; never taken for more than a reason to try.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Readiness {
-    pub(crate) readable: bool,
-    pub(crate) writable: bool,
+pub(crate) struct Readiness(pub(crate) u32);
+
+impl Readiness {
+    pub(crate) const READABLE: u32 = 1 << 0;
+    pub(crate) const WRITABLE: u32 = 1 << 1;
     /// A short read is not to be trusted: the end of the stream, or a byte out of band (which cuts a read short,
     /// tcp(7)), may follow without another event.
-    pub(crate) read_to_end: bool,
+    pub(crate) const READ_TO_END: u32 = 1 << 2;
     /// Both directions are over.
-    pub(crate) hung_up: bool,
+    pub(crate) const HUNG_UP: u32 = 1 << 3;
+
+    #[inline]
+    fn of(event: &mio::event::Event) -> Self {
+        let mut bits = 0;
+        if event.is_readable() {
+            bits |= Readiness::READABLE;
+        }
+        if event.is_writable() {
+            bits |= Readiness::WRITABLE;
+        }
+        if event.is_priority() {
+            bits |= Readiness::READ_TO_END;
+        }
+        // Hang-up and error alone are a reason to try both ways: the attempt then says what is wrong.
+        if event.is_read_closed() || event.is_error() {
+            bits |= Readiness::READABLE | Readiness::READ_TO_END;
+        }
+        if event.is_write_closed() {
+            bits |= Readiness::WRITABLE | Readiness::HUNG_UP;
+        }
+        Readiness(bits)
+    }
 }
 
 impl Selector {
@@ -82,18 +106,7 @@ impl Selector {
             Selector::System { events, .. } => {
                 let mut count = 0;
                 for event in events {
-                    let hung_up = event.is_write_closed();
-                    // Hang-up and error alone are a reason to try both ways: the attempt then says what is wrong.
-                    let closed = event.is_read_closed() || event.is_error();
-                    on_event(
-                        event.token(),
-                        Readiness {
-                            readable: event.is_readable() || closed,
-                            writable: event.is_writable() || hung_up,
-                            read_to_end: closed || event.is_priority(),
-                            hung_up,
-                        },
-                    );
+                    on_event(event.token(), Readiness::of(event));
                     count += 1;
                 }
                 count == EVENTS

@@ -26,6 +26,9 @@ pub(crate) struct Core {
     pub(crate) slots: Slots,
     pub(crate) ready: Ready,
     pub(crate) timers: Timers<Alarm>,
+    /// By slot: the timer that watches over the limits of the connection in it. It stays when the connection goes, and
+    /// serves the next one in that slot, so that a short-lived connection arms and cancels nothing.
+    guards: Vec<TimerKey>,
     /// Connections that ended in this turn.
     pub(crate) dead: Vec<u32>,
     /// The clock as last read, in nanoseconds.
@@ -37,6 +40,9 @@ pub(crate) struct Core {
     pub(crate) served: Vec<Served>,
     /// Connections the process may have, for servers that set no number of their own.
     connections_max: usize,
+    /// The reactor is stopping: new connections are asked to end like the others; no more are begun.
+    pub(crate) draining: bool,
+    pub(crate) aborting: bool,
     drain_tell: TimerKey,
     drain_end: TimerKey,
     pool: Option<Pool>,
@@ -55,6 +61,21 @@ pub(crate) struct Served {
     /// Open connections by client, kept only while there is a cap on them.
     per_client: HashMap<IpAddr, usize>,
     timers: BTreeMap<u64, TimerKey>,
+    /// `server_close` was called.
+    pub(crate) closed: bool,
+}
+
+impl Served {
+    #[cold]
+    fn forget_client(&mut self, address: &Address) {
+        let Some(ip) = address.ip() else { return };
+        if let Some(open) = self.per_client.get_mut(&ip) {
+            *open -= 1;
+            if *open == 0 {
+                self.per_client.remove(&ip);
+            }
+        }
+    }
 }
 
 /// Whom a timer is for.
@@ -87,6 +108,7 @@ impl Core {
             slots: Slots::new(),
             ready: Ready::default(),
             timers: Timers::new(),
+            guards: Vec::new(),
             dead: Vec::new(),
             now,
             stats: Stats::default(),
@@ -94,6 +116,8 @@ impl Core {
             shared,
             served: Vec::new(),
             connections_max: connections_from_descriptors(),
+            draining: false,
+            aborting: false,
             drain_tell: NO_TIMER,
             drain_end: NO_TIMER,
             pool: None,
@@ -125,10 +149,14 @@ impl Core {
         }
         let served = &mut self.served[usize::from(server)];
         served.active += 1;
-        if served.limits.connections_per_client_max.is_some() {
-            if let Some(ip) = self.slots.connection(key).address.ip() {
+        let connection = self.slots.connection(key);
+        if served.limits.connections_per_client_max.is_some() && !connection.is_outbound() {
+            if let Some(ip) = connection.address.ip() {
                 *served.per_client.entry(ip).or_default() += 1;
             }
+        }
+        if self.draining {
+            connection.drain(self.now, nanos(self.config.drain_quiet));
         }
         self.stats.active += 1;
         self.stats.active_max = self.stats.active_max.max(self.stats.active);
@@ -155,15 +183,31 @@ impl Core {
     /// Makes sure that the connection's timer fires no later than the next of its limits.
     pub(crate) fn watch(&mut self, key: u32) {
         let server = usize::from(self.slots.get(key).expect("a connection that rests is there").server);
-        let quiet = nanos(self.config.drain_quiet);
         let connection = self.slots.connection(key);
-        let Some((deadline, _)) = connection.deadline(&self.served[server].limits, quiet) else {
-            return;
-        };
-        if connection.timer == NO_TIMER {
-            connection.timer = self.timers.arm(deadline, Alarm::Connection(key));
-        } else if deadline < self.timers.deadline(connection.timer) {
-            self.timers.rearm(connection.timer, deadline);
+        let deadline = connection.deadline(&self.served[server].limits, self.config.drain_quiet);
+        let Some((deadline, _)) = deadline else { return };
+        connection.set_watched(true);
+        let slot = key as usize;
+        if self.guards.len() <= slot {
+            self.guards.resize(slot + 1, NO_TIMER);
+        }
+        let guard = &mut self.guards[slot];
+        if *guard == NO_TIMER {
+            *guard = self.timers.arm(deadline, Alarm::Connection(key));
+        } else if deadline < self.timers.deadline(*guard) {
+            self.timers.rearm(*guard, deadline);
+        }
+    }
+
+    /// A guard has fired. Says whether there is a connection for it to watch over.
+    pub(crate) fn guard_fired(&mut self, key: u32) -> bool {
+        self.guards[key as usize] = NO_TIMER;
+        match self.slots.get(key).map(|slot| &mut slot.kind) {
+            Some(Kind::Connection(connection)) => {
+                connection.set_watched(false);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -174,24 +218,24 @@ impl Core {
             return;
         };
         self.selector.deregister(&mut connection.stream);
-        if connection.timer != NO_TIMER {
-            self.timers.cancel(connection.timer);
-        }
-        for (_, timer) in connection.extra.take().map(|extra| extra.timers).unwrap_or_default() {
-            self.timers.cancel(timer);
+        if let Some(extra) = connection.extra.take() {
+            for timer in extra.timers.into_values() {
+                self.timers.cancel(timer);
+            }
         }
         let served = &mut self.served[usize::from(slot.server)];
         served.active -= 1;
-        if let Some(ip) = connection.address.ip().filter(|_| !served.per_client.is_empty()) {
-            if let Some(open) = served.per_client.get_mut(&ip) {
-                *open -= 1;
-                if *open == 0 {
-                    served.per_client.remove(&ip);
-                }
-            }
+        if !served.per_client.is_empty() && !connection.is_outbound() {
+            served.forget_client(&connection.address);
         }
         self.stats.active -= 1;
         self.stats.closed += 1;
+        if self.stats.active == 0 {
+            // Nothing is left to watch over: an idle reactor has no timer of its own to wake it.
+            for guard in self.guards.drain(..).filter(|&guard| guard != NO_TIMER) {
+                self.timers.cancel(guard);
+            }
+        }
     }
 
     /// Counts why a connection ended.
@@ -254,6 +298,9 @@ impl Core {
 
     pub(crate) fn connect(&mut self, server: u16, address: std::net::SocketAddr) -> Result<ConnectionId> {
         let failed = |source| Error::Connect { address: address.into(), source };
+        if self.aborting {
+            return Err(failed(std::io::Error::other("the reactor has stopped")));
+        }
         if self.slots.is_full() {
             return Err(failed(std::io::Error::other("too many connections")));
         }
@@ -306,7 +353,7 @@ impl Core {
                 self.slots.connection(key).extra.as_mut().map(|extra| extra.timers.remove(&tag));
             }
             Alarm::Server { server, tag } => _ = self.served[usize::from(server)].timers.remove(&tag),
-            Alarm::Connection(key) => self.slots.connection(key).timer = NO_TIMER,
+            Alarm::Connection(_) => {} // See guard_fired.
             Alarm::Accept(key) => self.slots.listening(key).expect("timers go with listeners").paused = NO_TIMER,
             Alarm::DrainTell => self.drain_tell = NO_TIMER,
             Alarm::DrainEnd => self.drain_end = NO_TIMER,
@@ -330,16 +377,18 @@ impl Core {
             quota: usize::MAX,
             per_client: HashMap::new(),
             timers: BTreeMap::new(),
+            closed: false,
         });
         (self.served.len() - 1) as u16
     }
 
     pub(crate) fn listen(&mut self, server: u16, listener: Listener) -> Result<()> {
+        self.served[usize::from(server)].closed = false;
         let address = listener.address().clone();
         let key = self.slots.insert(
             server,
             Kind::Listener(Box::new(Listening {
-                listener: Some(listener),
+                listener: Some(Box::new(listener)),
                 ready: false,
                 paused: NO_TIMER,
                 backoff: 0,
@@ -374,12 +423,15 @@ impl Core {
     // Stopping.
 
     pub(crate) fn arm_drain(&mut self) {
+        self.cancel_drain();
+        self.draining = true;
         let grace = nanos(self.config.drain_grace);
         self.drain_tell = self.timers.arm(self.now.saturating_add(grace / 2), Alarm::DrainTell);
         self.drain_end = self.timers.arm(self.now.saturating_add(grace), Alarm::DrainEnd);
     }
 
     pub(crate) fn cancel_drain(&mut self) {
+        (self.draining, self.aborting) = (false, false);
         for timer in [&mut self.drain_tell, &mut self.drain_end] {
             let armed = std::mem::replace(timer, NO_TIMER);
             if armed != NO_TIMER {

@@ -245,7 +245,8 @@ impl Shared {
     /// Takes up to `most` commands. The mark is cleared first, so that what comes meanwhile wakes the loop again, and
     /// set again if some are left.
     pub(crate) fn take(&self, most: usize) -> Vec<Command> {
-        self.pending.store(false, Ordering::Release);
+        // A swap, not a store: whatever was submitted or requested before the mark was set is seen after it.
+        self.pending.swap(false, Ordering::AcqRel);
         let mut queue = self.lock();
         let count = queue.waiting.len().min(most.max(1));
         let commands = queue.waiting.drain(..count).collect();

@@ -28,6 +28,9 @@ impl Signals {
 pub(crate) fn watch(core: &mut Core) -> io::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
 
+    if core.slots.iter().any(|(_, slot)| matches!(slot.kind, Kind::Signals(_))) {
+        return Ok(()); // Watched twice, one signal would count as two.
+    }
     let signals = signal_hook_mio::v1_0::Signals::new([SIGINT, SIGTERM])?;
     let key = core.slots.insert(0, Kind::Signals(Box::new(Signals(signals))));
     let token = core.slots.token(key);

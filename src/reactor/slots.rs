@@ -64,7 +64,7 @@ pub(crate) enum Kind {
 /// A listener and how accepting from it goes.
 pub(crate) struct Listening {
     /// On loan while a hook accepts from it.
-    pub(crate) listener: Option<Listener>,
+    pub(crate) listener: Option<Box<Listener>>,
     /// Clients may wait, as far as we know.
     pub(crate) ready: bool,
     /// Accepting is paused until this timer, because accept(2) failed.
@@ -132,6 +132,14 @@ impl Slots {
     pub(crate) fn connection(&mut self, key: u32) -> &mut Connection {
         match &mut self.slab[key as usize].kind {
             Kind::Connection(connection) => connection,
+            _ => unreachable!("slot {key} is a connection until it is reaped"),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn connection_and_generation(&mut self, key: u32) -> (u32, &mut Connection) {
+        match &mut self.slab[key as usize] {
+            Slot { generation, kind: Kind::Connection(connection), .. } => (*generation, connection),
             _ => unreachable!("slot {key} is a connection until it is reaped"),
         }
     }

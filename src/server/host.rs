@@ -25,15 +25,21 @@ use crate::machine::{Allowance, Connection, Due, Input, Output, Step};
 use crate::net::{AcceptFault, Socket, Stream};
 use crate::reactor::core::Core;
 use crate::reactor::handle::Message;
+use crate::reactor::slots::ConnectionId;
 use crate::reactor::{Hosted, Scratch};
 use crate::request::{Control, Request};
 
 pub(crate) struct Host<S, H> {
+    limits: Arc<Limits>,
+    make_handler: MakeHandler<S, H>,
+    calls: Calls<S, H>,
+}
+
+/// What callbacks need besides the limits.
+struct Calls<S, H> {
     /// Our number in the reactor.
     number: u16,
     state: S,
-    limits: Arc<Limits>,
-    make_handler: MakeHandler<S, H>,
     handlers: Slab<H>,
     boxed: Slab<Box<dyn RequestHandler<S>>>,
     /// Handlers of outbound connections begun by the callback that is running.
@@ -59,27 +65,42 @@ enum Callback<'a> {
 
 impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     pub(crate) fn new(state: S, make_handler: MakeHandler<S, H>) -> Self {
-        Host {
-            number: 0,
-            state,
-            limits: Arc::default(),
-            make_handler,
-            handlers: Slab::new(),
-            boxed: Slab::new(),
-            begun: Vec::new(),
-        }
+        let calls = Calls { number: 0, state, handlers: Slab::new(), boxed: Slab::new(), begun: Vec::new() };
+        Host { limits: Arc::default(), make_handler, calls }
+    }
+}
+
+impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
+    /// The call that every message makes: a copy of [`call`](Self::call) with everything else folded away.
+    #[inline]
+    fn handle(&mut self, limits: &Limits, core: &mut Core, scratch: &mut Scratch, key: u32, fresh: usize) {
+        self.call_inline(limits, core, scratch, key, fresh, Callback::Handle);
+    }
+
+    #[inline(never)]
+    fn call(&mut self, limits: &Limits, core: &mut Core, scratch: &mut Scratch, key: u32, callback: Callback<'_>) {
+        self.call_inline(limits, core, scratch, key, 0, callback);
     }
 
     /// Runs one callback of one connection and deals with what it returns. `fresh` bytes at the start of the read
     /// buffer are new; if the connection carried input over, they have been appended to that, and `fresh` is 0.
-    fn call(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, fresh: usize, callback: Callback<'_>) {
+    #[inline(always)]
+    fn call_inline(
+        &mut self,
+        limits: &Limits,
+        core: &mut Core,
+        scratch: &mut Scratch,
+        key: u32,
+        fresh: usize,
+        callback: Callback<'_>,
+    ) {
         let begun_at = core.config.slow_callback.map(|_| core.selector.now());
         let name = callback.name();
         let (reason, is_setup) = (callback.reason(), matches!(callback, Callback::Setup));
 
         // The callback borrows the connection's parts, and through the core all other connections.
-        let (id, now) = (core.slots.id(key), core.now);
-        let connection = core.slots.connection(key);
+        let now = core.now;
+        let (generation, connection) = core.slots.connection_and_generation(key);
         let (handler, is_boxed) = (connection.handler as usize, connection.is_boxed());
         let (writable, shut) = connection.output_state();
         let (parts, carry, ended) = (connection.lend(), connection.lend_carry(), connection.input_ended());
@@ -88,11 +109,11 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             None => (&scratch.input[..fresh], Scan::default()),
         };
         let mut request = Request {
-            input: Input::new(bytes, scan, ended, &self.limits),
-            output: Output::new(parts, &mut scratch.output, &self.limits, now, writable, shut),
+            input: Input::new(bytes, scan, ended, limits),
+            output: Output::new(parts, &mut scratch.output, limits, now, writable, shut),
             server: &mut self.state,
             control: Control { core: &mut *core, server: self.number, begun: &mut self.begun },
-            id,
+            id: ConnectionId { key, generation },
             successor: None,
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| match is_boxed {
@@ -101,35 +122,47 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         }));
 
         // And gives them back.
-        let Request { input, mut output, control: Control { core: lent, .. }, successor, .. } = request;
-        let outcome = outcome.unwrap_or_else(|panic| {
-            output.discard();
-            Err(Error::from_panic(&*panic))
-        });
-        lent.slots.connection(key).restore(&mut output, now, &mut lent.stats);
-        let (consumed, left, scan) = (input.consumed(), input.len(), input.scan);
+        let (next, error) = match outcome {
+            Ok(Ok(next)) => (next, None),
+            Ok(Err(error)) => (Next::Wait, Some(error)),
+            Err(panic) => {
+                request.output.discard();
+                (Next::Wait, Some(Error::from_panic(&*panic)))
+            }
+        };
+        let lent = &mut *request.control.core;
+        lent.slots.connection(key).restore(&mut request.output, now, &mut lent.stats);
+        let (consumed, left, scan) = (request.input.consumed(), request.input.len(), request.input.scan);
+        let successor = request.successor.take();
+        drop(request);
+
+        let connection = core.slots.connection(key);
         if left > 0 {
-            core.slots.connection(key).keep(carry, &scratch.input[..fresh], consumed, scan, now);
+            connection.keep(carry, &scratch.input[..fresh], consumed, scan, now);
+            if next == Next::Wait && connection.input_overflows(limits) {
+                connection.end(Finish::InputLimit, false);
+            }
         }
+        if is_setup && error.is_none() {
+            connection.set_open();
+        }
+        match next {
+            Next::Wait => {}
+            Next::Close => connection.end(reason, false),
+            Next::Abort => connection.end(reason, true),
+        }
+        // What few callbacks bring about.
         if !self.begun.is_empty() {
             self.move_in(core);
         }
-        if let Some(successor) = successor {
+        if let Some(successor) = successor.filter(|_| next == Next::Wait && error.is_none()) {
             self.replace_handler(core, key, successor);
         }
         if let Some(begun_at) = begun_at {
-            self.note_time(core, key, name, begun_at);
+            note_time(core, key, name, begun_at);
         }
-        let connection = core.slots.connection(key);
-        if is_setup && outcome.is_ok() {
-            connection.set_open();
-        }
-        match outcome {
-            Ok(Next::Wait) if left == 0 || !connection.input_overflows(&self.limits) => {}
-            Ok(Next::Wait) => connection.end(Finish::InputLimit, false),
-            Ok(Next::Close) => connection.end(reason, false),
-            Ok(Next::Abort) => connection.end(reason, true),
-            Err(error) => self.failed(core, key, &error),
+        if let Some(error) = error {
+            self.failed(core, key, &error);
         }
     }
 
@@ -139,15 +172,15 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         let connection = core.slots.connection(key);
         let address = connection.address.clone();
         match error {
-            // The connection was lost to what this error only repeats.
-            _ if connection.end_if_lost() => return,
-            Error::InputLimit { .. } => {
-                note_fault!(Debug, "{address} is closed: {error}");
-                return connection.end(Finish::InputLimit, false);
-            }
             Error::Panicked { .. } => {
                 connection.end(Finish::Panicked, true);
                 core.stats.panics += 1;
+            }
+            // The connection was lost under the callback, and this error only repeats it.
+            Error::Gone | Error::OutputLimit { .. } if connection.end_if_lost() => return,
+            Error::InputLimit { .. } => {
+                note_fault!(Debug, "{address} is closed: {error}");
+                return connection.end(Finish::InputLimit, false);
             }
             _ => {
                 connection.end(Finish::Error, false);
@@ -194,25 +227,43 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     }
 
     /// The last callback, once; then the handler goes.
-    fn finish(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, why: Finish) {
+    fn finish(&mut self, limits: &Limits, core: &mut Core, scratch: &mut Scratch, key: u32, why: Finish) {
         if core.slots.connection(key).owes_finish() {
-            self.call(core, scratch, key, 0, Callback::Finish(why));
+            self.call(limits, core, scratch, key, Callback::Finish(why));
+            core.count(why);
         }
         self.drop_handler(core, key);
-        core.count(why);
         let connection = core.slots.connection(key);
         connection.set_finished();
         let address = connection.address.clone();
         self.hook(core, |state| state.close_request(&address, why));
     }
 
-    fn connect_failed(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, source: io::Error) {
+    fn connect_failed(
+        &mut self,
+        limits: &Limits,
+        core: &mut Core,
+        scratch: &mut Scratch,
+        key: u32,
+        source: io::Error,
+        why: Finish,
+    ) {
         let address = core.slots.connection(key).address.clone();
         let error = Error::Connect { address, source };
         core.stats.connects_failed += 1;
         note_fault!(Warn, "{error}");
-        core.slots.connection(key).end(Finish::Reset, true);
-        self.call(core, scratch, key, 0, Callback::ConnectFailed(&error));
+        core.slots.connection(key).end(why, true);
+        self.call(limits, core, scratch, key, Callback::ConnectFailed(&error));
+    }
+
+    /// Ends our direction, all being sent.
+    fn shutdown(&mut self, core: &mut Core, key: u32) {
+        let connection = core.slots.connection(key);
+        connection.set_shut();
+        let (address, stream) = (connection.address.clone(), mem::replace(&mut connection.stream, Stream::LENT));
+        // An error means that the connection is gone, and the next read says so too.
+        self.hook(core, |state| drop(state.shutdown_request(&stream, &address)));
+        core.slots.connection(key).stream = stream;
     }
 
     /// Runs a hook of the server's. A panic is logged, and is what `None` means.
@@ -229,27 +280,27 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
 
     /// The same for hooks that act on the reactor.
     fn control_hook(&mut self, core: &mut Core, hook: impl FnOnce(&mut S, &mut Control<'_, S>)) {
-        let mut begun = mem::take(&mut self.begun);
-        let mut control = Control { core: &mut *core, server: self.number, begun: &mut begun };
+        let mut control = Control { core: &mut *core, server: self.number, begun: &mut self.begun };
         let result = catch_unwind(AssertUnwindSafe(|| hook(&mut self.state, &mut control)));
-        self.begun = begun;
-        self.move_in(core);
+        if !self.begun.is_empty() {
+            self.move_in(core);
+        }
         if let Err(panic) = result {
             core.stats.panics += 1;
             note_fault!(Error, "a hook of the server {}", Error::from_panic(&*panic));
         }
     }
+}
 
-    #[cold]
-    fn note_time(&self, core: &mut Core, key: u32, name: &str, begun_at: u64) {
-        let took = Duration::from_nanos(core.selector.now() - begun_at);
-        let stats = &mut core.stats;
-        stats.longest_callback = stats.longest_callback.max(took);
-        if core.config.slow_callback.is_some_and(|limit| took > limit) {
-            stats.slow_callbacks += 1;
-            let address = &core.slots.connection(key).address;
-            note_fault!(Warn, "slow callback: {name} for {address} took {took:.1?}");
-        }
+#[cold]
+fn note_time(core: &mut Core, key: u32, name: &str, begun_at: u64) {
+    let took = Duration::from_nanos(core.selector.now() - begun_at);
+    let stats = &mut core.stats;
+    stats.longest_callback = stats.longest_callback.max(took);
+    if core.config.slow_callback.is_some_and(|limit| took > limit) {
+        stats.slow_callbacks += 1;
+        let address = &core.slots.connection(key).address;
+        note_fault!(Warn, "slow callback: {name} for {address} took {took:.1?}");
     }
 }
 
@@ -309,30 +360,25 @@ impl Callback<'_> {
 
 impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     fn service(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
-        let limits = Arc::clone(&self.limits);
+        let Host { limits, calls, .. } = self;
+        let limits: &Limits = limits;
         let mut allowance =
             Allowance { read: limits.read_bytes_per_turn.max(1), write: limits.write_bytes_per_turn.max(1) };
         for _ in 0..limits.callbacks_per_turn.max(1) {
             let connection = core.slots.connection(key);
-            match connection.advance(&mut scratch.input, &limits, core.now, &mut allowance, &mut core.stats) {
+            match connection.advance(&mut scratch.input, limits, core.now, &mut allowance, &mut core.stats) {
                 Step::Rest => return core.rest(key),
                 Step::Again => break,
-                Step::Handle(fresh) => self.call(core, scratch, key, fresh, Callback::Handle),
-                Step::Setup => self.call(core, scratch, key, 0, Callback::Setup),
-                Step::Writable => self.call(core, scratch, key, 0, Callback::Writable),
-                Step::Eof => self.call(core, scratch, key, 0, Callback::Eof),
-                Step::Drain => self.call(core, scratch, key, 0, Callback::Drain),
-                Step::Finish(why) => self.finish(core, scratch, key, why),
-                Step::ConnectFailed(source) => self.connect_failed(core, scratch, key, source),
-                Step::Shutdown => {
-                    let connection = core.slots.connection(key);
-                    connection.set_shut();
-                    let (address, stream) =
-                        (connection.address.clone(), mem::replace(&mut connection.stream, Stream::LENT));
-                    // An error means that the connection is gone, and the next read says so too.
-                    self.hook(core, |state| drop(state.shutdown_request(&stream, &address)));
-                    core.slots.connection(key).stream = stream;
+                Step::Handle(fresh) => calls.handle(limits, core, scratch, key, fresh),
+                Step::Setup => calls.call(limits, core, scratch, key, Callback::Setup),
+                Step::Writable => calls.call(limits, core, scratch, key, Callback::Writable),
+                Step::Eof => calls.call(limits, core, scratch, key, Callback::Eof),
+                Step::Drain => calls.call(limits, core, scratch, key, Callback::Drain),
+                Step::Finish(why) => calls.finish(limits, core, scratch, key, why),
+                Step::ConnectFailed(source) => {
+                    calls.connect_failed(limits, core, scratch, key, source, Finish::Reset);
                 }
+                Step::Shutdown => calls.shutdown(core, key),
                 Step::Dead => return core.dead.push(key),
             }
         }
@@ -340,23 +386,19 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     }
 
     fn accept(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
+        let number = self.calls.number;
         for _ in 0..self.limits.accepts_per_turn.max(1) {
-            if !core.may_accept(self.number) {
+            if !core.may_accept(number) {
                 return;
             }
-            let Some(listening) = core.slots.listening(key) else {
-                return;
-            };
-            let Some(mut listener) = listening.listener.take() else {
-                return;
-            };
-            let result = self.hook(core, |state| state.get_request(&mut listener));
-            let listening = core.slots.listening(key).expect("listeners are closed between turns");
-            listening.listener = Some(listener);
+            let Some(listening) = core.slots.listening(key) else { return };
+            let Some(mut listener) = listening.listener.take() else { return };
+            let result = self.calls.hook(core, |state| state.get_request(&mut listener));
+            core.slots.listening(key).expect("listeners are closed between turns").listener = Some(listener);
             let result = match result {
                 Some(Ok((stream, from))) => self.admit(core, scratch, stream, from),
                 Some(Err(error)) => Err(error),
-                None => continue,
+                None => Err(io::Error::other("get_request panicked")),
             };
             if let Err(error) = result {
                 match AcceptFault::from(&error) {
@@ -374,50 +416,57 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
 
     fn admit(&mut self, core: &mut Core, scratch: &mut Scratch, stream: Stream, from: Address) -> io::Result<()> {
         core.stats.accepted += 1;
-        let served = &mut core.served[usize::from(self.number)];
+        let Host { make_handler, calls, .. } = self;
+        let served = &mut core.served[usize::from(calls.number)];
         served.quota = served.quota.saturating_sub(1);
-        let admitted = core.admits_client(self.number, &from)
-            && self.hook(core, |state| state.verify_request(&stream, &from)).unwrap_or(false);
-        if !admitted {
-            core.stats.refused += 1;
-            drop(stream);
-            self.hook(core, |state| state.close_request(&from, Finish::Refused));
-            return Ok(());
-        }
-        let Some(Some(stream)) = self.hook(core, |state| state.process_request(stream, &from)) else {
-            return Ok(());
-        };
-        let Host { make_handler, .. } = self;
-        let made = catch_unwind(AssertUnwindSafe(|| match self.state.finish_request(&from) {
-            Some(boxed) => Err(boxed),
-            None => Ok(make_handler(&mut self.state, &from)),
+        let in_cap = core.admits_client(calls.number, &from);
+        let state = &mut calls.state;
+        // Python's path of a request, in its order.
+        let taken = catch_unwind(AssertUnwindSafe(|| {
+            if !in_cap || !state.verify_request(&stream, &from) {
+                return Taken::Refused;
+            }
+            let Some(stream) = state.process_request(stream, &from) else { return Taken::Elsewhere };
+            match state.finish_request(&from) {
+                Some(handler) => Taken::Boxed(stream, handler),
+                None => Taken::Own(stream, make_handler(state, &from)),
+            }
         }));
-        let made = match made {
-            Ok(made) => made,
+        let (connection, handler, is_boxed) = match taken {
+            Ok(Taken::Own(stream, handler)) => {
+                let handler = calls.handlers.insert(handler);
+                (Connection::accepted(stream, from, handler as u32, core.now), handler, false)
+            }
+            Ok(Taken::Boxed(stream, handler)) => {
+                let handler = calls.boxed.insert(handler);
+                let mut connection = Connection::accepted(stream, from, 0, core.now);
+                connection.replaced_handler(handler as u32);
+                (connection, handler, true)
+            }
+            Ok(Taken::Elsewhere) => return Ok(()),
+            Ok(Taken::Refused) => {
+                core.stats.refused += 1;
+                calls.hook(core, |state| state.close_request(&from, Finish::Refused));
+                return Ok(());
+            }
             Err(panic) => {
                 core.stats.panics += 1;
                 let error = Error::from_panic(&*panic);
-                self.hook(core, |state| state.handle_error(&from, &error));
-                self.hook(core, |state| state.close_request(&from, Finish::Panicked));
+                calls.hook(core, |state| state.handle_error(&from, &error));
+                calls.hook(core, |state| state.close_request(&from, Finish::Panicked));
                 return Ok(());
             }
         };
-        let mut connection = Connection::accepted(stream, from, 0, core.now);
-        match made {
-            Ok(handler) => connection.handler = self.handlers.insert(handler) as u32,
-            Err(boxed) => connection.replaced_handler(self.boxed.insert(boxed) as u32),
-        }
-        let (handler, is_boxed) = (connection.handler as usize, connection.is_boxed());
-        match core.insert(self.number, connection) {
+        match core.insert(calls.number, connection) {
             Ok(key) => {
                 self.service(core, scratch, key);
                 Ok(())
             }
             Err(error) => {
                 if is_boxed {
-                    drop(self.boxed.remove(handler))
+                    drop(calls.boxed.remove(handler))
                 } else {
-                    drop(self.handlers.remove(handler))
+                    drop(calls.handlers.remove(handler))
                 }
                 Err(error)
             }
@@ -425,16 +474,18 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     }
 
     fn on_due(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, due: Due) {
+        let Host { limits, calls, .. } = self;
         let connection = core.slots.connection(key);
         match due {
             Due::Quiet => connection.on_quiet(),
             Due::Lingered => connection.lingered(),
             Due::Limit(Timeout::Connect) => {
-                self.connect_failed(core, scratch, key, io::ErrorKind::TimedOut.into());
+                let why = Finish::Timeout(Timeout::Connect);
+                calls.connect_failed(limits, core, scratch, key, io::ErrorKind::TimedOut.into(), why);
             }
             Due::Limit(timeout) if connection.is_open() => {
                 connection.forgive(timeout, core.now);
-                self.call(core, scratch, key, 0, Callback::Timeout(timeout));
+                calls.call(limits, core, scratch, key, Callback::Timeout(timeout));
             }
             // It was ending quietly, and the peer does not take the rest.
             Due::Limit(timeout) => connection.end(Finish::Timeout(timeout), true),
@@ -444,49 +495,49 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
 
     fn on_timer(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, tag: u64) {
         if core.slots.connection(key).is_open() {
-            self.call(core, scratch, key, 0, Callback::Timer(tag));
+            self.calls.call(&self.limits, core, scratch, key, Callback::Timer(tag));
             core.queue(key);
         }
     }
 
     fn on_message(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, message: Result<Message>) {
         match message {
-            Ok(message) => self.call(core, scratch, key, 0, Callback::Message(message)),
-            Err(error) => self.failed(core, key, &error),
+            Ok(message) => self.calls.call(&self.limits, core, scratch, key, Callback::Message(message)),
+            Err(error) => self.calls.failed(core, key, &error),
         }
         core.queue(key);
     }
 
     fn on_server_timer(&mut self, core: &mut Core, tag: u64) {
-        self.control_hook(core, |state, control| state.timer(control, tag));
+        self.calls.control_hook(core, |state, control| state.timer(control, tag));
     }
 
     fn on_server_message(&mut self, core: &mut Core, message: Message) {
-        self.control_hook(core, |state, control| state.message(control, message));
+        self.calls.control_hook(core, |state, control| state.message(control, message));
     }
 
     fn service_actions(&mut self, core: &mut Core) {
-        self.control_hook(core, S::service_actions);
+        self.calls.control_hook(core, S::service_actions);
     }
 
-    fn handle_timeout(&mut self) {
-        self.state.handle_timeout();
+    fn handle_timeout(&mut self, core: &mut Core) {
+        self.calls.hook(core, S::handle_timeout);
     }
 
     fn server_bind(&mut self, socket: &Socket, address: SocketAddr) -> io::Result<()> {
-        self.state.server_bind(socket, address)
+        self.calls.state.server_bind(socket, address)
     }
 
     fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> io::Result<()> {
-        self.state.server_activate(socket, request_queue_size)
+        self.calls.state.server_activate(socket, request_queue_size)
     }
 
     fn server_close(&mut self, core: &mut Core) {
-        self.hook(core, S::server_close);
+        self.calls.hook(core, S::server_close);
     }
 
     fn set_number(&mut self, number: u16) {
-        self.number = number;
+        self.calls.number = number;
     }
 
     fn set_limits(&mut self, limits: Arc<Limits>) {
@@ -494,6 +545,14 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     }
 
     fn state(&mut self) -> &mut dyn Any {
-        &mut self.state
+        &mut self.calls.state
     }
+}
+
+/// What became of a client on its way through the hooks.
+enum Taken<S, H> {
+    Own(Stream, H),
+    Boxed(Stream, Box<dyn RequestHandler<S>>),
+    Elsewhere,
+    Refused,
 }

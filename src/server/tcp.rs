@@ -289,9 +289,10 @@ impl<S: BaseServer, H: RequestHandler<S>> TcpServer<S, H> {
             self.server_activate()?;
         }
         if self.listeners.is_empty() && self.reactor.server_addresses(self.id).is_empty() {
-            for address in std::mem::take(&mut self.addresses) {
-                self.server_bind(address)?;
+            for address in self.addresses.clone() {
+                self.server_bind(address).inspect_err(|_| self.bound.clear())?;
             }
+            self.addresses.clear(); // Activation adds them again.
             self.server_activate()?;
         }
         for listener in std::mem::take(&mut self.listeners) {
