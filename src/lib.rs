@@ -38,7 +38,7 @@
 //! reactor/     THE LOOP, its slots, ready queue and stop; the way in for other threads
 //! machine/     one connection's rules, without clock or selector        framing
 //! net/         sockets, the selector, the clock: the only place that names mio's
-//! buffer timers limits lifecycle stats logging address error             leaves
+//! buffer timers limits lifecycle stats logging panics address error      leaves
 //! ```
 //!
 //! # Features
@@ -54,6 +54,7 @@ mod limits;
 pub mod logging;
 mod machine;
 mod net;
+mod panics;
 mod reactor;
 mod request;
 mod server;

@@ -17,6 +17,6 @@ mod input;
 mod output;
 
 pub use connection::Sent;
-pub(crate) use connection::{Allowance, Connection, Due, Extra, Payload, Step, nanos};
+pub(crate) use connection::{Allowance, Connection, Due, Payload, State, Step, nanos};
 pub use input::Input;
 pub use output::Output;

@@ -30,10 +30,11 @@ use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::lifecycle::Finish;
 use crate::limits::{Config, Limits};
-use crate::logging::note;
+use crate::logging::{note, note_fault};
 use crate::machine::{Due, nanos};
 use crate::net::selector::Selector;
 use crate::net::{Listener, Socket, Stream};
+use crate::panics::{catch, drop_caught};
 use crate::stats::Stats;
 use crate::timers::NO_TIMER;
 
@@ -231,11 +232,15 @@ impl Reactor {
 
     /// How long the reactor can be left alone: zero if it has work now, `None` if only an event can bring some.
     pub fn next_timeout(&self) -> Option<Duration> {
+        self.timeout_from(self.core.selector.now())
+    }
+
+    fn timeout_from(&self, now: u64) -> Option<Duration> {
         if !self.core.ready.is_empty() || self.core.shared.is_pending() {
             return Some(Duration::ZERO);
         }
         let next = self.core.timers.next()?;
-        Some(Duration::from_nanos(next.saturating_sub(self.core.selector.now())))
+        Some(Duration::from_nanos(next.saturating_sub(now)))
     }
 
     // ---- one turn ----
@@ -252,7 +257,8 @@ impl Reactor {
     /// Poll and collect: waits for events, reads the clock, and notes in each slot what it is ready for.
     fn sleep(&mut self, wait: Option<Duration>) -> Result<()> {
         self.allocate();
-        let wait = [wait, self.next_timeout()].into_iter().flatten().min();
+        // The clock was read at the end of the last service: a little stale is a little late, never early.
+        let wait = [wait, self.timeout_from(self.core.now)].into_iter().flatten().min();
         let failed = |source| Error::Reactor { doing: "wait for events", source };
         self.core.selector.poll(wait).map_err(failed)?;
         let mut more = self.collect();
@@ -287,6 +293,7 @@ impl Reactor {
                     listening.ready = true;
                     listening.paused == NO_TIMER
                 }
+                Kind::Lent => false, // Between services nothing is.
                 #[cfg(feature = "signals")]
                 Kind::Signals(_) => true,
             };
@@ -315,6 +322,7 @@ impl Reactor {
                 Kind::Connection(_) => {
                     self.servers[server].service(&mut self.core, &mut self.scratch, key);
                 }
+                Kind::Lent => {}
                 Kind::Listener(_) => {
                     self.servers[server].accept(&mut self.core, &mut self.scratch, key);
                 }
@@ -355,13 +363,12 @@ impl Reactor {
                 Command::Offloaded(id, result) => self.deliver(id, result),
                 Command::ServerMessage(ServerId(server), message) => match self.servers.get_mut(usize::from(server)) {
                     Some(server) => server.on_server_message(&mut self.core, message),
-                    None => self.core.stats.messages_dropped += 1,
+                    None => self.refuse(message),
                 },
                 Command::Run(job) => {
-                    let run = std::panic::AssertUnwindSafe(|| job(self));
-                    if let Err(panic) = std::panic::catch_unwind(run) {
+                    if let Err(panic) = catch(|| job(self)) {
                         self.core.stats.panics += 1;
-                        note!(Error, "a closure submitted to the reactor {}", Error::from_panic(&*panic));
+                        note_fault!(Error, "a closure submitted to the reactor {panic}");
                     }
                 }
             }
@@ -370,11 +377,17 @@ impl Reactor {
 
     fn deliver(&mut self, id: ConnectionId, message: Result<Message>) {
         match self.core.slots.find(id) {
-            Some((server, connection)) if connection.is_open() => {
+            Some((server, connection)) if connection.state.is_open() => {
                 self.servers[usize::from(server)].on_message(&mut self.core, &mut self.scratch, id.key, message);
             }
-            _ => self.core.stats.messages_dropped += 1,
+            _ => self.refuse(message),
         }
+    }
+
+    /// Nobody is there to take it.
+    fn refuse<T>(&mut self, message: T) {
+        self.core.stats.messages_dropped += 1;
+        self.core.stats.panics += u64::from(!drop_caught(message));
     }
 
     /// What is due. What a callback arms meanwhile waits for the next turn, even with a deadline of now.
@@ -409,9 +422,14 @@ impl Reactor {
             Some((deadline, due)) if deadline <= self.core.now => {
                 self.servers[server].on_due(&mut self.core, &mut self.scratch, key, due);
             }
-            _ => {}
+            // Not due after all: bytes have moved since.
+            _ => {
+                let limits = Arc::clone(&self.core.served[server].limits);
+                let mut connection = self.core.slots.lend(key);
+                self.core.watch(key, &mut connection, &limits);
+                self.core.slots.give_back(key, connection);
+            }
         }
-        self.core.watch(key);
     }
 
     fn service_actions(&mut self) {
@@ -471,8 +489,9 @@ impl Reactor {
 
     // ---- stopping ----
 
-    /// A reactor that has stopped may be started again.
+    /// Begins to serve, perhaps after a pause, perhaps after it was stopped.
     fn serve_again(&mut self) {
+        self.core.now = self.core.selector.now();
         if self.phase == Phase::Stopped {
             self.phase = Phase::Serving;
         }
@@ -497,7 +516,7 @@ impl Reactor {
         }
         let quiet = nanos(self.core.config.drain_quiet);
         for key in self.core.slots.connections(None) {
-            self.core.slots.connection(key).drain(self.core.now, quiet);
+            self.core.slots.connection(key).state.drain(self.core.now, quiet);
             self.core.queue(key);
         }
         self.core.arm_drain();
@@ -505,7 +524,7 @@ impl Reactor {
 
     fn tell_all(&mut self) {
         for key in self.core.slots.connections(None) {
-            self.core.slots.connection(key).drain_now();
+            self.core.slots.connection(key).state.drain_now();
             self.core.queue(key);
         }
     }
@@ -513,7 +532,7 @@ impl Reactor {
     fn abort_all(&mut self) {
         self.core.aborting = true;
         for key in self.core.slots.connections(None) {
-            self.core.slots.connection(key).end(Finish::ShutDown, true);
+            self.core.slots.connection(key).state.end(Finish::ShutDown, true);
             self.core.queue(key);
         }
     }
@@ -527,7 +546,7 @@ impl Reactor {
     /// Serves the connections of a server until none is left, all of them being aborted.
     fn abort_server(&mut self, server: u16) {
         for key in self.core.slots.connections(Some(server)) {
-            self.core.slots.connection(key).end(Finish::ShutDown, true);
+            self.core.slots.connection(key).state.end(Finish::ShutDown, true);
             self.servers[usize::from(server)].service(&mut self.core, &mut self.scratch, key);
         }
         self.free_dead();
@@ -633,7 +652,7 @@ impl Reactor {
                     connections += 1;
                     connection.check(slot.queued);
                     // 5: the dead do not outlive the turn.
-                    assert!(!connection.is_dead());
+                    assert!(!connection.state.is_dead());
                 }
             }
             // 1: one slot for each open connection. 2: who is marked as queued is in the queue.

@@ -9,7 +9,7 @@ use crate::address::Address;
 use crate::error::Result;
 use crate::handler::RequestHandler;
 use crate::lifecycle::{Finish, Timeout};
-use crate::machine::{Input, Output, Payload, Sent};
+use crate::machine::{Input, Output, Payload, Sent, State};
 use crate::reactor::core::Core;
 use crate::reactor::handle::{Handle, Message};
 use crate::reactor::slots::ConnectionId;
@@ -50,9 +50,10 @@ pub struct Request<'a, S = ()> {
     pub output: Output<'a>,
     /// The server's own value, shared by all its connections: Python's `self.server`.
     pub server: &'a mut S,
+    pub(crate) state: &'a mut State,
     pub(crate) control: Control<'a, S>,
     pub(crate) id: ConnectionId,
-    pub(crate) successor: Option<Box<dyn RequestHandler<S>>>,
+    pub(crate) successor: &'a mut Option<Box<dyn RequestHandler<S>>>,
 }
 
 impl<S> Request<'_, S> {
@@ -63,12 +64,12 @@ impl<S> Request<'_, S> {
 
     /// The peer's address.
     pub fn client_address(&self) -> Address {
-        self.control.core.slots.address(self.id).expect("a connection outlives its callbacks")
+        self.state.address.clone()
     }
 
     /// Our end of the connection. `None` if it is broken already.
     pub fn local_address(&self) -> Option<Address> {
-        self.output.stream.local_address()
+        self.output.local_address()
     }
 
     /// Queues bytes for any connection, this one included. Copies them; a block of 16 KiB or more that finds nothing
@@ -80,7 +81,7 @@ impl<S> Request<'_, S> {
         match std::io::Write::write_all(&mut self.output, bytes) {
             Ok(()) if self.output.is_full() => Sent::Full,
             Ok(()) => Sent::Queued,
-            Err(_) if self.output.fault.is_none() && !self.output.is_shut() => Sent::Refused,
+            Err(_) if !self.output.is_lost() && !self.output.is_shut() => Sent::Refused,
             Err(_) => Sent::Gone,
         }
     }
@@ -98,33 +99,37 @@ impl<S> Request<'_, S> {
     /// Closes a connection after what is queued for it was sent. Its handler gets
     /// [`Finish::Evicted`], or [`Finish::Done`] if it closed itself.
     pub fn close(&mut self, id: ConnectionId) {
-        let why = if id == self.id { Finish::Done } else { Finish::Evicted };
-        self.control.core.end(id, why, false);
+        if id == self.id { self.state.end(Finish::Done, false) } else { self.control.close(id) }
     }
 
     /// Resets a connection: what is queued for it is dropped.
     pub fn abort(&mut self, id: ConnectionId) {
-        let why = if id == self.id { Finish::Done } else { Finish::Evicted };
-        self.control.core.end(id, why, true);
+        if id == self.id { self.state.end(Finish::Done, true) } else { self.control.abort(id) }
     }
 
     /// Ends our direction of a connection (FIN) once what is queued for it was sent. It is read on: half-close.
     pub fn shutdown_write(&mut self, id: ConnectionId) {
         if id == self.id {
             self.output.shut();
+            self.state.shutdown_write();
+        } else {
+            self.control.shutdown_write(id);
         }
-        self.control.shutdown_write(id);
     }
 
     /// Stops reading a connection, so that the peer has to wait. Costs no system call. The read timeout stands still
     /// meanwhile.
     pub fn pause_reading(&mut self, id: ConnectionId) {
-        self.control.pause_reading(id);
+        if id == self.id { self.state.pause_reading() } else { self.control.pause_reading(id) }
     }
 
     /// Reads a paused connection again. What its handler left unread is handed to it again.
     pub fn resume_reading(&mut self, id: ConnectionId) {
-        self.control.resume_reading(id);
+        if id == self.id {
+            self.state.resume_reading();
+        } else {
+            self.control.resume_reading(id);
+        }
     }
 
     /// Begins an outbound connection, to be served by `handler`. Its `setup` is called when it is established, its
@@ -141,27 +146,26 @@ impl<S> Request<'_, S> {
     /// Sets a timer of this connection, or sets it anew if there is one of this tag. It calls
     /// [`timer`](RequestHandler::timer) once, never early.
     pub fn set_timer(&mut self, tag: u64, after: Duration) {
-        self.control.core.set_handler_timer(self.id.key, tag, after);
+        self.control.core.set_handler_timer(self.id.key, self.state, tag, after);
     }
 
     /// Unsets a timer of this connection. Says whether it was set.
     pub fn cancel_timer(&mut self, tag: u64) -> bool {
-        self.control.core.cancel_handler_timer(self.id.key, tag)
+        self.control.core.cancel_handler_timer(self.state, tag)
     }
 
     /// Gives this connection a limit of its own instead of the server's; `None` for no limit.
     ///
     /// Source: `StreamRequestHandler.timeout`.
     pub fn set_timeout(&mut self, which: Timeout, time: Option<Duration>) {
-        let connection = self.control.core.slots.connection(self.id.key);
-        let extra = connection.extra.get_or_insert_default();
+        let extra = self.state.extra.get_or_insert_default();
         match which {
             Timeout::Idle => extra.idle_timeout = Some(time),
             Timeout::Read => extra.read_timeout = Some(time),
             Timeout::Write => extra.write_timeout = Some(time),
             Timeout::Connect => {} // It is over by the time there is a request.
         }
-        self.control.core.watch(self.id.key);
+        self.state.set_watched(false); // The next deadline is worked out anew.
     }
 
     /// Runs a blocking job on the reactor's thread pool and delivers what it returns to this connection's
@@ -178,7 +182,7 @@ impl<S> Request<'_, S> {
     /// Puts another handler in the place of this one when the callback returns: a protocol upgrade. Its `setup` is
     /// called, then `handle` if input is unread. `finish` is called on it alone; the old handler is dropped.
     pub fn replace_handler(&mut self, handler: impl RequestHandler<S>) {
-        self.successor = Some(Box::new(handler));
+        *self.successor = Some(Box::new(handler));
     }
 
     /// Stops the reactor: see [`ShutdownHandle::shutdown`](crate::ShutdownHandle::shutdown).
@@ -209,8 +213,7 @@ impl<S> Request<'_, S> {
 
 impl<S> std::fmt::Debug for Request<'_, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let address = &self.control.core.slots.address(self.id);
-        f.debug_struct("Request").field("id", &self.id).field("client_address", address).finish_non_exhaustive()
+        f.debug_struct("Request").field("id", &self.id).field("state", &self.state).finish_non_exhaustive()
     }
 }
 
@@ -259,7 +262,7 @@ impl<S> Control<'_, S> {
     /// Ends our direction of a connection; see [`Request::shutdown_write`].
     pub fn shutdown_write(&mut self, id: ConnectionId) {
         if let Some((_, connection)) = self.core.slots.find(id) {
-            connection.shutdown_write();
+            connection.state.shutdown_write();
             self.core.queue(id.key);
         }
     }
@@ -267,7 +270,7 @@ impl<S> Control<'_, S> {
     /// Stops reading a connection; see [`Request::pause_reading`].
     pub fn pause_reading(&mut self, id: ConnectionId) {
         if let Some((_, connection)) = self.core.slots.find(id) {
-            connection.pause_reading();
+            connection.state.pause_reading();
         }
     }
 

@@ -3,10 +3,11 @@
 use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
 
+use super::connection::Io;
+use crate::address::Address;
 use crate::buffer::Queue;
 use crate::error::{Error, Result};
 use crate::limits::{Limits, Overflow};
-use crate::net::Stream;
 
 /// The way to the peer: `request.output`.
 ///
@@ -35,15 +36,20 @@ use crate::net::Stream;
 /// ```
 #[derive(Debug)]
 pub struct Output<'a> {
-    pub(crate) stream: Stream,
-    pub(crate) queue: Option<Box<Queue>>,
+    io: &'a mut Io,
     gathered: &'a mut Vec<u8>,
-    pub(crate) limits: &'a Limits,
+    limits: &'a Limits,
     now: u64,
-    /// The socket took everything so far.
-    pub(crate) writable: bool,
     /// Nothing can be written any more.
     shut: bool,
+    state: OutputState,
+}
+
+/// How things stand with the output after a callback.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OutputState {
+    /// The socket took everything so far.
+    pub(crate) writable: bool,
     pub(crate) fault: Option<OutputFault>,
     /// Bytes the socket took during this callback.
     pub(crate) sent: usize,
@@ -58,19 +64,18 @@ pub(crate) enum OutputFault {
 
 impl<'a> Output<'a> {
     pub(crate) fn new(
-        (stream, queue): (Stream, Option<Box<Queue>>),
+        io: &'a mut Io,
         gathered: &'a mut Vec<u8>,
         limits: &'a Limits,
         now: u64,
-        writable: bool,
-        shut: bool,
+        (writable, shut): (bool, bool),
     ) -> Self {
-        Output { stream, queue, gathered, limits, now, writable, shut, fault: None, sent: 0 }
+        Output { io, gathered, limits, now, shut, state: OutputState { writable, fault: None, sent: 0 } }
     }
 
     /// Bytes written and not yet taken by the kernel.
     pub fn len(&self) -> usize {
-        self.gathered.len() + self.queue.as_ref().map_or(0, |queue| queue.len())
+        self.gathered.len() + self.io.queue.as_ref().map_or(0, |queue| queue.len())
     }
 
     /// Whether the kernel has taken everything written so far.
@@ -96,10 +101,10 @@ impl<'a> Output<'a> {
         }
         // Earlier small writes keep their place in front of it.
         if !self.gathered.is_empty() {
-            Queue::of(&mut self.queue, self.now).push(self.gathered);
+            Queue::of(&mut self.io.queue, self.now).push(self.gathered);
             self.gathered.clear();
         }
-        Queue::of(&mut self.queue, self.now).push_shared(bytes);
+        Queue::of(&mut self.io.queue, self.now).push_shared(bytes);
         Ok(())
     }
 
@@ -118,8 +123,19 @@ impl<'a> Output<'a> {
 
     #[inline]
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        let gathers = bytes.len() < DIRECT_BYTES && self.gathered.len() + bytes.len() <= GATHER_BYTES;
+        if gathers && self.io.queue.is_none() && !self.shut && self.limits.output_bytes_max >= GATHER_BYTES {
+            self.gathered.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.put_slowly(bytes, gathers)
+    }
+
+    /// The same when there is something to look at first.
+    #[cold]
+    fn put_slowly(&mut self, bytes: &[u8], gathers: bool) -> Result<()> {
         self.admit(bytes.len())?;
-        if bytes.len() < DIRECT_BYTES && self.gathered.len() + bytes.len() <= GATHER_BYTES {
+        if gathers {
             self.gathered.extend_from_slice(bytes);
         } else {
             self.send(bytes);
@@ -141,37 +157,37 @@ impl<'a> Output<'a> {
             return;
         }
         let n = loop {
-            if self.queue.is_some() || !self.writable {
+            if self.io.queue.is_some() || !self.state.writable {
                 break 0; // What waits goes first.
             }
             let result = match (self.gathered.is_empty(), more.is_empty()) {
-                (true, _) => self.stream.write(more),
-                (_, true) => self.stream.write(self.gathered),
-                _ => self.stream.write_vectored(&[IoSlice::new(self.gathered), IoSlice::new(more)]),
+                (true, _) => self.io.stream.write(more),
+                (_, true) => self.io.stream.write(self.gathered),
+                _ => self.io.stream.write_vectored(&[IoSlice::new(self.gathered), IoSlice::new(more)]),
             };
             match result {
                 Ok(n) => {
                     // Unix: a short write means that the socket's buffer is full. Elsewhere the next flush finds out.
-                    self.writable &= cfg!(not(unix)) || n == total;
+                    self.state.writable &= cfg!(not(unix)) || n == total;
                     break n;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.writable = false;
+                    self.state.writable = false;
                     break 0;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
-                    self.fault = Some(OutputFault::Broken);
+                    self.state.fault = Some(OutputFault::Broken);
                     self.shut = true;
                     self.gathered.clear();
                     return;
                 }
             }
         };
-        self.sent += n;
+        self.state.sent += n;
         if n < total {
             let from_gathered = n.min(self.gathered.len());
-            let queue = Queue::of(&mut self.queue, self.now);
+            let queue = Queue::of(&mut self.io.queue, self.now);
             queue.push(&self.gathered[from_gathered..]);
             queue.push(&more[n - from_gathered..]);
         }
@@ -179,18 +195,29 @@ impl<'a> Output<'a> {
     }
 
     fn overflow(&mut self) -> Error {
-        self.fault = Some(OutputFault::Overflow);
+        self.state.fault = Some(OutputFault::Overflow);
         self.shut = true;
         Error::OutputLimit { max: self.limits.output_bytes_max }
     }
 
     /// The callback is over: what was gathered leaves, unless the connection is lost.
     #[inline]
-    pub(crate) fn settle(&mut self) {
-        match self.fault {
-            None => self.send(&[]),
-            Some(_) => self.gathered.clear(),
+    pub(crate) fn settle(&mut self) -> OutputState {
+        if !self.gathered.is_empty() {
+            if self.state.fault.is_none() {
+                self.send(&[]);
+            }
+            self.gathered.clear();
         }
+        self.state
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.state.fault.is_some()
+    }
+
+    pub(crate) fn local_address(&self) -> Option<Address> {
+        self.io.stream.local_address()
     }
 
     pub(crate) fn is_shut(&self) -> bool {

@@ -3,7 +3,7 @@
 //! It keeps to the edge-triggered contract: an event when something arrives or room appears, none while it is there.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -189,6 +189,10 @@ impl Read for ScriptedStream {
 impl Write for ScriptedStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         lock(&self.pipe).write(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        lock(&self.pipe).write(&slices.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<_>>())
     }
 
     fn flush(&mut self) -> io::Result<()> {

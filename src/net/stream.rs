@@ -34,15 +34,11 @@ pub struct Stream {
 
 #[derive(Debug)]
 enum Kind {
-    /// Out on loan: the callback that is running has it.
-    Lent,
     Tcp(TcpStream),
     Scripted(ScriptedStream),
 }
 
 impl Stream {
-    pub(crate) const LENT: Stream = Stream { kind: Kind::Lent };
-
     pub(crate) fn scripted(stream: ScriptedStream) -> Self {
         Stream { kind: Kind::Scripted(stream) }
     }
@@ -75,7 +71,6 @@ impl Stream {
         match &self.kind {
             Kind::Tcp(stream) => stream.local_addr().ok().map(Address::from),
             Kind::Scripted(_) => Some(super::scripted::server_address()),
-            Kind::Lent => None,
         }
     }
 
@@ -87,7 +82,6 @@ impl Stream {
                 stream.shutdown(how);
                 Ok(())
             }
-            Kind::Lent => Ok(()),
         }
     }
 
@@ -97,7 +91,6 @@ impl Stream {
             // An error means that the connection is gone already, and so would be what the option is for.
             Kind::Tcp(stream) => drop(socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO))),
             Kind::Scripted(stream) => stream.reset(),
-            Kind::Lent => {}
         }
     }
 
@@ -172,7 +165,6 @@ impl Read for Stream {
         match &mut self.kind {
             Kind::Tcp(stream) => stream.read(buffer),
             Kind::Scripted(stream) => stream.read(buffer),
-            Kind::Lent => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 }
@@ -183,7 +175,6 @@ impl Write for Stream {
         match &mut self.kind {
             Kind::Tcp(stream) => stream.write(bytes),
             Kind::Scripted(stream) => stream.write(bytes),
-            Kind::Lent => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -191,7 +182,6 @@ impl Write for Stream {
         match &mut self.kind {
             Kind::Tcp(stream) => stream.write_vectored(slices),
             Kind::Scripted(stream) => stream.write_vectored(slices),
-            Kind::Lent => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 

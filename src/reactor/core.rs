@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::{Config, Limits, connections_from_descriptors};
 use crate::logging::note;
-use crate::machine::{Connection, Extra, Payload, Sent, nanos};
+use crate::machine::{Connection, Payload, Sent, State, nanos};
 use crate::net::selector::Selector;
 use crate::net::{Listener, Stream};
 use crate::stats::Stats;
@@ -143,20 +143,20 @@ impl Core {
     pub(crate) fn insert(&mut self, server: u16, connection: Connection) -> Result<u32, std::io::Error> {
         let key = self.slots.insert(server, Kind::Connection(connection));
         let token = self.slots.token(key);
-        if let Err(error) = self.selector.register_stream(&mut self.slots.connection(key).stream, token) {
+        if let Err(error) = self.selector.register_stream(&mut self.slots.connection(key).io.stream, token) {
             self.slots.remove(key);
             return Err(error);
         }
         let served = &mut self.served[usize::from(server)];
         served.active += 1;
         let connection = self.slots.connection(key);
-        if served.limits.connections_per_client_max.is_some() && !connection.is_outbound() {
-            if let Some(ip) = connection.address.ip() {
+        if served.limits.connections_per_client_max.is_some() && !connection.state.is_outbound() {
+            if let Some(ip) = connection.state.address.ip() {
                 *served.per_client.entry(ip).or_default() += 1;
             }
         }
         if self.draining {
-            connection.drain(self.now, nanos(self.config.drain_quiet));
+            connection.state.drain(self.now, nanos(self.config.drain_quiet));
         }
         self.stats.active += 1;
         self.stats.active_max = self.stats.active_max.max(self.stats.active);
@@ -172,21 +172,11 @@ impl Core {
         }
     }
 
-    /// After its service, a connection sleeps with its timer armed, or is dead.
-    #[inline]
-    pub(crate) fn rest(&mut self, key: u32) {
-        if !self.slots.connection(key).timer_stands() {
-            self.watch(key);
-        }
-    }
-
-    /// Makes sure that the connection's timer fires no later than the next of its limits.
-    pub(crate) fn watch(&mut self, key: u32) {
-        let server = usize::from(self.slots.get(key).expect("a connection that rests is there").server);
-        let connection = self.slots.connection(key);
-        let deadline = connection.deadline(&self.served[server].limits, self.config.drain_quiet);
+    /// Makes sure that a timer fires no later than the next of the connection's limits.
+    pub(crate) fn watch(&mut self, key: u32, connection: &mut Connection, limits: &Limits) {
+        let deadline = connection.deadline(limits, self.config.drain_quiet);
         let Some((deadline, _)) = deadline else { return };
-        connection.set_watched(true);
+        connection.state.set_watched(true);
         let slot = key as usize;
         if self.guards.len() <= slot {
             self.guards.resize(slot + 1, NO_TIMER);
@@ -204,7 +194,7 @@ impl Core {
         self.guards[key as usize] = NO_TIMER;
         match self.slots.get(key).map(|slot| &mut slot.kind) {
             Some(Kind::Connection(connection)) => {
-                connection.set_watched(false);
+                connection.state.set_watched(false);
                 true
             }
             _ => false,
@@ -217,16 +207,16 @@ impl Core {
         let Kind::Connection(mut connection) = slot.kind else {
             return;
         };
-        self.selector.deregister(&mut connection.stream);
-        if let Some(extra) = connection.extra.take() {
+        self.selector.deregister(&mut connection.io.stream);
+        if let Some(extra) = connection.state.extra.take() {
             for timer in extra.timers.into_values() {
                 self.timers.cancel(timer);
             }
         }
         let served = &mut self.served[usize::from(slot.server)];
         served.active -= 1;
-        if !served.per_client.is_empty() && !connection.is_outbound() {
-            served.forget_client(&connection.address);
+        if !served.per_client.is_empty() && !connection.state.is_outbound() {
+            served.forget_client(&connection.state.address);
         }
         self.stats.active -= 1;
         self.stats.closed += 1;
@@ -254,7 +244,7 @@ impl Core {
 
     pub(crate) fn end(&mut self, id: ConnectionId, why: Finish, at_once: bool) {
         if let Some((_, connection)) = self.slots.find(id) {
-            connection.end(why, at_once);
+            connection.state.end(why, at_once);
             self.queue(id.key);
         }
     }
@@ -283,7 +273,7 @@ impl Core {
             let Kind::Connection(connection) = &mut slot.kind else {
                 continue;
             };
-            if !connection.is_open() || !wanted(id) {
+            if !connection.state.is_open() || !wanted(id) {
                 continue;
             }
             let sent = connection.push(Payload::Shared(Arc::clone(bytes)), &limits, self.now);
@@ -308,7 +298,10 @@ impl Core {
         let connection = Connection::connecting(stream, address.into(), u32::MAX, self.selector.now());
         let key = self.insert(server, connection).map_err(failed)?;
         self.stats.connects += 1;
-        self.watch(key);
+        let mut connection = self.slots.lend(key);
+        let limits = Arc::clone(&self.served[usize::from(server)].limits);
+        self.watch(key, &mut connection, &limits);
+        self.slots.give_back(key, connection);
         Ok(self.slots.id(key))
     }
 
@@ -319,16 +312,18 @@ impl Core {
 
     // Timers of handlers and servers. They count from the moment they are set, so the clock is read anew.
 
-    pub(crate) fn set_handler_timer(&mut self, key: u32, tag: u64, after: Duration) {
+    pub(crate) fn set_handler_timer(&mut self, key: u32, state: &mut State, tag: u64, after: Duration) {
         let deadline = self.selector.now().saturating_add(nanos(after));
-        let timers = &mut self.slots.connection(key).extra.get_or_insert_default().timers;
+        let timers = &mut state.extra.get_or_insert_default().timers;
         arm(&mut self.timers, timers, tag, deadline, Alarm::Handler { key, tag });
     }
 
-    pub(crate) fn cancel_handler_timer(&mut self, key: u32, tag: u64) -> bool {
-        let extra: Option<&mut Box<Extra>> = self.slots.connection(key).extra.as_mut();
-        match extra.and_then(|extra| extra.timers.remove(&tag)) {
-            Some(timer) => self.timers.cancel(timer) == Alarm::Handler { key, tag },
+    pub(crate) fn cancel_handler_timer(&mut self, state: &mut State, tag: u64) -> bool {
+        match state.extra.as_mut().and_then(|extra| extra.timers.remove(&tag)) {
+            Some(timer) => {
+                self.timers.cancel(timer);
+                true
+            }
             None => false,
         }
     }
@@ -350,7 +345,7 @@ impl Core {
     pub(crate) fn forget_timer(&mut self, alarm: Alarm) {
         match alarm {
             Alarm::Handler { key, tag } => {
-                self.slots.connection(key).extra.as_mut().map(|extra| extra.timers.remove(&tag));
+                self.slots.connection(key).state.extra.as_mut().map(|extra| extra.timers.remove(&tag));
             }
             Alarm::Server { server, tag } => _ = self.served[usize::from(server)].timers.remove(&tag),
             Alarm::Connection(_) => {} // See guard_fired.

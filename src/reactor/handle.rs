@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{ConnectionId, Reactor, ServerId};
 use crate::error::{Error, Result};
+use crate::panics::drop_caught;
 
 /// Submits work to a reactor from any thread: messages for a connection or a server, closures for the reactor.
 ///
@@ -276,6 +277,7 @@ impl Shared {
             queue.closed = true;
             std::mem::take(&mut queue.waiting)
         };
-        drop(waiting); // Outside the lock: dropping a message may run anything.
+        // Outside the lock, and one by one: dropping a message may run anything.
+        waiting.into_iter().for_each(|command| _ = drop_caught(command));
     }
 }

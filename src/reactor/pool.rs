@@ -1,13 +1,13 @@
 //! Threads for what blocks: offloaded jobs run here, their results come back as messages.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::ConnectionId;
 use super::handle::{Handle, Message};
 use crate::error::{Error, Result};
 use crate::limits::Config;
+use crate::panics::{catch, drop_caught};
 
 /// A bounded queue and a bounded number of threads, started as they are needed. Dropping it lets the threads finish
 /// the job they are at; jobs that wait are dropped.
@@ -75,7 +75,7 @@ impl Shared {
 
     fn run(&self, handle: &Handle) {
         while let Some(job) = self.next() {
-            let result = catch_unwind(AssertUnwindSafe(job.work)).map_err(|panic| Error::from_panic(&*panic));
+            let result = catch(job.work);
             handle.deliver(job.connection, result);
         }
     }
@@ -104,7 +104,7 @@ impl Drop for Pool {
             jobs.closed = true;
             std::mem::take(&mut jobs.waiting)
         };
-        drop(waiting);
+        waiting.into_iter().for_each(|job| _ = drop_caught(job));
         self.shared.work.notify_all();
     }
 }

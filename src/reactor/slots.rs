@@ -55,6 +55,8 @@ pub(crate) struct Slot {
 
 pub(crate) enum Kind {
     Connection(Connection),
+    /// A connection that is being served, and is in the hands of its server.
+    Lent,
     Listener(Box<Listening>),
     #[cfg(feature = "signals")]
     #[cfg_attr(not(unix), expect(unused))]
@@ -136,14 +138,6 @@ impl Slots {
         }
     }
 
-    #[inline]
-    pub(crate) fn connection_and_generation(&mut self, key: u32) -> (u32, &mut Connection) {
-        match &mut self.slab[key as usize] {
-            Slot { generation, kind: Kind::Connection(connection), .. } => (*generation, connection),
-            _ => unreachable!("slot {key} is a connection until it is reaped"),
-        }
-    }
-
     /// The connection an id names, if it is still there, with its server.
     pub(crate) fn find(&mut self, id: ConnectionId) -> Option<(u16, &mut Connection)> {
         let slot = self.slab.get_mut(id.key as usize).filter(|slot| slot.generation == id.generation)?;
@@ -153,11 +147,27 @@ impl Slots {
         }
     }
 
+    /// Takes a connection out while it is served: it is borrowed apart then, and nobody else can touch it.
+    #[inline(always)]
+    pub(crate) fn lend(&mut self, key: u32) -> Connection {
+        match std::mem::replace(&mut self.slab[key as usize].kind, Kind::Lent) {
+            Kind::Connection(connection) => connection,
+            _ => unreachable!("slot {key} holds a connection between services"),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn give_back(&mut self, key: u32, connection: Connection) {
+        let lent = std::mem::replace(&mut self.slab[key as usize].kind, Kind::Connection(connection));
+        debug_assert!(matches!(lent, Kind::Lent));
+        std::mem::forget(lent); // There is nothing in it to drop; this spares the check.
+    }
+
     /// The peer's address of the connection an id names, if it is still there.
     pub(crate) fn address(&self, id: ConnectionId) -> Option<Address> {
         let slot = self.slab.get(id.key as usize).filter(|slot| slot.generation == id.generation)?;
         match &slot.kind {
-            Kind::Connection(connection) => Some(connection.address.clone()),
+            Kind::Connection(connection) => Some(connection.state.address.clone()),
             _ => None,
         }
     }
@@ -175,8 +185,9 @@ impl Slots {
 
     /// The keys of all connections, of one server or of all.
     pub(crate) fn connections(&self, server: Option<u16>) -> Vec<u32> {
-        let wanted =
-            |slot: &Slot| matches!(slot.kind, Kind::Connection(_)) && server.is_none_or(|server| slot.server == server);
+        let wanted = |slot: &Slot| {
+            matches!(slot.kind, Kind::Connection(_) | Kind::Lent) && server.is_none_or(|server| slot.server == server)
+        };
         self.slab.iter().filter(|(_, slot)| wanted(slot)).map(|(key, _)| key as u32).collect()
     }
 }

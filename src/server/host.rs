@@ -5,11 +5,10 @@
 //! running handler can reach every connection, and no cell or reference count is needed.
 
 use std::any::Any;
+use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-use std::{io, mem};
 
 use slab::Slab;
 
@@ -21,11 +20,11 @@ use crate::handler::RequestHandler;
 use crate::lifecycle::{Finish, Next, Timeout};
 use crate::limits::Limits;
 use crate::logging::note_fault;
-use crate::machine::{Allowance, Connection, Due, Input, Output, Step};
+use crate::machine::{Allowance, Connection, Due, Input, Output, State, Step};
 use crate::net::{AcceptFault, Socket, Stream};
+use crate::panics::{catch, drop_caught};
 use crate::reactor::core::Core;
 use crate::reactor::handle::Message;
-use crate::reactor::slots::ConnectionId;
 use crate::reactor::{Hosted, Scratch};
 use crate::request::{Control, Request};
 
@@ -71,76 +70,122 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
 }
 
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
-    /// The call that every message makes: a copy of [`call`](Self::call) with everything else folded away.
-    #[inline]
-    fn handle(&mut self, limits: &Limits, core: &mut Core, scratch: &mut Scratch, key: u32, fresh: usize) {
-        self.call_inline(limits, core, scratch, key, fresh, Callback::Handle);
+    /// Lets a connection do what is due, within its budget. It is in our hands, not in its slot.
+    fn serve(
+        &mut self,
+        limits: &Limits,
+        core: &mut Core,
+        scratch: &mut Scratch,
+        key: u32,
+        connection: &mut Connection,
+    ) {
+        let mut allowance =
+            Allowance { read: limits.read_bytes_per_turn.max(1), write: limits.write_bytes_per_turn.max(1) };
+        for _ in 0..limits.callbacks_per_turn.max(1) {
+            match connection.advance(&mut scratch.input, limits, core.now, &mut allowance, &mut core.stats) {
+                Step::Handle(fresh) => {
+                    self.call_inline(limits, core, scratch, key, connection, fresh, Callback::Handle)
+                }
+                Step::Rest => {
+                    if !connection.timer_stands() {
+                        core.watch(key, connection, limits);
+                    }
+                    return;
+                }
+                Step::Again => break,
+                Step::Setup => self.call(limits, core, scratch, key, connection, Callback::Setup),
+                Step::Writable => self.call(limits, core, scratch, key, connection, Callback::Writable),
+                Step::Eof => self.call(limits, core, scratch, key, connection, Callback::Eof),
+                Step::Drain => self.call(limits, core, scratch, key, connection, Callback::Drain),
+                Step::Finish(why) => self.finish(limits, core, scratch, key, connection, why),
+                Step::ConnectFailed(source) => {
+                    self.connect_failed(limits, core, scratch, key, connection, source, Finish::Reset);
+                }
+                Step::Shutdown => {
+                    connection.state.set_shut();
+                    let Connection { io, state, .. } = &*connection;
+                    // An error means that the connection is gone, and the next read says so too.
+                    self.hook(core, |server| drop(server.shutdown_request(&io.stream, &state.address)));
+                }
+                Step::Dead => return core.dead.push(key),
+            }
+        }
+        core.queue(key);
     }
 
+    /// Runs a callback other than `handle`.
     #[inline(never)]
-    fn call(&mut self, limits: &Limits, core: &mut Core, scratch: &mut Scratch, key: u32, callback: Callback<'_>) {
-        self.call_inline(limits, core, scratch, key, 0, callback);
+    fn call(
+        &mut self,
+        limits: &Limits,
+        core: &mut Core,
+        scratch: &mut Scratch,
+        key: u32,
+        connection: &mut Connection,
+        callback: Callback<'_>,
+    ) {
+        self.call_inline(limits, core, scratch, key, connection, 0, callback);
     }
 
     /// Runs one callback of one connection and deals with what it returns. `fresh` bytes at the start of the read
     /// buffer are new; if the connection carried input over, they have been appended to that, and `fresh` is 0.
+    ///
+    /// Inlined where `handle` is called, for every message, so that the rest folds away there.
     #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "the parts that a callback borrows apart")]
     fn call_inline(
         &mut self,
         limits: &Limits,
         core: &mut Core,
         scratch: &mut Scratch,
         key: u32,
+        connection: &mut Connection,
         fresh: usize,
         callback: Callback<'_>,
     ) {
         let begun_at = core.config.slow_callback.map(|_| core.selector.now());
         let name = callback.name();
         let (reason, is_setup) = (callback.reason(), matches!(callback, Callback::Setup));
-
-        // The callback borrows the connection's parts, and through the core all other connections.
         let now = core.now;
-        let (generation, connection) = core.slots.connection_and_generation(key);
-        let (handler, is_boxed) = (connection.handler as usize, connection.is_boxed());
-        let (writable, shut) = connection.output_state();
-        let (parts, carry, ended) = (connection.lend(), connection.lend_carry(), connection.input_ended());
-        let (bytes, scan) = match &carry {
+        let handler = connection.state.handler as usize;
+        let (output_state, ended) = (connection.output_state(), connection.input_ended());
+        let mut successor = None;
+
+        // The callback borrows the parts of its connection, and through the core all other connections.
+        let (bytes, scan) = match &connection.carry {
             Some(carry) => (&carry.bytes[..], carry.scan),
             None => (&scratch.input[..fresh], Scan::default()),
         };
+        let is_boxed = connection.state.is_boxed();
         let mut request = Request {
             input: Input::new(bytes, scan, ended, limits),
-            output: Output::new(parts, &mut scratch.output, limits, now, writable, shut),
+            output: Output::new(&mut connection.io, &mut scratch.output, limits, now, output_state),
             server: &mut self.state,
+            state: &mut connection.state,
+            id: core.slots.id(key),
             control: Control { core: &mut *core, server: self.number, begun: &mut self.begun },
-            id: ConnectionId { key, generation },
-            successor: None,
+            successor: &mut successor,
         };
-        let outcome = catch_unwind(AssertUnwindSafe(|| match is_boxed {
+        let outcome = catch(|| match is_boxed {
             false => invoke(&mut self.handlers[handler], &mut request, callback),
             true => invoke(&mut self.boxed[handler], &mut request, callback),
-        }));
-
-        // And gives them back.
+        });
         let (next, error) = match outcome {
             Ok(Ok(next)) => (next, None),
             Ok(Err(error)) => (Next::Wait, Some(error)),
             Err(panic) => {
                 request.output.discard();
-                (Next::Wait, Some(Error::from_panic(&*panic)))
+                (Next::Wait, Some(panic))
             }
         };
-        let lent = &mut *request.control.core;
-        lent.slots.connection(key).restore(&mut request.output, now, &mut lent.stats);
+        let output_state = request.output.settle();
         let (consumed, left, scan) = (request.input.consumed(), request.input.len(), request.input.scan);
-        let successor = request.successor.take();
-        drop(request);
 
-        let connection = core.slots.connection(key);
-        if left > 0 {
-            connection.keep(carry, &scratch.input[..fresh], consumed, scan, now);
+        connection.after_output(output_state, limits, now, &mut core.stats);
+        if left > 0 || connection.carry.is_some() {
+            connection.keep(&scratch.input[..fresh], consumed, scan, now);
             if next == Next::Wait && connection.input_overflows(limits) {
-                connection.end(Finish::InputLimit, false);
+                connection.state.end(Finish::InputLimit, false);
             }
         }
         if is_setup && error.is_none() {
@@ -148,29 +193,27 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
         match next {
             Next::Wait => {}
-            Next::Close => connection.end(reason, false),
-            Next::Abort => connection.end(reason, true),
+            Next::Close => connection.state.end(reason, false),
+            Next::Abort => connection.state.end(reason, true),
         }
         // What few callbacks bring about.
         if !self.begun.is_empty() {
             self.move_in(core);
         }
         if let Some(successor) = successor.filter(|_| next == Next::Wait && error.is_none()) {
-            self.replace_handler(core, key, successor);
+            self.replace_handler(core, connection, successor);
         }
         if let Some(begun_at) = begun_at {
-            note_time(core, key, name, begun_at);
+            note_time(core, &connection.state.address, name, begun_at);
         }
         if let Some(error) = error {
-            self.failed(core, key, &error);
+            self.failed(core, &mut connection.state, &error);
         }
     }
 
     /// A callback returned an error or panicked: the end of its connection, and of nothing else.
     #[cold]
-    fn failed(&mut self, core: &mut Core, key: u32, error: &Error) {
-        let connection = core.slots.connection(key);
-        let address = connection.address.clone();
+    fn failed(&mut self, core: &mut Core, connection: &mut State, error: &Error) {
         match error {
             Error::Panicked { .. } => {
                 connection.end(Finish::Panicked, true);
@@ -178,8 +221,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             }
             // The connection was lost under the callback, and this error only repeats it.
             Error::Gone | Error::OutputLimit { .. } if connection.end_if_lost() => return,
+            Error::Io(source) if source.kind() == io::ErrorKind::BrokenPipe && connection.end_if_lost() => return,
             Error::InputLimit { .. } => {
-                note_fault!(Debug, "{address} is closed: {error}");
+                note_fault!(Debug, "{} is closed: {error}", connection.address);
                 return connection.end(Finish::InputLimit, false);
             }
             _ => {
@@ -187,119 +231,110 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 core.stats.handler_errors += 1;
             }
         }
-        self.hook(core, |state| state.handle_error(&address, error));
+        self.hook(core, |state| state.handle_error(&connection.address, error));
     }
 
     /// Handlers of outbound connections take their place.
     #[cold]
     fn move_in(&mut self, core: &mut Core) {
         for (key, handler) in self.begun.drain(..) {
-            core.slots.connection(key).handler = self.boxed.insert(handler) as u32;
+            core.slots.connection(key).state.handler = self.boxed.insert(handler) as u32;
         }
     }
 
     #[cold]
-    fn replace_handler(&mut self, core: &mut Core, key: u32, successor: Box<dyn RequestHandler<S>>) {
-        if core.slots.connection(key).is_finished() {
-            return;
+    fn replace_handler(&mut self, core: &mut Core, connection: &mut Connection, successor: Box<dyn RequestHandler<S>>) {
+        if !connection.state.is_finished() {
+            self.drop_handler(core, &connection.state);
+            connection.replaced_handler(self.boxed.insert(successor) as u32);
         }
-        self.drop_handler(core, key);
-        let successor = self.boxed.insert(successor) as u32;
-        core.slots.connection(key).replaced_handler(successor);
-        core.queue(key);
     }
 
-    fn drop_handler(&mut self, core: &mut Core, key: u32) {
-        let connection = core.slots.connection(key);
-        let handler = connection.handler as usize;
+    fn drop_handler(&mut self, core: &mut Core, connection: &State) {
+        self.remove_handler(core, connection.handler as usize, connection.is_boxed());
+    }
+
+    fn remove_handler(&mut self, core: &mut Core, handler: usize, is_boxed: bool) {
         // Dropping runs code of the user's as well.
-        let dropped = if connection.is_boxed() {
-            let handler = self.boxed.remove(handler);
-            catch_unwind(AssertUnwindSafe(|| drop(handler)))
-        } else {
-            let handler = self.handlers.remove(handler);
-            catch_unwind(AssertUnwindSafe(|| drop(handler)))
+        let dropped = match is_boxed {
+            false => drop_caught(self.handlers.remove(handler)),
+            true => drop_caught(self.boxed.remove(handler)),
         };
-        if let Err(panic) = dropped {
+        if !dropped {
             core.stats.panics += 1;
-            note_fault!(Error, "while dropping a handler: {}", Error::from_panic(&*panic));
+            note_fault!(Error, "a handler panicked while it was dropped");
         }
     }
 
     /// The last callback, once; then the handler goes.
-    fn finish(&mut self, limits: &Limits, core: &mut Core, scratch: &mut Scratch, key: u32, why: Finish) {
-        if core.slots.connection(key).owes_finish() {
-            self.call(limits, core, scratch, key, Callback::Finish(why));
+    fn finish(
+        &mut self,
+        limits: &Limits,
+        core: &mut Core,
+        scratch: &mut Scratch,
+        key: u32,
+        connection: &mut Connection,
+        why: Finish,
+    ) {
+        if connection.state.owes_finish() {
+            self.call(limits, core, scratch, key, connection, Callback::Finish(why));
             core.count(why);
         }
-        self.drop_handler(core, key);
-        let connection = core.slots.connection(key);
+        self.drop_handler(core, &connection.state);
         connection.set_finished();
-        let address = connection.address.clone();
-        self.hook(core, |state| state.close_request(&address, why));
+        self.hook(core, |state| state.close_request(&connection.state.address, why));
     }
 
+    #[cold]
+    #[expect(clippy::too_many_arguments, reason = "as for call_inline")]
     fn connect_failed(
         &mut self,
         limits: &Limits,
         core: &mut Core,
         scratch: &mut Scratch,
         key: u32,
+        connection: &mut Connection,
         source: io::Error,
         why: Finish,
     ) {
-        let address = core.slots.connection(key).address.clone();
-        let error = Error::Connect { address, source };
+        let error = Error::Connect { address: connection.state.address.clone(), source };
         core.stats.connects_failed += 1;
         note_fault!(Warn, "{error}");
-        core.slots.connection(key).end(why, true);
-        self.call(limits, core, scratch, key, Callback::ConnectFailed(&error));
-    }
-
-    /// Ends our direction, all being sent.
-    fn shutdown(&mut self, core: &mut Core, key: u32) {
-        let connection = core.slots.connection(key);
-        connection.set_shut();
-        let (address, stream) = (connection.address.clone(), mem::replace(&mut connection.stream, Stream::LENT));
-        // An error means that the connection is gone, and the next read says so too.
-        self.hook(core, |state| drop(state.shutdown_request(&stream, &address)));
-        core.slots.connection(key).stream = stream;
+        connection.state.end(why, true);
+        self.call(limits, core, scratch, key, connection, Callback::ConnectFailed(&error));
     }
 
     /// Runs a hook of the server's. A panic is logged, and is what `None` means.
     fn hook<T>(&mut self, core: &mut Core, hook: impl FnOnce(&mut S) -> T) -> Option<T> {
-        match catch_unwind(AssertUnwindSafe(|| hook(&mut self.state))) {
-            Ok(value) => Some(value),
-            Err(panic) => {
-                core.stats.panics += 1;
-                note_fault!(Error, "a hook of the server {}", Error::from_panic(&*panic));
-                None
-            }
-        }
+        catch(|| hook(&mut self.state)).inspect_err(|panic| note_hook_panic(core, panic)).ok()
     }
 
     /// The same for hooks that act on the reactor.
     fn control_hook(&mut self, core: &mut Core, hook: impl FnOnce(&mut S, &mut Control<'_, S>)) {
         let mut control = Control { core: &mut *core, server: self.number, begun: &mut self.begun };
-        let result = catch_unwind(AssertUnwindSafe(|| hook(&mut self.state, &mut control)));
+        let result = catch(|| hook(&mut self.state, &mut control));
         if !self.begun.is_empty() {
             self.move_in(core);
         }
         if let Err(panic) = result {
-            core.stats.panics += 1;
-            note_fault!(Error, "a hook of the server {}", Error::from_panic(&*panic));
+            note_hook_panic(core, &panic);
         }
     }
 }
 
 #[cold]
-fn note_time(core: &mut Core, key: u32, name: &str, begun_at: u64) {
+fn note_hook_panic(core: &mut Core, panic: &Error) {
+    core.stats.panics += 1;
+    note_fault!(Error, "a hook of the server {panic}");
+}
+
+#[cold]
+fn note_time(core: &mut Core, address: &Address, name: &str, begun_at: u64) {
     let took = Duration::from_nanos(core.selector.now() - begun_at);
     let stats = &mut core.stats;
     stats.longest_callback = stats.longest_callback.max(took);
     if core.config.slow_callback.is_some_and(|limit| took > limit) {
         stats.slow_callbacks += 1;
-        let address = &core.slots.connection(key).address;
         note_fault!(Warn, "slow callback: {name} for {address} took {took:.1?}");
     }
 }
@@ -360,29 +395,9 @@ impl Callback<'_> {
 
 impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     fn service(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
-        let Host { limits, calls, .. } = self;
-        let limits: &Limits = limits;
-        let mut allowance =
-            Allowance { read: limits.read_bytes_per_turn.max(1), write: limits.write_bytes_per_turn.max(1) };
-        for _ in 0..limits.callbacks_per_turn.max(1) {
-            let connection = core.slots.connection(key);
-            match connection.advance(&mut scratch.input, limits, core.now, &mut allowance, &mut core.stats) {
-                Step::Rest => return core.rest(key),
-                Step::Again => break,
-                Step::Handle(fresh) => calls.handle(limits, core, scratch, key, fresh),
-                Step::Setup => calls.call(limits, core, scratch, key, Callback::Setup),
-                Step::Writable => calls.call(limits, core, scratch, key, Callback::Writable),
-                Step::Eof => calls.call(limits, core, scratch, key, Callback::Eof),
-                Step::Drain => calls.call(limits, core, scratch, key, Callback::Drain),
-                Step::Finish(why) => calls.finish(limits, core, scratch, key, why),
-                Step::ConnectFailed(source) => {
-                    calls.connect_failed(limits, core, scratch, key, source, Finish::Reset);
-                }
-                Step::Shutdown => calls.shutdown(core, key),
-                Step::Dead => return core.dead.push(key),
-            }
-        }
-        core.queue(key);
+        let mut connection = core.slots.lend(key);
+        self.calls.serve(&self.limits, core, scratch, key, &mut connection);
+        core.slots.give_back(key, connection);
     }
 
     fn accept(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
@@ -422,7 +437,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         let in_cap = core.admits_client(calls.number, &from);
         let state = &mut calls.state;
         // Python's path of a request, in its order.
-        let taken = catch_unwind(AssertUnwindSafe(|| {
+        let taken = catch(|| {
             if !in_cap || !state.verify_request(&stream, &from) {
                 return Taken::Refused;
             }
@@ -431,7 +446,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
                 Some(handler) => Taken::Boxed(stream, handler),
                 None => Taken::Own(stream, make_handler(state, &from)),
             }
-        }));
+        });
         let (connection, handler, is_boxed) = match taken {
             Ok(Taken::Own(stream, handler)) => {
                 let handler = calls.handlers.insert(handler);
@@ -451,8 +466,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
             }
             Err(panic) => {
                 core.stats.panics += 1;
-                let error = Error::from_panic(&*panic);
-                calls.hook(core, |state| state.handle_error(&from, &error));
+                calls.hook(core, |state| state.handle_error(&from, &panic));
                 calls.hook(core, |state| state.close_request(&from, Finish::Panicked));
                 return Ok(());
             }
@@ -475,36 +489,43 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
 
     fn on_due(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, due: Due) {
         let Host { limits, calls, .. } = self;
-        let connection = core.slots.connection(key);
+        let mut connection = core.slots.lend(key);
         match due {
-            Due::Quiet => connection.on_quiet(),
-            Due::Lingered => connection.lingered(),
+            Due::Quiet => connection.state.on_quiet(),
+            Due::Lingered => connection.state.lingered(),
             Due::Limit(Timeout::Connect) => {
-                let why = Finish::Timeout(Timeout::Connect);
-                calls.connect_failed(limits, core, scratch, key, io::ErrorKind::TimedOut.into(), why);
+                let (why, source) = (Finish::Timeout(Timeout::Connect), io::ErrorKind::TimedOut.into());
+                calls.connect_failed(limits, core, scratch, key, &mut connection, source, why);
             }
-            Due::Limit(timeout) if connection.is_open() => {
+            Due::Limit(timeout) if connection.state.is_open() => {
                 connection.forgive(timeout, core.now);
-                calls.call(limits, core, scratch, key, Callback::Timeout(timeout));
+                calls.call(limits, core, scratch, key, &mut connection, Callback::Timeout(timeout));
             }
             // It was ending quietly, and the peer does not take the rest.
-            Due::Limit(timeout) => connection.end(Finish::Timeout(timeout), true),
+            Due::Limit(timeout) => connection.state.end(Finish::Timeout(timeout), true),
         }
+        core.slots.give_back(key, connection);
         core.queue(key);
     }
 
     fn on_timer(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, tag: u64) {
-        if core.slots.connection(key).is_open() {
-            self.calls.call(&self.limits, core, scratch, key, Callback::Timer(tag));
+        if core.slots.connection(key).state.is_open() {
+            let mut connection = core.slots.lend(key);
+            self.calls.call(&self.limits, core, scratch, key, &mut connection, Callback::Timer(tag));
+            core.slots.give_back(key, connection);
             core.queue(key);
         }
     }
 
     fn on_message(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, message: Result<Message>) {
+        let mut connection = core.slots.lend(key);
         match message {
-            Ok(message) => self.calls.call(&self.limits, core, scratch, key, Callback::Message(message)),
-            Err(error) => self.calls.failed(core, key, &error),
+            Ok(message) => {
+                self.calls.call(&self.limits, core, scratch, key, &mut connection, Callback::Message(message));
+            }
+            Err(error) => self.calls.failed(core, &mut connection.state, &error),
         }
+        core.slots.give_back(key, connection);
         core.queue(key);
     }
 
