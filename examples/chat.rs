@@ -1,0 +1,138 @@
+//! A chat room: give a name, then what you write reaches everybody else in it.
+//!
+//! ```text
+//! cargo run --example chat
+//! nc 127.0.0.1 9999                            # in two terminals or more; /help tells the commands
+//! ```
+//!
+//! The room is the server's own value, `request.server`, and every member's handler works on it directly. A member who
+//! does not read is dropped when 256 KiB wait for it: nobody else waits.
+//!
+//! Corners cut: whoever writes fast enough can make slow readers drop out, because there is no limit on how much one
+//! may say.
+
+mod common;
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::process::ExitCode;
+
+use socketserver::{BaseServer, ConnectionId, Finish, Next, Overflow, Request, RequestHandler, Result, TcpServer};
+
+/// The room: who is in it, with their names.
+#[derive(Default)]
+struct Chat {
+    members: HashMap<ConnectionId, String>,
+}
+
+impl BaseServer for Chat {}
+
+/// A visitor, and a member as soon as it has a name.
+struct Member;
+
+impl RequestHandler<Chat> for Member {
+    fn setup(&mut self, request: &mut Request<'_, Chat>) -> Result<Next> {
+        request.output.write_all(b"* what is your name?\n")?;
+        Ok(Next::Wait)
+    }
+
+    fn handle(&mut self, request: &mut Request<'_, Chat>) -> Result<Next> {
+        while let Some(line) = request.input.read_line()? {
+            let line = String::from_utf8_lossy(line);
+            let line = line.trim();
+            let Some(name) = request.server.members.get(&request.id()) else {
+                enter(request, line)?;
+                continue;
+            };
+            match line {
+                "" => {}
+                "/quit" => return Ok(Next::Close),
+                "/who" => {
+                    let mut names: Vec<_> = request.server.members.values().map(String::as_str).collect();
+                    names.sort_unstable();
+                    writeln!(request.output, "* here: {}", names.join(", "))?;
+                }
+                "/help" => request.output.write_all(b"* /who: who is here; /quit: leave\n")?,
+                command if command.starts_with('/') => request.output.write_all(b"* no such command: try /help\n")?,
+                text => {
+                    // Others' terminals are not for this member to steer.
+                    let text = format!("{name}: {}\n", common::printable(text));
+                    tell_others(request, text);
+                }
+            }
+        }
+        Ok(Next::Wait)
+    }
+
+    fn drain(&mut self, request: &mut Request<'_, Chat>) -> Result<Next> {
+        request.output.write_all(b"* the room closes\n")?;
+        Ok(Next::Close)
+    }
+
+    fn finish(&mut self, request: &mut Request<'_, Chat>, why: Finish) {
+        let Some(name) = request.server.members.remove(&request.id()) else {
+            return;
+        };
+        log::debug!("{name} left: {why}");
+        match why {
+            Finish::Draining | Finish::ShutDown => {} // Everybody leaves.
+            Finish::OutputLimit => tell_others(request, format!("* {name} left (too slow)\n")),
+            Finish::Timeout(_) => tell_others(request, format!("* {name} left (timed out)\n")),
+            _ => tell_others(request, format!("* {name} left\n")),
+        }
+    }
+}
+
+/// Makes a visitor a member, if the name will do.
+fn enter(request: &mut Request<'_, Chat>, name: &str) -> Result<()> {
+    let taken = |other: &String| other.to_lowercase() == name.to_lowercase();
+    let wrong = if name.is_empty() {
+        "a name has at least one letter"
+    } else if name.chars().count() > NAME_CHARS_MAX {
+        "that name is too long"
+    } else if common::printable(name) != name || name.contains(':') || name.starts_with(['*', '/']) {
+        "that name could be mistaken for something else"
+    } else if request.server.members.values().any(taken) {
+        "that name is taken"
+    } else {
+        log::debug!("{name} joined from {}", request.client_address());
+        request.server.members.insert(request.id(), name.to_owned());
+        writeln!(request.output, "* welcome, {name}; {} here", request.server.members.len())?;
+        tell_others(request, format!("* {name} joined\n"));
+        return Ok(());
+    };
+    writeln!(request.output, "* {wrong}; what is your name?")?;
+    Ok(())
+}
+
+/// Sends a line to all members but this one; visitors without a name do not listen in.
+fn tell_others(request: &mut Request<'_, Chat>, text: String) {
+    // A broadcast borrows the request as a whole, so the members are taken out meanwhile.
+    let (me, members) = (request.id(), std::mem::take(&mut request.server.members));
+    request.broadcast(text.into_bytes(), |id| id != me && members.contains_key(&id));
+    request.server.members = members;
+}
+
+const NAME_CHARS_MAX: usize = 32;
+
+/// A chat room for nc and telnet
+#[derive(clap::Parser)]
+struct Args {
+    /// Where to listen; port 0 lets the system choose
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999")]
+    address: String,
+    #[command(flatten)]
+    options: common::Options,
+}
+
+fn main() -> ExitCode {
+    common::run(|args: Args| {
+        let mut server = TcpServer::with_server(args.address, Chat::default(), |_, _| Member)?;
+        server.limits.output_bytes_max = 256 * 1024;
+        server.limits.output_overflow = Overflow::Close;
+        server.limits.line_bytes_max = 4 * 1024;
+        // One line is work for every member: a little of each talker at a time.
+        server.limits.read_bytes_per_turn = 4 * 1024;
+        args.options.serve(server)
+    })
+}

@@ -1,0 +1,137 @@
+//! What every example needs around its server: options, a log, signals, and words for the terminal.
+//!
+//! Standard output and error may be closed, full, or a pipe that nobody reads. Nothing here ends or waits over that:
+//! what is said is written by a thread that is left behind if it gets stuck, and `println!`, which panics or blocks
+//! there, is not used.
+
+#![allow(dead_code, reason = "each example uses a part of it")]
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use log::LevelFilter;
+use simple_logger::SimpleLogger;
+use socketserver::logging::{self, NonBlocking};
+use socketserver::{BaseServer, RequestHandler, Result, TcpServer};
+
+/// The options that all servers have.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Close a connection on which nothing moves for so long; 0 for never
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
+    timeout: Duration,
+    /// Serve so many connections at once, further clients wait [default: as many as descriptors allow]
+    #[arg(long, value_name = "N")]
+    max_connections: Option<NonZeroUsize>,
+    /// How long connections may go on after SIGINT or SIGTERM; a second signal ends them at once
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    grace: Duration,
+    /// off, error, warn, info, debug or trace [default: what RUST_LOG says, or info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<LevelFilter>,
+}
+
+impl Options {
+    /// Serves until SIGINT or SIGTERM, and says where.
+    pub(crate) fn serve<S: BaseServer, H: RequestHandler<S>>(&self, mut server: TcpServer<S, H>) -> Result<()> {
+        start_log(self.log_level);
+        server.limits.idle_timeout = Some(self.timeout).filter(|timeout| !timeout.is_zero());
+        server.limits.connections_max = self.max_connections.map(NonZeroUsize::get);
+        let mut config = server.reactor().config().clone();
+        config.drain_grace = self.grace;
+        server.reactor().set_config(config);
+        server.shutdown_on_signals()?;
+
+        let lines = server.server_addresses().iter().map(|address| format!("listening on {address}\n")).collect();
+        say(io::stdout(), lines);
+        server.serve_forever()
+    }
+}
+
+/// Parses the arguments and runs the program. Status 2 for wrong usage; 1, and one line, for any other error.
+pub(crate) fn run<A: clap::Parser, E: Display>(program: impl FnOnce(A) -> Result<(), E>) -> ExitCode {
+    let _flush = FlushLog;
+    let args = match A::try_parse() {
+        Ok(args) => args,
+        // To clap, --help is an error as well.
+        Err(usage) => {
+            let text = usage.render().to_string();
+            let said = if usage.use_stderr() { say(io::stderr(), text) } else { say(io::stdout(), text) };
+            let _ = said.recv_timeout(OUTPUT_WAIT);
+            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
+        }
+    };
+    match program(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = say(io::stderr(), format!("error: {error}\n")).recv_timeout(OUTPUT_WAIT);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The text with everything escaped that could steer the reader's terminal or forge a line: control characters, line
+/// and paragraph separators, marks that turn the direction of writing.
+pub(crate) fn printable(text: &str) -> String {
+    let steers = |letter: char| {
+        letter.is_control()
+            || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if steers(letter) { shown.extend(letter.escape_default()) } else { shown.push(letter) }
+    }
+    shown
+}
+
+/// A length of time as it is given on the command line.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+/// Lines go to standard error through a thread, those of a panic as well.
+fn start_log(level: Option<LevelFilter>) {
+    let logger = match level {
+        Some(level) => SimpleLogger::new().with_level(level),
+        None => SimpleLogger::new().with_level(LevelFilter::Info).env(),
+    };
+    let max = logger.max_level();
+    if NonBlocking::new(logger).init(max).is_ok() {
+        std::panic::set_hook(Box::new(|panic| {
+            // The thread that writes the log panics if standard error takes nothing: there is nobody to tell.
+            if std::thread::current().name() != Some("socketserver-log") {
+                log::error!(target: "panic", "{}", panic.to_string().replace('\n', " "));
+            }
+        }));
+    }
+}
+
+/// Writes the text from a thread of its own, as far as that is possible. What it returns is disconnected when that is
+/// done; who does not care for it need not wait.
+fn say(mut to: impl Write + Send + 'static, text: String) -> Receiver<()> {
+    let (writing, written) = channel();
+    let write = move || {
+        let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+        drop(writing);
+    };
+    // Without a thread the words are lost, which is better than to block.
+    let _ = std::thread::Builder::new().spawn(write);
+    written
+}
+
+/// Whatever way the program ends, the last lines of its log are written, if somebody takes them.
+struct FlushLog;
+
+impl Drop for FlushLog {
+    fn drop(&mut self) {
+        logging::flush(OUTPUT_WAIT);
+    }
+}
+
+/// How long the end of the program waits for its last words to be taken.
+const OUTPUT_WAIT: Duration = Duration::from_millis(200);

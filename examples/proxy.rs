@@ -1,0 +1,160 @@
+//! Joins each client to a connection of its own to another server.
+//!
+//! ```text
+//! cargo run --example echo                                        # in another terminal
+//! cargo run --example proxy -- 127.0.0.1:8888 localhost:9999
+//! head -c 100M /dev/zero | nc -N 127.0.0.1 8888 | wc -c
+//! ```
+//!
+//! Both directions have backpressure: who is faster than the other end takes is not read meanwhile, so a pair holds a
+//! few hundred KiB at most. The end of one direction (FIN) is passed on alone and the other goes on; a reset is passed
+//! on as a reset, so that a transfer cut short never looks complete.
+//!
+//! Corners cut: a client that reads nothing for a while is not read either, as with any server of this library. Without
+//! a proxy it could send on, if the upstream server takes it.
+
+mod common;
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use socketserver::{
+    BaseServer, ConnectionId, Error, Finish, Next, Request, RequestHandler, Result, Sent, TcpServer, Timeout,
+};
+
+/// Where to connect, and who is joined to whom.
+struct Proxy {
+    /// The addresses of the upstream server, to be tried in this order.
+    upstream: Vec<SocketAddr>,
+    /// The other end of each connection. An entry goes with the connection it is for.
+    peers: HashMap<ConnectionId, ConnectionId>,
+}
+
+impl BaseServer for Proxy {}
+
+/// One end of a pair.
+enum End {
+    Client,
+    /// Which of the addresses it is for.
+    Upstream(usize),
+}
+
+impl RequestHandler<Proxy> for End {
+    fn setup(&mut self, request: &mut Request<'_, Proxy>) -> Result<Next> {
+        match self {
+            End::Client => {
+                // Nothing is taken from the client before somebody is there to have it.
+                request.pause_reading(request.id());
+                connect(request, request.id(), 0)?;
+            }
+            End::Upstream(_) => request.resume_reading(peer(request)),
+        }
+        Ok(Next::Wait)
+    }
+
+    fn connect_failed(&mut self, request: &mut Request<'_, Proxy>, _: &Error) {
+        let (End::Upstream(failed), Some(client)) = (self, request.server.peers.remove(&request.id())) else {
+            return;
+        };
+        // The library has logged which address failed and why.
+        if connect(request, client, *failed + 1).is_err() {
+            request.close(client);
+        }
+    }
+
+    fn handle(&mut self, request: &mut Request<'_, Proxy>) -> Result<Next> {
+        let bytes = request.input.take_all();
+        match request.send(peer(request), bytes) {
+            Sent::Queued => {}
+            Sent::Full => request.pause_reading(request.id()),
+            // Bytes that nobody will have: the sender is to know.
+            _ => return Ok(Next::Abort),
+        }
+        Ok(Next::Wait)
+    }
+
+    fn writable(&mut self, request: &mut Request<'_, Proxy>) -> Result<Next> {
+        request.resume_reading(peer(request));
+        Ok(Next::Wait)
+    }
+
+    fn eof(&mut self, request: &mut Request<'_, Proxy>) -> Result<Next> {
+        request.shutdown_write(peer(request));
+        Ok(Next::Wait) // Until the other direction has ended as well.
+    }
+
+    fn timeout(&mut self, request: &mut Request<'_, Proxy>, timeout: Timeout) -> Result<Next> {
+        match timeout {
+            // It is us who do not read it, because its peer is slow; how slow it may be is the write timeout's affair.
+            Timeout::Idle if request.send(peer(request), b"") == Sent::Full => Ok(Next::Wait),
+            Timeout::Idle => Ok(Next::Close),
+            _ => Ok(Next::Abort),
+        }
+    }
+
+    /// A silent pair may be waiting for an answer, and what it is in the middle of only its ends know. So it goes on,
+    /// until it was silent for longer than an answer should take, or the grace is over.
+    fn drain(&mut self, request: &mut Request<'_, Proxy>) -> Result<Next> {
+        request.set_timeout(Timeout::Idle, Some(DRAIN_SILENCE));
+        Ok(Next::Wait)
+    }
+
+    fn finish(&mut self, request: &mut Request<'_, Proxy>, why: Finish) {
+        if let Some(peer) = request.server.peers.remove(&request.id()) {
+            match why {
+                // Both directions have ended, and the peer may still be sending the rest.
+                Finish::PeerClosed => {}
+                Finish::Timeout(Timeout::Idle) => request.close(peer),
+                _ => request.abort(peer),
+            }
+        }
+    }
+}
+
+/// The other end of this connection: there is one from `connect` to `finish`. What is done to one that has gone
+/// meanwhile has no effect.
+fn peer(request: &Request<'_, Proxy>) -> ConnectionId {
+    request.server.peers[&request.id()]
+}
+
+/// Begins a connection to the upstream server for a client, at the first of its addresses, from number `first` on,
+/// that does not fail at once.
+fn connect(request: &mut Request<'_, Proxy>, client: ConnectionId, first: usize) -> Result<()> {
+    let mut failed = Error::Gone;
+    for number in first..request.server.upstream.len() {
+        match request.connect(request.server.upstream[number], End::Upstream(number)) {
+            Ok(upstream) => {
+                request.server.peers.insert(client, upstream);
+                request.server.peers.insert(upstream, client);
+                return Ok(());
+            }
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+/// Clients count on an answer within this time when the proxy is told to stop.
+const DRAIN_SILENCE: Duration = Duration::from_secs(2);
+
+/// Joins each client to a connection of its own to another server
+#[derive(clap::Parser)]
+struct Args {
+    /// Where to listen; port 0 lets the system choose
+    listen: String,
+    /// The server to connect clients to; a name is resolved once, at the start
+    upstream: String,
+    #[command(flatten)]
+    options: common::Options,
+}
+
+fn main() -> ExitCode {
+    common::run(|args: Args| {
+        let unresolved = |source| Error::Resolve { address: format!("{:?}", args.upstream), source };
+        let upstream = args.upstream.to_socket_addrs().map_err(unresolved)?.collect();
+        let proxy = Proxy { upstream, peers: HashMap::new() };
+        args.options.serve(TcpServer::with_server(args.listen, proxy, |_, _| End::Client)?)
+    })
+}

@@ -1,0 +1,49 @@
+//! Answers what arrives with the same in brackets and the time of day: `[hello] Mon Nov 23 03:16:05 2026`.
+//!
+//! ```text
+//! cargo run --example timestamp
+//! cargo run --example client                   # type lines; an empty one ends it
+//! printf hello | nc -N 127.0.0.1 9999
+//! ```
+//!
+//! There are no messages in this protocol, and no newlines in its answers: what arrives together is answered together.
+//! With `--log-level debug` it tells what it was sent.
+
+mod common;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use socketserver::{Next, Request, RequestHandler, Result, TcpServer};
+
+struct Timestamp;
+
+impl RequestHandler for Timestamp {
+    fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+        let data = request.input.take_all();
+        log::debug!("{}: {}", request.client_address(), String::from_utf8_lossy(data));
+        request.output.write_all(b"[")?;
+        request.output.write_all(data)?;
+        write!(request.output, "] {}", ctime())?;
+        Ok(Next::Wait)
+    }
+}
+
+/// The local time as Python's `time.ctime()` has it, and C's, but for its newline.
+fn ctime() -> impl std::fmt::Display {
+    chrono::Local::now().format("%a %b %e %H:%M:%S %Y")
+}
+
+/// Answers what arrives with the time of day
+#[derive(clap::Parser)]
+struct Args {
+    /// Where to listen; port 0 lets the system choose
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999")]
+    address: String,
+    #[command(flatten)]
+    options: common::Options,
+}
+
+fn main() -> ExitCode {
+    common::run(|args: Args| args.options.serve(TcpServer::new(args.address, |_| Timestamp)?))
+}

@@ -1,0 +1,405 @@
+//! What the integration tests share: a server on a thread, a client with deadlines, a handler made of one closure, and
+//! a journal of what was called. Every wait has a deadline, and no wait is a sleep.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use socketserver::{
+    BaseServer, Error, Finish, Handle, Message, Next, Request, RequestHandler, Result, ShutdownHandle, Stats,
+    TcpServer, Timeout,
+};
+
+/// Longer than anything here takes on a busy machine. Only a failing test waits so long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server that serves on a thread of its own. Dropping it stops it.
+pub(crate) struct Running<S> {
+    pub(crate) address: SocketAddr,
+    pub(crate) stop: ShutdownHandle,
+    pub(crate) handle: Handle,
+    done: Receiver<(Result<()>, Stats, S)>,
+}
+
+/// Serves on a thread until stopped, then hands the server's own value out.
+#[track_caller]
+pub(crate) fn serve<S: BaseServer + Default, H: RequestHandler<S>>(mut server: TcpServer<S, H>) -> Running<S> {
+    let address = server.server_address().and_then(|address| address.as_inet()).expect("it is bound");
+    let (stop, handle) = (server.shutdown_handle(), server.handle());
+    let (tell, done) = channel();
+    std::thread::spawn(move || {
+        let result = server.serve_forever();
+        let stats = server.reactor().stats();
+        let state = std::mem::take(server.server_mut());
+        drop(server);
+        let _ = tell.send((result, stats, state));
+    });
+    Running { address, stop, handle, done }
+}
+
+impl<S> Running<S> {
+    #[track_caller]
+    pub(crate) fn connect(&self) -> Peer {
+        Peer::connect(self.address)
+    }
+
+    /// The counters as they are now, between two turns.
+    #[track_caller]
+    pub(crate) fn stats(&self) -> Stats {
+        let (tell, hear) = channel();
+        self.handle.run(move |reactor| drop(tell.send(reactor.stats()))).expect("the reactor takes a closure");
+        hear.recv_timeout(PATIENCE).expect("the reactor runs a closure")
+    }
+
+    /// Asks for the counters, turn after turn, until they are as wanted.
+    #[track_caller]
+    pub(crate) fn wait_for_stats(&self, what: &str, mut wanted: impl FnMut(&Stats) -> bool) -> Stats {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let stats = self.stats();
+            if wanted(&stats) {
+                return stats;
+            }
+            assert!(Instant::now() < deadline, "{what}: {stats:#?}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Stops in good order and returns the last counters.
+    #[track_caller]
+    pub(crate) fn stop(self) -> Stats {
+        self.stop_with_state().0
+    }
+
+    #[track_caller]
+    pub(crate) fn stop_with_state(self) -> (Stats, S) {
+        self.stop.shutdown();
+        self.join()
+    }
+
+    /// Waits for a stop that was asked for elsewhere.
+    #[track_caller]
+    pub(crate) fn join(self) -> (Stats, S) {
+        match self.done.recv_timeout(PATIENCE + Duration::from_secs(10)) {
+            Ok((result, stats, state)) => {
+                result.expect("serve_forever ends without error");
+                (stats, state)
+            }
+            Err(RecvTimeoutError::Timeout) => panic!("serve_forever does not return"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the loop panicked"),
+        }
+    }
+}
+
+impl<S> Drop for Running<S> {
+    fn drop(&mut self) {
+        self.stop.shutdown_now();
+    }
+}
+
+/// A client that never waits for ever.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) socket: TcpStream,
+}
+
+impl Peer {
+    #[track_caller]
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        Peer::of(TcpStream::connect_timeout(&address, PATIENCE).expect("connect"))
+    }
+
+    #[track_caller]
+    pub(crate) fn of(socket: TcpStream) -> Self {
+        socket.set_read_timeout(Some(PATIENCE)).expect("set a deadline");
+        socket.set_write_timeout(Some(PATIENCE)).expect("set a deadline");
+        Peer { socket }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.socket.local_addr().expect("a connected socket has an address").port()
+    }
+
+    #[track_caller]
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.socket.write_all(bytes.as_ref()).expect("send");
+    }
+
+    /// Reads exactly what is expected.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, expected: impl AsRef<[u8]>) {
+        let expected = expected.as_ref();
+        let mut got = vec![0; expected.len()];
+        let mut filled = 0;
+        while filled < got.len() {
+            match self.socket.read(&mut got[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    panic!(
+                        "waiting for {:?}, got {:?}, then: {error}",
+                        String::from_utf8_lossy(expected),
+                        String::from_utf8_lossy(&got[..filled])
+                    )
+                }
+            }
+        }
+        assert!(
+            got[..filled] == *expected,
+            "expected {:?}, got {:?}",
+            String::from_utf8_lossy(expected),
+            String::from_utf8_lossy(&got[..filled])
+        );
+    }
+
+    /// Reads up to and including the next `\n`.
+    #[track_caller]
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while line.last() != Some(&b'\n') {
+            self.socket.read_exact(&mut byte).expect("a whole line");
+            line.push(byte[0]);
+        }
+        String::from_utf8(line).expect("text").trim_end().to_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn echo(&mut self, bytes: impl AsRef<[u8]>) {
+        self.send(bytes.as_ref());
+        self.expect(bytes.as_ref());
+    }
+
+    /// Ends our direction.
+    #[track_caller]
+    pub(crate) fn half_close(&mut self) {
+        self.socket.shutdown(Shutdown::Write).expect("shutdown");
+    }
+
+    /// Reads to the end; fails if that is not FIN.
+    #[track_caller]
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        let (bytes, end) = self.to_the_end();
+        end.expect("a FIN");
+        bytes
+    }
+
+    /// Reads to the end, however it ends: `Err` is a reset.
+    #[track_caller]
+    pub(crate) fn to_the_end(&mut self) -> (Vec<u8>, io::Result<()>) {
+        let mut bytes = Vec::new();
+        let end = self.socket.read_to_end(&mut bytes).map(drop);
+        if let Err(error) = &end {
+            assert!(
+                !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+                "the connection does not end; {} bytes so far",
+                bytes.len()
+            );
+        }
+        (bytes, end)
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_eof(&mut self) {
+        assert_eq!(String::from_utf8_lossy(&self.rest()), "", "nothing but a FIN");
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_reset(&mut self) {
+        let (_, end) = self.to_the_end();
+        assert_eq!(end.expect_err("an RST, not a FIN").kind(), ErrorKind::ConnectionReset);
+    }
+
+    /// Sends RST instead of FIN.
+    pub(crate) fn reset(self) {
+        socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+    }
+}
+
+/// A connected client with a receive buffer so small that it makes the server wait soon.
+#[track_caller]
+pub(crate) fn connect_with_small_window(address: SocketAddr) -> Peer {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect_timeout(&address.into(), PATIENCE).expect("connect");
+    Peer::of(socket.into())
+}
+
+/// Which callback a [`probe`] was called for.
+#[derive(Debug)]
+pub(crate) enum Call {
+    Setup,
+    Handle,
+    Writable,
+    Eof,
+    Timeout(Timeout),
+    Timer(u64),
+    Message(Message),
+    Drain,
+    Finish(Finish),
+    ConnectFailed(String),
+}
+
+impl Display for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Call::Setup => f.write_str("setup"),
+            Call::Handle => f.write_str("handle"),
+            Call::Writable => f.write_str("writable"),
+            Call::Eof => f.write_str("eof"),
+            Call::Timeout(timeout) => write!(f, "timeout {timeout:?}"),
+            Call::Timer(tag) => write!(f, "timer {tag}"),
+            Call::Message(_) => f.write_str("message"),
+            Call::Drain => f.write_str("drain"),
+            Call::Finish(why) => write!(f, "finish {why}"),
+            Call::ConnectFailed(error) => write!(f, "connect_failed {error}"),
+        }
+    }
+}
+
+/// A handler that is one closure for all callbacks.
+pub(crate) struct Probe<F>(F);
+
+pub(crate) fn probe<S, F>(act: F) -> Probe<F>
+where
+    F: FnMut(Call, &mut Request<'_, S>) -> Result<Next> + Send + 'static,
+{
+    Probe(act)
+}
+
+/// What a handler does that overrides nothing and reads what comes.
+pub(crate) fn usual<S>(call: &Call, request: &mut Request<'_, S>) -> Result<Next> {
+    match call {
+        Call::Handle => {
+            request.input.take_all();
+            Ok(Next::Wait)
+        }
+        Call::Eof | Call::Drain => Ok(Next::Close),
+        Call::Timeout(Timeout::Write) => Ok(Next::Abort),
+        Call::Timeout(_) => Ok(Next::Close),
+        _ => Ok(Next::Wait),
+    }
+}
+
+/// The same, and what comes goes back.
+pub(crate) fn echo<S>(call: &Call, request: &mut Request<'_, S>) -> Result<Next> {
+    if let Call::Handle = call {
+        request.output.write_all(request.input.take_all())?;
+    }
+    usual(call, request)
+}
+
+impl<S, F> RequestHandler<S> for Probe<F>
+where
+    F: FnMut(Call, &mut Request<'_, S>) -> Result<Next> + Send + 'static,
+{
+    fn setup(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
+        (self.0)(Call::Setup, request)
+    }
+    fn handle(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
+        (self.0)(Call::Handle, request)
+    }
+    fn finish(&mut self, request: &mut Request<'_, S>, why: Finish) {
+        let _ = (self.0)(Call::Finish(why), request);
+    }
+    fn writable(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
+        (self.0)(Call::Writable, request)
+    }
+    fn eof(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
+        (self.0)(Call::Eof, request)
+    }
+    fn timeout(&mut self, request: &mut Request<'_, S>, timeout: Timeout) -> Result<Next> {
+        (self.0)(Call::Timeout(timeout), request)
+    }
+    fn timer(&mut self, request: &mut Request<'_, S>, tag: u64) -> Result<Next> {
+        (self.0)(Call::Timer(tag), request)
+    }
+    fn message(&mut self, request: &mut Request<'_, S>, message: Message) -> Result<Next> {
+        (self.0)(Call::Message(message), request)
+    }
+    fn drain(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
+        (self.0)(Call::Drain, request)
+    }
+    fn connect_failed(&mut self, request: &mut Request<'_, S>, error: &Error) {
+        let _ = (self.0)(Call::ConnectFailed(error.to_string()), request);
+    }
+}
+
+/// What was called, in order, as seen from any thread.
+#[derive(Clone, Default)]
+pub(crate) struct Journal {
+    lines: Arc<(Mutex<Vec<String>>, Condvar)>,
+}
+
+impl Journal {
+    pub(crate) fn new() -> Self {
+        Journal::default()
+    }
+
+    pub(crate) fn note(&self, line: impl Display) {
+        self.lines.0.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_string());
+        self.lines.1.notify_all();
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.lines.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn count(&self, wanted: &str) -> usize {
+        self.lines().iter().filter(|line| line.starts_with(wanted)).count()
+    }
+
+    /// Waits until a line that begins so is there, and returns it.
+    #[track_caller]
+    pub(crate) fn wait(&self, wanted: &str) -> String {
+        self.wait_for(wanted, 1)
+    }
+
+    /// Waits until so many lines begin so, and returns the last of them.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, wanted: &str, times: usize) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.lines.0.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(line) = lines.iter().filter(|line| line.starts_with(wanted)).nth(times - 1) {
+                return line.clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{wanted:?} was not called {times} times: {lines:?}");
+            lines = self.lines.1.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// Keeps expected panics out of the test's output.
+pub(crate) fn silence_scripted_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let payload = info.payload();
+            let text = payload.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+            let scripted = text.is_some_and(|text| text == SCRIPTED);
+            if !scripted {
+                loud(info);
+            }
+        }));
+    });
+}
+
+/// The text of every panic that a test causes on purpose.
+pub(crate) const SCRIPTED: &str = "scripted";
+
+/// xorshift64: a test that uses it prints its seed.
+pub(crate) fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}

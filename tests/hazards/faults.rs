@@ -1,0 +1,379 @@
+//! A fault in user code, wherever it is, ends the connection it concerns and nothing else.
+
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use socketserver::{
+    Address, BaseServer, Control, Error, Finish, Listener, Message, Next, Request, RequestHandler, Stream, TcpServer,
+};
+use std::io;
+
+use crate::common::{Call, Journal, Running, SCRIPTED, echo, probe, serve, silence_scripted_panics};
+
+/// A server whose hooks panic when told to, once each time.
+#[derive(Default)]
+struct Fragile {
+    /// The hook that will panic next.
+    breaks: Option<&'static str>,
+    journal: Journal,
+}
+
+impl Fragile {
+    fn hook(&mut self, name: &'static str) {
+        if self.breaks == Some(name) {
+            self.breaks = None;
+            self.journal.note(format!("broken {name}"));
+            panic!("{}", SCRIPTED);
+        }
+    }
+}
+
+impl BaseServer for Fragile {
+    fn get_request(&mut self, listener: &mut Listener) -> io::Result<(Stream, Address)> {
+        let request = listener.accept()?;
+        self.hook("get_request");
+        Ok(request)
+    }
+    fn verify_request(&mut self, _: &Stream, _: &Address) -> bool {
+        self.hook("verify_request");
+        true
+    }
+    fn process_request(&mut self, request: Stream, _: &Address) -> Option<Stream> {
+        self.hook("process_request");
+        Some(request)
+    }
+    fn finish_request(&mut self, _: &Address) -> Option<Box<dyn RequestHandler<Self>>> {
+        self.hook("finish_request");
+        None
+    }
+    fn shutdown_request(&mut self, request: &Stream, _: &Address) -> io::Result<()> {
+        request.shutdown(std::net::Shutdown::Write)?;
+        self.hook("shutdown_request");
+        Ok(())
+    }
+    fn close_request(&mut self, _: &Address, why: Finish) {
+        self.journal.note(format!("close_request {why}"));
+        self.hook("close_request");
+    }
+    fn handle_error(&mut self, _: &Address, error: &Error) {
+        self.journal.note(format!("handle_error {error}"));
+        self.hook("handle_error");
+    }
+    fn service_actions(&mut self, _: &mut Control<'_, Self>) {
+        self.hook("service_actions");
+    }
+    fn timer(&mut self, control: &mut Control<'_, Self>, _: u64) {
+        control.set_timer(1, Duration::from_secs(3_600));
+        self.hook("timer");
+    }
+    fn message(&mut self, control: &mut Control<'_, Self>, message: Message) {
+        match message.downcast::<&'static str>() {
+            Ok(hook) => {
+                self.breaks = Some(hook);
+                if hook == "timer" {
+                    control.set_timer(1, Duration::ZERO);
+                }
+                self.hook("message");
+            }
+            Err(_) => panic!("an order is the name of a hook"),
+        }
+    }
+}
+
+fn fragile(journal: &Journal) -> Running<Fragile> {
+    silence_scripted_panics();
+    let state = Fragile { breaks: None, journal: journal.clone() };
+    let server = TcpServer::with_server("127.0.0.1:0", state, |state: &mut Fragile, _| {
+        state.hook("factory");
+        probe(|call, request: &mut Request<'_, Fragile>| match call {
+            Call::Handle if request.input.unread() == b"fail" => Err(SCRIPTED.into()),
+            Call::Handle if request.input.unread() == b"bye" => Ok(Next::Close),
+            call => echo(&call, request),
+        })
+    })
+    .unwrap();
+    let id = server.id();
+    let running = serve(server);
+    running.handle.send_to_server(id, "nothing").unwrap();
+    running
+}
+
+/// Breaks one hook once while a bystander is served, and checks that it and all later clients go on.
+#[track_caller]
+fn a_hook_panics(hook: &'static str, provoke: impl FnOnce(&Running<Fragile>)) -> Journal {
+    let journal = Journal::new();
+    let running = fragile(&journal);
+    let mut bystander = running.connect();
+    bystander.echo("before");
+    let arm = hook;
+    let id = {
+        // The only server of its reactor has the first number, whichever reactor.
+        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap().id()
+    };
+    running.handle.send_to_server(id, arm).unwrap();
+    running.stats();
+    provoke(&running);
+    journal.wait(&format!("broken {hook}"));
+    bystander.echo("after");
+    running.connect().echo("newcomer");
+    let stats = running.wait_for_stats("the panic is counted", |stats| stats.panics >= 1);
+    assert_eq!(stats.panics, 1, "{hook}: {:?}", journal.lines());
+    drop(bystander);
+    let stats = running.stop();
+    assert_eq!(stats.active, 0);
+    journal
+}
+
+#[test]
+fn a_panic_in_get_request_loses_that_client_only() {
+    a_hook_panics("get_request", |running| drop(running.connect().to_the_end()));
+}
+
+#[test]
+fn a_panic_in_verify_request_refuses_that_client_only() {
+    let journal = a_hook_panics("verify_request", |running| running.connect().expect_eof());
+    assert_eq!(journal.count("close_request panicked"), 1);
+}
+
+#[test]
+fn a_panic_in_process_request_ends_that_request_only() {
+    a_hook_panics("process_request", |running| running.connect().expect_eof());
+}
+
+#[test]
+fn a_panic_in_finish_request_ends_that_request_only() {
+    let journal = a_hook_panics("finish_request", |running| running.connect().expect_eof());
+    assert_eq!(journal.count("handle_error panicked: scripted"), 1);
+}
+
+#[test]
+fn a_panic_in_the_handler_factory_ends_that_request_only() {
+    let journal = a_hook_panics("factory", |running| running.connect().expect_eof());
+    assert_eq!(journal.count("handle_error panicked: scripted"), 1);
+    assert_eq!(journal.count("close_request panicked"), 1);
+}
+
+#[test]
+fn a_panic_in_shutdown_request_still_closes_the_connection() {
+    a_hook_panics("shutdown_request", |running| {
+        let mut client = running.connect();
+        client.send("bye");
+        client.expect_eof();
+    });
+}
+
+#[test]
+fn a_panic_in_close_request_is_survived() {
+    a_hook_panics("close_request", |running| drop(running.connect()));
+}
+
+#[test]
+fn a_panic_in_handle_error_is_survived() {
+    a_hook_panics("handle_error", |running| {
+        let mut client = running.connect();
+        client.send("fail");
+        client.expect_eof();
+    });
+}
+
+#[test]
+fn a_panic_in_service_actions_is_survived() {
+    a_hook_panics("service_actions", |_| {});
+}
+
+#[test]
+fn a_panic_in_the_server_s_timer_is_survived() {
+    a_hook_panics("timer", |_| {});
+}
+
+#[test]
+fn a_panic_in_the_server_s_message_is_survived() {
+    a_hook_panics("message", |_| {});
+}
+
+#[test]
+fn a_panic_in_handle_timeout_is_survived() {
+    silence_scripted_panics();
+    struct Impatient;
+    impl BaseServer for Impatient {
+        fn handle_timeout(&mut self) {
+            panic!("{}", SCRIPTED);
+        }
+    }
+    let mut server = TcpServer::with_server("127.0.0.1:0", Impatient, |_: &mut Impatient, _| {
+        probe(|call, request: &mut Request<'_, Impatient>| echo(&call, request))
+    })
+    .unwrap();
+    server.timeout = Some(Duration::from_millis(1));
+    server.handle_request().expect("the panic is caught");
+    assert_eq!(server.reactor().stats().panics, 1);
+}
+
+#[test]
+fn a_get_request_that_always_panics_does_not_make_the_loop_spin() {
+    silence_scripted_panics();
+    struct Broken;
+    impl BaseServer for Broken {
+        fn get_request(&mut self, _: &mut Listener) -> io::Result<(Stream, Address)> {
+            panic!("{}", SCRIPTED);
+        }
+    }
+    let mut server = TcpServer::with_server("127.0.0.1:0", Broken, |_: &mut Broken, _| {
+        probe(|call, request: &mut Request<'_, Broken>| echo(&call, request))
+    })
+    .unwrap();
+    let address = server.server_address().unwrap().as_inet().unwrap();
+    let _client = std::net::TcpStream::connect(address).unwrap();
+    server.timeout = Some(Duration::from_millis(100));
+    server.handle_request().unwrap();
+    let stats = server.reactor().stats();
+    // Pauses of 10, 20, 40 ms, with 32 attempts in each turn at most.
+    assert!(stats.turns < 50, "{} turns in a tenth of a second", stats.turns);
+}
+
+#[test]
+fn a_panic_while_a_handler_is_dropped_is_survived() {
+    silence_scripted_panics();
+    struct Bomb(bool);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if self.0 && !std::thread::panicking() {
+                panic!("{}", SCRIPTED);
+            }
+        }
+    }
+    impl RequestHandler for Bomb {
+        fn handle(&mut self, request: &mut Request<'_>) -> socketserver::Result<Next> {
+            self.0 = request.input.unread() == b"boom";
+            echo(&Call::Handle, request)
+        }
+    }
+    let running = serve(TcpServer::new("127.0.0.1:0", |_| Bomb(false)).unwrap());
+    let mut bystander = running.connect();
+    bystander.echo("before");
+    let mut client = running.connect();
+    client.echo("boom");
+    drop(client);
+    running.wait_for_stats("the panic is counted", |stats| stats.panics == 1 && stats.active == 1);
+    bystander.echo("after");
+    running.connect().echo("newcomer");
+    running.stop();
+}
+
+#[test]
+fn a_message_that_panics_when_it_is_dropped_unread_is_survived() {
+    silence_scripted_panics();
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                panic!("{}", SCRIPTED);
+            }
+        }
+    }
+    let (tell, hear) = channel();
+    let running = serve(
+        TcpServer::new("127.0.0.1:0", move |_| {
+            let tell = tell.clone();
+            probe(move |call, request: &mut Request<'_>| {
+                if let Call::Setup = call {
+                    tell.send(request.id()).unwrap();
+                }
+                echo(&call, request)
+            })
+        })
+        .unwrap(),
+    );
+    running.connect().reset();
+    let gone = hear.recv_timeout(crate::common::PATIENCE).unwrap();
+    running.wait_for_stats("it is gone", |stats| stats.accepted == 1 && stats.active == 0);
+    running.handle.send(gone, Bomb).unwrap();
+    running.connect().echo("the loop goes on");
+    running.stop();
+}
+
+#[test]
+fn a_panic_of_a_connection_that_is_lost_already_is_still_reported() {
+    silence_scripted_panics();
+    for lost_by in ["reset", "abort"] {
+        let journal = Journal::new();
+        let state = Fragile { breaks: None, journal: journal.clone() };
+        let running = serve(
+            TcpServer::with_server("127.0.0.1:0", state, move |_: &mut Fragile, _| {
+                probe(|call, request: &mut Request<'_, Fragile>| match call {
+                    Call::Handle => Ok(Next::Abort),
+                    Call::Finish(_) => panic!("{}", SCRIPTED),
+                    call => echo(&call, request),
+                })
+            })
+            .unwrap(),
+        );
+        let mut client = running.connect();
+        match lost_by {
+            "reset" => client.reset(),
+            _ => {
+                client.send("go");
+                client.expect_reset();
+            }
+        }
+        running.wait_for_stats("it ends", |stats| stats.accepted == 1 && stats.active == 0);
+        let stats = running.stop();
+        assert_eq!(journal.count("handle_error panicked"), 1, "lost by {lost_by}: {:?}", journal.lines());
+        assert_eq!(stats.panics, 1, "lost by {lost_by}");
+    }
+}
+
+#[test]
+fn the_reason_of_each_end_reaches_finish_and_close_request() {
+    let journal = Journal::new();
+    let notes = journal.clone();
+    let state = Fragile { breaks: None, journal: journal.clone() };
+    let mut server = TcpServer::with_server("127.0.0.1:0", state, move |_: &mut Fragile, _| {
+        let notes = notes.clone();
+        probe(move |call, request: &mut Request<'_, Fragile>| {
+            if let Call::Finish(why) = call {
+                notes.note(format!("finish {why}"));
+            }
+            if let Call::Handle = call {
+                match request.input.unread() {
+                    b"close" => return Ok(Next::Close),
+                    b"fail" => return Err(SCRIPTED.into()),
+                    b"line" => drop(request.input.read_line()?),
+                    _ => {}
+                }
+            }
+            if let (Call::Handle, b"hoard") = (&call, &request.input.unread()[..5.min(request.input.len())]) {
+                return Ok(Next::Wait);
+            }
+            echo(&call, request)
+        })
+    })
+    .unwrap();
+    server.limits.input_bytes_max = 16;
+    server.limits.line_bytes_max = 3;
+    let running = serve(server);
+    for (sent, why) in [
+        ("close", "done"),
+        ("fail", "handler error"),
+        ("line", "input limit"),
+        ("hoard and hoard and hoard", "input limit"),
+    ] {
+        let mut client = running.connect();
+        client.send(sent);
+        assert_eq!(client.rest(), b"", "{sent}");
+        drop(client);
+        journal.wait(&format!("close_request {why}"));
+        assert!(journal.count(&format!("finish {why}")) > 0, "{sent}");
+    }
+    drop(running.connect());
+    journal.wait("close_request peer closed");
+    running.connect().reset();
+    journal.wait("close_request reset");
+    let _open = running.connect();
+    running.wait_for_stats("it is open", |stats| stats.active == 1);
+    running.handle.run(|reactor| reactor.shutdown_handle().shutdown_now()).unwrap();
+    running.join();
+    assert_eq!(journal.wait("close_request shut down"), "close_request shut down");
+    let count = |what: &str| journal.count(what);
+    assert_eq!(count("finish"), count("close_request"), "{:?}", journal.lines());
+}

@@ -1,0 +1,612 @@
+//! What a connection owes its peer: every byte, in order, before the end; and nothing without bounds.
+
+use std::io::{ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use socketserver::{Finish, Next, Overflow, Request, RequestHandler, Result, TcpServer};
+
+use crate::common::{Call, Journal, PATIENCE, Peer, connect_with_small_window, echo, probe, random, serve, usual};
+
+const REPLY_BYTES: usize = 8 << 20;
+
+/// Not the same at any two places, so that a lost or doubled piece shows.
+fn pattern(bytes: usize) -> Vec<u8> {
+    let mut state = 0x5eed_u64;
+    (0..bytes / 8 + 1).flat_map(|_| random(&mut state).to_le_bytes()).take(bytes).collect()
+}
+
+/// Answers the first bytes with the big reply, then does as told.
+fn big_reply(next: Next, half_close: bool) -> impl RequestHandler {
+    probe(move |call, request: &mut Request<'_>| {
+        if let Call::Handle = call {
+            request.input.take_all();
+            request.output.write_all(&pattern(REPLY_BYTES))?;
+            if half_close {
+                request.shutdown_write(request.id());
+            }
+            return Ok(next);
+        }
+        usual(&call, request)
+    })
+}
+
+#[track_caller]
+fn assert_whole_reply(got: &[u8]) {
+    assert_eq!(got.len(), REPLY_BYTES);
+    assert!(got == pattern(REPLY_BYTES), "the bytes arrive as they were written");
+}
+
+#[test]
+fn a_client_that_half_closes_gets_its_whole_reply() {
+    let running = serve(TcpServer::new("127.0.0.1:0", |_| big_reply(Next::Wait, false)).unwrap());
+    let mut client = running.connect();
+    client.send("request");
+    client.half_close();
+    assert_whole_reply(&client.rest());
+    running.stop();
+}
+
+#[test]
+fn close_delivers_everything_queued_then_fin() {
+    let running = serve(TcpServer::new("127.0.0.1:0", |_| big_reply(Next::Close, false)).unwrap());
+    let mut client = running.connect();
+    client.send("request");
+    assert_whole_reply(&client.rest());
+    running.stop();
+}
+
+#[test]
+fn shutdown_write_delivers_everything_queued_then_fin() {
+    let running = serve(TcpServer::new("127.0.0.1:0", |_| big_reply(Next::Wait, true)).unwrap());
+    let mut client = running.connect();
+    client.send("request");
+    assert_whole_reply(&client.rest());
+    running.wait_for_stats("it is still half-open", |stats| stats.active == 1);
+    drop(client);
+    running.wait_for_stats("it ends with the other half", |stats| stats.active == 0);
+    running.stop();
+}
+
+#[test]
+fn close_with_unread_input_does_not_destroy_the_reply() {
+    let running = serve(TcpServer::new("127.0.0.1:0", |_| big_reply(Next::Close, false)).unwrap());
+    let mut client = running.connect();
+    client.send("request");
+    let mut uploading = client.socket.try_clone().unwrap();
+    // More than the handler reads, and all the while the reply is under way.
+    let upload = std::thread::spawn(move || {
+        for _ in 0..64 {
+            if uploading.write_all(&[b'u'; 4 << 10]).is_err() {
+                break;
+            }
+        }
+    });
+    assert_whole_reply(&client.rest());
+    upload.join().unwrap();
+    running.stop();
+}
+
+#[test]
+fn a_client_that_never_ends_its_side_does_not_keep_a_closed_connection_for_ever() {
+    let mut server = TcpServer::new("127.0.0.1:0", |_| big_reply(Next::Close, false)).unwrap();
+    server.limits.linger_timeout = Duration::from_millis(30);
+    let running = serve(server);
+    let mut client = running.connect();
+    client.send("request");
+    assert_whole_reply(&client.rest());
+    running.wait_for_stats("the linger ends", |stats| stats.active == 0 && stats.closed == 1);
+    drop(client);
+    running.stop();
+}
+
+#[test]
+fn a_flood_after_close_is_cut_off() {
+    let mut server = TcpServer::new("127.0.0.1:0", |_| big_reply(Next::Close, false)).unwrap();
+    server.limits.linger_timeout = Duration::from_secs(3_600);
+    server.limits.linger_bytes_max = 256 << 10;
+    let running = serve(server);
+    let mut client = running.connect();
+    client.send("request");
+    assert_whole_reply(&client.rest());
+    let flood = [0; 64 << 10];
+    let cut = (0..1_000).find_map(|_| client.socket.write_all(&flood).err());
+    assert!(
+        cut.is_some_and(|error| matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)),
+        "no flood is read for ever"
+    );
+    running.wait_for_stats("it is over", |stats| stats.active == 0);
+    running.stop();
+}
+
+#[test]
+fn abort_drops_what_is_queued_and_resets() {
+    let journal = Journal::new();
+    let notes = journal.clone();
+    let running = serve(
+        TcpServer::new("127.0.0.1:0", move |_| {
+            let notes = notes.clone();
+            probe(move |call, request: &mut Request<'_>| match call {
+                Call::Handle => {
+                    request.output.write_all(&pattern(REPLY_BYTES))?;
+                    Ok(Next::Abort)
+                }
+                Call::Finish(why) => {
+                    notes.note(why);
+                    Ok(Next::Wait)
+                }
+                call => usual(&call, request),
+            })
+        })
+        .unwrap(),
+    );
+    let mut client = running.connect();
+    client.send("request");
+    journal.wait("done");
+    let (got, end) = client.to_the_end();
+    assert!(got.len() < REPLY_BYTES);
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    running.stop();
+}
+
+#[test]
+fn bytes_before_a_fin_are_handled_before_the_end() {
+    let (got, running) = collecting();
+    for n in [1, 1_000, 300_000, 1 << 20] {
+        let mut client = running.connect();
+        let sent = pattern(n);
+        client.send(&sent);
+        drop(client);
+        assert!(got.recv_timeout(PATIENCE).unwrap() == (sent, Finish::PeerClosed), "{n} bytes");
+    }
+    running.stop();
+}
+
+#[test]
+fn bytes_before_a_reset_are_handled_before_the_end() {
+    let (got, running) = collecting();
+    // The loop is held up until the bytes and the reset are both there.
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let mut client = running.connect();
+    running.wait_for_stats("it is served", |stats| stats.active == 1);
+    running.handle.run(move |_| _ = held.recv_timeout(PATIENCE)).unwrap();
+    client.send("the last words");
+    client.reset();
+    hold.send(()).unwrap();
+    assert_eq!(got.recv_timeout(PATIENCE).unwrap(), (b"the last words".to_vec(), Finish::Reset));
+    running.stop();
+}
+
+type Collected = std::sync::mpsc::Receiver<(Vec<u8>, Finish)>;
+
+/// Hands out what each connection received and how it ended.
+fn collecting() -> (Collected, crate::common::Running<()>) {
+    let (tell, got) = std::sync::mpsc::channel();
+    let server = TcpServer::new("127.0.0.1:0", move |_| {
+        let (tell, mut bytes) = (tell.clone(), Vec::new());
+        probe(move |call, request: &mut Request<'_>| {
+            match call {
+                Call::Handle => bytes.extend_from_slice(request.input.take_all()),
+                Call::Finish(why) => tell.send((std::mem::take(&mut bytes), why)).unwrap(),
+                _ => {}
+            }
+            usual(&call, request)
+        })
+    });
+    (got, serve(server.unwrap()))
+}
+
+#[test]
+fn eof_that_waits_goes_on_writing() {
+    let running = serve(
+        TcpServer::new("127.0.0.1:0", |_| {
+            let mut left = 5;
+            probe(move |call, request: &mut Request<'_>| match call {
+                Call::Eof => {
+                    request.set_timer(1, Duration::from_millis(1));
+                    Ok(Next::Wait)
+                }
+                Call::Timer(tag) => {
+                    writeln!(request.output, "{tag}")?;
+                    left -= 1;
+                    request.set_timer(tag + 1, Duration::from_millis(1));
+                    Ok(if left == 0 { Next::Close } else { Next::Wait })
+                }
+                call => usual(&call, request),
+            })
+        })
+        .unwrap(),
+    );
+    let mut client = running.connect();
+    client.half_close();
+    assert_eq!(client.rest(), b"1\n2\n3\n4\n5\n");
+    running.stop();
+}
+
+#[test]
+fn a_half_open_connection_whose_peer_vanishes_ends_with_the_next_write() {
+    let journal = Journal::new();
+    let notes = journal.clone();
+    let running = serve(
+        TcpServer::new("127.0.0.1:0", move |_| {
+            let notes = notes.clone();
+            probe(move |call, request: &mut Request<'_>| match call {
+                Call::Eof => {
+                    request.set_timer(1, Duration::ZERO);
+                    Ok(Next::Wait)
+                }
+                Call::Timer(_) => {
+                    request.output.write_all(b"anybody there?")?;
+                    request.set_timer(1, Duration::from_millis(1));
+                    Ok(Next::Wait)
+                }
+                Call::Finish(why) => {
+                    notes.note(why);
+                    Ok(Next::Wait)
+                }
+                call => usual(&call, request),
+            })
+        })
+        .unwrap(),
+    );
+    drop(running.connect());
+    assert_eq!(journal.wait("reset"), "reset");
+    running.stop();
+}
+
+// ---- bounds ----
+
+#[test]
+fn a_client_that_never_reads_costs_a_bounded_amount_and_is_not_read() {
+    let unsent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let most = unsent.clone();
+    let server = TcpServer::new("127.0.0.1:0", move |_| {
+        let most = most.clone();
+        probe(move |call, request: &mut Request<'_>| {
+            let next = echo(&call, request);
+            most.fetch_max(request.output.len(), std::sync::atomic::Ordering::Relaxed);
+            next
+        })
+    })
+    .unwrap();
+    let limits = server.limits.clone();
+    let running = serve(server);
+    let mut greedy = connect_with_small_window(running.address);
+    // It sends until the server does not take more for a while: the end of a write deadline is the proof.
+    greedy.socket.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let block = [b'g'; 64 << 10];
+    let mut sent = 0usize;
+    let stalled = loop {
+        match greedy.socket.write(&block) {
+            Ok(n) => sent += n,
+            Err(error) => break error,
+        }
+        assert!(sent < 1 << 30, "it is read although it does not read");
+        // Others are served meanwhile.
+        if sent.is_multiple_of(16 << 20) {
+            running.connect().echo("me too");
+        }
+    };
+    assert!(matches!(stalled.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{stalled}");
+    running.connect().echo("me too");
+    let most = unsent.load(std::sync::atomic::Ordering::Relaxed);
+    let one_read = limits.read_bytes_per_turn;
+    assert!(most > limits.output_high_water, "the mark was reached: {most}");
+    assert!(most <= limits.output_high_water + one_read, "bounded by the mark and one read: {most}");
+    let received = running.stats().bytes_in;
+    // Once it reads, everything comes, in order, and what it had sent is read on.
+    greedy.socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    greedy.half_close();
+    assert_eq!(greedy.rest().len(), sent);
+    assert!(running.stats().bytes_in >= received);
+    running.stop();
+}
+
+#[test]
+fn output_beyond_the_hard_cap_ends_the_connection_or_is_refused() {
+    for overflow in [Overflow::Close, Overflow::Refuse] {
+        let journal = Journal::new();
+        let notes = journal.clone();
+        let mut server = TcpServer::new("127.0.0.1:0", move |_| {
+            let notes = notes.clone();
+            probe(move |call, request: &mut Request<'_>| {
+                match call {
+                    Call::Handle => {
+                        request.input.take_all();
+                        let block = pattern(64 << 10);
+                        let written = (0..1_000).take_while(|_| request.output.write_all(&block).is_ok()).count();
+                        notes.note(format!("written {written}"));
+                        notes.note(format!("unsent {}", request.output.len()));
+                    }
+                    Call::Finish(why) => notes.note(format!("finish {why}")),
+                    _ => {}
+                }
+                usual(&call, request)
+            })
+        })
+        .unwrap();
+        server.limits.output_overflow = overflow;
+        server.limits.output_bytes_max = 1 << 20;
+        let running = serve(server);
+        let mut slow = connect_with_small_window(running.address);
+        slow.send("everything, please");
+        let unsent: usize = journal.wait("unsent")[7..].parse().unwrap();
+        assert!(unsent <= (1 << 20) + (64 << 10), "{unsent}");
+        match overflow {
+            Overflow::Close => {
+                assert_eq!(journal.wait("finish"), "finish output limit");
+                slow.expect_reset();
+                assert_eq!(running.stats().output_limits, 1);
+            }
+            _ => {
+                let written: usize = journal.wait("written")[8..].parse().unwrap();
+                slow.half_close();
+                assert_eq!(slow.rest().len(), written * (64 << 10), "all that was accepted, and nothing of the rest");
+            }
+        }
+        running.stop();
+    }
+}
+
+#[test]
+fn unread_input_is_bounded() {
+    let mut server = TcpServer::new("127.0.0.1:0", |_| {
+        probe(|call, request: &mut Request<'_>| match call {
+            Call::Handle => Ok(Next::Wait), // It never consumes anything.
+            call => usual(&call, request),
+        })
+    })
+    .unwrap();
+    server.limits.input_bytes_max = 100_000;
+    let running = serve(server);
+    let mut client = running.connect();
+    let block = [0; 10_000];
+    let _ = (0..1_000).find_map(|_| client.socket.write_all(&block).err());
+    let stats = running.wait_for_stats("it is ended", |stats| stats.input_limits == 1);
+    assert!(stats.bytes_in <= 100_000 + 2 * (256 << 10), "{}", stats.bytes_in);
+    drop(client);
+    running.stop();
+}
+
+#[test]
+fn a_paused_connection_is_not_read_and_loses_nothing() {
+    let (tell, hear) = std::sync::mpsc::channel();
+    let running = serve(
+        TcpServer::new("127.0.0.1:0", move |_| {
+            let tell = tell.clone();
+            probe(move |call, request: &mut Request<'_>| {
+                match call {
+                    Call::Setup => {
+                        request.pause_reading(request.id());
+                        tell.send(request.id()).unwrap();
+                    }
+                    Call::Message(_) => request.resume_reading(request.id()),
+                    _ => {}
+                }
+                echo(&call, request)
+            })
+        })
+        .unwrap(),
+    );
+    let mut client = running.connect();
+    let id = hear.recv_timeout(PATIENCE).unwrap();
+    client.send("patience");
+    client.half_close();
+    running.connect(); // A turn, and another.
+    assert_eq!(running.stats().bytes_in, 0);
+    running.handle.send(id, ()).unwrap();
+    assert_eq!(client.rest(), b"patience");
+    running.stop();
+}
+
+// ---- fairness ----
+
+#[test]
+fn a_greedy_client_does_not_starve_paced_ones() {
+    let running = serve(
+        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap(),
+    );
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut greedy = running.connect();
+    let mut reader = greedy.socket.try_clone().unwrap();
+    let draining = std::thread::spawn(move || drop(std::io::copy(&mut reader, &mut std::io::sink())));
+    let finished = done.clone();
+    let flooding = std::thread::spawn(move || {
+        let block = vec![b'g'; 1 << 20];
+        while !finished.load(std::sync::atomic::Ordering::Relaxed) && greedy.socket.write_all(&block).is_ok() {}
+        greedy.half_close();
+    });
+    let mut paced: Vec<_> = (0..20).map(|_| running.connect()).collect();
+    for round in 0..20 {
+        for client in &mut paced {
+            client.echo(format!("round {round}"));
+        }
+    }
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    flooding.join().unwrap();
+    draining.join().unwrap();
+    drop(paced);
+    running.stop();
+}
+
+#[test]
+fn leftovers_of_a_budget_are_handled_without_a_further_event() {
+    // Everything arrives in one piece, and no event follows it.
+    for (read_bytes, callbacks) in [(1, 16), (7, 1), (1 << 20, 1)] {
+        let mut server = TcpServer::new("127.0.0.1:0", |_| {
+            probe(|call, request: &mut Request<'_>| match call {
+                Call::Handle => {
+                    while let Some(line) = request.input.read_line()? {
+                        request.output.write_all(line)?;
+                    }
+                    Ok(Next::Wait)
+                }
+                call => usual(&call, request),
+            })
+        })
+        .unwrap();
+        server.limits.read_bytes_per_turn = read_bytes;
+        server.limits.callbacks_per_turn = callbacks;
+        let running = serve(server);
+        let mut client = running.connect();
+        let lines: String = (0..100).map(|i| format!("line {i}\n")).collect();
+        client.echo(&lines);
+        client.half_close();
+        client.expect_eof();
+        drop(client);
+        running.wait_for_stats("it is reaped", |stats| stats.active == 0);
+        running.stop();
+    }
+}
+
+#[test]
+fn leftovers_of_a_write_budget_are_sent_without_a_further_event() {
+    let mut server = TcpServer::new("127.0.0.1:0", |_| {
+        probe(|call, request: &mut Request<'_>| {
+            if let Call::Handle = call {
+                request.input.take_all();
+                request.output.write_shared(pattern(1 << 20))?;
+            }
+            usual(&call, request)
+        })
+    })
+    .unwrap();
+    server.limits.write_bytes_per_turn = 1_000;
+    let running = serve(server);
+    let mut client = running.connect();
+    client.send("go");
+    client.half_close();
+    assert!(client.rest() == pattern(1 << 20));
+    running.stop();
+}
+
+// ---- out of band ----
+
+#[test]
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn a_byte_out_of_band_does_not_strand_what_follows() {
+    let running = serve(
+        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap(),
+    );
+    for _ in 0..20 {
+        let mut client = running.connect();
+        client.send("before");
+        socket2::SockRef::from(&client.socket).send_out_of_band(b"!").unwrap();
+        client.send("after");
+        client.expect("beforeafter");
+        socket2::SockRef::from(&client.socket).send_out_of_band(b"!").unwrap();
+        client.echo("later");
+        client.half_close();
+        client.expect_eof();
+    }
+    running.stop();
+}
+
+// ---- two connections joined ----
+
+/// A proxy as the documentation of `Sent` has it: no byte lost, no buffer without bounds, both ways at once.
+#[test]
+fn a_proxy_with_backpressure_loses_nothing() {
+    use socketserver::{ConnectionId, Sent};
+    struct Side {
+        other: Option<ConnectionId>,
+        upstream: Option<std::net::SocketAddr>,
+    }
+    impl RequestHandler for Side {
+        fn setup(&mut self, request: &mut Request<'_>) -> Result<Next> {
+            if let Some(upstream) = self.upstream.take() {
+                let far = Side { other: Some(request.id()), upstream: None };
+                self.other = Some(request.connect(upstream, far)?);
+            }
+            Ok(Next::Wait)
+        }
+        fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+            let other = self.other.expect("both sides know each other");
+            let bytes = request.input.take_all();
+            match request.send(other, bytes) {
+                Sent::Queued => {}
+                Sent::Full => request.pause_reading(request.id()),
+                _ => return Ok(Next::Close),
+            }
+            Ok(Next::Wait)
+        }
+        fn writable(&mut self, request: &mut Request<'_>) -> Result<Next> {
+            request.resume_reading(self.other.expect("both sides know each other"));
+            Ok(Next::Wait)
+        }
+        fn eof(&mut self, request: &mut Request<'_>) -> Result<Next> {
+            request.shutdown_write(self.other.expect("both sides know each other"));
+            Ok(Next::Wait)
+        }
+        fn finish(&mut self, request: &mut Request<'_>, _: Finish) {
+            if let Some(other) = self.other {
+                request.close(other);
+            }
+        }
+    }
+    let upstream = serve(
+        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap(),
+    );
+    let far = upstream.address;
+    let proxy = serve(TcpServer::new("127.0.0.1:0", move |_| Side { other: None, upstream: Some(far) }).unwrap());
+    let mut client = proxy.connect();
+    let sent = pattern(REPLY_BYTES);
+    let (mut writer, upload) = (client.socket.try_clone().unwrap(), sent.clone());
+    let uploading = std::thread::spawn(move || {
+        writer.write_all(&upload).unwrap();
+        writer.shutdown(std::net::Shutdown::Write).unwrap();
+    });
+    // It begins to read when the proxy can no longer write.
+    let begun = Instant::now();
+    while proxy.stats().bytes_in < 1 << 20 && begun.elapsed() < PATIENCE {
+        std::thread::yield_now();
+    }
+    let mut got = Vec::new();
+    client.socket.read_to_end(&mut got).unwrap();
+    uploading.join().unwrap();
+    assert!(got == sent, "{} of {} bytes came back", got.len(), sent.len());
+    drop(client);
+    proxy.wait_for_stats("both sides end", |stats| stats.active == 0);
+    proxy.stop();
+    upstream.stop();
+}
+
+/// Two peers, random traffic: what each sends comes back whole, however reads and writes are cut.
+#[test]
+fn random_traffic_comes_back_whole() {
+    let seed = u64::from(std::process::id()) << 20 | 0x5eed;
+    println!("seed {seed}");
+    let mut server =
+        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap();
+    server.limits.read_bytes_per_turn = 5_000;
+    server.limits.write_bytes_per_turn = 3_000;
+    server.limits.callbacks_per_turn = 2;
+    server.limits.output_high_water = 4_000;
+    server.limits.output_low_water = 1_000;
+    let running = serve(server);
+    let clients: Vec<_> = (0..8u64)
+        .map(|n| {
+            let (mut state, address) = (seed ^ (n + 1).wrapping_mul(0x9e37_79b9), running.address);
+            std::thread::spawn(move || {
+                let mut client = if n % 2 == 0 { Peer::connect(address) } else { connect_with_small_window(address) };
+                let sent = pattern(400_000 + n as usize);
+                let (mut writer, bytes) = (client.socket.try_clone().unwrap(), sent.clone());
+                let uploading = std::thread::spawn(move || {
+                    let mut rest = &bytes[..];
+                    while !rest.is_empty() {
+                        let n = 1 + random(&mut state) as usize % rest.len().min(20_000);
+                        writer.write_all(&rest[..n]).unwrap();
+                        rest = &rest[n..];
+                    }
+                    writer.shutdown(std::net::Shutdown::Write).unwrap();
+                });
+                let got = client.rest();
+                uploading.join().unwrap();
+                assert!(got == sent, "seed {seed}, client {n}: {} of {} bytes", got.len(), sent.len());
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().unwrap();
+    }
+    running.stop();
+}

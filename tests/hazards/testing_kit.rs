@@ -1,0 +1,360 @@
+//! The testing kit, and the rules of one connection on its clock.
+
+use std::io::Write;
+use std::time::Duration;
+
+use socketserver::testing::{Client, Script, check_chunking};
+use socketserver::{Finish, Limits, Next, Request, Timeout};
+
+use crate::common::{Call, echo, probe, usual};
+
+#[test]
+fn a_script_is_played_in_its_order() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| echo(&call, request)));
+    client.play(Script::new().short_write(1).read(b"he").would_block().read(b"llo").eof());
+    assert_eq!(client.sent(), b"hello");
+    assert_eq!(client.transcript(), ["setup", "handle 2", "handle 3", "eof", "finish peer closed"]);
+    assert!(client.is_closed() && !client.is_reset());
+}
+
+#[test]
+fn bytes_before_a_reset_are_handled_first() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| usual(&call, request)));
+    client.play(Script::new().read(b"last words").reset());
+    assert_eq!(client.transcript(), ["setup", "handle 10", "finish reset"]);
+}
+
+#[test]
+fn every_short_write_pattern_delivers_everything_in_order() {
+    for first in 0..6 {
+        for second in 0..6 {
+            let mut client = Client::new(probe(|call, request: &mut Request<'_>| echo(&call, request)));
+            client.play(Script::new().short_write(first).short_write(second).read(b"abcdef").read(b"ghi").eof());
+            assert_eq!(client.sent(), b"abcdefghi", "short writes of {first} and {second}");
+            assert_eq!(client.finished(), Some(Finish::PeerClosed));
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "the input gives another result")]
+fn a_handler_that_depends_on_how_bytes_are_cut_is_caught() {
+    // It takes a read for a message.
+    let counting = || {
+        Client::new(probe(|call, request: &mut Request<'_>| {
+            if let Call::Handle = call {
+                let n = request.input.take_all().len();
+                write!(request.output, "{n} ")?;
+            }
+            usual(&call, request)
+        }))
+    };
+    check_chunking(b"one message", counting);
+}
+
+#[test]
+fn a_handler_of_lines_does_not_depend_on_how_bytes_are_cut() {
+    let lines = || {
+        Client::new(probe(|call, request: &mut Request<'_>| match call {
+            Call::Handle => {
+                while let Some(line) = request.input.read_line()? {
+                    writeln!(request.output, "{}", line.len())?;
+                }
+                Ok(Next::Wait)
+            }
+            call => usual(&call, request),
+        }))
+    };
+    check_chunking(b"one\n\ntwo and more\nrest", lines);
+}
+
+#[test]
+#[should_panic(expected = "does not come to rest")]
+fn a_handler_that_never_rests_is_caught() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+        if let Call::Timer(_) | Call::Handle = call {
+            request.set_timer(1, Duration::ZERO);
+        }
+        usual(&call, request)
+    }));
+    client.feed(b"go");
+}
+
+#[test]
+fn a_message_to_a_connection_that_is_over_is_refused() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| usual(&call, request)));
+    client.feed_eof();
+    assert_eq!(client.finished(), Some(Finish::PeerClosed));
+    assert!(client.message("too late").is_err(), "documented as Error::Gone");
+}
+
+#[test]
+fn the_window_stops_the_server_and_lets_it_go_on() {
+    let limits = limits(|limits| {
+        limits.output_high_water = 8;
+        limits.output_low_water = 2;
+    });
+    let handler = probe(|call, request: &mut Request<'_>| echo(&call, request));
+    let mut client = Client::with_limits((), handler, limits);
+    client.set_window(3);
+    client.feed(b"0123456789abcdef");
+    client.feed(b"not read yet");
+    assert_eq!(client.transcript(), ["setup", "handle 16"], "above the mark it is not read");
+    client.set_window(10);
+    assert_eq!(client.sent(), b"0123456789abc");
+    assert_eq!(client.transcript(), ["setup", "handle 16"]);
+    client.set_window(100);
+    assert_eq!(client.transcript(), ["setup", "handle 16", "writable", "handle 12"]);
+    assert_eq!(client.sent(), b"0123456789abcdefnot read yet");
+}
+
+// ---- output ----
+
+#[test]
+fn a_write_behind_a_shared_payload_does_not_strand_it() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+        if let Call::Handle = call {
+            request.input.take_all();
+            request.output.write_shared(&b"shared "[..])?;
+            request.output.write_all(b"and written")?;
+        }
+        usual(&call, request)
+    }));
+    client.feed(b"go");
+    assert_eq!(client.sent(), b"shared and written");
+}
+
+#[test]
+fn a_write_from_a_message_behind_leftovers_of_the_budget_does_not_strand_them() {
+    let limits = limits(|limits| {
+        limits.write_bytes_per_turn = 10;
+        limits.output_high_water = 10_000;
+    });
+    let handler = probe(|call, request: &mut Request<'_>| {
+        match call {
+            Call::Handle => {
+                request.input.take_all();
+                // Three payloads of more than a budget, and a message to be handled before they are out.
+                for _ in 0..3 {
+                    request.output.write_shared(&[b'x'; 20][..])?;
+                }
+                request.handle().send(request.id(), ())?;
+            }
+            Call::Message(_) => request.output.write_all(b"end")?,
+            _ => {}
+        }
+        usual(&call, request)
+    });
+    let mut client = Client::with_limits((), handler, limits);
+    client.feed(b"go");
+    assert_eq!(String::from_utf8(client.sent()).unwrap(), format!("{}end", "x".repeat(60)));
+}
+
+#[test]
+fn shutdown_write_sends_fin_once_the_queue_has_left() {
+    for half in ["in one go", "after waiting"] {
+        let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+            if let Call::Handle = call {
+                request.input.take_all();
+                request.output.write_all(b"the whole reply")?;
+                request.shutdown_write(request.id());
+            }
+            usual(&call, request)
+        }));
+        if half == "after waiting" {
+            client.set_window(4);
+        }
+        client.feed(b"go");
+        client.set_window(100);
+        assert_eq!(client.sent(), b"the whole reply", "{half}");
+        assert!(client.is_closed(), "FIN {half}");
+        client.feed_eof();
+        assert_eq!(client.finished(), Some(Finish::PeerClosed), "{half}");
+    }
+}
+
+#[test]
+fn what_is_written_after_shutdown_write_is_refused() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+        if let Call::Handle = call {
+            request.input.take_all();
+            request.output.write_all(b"said")?;
+            request.shutdown_write(request.id());
+            let error = request.output.write_all(b"unsaid").unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+        }
+        usual(&call, request)
+    }));
+    client.feed(b"go");
+    assert_eq!(client.sent(), b"said");
+    assert_eq!(client.finished(), None, "it is still read");
+}
+
+#[test]
+fn a_quiet_close_that_the_peer_breaks_is_a_reset() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| match call {
+        Call::Handle => {
+            request.output.write_all(b"a reply that does not fit")?;
+            Ok(Next::Close)
+        }
+        call => usual(&call, request),
+    }));
+    client.set_window(5);
+    client.feed(b"go");
+    assert_eq!(client.finished(), None);
+    client.feed_reset();
+    assert_eq!(client.finished(), Some(Finish::Reset));
+}
+
+// ---- pausing ----
+
+#[test]
+fn what_was_left_unread_is_handed_over_when_reading_is_resumed_from_another_callback() {
+    for resumed_by in ["timer", "message"] {
+        let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+            match call {
+                Call::Handle if request.input.unread() == b"wait" && request.now() < Duration::from_secs(1) => {
+                    request.pause_reading(request.id());
+                    request.set_timer(1, Duration::from_secs(1));
+                    return Ok(Next::Wait);
+                }
+                Call::Handle => return echo(&call, request),
+                Call::Timer(_) | Call::Message(_) => request.resume_reading(request.id()),
+                _ => {}
+            }
+            usual(&call, request)
+        }));
+        client.feed(b"wait");
+        assert_eq!(client.sent(), b"", "paused");
+        client.advance(Duration::from_millis(999));
+        assert_eq!(client.sent(), b"", "paused");
+        if resumed_by == "message" {
+            // The timer comes at the same moment: what counts is that one of the two hands the bytes over.
+            client.message(()).unwrap();
+        }
+        client.advance(Duration::from_secs(1));
+        assert_eq!(client.sent(), b"wait", "resumed by a {resumed_by}: {:?}", client.transcript());
+    }
+}
+
+#[test]
+fn a_resumed_connection_gets_a_fresh_read_timeout() {
+    let limits = limits(|limits| limits.read_timeout = Some(Duration::from_secs(5)));
+    let handler = probe(|call, request: &mut Request<'_>| {
+        match call {
+            Call::Setup => request.set_timer(1, Duration::from_secs(20)),
+            Call::Handle => {
+                if request.now() < Duration::from_secs(20) {
+                    request.pause_reading(request.id());
+                }
+                return Ok(Next::Wait); // Half a message.
+            }
+            Call::Timer(_) => request.resume_reading(request.id()),
+            _ => {}
+        }
+        usual(&call, request)
+    });
+    let mut client = Client::with_limits((), handler, limits);
+    client.feed(b"half");
+    client.advance(Duration::from_secs(19));
+    assert_eq!(client.finished(), None, "the read timeout stands still while paused");
+    client.advance(Duration::from_secs(2));
+    client.advance(Duration::from_secs(4));
+    assert_eq!(client.finished(), None, "it starts anew: {:?}", client.transcript());
+    client.advance(Duration::from_secs(3));
+    assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Read)));
+}
+
+// ---- replacing the handler ----
+
+struct Successor {
+    setup_fails: bool,
+}
+
+thread_local! {
+    static SUCCESSOR: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+fn successor(setup_fails: bool) -> impl socketserver::RequestHandler {
+    SUCCESSOR.with_borrow_mut(Vec::clear);
+    let successor = Successor { setup_fails };
+    probe(move |call, request: &mut Request<'_>| {
+        SUCCESSOR.with_borrow_mut(|lines| lines.push(call.to_string()));
+        match call {
+            Call::Setup if successor.setup_fails => Err("scripted".into()),
+            call => echo(&call, request),
+        }
+    })
+}
+
+fn successor_lines() -> Vec<String> {
+    SUCCESSOR.with_borrow(Vec::clone)
+}
+
+#[test]
+fn a_replaced_handler_is_set_up_before_anything_else_is_called() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+        if let Call::Message(_) = call {
+            request.replace_handler(successor(false));
+        }
+        usual(&call, request)
+    }));
+    let (handle, id) = (client.handle(), client.id().unwrap());
+    // Both are handled in one go, before the connection has its turn.
+    handle.send(id, 1).unwrap();
+    handle.send(id, 2).unwrap();
+    client.run();
+    assert_eq!(successor_lines().first().map(String::as_str), Some("setup"), "{:?}", successor_lines());
+}
+
+#[test]
+fn a_timer_that_is_due_does_not_reach_a_replaced_handler_before_its_setup() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+        match call {
+            Call::Setup => {
+                request.set_timer(1, Duration::from_secs(1));
+                request.set_timer(2, Duration::from_secs(1));
+            }
+            Call::Timer(_) => request.replace_handler(successor(false)),
+            _ => {}
+        }
+        usual(&call, request)
+    }));
+    client.advance(Duration::from_secs(1));
+    assert_eq!(successor_lines().first().map(String::as_str), Some("setup"), "{:?}", successor_lines());
+}
+
+#[test]
+fn a_replaced_handler_whose_setup_fails_gets_no_finish() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+        if let Call::Handle = call {
+            request.replace_handler(successor(true));
+        }
+        usual(&call, request)
+    }));
+    client.feed(b"upgrade");
+    assert!(client.is_closed());
+    assert_eq!(successor_lines(), ["setup"]);
+}
+
+#[test]
+fn a_replaced_handler_is_given_what_its_predecessor_left() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| match call {
+        Call::Handle => {
+            request.input.consume(8);
+            request.replace_handler(successor(false));
+            Ok(Next::Wait)
+        }
+        call => usual(&call, request),
+    }));
+    client.feed(b"upgrade:rest");
+    assert_eq!(client.sent(), b"rest");
+    client.feed_eof();
+    assert_eq!(successor_lines(), ["setup", "handle", "eof", "finish peer closed"]);
+}
+
+pub(crate) fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    limits
+}
