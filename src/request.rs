@@ -277,10 +277,10 @@ impl<S> Control<'_, S> {
     /// Reads a paused connection again; see [`Request::resume_reading`].
     pub fn resume_reading(&mut self, id: ConnectionId) {
         let now = self.core.now;
-        if let Some((_, connection)) = self.core.slots.find(id) {
-            if connection.resume_reading(now) {
-                self.core.queue(id.key);
-            }
+        if let Some((_, connection)) = self.core.slots.find(id)
+            && connection.resume_reading(now)
+        {
+            self.core.queue(id.key);
         }
     }
 

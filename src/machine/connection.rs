@@ -243,10 +243,10 @@ impl Connection {
                 return Step::Again;
             }
         }
-        if self.state.has(UNUSUAL) {
-            if let Some(step) = self.advance_unusual(buffer, limits, now, allowance) {
-                return step;
-            }
+        if self.state.has(UNUSUAL)
+            && let Some(step) = self.advance_unusual(buffer, limits, now, allowance)
+        {
+            return step;
         }
         if self.state.has(FULL) {
             if self.unsent() > limits.output_low_water {

@@ -140,10 +140,10 @@ impl Selector {
     pub(crate) fn deregister(&self, stream: &mut Stream) {
         // epoll forgets a descriptor when its last copy is closed (epoll(7)). Ours have no copies: they are
         // close-on-exec and never duplicated. That saves a system call for each connection.
-        if cfg!(not(any(target_os = "linux", target_os = "android"))) {
-            if let Selector::System { poll, .. } = self {
-                stream.deregister(poll.registry());
-            }
+        if cfg!(not(any(target_os = "linux", target_os = "android")))
+            && let Selector::System { poll, .. } = self
+        {
+            stream.deregister(poll.registry());
         }
     }
 

@@ -150,10 +150,11 @@ impl Core {
         let served = &mut self.served[usize::from(server)];
         served.active += 1;
         let connection = self.slots.connection(key);
-        if served.limits.connections_per_client_max.is_some() && !connection.state.is_outbound() {
-            if let Some(ip) = connection.state.address.ip() {
-                *served.per_client.entry(ip).or_default() += 1;
-            }
+        if served.limits.connections_per_client_max.is_some()
+            && !connection.state.is_outbound()
+            && let Some(ip) = connection.state.address.ip()
+        {
+            *served.per_client.entry(ip).or_default() += 1;
         }
         if self.draining {
             connection.state.drain(self.now, nanos(self.config.drain_quiet));

@@ -229,11 +229,11 @@ impl Shared {
     }
 
     fn wake(&self) {
-        if !self.pending.swap(true, Ordering::AcqRel) {
-            if let Some(waker) = self.waker.get() {
-                // It fails only if the eventfd is broken; the command is then handled with the next event.
-                let _ = waker.wake();
-            }
+        if !self.pending.swap(true, Ordering::AcqRel)
+            && let Some(waker) = self.waker.get()
+        {
+            // It fails only if the eventfd is broken; the command is then handled with the next event.
+            let _ = waker.wake();
         }
     }
 

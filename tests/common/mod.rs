@@ -184,14 +184,14 @@ impl Peer {
     /// Reads to the end; fails if that is not FIN.
     #[track_caller]
     pub(crate) fn rest(&mut self) -> Vec<u8> {
-        let (bytes, end) = self.to_the_end();
+        let (bytes, end) = self.read_to_the_end();
         end.expect("a FIN");
         bytes
     }
 
     /// Reads to the end, however it ends: `Err` is a reset.
     #[track_caller]
-    pub(crate) fn to_the_end(&mut self) -> (Vec<u8>, io::Result<()>) {
+    pub(crate) fn read_to_the_end(&mut self) -> (Vec<u8>, io::Result<()>) {
         let mut bytes = Vec::new();
         let end = self.socket.read_to_end(&mut bytes).map(drop);
         if let Err(error) = &end {
@@ -211,7 +211,7 @@ impl Peer {
 
     #[track_caller]
     pub(crate) fn expect_reset(&mut self) {
-        let (_, end) = self.to_the_end();
+        let (_, end) = self.read_to_the_end();
         assert_eq!(end.expect_err("an RST, not a FIN").kind(), ErrorKind::ConnectionReset);
     }
 

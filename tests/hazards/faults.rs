@@ -126,7 +126,7 @@ fn a_hook_panics(hook: &'static str, provoke: impl FnOnce(&Running<Fragile>)) ->
 
 #[test]
 fn a_panic_in_get_request_loses_that_client_only() {
-    a_hook_panics("get_request", |running| drop(running.connect().to_the_end()));
+    a_hook_panics("get_request", |running| drop(running.connect().read_to_the_end()));
 }
 
 #[test]
