@@ -239,7 +239,7 @@ impl Reactor {
         if !self.core.ready.is_empty() || self.core.shared.is_pending() {
             return Some(Duration::ZERO);
         }
-        let next = self.core.timers.next()?;
+        let next = self.core.next_deadline()?;
         Some(Duration::from_nanos(next.saturating_sub(now)))
     }
 
@@ -267,7 +267,7 @@ impl Reactor {
         self.core.stats.turns += 1;
         // Deadlines have passed: before anyone is held to them, look once more for bytes that wait. After a stop
         // (SIGSTOP, a suspended machine) poll may come back late and empty.
-        more |= self.core.timers.next().is_some_and(|next| next <= self.core.now);
+        more |= self.core.next_deadline().is_some_and(|next| next <= self.core.now);
         for _ in 0..POLLS_MAX {
             if !more {
                 break;
@@ -333,7 +333,7 @@ impl Reactor {
                 }
             }
         }
-        if !batch.is_empty() && self.core.timers.len() > 0 {
+        if !batch.is_empty() && self.core.next_deadline().is_some() {
             self.correct_stamps(&batch);
         }
         self.batch = batch;
@@ -392,13 +392,16 @@ impl Reactor {
 
     /// What is due. What a callback arms meanwhile waits for the next turn, even with a deadline of now.
     fn timers(&mut self) {
+        for _ in 0..self.core.guards.len() {
+            let Some(key) = self.core.guards.pop(self.collected) else { break };
+            self.on_deadline(key);
+        }
         for _ in 0..self.core.timers.len() {
             let Some(alarm) = self.core.timers.pop(self.collected) else {
                 break;
             };
             self.core.forget_timer(alarm);
             match alarm {
-                Alarm::Connection(key) => self.on_deadline(key),
                 Alarm::Handler { key, tag } => {
                     let server = self.core.slots.get(key).expect("timers go with their connection").server;
                     self.servers[usize::from(server)].on_timer(&mut self.core, &mut self.scratch, key, tag);

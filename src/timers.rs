@@ -11,31 +11,25 @@ pub(crate) type TimerKey = u32;
 /// The key of no timer.
 pub(crate) const NO_TIMER: TimerKey = TimerKey::MAX;
 
-#[derive(Debug)]
-pub(crate) struct Timers<T> {
+/// One deadline for each of some small numbers. Twenty bytes for each that is set.
+#[derive(Debug, Default)]
+pub(crate) struct Deadlines {
     /// Each entry is due no earlier than its parent at (index - 1) / 4.
     heap: Vec<Due>,
-    timers: Slab<Timer<T>>,
+    /// By key: the index into the heap.
+    places: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Due {
     /// Nanoseconds on the reactor's clock.
     deadline: u64,
-    key: TimerKey,
+    key: u32,
 }
 
-#[derive(Debug)]
-struct Timer<T> {
-    place: u32,
-    alarm: T,
-}
+const NOWHERE: u32 = u32::MAX;
 
-impl<T> Timers<T> {
-    pub(crate) fn new() -> Self {
-        Timers { heap: Vec::new(), timers: Slab::new() }
-    }
-
+impl Deadlines {
     pub(crate) fn len(&self) -> usize {
         self.heap.len()
     }
@@ -45,64 +39,60 @@ impl<T> Timers<T> {
         self.heap.first().map(|due| due.deadline)
     }
 
-    pub(crate) fn deadline(&self, key: TimerKey) -> u64 {
-        self.heap[self.timers[key as usize].place as usize].deadline
+    /// The deadline of a key, if it has one.
+    pub(crate) fn get(&self, key: u32) -> Option<u64> {
+        let place = self.places.get(key as usize).filter(|&&place| place != NOWHERE)?;
+        Some(self.heap[*place as usize].deadline)
     }
 
-    pub(crate) fn arm(&mut self, deadline: u64, alarm: T) -> TimerKey {
-        let place = self.heap.len();
-        let key = self.timers.insert(Timer { place: place as u32, alarm }) as TimerKey;
-        self.heap.push(Due { deadline, key });
-        self.rise(place);
-        key
-    }
-
-    /// Moves an armed timer to another deadline.
-    pub(crate) fn rearm(&mut self, key: TimerKey, deadline: u64) {
-        let place = self.timers[key as usize].place as usize;
-        self.heap[place].deadline = deadline;
-        self.rise(place);
-        self.sink(self.timers[key as usize].place as usize);
-    }
-
-    pub(crate) fn cancel(&mut self, key: TimerKey) -> T {
-        let Timer { place, alarm } = self.timers.remove(key as usize);
-        let place = place as usize;
-        self.heap.swap_remove(place);
-        if let Some(moved) = self.heap.get(place) {
-            self.timers[moved.key as usize].place = place as u32;
-            self.rise(place);
-            self.sink(self.timers[self.heap[place].key as usize].place as usize);
+    /// Gives a key its deadline, or another one.
+    pub(crate) fn set(&mut self, key: u32, deadline: u64) {
+        if self.places.len() <= key as usize {
+            self.places.resize(key as usize + 1, NOWHERE);
         }
-        alarm
-    }
-
-    /// Takes the earliest timer whose deadline has been reached.
-    pub(crate) fn pop(&mut self, now: u64) -> Option<T> {
-        let due = self.heap.first().filter(|due| due.deadline <= now)?;
-        Some(self.cancel(due.key))
-    }
-
-    fn rise(&mut self, mut place: usize) {
-        let due = self.heap[place];
-        while place > 0 {
-            let parent = (place - 1) / 4;
-            if self.heap[parent].deadline <= due.deadline {
-                break;
+        let place = match self.places[key as usize] {
+            NOWHERE => {
+                self.heap.push(Due { deadline, key });
+                self.heap.len() - 1
             }
-            self.put(place, self.heap[parent]);
-            place = parent;
-        }
-        self.put(place, due);
+            place => {
+                self.heap[place as usize].deadline = deadline;
+                place as usize
+            }
+        };
+        self.settle(place);
     }
 
-    fn sink(&mut self, mut place: usize) {
+    pub(crate) fn clear(&mut self, key: u32) {
+        let place = std::mem::replace(&mut self.places[key as usize], NOWHERE) as usize;
+        self.heap.swap_remove(place);
+        if place < self.heap.len() {
+            self.settle(place);
+        }
+    }
+
+    pub(crate) fn clear_all(&mut self) {
+        self.heap.clear();
+        self.places.clear();
+    }
+
+    /// Takes the key with the earliest deadline, if that has been reached.
+    pub(crate) fn pop(&mut self, now: u64) -> Option<u32> {
+        let key = self.heap.first().filter(|due| due.deadline <= now)?.key;
+        self.clear(key);
+        Some(key)
+    }
+
+    /// Moves an entry up or down to where it belongs.
+    fn settle(&mut self, mut place: usize) {
         let due = self.heap[place];
+        while place > 0 && due.deadline < self.heap[(place - 1) / 4].deadline {
+            self.put(place, self.heap[(place - 1) / 4]);
+            place = (place - 1) / 4;
+        }
         loop {
             let children = (place * 4 + 1)..(place * 4 + 5).min(self.heap.len());
-            let Some(least) = children.min_by_key(|&child| self.heap[child].deadline) else {
-                break;
-            };
+            let Some(least) = children.min_by_key(|&child| self.heap[child].deadline) else { break };
             if due.deadline <= self.heap[least].deadline {
                 break;
             }
@@ -114,7 +104,51 @@ impl<T> Timers<T> {
 
     fn put(&mut self, place: usize, due: Due) {
         self.heap[place] = due;
-        self.timers[due.key as usize].place = place as u32;
+        self.places[due.key as usize] = place as u32;
+    }
+}
+
+/// Timers that carry what they are for.
+#[derive(Debug)]
+pub(crate) struct Timers<T> {
+    deadlines: Deadlines,
+    alarms: Slab<T>,
+}
+
+impl<T> Timers<T> {
+    pub(crate) fn new() -> Self {
+        Timers { deadlines: Deadlines::default(), alarms: Slab::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.deadlines.len()
+    }
+
+    /// The earliest deadline.
+    pub(crate) fn next(&self) -> Option<u64> {
+        self.deadlines.next()
+    }
+
+    pub(crate) fn arm(&mut self, deadline: u64, alarm: T) -> TimerKey {
+        let key = self.alarms.insert(alarm) as TimerKey;
+        self.deadlines.set(key, deadline);
+        key
+    }
+
+    /// Moves an armed timer to another deadline.
+    pub(crate) fn rearm(&mut self, key: TimerKey, deadline: u64) {
+        self.deadlines.set(key, deadline);
+    }
+
+    pub(crate) fn cancel(&mut self, key: TimerKey) -> T {
+        self.deadlines.clear(key);
+        self.alarms.remove(key as usize)
+    }
+
+    /// Takes the earliest timer whose deadline has been reached.
+    pub(crate) fn pop(&mut self, now: u64) -> Option<T> {
+        let key = self.deadlines.pop(now)?;
+        Some(self.alarms.remove(key as usize))
     }
 }
 
@@ -152,7 +186,7 @@ mod tests {
                         let at = random(&mut state) as usize % model.len();
                         model[at].0 = now + random(&mut state) % 100;
                         timers.rearm(model[at].1, model[at].0);
-                        assert_eq!(timers.deadline(model[at].1), model[at].0, "seed {seed}");
+                        assert_eq!(timers.deadlines.get(model[at].1), Some(model[at].0), "seed {seed}");
                     }
                     _ => {
                         now += random(&mut state) % 20;
@@ -185,7 +219,7 @@ mod tests {
             timers.cancel(key);
         }
         assert_eq!(timers.len(), 0);
-        assert!(timers.timers.is_empty());
-        assert!(timers.heap.capacity() <= 131_072, "re-arming must not make entries pile up");
+        assert!(timers.alarms.is_empty());
+        assert!(timers.deadlines.heap.capacity() <= 131_072, "re-arming must not make entries pile up");
     }
 }

@@ -19,7 +19,7 @@ use crate::machine::{Connection, Payload, Sent, State, nanos};
 use crate::net::selector::Selector;
 use crate::net::{Listener, Stream};
 use crate::stats::Stats;
-use crate::timers::{NO_TIMER, TimerKey, Timers};
+use crate::timers::{Deadlines, NO_TIMER, TimerKey, Timers};
 
 pub(crate) struct Core {
     pub(crate) selector: Selector,
@@ -28,7 +28,7 @@ pub(crate) struct Core {
     pub(crate) timers: Timers<Alarm>,
     /// By slot: the timer that watches over the limits of the connection in it. It stays when the connection goes, and
     /// serves the next one in that slot, so that a short-lived connection arms and cancels nothing.
-    guards: Vec<TimerKey>,
+    pub(crate) guards: Deadlines,
     /// Connections that ended in this turn.
     pub(crate) dead: Vec<u32>,
     /// The clock as last read, in nanoseconds.
@@ -81,8 +81,6 @@ impl Served {
 /// Whom a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Alarm {
-    /// One of a connection's limits may have passed.
-    Connection(u32),
     /// A handler's own timer.
     Handler {
         key: u32,
@@ -108,7 +106,7 @@ impl Core {
             slots: Slots::new(),
             ready: Ready::default(),
             timers: Timers::new(),
-            guards: Vec::new(),
+            guards: Deadlines::default(),
             dead: Vec::new(),
             now,
             stats: Stats::default(),
@@ -178,21 +176,13 @@ impl Core {
         let deadline = connection.deadline(limits, self.config.drain_quiet);
         let Some((deadline, _)) = deadline else { return };
         connection.state.set_watched(true);
-        let slot = key as usize;
-        if self.guards.len() <= slot {
-            self.guards.resize(slot + 1, NO_TIMER);
-        }
-        let guard = &mut self.guards[slot];
-        if *guard == NO_TIMER {
-            *guard = self.timers.arm(deadline, Alarm::Connection(key));
-        } else if deadline < self.timers.deadline(*guard) {
-            self.timers.rearm(*guard, deadline);
+        if self.guards.get(key).is_none_or(|armed| deadline < armed) {
+            self.guards.set(key, deadline);
         }
     }
 
     /// A guard has fired. Says whether there is a connection for it to watch over.
     pub(crate) fn guard_fired(&mut self, key: u32) -> bool {
-        self.guards[key as usize] = NO_TIMER;
         match self.slots.get(key).map(|slot| &mut slot.kind) {
             Some(Kind::Connection(connection)) => {
                 connection.state.set_watched(false);
@@ -200,6 +190,11 @@ impl Core {
             }
             _ => false,
         }
+    }
+
+    /// When the next timer of whatever kind is due.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        [self.guards.next(), self.timers.next()].into_iter().flatten().min()
     }
 
     /// Frees a dead slot: a connection's socket is closed here, and only here.
@@ -223,9 +218,7 @@ impl Core {
         self.stats.closed += 1;
         if self.stats.active == 0 {
             // Nothing is left to watch over: an idle reactor has no timer of its own to wake it.
-            for guard in self.guards.drain(..).filter(|&guard| guard != NO_TIMER) {
-                self.timers.cancel(guard);
-            }
+            self.guards.clear_all();
         }
     }
 
@@ -349,7 +342,6 @@ impl Core {
                 self.slots.connection(key).state.extra.as_mut().map(|extra| extra.timers.remove(&tag));
             }
             Alarm::Server { server, tag } => _ = self.served[usize::from(server)].timers.remove(&tag),
-            Alarm::Connection(_) => {} // See guard_fired.
             Alarm::Accept(key) => self.slots.listening(key).expect("timers go with listeners").paused = NO_TIMER,
             Alarm::DrainTell => self.drain_tell = NO_TIMER,
             Alarm::DrainEnd => self.drain_end = NO_TIMER,
