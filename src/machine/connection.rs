@@ -1,13 +1,13 @@
 //! One connection: its socket, what waits in either direction, and what is due next.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use crate::address::Address;
 use crate::buffer::{Carry, Flush, Queue, Scan};
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::{Limits, Overflow};
-use crate::machine::output::{OutputFault, OutputState};
+use crate::machine::output::{DIRECT_BYTES, OutputFault, OutputState};
 use crate::net::Stream;
 use crate::net::selector::Readiness;
 use crate::stats::Stats;
@@ -194,8 +194,9 @@ impl Connection {
         resumed
     }
 
-    /// Output from somewhere else than its own running callback. `Err`: the connection is lost over it.
-    pub(crate) fn push(&mut self, bytes: Payload<'_>, limits: &Limits, now: u64) -> Sent {
+    /// Output from somewhere else than its own running callback. A large block that nothing waits before spares itself
+    /// the copy.
+    pub(crate) fn push(&mut self, bytes: Payload<'_>, limits: &Limits, now: u64, stats: &mut Stats) -> Sent {
         if self.state.is_ending() || self.state.has(DEAD) {
             return Sent::Gone;
         }
@@ -207,6 +208,13 @@ impl Connection {
             return Sent::Gone;
         }
         match bytes {
+            Payload::Copied(bytes) if bytes.len() >= DIRECT_BYTES && self.takes_output_now() => {
+                let sent = self.write_directly(bytes, now, stats);
+                if self.state.has(BROKEN) {
+                    return Sent::Gone;
+                }
+                Queue::of(&mut self.io.queue, now).push(&bytes[sent..]);
+            }
             Payload::Copied(bytes) => Queue::of(&mut self.io.queue, now).push(bytes),
             Payload::Shared(bytes) => Queue::of(&mut self.io.queue, now).push_shared(bytes),
         }
@@ -215,6 +223,27 @@ impl Connection {
         }
         self.mark_full(limits);
         if self.state.has(FULL) { Sent::Full } else { Sent::Queued }
+    }
+
+    fn takes_output_now(&self) -> bool {
+        self.io.queue.is_none() && self.state.has(WRITABLE) && !self.state.has(CONNECTING)
+    }
+
+    /// One write, past the queue. Returns how much the socket took.
+    fn write_directly(&mut self, bytes: &[u8], now: u64, stats: &mut Stats) -> usize {
+        match self.io.stream.write(bytes) {
+            Ok(sent) => {
+                // Unix: a short write means that the socket's buffer is full. Elsewhere the next flush finds out.
+                self.state.put(WRITABLE, cfg!(not(unix)) || sent == bytes.len());
+                self.state.activity = now;
+                stats.bytes_out += sent as u64;
+                return sent;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.state.put(WRITABLE, false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => self.broken(),
+        }
+        0
     }
 
     #[inline]

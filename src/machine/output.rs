@@ -270,6 +270,6 @@ impl Write for Output<'_> {
 }
 
 /// A write of this size is worth a system call of its own: copying it would cost more.
-const DIRECT_BYTES: usize = 16 * 1024;
+pub(crate) const DIRECT_BYTES: usize = 16 * 1024;
 /// The most that is gathered before it is sent within a callback.
 const GATHER_BYTES: usize = 64 * 1024;

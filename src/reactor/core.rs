@@ -248,7 +248,7 @@ impl Core {
         let Some((server, connection)) = self.slots.find(id) else {
             return Sent::Gone;
         };
-        let sent = connection.push(bytes, &self.served[usize::from(server)].limits, now);
+        let sent = connection.push(bytes, &self.served[usize::from(server)].limits, now, &mut self.stats);
         self.queue(id.key);
         sent
     }
@@ -270,7 +270,7 @@ impl Core {
             if !connection.state.is_open() || !wanted(id) {
                 continue;
             }
-            let sent = connection.push(Payload::Shared(Arc::clone(bytes)), &limits, self.now);
+            let sent = connection.push(Payload::Shared(Arc::clone(bytes)), &limits, self.now, &mut self.stats);
             count += usize::from(matches!(sent, Sent::Queued | Sent::Full));
             if !slot.queued {
                 slot.queued = true;
