@@ -155,6 +155,13 @@ impl<S: BaseServer> Client<S> {
         self.run();
     }
 
+    /// Lets time pass, at the end of which bytes arrive: both are there when the reactor looks again, as after the
+    /// process was stopped for a while.
+    pub fn feed_after(&mut self, time: Duration, bytes: &[u8]) {
+        lock(&self.world).now += crate::machine::nanos(time);
+        self.feed(bytes);
+    }
+
     /// Delivers a message to the handler, as [`Handle::send`] would.
     ///
     /// # Errors

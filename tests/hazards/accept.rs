@@ -1,1 +1,173 @@
-//! accept
+//! Taking clients in when descriptors, memory or patience run out.
+
+use std::io;
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use socketserver::{Address, BaseServer, Finish, Listener, Request, Stream, TcpServer};
+
+use crate::common::{PATIENCE, Peer, echo, probe, serve};
+
+/// In the child process: a server that may have more connections than the process has descriptors.
+const CHILD: &str = "SOCKETSERVER_FEW_DESCRIPTORS";
+
+#[test]
+fn clients_queued_while_descriptors_were_exhausted_are_served_when_some_are_free() {
+    if std::env::var_os(CHILD).is_some() {
+        return few_descriptors();
+    }
+    if !cfg!(unix) {
+        return println!("skipped: needs ulimit");
+    }
+    let status = Command::new("sh")
+        .args(["-c", "ulimit -n 64 && exec \"$0\" --exact --nocapture \"$1\""])
+        .arg(std::env::current_exe().unwrap())
+        .arg("accept::clients_queued_while_descriptors_were_exhausted_are_served_when_some_are_free")
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+}
+
+fn few_descriptors() {
+    let mut server =
+        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap();
+    server.limits.connections_max = Some(1_000);
+    let running = serve(server);
+    // Both ends are in this process: descriptors run out on either side, whichever asks last.
+    let mut held = Vec::new();
+    while let Ok(client) = TcpStream::connect_timeout(&running.address, PATIENCE) {
+        held.push(client);
+    }
+    // Some of these wait in the backlog, and no event will come for them.
+    let paused = running.wait_for_stats("accepting is paused", |stats| stats.accept_pauses > 0);
+    assert!(held.len() as u64 > paused.active, "clients are queued");
+    let freed: Vec<_> = held.drain(..held.len() / 2).collect();
+    drop(freed);
+    for client in held {
+        Peer::of(client).echo("at last");
+    }
+    let stats = running.stop();
+    // A spinning loop would have failed thousands of times.
+    assert!(stats.accept_pauses < 100, "{stats:?}");
+}
+
+#[test]
+fn a_connection_cap_leaves_clients_in_the_backlog_and_takes_them_when_others_go() {
+    let mut server =
+        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap();
+    server.limits.connections_max = Some(10);
+    let running = serve(server);
+    let mut clients: Vec<_> = (0..15).map(|_| running.connect()).collect();
+    for client in &mut clients[..10] {
+        client.echo("in");
+    }
+    for client in &mut clients[10..] {
+        client.send("waiting");
+    }
+    assert_eq!(running.stats().active, 10);
+    clients.drain(..5);
+    for client in &mut clients[5..] {
+        client.expect("waiting");
+    }
+    let stats = running.wait_for_stats("all are in", |stats| stats.accepted == 15);
+    assert_eq!(stats.active_max, 10);
+    drop(clients);
+    running.stop();
+}
+
+#[test]
+fn a_cap_per_client_refuses_the_next_one_and_forgets_those_that_left() {
+    let mut server =
+        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap();
+    server.limits.connections_per_client_max = Some(2);
+    let running = serve(server);
+    let (mut first, mut second) = (running.connect(), running.connect());
+    first.echo("one");
+    second.echo("two");
+    running.connect().expect_eof();
+    drop(first);
+    running.wait_for_stats("the first is gone", |stats| stats.active == 1);
+    running.connect().echo("room again");
+    drop(second);
+    assert_eq!(running.stop().refused, 1);
+}
+
+/// Fails to accept with each of these errors once, in turn with successes.
+#[derive(Default)]
+struct Faulty {
+    calls: usize,
+    closed: Vec<Finish>,
+}
+
+/// ECONNABORTED, EPROTO, EPERM, EINTR concern one client; EMFILE, ENFILE, ENOBUFS, ENOMEM, EINVAL ask for a pause.
+#[cfg(target_os = "linux")]
+const FAULTS: [i32; 9] = [103, 71, 1, 4, 24, 23, 105, 12, 22];
+
+impl BaseServer for Faulty {
+    #[cfg(target_os = "linux")]
+    fn get_request(&mut self, listener: &mut Listener) -> io::Result<(Stream, Address)> {
+        self.calls += 1;
+        match self.calls.checked_sub(1).filter(|call| call % 2 == 0).and_then(|call| FAULTS.get(call / 2)) {
+            Some(&fault) => Err(io::Error::from_raw_os_error(fault)),
+            None => listener.accept(),
+        }
+    }
+    fn close_request(&mut self, _: &Address, why: Finish) {
+        self.closed.push(why);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn errors_of_accept_are_counted_and_everybody_is_served() {
+    let handler = |_: &mut Faulty, _: &Address| probe(|call, request: &mut Request<'_, Faulty>| echo(&call, request));
+    let running = serve(TcpServer::with_server("127.0.0.1:0", Faulty::default(), handler).unwrap());
+    for _ in 0..20 {
+        let mut client = running.connect();
+        client.echo("served");
+        client.half_close();
+        client.expect_eof();
+    }
+    let (stats, state) = running.stop_with_state();
+    assert_eq!((stats.accept_errors, stats.accept_pauses), (4, 5), "{stats:?}");
+    assert_eq!(state.closed, [Finish::PeerClosed; 20]);
+}
+
+#[test]
+fn a_burst_beyond_the_accept_budget_needs_no_further_event() {
+    let mut server =
+        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap();
+    server.limits.accepts_per_turn = 1;
+    let address = server.server_address().unwrap().as_inet().unwrap();
+    let mut clients: Vec<_> = (0..50).map(|_| Peer::connect(address)).collect();
+    let running = serve(server);
+    for client in &mut clients {
+        client.echo("in turn");
+    }
+    drop(clients);
+    running.stop();
+}
+
+#[test]
+fn idle_means_idle() {
+    let mut server =
+        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap();
+    server.limits.idle_timeout = None;
+    let running = serve(server);
+    let mut client = running.connect();
+    client.echo("awake");
+    let before = running.stats().turns;
+    // Nothing happens but the asking itself, one turn each; a tick or a spin would add its own.
+    let until = Instant::now() + Duration::from_millis(50);
+    let mut asked = 0;
+    while Instant::now() < until {
+        running.stats();
+        asked += 1;
+    }
+    let turns = running.stats().turns - before;
+    assert!(turns <= asked + 2, "{turns} turns for {asked} questions");
+    drop(client);
+    running.stop();
+}

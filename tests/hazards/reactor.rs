@@ -1,1 +1,313 @@
-//! reactor
+//! Several servers, foreign loops, other threads, and many clients at once.
+
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use socketserver::{
+    Address, BaseServer, Config, Error, Next, Reactor, Request, RequestHandler, Result, Stream, TcpServer,
+};
+
+use crate::common::{
+    Call, Journal, PATIENCE, Peer, Running, SCRIPTED, echo, probe, serve, silence_scripted_panics, usual,
+};
+
+fn echoing() -> TcpServer<(), impl RequestHandler> {
+    TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap()
+}
+
+struct Upper;
+
+impl RequestHandler for Upper {
+    fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+        use std::io::Write;
+        request.output.write_all(&request.input.take_all().to_ascii_uppercase())?;
+        Ok(Next::Wait)
+    }
+}
+
+#[test]
+fn servers_of_different_kinds_share_one_reactor() {
+    let mut reactor = Reactor::new().unwrap();
+    let plain = reactor.add(echoing()).unwrap();
+    let upper = reactor.add(TcpServer::new("127.0.0.1:0", |_| Upper).unwrap()).unwrap();
+    let address = |addresses: Vec<Address>| addresses[0].as_inet().unwrap();
+    let (plain, upper) = (address(reactor.server_addresses(plain)), address(reactor.server_addresses(upper)));
+    let stop = reactor.shutdown_handle();
+    let thread = std::thread::spawn(move || reactor.serve_forever());
+    let (mut one, mut two) = (Peer::connect(plain), Peer::connect(upper));
+    one.echo("as it is");
+    two.send("raised");
+    two.expect("RAISED");
+    stop.shutdown();
+    one.expect_eof();
+    two.expect_eof();
+    thread.join().unwrap().unwrap();
+}
+
+#[test]
+#[cfg(unix)]
+fn a_foreign_loop_can_wait_on_the_descriptor() {
+    use std::os::fd::AsRawFd;
+    let mut server = echoing();
+    let address = server.server_address().unwrap().as_inet().unwrap();
+    let mut reactor = Reactor::new().unwrap();
+    server.limits.idle_timeout = Some(Duration::from_secs(5));
+    reactor.add(server).unwrap();
+    let mut foreign = mio::Poll::new().unwrap();
+    let mut events = mio::Events::with_capacity(8);
+    let descriptor = reactor.as_raw_fd();
+    let mut source = mio::unix::SourceFd(&descriptor);
+    foreign.registry().register(&mut source, mio::Token(0), mio::Interest::READABLE).unwrap();
+    let stop = reactor.shutdown_handle();
+    let client = std::thread::spawn(move || {
+        let mut client = Peer::connect(address);
+        client.echo("through a foreign loop");
+        stop.shutdown();
+        client.expect_eof();
+    });
+    let deadline = Instant::now() + PATIENCE;
+    while reactor.poll(Some(Duration::ZERO)).unwrap() {
+        assert!(Instant::now() < deadline);
+        let wait = reactor.next_timeout().map_or(PATIENCE, |wait| wait.min(PATIENCE));
+        foreign.poll(&mut events, Some(wait)).unwrap();
+    }
+    client.join().unwrap();
+}
+
+#[test]
+fn messages_from_threads_arrive_in_order_or_are_counted_as_dropped() {
+    let journal = Journal::new();
+    let theirs = journal.clone();
+    let server = TcpServer::new("127.0.0.1:0", move |_| {
+        let journal = theirs.clone();
+        probe(move |call, request: &mut Request<'_>| {
+            match call {
+                Call::Setup => {
+                    let (handle, id) = (request.handle(), request.id());
+                    std::thread::spawn(move || (0..1_000u32).for_each(|i| handle.send(id, i).unwrap()));
+                    return Ok(Next::Wait);
+                }
+                Call::Message(message) => journal.note(message.downcast::<u32>().unwrap()),
+                Call::Handle => return Ok(Next::Close),
+                call => return usual(&call, request),
+            }
+            Ok(Next::Wait)
+        })
+    });
+    let running = serve(server.unwrap());
+    let mut client = running.connect();
+    journal.wait_for("", 1_000);
+    assert_eq!(journal.lines(), (0..1_000).map(|i| i.to_string()).collect::<Vec<_>>());
+    let (tell, hear) = channel();
+    running.handle.run(move |reactor| tell.send(reactor.stats().messages_dropped).unwrap()).unwrap();
+    assert_eq!(hear.recv_timeout(PATIENCE).unwrap(), 0);
+    client.send("close");
+    client.expect_eof();
+    running.stop();
+}
+
+#[test]
+fn a_full_message_queue_says_so_and_a_gone_reactor_too() {
+    let mut config = Config::default();
+    config.messages_max = 3;
+    let reactor = Reactor::with_config(config).unwrap();
+    let handle = reactor.handle();
+    (0..3).for_each(|_| handle.run(|_| ()).unwrap());
+    assert!(matches!(handle.run(|_| ()), Err(Error::Full { max: 3, .. })));
+    drop(reactor);
+    assert!(matches!(handle.run(|_| ()), Err(Error::Gone)));
+}
+
+/// Offloads what each line names, and notes what comes back.
+fn offloading(journal: &Journal, config: impl FnOnce(&mut Config)) -> (Running<()>, std::sync::mpsc::Sender<()>) {
+    silence_scripted_panics();
+    let (release, held) = channel::<()>();
+    let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+    let journal = journal.clone();
+    let mut server = TcpServer::new("127.0.0.1:0", move |_| {
+        let (journal, held) = (journal.clone(), held.clone());
+        probe(move |call, request: &mut Request<'_>| {
+            match call {
+                Call::Handle => {
+                    while let Some(line) = request.input.read_line()? {
+                        let held = held.clone();
+                        match line {
+                            b"panic\n" => request.offload(|| -> u32 { panic!("{SCRIPTED}") })?,
+                            b"hold\n" => {
+                                let queued = request.offload(move || _ = held.lock().unwrap().recv_timeout(PATIENCE));
+                                journal.note(if queued.is_ok() { "queued" } else { "full" });
+                            }
+                            _ => request.offload(|| 42u32)?,
+                        }
+                    }
+                    return Ok(Next::Wait);
+                }
+                Call::Message(ref message) => journal.note(format!("message {}", message.is::<u32>())),
+                Call::Finish(why) => journal.note(format!("finish {why}")),
+                _ => {}
+            }
+            usual(&call, request)
+        })
+    })
+    .unwrap();
+    let mut settings = server.reactor().config().clone();
+    config(&mut settings);
+    server.reactor().set_config(settings);
+    (serve(server), release)
+}
+
+#[test]
+fn an_offloaded_result_comes_back_and_a_panic_ends_its_connection_only() {
+    let journal = Journal::new();
+    let (running, _release) = offloading(&journal, |_| ());
+    let (mut one, mut two) = (running.connect(), running.connect());
+    one.send("work\n");
+    journal.wait("message true");
+    two.send("panic\n");
+    journal.wait("finish panicked");
+    two.expect_reset();
+    one.send("work\n");
+    journal.wait_for("message true", 2);
+    drop(one);
+    running.stop();
+}
+
+#[test]
+fn an_offload_queue_is_bounded_and_a_late_result_is_dropped() {
+    let journal = Journal::new();
+    let (running, release) = offloading(&journal, |config| {
+        config.offload_threads = 1;
+        config.offload_queue_max = 1;
+    });
+    let mut client = running.connect();
+    // One is taken by the thread sooner or later, one waits, and then there is no room.
+    for _ in 0..3 {
+        client.send("hold\n");
+    }
+    journal.wait("full");
+    client.half_close();
+    client.expect_eof();
+    running.wait_for_stats("it is gone", |stats| stats.active == 0);
+    release.send(()).unwrap();
+    release.send(()).unwrap();
+    running.wait_for_stats("the late result is dropped", |stats| stats.messages_dropped >= 1);
+    running.stop();
+}
+
+#[derive(Default)]
+struct Threads;
+
+impl BaseServer for Threads {
+    fn process_request(&mut self, request: Stream, _: &Address) -> Option<Stream> {
+        let mut socket = request.into_tcp().expect("it is TCP");
+        std::thread::spawn(move || {
+            let mut from = socket.try_clone().unwrap();
+            std::io::copy(&mut from, &mut socket)
+        });
+        None
+    }
+}
+
+#[test]
+fn a_request_can_be_served_by_a_thread_instead() {
+    let handler =
+        |_: &mut Threads, _: &Address| probe(|call, request: &mut Request<'_, Threads>| usual(&call, request));
+    let running = serve(TcpServer::with_server("127.0.0.1:0", Threads, handler).unwrap());
+    let mut client = running.connect();
+    client.echo("from a thread");
+    client.half_close();
+    client.expect_eof();
+    assert_eq!(running.stop().active_max, 0, "the reactor has none of it");
+}
+
+#[test]
+fn ten_thousand_connections_or_as_many_as_descriptors_allow() {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let limit: usize = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or(256);
+    // Both ends are in this process, which also runs other tests.
+    let count = (limit / 2).saturating_sub(1_000).min(10_000).max(limit / 4);
+    println!("{count} connections");
+    let mut server = echoing();
+    server.limits.connections_max = Some(count);
+    let running = serve(server);
+    let mut clients: Vec<_> = (0..count).map(|_| running.connect()).collect();
+    for (i, client) in clients.iter_mut().enumerate() {
+        client.send(format!("I am number {i}"));
+    }
+    for (i, client) in clients.iter_mut().enumerate() {
+        client.expect(format!("I am number {i}"));
+    }
+    assert_eq!(running.stats().active, count as u64);
+    drop(clients);
+    running.wait_for_stats("all are gone", |stats| stats.active == 0);
+    running.stop();
+}
+
+#[test]
+fn ipv6_is_served_alone_and_with_ipv4_only_on_purpose() {
+    let handler = |(): &mut (), client: &Address| {
+        let client = client.to_string();
+        probe(move |call, request: &mut Request<'_>| {
+            if let Call::Setup = call {
+                use std::io::Write;
+                writeln!(request.output, "{client}")?;
+            }
+            echo(&call, request)
+        })
+    };
+    let mut server = TcpServer::unbound((), handler).unwrap();
+    if let Err(error) = server.server_bind("[::1]:0") {
+        return println!("skipped: {error}");
+    }
+    server.server_activate().unwrap();
+    let running = serve(server);
+    assert!(running.connect().line().starts_with("[::1]:"));
+    running.stop();
+
+    for ipv6_only in [true, false] {
+        let mut server = TcpServer::unbound((), handler).unwrap();
+        server.options.ipv6_only = ipv6_only;
+        server.server_bind("[::]:0").unwrap();
+        server.server_activate().unwrap();
+        let port = server.server_address().unwrap().port().unwrap();
+        let running = serve(server);
+        let v4 = std::net::TcpStream::connect(("127.0.0.1", port));
+        match v4 {
+            Ok(client) if !ipv6_only => assert!(Peer::of(client).line().starts_with("127.0.0.1:")),
+            Err(_) if ipv6_only => {}
+            other => panic!("ipv6_only {ipv6_only}: {other:?}"),
+        }
+        running.stop();
+    }
+}
+
+#[test]
+fn a_slow_callback_is_counted() {
+    let mut server = echoing();
+    let mut config = server.reactor().config().clone();
+    config.slow_callback = Some(Duration::ZERO);
+    server.reactor().set_config(config);
+    let running = serve(server);
+    running.connect().echo("not that slow");
+    let stats = running.stop();
+    assert!(stats.slow_callbacks >= 2 && !stats.longest_callback.is_zero(), "{stats:?}");
+}
+
+#[test]
+fn the_counters_add_up() {
+    let running = serve(echoing());
+    for _ in 0..10 {
+        let mut client = running.connect();
+        client.echo([7; 1_000]);
+        client.half_close();
+        client.expect_eof();
+    }
+    let stats = running.stop();
+    assert_eq!((stats.accepted, stats.closed, stats.active), (10, 10, 0));
+    assert_eq!((stats.bytes_in, stats.bytes_out), (10_000, 10_000));
+    assert!(stats.turns > 0 && stats.active_max >= 1);
+}

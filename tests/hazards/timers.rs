@@ -1,1 +1,257 @@
-//! timers
+//! Time: never early, never twice, nothing left behind. On the testing kit's clock wherever no socket is needed.
+
+use std::time::Duration;
+
+use socketserver::testing::Client;
+use socketserver::{BaseServer, Control, Finish, Limits, Next, Request, TcpServer, Timeout};
+
+use crate::common::{Call, echo, probe, serve, usual};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Does something at setup and with each timer.
+fn timed(mut act: impl FnMut(Option<u64>, &mut Request<'_>) + Send + 'static) -> impl socketserver::RequestHandler {
+    probe(move |call, request: &mut Request<'_>| {
+        match call {
+            Call::Setup => act(None, request),
+            Call::Timer(tag) => act(Some(tag), request),
+            _ => {}
+        }
+        usual(&call, request)
+    })
+}
+
+#[test]
+fn a_timer_is_never_early_and_fires_once() {
+    let mut client = Client::new(timed(|fired, request| {
+        if fired.is_none() {
+            request.set_timer(7, SECOND);
+        }
+    }));
+    client.advance(SECOND - Duration::from_nanos(1));
+    assert_eq!(client.transcript(), ["setup"]);
+    client.advance(Duration::from_nanos(1));
+    client.advance(10 * SECOND);
+    assert_eq!(client.transcript(), ["setup", "timer 7"]);
+}
+
+#[test]
+fn a_timer_cancelled_in_its_own_callback_is_not_set_any_more() {
+    let mut client = Client::new(timed(|fired, request| match fired {
+        None => request.set_timer(1, SECOND),
+        Some(tag) => assert!(!request.cancel_timer(tag), "it has fired, so it is not set"),
+    }));
+    client.advance(3 * SECOND);
+    assert_eq!(client.transcript(), ["setup", "timer 1"]);
+    assert_eq!(client.stats().panics, 0);
+}
+
+#[test]
+fn a_timer_set_again_in_its_own_callback_waits_its_time() {
+    let mut client = Client::new(timed(|_, request| request.set_timer(1, SECOND)));
+    for fired in 1..=3 {
+        client.advance(SECOND);
+        assert_eq!(client.transcript().len(), 1 + fired);
+    }
+}
+
+#[test]
+fn a_timer_of_no_time_does_not_hold_the_turn() {
+    let mut left = 100;
+    let mut client = Client::new(timed(move |_, request| {
+        if left > 0 {
+            left -= 1;
+            request.set_timer(1, Duration::ZERO);
+        }
+    }));
+    client.run();
+    assert_eq!(client.transcript().len(), 101);
+}
+
+#[test]
+fn a_timer_set_twice_counts_from_the_second_time() {
+    let mut client = Client::new(timed(|fired, request| {
+        if fired.is_none() {
+            request.set_timer(1, SECOND);
+            request.set_timer(2, 2 * SECOND);
+            request.set_timer(1, 3 * SECOND);
+            request.set_timer(3, SECOND);
+            assert!(request.cancel_timer(3));
+            assert!(!request.cancel_timer(3));
+        }
+    }));
+    client.advance(2 * SECOND);
+    client.advance(SECOND);
+    assert_eq!(client.transcript(), ["setup", "timer 2", "timer 1"]);
+}
+
+#[test]
+fn a_hundred_thousand_timers_of_one_connection() {
+    const MANY: u64 = 100_000;
+    let mut client = Client::new(timed(|fired, request| {
+        if fired.is_none() {
+            for round in 0..3 {
+                (0..MANY).for_each(|tag| request.set_timer(tag, SECOND * (1 + round)));
+            }
+            (0..MANY).filter(|tag| tag % 1_000 != 0).for_each(|tag| assert!(request.cancel_timer(tag)));
+        }
+    }));
+    client.advance(2 * SECOND);
+    assert_eq!(client.transcript().len(), 1, "all were set anew for later");
+    client.advance(SECOND);
+    assert_eq!(client.transcript().len(), 101);
+}
+
+#[test]
+fn timers_of_a_closed_connection_never_fire() {
+    let mut client = Client::new(timed(|_, request| {
+        (0..1_000).for_each(|tag| request.set_timer(tag, SECOND));
+    }));
+    client.feed_eof();
+    client.advance(10 * SECOND);
+    assert_eq!(client.transcript(), ["setup", "eof", "finish peer closed"]);
+}
+
+#[test]
+fn an_idle_connection_ends_and_a_busy_one_does_not() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| echo(&call, request)));
+    for _ in 0..5 {
+        client.advance(500 * SECOND);
+        client.feed(b"busy");
+    }
+    client.advance(600 * SECOND - Duration::from_nanos(1));
+    assert_eq!(client.finished(), None);
+    client.advance(Duration::from_nanos(1));
+    assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Idle)));
+    assert_eq!(client.stats().timeouts_idle, 1);
+}
+
+#[test]
+fn a_slow_trickle_ends_with_the_read_timeout() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+        if let Call::Handle = call {
+            while request.input.read_line()?.is_some() {}
+            return Ok(Next::Wait);
+        }
+        usual(&call, request)
+    }));
+    client.feed(b"a whole line\n");
+    client.advance(100 * SECOND); // Nothing is begun, so nothing is late.
+    for _ in 0..59 {
+        client.feed(b"x");
+        client.advance(SECOND);
+    }
+    assert_eq!(client.finished(), None);
+    client.feed(b"x");
+    client.advance(SECOND);
+    assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Read)));
+}
+
+#[test]
+fn a_client_that_takes_nothing_ends_with_the_write_timeout() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| echo(&call, request)));
+    client.set_window(10);
+    client.feed(&[1; 100]);
+    for _ in 0..5 {
+        client.advance(50 * SECOND);
+        client.set_window(1); // One byte is progress.
+    }
+    assert_eq!(client.finished(), None);
+    client.advance(60 * SECOND);
+    assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Write)));
+    assert!(client.is_reset());
+}
+
+#[test]
+fn a_timeout_that_is_forgiven_starts_anew() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| match call {
+        Call::Timeout(_) => Ok(Next::Wait),
+        _ => usual(&call, request),
+    }));
+    for asked in 1..=3 {
+        client.advance(600 * SECOND);
+        assert_eq!(client.transcript().len(), 1 + asked);
+    }
+    assert_eq!(client.finished(), None);
+}
+
+#[test]
+fn a_limit_of_one_connection_replaces_the_server_s() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+        if let Call::Handle = call {
+            request.set_timeout(Timeout::Idle, Some(5 * SECOND));
+        }
+        usual(&call, request)
+    }));
+    client.advance(100 * SECOND);
+    client.feed(b"now");
+    client.advance(5 * SECOND);
+    assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Idle)));
+}
+
+#[test]
+fn bytes_that_wait_are_handled_before_timers_that_are_due() {
+    // Time jumps as it does over a SIGSTOP: the bytes came meanwhile, and the limit has passed.
+    let mut limits = Limits::default();
+    limits.idle_timeout = Some(SECOND);
+    let handler = probe(|call, request: &mut Request<'_>| echo(&call, request));
+    let mut client = Client::with_limits((), handler, limits);
+    client.feed_after(2 * SECOND, b"while stopped");
+    assert_eq!(client.sent(), b"while stopped");
+    assert_eq!(client.finished(), None);
+}
+
+#[derive(Default)]
+struct Ticking {
+    ticks: u64,
+}
+
+impl BaseServer for Ticking {
+    fn timer(&mut self, control: &mut Control<'_, Self>, tag: u64) {
+        self.ticks += 1;
+        control.broadcast(&b"tick\n"[..], |_| true);
+        if self.ticks < tag {
+            control.set_timer(tag, Duration::ZERO);
+        } else {
+            control.request_shutdown();
+        }
+    }
+    fn message(&mut self, control: &mut Control<'_, Self>, _: socketserver::Message) {
+        control.set_timer(9, Duration::from_secs(3_600));
+        assert!(control.cancel_timer(9));
+        control.set_timer(3, Duration::ZERO);
+    }
+}
+
+#[test]
+fn a_server_has_timers_of_its_own() {
+    let handler = |_: &mut Ticking, _: &socketserver::Address| {
+        probe(|call, request: &mut Request<'_, Ticking>| echo(&call, request))
+    };
+    let server = TcpServer::with_server("127.0.0.1:0", Ticking::default(), handler).unwrap();
+    let id = server.id();
+    let running = serve(server);
+    let mut client = running.connect();
+    client.echo("here");
+    running.handle.send_to_server(id, ()).unwrap();
+    assert_eq!(client.rest(), b"tick\ntick\ntick\n");
+    let (_, state) = running.join();
+    assert_eq!(state.ticks, 3);
+}
+
+#[test]
+fn short_connections_leave_no_timers_behind() {
+    let running = serve(
+        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap(),
+    );
+    for _ in 0..500 {
+        let mut client = running.connect();
+        client.echo("x");
+    }
+    running.wait_for_stats("all are gone", |stats| stats.active == 0);
+    let (tell, hear) = std::sync::mpsc::channel();
+    running.handle.run(move |reactor| tell.send(reactor.next_timeout()).unwrap()).unwrap();
+    // The closure itself may be followed by more work at once, but nothing is left to wait for.
+    assert!(hear.recv_timeout(crate::common::PATIENCE).unwrap().is_none_or(|next| next.is_zero()));
+    running.stop();
+}
