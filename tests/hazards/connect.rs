@@ -119,8 +119,9 @@ fn a_reset_after_connecting_ends_that_connection_only() {
     let running = calling(target.local_addr().unwrap(), &journal, false);
     let mut client = running.connect();
     client.send("early");
-    let (called, _) = target.accept().unwrap();
-    crate::common::Peer::of(called).reset();
+    let mut called = crate::common::Peer::of(target.accept().unwrap().0);
+    called.expect("early"); // Before that, a reset is a call that failed.
+    called.reset();
     journal.wait("callee finish reset");
     assert_eq!(running.stats().active, 1, "the client is still there");
     running.stop();
