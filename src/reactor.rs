@@ -202,7 +202,9 @@ impl Reactor {
         self.handle().shutdown_handle()
     }
 
-    /// Serves until [shut down](ShutdownHandle::shutdown), then returns. May be called again afterwards.
+    /// Serves until [shut down](ShutdownHandle::shutdown), then returns. May be called again afterwards; but the servers
+    /// that were added are closed by then, so it serves what is added anew, and waits if there is nothing. (A
+    /// [`TcpServer`](crate::TcpServer) with a reactor of its own binds its addresses again.)
     ///
     /// # Errors
     /// [`Error::Reactor`] if the selector fails. Nothing that a client or a handler does ends the loop.

@@ -154,6 +154,16 @@ impl<S> Request<'_, S> {
         self.control.core.cancel_handler_timer(self.state, tag)
     }
 
+    /// Sets a timer of the server, which outlives this connection: see [`Control::set_timer`].
+    pub fn set_server_timer(&mut self, tag: u64, after: Duration) {
+        self.control.set_timer(tag, after);
+    }
+
+    /// Unsets a timer of the server. Says whether it was set.
+    pub fn cancel_server_timer(&mut self, tag: u64) -> bool {
+        self.control.cancel_timer(tag)
+    }
+
     /// Gives this connection a limit of its own instead of the server's; `None` for no limit.
     ///
     /// Source: `StreamRequestHandler.timeout`.

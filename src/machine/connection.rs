@@ -553,6 +553,8 @@ impl Connection {
             self.state.activity = now;
             stats.bytes_out += left.sent as u64;
         }
+        // Whoever stopped writing because it was full is owed a `writable`.
+        self.state.put(FULL, left.was_full || self.state.has(FULL));
         match left.fault {
             None if self.io.queue.is_none() => {}
             None => self.mark_full(limits),

@@ -53,6 +53,8 @@ pub(crate) struct OutputState {
     pub(crate) fault: Option<OutputFault>,
     /// Bytes the socket took during this callback.
     pub(crate) sent: usize,
+    /// The handler has seen the output above the high-water mark, even if the socket then took it all.
+    pub(crate) was_full: bool,
 }
 
 /// What ended the output during a callback.
@@ -70,7 +72,14 @@ impl<'a> Output<'a> {
         now: u64,
         (writable, shut): (bool, bool),
     ) -> Self {
-        Output { io, gathered, limits, now, shut, state: OutputState { writable, fault: None, sent: 0 } }
+        Output {
+            io,
+            gathered,
+            limits,
+            now,
+            shut,
+            state: OutputState { writable, fault: None, sent: 0, was_full: false },
+        }
     }
 
     /// Bytes written and not yet taken by the kernel.
@@ -204,6 +213,7 @@ impl<'a> Output<'a> {
     #[inline]
     pub(crate) fn settle(&mut self) -> OutputState {
         if !self.gathered.is_empty() {
+            self.state.was_full = self.is_full();
             if self.state.fault.is_none() {
                 self.send(&[]);
             }

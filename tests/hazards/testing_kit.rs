@@ -104,11 +104,34 @@ fn the_window_stops_the_server_and_lets_it_go_on() {
     assert_eq!(client.sent(), b"0123456789abc");
     assert_eq!(client.transcript(), ["setup", "handle 16"]);
     client.set_window(100);
-    assert_eq!(client.transcript(), ["setup", "handle 16", "writable", "handle 12"]);
+    // What the second one wrote went above the mark as well, so it is told that it left.
+    assert_eq!(client.transcript(), ["setup", "handle 16", "writable", "handle 12", "writable"]);
     assert_eq!(client.sent(), b"0123456789abcdefnot read yet");
 }
 
 // ---- output ----
+
+#[test]
+fn who_stopped_writing_because_it_was_full_is_called_even_if_the_socket_took_it_all() {
+    let limits = limits(|limits| {
+        limits.output_high_water = 1_000;
+        limits.output_low_water = 100;
+    });
+    let mut left = 1_000;
+    let producer = probe(move |call, request: &mut Request<'_>| {
+        if let Call::Setup | Call::Writable = call {
+            while left > 0 && !request.output.is_full() {
+                request.output.write_all(&[7; 100])?;
+                left -= 1;
+            }
+            return Ok(if left == 0 { Next::Close } else { Next::Wait });
+        }
+        usual(&call, request)
+    });
+    let client = Client::with_limits((), producer, limits);
+    assert_eq!(client.sent().len(), 100_000);
+    assert!(client.is_closed());
+}
 
 #[test]
 fn a_write_behind_a_shared_payload_does_not_strand_it() {

@@ -240,6 +240,23 @@ fn a_server_has_timers_of_its_own() {
 }
 
 #[test]
+fn a_server_s_timer_outlives_the_connection_that_set_it() {
+    let handler = |_: &mut Ticking, _: &socketserver::Address| {
+        probe(|call, request: &mut Request<'_, Ticking>| {
+            if let Call::Finish(_) = call {
+                request.set_server_timer(9, Duration::from_secs(3_600));
+                assert!(request.cancel_server_timer(9));
+                request.set_server_timer(1, Duration::ZERO);
+            }
+            echo(&call, request)
+        })
+    };
+    let running = serve(TcpServer::with_server("127.0.0.1:0", Ticking::default(), handler).unwrap());
+    running.connect().echo("set it and go");
+    assert_eq!(running.join().1.ticks, 1);
+}
+
+#[test]
 fn short_connections_leave_no_timers_behind() {
     let running = serve(
         TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap(),
