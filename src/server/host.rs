@@ -45,6 +45,16 @@ struct Calls<S, H> {
     begun: Vec<(u32, Box<dyn RequestHandler<S>>)>,
 }
 
+/// A connection that is being served, and what is needed for that. It is in our hands, not in its slot, so that its
+/// parts can be borrowed apart.
+struct Service<'a> {
+    limits: &'a Limits,
+    core: &'a mut Core,
+    scratch: &'a mut Scratch,
+    key: u32,
+    connection: &'a mut Connection,
+}
+
 /// Python's `RequestHandlerClass`.
 pub(crate) type MakeHandler<S, H> = Box<dyn FnMut(&mut S, &Address) -> H + Send>;
 
@@ -67,64 +77,64 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         let calls = Calls { number: 0, state, handlers: Slab::new(), boxed: Slab::new(), begun: Vec::new() };
         Host { limits: Arc::default(), make_handler, calls }
     }
-}
 
-impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
-    /// Lets a connection do what is due, within its budget. It is in our hands, not in its slot.
-    fn serve(
+    /// Takes a connection out of its slot, does something with it, and puts it back.
+    #[inline(always)]
+    fn borrowed(
         &mut self,
-        limits: &Limits,
         core: &mut Core,
         scratch: &mut Scratch,
         key: u32,
-        connection: &mut Connection,
+        act: impl FnOnce(&mut Calls<S, H>, &mut Service<'_>),
     ) {
+        let mut connection = core.slots.lend(key);
+        let mut service = Service { limits: &self.limits, core, scratch, key, connection: &mut connection };
+        act(&mut self.calls, &mut service);
+        core.slots.give_back(key, connection);
+    }
+}
+
+impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
+    /// Lets a connection do what is due, within its budget.
+    fn serve(&mut self, at: &mut Service<'_>) {
+        let limits = at.limits;
         let mut allowance =
             Allowance { read: limits.read_bytes_per_turn.max(1), write: limits.write_bytes_per_turn.max(1) };
         for _ in 0..limits.callbacks_per_turn.max(1) {
-            match connection.advance(&mut scratch.input, limits, core.now, &mut allowance, &mut core.stats) {
-                Step::Handle(fresh) => {
-                    self.call_inline(limits, core, scratch, key, connection, fresh, Callback::Handle)
-                }
+            match at.connection.advance(&mut at.scratch.input, limits, at.core.now, &mut allowance, &mut at.core.stats)
+            {
+                Step::Handle(fresh) => self.call_inline(at, fresh, Callback::Handle),
                 Step::Rest => {
-                    if !connection.timer_stands() {
-                        core.watch(key, connection, limits);
+                    if !at.connection.timer_stands() {
+                        at.core.watch(at.key, at.connection, limits);
                     }
                     return;
                 }
                 Step::Again => break,
-                Step::Setup => self.call(limits, core, scratch, key, connection, Callback::Setup),
-                Step::Writable => self.call(limits, core, scratch, key, connection, Callback::Writable),
-                Step::Eof => self.call(limits, core, scratch, key, connection, Callback::Eof),
-                Step::Drain => self.call(limits, core, scratch, key, connection, Callback::Drain),
-                Step::Finish(why) => self.finish(limits, core, scratch, key, connection, why),
+                Step::Setup => self.call(at, Callback::Setup),
+                Step::Writable => self.call(at, Callback::Writable),
+                Step::Eof => self.call(at, Callback::Eof),
+                Step::Drain => self.call(at, Callback::Drain),
+                Step::Finish(why) => self.finish(at, why),
                 Step::ConnectFailed(source) => {
-                    self.connect_failed(limits, core, scratch, key, connection, source, Finish::Reset);
+                    self.connect_failed(at, source, Finish::Reset);
                 }
                 Step::Shutdown => {
-                    connection.state.set_shut();
-                    let Connection { io, state, .. } = &*connection;
+                    at.connection.state.set_shut();
+                    let Connection { io, state, .. } = &*at.connection;
                     // An error means that the connection is gone, and the next read says so too.
-                    self.hook(core, |server| drop(server.shutdown_request(&io.stream, &state.address)));
+                    self.hook(at.core, |server| drop(server.shutdown_request(&io.stream, &state.address)));
                 }
-                Step::Dead => return core.dead.push(key),
+                Step::Dead => return at.core.dead.push(at.key),
             }
         }
-        core.queue(key);
+        at.core.queue(at.key);
     }
 
     /// Runs a callback other than `handle`.
     #[inline(never)]
-    fn call(
-        &mut self,
-        limits: &Limits,
-        core: &mut Core,
-        scratch: &mut Scratch,
-        key: u32,
-        connection: &mut Connection,
-        callback: Callback<'_>,
-    ) {
-        self.call_inline(limits, core, scratch, key, connection, 0, callback);
+    fn call(&mut self, at: &mut Service<'_>, callback: Callback<'_>) {
+        self.call_inline(at, 0, callback);
     }
 
     /// Runs one callback of one connection and deals with what it returns. `fresh` bytes at the start of the read
@@ -132,17 +142,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     ///
     /// Inlined where `handle` is called, for every message, so that the rest folds away there.
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "the parts that a callback borrows apart")]
-    fn call_inline(
-        &mut self,
-        limits: &Limits,
-        core: &mut Core,
-        scratch: &mut Scratch,
-        key: u32,
-        connection: &mut Connection,
-        fresh: usize,
-        callback: Callback<'_>,
-    ) {
+    fn call_inline(&mut self, at: &mut Service<'_>, fresh: usize, callback: Callback<'_>) {
+        let Service { limits, core, scratch, key, connection } = at;
+        let (limits, key): (&Limits, u32) = (limits, *key);
         let begun_at = core.config.slow_callback.map(|_| core.selector.now());
         let name = callback.name();
         let (reason, is_setup) = (callback.reason(), matches!(callback, Callback::Setup));
@@ -163,7 +165,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             server: &mut self.state,
             state: &mut connection.state,
             id: core.slots.id(key),
-            control: Control { core: &mut *core, server: self.number, begun: &mut self.begun },
+            control: Control { core, server: self.number, begun: &mut self.begun },
             successor: &mut successor,
         };
         let outcome = catch(|| match is_boxed {
@@ -267,41 +269,23 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     }
 
     /// The last callback, once; then the handler goes.
-    fn finish(
-        &mut self,
-        limits: &Limits,
-        core: &mut Core,
-        scratch: &mut Scratch,
-        key: u32,
-        connection: &mut Connection,
-        why: Finish,
-    ) {
-        if connection.state.owes_finish() {
-            self.call(limits, core, scratch, key, connection, Callback::Finish(why));
-            core.count(why);
+    fn finish(&mut self, at: &mut Service<'_>, why: Finish) {
+        if at.connection.state.owes_finish() {
+            self.call(at, Callback::Finish(why));
+            at.core.count(why);
         }
-        self.drop_handler(core, &connection.state);
-        connection.set_finished();
-        self.hook(core, |state| state.close_request(&connection.state.address, why));
+        self.drop_handler(at.core, &at.connection.state);
+        at.connection.set_finished();
+        self.hook(at.core, |state| state.close_request(&at.connection.state.address, why));
     }
 
     #[cold]
-    #[expect(clippy::too_many_arguments, reason = "as for call_inline")]
-    fn connect_failed(
-        &mut self,
-        limits: &Limits,
-        core: &mut Core,
-        scratch: &mut Scratch,
-        key: u32,
-        connection: &mut Connection,
-        source: io::Error,
-        why: Finish,
-    ) {
-        let error = Error::Connect { address: connection.state.address.clone(), source };
-        core.stats.connects_failed += 1;
+    fn connect_failed(&mut self, at: &mut Service<'_>, source: io::Error, why: Finish) {
+        let error = Error::Connect { address: at.connection.state.address.clone(), source };
+        at.core.stats.connects_failed += 1;
         note_fault!(Warn, "{error}");
-        connection.state.end(why, true);
-        self.call(limits, core, scratch, key, connection, Callback::ConnectFailed(&error));
+        at.connection.state.end(why, true);
+        self.call(at, Callback::ConnectFailed(&error));
     }
 
     /// Runs a hook of the server's. A panic is logged, and is what `None` means.
@@ -395,9 +379,7 @@ impl Callback<'_> {
 
 impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     fn service(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
-        let mut connection = core.slots.lend(key);
-        self.calls.serve(&self.limits, core, scratch, key, &mut connection);
-        core.slots.give_back(key, connection);
+        self.borrowed(core, scratch, key, |calls, at| calls.serve(at));
     }
 
     fn accept(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
@@ -488,44 +470,34 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     }
 
     fn on_due(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, due: Due) {
-        let Host { limits, calls, .. } = self;
-        let mut connection = core.slots.lend(key);
-        match due {
-            Due::Quiet => connection.state.on_quiet(),
-            Due::Lingered => connection.state.lingered(),
+        self.borrowed(core, scratch, key, |calls, at| match due {
+            Due::Quiet => at.connection.state.on_quiet(),
+            Due::Lingered => at.connection.state.lingered(),
             Due::Limit(Timeout::Connect) => {
-                let (why, source) = (Finish::Timeout(Timeout::Connect), io::ErrorKind::TimedOut.into());
-                calls.connect_failed(limits, core, scratch, key, &mut connection, source, why);
+                calls.connect_failed(at, io::ErrorKind::TimedOut.into(), Finish::Timeout(Timeout::Connect));
             }
-            Due::Limit(timeout) if connection.state.is_open() => {
-                connection.forgive(timeout, core.now);
-                calls.call(limits, core, scratch, key, &mut connection, Callback::Timeout(timeout));
+            Due::Limit(timeout) if at.connection.state.is_open() => {
+                at.connection.forgive(timeout, at.core.now);
+                calls.call(at, Callback::Timeout(timeout));
             }
             // It was ending quietly, and the peer does not take the rest.
-            Due::Limit(timeout) => connection.state.end(Finish::Timeout(timeout), true),
-        }
-        core.slots.give_back(key, connection);
+            Due::Limit(timeout) => at.connection.state.end(Finish::Timeout(timeout), true),
+        });
         core.queue(key);
     }
 
     fn on_timer(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, tag: u64) {
         if core.slots.connection(key).state.is_open() {
-            let mut connection = core.slots.lend(key);
-            self.calls.call(&self.limits, core, scratch, key, &mut connection, Callback::Timer(tag));
-            core.slots.give_back(key, connection);
+            self.borrowed(core, scratch, key, |calls, at| calls.call(at, Callback::Timer(tag)));
             core.queue(key);
         }
     }
 
     fn on_message(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, message: Result<Message>) {
-        let mut connection = core.slots.lend(key);
-        match message {
-            Ok(message) => {
-                self.calls.call(&self.limits, core, scratch, key, &mut connection, Callback::Message(message));
-            }
-            Err(error) => self.calls.failed(core, &mut connection.state, &error),
-        }
-        core.slots.give_back(key, connection);
+        self.borrowed(core, scratch, key, |calls, at| match message {
+            Ok(message) => calls.call(at, Callback::Message(message)),
+            Err(error) => calls.failed(at.core, &mut at.connection.state, &error),
+        });
         core.queue(key);
     }
 
