@@ -43,6 +43,8 @@ enum End {
 
 impl RequestHandler<Proxy> for End {
     fn setup(&mut self, request: &mut Request<'_, Proxy>) -> Result<Next> {
+        // A client may send all it has before it reads: each direction waits for its own receiver only.
+        request.set_full_duplex(true);
         match self {
             End::Client => {
                 // Nothing is taken from the client before somebody is there to have it.

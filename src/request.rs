@@ -132,6 +132,14 @@ impl<S> Request<'_, S> {
         }
     }
 
+    /// Reads this connection even while its output is above
+    /// [`Limits::output_high_water`](crate::Limits::output_high_water). Off by default: what a handler reads is what
+    /// makes it write, so a peer that does not take its answers is not asked for more questions. On for a relay, where
+    /// the two directions have nothing to do with each other and each has the flow control of its own.
+    pub fn set_full_duplex(&mut self, on: bool) {
+        self.state.set_full_duplex(on);
+    }
+
     /// Begins an outbound connection, to be served by `handler`. Its `setup` is called when it is established, its
     /// `connect_failed` otherwise; what is sent to the id meanwhile waits. Takes an address, because resolving a name
     /// blocks: [`offload`](Self::offload) that.

@@ -130,6 +130,9 @@ const OUTBOUND: u32 = 1 << 26;
 /// A timer watches over the limits of this connection.
 const WATCHED: u32 = 1 << 27;
 
+/// Read even while the output is above the high-water mark.
+const FULL_DUPLEX: u32 = 1 << 28;
+
 /// If none of these is set, a connection only reads, handles and writes.
 const UNUSUAL: u32 = CONNECTING | SETUP_DUE | SHUT_DUE | BROKEN | ENDING | FINISHED | LINGERING | DEAD | DRAINING;
 
@@ -277,17 +280,14 @@ impl Connection {
         {
             return step;
         }
-        if self.state.has(FULL) {
-            if self.unsent() > limits.output_low_water {
-                return Step::Rest;
-            }
+        if self.state.has(FULL) && self.unsent() <= limits.output_low_water {
             self.state.put(FULL, false);
             if let Some(carry) = &mut self.carry {
                 carry.since = now;
             }
             return Step::Writable;
         }
-        if self.state.has(PAUSED) {
+        if self.state.is_read_paused() {
             return Step::Rest;
         }
         if self.state.has(HANDLE_DUE) && self.state.take(HANDLE_DUE) && self.carry.is_some() {
@@ -583,7 +583,7 @@ impl Connection {
     /// that.
     pub(crate) fn input_overflows(&self, limits: &Limits) -> bool {
         let unread = self.carry.as_ref().map_or(0, |carry| carry.bytes.len());
-        unread > limits.input_bytes_max && !self.state.has(PAUSED | FULL | ENDING)
+        unread > limits.input_bytes_max && !self.state.is_read_paused() && !self.state.has(ENDING)
     }
 
     // Deadlines.
@@ -625,7 +625,7 @@ impl Connection {
         if self.state.has(ENDING) {
             return next;
         }
-        if let Some(carry) = self.carry.as_ref().filter(|_| !self.state.has(PAUSED | FULL)) {
+        if let Some(carry) = self.carry.as_ref().filter(|_| !self.state.is_read_paused()) {
             let timeout = extra.and_then(|extra| extra.read_timeout).unwrap_or(limits.read_timeout);
             consider(carry.since, timeout, Due::Limit(Timeout::Read));
         }
@@ -744,6 +744,16 @@ impl State {
             self.why = why;
         }
         self.flags |= ENDING | if at_once { ABORTING } else { 0 };
+    }
+
+    /// Not read for now: at a handler's wish, or because the peer does not take what it was sent.
+    #[inline]
+    fn is_read_paused(&self) -> bool {
+        self.has(PAUSED) || self.flags & (FULL | FULL_DUPLEX) == FULL
+    }
+
+    pub(crate) fn set_full_duplex(&mut self, on: bool) {
+        self.put(FULL_DUPLEX, on);
     }
 
     pub(crate) fn pause_reading(&mut self) {

@@ -148,6 +148,7 @@ struct Relay {
 
 impl RequestHandler for Relay {
     fn setup(&mut self, request: &mut Request<'_>) -> Result<Next> {
+        request.set_full_duplex(true);
         if let Some(to) = self.to {
             let me = request.id();
             self.peer = Some(request.connect(to, Relay { to: None, peer: Some(me) })?);
