@@ -15,8 +15,10 @@
 mod connection;
 mod input;
 mod output;
+mod state;
 
 pub use connection::Sent;
-pub(crate) use connection::{Allowance, Connection, Due, Payload, State, Step, nanos};
+pub(crate) use connection::{Allowance, Connection, Due, Payload, Step, nanos};
 pub use input::Input;
 pub use output::Output;
+pub(crate) use state::State;

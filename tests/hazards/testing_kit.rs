@@ -348,6 +348,67 @@ fn a_timer_that_is_due_does_not_reach_a_replaced_handler_before_its_setup() {
 }
 
 #[test]
+fn messages_that_follow_a_replacement_reach_the_successor() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+        if let Call::Message(_) = call {
+            request.replace_handler(successor(false));
+        }
+        usual(&call, request)
+    }));
+    let (handle, id) = (client.handle(), client.id().unwrap());
+    for n in 0..3 {
+        handle.send(id, n).unwrap();
+    }
+    client.run();
+    assert_eq!(successor_lines(), ["setup", "message", "message"]);
+    assert_eq!(client.stats().messages_dropped, 0, "the connection is there");
+}
+
+#[test]
+fn timers_due_with_a_replacement_reach_the_successor() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+        match call {
+            Call::Setup => (1..4).for_each(|tag| request.set_timer(tag, Duration::from_secs(1))),
+            Call::Timer(_) => request.replace_handler(successor(false)),
+            _ => {}
+        }
+        usual(&call, request)
+    }));
+    client.advance(Duration::from_secs(1));
+    let lines = successor_lines();
+    assert_eq!(lines[0], "setup");
+    assert_eq!(lines.iter().filter(|line| line.starts_with("timer")).count(), 2, "{lines:?}");
+    assert_eq!(client.finished(), None, "and nothing ended");
+}
+
+#[test]
+fn a_handler_put_in_place_by_finish_is_never_called() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+        if let Call::Finish(_) = call {
+            request.replace_handler(successor(false));
+        }
+        usual(&call, request)
+    }));
+    client.feed_eof();
+    client.advance(Duration::from_secs(60));
+    assert_eq!(successor_lines(), [""; 0]);
+    let stats = client.stats();
+    assert_eq!((stats.panics, stats.handler_errors, stats.active), (0, 0, 0), "{:?}", client.transcript());
+}
+
+#[test]
+fn an_error_that_leaves_much_unread_ends_for_the_error() {
+    let limits = limits(|limits| limits.input_bytes_max = 4);
+    let handler = probe(|call, request: &mut Request<'_>| match call {
+        Call::Handle => Err("scripted".into()),
+        call => usual(&call, request),
+    });
+    let mut client = Client::with_limits((), handler, limits);
+    client.feed(b"more than four bytes");
+    assert_eq!(client.finished(), Some(Finish::Error));
+}
+
+#[test]
 fn a_replaced_handler_whose_setup_fails_gets_no_finish() {
     let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
         if let Call::Handle = call {

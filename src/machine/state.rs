@@ -1,0 +1,216 @@
+//! Where a connection stands: flags, the reason of its end, and stamps. Whoever has only the id of a connection, or is
+//! its own callback, changes these; `connection.rs` acts on them.
+
+use crate::address::Address;
+use crate::lifecycle::Finish;
+use crate::net::selector::Readiness;
+use crate::timers::TimerKey;
+
+/// Where the connection stands.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) address: Address,
+    pub(super) flags: u32,
+    /// Which handler of the server; once that is gone, how many bytes may still be discarded while lingering.
+    pub(crate) handler: u32,
+    pub(super) why: Finish,
+    /// When bytes last moved in either direction. Also when connecting or lingering began.
+    pub(crate) activity: u64,
+    pub(crate) extra: Option<Box<Extra>>,
+}
+
+/// What most connections never need.
+#[derive(Debug, Default)]
+pub(crate) struct Extra {
+    /// The handler's timers by tag.
+    pub(crate) timers: std::collections::BTreeMap<u64, TimerKey>,
+    /// Timeouts that differ from the server's.
+    pub(crate) idle_timeout: Option<Option<std::time::Duration>>,
+    pub(crate) read_timeout: Option<Option<std::time::Duration>>,
+    pub(crate) write_timeout: Option<Option<std::time::Duration>>,
+}
+
+impl State {
+    #[inline]
+    pub(super) fn has(&self, flags: u32) -> bool {
+        self.flags & flags != 0
+    }
+
+    #[inline]
+    pub(super) fn put(&mut self, flag: u32, on: bool) {
+        if on { self.flags |= flag } else { self.flags &= !flag }
+    }
+
+    /// Takes a flag off and says whether it was there.
+    pub(super) fn take(&mut self, flag: u32) -> bool {
+        let was = self.has(flag);
+        self.flags &= !flag;
+        was
+    }
+
+    pub(crate) fn is_boxed(&self) -> bool {
+        self.has(BOXED)
+    }
+
+    /// Takes no more output from its own handler or another.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.has(ENDING | SHUT_DUE | SHUT | BROKEN)
+    }
+
+    pub(crate) fn is_outbound(&self) -> bool {
+        self.has(OUTBOUND)
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.has(DEAD)
+    }
+
+    /// Over for its handler: whatever is left is between the kernel and us.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.has(FINISHED | DEAD)
+    }
+
+    /// The handler may be called: `setup` succeeded and the end has not come.
+    pub(crate) fn is_open(&self) -> bool {
+        self.has(OPEN) && !self.has(SETUP_DUE | ENDING | FINISHED | DEAD)
+    }
+
+    /// `setup` succeeded, and `finish` has not been called.
+    pub(crate) fn owes_finish(&self) -> bool {
+        self.has(OPEN) && !self.has(FINISHED)
+    }
+
+    /// Ends a connection that was lost during a callback, whose error then only repeats that. Says whether it was.
+    pub(crate) fn end_if_lost(&mut self) -> bool {
+        if self.has(BROKEN) {
+            self.end(Finish::Reset, false);
+        }
+        self.has(BROKEN | ABORTING)
+    }
+
+    /// Ends the connection: after a flush, or at once. The first reason counts, unless what was a quiet end fails on
+    /// the way.
+    pub(crate) fn end(&mut self, why: Finish, mut at_once: bool) {
+        // Not established: there is nothing to flush to.
+        at_once |= self.take(CONNECTING);
+        if self.has(FINISHED | DEAD) {
+            // Nobody is left to tell. An abort still cuts a flush or a linger short.
+            self.put(ABORTING, at_once || self.has(ABORTING));
+            return;
+        }
+        if !self.has(ENDING) || (at_once && !self.has(ABORTING)) {
+            self.why = why;
+        }
+        self.flags |= ENDING | if at_once { ABORTING } else { 0 };
+    }
+
+    /// Not read for now: at a handler's wish, or because the peer does not take what it was sent.
+    #[inline]
+    pub(super) fn is_read_paused(&self) -> bool {
+        self.has(PAUSED) || self.flags & (FULL | FULL_DUPLEX) == FULL
+    }
+
+    pub(crate) fn set_full_duplex(&mut self, on: bool) {
+        self.put(FULL_DUPLEX, on);
+    }
+
+    pub(crate) fn pause_reading(&mut self) {
+        self.flags |= PAUSED;
+    }
+
+    /// What was left unread is handed to the handler again. Says whether reading was paused.
+    pub(crate) fn resume_reading(&mut self) -> bool {
+        let resumed = self.take(PAUSED);
+        self.put(HANDLE_DUE, resumed || self.has(HANDLE_DUE));
+        resumed
+    }
+
+    pub(crate) fn shutdown_write(&mut self) {
+        self.flags |= SHUT_DUE;
+    }
+
+    /// The server is stopping: the handler is told once the connection is quiet.
+    pub(crate) fn drain(&mut self, now: u64, quiet: u64) {
+        self.flags |= DRAINING | if now.saturating_sub(self.activity) >= quiet { DRAIN_QUIET } else { 0 };
+    }
+
+    /// Busy or not, the handler is told now.
+    pub(crate) fn drain_now(&mut self) {
+        self.flags |= DRAINING | DRAIN_DUE;
+    }
+
+    /// Enough time has passed since the last byte.
+    pub(crate) fn on_quiet(&mut self) {
+        self.flags |= DRAIN_QUIET;
+    }
+
+    /// The linger is over.
+    pub(crate) fn lingered(&mut self) {
+        self.handler = 0;
+    }
+
+    /// Our FIN is sent.
+    pub(crate) fn set_shut(&mut self) {
+        self.flags |= SHUT;
+    }
+
+    /// A timer is armed, or is not any more.
+    pub(crate) fn set_watched(&mut self, watched: bool) {
+        self.put(WATCHED, watched);
+    }
+}
+
+/// The socket may have input, as far as we know; it may take output. Cleared by the attempt that finds otherwise.
+pub(super) const READABLE: u32 = Readiness::READABLE;
+pub(super) const WRITABLE: u32 = Readiness::WRITABLE;
+/// A short read does not mean drained.
+pub(super) const READ_TO_END: u32 = Readiness::READ_TO_END;
+pub(super) const HUNG_UP: u32 = Readiness::HUNG_UP;
+/// An outbound connection that is not established.
+pub(super) const CONNECTING: u32 = 1 << 4;
+/// `setup` is due: a fresh connection, or a replaced handler.
+pub(super) const SETUP_DUE: u32 = 1 << 5;
+/// `setup` succeeded: `finish` is owed.
+pub(super) const OPEN: u32 = 1 << 6;
+/// The peer ended its direction; the rest of the input was handled; `eof` was called.
+pub(super) const EOF: u32 = 1 << 7;
+pub(super) const EOF_HANDLED: u32 = 1 << 8;
+pub(super) const EOF_TOLD: u32 = 1 << 9;
+/// Reading is paused by a handler.
+pub(super) const PAUSED: u32 = 1 << 10;
+/// Output went above the high-water mark and has not yet fallen to the low one.
+pub(super) const FULL: u32 = 1 << 11;
+/// `handle` is due although nothing arrived: reading was resumed, or the handler replaced, over unread input.
+pub(super) const HANDLE_DUE: u32 = 1 << 12;
+/// Our direction ends once the output is sent; has ended.
+pub(super) const SHUT_DUE: u32 = 1 << 13;
+pub(super) const SHUT: u32 = 1 << 14;
+/// The socket takes no more output, ever.
+pub(super) const BROKEN: u32 = 1 << 15;
+/// On the way out, for the reason in `why`: after a flush, or at once.
+pub(super) const ENDING: u32 = 1 << 16;
+pub(super) const ABORTING: u32 = 1 << 17;
+/// `finish` was called, or is not owed. The handler is gone.
+pub(super) const FINISHED: u32 = 1 << 18;
+/// FIN is sent, what still comes is discarded.
+pub(super) const LINGERING: u32 = 1 << 19;
+pub(super) const DEAD: u32 = 1 << 20;
+/// The server is stopping: tell the handler when quiet; now; it is told.
+pub(super) const DRAINING: u32 = 1 << 21;
+pub(super) const DRAIN_DUE: u32 = 1 << 22;
+pub(super) const DRAIN_TOLD: u32 = 1 << 23;
+/// The handler is one of the boxed ones.
+pub(super) const BOXED: u32 = 1 << 24;
+/// Nothing moved for a while, by the timer's word.
+pub(super) const DRAIN_QUIET: u32 = 1 << 25;
+/// We called the peer.
+pub(super) const OUTBOUND: u32 = 1 << 26;
+/// A timer watches over the limits of this connection.
+pub(super) const WATCHED: u32 = 1 << 27;
+
+/// Read even while the output is above the high-water mark.
+pub(super) const FULL_DUPLEX: u32 = 1 << 28;
+
+/// If none of these is set, a connection only reads, handles and writes.
+pub(super) const UNUSUAL: u32 =
+    CONNECTING | SETUP_DUE | SHUT_DUE | BROKEN | ENDING | FINISHED | LINGERING | DEAD | DRAINING;
