@@ -9,9 +9,6 @@
 //! Both directions have backpressure: who is faster than the other end takes is not read meanwhile, so a pair holds a
 //! few hundred KiB at most. The end of one direction (FIN) is passed on alone and the other goes on; a reset is passed
 //! on as a reset, so that a transfer cut short never looks complete.
-//!
-//! Corners cut: a client that reads nothing for a while is not read either, as with any server of this library. Without
-//! a proxy it could send on, if the upstream server takes it.
 
 mod common;
 

@@ -34,7 +34,7 @@ use crate::logging::{note, note_fault};
 use crate::machine::{Due, nanos};
 use crate::net::selector::Selector;
 use crate::net::{Listener, Socket, Stream};
-use crate::panics::{catch, drop_caught};
+use crate::panics::catch;
 use crate::stats::Stats;
 use crate::timers::NO_TIMER;
 
@@ -310,6 +310,7 @@ impl Reactor {
     fn service(&mut self) {
         if self.core.shared.is_pending() {
             self.commands();
+            self.core.now = self.core.selector.now(); // They took their time.
         }
         let mut batch = std::mem::take(&mut self.batch);
         self.core.ready.take(&mut batch);
@@ -365,7 +366,7 @@ impl Reactor {
                 Command::Offloaded(id, result) => self.deliver(id, result),
                 Command::ServerMessage(ServerId(server), message) => match self.servers.get_mut(usize::from(server)) {
                     Some(server) => server.on_server_message(&mut self.core, message),
-                    None => self.refuse(message),
+                    None => self.core.refuse(message),
                 },
                 Command::Run(job) => {
                     if let Err(panic) = catch(|| job(self)) {
@@ -379,23 +380,19 @@ impl Reactor {
 
     fn deliver(&mut self, id: ConnectionId, message: Result<Message>) {
         match self.core.slots.find(id) {
-            Some((server, connection)) if connection.state.is_open() => {
+            Some((server, _)) => {
                 self.servers[usize::from(server)].on_message(&mut self.core, &mut self.scratch, id.key, message);
             }
-            _ => self.refuse(message),
+            None => self.core.refuse(message),
         }
-    }
-
-    /// Nobody is there to take it.
-    fn refuse<T>(&mut self, message: T) {
-        self.core.stats.messages_dropped += 1;
-        self.core.stats.panics += u64::from(!drop_caught(message));
     }
 
     /// What is due. What a callback arms meanwhile waits for the next turn, even with a deadline of now.
     fn timers(&mut self) {
+        let mut fired = false;
         for _ in 0..self.core.guards.len() {
             let Some(key) = self.core.guards.pop(self.collected) else { break };
+            fired = true;
             self.on_deadline(key);
         }
         for _ in 0..self.core.timers.len() {
@@ -403,6 +400,7 @@ impl Reactor {
                 break;
             };
             self.core.forget_timer(alarm);
+            fired = true;
             match alarm {
                 Alarm::Handler { key, tag } => {
                     let server = self.core.slots.get(key).expect("timers go with their connection").server;
@@ -413,6 +411,9 @@ impl Reactor {
                 Alarm::DrainTell => self.tell_all(),
                 Alarm::DrainEnd => self.phase = Phase::Aborting,
             }
+        }
+        if fired {
+            self.core.now = self.core.selector.now(); // Callbacks took their time, and the next wait counts from here.
         }
     }
 

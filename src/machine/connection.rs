@@ -354,7 +354,7 @@ impl Connection {
 
     /// The handler is gone; what it wrote in `finish` is still sent.
     pub(crate) fn set_finished(&mut self) {
-        self.state.flags = self.state.flags & !OPEN | FINISHED | ENDING;
+        self.state.flags = self.state.flags & !(OPEN | SETUP_DUE) | FINISHED | ENDING;
         self.carry = None;
     }
 

@@ -65,9 +65,14 @@ impl State {
         self.has(DEAD)
     }
 
-    /// Over for its handler: whatever is left is between the kernel and us.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.has(FINISHED | DEAD)
+    /// On the way out: no handler takes over any more.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.has(ENDING | FINISHED | DEAD)
+    }
+
+    /// `setup` is due, of a fresh handler or of one that takes over.
+    pub(crate) fn is_setup_due(&self) -> bool {
+        self.has(SETUP_DUE) && !self.has(CONNECTING)
     }
 
     /// The handler may be called: `setup` succeeded and the end has not come.

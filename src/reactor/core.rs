@@ -18,6 +18,7 @@ use crate::logging::note;
 use crate::machine::{Connection, Payload, Sent, State, nanos};
 use crate::net::selector::Selector;
 use crate::net::{Listener, Stream};
+use crate::panics::drop_caught;
 use crate::stats::Stats;
 use crate::timers::{Deadlines, NO_TIMER, TimerKey, Timers};
 
@@ -234,6 +235,12 @@ impl Core {
             Finish::OutputLimit => &mut stats.output_limits,
             _ => return,
         } += 1;
+    }
+
+    /// A message for which nobody is there.
+    pub(crate) fn refuse<T>(&mut self, message: T) {
+        self.stats.messages_dropped += 1;
+        self.stats.panics += u64::from(!drop_caught(message));
     }
 
     pub(crate) fn end(&mut self, id: ConnectionId, why: Finish, at_once: bool) {

@@ -131,6 +131,13 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         at.core.queue(at.key);
     }
 
+    /// A handler that has just taken over is set up before anything else is called.
+    fn set_up(&mut self, at: &mut Service<'_>) {
+        if at.connection.state.is_setup_due() {
+            self.serve(at);
+        }
+    }
+
     /// Runs a callback other than `handle`.
     #[inline(never)]
     fn call(&mut self, at: &mut Service<'_>, callback: Callback<'_>) {
@@ -186,7 +193,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         connection.after_output(output_state, limits, now, &mut core.stats);
         if left > 0 || connection.carry.is_some() {
             connection.keep(&scratch.input[..fresh], consumed, scan, now);
-            if next == Next::Wait && connection.input_overflows(limits) {
+            if next == Next::Wait && error.is_none() && connection.input_overflows(limits) {
                 connection.state.end(Finish::InputLimit, false);
             }
         }
@@ -202,8 +209,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         if !self.begun.is_empty() {
             self.move_in(core);
         }
-        if let Some(successor) = successor.filter(|_| next == Next::Wait && error.is_none()) {
-            self.replace_handler(core, connection, successor);
+        if let Some(successor) = successor {
+            self.replace_handler(core, connection, successor, error.is_none());
         }
         if let Some(begun_at) = begun_at {
             note_time(core, &connection.state.address, name, begun_at);
@@ -244,11 +251,20 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
     }
 
+    /// A connection that ends keeps the handler it has, for its `finish`.
     #[cold]
-    fn replace_handler(&mut self, core: &mut Core, connection: &mut Connection, successor: Box<dyn RequestHandler<S>>) {
-        if !connection.state.is_finished() {
+    fn replace_handler(
+        &mut self,
+        core: &mut Core,
+        connection: &mut Connection,
+        successor: Box<dyn RequestHandler<S>>,
+        wanted: bool,
+    ) {
+        if wanted && !connection.state.is_closing() {
             self.drop_handler(core, &connection.state);
             connection.replaced_handler(self.boxed.insert(successor) as u32);
+        } else if !drop_caught(successor) {
+            core.stats.panics += 1;
         }
     }
 
@@ -470,33 +486,45 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     }
 
     fn on_due(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, due: Due) {
-        self.borrowed(core, scratch, key, |calls, at| match due {
-            Due::Quiet => at.connection.state.on_quiet(),
-            Due::Lingered => at.connection.state.lingered(),
-            Due::Limit(Timeout::Connect) => {
-                calls.connect_failed(at, io::ErrorKind::TimedOut.into(), Finish::Timeout(Timeout::Connect));
+        self.borrowed(core, scratch, key, |calls, at| {
+            calls.set_up(at);
+            match due {
+                Due::Quiet => at.connection.state.on_quiet(),
+                Due::Lingered => at.connection.state.lingered(),
+                Due::Limit(Timeout::Connect) => {
+                    calls.connect_failed(at, io::ErrorKind::TimedOut.into(), Finish::Timeout(Timeout::Connect));
+                }
+                Due::Limit(timeout) if at.connection.state.is_open() => {
+                    at.connection.forgive(timeout, at.core.now);
+                    calls.call(at, Callback::Timeout(timeout));
+                }
+                // It was ending quietly, and the peer does not take the rest.
+                Due::Limit(timeout) => at.connection.state.end(Finish::Timeout(timeout), true),
             }
-            Due::Limit(timeout) if at.connection.state.is_open() => {
-                at.connection.forgive(timeout, at.core.now);
-                calls.call(at, Callback::Timeout(timeout));
-            }
-            // It was ending quietly, and the peer does not take the rest.
-            Due::Limit(timeout) => at.connection.state.end(Finish::Timeout(timeout), true),
         });
         core.queue(key);
     }
 
     fn on_timer(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, tag: u64) {
-        if core.slots.connection(key).state.is_open() {
-            self.borrowed(core, scratch, key, |calls, at| calls.call(at, Callback::Timer(tag)));
-            core.queue(key);
-        }
+        self.borrowed(core, scratch, key, |calls, at| {
+            calls.set_up(at);
+            if at.connection.state.is_open() {
+                calls.call(at, Callback::Timer(tag));
+            }
+        });
+        core.queue(key);
     }
 
     fn on_message(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, message: Result<Message>) {
-        self.borrowed(core, scratch, key, |calls, at| match message {
-            Ok(message) => calls.call(at, Callback::Message(message)),
-            Err(error) => calls.failed(at.core, &mut at.connection.state, &error),
+        self.borrowed(core, scratch, key, |calls, at| {
+            calls.set_up(at);
+            match message {
+                Ok(message) if at.connection.state.is_open() => calls.call(at, Callback::Message(message)),
+                Err(error) if at.connection.state.is_open() => {
+                    calls.failed(at.core, &mut at.connection.state, &error);
+                }
+                message => at.core.refuse(message),
+            }
         });
         core.queue(key);
     }

@@ -14,8 +14,10 @@ mod connect;
 mod faults;
 mod flow;
 mod outbound;
+mod random;
 mod reactor;
 mod shutdown;
+#[cfg(feature = "signals")]
 mod signals;
 mod testing_kit;
 mod timers;
