@@ -421,6 +421,9 @@ impl Connection {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.state.put(READABLE, false);
+                    if self.state.has(BROKEN) {
+                        self.state.end(Finish::Reset, false); // What had arrived before that is handled.
+                    }
                     return None;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
