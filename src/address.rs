@@ -3,6 +3,9 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+#[cfg(unix)]
+pub use self::unix::UnixAddress;
+
 /// The address of a socket: a client's, a listener's or our own end of a connection.
 ///
 /// An IPv4 client of a dual-stack listener is shown as the IPv4 address it is, not as `::ffff:a.b.c.d`.
@@ -21,6 +24,9 @@ use std::net::{IpAddr, SocketAddr};
 pub enum Address {
     /// An IPv4 or IPv6 address with its port.
     Inet(SocketAddr),
+    /// The address of a Unix socket.
+    #[cfg(unix)]
+    Unix(UnixAddress),
 }
 
 impl Address {
@@ -38,6 +44,26 @@ impl Address {
     pub fn as_inet(&self) -> Option<SocketAddr> {
         match self {
             Address::Inet(address) => Some(*address),
+            #[cfg(unix)]
+            Address::Unix(_) => None,
+        }
+    }
+
+    /// The address as a name in the file system or elsewhere, if the socket is a Unix socket.
+    #[cfg(unix)]
+    pub fn as_unix(&self) -> Option<&UnixAddress> {
+        match self {
+            Address::Inet(_) => None,
+            Address::Unix(address) => Some(address),
+        }
+    }
+
+    /// Whether there is anybody to write to: a Unix socket may have no name.
+    pub(crate) fn is_unnamed(&self) -> bool {
+        match self {
+            Address::Inet(_) => false,
+            #[cfg(unix)]
+            Address::Unix(address) => address.is_unnamed(),
         }
     }
 }
@@ -56,6 +82,158 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Inet(address) => address.fmt(f),
+            #[cfg(unix)]
+            Address::Unix(address) => address.fmt(f),
         }
+    }
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::ffi::OsStr;
+    use std::fmt;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::Address;
+
+    /// The address of a Unix socket: a path, an abstract name (Linux), or none at all. See unix(7).
+    ///
+    /// A client that did not bind its socket has no name. It can be answered over a stream, but not with a datagram.
+    ///
+    /// Cheap to clone. Shown, and parsed, as a path or as `@name` for an abstract one; a path that begins with `@` is
+    /// written `./@...`.
+    ///
+    /// Source: Python's `AF_UNIX` addresses: a string, bytes that begin with a NUL, or an empty string.
+    ///
+    /// ```
+    /// use socketserver::UnixAddress;
+    /// use std::path::Path;
+    ///
+    /// let path = UnixAddress::from_path("/run/echo.sock");
+    /// assert_eq!(path.as_path(), Some(Path::new("/run/echo.sock")));
+    /// let name = UnixAddress::from_abstract_name("echo");
+    /// assert_eq!(name.to_string(), "@echo");
+    /// assert_eq!("@echo".parse(), Ok(name));
+    /// assert!(UnixAddress::unnamed().is_unnamed());
+    /// ```
+    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+    pub struct UnixAddress {
+        name: Name,
+    }
+
+    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+    enum Name {
+        Unnamed,
+        Path(Arc<Path>),
+        Abstract(Arc<[u8]>),
+    }
+
+    impl UnixAddress {
+        /// The address of a socket in the file system. Whether the path is fit for one shows when it is bound.
+        pub fn from_path(path: impl AsRef<Path>) -> Self {
+            UnixAddress { name: Name::Path(path.as_ref().into()) }
+        }
+
+        /// A name in Linux's abstract namespace, which has no file: any bytes, at most 107.
+        pub fn from_abstract_name(name: impl AsRef<[u8]>) -> Self {
+            UnixAddress { name: Name::Abstract(name.as_ref().into()) }
+        }
+
+        /// The address of a socket that was not bound.
+        pub fn unnamed() -> Self {
+            UnixAddress { name: Name::Unnamed }
+        }
+
+        /// The path, if the address is one.
+        pub fn as_path(&self) -> Option<&Path> {
+            match &self.name {
+                Name::Path(path) => Some(path),
+                _ => None,
+            }
+        }
+
+        /// The abstract name, without its leading NUL, if the address is one.
+        pub fn as_abstract_name(&self) -> Option<&[u8]> {
+            match &self.name {
+                Name::Abstract(name) => Some(name),
+                _ => None,
+            }
+        }
+
+        /// Whether the socket has no name.
+        pub fn is_unnamed(&self) -> bool {
+            matches!(self.name, Name::Unnamed)
+        }
+
+        /// The bytes of the address as sockaddr_un(7) has them: an abstract name begins with a NUL.
+        pub(crate) fn to_path_bytes(&self) -> std::borrow::Cow<'_, Path> {
+            match &self.name {
+                Name::Unnamed => Path::new("").into(),
+                Name::Path(path) => (&**path).into(),
+                Name::Abstract(name) => {
+                    let bytes = [b"\0", &name[..]].concat();
+                    Path::new(OsStr::from_bytes(&bytes)).to_path_buf().into()
+                }
+            }
+        }
+    }
+
+    impl From<std::os::unix::net::SocketAddr> for UnixAddress {
+        fn from(address: std::os::unix::net::SocketAddr) -> Self {
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            {
+                use std::os::linux::net::SocketAddrExt;
+                if let Some(name) = address.as_abstract_name() {
+                    return UnixAddress::from_abstract_name(name);
+                }
+            }
+            address.as_pathname().map_or_else(UnixAddress::unnamed, UnixAddress::from_path)
+        }
+    }
+
+    impl From<std::os::unix::net::SocketAddr> for Address {
+        fn from(address: std::os::unix::net::SocketAddr) -> Self {
+            Address::Unix(address.into())
+        }
+    }
+
+    impl From<UnixAddress> for Address {
+        fn from(address: UnixAddress) -> Self {
+            Address::Unix(address)
+        }
+    }
+
+    impl std::str::FromStr for UnixAddress {
+        type Err = std::convert::Infallible;
+
+        fn from_str(text: &str) -> Result<Self, Self::Err> {
+            Ok(match text.strip_prefix('@') {
+                Some(name) => UnixAddress::from_abstract_name(name),
+                None => UnixAddress::from_path(text),
+            })
+        }
+    }
+
+    impl fmt::Display for UnixAddress {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match &self.name {
+                Name::Unnamed => f.write_str("unnamed"),
+                Name::Path(path) if path.as_os_str().is_empty() => f.write_str("an empty path"),
+                Name::Path(path) => path.display().fmt(f),
+                Name::Abstract(name) => write!(f, "@{}", OsStr::from_bytes(name).display()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_costs_a_connection_no_more_than_a_socket_address() {
+        assert_eq!(size_of::<Address>(), size_of::<SocketAddr>());
     }
 }

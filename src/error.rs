@@ -25,7 +25,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// let error = TcpServer::new(address.as_str(), |_| Echo).err().unwrap();
 /// assert_eq!(error.to_string(), format!("cannot bind {address}: address already in use"));
 /// ```
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// The name could not be resolved, or is no address at all.
@@ -54,6 +53,13 @@ pub enum Error {
         /// The address that was called.
         address: Address,
         /// What connect(2) said; [`io::ErrorKind::TimedOut`] when the connect timeout passed.
+        source: io::Error,
+    },
+    /// A program that was to serve a request could not be started.
+    Spawn {
+        /// The program as it was given.
+        program: String,
+        /// What fork(2) or execve(2) said.
         source: io::Error,
     },
     /// The reactor could not do its own work (create or wait on the selector, register a socket, ...).
@@ -129,6 +135,7 @@ impl fmt::Display for Error {
             Error::Connect { address, source } => {
                 write!(f, "cannot connect to {address}: {}", reason(source))
             }
+            Error::Spawn { program, source } => write!(f, "cannot run {program}: {}", reason(source)),
             Error::Reactor { doing, source } => write!(f, "cannot {doing}: {}", reason(source)),
             Error::NotBound => f.write_str("the server is bound to no address"),
             Error::InputLimit { what, max } => write!(f, "{what} longer than {max} bytes"),
@@ -142,6 +149,13 @@ impl fmt::Display for Error {
     }
 }
 
+/// The same text: it is what a program prints whose `main` returns the error.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -149,6 +163,7 @@ impl std::error::Error for Error {
             | Error::Bind { source, .. }
             | Error::Listen { source, .. }
             | Error::Connect { source, .. }
+            | Error::Spawn { source, .. }
             | Error::Reactor { source, .. } => Some(source),
             Error::Io(source) => Some(source),
             Error::Other(source) => Some(source.as_ref()),
@@ -205,6 +220,10 @@ from_error!(
     std::str::Utf8Error,
     std::string::FromUtf8Error,
     std::num::ParseIntError,
+    std::num::TryFromIntError,
+    std::array::TryFromSliceError,
+    std::str::ParseBoolError,
+    std::time::TryFromFloatSecsError,
     std::num::ParseFloatError,
     std::net::AddrParseError
 );

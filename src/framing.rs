@@ -53,6 +53,9 @@ impl<'a> Input<'a> {
     /// [`Limits::frame_bytes_max`](crate::Limits::frame_bytes_max), as soon as the prefix says so, or if a varint
     /// does not end after ten bytes.
     pub fn read_frame(&mut self, prefix: Prefix) -> Result<Option<&'a [u8]>> {
+        if self.is_held() {
+            return Ok(None);
+        }
         let Some((prefix_bytes, length)) = prefix.decode(self.unread())? else {
             return Ok(None);
         };

@@ -11,7 +11,8 @@ use crate::request::Request;
 ///
 /// An error returned by any callback goes to [`handle_error`](crate::BaseServer::handle_error) and ends this
 /// connection only: what was queued is sent, then it is closed. A panic does the same and resets it (unless the
-/// program is built with `panic = "abort"`).
+/// program is built with `panic = "abort"`). Of a datagram, what was written as its answer is dropped then; what `finish`
+/// writes is sent.
 ///
 /// Source: `BaseRequestHandler` and `StreamRequestHandler`; `self.request`, `self.client_address`, `self.server`,
 /// `self.rfile` and `self.wfile` are reached through the [`Request`].

@@ -22,9 +22,10 @@
 //!
 //! | for | see |
 //! |---|---|
-//! | a server, its options and limits | [`TcpServer`], [`TcpOptions`], [`Limits`] |
+//! | a server, its options and limits | [`TcpServer`], [`UdpServer`], `UnixStreamServer`, `UnixDatagramServer`; [`Server`], [`Limits`] |
 //! | a handler, what it is given and returns | [`RequestHandler`], [`Request`], [`Input`], [`Output`], [`Next`] |
 //! | state shared by all handlers, Python's hooks | [`BaseServer`] |
+//! | a handler that blocks, on a thread | [`BlockingHandler`], [`StreamRequestHandler`], [`ThreadingTcpServer`], [`Process`] |
 //! | several servers, a foreign loop, statistics | [`Reactor`], [`Config`], [`Stats`] |
 //! | other threads, stopping | [`Handle`], [`ShutdownHandle`] |
 //! | tests without sockets | [`testing`] |
@@ -33,7 +34,8 @@
 //!
 //! ```text
 //! testing      a client without a socket, for tests
-//! server/      TcpServer, the hooks of BaseServer, the dispatch of callbacks
+//! server/      Server and its kinds, the hooks of BaseServer, the dispatch of callbacks
+//! blocking/    handlers that block, on threads, and programs
 //! handler      what users implement        request    what they are given
 //! reactor/     THE LOOP, its slots, ready queue and stop; the way in for other threads
 //! machine/     one connection's rules, without clock or selector        framing
@@ -42,9 +44,13 @@
 //! ```
 //!
 //! # Features
-//! - `signals`: SIGINT and SIGTERM shut a server down ([`Reactor::shutdown_on_signals`]), through signal-hook.
+//! - `signals`: SIGINT and SIGTERM shut a server down (`Reactor::shutdown_on_signals`), through signal-hook.
+//! - `batch`: on Linux, many datagrams in one system call, and answers from the address that was asked, through nix.
+//! - `credentials`: who is at the other end of a Unix socket (`Stream::peer_credentials`), through nix.
+//! - `children`: requests served by programs (`Process::Child`, `ForkingTcpServer`), through shared_child.
 
 mod address;
+mod blocking;
 mod buffer;
 mod error;
 mod framing;
@@ -63,18 +69,40 @@ pub mod testing;
 mod timers;
 
 pub use address::Address;
+#[cfg(unix)]
+pub use address::UnixAddress;
+pub use blocking::{
+    BlockingHandler, BlockingReader, BlockingRequest, BlockingSocket, BlockingWriter, DatagramRequestHandler, Process,
+    StreamRequestHandler,
+};
 pub use error::{Error, Result};
 pub use framing::Prefix;
 pub use handler::RequestHandler;
 pub use lifecycle::{Finish, Next, Timeout};
-pub use limits::{Config, Limits, Overflow};
+pub use limits::{Config, DropPolicy, Limits, Overflow};
 pub use machine::{Input, Output, Sent};
-pub use net::{AddressFamily, Keepalive, Listener, Socket, Stream, TcpOptions};
+#[cfg(all(feature = "credentials", unix))]
+pub use net::Credentials;
+#[cfg(unix)]
+pub use net::UnixOptions;
+pub use net::family;
+pub use net::{
+    AddressFamily, Keepalive, Listener, MulticastGroup, MulticastInterface, Socket, Stream, TcpOptions, UdpOptions,
+};
 pub use reactor::handle::{Handle, Message, ShutdownHandle};
 pub use reactor::slots::ConnectionId;
 pub use reactor::{Reactor, ServerId};
 pub use request::{Control, Request};
-pub use server::{BaseServer, TcpServer};
+pub use server::{
+    BaseServer, Incoming, MixInServer, NoHandler, Server, TcpServer, ThreadingMixIn, ThreadingTcpServer,
+    ThreadingUdpServer, UdpServer,
+};
+#[cfg(all(unix, feature = "children"))]
+pub use server::{
+    ForkingMixIn, ForkingTcpServer, ForkingUdpServer, ForkingUnixDatagramServer, ForkingUnixStreamServer,
+};
+#[cfg(unix)]
+pub use server::{ThreadingUnixDatagramServer, ThreadingUnixStreamServer, UnixDatagramServer, UnixStreamServer};
 pub use stats::Stats;
 
 /// The pages in `docs/` and the README hold code; it is compiled and run with the tests.

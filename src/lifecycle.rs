@@ -74,6 +74,8 @@ pub enum Timeout {
     Write,
     /// An outbound connection was not established within `connect_timeout`.
     Connect,
+    /// A program was not done within `child_timeout`. No handler is told; its server's hooks are.
+    Child,
 }
 
 impl fmt::Display for Finish {
@@ -86,6 +88,7 @@ impl fmt::Display for Finish {
             Finish::Timeout(Timeout::Read) => "read timeout",
             Finish::Timeout(Timeout::Write) => "write timeout",
             Finish::Timeout(Timeout::Connect) => "connect timeout",
+            Finish::Timeout(Timeout::Child) => "child timeout",
             Finish::OutputLimit => "output limit",
             Finish::InputLimit => "input limit",
             Finish::Error => "handler error",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// What one server allows its connections, and how much work it does for each in one turn of the loop.
 ///
-/// Set the fields of [`TcpServer::limits`](crate::TcpServer::limits) before the server starts.
+/// Set the fields of [`Server::limits`](crate::Server::limits) before the server starts.
 ///
 /// ```
 /// use std::time::Duration;
@@ -35,6 +35,19 @@ pub struct Limits {
     /// Bytes in the payload of a length-prefixed frame. Default: 1 MiB.
     pub frame_bytes_max: usize,
 
+    /// Bytes of a datagram that is received. A longer one is reported to
+    /// [`datagram_truncated`](crate::BaseServer::datagram_truncated) and by default dropped. Default: 8,192. Source:
+    /// `UDPServer.max_packet_size`; there the rest is cut off without a word.
+    pub max_packet_size: usize,
+    /// Peers of a datagram server that have a handler of their own at once: its sessions. A datagram of one peer more
+    /// is dropped and counted. Default: `None`, no sessions: each datagram is a request of its own, as in Python.
+    pub sessions_max: Option<usize>,
+    /// Bytes of datagrams that wait because the socket takes none, or a Unix peer does not read; each counts for some
+    /// 60 more than it has. Default: 1 MiB for each socket.
+    pub datagram_queue_bytes_max: usize,
+    /// Which datagram is dropped, and counted, when that is reached. Default: [`DropPolicy::Oldest`].
+    pub datagram_queue_overflow: DropPolicy,
+
     /// Unsent bytes above which a connection is no longer read, until the peer has taken some. Default: 64 KiB.
     pub output_high_water: usize,
     /// Unsent bytes at or below which [`writable`](crate::RequestHandler::writable) is called and reading goes on.
@@ -46,7 +59,29 @@ pub struct Limits {
     /// Default: [`Overflow::Close`].
     pub output_overflow: Overflow,
 
-    /// Time without a byte received or sent. Default: 10 minutes. `None`: no limit.
+    /// Requests that threads serve at once; the threads are started as they are needed, and end when they have been idle
+    /// for ten seconds. Default: 64. Source: none; `ThreadingMixIn` has a thread for each request.
+    pub max_threads: usize,
+    /// Requests that programs serve at once. Default: 40. Source: `ForkingMixIn.max_children`.
+    pub max_children: usize,
+    /// Requests that may wait for a thread, and for a program; one more is closed at once and counted as refused.
+    /// Default: 1,024.
+    pub thread_queue_max: usize,
+    /// A stop does not wait for the threads and programs, nor does closing the server. Default: false. Source:
+    /// `ThreadingMixIn.daemon_threads`.
+    pub daemon_threads: bool,
+    /// Closing the server waits until its threads and programs are done: for half of
+    /// [`Config::drain_grace`] as they like, then with their input at its end, and after all of it they are ended, which
+    /// a handler that sleeps or computes does not notice. False: they are ended at once, and not waited for. Default:
+    /// true. Source: `ThreadingMixIn.block_on_close`, `ForkingMixIn.block_on_close`; there they are never ended.
+    pub block_on_close: bool,
+    /// How long a program may take for a request, the wait for its turn included; then it is killed. Default: 5
+    /// minutes. `None`: no limit. Source: none; `ForkingMixIn.timeout`, of 300 seconds, is that of `handle_request`.
+    pub child_timeout: Option<Duration>,
+
+    /// Time without a byte received or sent. Default: 10 minutes. `None`: no limit. This and the next two hold for
+    /// requests that the reactor serves; one on a thread has [`timeout`](crate::BlockingHandler::timeout), a program
+    /// [`child_timeout`](Self::child_timeout).
     pub idle_timeout: Option<Duration>,
     /// Time from the first byte of a message until the handler consumed it, however many bytes trickle in meanwhile.
     /// It stands still while reading is paused, by the handler or by unsent output. Default: 60 s. `None`: no limit.
@@ -70,6 +105,8 @@ pub struct Limits {
     pub write_bytes_per_turn: usize,
     /// Callbacks for one connection per turn. Default: 16; what is left waits for the next turn.
     pub callbacks_per_turn: usize,
+    /// Datagrams received from one socket per turn. Default: 256. It can be overshot by one system call.
+    pub datagrams_per_turn: usize,
 }
 
 impl Default for Limits {
@@ -80,10 +117,20 @@ impl Default for Limits {
             input_bytes_max: 2 * 1024 * 1024,
             line_bytes_max: 64 * 1024,
             frame_bytes_max: 1024 * 1024,
+            max_packet_size: 8_192,
+            sessions_max: None,
+            datagram_queue_bytes_max: 1024 * 1024,
+            datagram_queue_overflow: DropPolicy::Oldest,
             output_high_water: 64 * 1024,
             output_low_water: 16 * 1024,
             output_bytes_max: 16 * 1024 * 1024,
             output_overflow: Overflow::Close,
+            max_threads: 64,
+            max_children: 40,
+            thread_queue_max: 1_024,
+            daemon_threads: false,
+            block_on_close: true,
+            child_timeout: Some(Duration::from_secs(300)),
             idle_timeout: Some(Duration::from_secs(600)),
             read_timeout: Some(Duration::from_secs(60)),
             write_timeout: Some(Duration::from_secs(60)),
@@ -94,6 +141,7 @@ impl Default for Limits {
             read_bytes_per_turn: 256 * 1024,
             write_bytes_per_turn: 256 * 1024,
             callbacks_per_turn: 16,
+            datagrams_per_turn: 256,
         }
     }
 }
@@ -111,6 +159,21 @@ pub enum Overflow {
     Close,
     /// The write fails with [`Error::OutputLimit`](crate::Error), nothing of it is queued, the connection lives.
     Refuse,
+}
+
+/// Which datagram goes when too many wait: [`Limits::datagram_queue_overflow`].
+///
+/// ```
+/// let mut limits = socketserver::Limits::default();
+/// limits.datagram_queue_overflow = socketserver::DropPolicy::Newest;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DropPolicy {
+    /// Those that have waited longest, as many as it takes: news matter more.
+    Oldest,
+    /// The one that was to be added: what was promised first is kept.
+    Newest,
 }
 
 /// What concerns a reactor as a whole.

@@ -74,6 +74,26 @@ impl<L: Log> Log for NonBlocking<L> {
     }
 }
 
+/// Makes the message of every panic a line of the log, at the level `Error`, ten a second at most. The standard library
+/// writes it, and with `RUST_BACKTRACE` a page more, to standard error on the thread that panicked: a pipe that nobody
+/// reads then stops the loop, and a client that can make a handler panic can flood the log.
+///
+/// Replaces the panic hook of the program. Without a logger nothing of a panic is seen.
+///
+/// ```
+/// socketserver::logging::log_panics();
+/// let caught = std::panic::catch_unwind(|| panic!("seen in the log"));
+/// assert!(caught.is_err());
+/// ```
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        // The thread that writes the log panics if standard error takes nothing: there is nobody to tell.
+        if !ON_WORKER.get() {
+            submit(Level::Error, "panic".into(), true, &format_args!("{panic}"));
+        }
+    }));
+}
+
 /// Waits until the lines logged so far are written, at most `timeout`. Says whether they are.
 pub fn flush(timeout: Duration) -> bool {
     let (done, wait) = sync_channel(1);

@@ -9,16 +9,21 @@
 //!       └───────────┴─────────┴────────┴───────────┴──────────┴─────────────┘ abort, reset
 //! ```
 //!
+//! A session of a datagram server is a connection without a stream of its own: it is never read, only handed datagrams,
+//! and there is nothing to flush or to linger for. A single datagram is such a session for one request.
+//!
 //! What never happens: a callback before `setup` or after `finish`, a read while output is above the high-water mark
 //! or reading is paused, FIN before the queued output is sent.
 
 mod connection;
 mod input;
+mod outbox;
 mod output;
 mod state;
 
 pub use connection::Sent;
 pub(crate) use connection::{Allowance, Connection, Due, Payload, Step, nanos};
 pub use input::Input;
+pub(crate) use outbox::Outbox;
 pub use output::Output;
 pub(crate) use state::State;

@@ -1,16 +1,66 @@
 //! Sockets: the only place that names mio's types and socket options.
 //!
-//! The rest of the crate sees a [`Stream`] that reads and writes, a [`Listener`] that accepts, and a
-//! [`Selector`](selector::Selector) that says what is ready and what time it is. Each has a scripted twin with no
-//! operating system behind it, so that handlers are tested on the same loop that serves real clients.
+//! The rest of the crate sees a [`Stream`] that reads and writes, a [`Listener`] that accepts, a
+//! [`DatagramSocket`](datagram::DatagramSocket) that receives and sends, and a [`Selector`](selector::Selector) that
+//! says what is ready and what time it is. Which family a socket is of does not matter to it: [`family`] is where that
+//! ends. Each has a scripted twin with no operating system behind it, so that handlers are tested on the same loop that
+//! serves real clients.
 
+#[cfg(all(feature = "batch", target_os = "linux"))]
+mod batch;
+#[cfg(all(feature = "credentials", unix))]
+mod credentials;
+pub(crate) mod datagram;
+pub mod family;
 mod listener;
+#[cfg(unix)]
+mod path;
 pub(crate) mod scripted;
 pub(crate) mod selector;
+mod socket;
 mod stream;
 mod tcp;
+mod udp;
+#[cfg(unix)]
+mod unix;
 
+use std::io;
+
+use socket2::SockRef;
+
+#[cfg(all(feature = "credentials", unix))]
+pub use credentials::Credentials;
 pub(crate) use listener::AcceptFault;
 pub use listener::Listener;
+pub use socket::Socket;
 pub use stream::Stream;
-pub use tcp::{AddressFamily, Keepalive, Socket, TcpOptions};
+pub(crate) use stream::{Route, StdStream};
+pub use tcp::{AddressFamily, Keepalive, TcpOptions};
+pub use udp::{MulticastGroup, MulticastInterface, UdpOptions};
+#[cfg(unix)]
+pub use unix::UnixOptions;
+
+/// `SO_REUSEADDR` and `SO_REUSEPORT`. On Windows the former means that anybody may take the port, and is left alone.
+fn set_sharing(socket: &SockRef<'_>, reuse_address: bool, reuse_port: bool) -> io::Result<()> {
+    if cfg!(not(windows)) {
+        socket.set_reuse_address(reuse_address)?;
+    }
+    if reuse_port {
+        #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
+        socket.set_reuse_port(true)?;
+        #[cfg(not(all(unix, not(any(target_os = "solaris", target_os = "illumos")))))]
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no SO_REUSEPORT"));
+    }
+    Ok(())
+}
+
+/// `SO_RCVBUF` and `SO_SNDBUF`.
+fn set_buffers(socket: &SockRef<'_>, receive: Option<usize>, send: Option<usize>) -> io::Result<()> {
+    if let Some(bytes) = receive {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = send {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    Ok(())
+}

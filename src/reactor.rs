@@ -9,34 +9,39 @@
 //! Collect only notes; service runs callbacks; reap alone frees slots. So within a turn no key is reused, and a
 //! callback may close any connection, its own included, without anything moving under it.
 
+mod accepting;
 pub(crate) mod core;
+mod elsewhere;
+mod endpoint;
 pub(crate) mod handle;
 mod pool;
 mod ready;
 #[cfg(feature = "signals")]
 pub(crate) mod signals;
 pub(crate) mod slots;
+mod stopping;
 
 use std::any::Any;
-use std::net::SocketAddr;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
 use self::core::{Alarm, Core};
 use self::handle::{Command, Handle, Message, Shared, ShutdownHandle};
-use self::slots::{ConnectionId, Kind, Listening, SERVERS_MAX, WAKER};
+use self::slots::{ConnectionId, Kind, SERVERS_MAX, WAKER};
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::lifecycle::Finish;
 use crate::limits::{Config, Limits};
 use crate::logging::{note, note_fault};
 use crate::machine::{Due, nanos};
+use crate::net::datagram::Packet;
+use crate::net::family::Bound;
 use crate::net::selector::Selector;
-use crate::net::{Listener, Socket, Stream};
+use crate::net::{Socket, Stream};
 use crate::panics::catch;
 use crate::stats::Stats;
-use crate::timers::NO_TIMER;
 
 /// The event loop: one thread, any number of servers and connections.
 ///
@@ -77,10 +82,15 @@ pub struct Reactor {
     servers: Vec<Box<dyn Hosted>>,
     /// The slots of this turn's service.
     batch: Vec<(u32, u32)>,
+    /// What other threads have submitted and this turn has taken. Here and not in its own hands, because one of them may
+    /// close a server, which turns on until threads are done, whose word may be among the rest.
+    taken: VecDeque<Command>,
     /// When the events of this turn had been collected: limits that passed later wait for the next one, because bytes
     /// may have come meanwhile.
     collected: u64,
     phase: Phase,
+    /// A stop was cut short: nobody is waited for any more.
+    hurried: bool,
 }
 
 /// The buffers that all connections share, so that an idle one owns none.
@@ -89,6 +99,8 @@ pub(crate) struct Scratch {
     pub(crate) input: Box<[u8]>,
     /// What a callback writes is gathered here.
     pub(crate) output: Vec<u8>,
+    /// Where in `input` the datagrams of the last receive lie.
+    pub(crate) packets: Vec<Packet>,
 }
 
 /// Names a server within its reactor.
@@ -115,17 +127,21 @@ pub(crate) trait Hosted: Send {
     fn service(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
     /// Accepts what waits at a listener, within its budget.
     fn accept(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
+    /// Receives what waits at a datagram socket, within its budget, and sends what there is to send.
+    fn receive(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
     /// Takes a connection in: verified, given a handler, set up.
     fn admit(&mut self, core: &mut Core, scratch: &mut Scratch, stream: Stream, from: Address) -> io::Result<()>;
     /// A limit of a connection has passed.
     fn on_due(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, due: Due);
     fn on_timer(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, tag: u64);
     fn on_message(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, message: Result<Message>);
+    /// A request of this client that was served elsewhere is over, perhaps because it was ended.
+    fn on_over(&mut self, core: &mut Core, client: &Address, ended: Option<Finish>, result: Result<()>);
     fn on_server_timer(&mut self, core: &mut Core, tag: u64);
     fn on_server_message(&mut self, core: &mut Core, message: Message);
     fn service_actions(&mut self, core: &mut Core);
     fn handle_timeout(&mut self, core: &mut Core);
-    fn server_bind(&mut self, socket: &Socket, address: SocketAddr) -> io::Result<()>;
+    fn server_bind(&mut self, socket: &Socket, address: &Address) -> io::Result<()>;
     fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> io::Result<()>;
     fn server_close(&mut self, core: &mut Core);
     fn set_number(&mut self, number: u16);
@@ -168,11 +184,13 @@ impl Reactor {
         let shared = Shared::new(selector.waker(WAKER)?, config.messages_max);
         Ok(Reactor {
             core: Core::new(selector, shared, config),
-            scratch: Scratch { input: Box::default(), output: Vec::new() },
+            scratch: Scratch { input: Box::default(), output: Vec::new(), packets: Vec::new() },
             servers: Vec::new(),
             batch: Vec::new(),
+            taken: VecDeque::new(),
             collected: 0,
             phase: Phase::Serving,
+            hurried: false,
         })
     }
 
@@ -238,7 +256,7 @@ impl Reactor {
     }
 
     fn timeout_from(&self, now: u64) -> Option<Duration> {
-        if !self.core.ready.is_empty() || self.core.shared.is_pending() {
+        if !self.core.ready.is_empty() || self.has_commands() {
             return Some(Duration::ZERO);
         }
         let next = self.core.next_deadline()?;
@@ -293,10 +311,11 @@ impl Reactor {
                 Kind::Connection(connection) => connection.on_event(readiness),
                 Kind::Listener(listening) => {
                     listening.ready = true;
-                    listening.paused == NO_TIMER
+                    !listening.pause.is_on()
                 }
-                Kind::Lent => false, // Between services nothing is.
-                #[cfg(feature = "signals")]
+                Kind::Endpoint(endpoint) => endpoint.on_event(readiness),
+                Kind::Lent | Kind::Elsewhere(_) => false, // The one is not between services, the other not registered.
+                #[cfg(all(unix, feature = "signals"))]
                 Kind::Signals(_) => true,
             };
             if due && !slot.queued {
@@ -308,7 +327,7 @@ impl Reactor {
 
     /// Serves each slot of the ready queue once, within its budget. What becomes ready meanwhile waits its turn.
     fn service(&mut self) {
-        if self.core.shared.is_pending() {
+        if self.has_commands() {
             self.commands();
             self.core.now = self.core.selector.now(); // They took their time.
         }
@@ -325,11 +344,14 @@ impl Reactor {
                 Kind::Connection(_) => {
                     self.servers[server].service(&mut self.core, &mut self.scratch, key);
                 }
-                Kind::Lent => {}
+                Kind::Lent | Kind::Elsewhere(_) => {}
                 Kind::Listener(_) => {
                     self.servers[server].accept(&mut self.core, &mut self.scratch, key);
                 }
-                #[cfg(feature = "signals")]
+                Kind::Endpoint(_) => {
+                    self.servers[server].receive(&mut self.core, &mut self.scratch, key);
+                }
+                #[cfg(all(unix, feature = "signals"))]
                 Kind::Signals(signals) => {
                     let stop = Handle::new(Arc::clone(&self.core.shared)).shutdown_handle();
                     signals.deliver(&stop);
@@ -358,12 +380,26 @@ impl Reactor {
         *longest = (*longest).max(Duration::from_nanos(self.core.now - begun));
     }
 
+    fn has_commands(&self) -> bool {
+        self.core.shared.is_pending() || !self.taken.is_empty()
+    }
+
     /// Messages, closures and stop requests from other threads.
     fn commands(&mut self) {
-        for command in self.core.shared.take(self.core.config.messages_per_turn) {
+        if self.taken.is_empty() {
+            self.taken.extend(self.core.shared.take(self.core.config.messages_per_turn));
+        }
+        while let Some(command) = self.taken.pop_front() {
             match command {
                 Command::Message(id, message) => self.deliver(id, Ok(message)),
                 Command::Offloaded(id, result) => self.deliver(id, result),
+                Command::Over(id, result) => self.over(id, result),
+                Command::Datagram(socket, route, to, bytes) => {
+                    match self.core.slots.entry((socket.key, socket.generation)).is_some() {
+                        true => _ = self.core.send_datagram(route, &to, &bytes),
+                        false => self.core.stats.datagrams_failed += 1,
+                    }
+                }
                 Command::ServerMessage(ServerId(server), message) => match self.servers.get_mut(usize::from(server)) {
                     Some(server) => server.on_server_message(&mut self.core, message),
                     None => self.core.refuse(message),
@@ -387,6 +423,17 @@ impl Reactor {
         }
     }
 
+    /// A request that was served elsewhere is over.
+    fn over(&mut self, id: ConnectionId, result: Result<()>) {
+        let Some(slot) = self.core.slots.entry((id.key, id.generation)) else { return };
+        let server = usize::from(slot.server);
+        if let Some(elsewhere) = slot.kind.elsewhere() {
+            let (address, ended) = (elsewhere.address.clone(), elsewhere.ended);
+            self.servers[server].on_over(&mut self.core, &address, ended, result);
+            self.core.dead.push(id.key);
+        }
+    }
+
     /// What is due. What a callback arms meanwhile waits for the next turn, even with a deadline of now.
     fn timers(&mut self) {
         let mut fired = false;
@@ -407,7 +454,9 @@ impl Reactor {
                     self.servers[usize::from(server)].on_timer(&mut self.core, &mut self.scratch, key, tag);
                 }
                 Alarm::Server { server, tag } => self.servers[usize::from(server)].on_server_timer(&mut self.core, tag),
-                Alarm::Accept(key) => self.core.queue(key),
+                Alarm::Resume(key) => self.core.queue(key),
+                Alarm::Resend(key) => self.core.resend(key),
+                Alarm::Child(key) => self.core.child_timed_out(key),
                 Alarm::DrainTell => self.tell_all(),
                 Alarm::DrainEnd => self.phase = Phase::Aborting,
             }
@@ -431,7 +480,7 @@ impl Reactor {
             // Not due after all: bytes have moved since.
             _ => {
                 let limits = Arc::clone(&self.core.served[server].limits);
-                let mut connection = self.core.slots.lend(key);
+                let (_, mut connection) = self.core.slots.lend(key);
                 self.core.watch(key, &mut connection, &limits);
                 self.core.slots.give_back(key, connection);
             }
@@ -444,6 +493,7 @@ impl Reactor {
         }
         if self.phase == Phase::Draining && self.core.shared.now_requested() {
             self.phase = Phase::Aborting;
+            self.hurried = true;
         }
         if self.phase == Phase::Aborting {
             self.abort_all();
@@ -458,7 +508,7 @@ impl Reactor {
         if !self.core.dead.is_empty() {
             self.free_dead();
         }
-        if matches!(self.phase, Phase::Draining | Phase::Aborting) && self.core.stats.active == 0 {
+        if matches!(self.phase, Phase::Draining | Phase::Aborting) && self.is_over() {
             self.stopped();
         }
         self.check();
@@ -472,7 +522,7 @@ impl Reactor {
         while self.phase != Phase::Stopped {
             let served = &self.core.served[usize::from(server)];
             let accepted = served.quota == 0;
-            if accepted && served.active == 0 {
+            if accepted && served.active == served.sessions + served.elsewhere {
                 break;
             }
             let left = deadline.map(|deadline| deadline.saturating_sub(self.core.selector.now()));
@@ -493,71 +543,6 @@ impl Reactor {
         self.core.resume_accepting();
     }
 
-    // ---- stopping ----
-
-    /// Begins to serve, perhaps after a pause, perhaps after it was stopped.
-    fn serve_again(&mut self) {
-        self.core.now = self.core.selector.now();
-        if self.phase == Phase::Stopped {
-            self.phase = Phase::Serving;
-        }
-    }
-
-    /// Takes in the clients that are connected already, closes the listeners, and asks every connection to end.
-    fn begin_drain(&mut self) {
-        self.phase = Phase::Draining;
-        note!(Info, "stopping: {} connections to finish", self.core.stats.active);
-        for server in 0..self.servers.len() {
-            for key in self.core.served[server].listeners.clone() {
-                // A client in the backlog has its connection and may have sent its request.
-                for _ in 0..BACKLOG_ROUNDS_MAX {
-                    self.servers[server].accept(&mut self.core, &mut self.scratch, key);
-                    let done = |listening: &mut Listening| !listening.ready || listening.paused != NO_TIMER;
-                    if self.core.slots.listening(key).is_none_or(done) {
-                        break;
-                    }
-                }
-            }
-            self.core.unlisten(server as u16);
-        }
-        let quiet = nanos(self.core.config.drain_quiet);
-        for key in self.core.slots.connections(None) {
-            self.core.slots.connection(key).state.drain(self.core.now, quiet);
-            self.core.queue(key);
-        }
-        self.core.arm_drain();
-    }
-
-    fn tell_all(&mut self) {
-        for key in self.core.slots.connections(None) {
-            self.core.slots.connection(key).state.drain_now();
-            self.core.queue(key);
-        }
-    }
-
-    fn abort_all(&mut self) {
-        self.core.aborting = true;
-        for key in self.core.slots.connections(None) {
-            self.core.slots.connection(key).state.end(Finish::ShutDown, true);
-            self.core.queue(key);
-        }
-    }
-
-    fn stopped(&mut self) {
-        self.phase = Phase::Stopped;
-        self.core.cancel_drain();
-        self.core.shared.clear_request();
-    }
-
-    /// Serves the connections of a server until none is left, all of them being aborted.
-    fn abort_server(&mut self, server: u16) {
-        for key in self.core.slots.connections(Some(server)) {
-            self.core.slots.connection(key).state.end(Finish::ShutDown, true);
-            self.servers[usize::from(server)].service(&mut self.core, &mut self.scratch, key);
-        }
-        self.free_dead();
-    }
-
     // ---- servers ----
 
     pub(crate) fn host(&mut self, mut server: Box<dyn Hosted>, limits: Limits) -> Result<ServerId> {
@@ -572,20 +557,25 @@ impl Reactor {
         Ok(id)
     }
 
-    /// Takes the last server out again, to be hosted elsewhere.
+    /// Takes the first server out again, to be hosted elsewhere. Others there may be are closed: this reactor is given up.
     pub(crate) fn unhost(&mut self) -> Option<Box<dyn Hosted>> {
+        while self.servers.len() > 1 {
+            self.server_close(ServerId((self.servers.len() - 1) as u16));
+            self.core.served.pop();
+            self.servers.pop();
+        }
         self.core.served.pop();
         self.servers.pop()
     }
 
     pub(crate) fn set_limits(&mut self, ServerId(server): ServerId, limits: Arc<Limits>) {
-        self.core.served[usize::from(server)].limits = Arc::clone(&limits);
+        self.core.set_limits(server, Arc::clone(&limits));
         self.servers[usize::from(server)].set_limits(limits);
     }
 
-    pub(crate) fn listen(&mut self, ServerId(server): ServerId, listener: Listener) -> Result<()> {
-        note!(Info, "listening on {}", listener.address());
-        self.core.listen(server, listener)
+    pub(crate) fn open(&mut self, ServerId(server): ServerId, bound: Bound) -> Result<()> {
+        note!(Info, "listening on {}", bound.address());
+        self.core.open(server, bound)
     }
 
     pub(crate) fn hosted(&mut self, ServerId(server): ServerId) -> &mut dyn Hosted {
@@ -602,20 +592,23 @@ impl Reactor {
     pub fn server_addresses(&mut self, ServerId(server): ServerId) -> Vec<Address> {
         let keys = self.core.served.get(usize::from(server)).map(|served| served.listeners.clone());
         let keys = keys.unwrap_or_default();
-        let address = |key| Some(self.core.slots.listening(key)?.listener.as_ref()?.address().clone());
-        keys.into_iter().filter_map(address).collect()
+        keys.into_iter().filter_map(|key| self.core.slots.bound(key).cloned()).collect()
     }
 
     /// Closes a server: its listeners at once, its connections by abort; every handler gets its `finish`, with
-    /// [`Finish::ShutDown`]. Not to be called from a callback, which has
-    /// [`request_shutdown`](crate::Request::request_shutdown).
+    /// [`Finish::ShutDown`]. For requests that threads or programs serve it waits, as [`Limits::block_on_close`] says,
+    /// and their datagrams are still sent; the other servers are served meanwhile. Not to be called from a callback, which
+    /// has [`request_shutdown`](crate::Request::request_shutdown).
     ///
     /// Source: `BaseServer.server_close`.
     pub fn server_close(&mut self, ServerId(server): ServerId) {
         if usize::from(server) < self.servers.len() {
             self.allocate();
-            self.core.unlisten(server);
+            self.core.unlisten_streams(server);
             self.abort_server(server);
+            self.wait_elsewhere(ServerId(server)); // Their answers leave meanwhile.
+            self.core.unlisten(server);
+            self.abort_server(server); // A hook may have connected out while we waited.
             self.core.cancel_server_timers(server);
             if !std::mem::replace(&mut self.core.served[usize::from(server)].closed, true) {
                 self.servers[usize::from(server)].server_close(&mut self.core);
@@ -626,6 +619,14 @@ impl Reactor {
     /// The server's own value, if it is an `S`: what handlers see as `request.server`.
     pub fn server_mut<S: 'static>(&mut self, ServerId(server): ServerId) -> Option<&mut S> {
         self.servers.get_mut(usize::from(server))?.state().downcast_mut()
+    }
+
+    /// Sets a timer of a server, as [`Control::set_timer`](crate::Control::set_timer) does, from outside its hooks.
+    /// Nothing happens if there is no such server.
+    pub fn set_timer(&mut self, ServerId(server): ServerId, tag: u64, after: Duration) {
+        if usize::from(server) < self.servers.len() {
+            self.core.set_server_timer(server, tag, after);
+        }
     }
 
     /// Makes SIGINT and SIGTERM [shut the reactor down](ShutdownHandle::shutdown), and a second one
@@ -642,8 +643,9 @@ impl Reactor {
 
     /// The shared buffers come with the first turn: a reactor that only waits to be moved has none.
     fn allocate(&mut self) {
-        if self.scratch.input.is_empty() {
-            self.scratch.input = vec![0; self.core.config.read_buffer_bytes.max(1)].into();
+        let (has, needed) = (self.scratch.input.len(), self.core.read_buffer_bytes_min);
+        if has == 0 || has < needed {
+            self.scratch.input = vec![0; self.core.config.read_buffer_bytes.max(needed).max(1)].into();
         }
     }
 
@@ -662,7 +664,7 @@ impl Reactor {
                 }
             }
             // 1: one slot for each open connection. 2: who is marked as queued is in the queue.
-            assert_eq!(connections, self.core.stats.active);
+            assert_eq!(connections, self.core.stats.active - self.core.elsewhere().0);
             assert!(queued <= self.core.ready.len());
         }
     }
@@ -672,6 +674,10 @@ impl Drop for Reactor {
     fn drop(&mut self) {
         for server in 0..self.servers.len() {
             self.server_close(ServerId(server as u16));
+        }
+        // Threads that were not waited for: nobody will hear of their end any more.
+        for id in self.core.slots.all_elsewhere(None) {
+            self.over(id, Err(Error::Gone));
         }
         self.core.shared.close();
     }
@@ -700,7 +706,5 @@ impl std::os::fd::AsRawFd for Reactor {
 
 /// How far a connection's stamp may lag behind the clock: a turn shorter than this is not corrected.
 const STAMP_ERROR_MAX: u64 = 1_000_000;
-/// Rounds of accepting before a listener is closed: enough for any backlog, and an end for a flood.
-const BACKLOG_ROUNDS_MAX: usize = 256;
 /// Polls to empty the kernel's list of events in one turn: 65,536 events.
 const POLLS_MAX: u32 = 64;

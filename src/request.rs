@@ -1,7 +1,6 @@
 //! What a callback works with: its own connection, and the way to everything else in the reactor.
 
 use std::any::Any;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,9 @@ use crate::error::Result;
 use crate::handler::RequestHandler;
 use crate::lifecycle::{Finish, Timeout};
 use crate::machine::{Input, Output, Payload, Sent, State};
+use crate::net::MulticastGroup;
+use crate::net::datagram::DatagramSocket;
+use crate::reactor::ServerId;
 use crate::reactor::core::Core;
 use crate::reactor::handle::{Handle, Message};
 use crate::reactor::slots::ConnectionId;
@@ -56,7 +58,7 @@ pub struct Request<'a, S = ()> {
     pub(crate) successor: &'a mut Option<Box<dyn RequestHandler<S>>>,
 }
 
-impl<S> Request<'_, S> {
+impl<'a, S> Request<'a, S> {
     /// This connection's name.
     pub fn id(&self) -> ConnectionId {
         self.id
@@ -67,9 +69,13 @@ impl<S> Request<'_, S> {
         self.state.address.clone()
     }
 
-    /// Our end of the connection. `None` if it is broken already.
+    /// Our end of the connection; of a datagram, the address it was sent to, as far as the system tells (Linux with the
+    /// feature `batch`), otherwise the one its socket is bound to. `None` if it is broken or closed already.
     pub fn local_address(&self) -> Option<Address> {
-        self.output.local_address()
+        match self.output.route() {
+            None => self.output.local_address(),
+            Some(route) => self.control.core.local_address(route),
+        }
     }
 
     /// Queues bytes for any connection, this one included. Copies them; a block of 16 KiB or more that finds nothing
@@ -78,12 +84,37 @@ impl<S> Request<'_, S> {
         if to != self.id {
             return self.control.send(to, bytes);
         }
+        if self.output.route().is_some() {
+            return self.send_to(&self.client_address(), bytes);
+        }
         match std::io::Write::write_all(&mut self.output, bytes) {
             Ok(()) if self.output.is_full() => Sent::Full,
             Ok(()) => Sent::Queued,
             Err(_) if !self.output.is_lost() && !self.output.is_shut() => Sent::Refused,
             Err(_) => Sent::Gone,
         }
+    }
+
+    /// Sends a datagram to anybody, through the socket that this request came by. Besides it what is written to
+    /// [`output`](Self::output) still leaves as the answer. It goes out when the callbacks for what was just received are
+    /// done; see [`Sent`] for what becomes of it. A longer one than the system allows is dropped and counted.
+    ///
+    /// A connection that a handler of a datagram server has begun sends through the first socket of that server that is
+    /// of the address's kind, as [`Control::send_to`] does.
+    ///
+    /// Source: `self.request[1].sendto` of Python's datagram handlers.
+    pub fn send_to(&mut self, to: &Address, bytes: &[u8]) -> Sent {
+        let Some(route) = self.output.route() else { return self.control.send_to(to, bytes) };
+        if *to == self.state.address {
+            self.state.activity = self.control.core.now;
+        }
+        self.control.core.send_datagram(route, to, bytes)
+    }
+
+    /// The reactor beyond this connection: other servers' connections, multicast groups, the server's timers. It does
+    /// not know this connection itself, which is in the hands of its handler until the callback returns.
+    pub fn control(&mut self) -> &mut Control<'a, S> {
+        &mut self.control
     }
 
     /// Queues one payload for every connection of this server that `wanted` admits, without copying it for each.
@@ -118,7 +149,8 @@ impl<S> Request<'_, S> {
     }
 
     /// Stops reading a connection, so that the peer has to wait. Costs no system call. The read timeout stands still
-    /// meanwhile.
+    /// meanwhile. That the peer is gone is noticed when reading goes on, because what it sent before is handled first, or
+    /// when something is sent to it, or by the idle timeout.
     pub fn pause_reading(&mut self, id: ConnectionId) {
         if id == self.id { self.state.pause_reading() } else { self.control.pause_reading(id) }
     }
@@ -147,7 +179,7 @@ impl<S> Request<'_, S> {
     /// # Errors
     /// [`Error::Connect`](crate::Error::Connect) if it fails at once, for want of descriptors or of a route; then
     /// `handler` is dropped and nothing of it is called.
-    pub fn connect(&mut self, to: SocketAddr, handler: impl RequestHandler<S>) -> Result<ConnectionId> {
+    pub fn connect(&mut self, to: impl Into<Address>, handler: impl RequestHandler<S>) -> Result<ConnectionId> {
         self.control.connect(to, handler)
     }
 
@@ -181,7 +213,7 @@ impl<S> Request<'_, S> {
             Timeout::Idle => extra.idle_timeout = Some(time),
             Timeout::Read => extra.read_timeout = Some(time),
             Timeout::Write => extra.write_timeout = Some(time),
-            Timeout::Connect => {} // It is over by the time there is a request.
+            Timeout::Connect | Timeout::Child => {} // The one is over by the time there is a request, the other not ours.
         }
         self.state.set_watched(false); // The next deadline is worked out anew.
     }
@@ -198,7 +230,8 @@ impl<S> Request<'_, S> {
     }
 
     /// Puts another handler in the place of this one when the callback returns: a protocol upgrade. Its `setup` is
-    /// called, then `handle` if input is unread. `finish` is called on it alone; the old handler is dropped.
+    /// called, then `handle` if input is unread. `finish` is called on it alone; the old handler is dropped. A request of a
+    /// single datagram keeps the one it has.
     pub fn replace_handler(&mut self, handler: impl RequestHandler<S>) {
         *self.successor = Some(Box::new(handler));
     }
@@ -208,7 +241,7 @@ impl<S> Request<'_, S> {
         self.control.request_shutdown();
     }
 
-    /// The open connections of this server, this one included.
+    /// The open connections of this server, this one included; see [`Control::connections`].
     pub fn connections(&self) -> Vec<ConnectionId> {
         self.control.connections()
     }
@@ -267,6 +300,32 @@ impl<S> Control<'_, S> {
         self.core.broadcast(self.server, &bytes.into(), wanted)
     }
 
+    /// Sends a datagram to anybody, through the first socket of this server that is of the address's kind.
+    /// [`Sent::Gone`] if it has none.
+    pub fn send_to(&mut self, to: &Address, bytes: &[u8]) -> Sent {
+        match self.core.route_to(self.server, to) {
+            Some(route) => self.core.send_datagram(route, to, bytes),
+            None => Sent::Gone,
+        }
+    }
+
+    /// Joins a multicast group with the datagram sockets of this server that are of its family.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) with what setsockopt(2) says: no such interface, a member already;
+    /// [`Error::NotBound`](crate::Error::NotBound) if there is no such socket.
+    pub fn join_multicast(&mut self, group: &MulticastGroup) -> Result<()> {
+        self.core.each_member(self.server, group, DatagramSocket::join_multicast)
+    }
+
+    /// Leaves a multicast group that was joined at the start or later.
+    ///
+    /// # Errors
+    /// As for [`join_multicast`](Self::join_multicast).
+    pub fn leave_multicast(&mut self, group: &MulticastGroup) -> Result<()> {
+        self.core.each_member(self.server, group, DatagramSocket::leave_multicast)
+    }
+
     /// Closes a connection after what is queued for it was sent. Its handler gets [`Finish::Evicted`].
     pub fn close(&mut self, id: ConnectionId) {
         self.core.end(id, Finish::Evicted, false);
@@ -306,15 +365,21 @@ impl<S> Control<'_, S> {
     ///
     /// # Errors
     /// As there.
-    pub fn connect(&mut self, to: SocketAddr, handler: impl RequestHandler<S>) -> Result<ConnectionId> {
-        let id = self.core.connect(self.server, to)?;
+    pub fn connect(&mut self, to: impl Into<Address>, handler: impl RequestHandler<S>) -> Result<ConnectionId> {
+        let id = self.core.connect(self.server, to.into())?;
         self.begun.push((id.key, Box::new(handler)));
         Ok(id)
     }
 
-    /// The open connections of this server.
+    /// The open connections of this server, its sessions, and its requests on threads and with programs. One that is
+    /// closed is among them until everything is sent; one that was aborted is not.
     pub fn connections(&self) -> Vec<ConnectionId> {
-        self.core.slots.connections(Some(self.server)).into_iter().map(|key| self.core.slots.id(key)).collect()
+        self.core.slots.open(self.server)
+    }
+
+    /// The same of another server of the reactor. None if there is no such server.
+    pub fn connections_of(&self, server: ServerId) -> Vec<ConnectionId> {
+        self.core.slots.open(server.0)
     }
 
     /// The address of a connection's peer, if it is still there.

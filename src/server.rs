@@ -1,14 +1,25 @@
 //! What users configure: the server's own value with Python's hooks, and the servers themselves.
 
+mod calls;
 mod host;
-mod tcp;
+mod mixins;
+mod socket_server;
 
 use std::io;
-use std::net::SocketAddr;
 
 pub(crate) use self::host::Host;
-pub use self::tcp::TcpServer;
+#[cfg(all(unix, feature = "children"))]
+pub use self::mixins::{
+    ForkingMixIn, ForkingTcpServer, ForkingUdpServer, ForkingUnixDatagramServer, ForkingUnixStreamServer,
+};
+pub use self::mixins::{MixInServer, NoHandler, ThreadingMixIn, ThreadingTcpServer, ThreadingUdpServer};
+#[cfg(unix)]
+pub use self::mixins::{ThreadingUnixDatagramServer, ThreadingUnixStreamServer};
+pub use self::socket_server::{Server, TcpServer, UdpServer};
+#[cfg(unix)]
+pub use self::socket_server::{UnixDatagramServer, UnixStreamServer};
 use crate::address::Address;
+use crate::blocking::Process;
 use crate::error::Error;
 use crate::handler::RequestHandler;
 use crate::lifecycle::Finish;
@@ -29,12 +40,11 @@ use crate::request::Control;
 /// Source: `socketserver.BaseServer` and `TCPServer`.
 ///
 /// ```
-/// use socketserver::{Address, BaseServer, Stream};
-/// use std::net::IpAddr;
+/// use socketserver::{Address, BaseServer, Incoming};
 ///
 /// struct Local;
 /// impl BaseServer for Local {
-///     fn verify_request(&mut self, _request: &Stream, client_address: &Address) -> bool {
+///     fn verify_request(&mut self, _request: &Incoming<'_>, client_address: &Address) -> bool {
 ///         client_address.ip().is_some_and(|ip| ip.is_loopback())
 ///     }
 /// }
@@ -44,11 +54,11 @@ pub trait BaseServer: Sized + Send + 'static {
     ///
     /// # Errors
     /// What bind(2) says. Reported as [`Error::Bind`].
-    fn server_bind(&mut self, socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    fn server_bind(&mut self, socket: &Socket, address: &Address) -> io::Result<()> {
         socket.bind(address)
     }
 
-    /// Makes a bound socket listen.
+    /// Makes a bound socket listen; of a datagram socket, does nothing.
     ///
     /// # Errors
     /// What listen(2) says. Reported as [`Error::Listen`].
@@ -57,7 +67,8 @@ pub trait BaseServer: Sized + Send + 'static {
     }
 
     /// Takes a waiting client from the listener. Called until it says
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock), or the turn's budget of accepts is used up.
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock), or the turn's budget of accepts is used up. Not called for datagrams,
+    /// of which several come at once.
     ///
     /// # Errors
     /// What accept(2) says. One that concerns a single client is counted; any other pauses accepting for a while.
@@ -65,17 +76,20 @@ pub trait BaseServer: Sized + Send + 'static {
         listener.accept()
     }
 
-    /// Says whether a client is to be served; if not it is closed at once and counted as refused.
-    fn verify_request(&mut self, request: &Stream, client_address: &Address) -> bool {
+    /// Says whether a request is to be served; if not it is closed at once, or the datagram dropped, and counted as
+    /// refused. Called once for each connection and for each datagram that is no session's.
+    fn verify_request(&mut self, request: &Incoming<'_>, client_address: &Address) -> bool {
         let _ = (request, client_address);
         true
     }
 
-    /// Says who serves a verified request: given back, the reactor does; kept (`None`), it is yours, to serve it on a
-    /// thread for example, and the reactor forgets it.
-    fn process_request(&mut self, request: Stream, client_address: &Address) -> Option<Stream> {
-        let _ = client_address;
-        Some(request)
+    /// Says who serves a verified request: the reactor, with the handler of
+    /// [`finish_request`](Self::finish_request), or something that may block.
+    ///
+    /// Source: `process_request`, which `ThreadingMixIn` and `ForkingMixIn` override.
+    fn process_request(&mut self, request: &Incoming<'_>, client_address: &Address) -> Process {
+        let _ = (request, client_address);
+        Process::Reactor
     }
 
     /// Chooses the handler of one request. `None`: the one made by the function the server was given, Python's
@@ -86,7 +100,8 @@ pub trait BaseServer: Sized + Send + 'static {
     }
 
     /// Ends our direction of a request that the server closes first, once everything is sent. Not called if the peer
-    /// was first, because then closing does it, nor if the request is aborted.
+    /// was first, because then closing does it, nor if the request is aborted, refused or
+    /// served elsewhere, nor for datagrams.
     ///
     /// # Errors
     /// What shutdown(2) says. Not reported: the connection is closed next in any case.
@@ -96,9 +111,18 @@ pub trait BaseServer: Sized + Send + 'static {
     }
 
     /// Called when a request is over, after its handler's `finish`; also for one that was refused, and for outbound
-    /// connections.
+    /// connections. For a session of a datagram server it is called once, when that is over.
     fn close_request(&mut self, client_address: &Address, why: Finish) {
         let _ = (client_address, why);
+    }
+
+    /// Called with a datagram longer than [`Limits::max_packet_size`](crate::Limits), cut to that. It is counted. Given
+    /// back true, what there is of it is served; by default it is dropped, with a line in the log.
+    ///
+    /// Source: none; Python's servers serve it without a word.
+    fn datagram_truncated(&mut self, packet: &[u8], client_address: &Address) -> bool {
+        note_fault!(Warn, "a datagram from {client_address} is longer than {} bytes and is dropped", packet.len());
+        false
     }
 
     /// Called with the error that a callback or hook returned, or its panic, before the request is closed. Logs it, at
@@ -132,3 +156,48 @@ pub trait BaseServer: Sized + Send + 'static {
 }
 
 impl BaseServer for () {}
+
+/// A request before anybody serves it: what [`verify_request`](BaseServer::verify_request) and
+/// [`process_request`](BaseServer::process_request) are shown.
+///
+/// Source: the `request` of those methods in Python: a socket, or for datagrams a pair of data and socket.
+///
+/// ```
+/// use socketserver::{Address, BaseServer, Incoming};
+///
+/// struct Server;
+/// impl BaseServer for Server {
+///     fn verify_request(&mut self, request: &Incoming<'_>, _client_address: &Address) -> bool {
+///         match request {
+///             Incoming::Stream(_) => true,
+///             Incoming::Datagram { packet, .. } => packet.starts_with(b"v1 "),
+///             _ => false,
+///         }
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Incoming<'a> {
+    /// A connection.
+    Stream(&'a Stream),
+    /// A datagram.
+    #[non_exhaustive]
+    Datagram {
+        /// What it contains: all of it; or a part, if [`datagram_truncated`](BaseServer::datagram_truncated) wanted that.
+        packet: &'a [u8],
+        /// As [`local_address`](Incoming::local_address) says.
+        local_address: Option<&'a Address>,
+    },
+}
+
+impl Incoming<'_> {
+    /// Our end of it, to tell requests of several addresses apart; of a datagram as
+    /// [`Request::local_address`](crate::Request::local_address) says. `None` if the connection is broken already.
+    pub fn local_address(&self) -> Option<Address> {
+        match self {
+            Incoming::Stream(stream) => stream.local_address(),
+            Incoming::Datagram { local_address, .. } => local_address.cloned(),
+        }
+    }
+}

@@ -14,13 +14,14 @@ use std::time::Duration;
 pub struct Stats {
     /// Connections accepted, the refused ones included.
     pub accepted: u64,
-    /// Connections accepted and then refused: by `verify_request` or by the cap per client.
+    /// Connections accepted, and datagrams received, that were then refused: by `verify_request`, by the cap per client,
+    /// or because the threads or children had too many waiting.
     pub refused: u64,
     /// Outbound connections begun.
     pub connects: u64,
     /// Outbound connections that were not established.
     pub connects_failed: u64,
-    /// Connections open now, in either direction, those being closed included.
+    /// Connections open now, in either direction, those being closed included; and sessions of datagram servers.
     pub active: u64,
     /// The most that were open at once.
     pub active_max: u64,
@@ -48,8 +49,25 @@ pub struct Stats {
     pub timeouts_write: u64,
     /// Accepts that failed because the client was gone already, or for another reason that concerns it alone.
     pub accept_errors: u64,
-    /// Times that accepting was paused because descriptors or memory ran out.
+    /// Times that accepting, or receiving datagrams, was paused because descriptors or memory ran out.
     pub accept_pauses: u64,
+    /// Datagrams received, those that were dropped included.
+    pub datagrams_in: u64,
+    /// Datagrams that the system took.
+    pub datagrams_out: u64,
+    /// Datagrams received that were longer than [`Limits::max_packet_size`](crate::Limits).
+    pub datagrams_truncated: u64,
+    /// Datagrams received that claimed to come from the socket they were sent to; dropped.
+    pub datagrams_reflected: u64,
+    /// Datagrams received for which there was no session left; dropped.
+    pub sessions_refused: u64,
+    /// Datagrams not sent because [`Limits::datagram_queue_bytes_max`](crate::Limits) was reached.
+    pub datagrams_dropped: u64,
+    /// Datagrams not sent because the system refused them: nobody listens there, too long, no route; or because the
+    /// peer has no name to send to, or a thread answers when the socket is closed.
+    pub datagrams_failed: u64,
+    /// Errors of receiving, which an earlier datagram may have caused.
+    pub receive_errors: u64,
     /// Events for a connection that was closed already; dropped.
     pub stale_events: u64,
     /// Messages and offload results whose connection or server was gone; dropped.

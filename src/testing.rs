@@ -33,10 +33,13 @@
 //! check_chunking(b"one\ntwo\nthree", || Client::new(Upper));
 //! ```
 
+mod peers;
+
 use std::any::Any;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+pub use self::peers::Peers;
 use crate::error::Error;
 use crate::error::Result;
 use crate::handler::RequestHandler;
@@ -233,15 +236,21 @@ impl<S: BaseServer> Client<S> {
 
     /// Runs the reactor until it rests.
     pub fn run(&mut self) {
-        for _ in 0..TURNS_MAX {
-            self.reactor.poll(Some(Duration::ZERO)).expect("a script does not fail");
-            let busy = self.reactor.next_timeout() == Some(Duration::ZERO) || !lock(&self.world).ready.is_empty();
-            if !busy {
-                return;
-            }
-        }
-        panic!("the handler does not come to rest in {TURNS_MAX} turns; so far: {:?}", self.transcript());
+        let record = &self.record;
+        run(&mut self.reactor, &self.world, || format!("; so far: {:?}", lock(record).lines));
     }
+}
+
+/// Turns until nothing is left to do before time passes or something arrives.
+fn run(reactor: &mut Reactor, world: &Mutex<World>, so_far: impl FnOnce() -> String) {
+    for _ in 0..TURNS_MAX {
+        reactor.poll(Some(Duration::ZERO)).expect("a script does not fail");
+        let busy = reactor.next_timeout() == Some(Duration::ZERO) || !lock(world).ready.is_empty();
+        if !busy {
+            return;
+        }
+    }
+    panic!("the handler does not come to rest in {TURNS_MAX} turns{}", so_far());
 }
 
 /// What arrives at a scripted connection, and how it takes what is written.

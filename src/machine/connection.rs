@@ -9,8 +9,8 @@ use crate::address::Address;
 use crate::buffer::{Carry, Flush, Queue, Scan};
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::{Limits, Overflow};
-use crate::net::Stream;
 use crate::net::selector::Readiness;
+use crate::net::{Route, Stream};
 use crate::stats::Stats;
 
 /// Kept small, because ten thousand idle clients cost ten thousand of these: buffers, and whatever few connections
@@ -66,6 +66,11 @@ impl Connection {
 
     pub(crate) fn connecting(stream: Stream, address: Address, handler: u32, now: u64) -> Self {
         Connection::new(stream, address, handler, now, CONNECTING | BOXED | OUTBOUND)
+    }
+
+    /// The peer of a datagram server, for as long as its handler lives.
+    pub(crate) fn datagram(route: Route, address: Address, handler: u32, now: u64) -> Self {
+        Connection::new(Stream::datagram(route), address, handler, now, DATAGRAM)
     }
 
     fn new(stream: Stream, address: Address, handler: u32, now: u64, flags: u32) -> Self {
@@ -333,7 +338,7 @@ impl Connection {
         if self.state.has(ABORTING) && !self.state.has(BROKEN) {
             self.io.stream.reset_on_close();
         }
-        if self.state.has(ABORTING | BROKEN | EOF) {
+        if self.state.has(ABORTING | BROKEN | EOF | DATAGRAM) {
             return self.die();
         }
         self.state.flags |= LINGERING;
@@ -465,7 +470,7 @@ impl Connection {
 
     #[inline]
     pub(crate) fn input_ended(&self) -> bool {
-        self.state.has(EOF) && !self.state.has(BROKEN)
+        self.state.has(EOF | DATAGRAM) && !self.state.has(BROKEN)
     }
 
     /// Takes in what became of the output during a callback.
@@ -477,6 +482,10 @@ impl Connection {
         if left.sent > 0 {
             self.state.activity = now;
             stats.bytes_out += left.sent as u64;
+        }
+        if left.replied {
+            self.state.activity = now;
+            self.state.flags |= REPLY;
         }
         // Whoever stopped writing because it was full is owed a `writable`.
         self.state.put(FULL, left.was_full || self.state.has(FULL));
@@ -505,10 +514,10 @@ impl Connection {
     }
 
     /// Whether the handler leaves more unread than it may. Input that waits because reading is paused is bounded by
-    /// that.
+    /// that, and what was held back is still to be shown to the handler.
     pub(crate) fn input_overflows(&self, limits: &Limits) -> bool {
         let unread = self.carry.as_ref().map_or(0, |carry| carry.bytes.len());
-        unread > limits.input_bytes_max && !self.state.is_read_paused() && !self.state.has(ENDING)
+        unread > limits.input_bytes_max && !self.state.is_read_paused() && !self.state.has(ENDING | HANDLE_DUE)
     }
 
     // Deadlines.
@@ -579,7 +588,7 @@ impl Connection {
         match timeout {
             Timeout::Read => self.carry.iter_mut().for_each(|carry| carry.since = now),
             Timeout::Write => self.io.queue.iter_mut().for_each(|queue| queue.progress = now),
-            Timeout::Idle | Timeout::Connect => self.state.activity = now,
+            Timeout::Idle | Timeout::Connect | Timeout::Child => self.state.activity = now,
         }
     }
 
@@ -612,18 +621,23 @@ pub(crate) enum Payload<'a> {
 }
 
 impl Payload<'_> {
-    fn len(&self) -> usize {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
-            Payload::Copied(bytes) => bytes.len(),
-            Payload::Shared(bytes) => bytes.len(),
+            Payload::Copied(bytes) => bytes,
+            Payload::Shared(bytes) => bytes,
         }
+    }
+
+    fn len(&self) -> usize {
+        self.as_slice().len()
     }
 }
 
-/// What became of bytes sent to another connection.
+/// What became of bytes sent to another connection, or of a datagram.
 ///
 /// ```
 /// # use socketserver::{ConnectionId, Request, Sent};
+/// // A relay: what waits in one direction is no reason not to read the other (set_full_duplex, in `setup`).
 /// # fn relay(request: &mut Request<'_>, other: ConnectionId) {
 /// let bytes = request.input.take_all();
 /// match request.send(other, bytes) {
@@ -638,15 +652,16 @@ impl Payload<'_> {
 #[must_use]
 #[non_exhaustive]
 pub enum Sent {
-    /// Queued.
+    /// Queued. A datagram may still be lost: on the way, because nobody is there, or to make room for newer ones.
     Queued,
     /// Queued, and the output is above [`Limits::output_high_water`]: send no more until the receiving connection's
     /// `writable` is called.
     Full,
-    /// Not queued: it would pass [`Limits::output_bytes_max`] and the policy is [`Overflow::Refuse`].
+    /// Not queued: it would pass [`Limits::output_bytes_max`] and the policy is [`Overflow::Refuse`]. A datagram: too
+    /// many wait, and the policy is [`DropPolicy::Newest`](crate::DropPolicy::Newest), or it is too long to wait at all.
     Refused,
     /// Not queued: that connection is gone or on its way out, or was lost over this
-    /// ([`Overflow::Close`]).
+    /// ([`Overflow::Close`]). A datagram: the peer has no name to send to, or there is no socket to send by.
     Gone,
 }
 

@@ -1,5 +1,6 @@
 //! What arrived and was not consumed yet: Python's `rfile`, without the waiting.
 
+use std::cell::Cell;
 use std::io::{self, BufRead, Read};
 
 use crate::buffer::Scan;
@@ -15,6 +16,12 @@ use crate::limits::Limits;
 ///
 /// Reading never waits: where Python's `rfile` would block, the methods here return `None`, and [`Read`] and
 /// [`BufRead`] fail with [`io::ErrorKind::WouldBlock`].
+///
+/// [`read_line`](Self::read_line), [`read_until`](Self::read_until), [`read_exact`](Self::read_exact) and
+/// [`read_frame`](Self::read_frame) also return `None` while the output is above
+/// [`Limits::output_high_water`], although more may be there: a loop that answers each message ends by itself when the
+/// peer takes no more answers, and `handle` is called again when it does. Not so with
+/// [`set_full_duplex`](crate::Request::set_full_duplex).
 ///
 /// Source: `StreamRequestHandler.rfile`.
 ///
@@ -43,11 +50,35 @@ pub struct Input<'a> {
     pub(crate) scan: Scan,
     ended: bool,
     pub(crate) limits: &'a Limits,
+    /// Whether the output is full, if that is to hold the input back.
+    full: Option<&'a Cell<bool>>,
+    /// It was, and something is left that would have been read.
+    held_back: bool,
 }
 
 impl<'a> Input<'a> {
     pub(crate) fn new(bytes: &'a [u8], scan: Scan, ended: bool, limits: &'a Limits) -> Self {
-        Input { bytes, consumed: 0, scan, ended, limits }
+        Input { bytes, consumed: 0, scan, ended, limits, full: None, held_back: false }
+    }
+
+    /// Messages are to be read only while the output is not full.
+    #[inline]
+    pub(crate) fn held_by(mut self, full: Option<&'a Cell<bool>>) -> Self {
+        self.full = full;
+        self
+    }
+
+    /// Whether something was left because the output is full.
+    #[inline]
+    pub(crate) fn was_held_back(&self) -> bool {
+        self.held_back
+    }
+
+    /// Whether no message is to be read now.
+    pub(crate) fn is_held(&mut self) -> bool {
+        let held = self.full.is_some_and(Cell::get) && !self.is_empty();
+        self.held_back |= held;
+        held
     }
 
     pub(crate) fn consumed(&self) -> usize {
@@ -69,9 +100,10 @@ impl<'a> Input<'a> {
         self.len() == 0
     }
 
-    /// Whether the peer has ended its side: nothing comes after the unread bytes.
+    /// Whether the peer has ended its side: nothing comes after the unread bytes. Not as long as they are held back
+    /// because the output is full: then `handle` is called for them again.
     pub fn is_eof(&self) -> bool {
-        self.ended
+        self.ended && !self.held_back
     }
 
     /// Consumes the first `n` unread bytes, or all of them if there are fewer.
@@ -120,7 +152,7 @@ impl<'a> Input<'a> {
         if n > max {
             return Err(Error::InputLimit { what: "block", max });
         }
-        Ok((n <= self.len()).then(|| self.take(n)))
+        Ok((n <= self.len() && !self.is_held()).then(|| self.take(n)))
     }
 
     pub(crate) fn take(&mut self, n: usize) -> &'a [u8] {
@@ -131,6 +163,9 @@ impl<'a> Input<'a> {
     }
 
     fn read_delimited(&mut self, delimiter: &[u8], what: &'static str) -> Result<Option<&'a [u8]>> {
+        if self.is_held() {
+            return Ok(None);
+        }
         let (unread, max) = (self.unread(), self.limits.line_bytes_max);
         let needle = (delimiter.len(), hash(delimiter));
         let from = if self.scan.needle == needle { self.scan.from } else { 0 };

@@ -1,5 +1,6 @@
 //! What goes to the peer: Python's `wfile`, without the waiting.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
 
@@ -8,12 +9,17 @@ use crate::address::Address;
 use crate::buffer::Queue;
 use crate::error::{Error, Result};
 use crate::limits::{Limits, Overflow};
+use crate::net::Route;
 
 /// The way to the peer: `request.output`.
 ///
 /// Writing never blocks. Small writes are gathered in a buffer that all connections share and leave in one system
 /// call when the callback returns; a large one (16 KiB and more) goes to the kernel at once. What the kernel does
 /// not take is queued, in order, at most [`Limits::output_bytes_max`] bytes, and leaves as the peer reads.
+///
+/// To the peer of a datagram server everything written is one datagram, an empty write an empty one: it leaves after
+/// `finish`, or with sessions after each callback. To send several, or to somebody else, there is
+/// [`Request::send_to`](crate::Request::send_to).
 ///
 /// Above [`Limits::output_high_water`] the connection is not read until the peer has caught up, so a handler that
 /// only answers what it reads needs no flow control of its own.
@@ -42,6 +48,10 @@ pub struct Output<'a> {
     now: u64,
     /// Nothing can be written any more.
     shut: bool,
+    /// A small write only has to be gathered: a stream, not shut, whose limits leave room for that.
+    plain: bool,
+    /// Whether it is above the high-water mark, for the input to see.
+    full: &'a Cell<bool>,
     state: OutputState,
 }
 
@@ -55,6 +65,8 @@ pub(crate) struct OutputState {
     pub(crate) sent: usize,
     /// The handler has seen the output above the high-water mark, even if the socket then took it all.
     pub(crate) was_full: bool,
+    /// What is gathered is to be a datagram, an empty one perhaps.
+    pub(crate) replied: bool,
 }
 
 /// What ended the output during a callback.
@@ -70,16 +82,14 @@ impl<'a> Output<'a> {
         gathered: &'a mut Vec<u8>,
         limits: &'a Limits,
         now: u64,
+        full: &'a Cell<bool>,
         (writable, shut): (bool, bool),
     ) -> Self {
-        Output {
-            io,
-            gathered,
-            limits,
-            now,
-            shut,
-            state: OutputState { writable, fault: None, sent: 0, was_full: false },
-        }
+        let roomy = limits.output_bytes_max.min(limits.output_high_water) >= GATHER_BYTES;
+        let plain = !shut && roomy && io.stream.route().is_none();
+        full.set(io.queue.as_ref().is_some_and(|queue| queue.len() > limits.output_high_water));
+        let state = OutputState { writable, fault: None, sent: 0, was_full: false, replied: false };
+        Output { io, gathered, limits, now, shut, plain, full, state }
     }
 
     /// Bytes written and not yet taken by the kernel.
@@ -104,6 +114,9 @@ impl<'a> Output<'a> {
     /// As for [`write`](Self::write).
     pub fn write_shared(&mut self, bytes: impl Into<Arc<[u8]>>) -> Result<()> {
         let bytes = bytes.into();
+        if self.is_datagram() {
+            return self.put_datagram(&bytes);
+        }
         self.admit(bytes.len())?;
         if self.len() + bytes.len() > self.limits.output_bytes_max {
             return Err(self.overflow());
@@ -114,6 +127,7 @@ impl<'a> Output<'a> {
             self.gathered.clear();
         }
         Queue::of(&mut self.io.queue, self.now).push_shared(bytes);
+        self.full.set(self.is_full());
         Ok(())
     }
 
@@ -133,7 +147,7 @@ impl<'a> Output<'a> {
     #[inline]
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
         let gathers = bytes.len() < DIRECT_BYTES && self.gathered.len() + bytes.len() <= GATHER_BYTES;
-        if gathers && self.io.queue.is_none() && !self.shut && self.limits.output_bytes_max >= GATHER_BYTES {
+        if gathers && self.plain && self.io.queue.is_none() {
             self.gathered.extend_from_slice(bytes);
             return Ok(());
         }
@@ -143,6 +157,9 @@ impl<'a> Output<'a> {
     /// The same when there is something to look at first.
     #[cold]
     fn put_slowly(&mut self, bytes: &[u8], gathers: bool) -> Result<()> {
+        if self.is_datagram() {
+            return self.put_datagram(bytes);
+        }
         self.admit(bytes.len())?;
         if gathers {
             self.gathered.extend_from_slice(bytes);
@@ -155,7 +172,25 @@ impl<'a> Output<'a> {
                 return Err(self.overflow());
             }
         }
+        self.full.set(self.is_full());
         Ok(())
+    }
+
+    /// What a handler writes to the peer of a datagram server is one datagram, however many writes it takes.
+    fn put_datagram(&mut self, bytes: &[u8]) -> Result<()> {
+        self.admit_datagram(bytes.len())?;
+        self.gathered.extend_from_slice(bytes);
+        self.state.replied = true;
+        Ok(())
+    }
+
+    fn admit_datagram(&self, n: usize) -> Result<()> {
+        let max = self.limits.max_packet_size.max(DATAGRAM_BYTES_MAX);
+        if self.gathered.len() + n > max { Err(Error::OutputLimit { max }) } else { Ok(()) }
+    }
+
+    fn is_datagram(&self) -> bool {
+        self.io.stream.route().is_some()
     }
 
     /// Everything gathered and `more` go to the socket in one call if nothing waits before them; what it does not
@@ -187,7 +222,7 @@ impl<'a> Output<'a> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
                     self.state.fault = Some(OutputFault::Broken);
-                    self.shut = true;
+                    self.refuse();
                     self.gathered.clear();
                     return;
                 }
@@ -205,14 +240,14 @@ impl<'a> Output<'a> {
 
     fn overflow(&mut self) -> Error {
         self.state.fault = Some(OutputFault::Overflow);
-        self.shut = true;
+        self.refuse();
         Error::OutputLimit { max: self.limits.output_bytes_max }
     }
 
     /// The callback is over: what was gathered leaves, unless the connection is lost.
     #[inline]
     pub(crate) fn settle(&mut self) -> OutputState {
-        if !self.gathered.is_empty() {
+        if !self.gathered.is_empty() && !self.is_datagram() {
             self.state.was_full = self.is_full();
             if self.state.fault.is_none() {
                 self.send(&[]);
@@ -236,12 +271,25 @@ impl<'a> Output<'a> {
 
     /// Refuses every further write.
     pub(crate) fn shut(&mut self) {
+        if !self.is_datagram() {
+            self.refuse();
+        }
+    }
+
+    fn refuse(&mut self) {
         self.shut = true;
+        self.plain = false;
+    }
+
+    /// The way to the peer of a datagram server.
+    pub(crate) fn route(&self) -> Option<Route> {
+        self.io.stream.route()
     }
 
     /// Drops what this callback has gathered.
     pub(crate) fn discard(&mut self) {
         self.gathered.clear();
+        self.state.replied = false;
     }
 }
 
@@ -261,7 +309,12 @@ impl Write for Output<'_> {
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let total = slices.iter().map(|slice| slice.len()).sum();
-        self.admit(total)?;
+        if self.is_datagram() {
+            self.admit_datagram(total)?;
+            self.state.replied = true; // Also if there is no slice.
+        } else {
+            self.admit(total)?;
+        }
         for slice in slices {
             self.put(slice)?;
         }
@@ -281,5 +334,7 @@ impl Write for Output<'_> {
 
 /// A write of this size is worth a system call of its own: copying it would cost more.
 pub(crate) const DIRECT_BYTES: usize = 16 * 1024;
+/// The longest UDP datagram over IPv4: 65,535 bytes less the headers. Unix datagrams may be longer.
+const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// The most that is gathered before it is sent within a callback.
 const GATHER_BYTES: usize = 64 * 1024;

@@ -57,6 +57,24 @@ impl State {
         self.has(ENDING | SHUT_DUE | SHUT | BROKEN)
     }
 
+    pub(crate) fn set_boxed(&mut self) {
+        self.flags |= BOXED;
+    }
+
+    pub(crate) fn set_setup_due(&mut self) {
+        self.flags |= SETUP_DUE;
+    }
+
+    /// To be reset: nothing is to be sent any more.
+    pub(crate) fn is_aborting(&self) -> bool {
+        self.has(ABORTING)
+    }
+
+    /// Why it ends.
+    pub(crate) fn why(&self) -> Finish {
+        self.why
+    }
+
     pub(crate) fn is_outbound(&self) -> bool {
         self.has(OUTBOUND)
     }
@@ -119,6 +137,17 @@ impl State {
         self.put(FULL_DUPLEX, on);
     }
 
+    /// Whether unsent output holds up what is to be read.
+    #[inline]
+    pub(crate) fn is_full_duplex(&self) -> bool {
+        self.has(FULL_DUPLEX)
+    }
+
+    /// There is input that waits for nothing but room in the output.
+    pub(crate) fn set_handle_due(&mut self) {
+        self.flags |= HANDLE_DUE;
+    }
+
     pub(crate) fn pause_reading(&mut self) {
         self.flags |= PAUSED;
     }
@@ -131,7 +160,18 @@ impl State {
     }
 
     pub(crate) fn shutdown_write(&mut self) {
-        self.flags |= SHUT_DUE;
+        if !self.has(DATAGRAM) {
+            self.flags |= SHUT_DUE;
+        }
+    }
+
+    pub(crate) fn is_datagram(&self) -> bool {
+        self.has(DATAGRAM)
+    }
+
+    /// Whether an answer was written that is to leave as one datagram. Asked once.
+    pub(crate) fn take_reply(&mut self) -> bool {
+        self.take(REPLY)
     }
 
     /// The server is stopping: the handler is told once the connection is quiet.
@@ -215,6 +255,10 @@ pub(super) const WATCHED: u32 = 1 << 27;
 
 /// Read even while the output is above the high-water mark.
 pub(super) const FULL_DUPLEX: u32 = 1 << 28;
+/// A session of a datagram server: no stream, no end of it.
+pub(super) const DATAGRAM: u32 = 1 << 29;
+/// The handler wrote an answer, which is to leave as one datagram.
+pub(super) const REPLY: u32 = 1 << 30;
 
 /// If none of these is set, a connection only reads, handles and writes.
 pub(super) const UNUSUAL: u32 =

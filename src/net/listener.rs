@@ -2,9 +2,13 @@
 
 use std::io;
 
+use mio::net::TcpListener;
+#[cfg(unix)]
+use mio::net::UnixListener;
 use mio::{Interest, Registry, Token};
 
-use super::{Stream, TcpOptions};
+use super::socket::Name;
+use super::{Socket, Stream, TcpOptions};
 use crate::address::Address;
 
 /// A bound, listening, non-blocking socket: Python's `server.socket`.
@@ -25,18 +29,35 @@ use crate::address::Address;
 /// ```
 #[derive(Debug)]
 pub struct Listener {
-    socket: mio::net::TcpListener,
+    /// Goes before the socket.
+    #[expect(dead_code, reason = "kept until it is dropped")]
+    name: Name,
+    kind: Kind,
     address: Address,
-    #[cfg_attr(any(target_os = "linux", target_os = "android"), expect(unused, reason = "inherited on Linux"))]
-    options: TcpOptions,
+    #[cfg_attr(any(target_os = "linux", target_os = "android"), expect(dead_code, reason = "inherited on Linux"))]
+    options: Option<TcpOptions>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(UnixListener),
 }
 
 impl Listener {
-    pub(crate) fn from_std(listener: std::net::TcpListener, options: &TcpOptions) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?.into();
-        let socket = mio::net::TcpListener::from_std(listener);
-        Ok(Listener { socket, address, options: options.clone() })
+    pub(super) fn tcp(socket: Socket, options: &TcpOptions) -> io::Result<Self> {
+        let address = socket.local_address()?;
+        let (socket, name) = socket.into_parts()?;
+        let kind = Kind::Tcp(TcpListener::from_std(socket.into()));
+        Ok(Listener { name, kind, address, options: Some(options.clone()) })
+    }
+
+    #[cfg(unix)]
+    pub(super) fn unix(socket: Socket) -> io::Result<Self> {
+        let address = socket.local_address()?;
+        let (socket, name) = socket.into_parts()?;
+        Ok(Listener { name, kind: Kind::Unix(UnixListener::from_std(socket.into())), address, options: None })
     }
 
     /// The address it is bound to, with the real port.
@@ -49,22 +70,44 @@ impl Listener {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when none waits; otherwise what accept(2) says.
     pub fn accept(&mut self) -> io::Result<(Stream, Address)> {
-        let (stream, address) = self.socket.accept()?;
-        // Linux hands the options of the listener down to what it accepts; elsewhere they are set again.
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        self.options.apply(&socket2::SockRef::from(&stream))?;
-        Ok((Stream::from(stream), address.into()))
+        match &self.kind {
+            Kind::Tcp(socket) => {
+                let (stream, address) = socket.accept()?;
+                // Linux hands the options of the listener down to what it accepts; elsewhere they are set again.
+                #[cfg(not(any(target_os = "linux", target_os = "android")))]
+                if let Some(options) = &self.options {
+                    options.apply(&socket2::SockRef::from(&stream))?;
+                }
+                Ok((Stream::from(stream), address.into()))
+            }
+            #[cfg(unix)]
+            Kind::Unix(socket) => {
+                // Not mio's accept, which takes an abstract name for none, and panics over a path that fills its address
+                // to the last byte.
+                let (stream, from) = socket2::SockRef::from(socket).accept()?;
+                stream.set_nonblocking(true)?;
+                let stream = mio::net::UnixStream::from_std(stream.into());
+                Ok((stream.into(), super::socket::address(&from)?))
+            }
+        }
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.socket, token, Interest::READABLE)
+        match &mut self.kind {
+            Kind::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
+            #[cfg(unix)]
+            Kind::Unix(socket) => registry.register(socket, token, Interest::READABLE),
+        }
     }
 }
 
 #[cfg(unix)]
 impl std::os::fd::AsFd for Listener {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.socket.as_fd()
+        match &self.kind {
+            Kind::Tcp(socket) => socket.as_fd(),
+            Kind::Unix(socket) => socket.as_fd(),
+        }
     }
 }
 

@@ -208,6 +208,82 @@ impl Drop for ScriptedStream {
     }
 }
 
+/// The server's end of scripted datagrams: what arrives is in order, what is sent fits until the script says otherwise.
+#[derive(Debug)]
+pub(crate) struct ScriptedDatagrams {
+    wire: Arc<Mutex<Wire>>,
+}
+
+/// Scripted datagrams as both ends see them.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    world: Arc<Mutex<World>>,
+    token: Option<Token>,
+    arriving: VecDeque<(Address, Vec<u8>)>,
+    pub(crate) sent: Vec<(Address, Vec<u8>)>,
+    /// There is no room to send.
+    full: bool,
+    /// The server wants to be told when there is.
+    pub(crate) watches_room: bool,
+}
+
+impl Wire {
+    pub(crate) fn new(world: Arc<Mutex<World>>) -> Arc<Mutex<Self>> {
+        let (arriving, sent) = (VecDeque::new(), Vec::new());
+        Arc::new(Mutex::new(Wire { world, token: None, arriving, sent, full: false, watches_room: false }))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_full(&mut self, full: bool) {
+        self.full = full;
+        if !full && self.watches_room {
+            self.event(Readiness::WRITABLE);
+        }
+    }
+
+    fn event(&mut self, readiness: u32) {
+        if let Some(token) = self.token {
+            lock(&self.world).ready.push((token, Readiness(readiness)));
+        }
+    }
+
+    pub(crate) fn arrive(&mut self, from: Address, packet: Vec<u8>) {
+        self.arriving.push_back((from, packet));
+        self.event(Readiness::READABLE);
+    }
+}
+
+impl ScriptedDatagrams {
+    pub(crate) fn new(wire: Arc<Mutex<Wire>>) -> Self {
+        ScriptedDatagrams { wire }
+    }
+
+    pub(super) fn register(&mut self, token: Token) {
+        lock(&self.wire).token = Some(token);
+    }
+
+    pub(super) fn watch_room(&mut self, on: bool) {
+        lock(&self.wire).watches_room = on;
+    }
+
+    /// Like recvfrom(2): what does not fit is cut off.
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
+        let (from, packet) = lock(&self.wire).arriving.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        let n = packet.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&packet[..n]);
+        Ok((n, from))
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8], to: &Address) -> io::Result<usize> {
+        let mut wire = lock(&self.wire);
+        if wire.full {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        wire.sent.push((to.clone(), bytes.to_vec()));
+        Ok(bytes.len())
+    }
+}
+
 /// The addresses of scripted connections are of the range kept for documentation (RFC 5737).
 pub(crate) fn server_address() -> Address {
     std::net::SocketAddr::from(([192, 0, 2, 1], 9999)).into()

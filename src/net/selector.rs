@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use super::datagram::DatagramSocket;
 use super::scripted::{World, lock};
 use super::{Listener, Stream};
 
@@ -147,8 +148,28 @@ impl Selector {
         }
     }
 
-    #[cfg(feature = "signals")]
-    #[cfg_attr(not(unix), expect(unused))]
+    pub(crate) fn register_datagram(&self, socket: &mut DatagramSocket, token: Token) -> io::Result<()> {
+        match self {
+            Selector::System { poll, .. } => socket.register(poll.registry(), token),
+            Selector::Scripted { .. } => {
+                socket.register_scripted(token);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether events shall also tell when a datagram socket has room.
+    pub(crate) fn watch_room(&self, socket: &mut DatagramSocket, token: Token, on: bool) -> io::Result<()> {
+        match self {
+            Selector::System { poll, .. } => socket.reregister(poll.registry(), token, on),
+            Selector::Scripted { .. } => {
+                socket.watch_room_scripted(on);
+                Ok(())
+            }
+        }
+    }
+
+    #[cfg(all(unix, feature = "signals"))]
     pub(crate) fn register_source(&self, source: &mut dyn mio::event::Source, token: Token) -> io::Result<()> {
         match self {
             Selector::System { poll, .. } => source.register(poll.registry(), token, Interest::READABLE),

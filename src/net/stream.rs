@@ -4,26 +4,27 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 
 use mio::net::TcpStream;
+#[cfg(unix)]
+use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
 use super::scripted::ScriptedStream;
 use crate::address::Address;
 
-/// A connected, non-blocking socket: Python's `request`.
+/// A connected, non-blocking socket: Python's `request` of a stream server.
 ///
 /// Hooks of [`BaseServer`](crate::BaseServer) are shown it; handlers use [`Request`](crate::Request) instead.
 ///
 /// ```
-/// use socketserver::{Address, BaseServer, Stream};
+/// use socketserver::{Address, BaseServer, Listener, Stream};
+/// use std::io;
 ///
-/// struct Threads;
-/// impl BaseServer for Threads {
-///     // Keep the request away from the reactor and serve it with a thread of its own.
-///     fn process_request(&mut self, request: Stream, _client_address: &Address) -> Option<Stream> {
-///         if let Ok(socket) = request.into_tcp() {
-///             std::thread::spawn(move || std::io::copy(&mut &socket, &mut &socket));
-///         }
-///         None
+/// struct Tuned;
+/// impl BaseServer for Tuned {
+///     fn get_request(&mut self, listener: &mut Listener) -> io::Result<(Stream, Address)> {
+///         let (stream, client_address) = listener.accept()?;
+///         // An option for this connection: socket2::SockRef::from(&stream.as_fd().unwrap()).set_tos_v4(0x10)?;
+///         Ok((stream, client_address))
 ///     }
 /// }
 /// ```
@@ -35,7 +36,20 @@ pub struct Stream {
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+    /// A session of a datagram server: there is one socket for all of them, and it is elsewhere.
+    Datagram(Route),
     Scripted(ScriptedStream),
+}
+
+/// The way to the peer of a datagram server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Route {
+    /// The slot of the socket.
+    pub(crate) endpoint: u32,
+    /// Which of our addresses the peer wrote to, and is to be answered from, if the system tells.
+    pub(crate) local: Option<std::net::IpAddr>,
 }
 
 impl Stream {
@@ -43,9 +57,26 @@ impl Stream {
         Stream { kind: Kind::Scripted(stream) }
     }
 
+    pub(crate) fn datagram(route: Route) -> Self {
+        Stream { kind: Kind::Datagram(route) }
+    }
+
+    /// The way to the peer if this is no stream but a session of a datagram server.
+    pub(crate) fn route(&self) -> Option<Route> {
+        match &self.kind {
+            Kind::Datagram(route) => Some(*route),
+            _ => None,
+        }
+    }
+
     /// Starts to connect; done when the stream becomes writable and [`connected`](Self::connected) says so.
-    pub(crate) fn connect(address: std::net::SocketAddr) -> io::Result<Self> {
-        TcpStream::connect(address).map(Stream::from)
+    pub(crate) fn connect(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Inet(address) => TcpStream::connect(*address).map(Stream::from),
+            // A Unix socket connects at once or not at all: EAGAIN means that the backlog is full.
+            #[cfg(unix)]
+            Address::Unix(address) => super::unix::connect(address).map(Stream::from),
+        }
     }
 
     /// Whether an outbound connection is established: `Ok(false)` means not yet.
@@ -70,14 +101,37 @@ impl Stream {
     pub fn local_address(&self) -> Option<Address> {
         match &self.kind {
             Kind::Tcp(stream) => stream.local_addr().ok().map(Address::from),
+            #[cfg(unix)]
+            Kind::Unix(stream) => stream.local_addr().ok().map(Address::from),
+            Kind::Datagram(_) => None,
             Kind::Scripted(_) => Some(super::scripted::server_address()),
         }
     }
 
+    /// The process at the other end of a Unix socket. Feature `credentials`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] for a stream that is not a Unix socket, and where the system does not tell;
+    /// otherwise what getsockopt(2) says.
+    #[cfg(all(feature = "credentials", unix))]
+    pub fn peer_credentials(&self) -> io::Result<super::Credentials> {
+        use std::os::fd::AsFd as _;
+        match &self.kind {
+            Kind::Unix(stream) => super::credentials::peer_credentials(stream.as_fd()),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Ends one or both directions: shutdown(2).
+    ///
+    /// # Errors
+    /// What shutdown(2) says.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         match &self.kind {
             Kind::Tcp(stream) => stream.shutdown(how),
+            #[cfg(unix)]
+            Kind::Unix(stream) => stream.shutdown(how),
+            Kind::Datagram(_) => Ok(()),
             Kind::Scripted(stream) => {
                 stream.shutdown(how);
                 Ok(())
@@ -85,35 +139,30 @@ impl Stream {
         }
     }
 
-    /// Makes the coming close drop what is unsent and send RST.
+    /// Makes the coming close drop what is unsent and send RST. A Unix socket has no RST: its peer reads what was sent,
+    /// then the end, or ECONNRESET if it had sent something that was not read.
     pub(crate) fn reset_on_close(&self) {
         match &self.kind {
             // An error means that the connection is gone already, and so would be what the option is for.
             Kind::Tcp(stream) => drop(socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO))),
+            #[cfg(unix)]
+            Kind::Unix(_) => {}
+            Kind::Datagram(_) => {}
             Kind::Scripted(stream) => stream.reset(),
         }
     }
 
-    /// Hands the socket over as the standard library's blocking type, for code that is not on the reactor.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::Unsupported`] for a stream that is not TCP; otherwise what fcntl(2) says.
-    pub fn into_tcp(self) -> io::Result<std::net::TcpStream> {
+    /// Hands the socket over for code that is not on the reactor. It is still in non-blocking mode. `None` if there is
+    /// no socket behind it.
+    pub(crate) fn into_std(self) -> Option<StdStream> {
         match self.kind {
             #[cfg(unix)]
-            Kind::Tcp(stream) => {
-                let stream = std::net::TcpStream::from(std::os::fd::OwnedFd::from(stream));
-                stream.set_nonblocking(false)?;
-                Ok(stream)
-            }
+            Kind::Tcp(stream) => Some(StdStream::Tcp(std::os::fd::OwnedFd::from(stream).into())),
             #[cfg(windows)]
-            Kind::Tcp(stream) => {
-                use std::os::windows::io::OwnedSocket;
-                let stream = std::net::TcpStream::from(OwnedSocket::from(stream));
-                stream.set_nonblocking(false)?;
-                Ok(stream)
-            }
-            _ => Err(io::ErrorKind::Unsupported.into()),
+            Kind::Tcp(stream) => Some(StdStream::Tcp(std::os::windows::io::OwnedSocket::from(stream).into())),
+            #[cfg(unix)]
+            Kind::Unix(stream) => Some(StdStream::Unix(std::os::fd::OwnedFd::from(stream).into())),
+            Kind::Datagram(_) | Kind::Scripted(_) => None,
         }
     }
 
@@ -123,14 +172,17 @@ impl Stream {
         use std::os::fd::AsFd as _;
         match &self.kind {
             Kind::Tcp(stream) => Some(stream.as_fd()),
-            _ => None,
+            Kind::Unix(stream) => Some(stream.as_fd()),
+            Kind::Datagram(_) | Kind::Scripted(_) => None,
         }
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
         match &mut self.kind {
             Kind::Tcp(stream) => registry.register(stream, token, interest),
-            _ => Ok(()),
+            #[cfg(unix)]
+            Kind::Unix(stream) => registry.register(stream, token, interest),
+            Kind::Datagram(_) | Kind::Scripted(_) => Ok(()),
         }
     }
 
@@ -141,10 +193,22 @@ impl Stream {
     }
 
     pub(super) fn deregister(&mut self, registry: &Registry) {
-        if let Kind::Tcp(stream) = &mut self.kind {
-            let _ = registry.deregister(stream); // It is closed next, whatever is said here.
-        }
+        // It is closed next, whatever is said here.
+        let _ = match &mut self.kind {
+            Kind::Tcp(stream) => registry.deregister(stream),
+            #[cfg(unix)]
+            Kind::Unix(stream) => registry.deregister(stream),
+            Kind::Datagram(_) | Kind::Scripted(_) => Ok(()),
+        };
     }
+}
+
+/// The socket of a request that leaves the reactor.
+#[derive(Debug)]
+pub(crate) enum StdStream {
+    Tcp(std::net::TcpStream),
+    #[cfg(unix)]
+    Unix(std::os::unix::net::UnixStream),
 }
 
 /// connect(2) is under way. The same on every BSD; Linux and its like have their own number.
@@ -159,11 +223,21 @@ impl From<TcpStream> for Stream {
     }
 }
 
+#[cfg(unix)]
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Self {
+        Stream { kind: Kind::Unix(stream) }
+    }
+}
+
 impl Read for Stream {
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.kind {
             Kind::Tcp(stream) => stream.read(buffer),
+            #[cfg(unix)]
+            Kind::Unix(stream) => stream.read(buffer),
+            Kind::Datagram(_) => Err(io::ErrorKind::WouldBlock.into()),
             Kind::Scripted(stream) => stream.read(buffer),
         }
     }
@@ -174,6 +248,9 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.kind {
             Kind::Tcp(stream) => stream.write(bytes),
+            #[cfg(unix)]
+            Kind::Unix(stream) => stream.write(bytes),
+            Kind::Datagram(_) => Err(io::ErrorKind::Unsupported.into()),
             Kind::Scripted(stream) => stream.write(bytes),
         }
     }
@@ -181,6 +258,9 @@ impl Write for Stream {
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match &mut self.kind {
             Kind::Tcp(stream) => stream.write_vectored(slices),
+            #[cfg(unix)]
+            Kind::Unix(stream) => stream.write_vectored(slices),
+            Kind::Datagram(_) => Err(io::ErrorKind::Unsupported.into()),
             Kind::Scripted(stream) => stream.write_vectored(slices),
         }
     }

@@ -4,11 +4,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, TcpKeepalive};
+
+use super::Socket;
+use crate::address::Address;
 
 /// Options of the listening socket and of the connections it accepts.
 ///
-/// Set the fields of [`TcpServer::options`](crate::TcpServer::options) before the server is bound.
+/// Set the fields of [`Server::options`](crate::Server::options) before the server is bound.
 ///
 /// ```
 /// use socketserver::TcpOptions;
@@ -65,26 +68,19 @@ impl Default for TcpOptions {
 
 impl TcpOptions {
     /// Opens a socket for `address` with everything set that must be set before it is bound.
-    pub(crate) fn open(&self, address: SocketAddr) -> io::Result<Socket> {
-        let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    pub(super) fn open(&self, address: SocketAddr) -> io::Result<Socket> {
+        let socket = Socket::stream(Domain::for_address(address), Some(Protocol::TCP))?;
+        let options = socket.options();
         if address.is_ipv6() {
-            socket.set_only_v6(self.ipv6_only)?;
+            options.set_only_v6(self.ipv6_only)?;
         }
-        if cfg!(not(windows)) {
-            socket.set_reuse_address(self.allow_reuse_address)?;
-        }
-        if self.allow_reuse_port {
-            #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
-            socket.set_reuse_port(true)?;
-            #[cfg(not(all(unix, not(any(target_os = "solaris", target_os = "illumos")))))]
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no SO_REUSEPORT"));
-        }
-        self.apply(&SockRef::from(&socket))?;
-        Ok(Socket { socket })
+        super::set_sharing(&options, self.allow_reuse_address, self.allow_reuse_port)?;
+        self.apply(&options)?;
+        Ok(socket)
     }
 
     /// Sets what holds for a connection.
-    pub(crate) fn apply(&self, socket: &SockRef<'_>) -> io::Result<()> {
+    pub(super) fn apply(&self, socket: &SockRef<'_>) -> io::Result<()> {
         if self.nodelay {
             socket.set_tcp_nodelay(true)?;
         }
@@ -92,22 +88,7 @@ impl TcpOptions {
             let times = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval);
             socket.set_tcp_keepalive(&times)?;
         }
-        if let Some(bytes) = self.receive_buffer_bytes {
-            socket.set_recv_buffer_size(bytes)?;
-        }
-        if let Some(bytes) = self.send_buffer_bytes {
-            socket.set_send_buffer_size(bytes)?;
-        }
-        Ok(())
-    }
-
-    /// Whether addresses of this kind may be used.
-    pub(crate) fn admits(&self, address: &SocketAddr) -> bool {
-        match self.address_family {
-            AddressFamily::Any => true,
-            AddressFamily::Inet => address.is_ipv4(),
-            AddressFamily::Inet6 => address.is_ipv6(),
-        }
+        super::set_buffers(socket, self.receive_buffer_bytes, self.send_buffer_bytes)
     }
 }
 
@@ -129,6 +110,17 @@ pub enum AddressFamily {
     Inet6,
 }
 
+impl AddressFamily {
+    /// Whether an address may be used.
+    pub(super) fn admits(self, address: &Address) -> bool {
+        match self {
+            AddressFamily::Any => true,
+            AddressFamily::Inet => address.as_inet().is_some_and(|address| address.is_ipv4()),
+            AddressFamily::Inet6 => address.as_inet().is_some_and(|address| address.is_ipv6()),
+        }
+    }
+}
+
 /// When the kernel probes a silent peer: tcp(7), `TCP_KEEPIDLE` and `TCP_KEEPINTVL`.
 ///
 /// ```
@@ -144,60 +136,4 @@ pub struct Keepalive {
     pub idle: Duration,
     /// Time between probes. Whole seconds.
     pub interval: Duration,
-}
-
-/// A socket that is not listening yet: what [`server_bind`](crate::BaseServer::server_bind) and
-/// [`server_activate`](crate::BaseServer::server_activate) are given, to set further options on.
-///
-/// ```
-/// use socketserver::{BaseServer, Socket};
-/// use std::{io, net::SocketAddr};
-///
-/// struct Tuned;
-/// impl BaseServer for Tuned {
-///     fn server_bind(&mut self, socket: &Socket, address: SocketAddr) -> io::Result<()> {
-///         // Any option: socket2::SockRef::from(socket).set_tos_v4(0x10)?;
-///         socket.bind(address)
-///     }
-/// }
-/// ```
-#[derive(Debug)]
-pub struct Socket {
-    socket: socket2::Socket,
-}
-
-impl Socket {
-    /// Binds the socket: bind(2).
-    pub fn bind(&self, address: SocketAddr) -> io::Result<()> {
-        self.socket.bind(&address.into())
-    }
-
-    /// Makes it listen, with room for `request_queue_size` connections that wait: listen(2).
-    pub fn listen(&self, request_queue_size: i32) -> io::Result<()> {
-        self.socket.listen(request_queue_size)
-    }
-
-    /// The address it is bound to, with the real port.
-    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
-        let address = self.socket.local_addr()?;
-        address.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
-    }
-
-    pub(crate) fn into_listener(self) -> std::net::TcpListener {
-        self.socket.into()
-    }
-}
-
-#[cfg(unix)]
-impl std::os::fd::AsFd for Socket {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-#[cfg(windows)]
-impl std::os::windows::io::AsSocket for Socket {
-    fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
-        self.socket.as_socket()
-    }
 }

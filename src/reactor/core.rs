@@ -9,16 +9,15 @@ use std::time::Duration;
 use super::handle::{Handle, Message, Shared};
 use super::pool::Pool;
 use super::ready::Ready;
-use super::slots::{ConnectionId, Kind, Listening, Slots};
+use super::slots::{ConnectionId, Kind, NO_SLOT, Slots};
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::{Config, Limits, connections_from_descriptors};
-use crate::logging::note;
 use crate::machine::{Connection, Payload, Sent, State, nanos};
+use crate::net::Stream;
 use crate::net::selector::Selector;
-use crate::net::{Listener, Stream};
-use crate::panics::drop_caught;
+use crate::panics::{catch, drop_caught};
 use crate::stats::Stats;
 use crate::timers::{Deadlines, NO_TIMER, TimerKey, Timers};
 
@@ -40,23 +39,34 @@ pub(crate) struct Core {
     /// By server number.
     pub(crate) served: Vec<Served>,
     /// Connections the process may have, for servers that set no number of their own.
-    connections_max: usize,
+    pub(super) connections_max: usize,
     /// The reactor is stopping: new connections are asked to end like the others; no more are begun.
     pub(crate) draining: bool,
     pub(crate) aborting: bool,
     drain_tell: TimerKey,
     drain_end: TimerKey,
     pool: Option<Pool>,
+    /// What the read buffer has to hold at least, for the datagrams of some server.
+    pub(crate) read_buffer_bytes_min: usize,
+    /// The datagram socket that is being received from: what is sent through it meanwhile leaves when that is done.
+    pub(crate) receiving: u32,
 }
 
 /// What the reactor keeps of each server.
 pub(crate) struct Served {
     pub(crate) limits: Arc<Limits>,
-    /// Keys of its listeners.
+    /// Keys of its listeners and datagram sockets.
     pub(crate) listeners: Vec<u32>,
     pub(crate) active: usize,
+    /// How many of those are sessions of a datagram server, which wait for no end.
+    pub(crate) sessions: usize,
+    /// How many of them are served by threads or programs, and their threads.
+    pub(crate) elsewhere: usize,
+    pub(crate) threads: Option<Pool>,
+    #[cfg(all(unix, feature = "children"))]
+    pub(crate) children: Option<Pool>,
     /// Accepting waits until connections have closed.
-    capped: bool,
+    pub(super) capped: bool,
     /// Connections it may still accept; `handle_request` allows one.
     pub(crate) quota: usize,
     /// Open connections by client, kept only while there is a cap on them.
@@ -92,8 +102,12 @@ pub(crate) enum Alarm {
         server: u16,
         tag: u64,
     },
-    /// Try accepting again.
-    Accept(u32),
+    /// Try accepting or receiving again.
+    Resume(u32),
+    /// Try again to send the datagrams that wait.
+    Resend(u32),
+    /// A program has had its time.
+    Child(u32),
     /// Stopping: tell those who are still busy; wait no longer.
     DrainTell,
     DrainEnd,
@@ -120,6 +134,8 @@ impl Core {
             drain_tell: NO_TIMER,
             drain_end: NO_TIMER,
             pool: None,
+            read_buffer_bytes_min: 0,
+            receiving: NO_SLOT,
         }
     }
 
@@ -147,20 +163,45 @@ impl Core {
             return Err(error);
         }
         let served = &mut self.served[usize::from(server)];
-        served.active += 1;
         let connection = self.slots.connection(key);
-        if served.limits.connections_per_client_max.is_some()
-            && !connection.state.is_outbound()
-            && let Some(ip) = connection.state.address.ip()
-        {
-            *served.per_client.entry(ip).or_default() += 1;
-        }
+        served.sessions += usize::from(connection.state.is_datagram());
+        let counted = served.limits.connections_per_client_max.is_some() && !connection.state.is_outbound();
+        let address = counted.then(|| connection.state.address.clone());
         if self.draining {
             connection.state.drain(self.now, nanos(self.config.drain_quiet));
         }
+        self.count_in(server, address.as_ref());
+        Ok(key)
+    }
+
+    /// One more is open, of a client that is counted if its address is given.
+    #[inline]
+    pub(crate) fn count_in(&mut self, server: u16, address: Option<&Address>) {
+        let served = &mut self.served[usize::from(server)];
+        served.active += 1;
+        if served.limits.connections_per_client_max.is_some()
+            && let Some(ip) = address.and_then(Address::ip)
+        {
+            *served.per_client.entry(ip).or_default() += 1;
+        }
         self.stats.active += 1;
         self.stats.active_max = self.stats.active_max.max(self.stats.active);
-        Ok(key)
+    }
+
+    /// One less.
+    #[inline]
+    pub(crate) fn count_out(&mut self, server: u16, address: &Address, is_outbound: bool) {
+        let served = &mut self.served[usize::from(server)];
+        served.active -= 1;
+        if !served.per_client.is_empty() && !is_outbound {
+            served.forget_client(address);
+        }
+        self.stats.active -= 1;
+        self.stats.closed += 1;
+        if self.stats.active == 0 {
+            // Nothing is left to watch over: an idle reactor has no timer of its own to wake it.
+            self.guards.clear_all();
+        }
     }
 
     /// Whether this client may have one connection more.
@@ -201,26 +242,20 @@ impl Core {
     /// Frees a dead slot: a connection's socket is closed here, and only here.
     pub(crate) fn reap(&mut self, key: u32) {
         let slot = self.slots.remove(key);
-        let Kind::Connection(mut connection) = slot.kind else {
-            return;
+        let mut connection = match slot.kind {
+            Kind::Connection(connection) => connection,
+            Kind::Elsewhere(elsewhere) => return self.forget_elsewhere(slot.server, *elsewhere),
+            Kind::Endpoint(endpoint) => return self.forget_endpoint(*endpoint),
+            _ => return,
         };
         self.selector.deregister(&mut connection.io.stream);
-        if let Some(extra) = connection.state.extra.take() {
-            for timer in extra.timers.into_values() {
-                self.timers.cancel(timer);
-            }
+        self.cancel_handler_timers(&mut connection.state);
+        if let Some(route) = connection.io.stream.route() {
+            self.forget_session(route, &connection.state.address, key);
         }
         let served = &mut self.served[usize::from(slot.server)];
-        served.active -= 1;
-        if !served.per_client.is_empty() && !connection.state.is_outbound() {
-            served.forget_client(&connection.state.address);
-        }
-        self.stats.active -= 1;
-        self.stats.closed += 1;
-        if self.stats.active == 0 {
-            // Nothing is left to watch over: an idle reactor has no timer of its own to wake it.
-            self.guards.clear_all();
-        }
+        served.sessions -= usize::from(connection.state.is_datagram());
+        self.count_out(slot.server, &connection.state.address, connection.state.is_outbound());
     }
 
     /// Counts why a connection ended.
@@ -247,6 +282,8 @@ impl Core {
         if let Some((_, connection)) = self.slots.find(id) {
             connection.state.end(why, at_once);
             self.queue(id.key);
+        } else {
+            self.end_elsewhere(id, why);
         }
     }
 
@@ -255,6 +292,14 @@ impl Core {
         let Some((server, connection)) = self.slots.find(id) else {
             return Sent::Gone;
         };
+        if let Some(route) = connection.io.stream.route() {
+            if connection.state.is_closing() {
+                return Sent::Gone;
+            }
+            connection.state.activity = now;
+            let to = connection.state.address.clone();
+            return self.send_datagram(route, &to, bytes.as_slice());
+        }
         let sent = connection.push(bytes, &self.served[usize::from(server)].limits, now, &mut self.stats);
         self.queue(id.key);
         sent
@@ -269,12 +314,18 @@ impl Core {
     ) -> usize {
         let limits = Arc::clone(&self.served[usize::from(server)].limits);
         let mut count = 0;
+        let mut datagrams = Vec::new();
         for (key, slot) in self.slots.iter().filter(|(_, slot)| slot.server == server) {
             let id = ConnectionId { key, generation: slot.generation };
             let Kind::Connection(connection) = &mut slot.kind else {
                 continue;
             };
             if !connection.state.is_open() || !wanted(id) {
+                continue;
+            }
+            if let Some(route) = connection.io.stream.route() {
+                connection.state.activity = self.now;
+                datagrams.push((route, connection.state.address.clone()));
                 continue;
             }
             let sent = connection.push(Payload::Shared(Arc::clone(bytes)), &limits, self.now, &mut self.stats);
@@ -284,31 +335,37 @@ impl Core {
                 self.ready.push(key, slot.generation);
             }
         }
+        for (route, to) in datagrams {
+            count += usize::from(self.send_datagram(route, &to, bytes) == Sent::Queued);
+        }
         count
     }
 
-    pub(crate) fn connect(&mut self, server: u16, address: std::net::SocketAddr) -> Result<ConnectionId> {
-        let failed = |source| Error::Connect { address: address.into(), source };
+    pub(crate) fn connect(&mut self, server: u16, address: Address) -> Result<ConnectionId> {
+        let failed = |source| Error::Connect { address: address.clone(), source };
         if self.aborting {
             return Err(failed(std::io::Error::other("the reactor has stopped")));
         }
         if self.slots.is_full() {
             return Err(failed(std::io::Error::other("too many connections")));
         }
-        let stream = Stream::connect(address).map_err(failed)?;
-        let connection = Connection::connecting(stream, address.into(), u32::MAX, self.selector.now());
+        let stream = Stream::connect(&address).map_err(failed)?;
+        let connection = Connection::connecting(stream, address.clone(), u32::MAX, self.selector.now());
         let key = self.insert(server, connection).map_err(failed)?;
         self.stats.connects += 1;
-        let mut connection = self.slots.lend(key);
+        let (id, mut connection) = self.slots.lend(key);
         let limits = Arc::clone(&self.served[usize::from(server)].limits);
         self.watch(key, &mut connection, &limits);
         self.slots.give_back(key, connection);
-        Ok(self.slots.id(key))
+        Ok(id)
     }
 
     pub(crate) fn offload(&mut self, connection: ConnectionId, job: Box<dyn FnOnce() -> Message + Send>) -> Result<()> {
-        let pool = self.pool.get_or_insert_with(|| Pool::new(Handle::new(Arc::clone(&self.shared))));
-        pool.submit(connection, job, &self.config)
+        let (threads_max, queue_max) = (self.config.offload_threads, self.config.offload_queue_max);
+        let handle = self.handle();
+        let pool = self.pool.get_or_insert_with(|| Pool::new("offload", threads_max, queue_max));
+        (pool.threads_max, pool.queue_max) = (threads_max, queue_max); // They may have been changed meanwhile.
+        pool.submit(Box::new(move || handle.deliver(connection, catch(job))))
     }
 
     // Timers of handlers and servers. They count from the moment they are set, so the clock is read anew.
@@ -326,6 +383,15 @@ impl Core {
                 true
             }
             None => false,
+        }
+    }
+
+    /// A connection goes, and its handler's timers with it.
+    pub(crate) fn cancel_handler_timers(&mut self, state: &mut State) {
+        if let Some(extra) = state.extra.take() {
+            for timer in extra.timers.into_values() {
+                self.timers.cancel(timer);
+            }
         }
     }
 
@@ -349,7 +415,8 @@ impl Core {
                 self.slots.connection(key).state.extra.as_mut().map(|extra| extra.timers.remove(&tag));
             }
             Alarm::Server { server, tag } => _ = self.served[usize::from(server)].timers.remove(&tag),
-            Alarm::Accept(key) => self.slots.listening(key).expect("timers go with listeners").paused = NO_TIMER,
+            Alarm::Resume(key) => self.slots.pause(key).expect("timers go with listeners").timer = NO_TIMER,
+            Alarm::Resend(_) | Alarm::Child(_) => {} // Forgotten by what it is for.
             Alarm::DrainTell => self.drain_tell = NO_TIMER,
             Alarm::DrainEnd => self.drain_end = NO_TIMER,
         }
@@ -361,13 +428,18 @@ impl Core {
         }
     }
 
-    // Accepting.
+    // Servers.
 
     pub(crate) fn serve(&mut self, limits: Arc<Limits>) -> u16 {
         self.served.push(Served {
             limits,
             listeners: Vec::new(),
             active: 0,
+            sessions: 0,
+            elsewhere: 0,
+            threads: None,
+            #[cfg(all(unix, feature = "children"))]
+            children: None,
             capped: false,
             quota: usize::MAX,
             per_client: HashMap::new(),
@@ -377,42 +449,10 @@ impl Core {
         (self.served.len() - 1) as u16
     }
 
-    pub(crate) fn listen(&mut self, server: u16, listener: Listener) -> Result<()> {
-        self.served[usize::from(server)].closed = false;
-        let address = listener.address().clone();
-        let key = self.slots.insert(
-            server,
-            Kind::Listener(Box::new(Listening {
-                listener: Some(Box::new(listener)),
-                ready: false,
-                paused: NO_TIMER,
-                backoff: 0,
-                failed_at: 0,
-                unlogged: 0,
-            })),
-        );
-        let token = self.slots.token(key);
-        let listening = self.slots.listening(key).expect("just inserted");
-        let listener = listening.listener.as_mut().expect("nobody has it on loan");
-        if let Err(source) = self.selector.register_listener(listener, token) {
-            self.slots.remove(key);
-            return Err(Error::Listen { address, source });
-        }
-        self.served[usize::from(server)].listeners.push(key);
-        Ok(())
-    }
-
-    /// Closes a server's listening sockets. Whoever waits in a backlog is refused by the kernel.
-    pub(crate) fn unlisten(&mut self, server: u16) {
-        for key in std::mem::take(&mut self.served[usize::from(server)].listeners) {
-            let listening = self.slots.listening(key).expect("listeners go only here");
-            listening.listener = None;
-            let paused = std::mem::replace(&mut listening.paused, NO_TIMER);
-            if paused != NO_TIMER {
-                self.timers.cancel(paused);
-            }
-            self.dead.push(key);
-        }
+    pub(crate) fn set_limits(&mut self, server: u16, limits: Arc<Limits>) {
+        self.served[usize::from(server)].limits = limits;
+        self.fit_read_buffer(server);
+        self.resume_accepting(); // There may be room now.
     }
 
     // Stopping.
@@ -434,91 +474,6 @@ impl Core {
             }
         }
     }
-
-    /// Whether a server may accept one more connection. If not, its clients wait in the backlog.
-    pub(crate) fn may_accept(&mut self, server: u16) -> bool {
-        let served = &mut self.served[usize::from(server)];
-        let (max, active) = match served.limits.connections_max {
-            Some(max) => (max, served.active),
-            None => (self.connections_max, self.stats.active as usize),
-        };
-        if active >= max || self.slots.is_full() {
-            if !served.capped {
-                note!(Warn, "{active} connections are open: more clients wait until some close");
-            }
-            served.capped = true;
-        }
-        !served.capped && served.quota > 0
-    }
-
-    /// accept(2) failed for want of something: pause, longer each time. Clients that wait bring no further event, so
-    /// the next attempt is ours to make.
-    pub(crate) fn pause_accepting(&mut self, key: u32, error: &std::io::Error) {
-        let now = self.now;
-        let Some(listening) = self.slots.listening(key) else {
-            return;
-        };
-        let fresh = listening.failed_at == 0 || now - listening.failed_at > nanos(EPISODE);
-        listening.backoff = if fresh { nanos(BACKOFF_MIN) } else { (listening.backoff * 2).min(nanos(BACKOFF_MAX)) };
-        listening.failed_at = now;
-        if fresh {
-            let address = listening.listener.as_ref().map(|listener| listener.address().to_string());
-            let unlogged = std::mem::take(&mut listening.unlogged);
-            note!(
-                Error,
-                "cannot accept on {}: {error}; trying again as connections close, or within {} s (failed {unlogged} \
-                 more times before)",
-                address.unwrap_or_default(),
-                BACKOFF_MAX.as_secs(),
-            );
-        } else {
-            listening.unlogged += 1;
-        }
-        let deadline = now + listening.backoff;
-        if listening.paused == NO_TIMER {
-            listening.paused = self.timers.arm(deadline, Alarm::Accept(key));
-        }
-        self.stats.accept_pauses += 1;
-    }
-
-    /// Connections were closed, so there is room again: whoever paused accepting tries at once.
-    pub(crate) fn resume_accepting(&mut self) {
-        let total = self.stats.active as usize;
-        for server in 0..self.served.len() {
-            let served = &mut self.served[server];
-            let (max, active) = match served.limits.connections_max {
-                Some(max) => (max, served.active),
-                None => (self.connections_max, total),
-            };
-            // Some way below the cap, or each close would cost a turn of accepting.
-            let uncapped = served.capped && active <= max * 9 / 10;
-            served.capped &= !uncapped;
-            for i in 0..served.listeners.len() {
-                let key = self.served[server].listeners[i];
-                let Some(listening) = self.slots.listening(key) else {
-                    continue;
-                };
-                let paused = std::mem::replace(&mut listening.paused, NO_TIMER);
-                if paused != NO_TIMER {
-                    self.timers.cancel(paused);
-                }
-                if paused != NO_TIMER || (uncapped && listening.ready) {
-                    self.queue(key);
-                }
-            }
-        }
-    }
-
-    /// Lets a server accept `quota` connections, beginning with those that wait already.
-    pub(crate) fn set_quota(&mut self, server: u16, quota: usize) {
-        self.served[usize::from(server)].quota = quota;
-        for i in 0..self.served[usize::from(server)].listeners.len() {
-            let key = self.served[usize::from(server)].listeners[i];
-            if self.slots.listening(key).is_some_and(|listening| listening.ready) {
-                self.queue(key);
-            }
-        }
-    }
 }
 
 fn arm(timers: &mut Timers<Alarm>, armed: &mut BTreeMap<u64, TimerKey>, tag: u64, deadline: u64, alarm: Alarm) {
@@ -527,9 +482,3 @@ fn arm(timers: &mut Timers<Alarm>, armed: &mut BTreeMap<u64, TimerKey>, tag: u64
         None => drop(armed.insert(tag, timers.arm(deadline, alarm))),
     }
 }
-
-/// The pause after accept(2) failed for want of something: first and longest.
-const BACKOFF_MIN: Duration = Duration::from_millis(10);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// Failures less than this apart are one episode, and one line in the log.
-const EPISODE: Duration = Duration::from_secs(10);

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{ConnectionId, Reactor, ServerId};
+use crate::address::Address;
 use crate::error::{Error, Result};
+use crate::net::Route;
 use crate::panics::drop_caught;
 
 /// Submits work to a reactor from any thread: messages for a connection or a server, closures for the reactor.
@@ -70,6 +72,17 @@ impl Handle {
         ShutdownHandle { shared: Arc::clone(&self.shared) }
     }
 
+    /// A request that was served elsewhere is over. Not refused: there are no more of them than were admitted.
+    pub(crate) fn over(&self, request: ConnectionId, result: Result<()>) {
+        let _ = self.shared.submit(Command::Over(request, result), false); // Gone: nobody is left to tell.
+    }
+
+    /// Sends a datagram as the answer to one that came that way. The socket is named with its generation as well: by the
+    /// time a thread answers, it may be closed, and its slot another's.
+    pub(crate) fn send_datagram(&self, socket: ConnectionId, route: Route, to: Address, bytes: Vec<u8>) -> Result<()> {
+        self.shared.submit(Command::Datagram(socket, route, to, bytes), true)
+    }
+
     /// The result of an offloaded job. Not refused: there are no more of them than jobs were admitted.
     pub(crate) fn deliver(&self, connection: ConnectionId, result: Result<Message>) {
         let _ = self.shared.submit(Command::Offloaded(connection, result), false); // Gone: nobody is left to tell.
@@ -118,7 +131,9 @@ impl ShutdownHandle {
         self.shared.drain_requested()
     }
 
-    /// Stops without waiting for anybody, also in the middle of a [`shutdown`](Self::shutdown).
+    /// Stops without waiting for anybody, also in the middle of a [`shutdown`](Self::shutdown), and of the wait for
+    /// threads after it ([`Limits::block_on_close`](crate::Limits)). A thread that is busy goes on until its handler
+    /// returns or the process ends.
     pub fn shutdown_now(&self) {
         self.shared.request(REQUEST_NOW);
     }
@@ -183,6 +198,10 @@ pub(crate) enum Command {
     Message(ConnectionId, Message),
     ServerMessage(ServerId, Message),
     Offloaded(ConnectionId, Result<Message>),
+    /// A request that was served elsewhere is over.
+    Over(ConnectionId, Result<()>),
+    /// A datagram from a thread, to leave by the socket in this slot if that is still there.
+    Datagram(ConnectionId, Route, Address, Vec<u8>),
     Run(Box<dyn FnOnce(&mut Reactor) + Send>),
 }
 

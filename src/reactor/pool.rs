@@ -1,19 +1,26 @@
-//! Threads for what blocks: offloaded jobs run here, their results come back as messages.
+//! Threads for what blocks: offloaded jobs, and requests that are served away from the reactor.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use super::ConnectionId;
-use super::handle::{Handle, Message};
 use crate::error::{Error, Result};
-use crate::limits::Config;
 use crate::panics::{catch, drop_caught};
 
-/// A bounded queue and a bounded number of threads, started as they are needed. Dropping it lets the threads finish
-/// the job they are at; jobs that wait are dropped.
+/// Something to run on a thread of the pool, once.
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
+
+/// A bounded queue and a bounded number of threads. A thread is started when a job finds none free, and ends when it
+/// had nothing to do for [`IDLE`]. Dropping the pool lets the threads finish the job they are at; jobs that wait are
+/// dropped.
 pub(crate) struct Pool {
+    /// Threads at once; at least one is allowed. Lowering it ends no thread before that is idle.
+    pub(crate) threads_max: usize,
+    /// Jobs that may wait because no thread is free.
+    pub(crate) queue_max: usize,
+    name: &'static str,
+    idle: Duration,
     shared: Arc<Shared>,
-    handle: Handle,
 }
 
 struct Shared {
@@ -25,45 +32,55 @@ struct Shared {
 struct Jobs {
     waiting: VecDeque<Job>,
     threads: usize,
-    idle: usize,
+    /// Threads that are at a job; the others are free.
+    running: usize,
     closed: bool,
 }
 
-struct Job {
-    connection: ConnectionId,
-    work: Box<dyn FnOnce() -> Message + Send>,
-}
-
 impl Pool {
-    pub(crate) fn new(handle: Handle) -> Self {
-        Pool { shared: Arc::new(Shared { jobs: Mutex::default(), work: Condvar::new() }), handle }
+    /// Starts nothing yet. The name is that of the queue in [`Error::Full`] and of the threads.
+    pub(crate) fn new(name: &'static str, threads_max: usize, queue_max: usize) -> Self {
+        let shared = Arc::new(Shared { jobs: Mutex::default(), work: Condvar::new() });
+        Pool { threads_max, queue_max, name, idle: IDLE, shared }
     }
 
-    pub(crate) fn submit(
-        &self,
-        connection: ConnectionId,
-        work: Box<dyn FnOnce() -> Message + Send>,
-        config: &Config,
-    ) -> Result<()> {
+    /// Hands a job to a thread. A panic in it ends there.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if it would be one too many to wait, [`Error::Reactor`] if there is no thread and none can be
+    /// started; the job is dropped.
+    pub(crate) fn submit(&self, job: Job) -> Result<()> {
         let mut jobs = self.shared.lock();
-        let max = config.offload_queue_max;
-        if jobs.waiting.len() >= max {
-            return Err(Error::Full { queue: "offload", max });
+        let admitted = self.admit(&mut jobs);
+        if admitted.is_ok() {
+            jobs.waiting.push_back(job);
+            drop(jobs);
+            self.shared.work.notify_one();
+        } else {
+            drop(jobs);
+            drop_caught(job); // It holds something of the user's.
         }
-        if jobs.idle <= jobs.waiting.len() && jobs.threads < config.offload_threads.max(1) {
-            let (shared, handle) = (Arc::clone(&self.shared), self.handle.clone());
-            let thread = std::thread::Builder::new().name("socketserver-offload".into());
-            match thread.spawn(move || shared.run(&handle)) {
+        admitted
+    }
+
+    /// Says whether there is room for one more, and sees to it that there is a thread.
+    fn admit(&self, jobs: &mut Jobs) -> Result<()> {
+        let threads_max = self.threads_max.max(1);
+        if jobs.waiting.len() >= self.queue_max.saturating_add(threads_max.saturating_sub(jobs.running)) {
+            return Err(Error::Full { queue: self.name, max: self.queue_max });
+        }
+        let free = jobs.threads - jobs.running;
+        if jobs.waiting.len() >= free && jobs.threads < threads_max {
+            let (shared, idle) = (Arc::clone(&self.shared), self.idle);
+            let thread = std::thread::Builder::new().name(format!("socketserver-{}", self.name));
+            match thread.spawn(move || shared.run(idle)) {
                 Ok(_) => jobs.threads += 1,
                 Err(source) if jobs.threads == 0 => {
-                    return Err(Error::Reactor { doing: "start a thread for an offloaded job", source });
+                    return Err(Error::Reactor { doing: "start a thread for a job that blocks", source });
                 }
                 Err(_) => {} // The threads there are will get to it.
             }
         }
-        jobs.waiting.push_back(Job { connection, work });
-        drop(jobs);
-        self.shared.work.notify_one();
         Ok(())
     }
 }
@@ -73,27 +90,31 @@ impl Shared {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, handle: &Handle) {
-        while let Some(job) = self.next() {
-            let result = catch(job.work);
-            handle.deliver(job.connection, result);
+    /// A thread's life.
+    fn run(&self, idle: Duration) {
+        while let Some(job) = self.next(idle) {
+            // Whoever wants to know of a panic has caught it inside.
+            let _ = catch(job);
+            self.lock().running -= 1;
         }
     }
 
-    fn next(&self) -> Option<Job> {
+    /// The next job, which then counts as running; or the end, which then is counted.
+    fn next(&self, idle: Duration) -> Option<Job> {
         let mut jobs = self.lock();
-        jobs.idle += 1;
-        let job = loop {
-            if jobs.closed {
-                break None;
-            }
+        let mut waited = false;
+        loop {
             if let Some(job) = jobs.waiting.pop_front() {
-                break Some(job);
+                jobs.running += 1;
+                return Some(job);
             }
-            jobs = self.work.wait(jobs).unwrap_or_else(PoisonError::into_inner);
-        };
-        jobs.idle -= 1;
-        job
+            if jobs.closed || waited {
+                jobs.threads -= 1;
+                return None;
+            }
+            let (again, result) = self.work.wait_timeout(jobs, idle).unwrap_or_else(PoisonError::into_inner);
+            (jobs, waited) = (again, result.timed_out());
+        }
     }
 }
 
@@ -106,5 +127,136 @@ impl Drop for Pool {
         };
         waiting.into_iter().for_each(|job| _ = drop_caught(job));
         self.shared.work.notify_all();
+    }
+}
+
+/// How long a thread stays without work: across the pauses of a busy server, not for the life of a quiet one.
+const IDLE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// A job that says when it has begun and then runs until it is released.
+    fn held(pool: &Pool) -> (Result<()>, Receiver<()>, Sender<()>) {
+        let (begun, began) = channel();
+        let (release, released) = channel::<()>();
+        let submitted = pool.submit(Box::new(move || {
+            let _ = begun.send(());
+            let _ = released.recv_timeout(PATIENCE);
+        }));
+        (submitted, began, release)
+    }
+
+    /// Runs a job to its end, as far as the caller can see.
+    fn run(pool: &Pool) {
+        let (done, wait) = channel();
+        pool.submit(Box::new(move || done.send(()).unwrap())).unwrap();
+        wait.recv_timeout(PATIENCE).unwrap();
+    }
+
+    /// Until the threads are free: a job says that it is done a moment before.
+    fn settle(pool: &Pool) {
+        let busy = |jobs: MutexGuard<'_, Jobs>| jobs.running > 0 || !jobs.waiting.is_empty();
+        while busy(pool.shared.lock()) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn as_many_wait_as_the_queue_holds_and_one_more_is_refused() {
+        let pool = Pool::new("test", 2, 1);
+        let running = [held(&pool), held(&pool)];
+        for (submitted, began, _) in &running {
+            assert!(submitted.is_ok());
+            began.recv_timeout(PATIENCE).unwrap();
+        }
+        let (submitted, began, _release) = held(&pool);
+        submitted.unwrap();
+        assert!(matches!(held(&pool).0, Err(Error::Full { queue: "test", max: 1 })));
+        drop(running); // Releases them.
+        began.recv_timeout(PATIENCE).unwrap();
+    }
+
+    #[test]
+    fn without_a_queue_there_is_one_job_for_each_thread() {
+        let pool = Pool::new("test", 1, 0);
+        let (submitted, _began, _release) = held(&pool);
+        submitted.unwrap();
+        assert!(matches!(held(&pool).0, Err(Error::Full { .. })));
+    }
+
+    #[test]
+    fn a_job_that_panics_costs_no_thread() {
+        let pool = Pool::new("test", 1, 10);
+        for _ in 0..5 {
+            pool.submit(Box::new(|| std::panic::resume_unwind(Box::new("scripted")))).unwrap();
+        }
+        run(&pool);
+        assert_eq!(pool.shared.lock().threads, 1);
+    }
+
+    thread_local! {
+        static UNTIL_THE_THREAD_ENDS: RefCell<Option<Sender<()>>> = const { RefCell::new(None) };
+    }
+
+    /// What reports, by being disconnected, that the thread it ran on has ended.
+    fn thread_of(pool: &Pool) -> Receiver<()> {
+        let (keep, ended) = channel();
+        pool.submit(Box::new(move || UNTIL_THE_THREAD_ENDS.set(Some(keep)))).unwrap();
+        ended
+    }
+
+    #[test]
+    fn a_thread_ends_when_it_was_idle_and_another_is_started_when_needed() {
+        let mut pool = Pool::new("test", 1, 10);
+        pool.idle = Duration::from_millis(20);
+        for _ in 0..3 {
+            assert_eq!(thread_of(&pool).recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+            assert_eq!(pool.shared.lock().threads, 0);
+        }
+        run(&pool);
+    }
+
+    #[test]
+    fn a_free_thread_is_used_before_another_is_started() {
+        let mut pool = Pool::new("test", 8, 10);
+        pool.idle = PATIENCE;
+        let ended = thread_of(&pool);
+        settle(&pool);
+        for _ in 0..20 {
+            run(&pool);
+            settle(&pool);
+        }
+        assert_eq!(pool.shared.lock().threads, 1);
+        drop(pool);
+        assert_eq!(ended.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+    }
+
+    #[test]
+    fn dropping_it_drops_what_waits_and_lets_the_rest_finish() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                std::panic::resume_unwind(Box::new("scripted"));
+            }
+        }
+        let pool = Pool::new("test", 1, 10);
+        let (submitted, began, release) = held(&pool);
+        submitted.unwrap();
+        began.recv_timeout(PATIENCE).unwrap();
+        let bomb = Bomb;
+        pool.submit(Box::new(move || drop(bomb))).unwrap();
+        let (_, never, _) = held(&pool);
+        let ended = Arc::downgrade(&pool.shared);
+        drop(pool);
+        assert_eq!(never.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+        assert!(ended.upgrade().is_some(), "the running job is still at it");
+        release.send(()).unwrap();
     }
 }

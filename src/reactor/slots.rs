@@ -6,10 +6,12 @@
 use mio::Token;
 use slab::Slab;
 
+use super::elsewhere::Elsewhere;
+use super::endpoint::Endpoint;
 use crate::address::Address;
 use crate::machine::Connection;
 use crate::net::Listener;
-use crate::timers::TimerKey;
+use crate::timers::{NO_TIMER, TimerKey};
 
 /// Names one connection for as long as it lives, and nothing afterwards. `Copy` and `Send`: keep it in a map, send it
 /// to a thread, write to it when you like; when the connection is gone the answer says so.
@@ -43,6 +45,8 @@ impl std::fmt::Display for ConnectionId {
 pub(crate) struct Slots {
     slab: Slab<Slot>,
     generation: u32,
+    /// The same for what has no slot, so that a flood of datagrams does not use up the others.
+    passing: u32,
 }
 
 pub(crate) struct Slot {
@@ -58,9 +62,19 @@ pub(crate) enum Kind {
     /// A connection that is being served, and is in the hands of its server.
     Lent,
     Listener(Box<Listening>),
-    #[cfg(feature = "signals")]
-    #[cfg_attr(not(unix), expect(unused))]
+    Endpoint(Box<Endpoint>),
+    Elsewhere(Box<Elsewhere>),
+    #[cfg(all(unix, feature = "signals"))]
     Signals(Box<crate::reactor::signals::Signals>),
+}
+
+impl Kind {
+    pub(crate) fn elsewhere(&mut self) -> Option<&mut Elsewhere> {
+        match self {
+            Kind::Elsewhere(elsewhere) => Some(elsewhere),
+            _ => None,
+        }
+    }
 }
 
 /// A listener and how accepting from it goes.
@@ -69,18 +83,35 @@ pub(crate) struct Listening {
     pub(crate) listener: Option<Box<Listener>>,
     /// Clients may wait, as far as we know.
     pub(crate) ready: bool,
-    /// Accepting is paused until this timer, because accept(2) failed.
-    pub(crate) paused: TimerKey,
+    /// Accepting is paused, because accept(2) failed.
+    pub(crate) pause: Pause,
+}
+
+/// A pause after a system call failed for want of something: nothing but time mends that, and no event tells.
+#[derive(Debug)]
+pub(crate) struct Pause {
+    /// It ends with this timer.
+    pub(crate) timer: TimerKey,
     /// The last pause in nanoseconds; the next is twice as long.
     pub(crate) backoff: u64,
-    /// When accept(2) last failed so, and how often since that was last logged.
+    /// When the call last failed so, and how often since that was last logged.
     pub(crate) failed_at: u64,
     pub(crate) unlogged: u32,
 }
 
+impl Pause {
+    pub(crate) fn none() -> Self {
+        Pause { timer: NO_TIMER, backoff: 0, failed_at: 0, unlogged: 0 }
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.timer != NO_TIMER
+    }
+}
+
 impl Slots {
     pub(crate) fn new() -> Self {
-        Slots { slab: Slab::new(), generation: 0 }
+        Slots { slab: Slab::new(), generation: 0, passing: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -147,11 +178,14 @@ impl Slots {
         }
     }
 
-    /// Takes a connection out while it is served: it is borrowed apart then, and nobody else can touch it.
+    /// Takes a connection out while it is served: it is borrowed apart then, and nobody else can touch it. Its id comes
+    /// along.
     #[inline(always)]
-    pub(crate) fn lend(&mut self, key: u32) -> Connection {
-        match std::mem::replace(&mut self.slab[key as usize].kind, Kind::Lent) {
-            Kind::Connection(connection) => connection,
+    pub(crate) fn lend(&mut self, key: u32) -> (ConnectionId, Connection) {
+        let slot = &mut self.slab[key as usize];
+        let id = ConnectionId { key, generation: slot.generation };
+        match std::mem::replace(&mut slot.kind, Kind::Lent) {
+            Kind::Connection(connection) => (id, connection),
             _ => unreachable!("slot {key} holds a connection between services"),
         }
     }
@@ -168,6 +202,7 @@ impl Slots {
         let slot = self.slab.get(id.key as usize).filter(|slot| slot.generation == id.generation)?;
         match &slot.kind {
             Kind::Connection(connection) => Some(connection.state.address.clone()),
+            Kind::Elsewhere(elsewhere) => Some(elsewhere.address.clone()),
             _ => None,
         }
     }
@@ -179,16 +214,78 @@ impl Slots {
         }
     }
 
+    pub(crate) fn endpoint(&mut self, key: u32) -> Option<&mut Endpoint> {
+        match &mut self.slab.get_mut(key as usize)?.kind {
+            Kind::Endpoint(endpoint) => Some(endpoint),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn elsewhere(&mut self, key: u32) -> Option<&mut Elsewhere> {
+        self.slab.get_mut(key as usize)?.kind.elsewhere()
+    }
+
+    /// The requests that are served elsewhere, of one server or of all.
+    pub(crate) fn all_elsewhere(&self, server: Option<u16>) -> Vec<ConnectionId> {
+        self.ids(server, |kind| matches!(kind, Kind::Elsewhere(_)))
+    }
+
+    /// The requests of a server that are open, wherever they are served.
+    pub(crate) fn open(&self, server: u16) -> Vec<ConnectionId> {
+        self.ids(Some(server), |kind| match kind {
+            // One that was reset, or is over, waits here only for the end of the turn.
+            Kind::Connection(connection) => !connection.state.is_aborting() && !connection.state.is_dead(),
+            Kind::Lent | Kind::Elsewhere(_) => true,
+            _ => false,
+        })
+    }
+
+    fn ids(&self, server: Option<u16>, wanted: impl Fn(&Kind) -> bool) -> Vec<ConnectionId> {
+        let of_server = self.slab.iter().filter(|(_, slot)| server.is_none_or(|server| slot.server == server));
+        let ids = of_server.filter(|(_, slot)| wanted(&slot.kind));
+        ids.map(|(key, slot)| ConnectionId { key: key as u32, generation: slot.generation }).collect()
+    }
+
+    /// How a listener or an endpoint pauses.
+    pub(crate) fn pause(&mut self, key: u32) -> Option<&mut Pause> {
+        match &mut self.slab.get_mut(key as usize)?.kind {
+            Kind::Listener(listening) => Some(&mut listening.pause),
+            Kind::Endpoint(endpoint) => Some(&mut endpoint.pause),
+            _ => None,
+        }
+    }
+
+    /// Whether clients of a listener, or datagrams, may wait.
+    pub(crate) fn is_ready(&mut self, key: u32) -> bool {
+        match self.slab.get(key as usize).map(|slot| &slot.kind) {
+            Some(Kind::Listener(listening)) => listening.ready,
+            Some(Kind::Endpoint(endpoint)) => endpoint.ready,
+            _ => false,
+        }
+    }
+
+    /// What a listener or an endpoint is bound to.
+    pub(crate) fn bound(&self, key: u32) -> Option<&Address> {
+        match &self.slab.get(key as usize)?.kind {
+            Kind::Listener(listening) => listening.listener.as_ref().map(|listener| listener.address()),
+            Kind::Endpoint(endpoint) => Some(endpoint.socket.address()),
+            _ => None,
+        }
+    }
+
+    /// An id of its own for a request that needs no slot, because it is over before anybody could ask for it.
+    pub(crate) fn passing_id(&mut self) -> ConnectionId {
+        self.passing = self.passing.wrapping_add(1);
+        ConnectionId { key: NO_SLOT, generation: self.passing }
+    }
+
     pub(crate) fn iter(&mut self) -> impl Iterator<Item = (u32, &mut Slot)> {
         self.slab.iter_mut().map(|(key, slot)| (key as u32, slot))
     }
 
-    /// The keys of all connections, of one server or of all.
+    /// The keys of all connections that the reactor serves, of one server or of all.
     pub(crate) fn connections(&self, server: Option<u16>) -> Vec<u32> {
-        let wanted = |slot: &Slot| {
-            matches!(slot.kind, Kind::Connection(_) | Kind::Lent) && server.is_none_or(|server| slot.server == server)
-        };
-        self.slab.iter().filter(|(_, slot)| wanted(slot)).map(|(key, _)| key as u32).collect()
+        self.ids(server, |kind| matches!(kind, Kind::Connection(_))).into_iter().map(|id| id.key).collect()
     }
 }
 
@@ -203,6 +300,8 @@ const KEY_MAX: usize = (1 << KEY_BITS) - 2;
 
 /// Servers that one reactor can host.
 pub(crate) const SERVERS_MAX: usize = 1 << SERVER_BITS;
+/// The key of no slot.
+pub(crate) const NO_SLOT: u32 = u32::MAX;
 /// Never the token of a slot.
 pub(crate) const WAKER: Token = Token(usize::MAX);
 

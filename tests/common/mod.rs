@@ -1,25 +1,134 @@
-//! What the integration tests share: a server on a thread, a client with deadlines, a handler made of one closure, and
-//! a journal of what was called. Every wait has a deadline, and no wait is a sleep.
+//! What the integration tests share: a server of whatever kind on a thread, clients with deadlines, a handler made of
+//! one closure, and a journal of what was called. Every wait has a deadline, and no wait is a sleep.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use socketserver::family::{Family, ServerAddress, Tcp, Udp};
+#[cfg(unix)]
+use socketserver::family::{UnixDatagram, UnixStream};
 use socketserver::{
-    BaseServer, Error, Finish, Handle, Message, Next, Request, RequestHandler, Result, ShutdownHandle, Stats,
-    TcpServer, Timeout,
+    Address, BaseServer, Error, Finish, Handle, Message, Next, Request, RequestHandler, Result, Server, ShutdownHandle,
+    Stats, Timeout,
 };
 
 /// Longer than anything here takes on a busy machine. Only a failing test waits so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A directory of the test's own, which goes with it.
+#[derive(Debug)]
+pub(crate) struct Directory(PathBuf);
+
+impl Directory {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("socketserver-{}-{count}", std::process::id()));
+        std::fs::create_dir(&path).expect("a directory of this name is new");
+        Directory(path)
+    }
+
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_empty(&self) {
+        let names: Vec<_> = std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(names.is_empty(), "left behind: {names:?}");
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A kind of server, and where there is room for one.
+pub(crate) trait Kind: Family {
+    type At: ServerAddress<Self::Domain> + Into<Address> + Clone + Debug + Send + 'static;
+
+    /// A free place, and the directory it is in.
+    fn place() -> (Self::At, Option<Directory>);
+    fn at(address: &Address) -> Self::At;
+}
+
+macro_rules! kinds {
+    ($($family:ty: $at:ty, $place:expr, $as:ident;)*) => {$(
+        impl Kind for $family {
+            type At = $at;
+
+            fn place() -> ($at, Option<Directory>) {
+                $place
+            }
+            fn at(address: &Address) -> $at {
+                address.$as().expect("an address of its kind").to_owned()
+            }
+        }
+    )*};
+}
+
+kinds! {
+    Tcp: SocketAddr, (([127, 0, 0, 1], 0).into(), None), as_inet;
+    Udp: SocketAddr, (([127, 0, 0, 1], 0).into(), None), as_inet;
+}
+#[cfg(unix)]
+kinds! {
+    UnixStream: socketserver::UnixAddress, place_in_a_directory(), as_unix;
+    UnixDatagram: socketserver::UnixAddress, place_in_a_directory(), as_unix;
+}
+
+#[cfg(unix)]
+fn place_in_a_directory() -> (socketserver::UnixAddress, Option<Directory>) {
+    let directory = Directory::new();
+    (socketserver::UnixAddress::from_path(directory.at("s")), Some(directory))
+}
+
+/// A server of some kind, bound where there is room.
+#[track_caller]
+pub(crate) fn server<F: Kind, H: RequestHandler>(
+    mut handler: impl FnMut(&Address) -> H + Send + 'static,
+) -> Server<F, (), H> {
+    server_with((), move |(), address| handler(address))
+}
+
+/// The same with a value of its own.
+#[track_caller]
+pub(crate) fn server_with<F: Kind, S: BaseServer, H: RequestHandler<S>>(
+    state: S,
+    mut handler: impl FnMut(&mut S, &Address) -> H + Send + 'static,
+) -> Server<F, S, H> {
+    let (place, directory) = F::place();
+    let make = move |state: &mut S, address: &Address| {
+        let _kept = &directory; // As long as the server.
+        handler(state, address)
+    };
+    Server::with_server(place, state, make).expect("there is room")
+}
+
+/// A server that sends back what comes.
+#[track_caller]
+pub(crate) fn echoing<F: Kind>() -> Server<F, (), impl RequestHandler> {
+    server(|_| probe(|call, request: &mut Request<'_>| echo(&call, request)))
+}
+
+/// Where it is bound.
+#[track_caller]
+pub(crate) fn address_of<F: Kind, S: BaseServer, H: RequestHandler<S>>(server: &Server<F, S, H>) -> F::At {
+    F::at(&server.server_address().expect("it is bound"))
+}
+
 /// A server that serves on a thread of its own. Dropping it stops it.
-pub(crate) struct Running<S> {
-    pub(crate) address: SocketAddr,
+pub(crate) struct Running<S, F: Kind = Tcp> {
+    pub(crate) address: F::At,
     pub(crate) stop: ShutdownHandle,
     pub(crate) handle: Handle,
     done: Receiver<(Result<()>, Stats, S)>,
@@ -27,8 +136,10 @@ pub(crate) struct Running<S> {
 
 /// Serves on a thread until stopped, then hands the server's own value out.
 #[track_caller]
-pub(crate) fn serve<S: BaseServer + Default, H: RequestHandler<S>>(mut server: TcpServer<S, H>) -> Running<S> {
-    let address = server.server_address().and_then(|address| address.as_inet()).expect("it is bound");
+pub(crate) fn serve<F: Kind, S: BaseServer + Default, H: RequestHandler<S>>(
+    mut server: Server<F, S, H>,
+) -> Running<S, F> {
+    let address = address_of(&server);
     let (stop, handle) = (server.shutdown_handle(), server.handle());
     let (tell, done) = channel();
     std::thread::spawn(move || {
@@ -41,10 +152,16 @@ pub(crate) fn serve<S: BaseServer + Default, H: RequestHandler<S>>(mut server: T
     Running { address, stop, handle, done }
 }
 
-impl<S> Running<S> {
+impl<S, F: Kind> Running<S, F> {
     #[track_caller]
     pub(crate) fn connect(&self) -> Peer {
-        Peer::connect(self.address)
+        Peer::connect(self.address.clone())
+    }
+
+    /// A client of a datagram server.
+    #[track_caller]
+    pub(crate) fn mailbox(&self) -> Mailbox {
+        Mailbox::to(self.address.clone())
     }
 
     /// The counters as they are now, between two turns.
@@ -95,7 +212,7 @@ impl<S> Running<S> {
     }
 }
 
-impl<S> Drop for Running<S> {
+impl<S, F: Kind> Drop for Running<S, F> {
     fn drop(&mut self) {
         self.stop.shutdown_now();
     }
@@ -104,24 +221,37 @@ impl<S> Drop for Running<S> {
 /// A client that never waits for ever.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: socket2::Socket,
 }
 
 impl Peer {
     #[track_caller]
-    pub(crate) fn connect(address: SocketAddr) -> Self {
-        Peer::of(TcpStream::connect_timeout(&address, PATIENCE).expect("connect"))
+    pub(crate) fn connect(address: impl Into<Address>) -> Self {
+        Peer::try_connect(address).expect("connect")
+    }
+
+    pub(crate) fn try_connect(address: impl Into<Address>) -> io::Result<Self> {
+        match address.into() {
+            Address::Inet(address) => TcpStream::connect_timeout(&address, PATIENCE).map(Peer::of),
+            #[cfg(unix)]
+            address => {
+                let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+                socket.connect(&sock_addr(&address)).map(|()| Peer::of(socket))
+            }
+            #[cfg(not(unix))]
+            _ => Err(ErrorKind::Unsupported.into()),
+        }
     }
 
     #[track_caller]
-    pub(crate) fn of(socket: TcpStream) -> Self {
-        socket.set_read_timeout(Some(PATIENCE)).expect("set a deadline");
-        socket.set_write_timeout(Some(PATIENCE)).expect("set a deadline");
+    pub(crate) fn of(socket: impl Into<socket2::Socket>) -> Self {
+        let socket = with_deadlines(socket.into());
         Peer { socket }
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.socket.local_addr().expect("a connected socket has an address").port()
+        let address = self.socket.local_addr().expect("a connected socket has an address");
+        address.as_socket().expect("an internet socket").port()
     }
 
     #[track_caller]
@@ -215,19 +345,145 @@ impl Peer {
         assert_eq!(end.expect_err("an RST, not a FIN").kind(), ErrorKind::ConnectionReset);
     }
 
+    /// The server has aborted: a reset over TCP. The peer of a Unix socket sees the end, or a reset if it had sent
+    /// something that was not read.
+    #[track_caller]
+    pub(crate) fn expect_abort<F: Kind>(&mut self) -> Vec<u8> {
+        let (bytes, end) = self.read_to_the_end();
+        match end {
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+            Ok(()) => assert_ne!(F::NAME, Tcp::NAME, "an RST, not a FIN"),
+        }
+        bytes
+    }
+
     /// Sends RST instead of FIN.
     pub(crate) fn reset(self) {
-        socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+        self.socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
     }
 }
 
-/// A connected client with a receive buffer so small that it makes the server wait soon.
+/// A connected client that makes the server wait soon: its receive buffer is small. A Unix socket's is the sender's send
+/// buffer, which is small enough.
 #[track_caller]
-pub(crate) fn connect_with_small_window(address: SocketAddr) -> Peer {
+pub(crate) fn connect_with_small_window(address: impl Into<Address>) -> Peer {
+    let address = address.into();
+    let Some(address) = address.as_inet() else { return Peer::connect(address) };
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     socket.connect_timeout(&address.into(), PATIENCE).expect("connect");
-    Peer::of(socket.into())
+    Peer::of(socket)
+}
+
+#[track_caller]
+fn with_deadlines(socket: socket2::Socket) -> socket2::Socket {
+    socket.set_read_timeout(Some(PATIENCE)).expect("set a deadline");
+    socket.set_write_timeout(Some(PATIENCE)).expect("set a deadline");
+    socket
+}
+
+/// The address as the system calls take it.
+pub(crate) fn sock_addr(address: &Address) -> socket2::SockAddr {
+    match address {
+        Address::Inet(address) => (*address).into(),
+        #[cfg(unix)]
+        Address::Unix(address) => {
+            use std::os::unix::ffi::OsStrExt as _;
+            let abstracted = address.as_abstract_name().map(|name| [b"\0", name].concat());
+            let path = abstracted.as_deref().map(std::ffi::OsStr::from_bytes);
+            let path = path.or(address.as_path().map(|path| path.as_os_str())).unwrap_or_default();
+            socket2::SockAddr::unix(path).expect("an address that fits")
+        }
+        _ => unreachable!("another kind of address"),
+    }
+}
+
+/// A datagram client that never waits for ever. One of UDP hears its server only: its port may have been another's
+/// before, for whom something is still under way. One of Unix is not connected: how much may wait for one that is, is
+/// bounded by the server's send buffer alone.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    pub(crate) socket: socket2::Socket,
+    pub(crate) address: Address,
+    /// Where it sends to, if it is not connected.
+    to: Option<socket2::SockAddr>,
+    _directory: Option<Directory>,
+}
+
+impl Mailbox {
+    /// One with a name of its own.
+    #[track_caller]
+    pub(crate) fn to(server: impl Into<Address>) -> Self {
+        let server = server.into();
+        let (address, directory) = match &server {
+            Address::Inet(server) if server.is_ipv4() => (SocketAddr::from(([127, 0, 0, 1], 0)).into(), None),
+            Address::Inet(_) => (SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 0)).into(), None),
+            #[cfg(unix)]
+            _ => {
+                let (place, directory) = place_in_a_directory();
+                (place.into(), directory)
+            }
+            #[cfg(not(unix))]
+            _ => unreachable!("another kind of address"),
+        };
+        let mut this = Mailbox::named(&address, &server);
+        this._directory = directory;
+        this
+    }
+
+    /// One of this name.
+    #[track_caller]
+    pub(crate) fn named(address: &Address, server: &Address) -> Self {
+        let to = sock_addr(server);
+        let socket = with_deadlines(socket2::Socket::new(to.domain(), socket2::Type::DGRAM, None).unwrap());
+        socket.bind(&sock_addr(address)).expect("bind");
+        let to = if to.is_unix() {
+            Some(to)
+        } else {
+            socket.connect(&to).expect("connect");
+            None
+        };
+        let bound = socket.local_addr().unwrap().as_socket();
+        Mailbox { socket, address: bound.map_or_else(|| address.clone(), Address::from), to, _directory: None }
+    }
+
+    #[track_caller]
+    pub(crate) fn send(&self, packet: impl AsRef<[u8]>) {
+        let packet = packet.as_ref();
+        let sent = match &self.to {
+            Some(to) => self.socket.send_to(packet, to),
+            None => self.socket.send(packet),
+        };
+        assert_eq!(sent.expect("send"), packet.len());
+    }
+
+    /// The next datagram.
+    #[track_caller]
+    pub(crate) fn receive(&self) -> Vec<u8> {
+        let mut packet = vec![0; 1 << 17];
+        let n = (&self.socket).read(&mut packet).expect("a datagram");
+        packet.truncate(n);
+        packet
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(&self, expected: impl AsRef<[u8]>) {
+        let (expected, got) = (expected.as_ref(), self.receive());
+        let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
+        assert!(got == expected, "expected {:?}, got {:?}", shown(expected), shown(&got));
+    }
+
+    #[track_caller]
+    pub(crate) fn ask(&self, packet: impl AsRef<[u8]>) -> String {
+        self.send(packet);
+        String::from_utf8(self.receive()).expect("text")
+    }
+
+    #[track_caller]
+    pub(crate) fn echo(&self, packet: impl AsRef<[u8]>) {
+        self.send(packet.as_ref());
+        self.expect(packet.as_ref());
+    }
 }
 
 /// Which callback a [`probe`] was called for.

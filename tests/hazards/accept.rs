@@ -5,9 +5,16 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use socketserver::family::Tcp;
 use socketserver::{Address, BaseServer, Finish, Listener, Request, Stream, TcpServer};
 
-use crate::common::{PATIENCE, Peer, echo, probe, serve};
+use crate::common::{Kind, PATIENCE, Peer, address_of, echo, echoing, probe, serve};
+
+over_streams! {
+    a_connection_cap_leaves_clients_in_the_backlog_and_takes_them_when_others_go,
+    a_burst_beyond_the_accept_budget_needs_no_further_event,
+    idle_means_idle,
+}
 
 /// In the child process: a server that may have more connections than the process has descriptors.
 const CHILD: &str = "SOCKETSERVER_FEW_DESCRIPTORS";
@@ -31,8 +38,7 @@ fn clients_queued_while_descriptors_were_exhausted_are_served_when_some_are_free
 }
 
 fn few_descriptors() {
-    let mut server =
-        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap();
+    let mut server = echoing::<Tcp>();
     server.limits.connections_max = Some(1_000);
     // Both ends are in this process, so the clients come first and leave the server a few descriptors only.
     let address = server.server_address().unwrap().as_inet().unwrap();
@@ -55,10 +61,8 @@ fn few_descriptors() {
     assert!(stats.accept_pauses < 100, "{stats:?}");
 }
 
-#[test]
-fn a_connection_cap_leaves_clients_in_the_backlog_and_takes_them_when_others_go() {
-    let mut server =
-        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap();
+fn a_connection_cap_leaves_clients_in_the_backlog_and_takes_them_when_others_go<F: Kind>() {
+    let mut server = echoing::<F>();
     server.limits.connections_max = Some(10);
     let running = serve(server);
     let mut clients: Vec<_> = (0..15).map(|_| running.connect()).collect();
@@ -81,8 +85,7 @@ fn a_connection_cap_leaves_clients_in_the_backlog_and_takes_them_when_others_go(
 
 #[test]
 fn a_cap_per_client_refuses_the_next_one_and_forgets_those_that_left() {
-    let mut server =
-        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap();
+    let mut server = echoing::<Tcp>();
     server.limits.connections_per_client_max = Some(2);
     let running = serve(server);
     let (mut first, mut second) = (running.connect(), running.connect());
@@ -137,13 +140,11 @@ fn errors_of_accept_are_counted_and_everybody_is_served() {
     assert_eq!(state.closed, [Finish::PeerClosed; 20]);
 }
 
-#[test]
-fn a_burst_beyond_the_accept_budget_needs_no_further_event() {
-    let mut server =
-        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap();
+fn a_burst_beyond_the_accept_budget_needs_no_further_event<F: Kind>() {
+    let mut server = echoing::<F>();
     server.limits.accepts_per_turn = 1;
-    let address = server.server_address().unwrap().as_inet().unwrap();
-    let mut clients: Vec<_> = (0..50).map(|_| Peer::connect(address)).collect();
+    let address = address_of(&server);
+    let mut clients: Vec<_> = (0..50).map(|_| Peer::connect(address.clone())).collect();
     let running = serve(server);
     for client in &mut clients {
         client.echo("in turn");
@@ -152,10 +153,8 @@ fn a_burst_beyond_the_accept_budget_needs_no_further_event() {
     running.stop();
 }
 
-#[test]
-fn idle_means_idle() {
-    let mut server =
-        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap();
+fn idle_means_idle<F: Kind>() {
+    let mut server = echoing::<F>();
     server.limits.idle_timeout = None;
     let running = serve(server);
     let mut client = running.connect();

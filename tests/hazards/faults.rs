@@ -4,7 +4,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use socketserver::{
-    Address, BaseServer, Control, Error, Finish, Listener, Message, Next, Request, RequestHandler, Stream, TcpServer,
+    Address, BaseServer, Control, Error, Finish, Incoming, Listener, Message, Next, Process, Request, RequestHandler,
+    Socket, Stream, TcpServer,
 };
 use std::io;
 
@@ -34,13 +35,13 @@ impl BaseServer for Fragile {
         self.hook("get_request");
         Ok(request)
     }
-    fn verify_request(&mut self, _: &Stream, _: &Address) -> bool {
+    fn verify_request(&mut self, _: &Incoming<'_>, _: &Address) -> bool {
         self.hook("verify_request");
         true
     }
-    fn process_request(&mut self, request: Stream, _: &Address) -> Option<Stream> {
+    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process {
         self.hook("process_request");
-        Some(request)
+        Process::Reactor
     }
     fn finish_request(&mut self, _: &Address) -> Option<Box<dyn RequestHandler<Self>>> {
         self.hook("finish_request");
@@ -229,6 +230,114 @@ fn a_get_request_that_always_panics_does_not_make_the_loop_spin() {
     let stats = server.reactor().stats();
     // Pauses of 10, 20, 40 ms, with 32 attempts in each turn at most.
     assert!(stats.turns < 50, "{} turns in a tenth of a second", stats.turns);
+}
+
+/// In debug builds mio refuses a socket that is registered already: the nearest thing to a kernel without room for it.
+#[test]
+#[cfg(all(unix, debug_assertions))]
+fn a_request_that_cannot_be_registered_is_closed_as_others_are() {
+    struct Elsewhere(mio::Poll, Journal);
+    impl BaseServer for Elsewhere {
+        fn get_request(&mut self, listener: &mut Listener) -> io::Result<(Stream, Address)> {
+            let (stream, from) = listener.accept()?;
+            let copy = std::net::TcpStream::from(stream.as_fd().unwrap().try_clone_to_owned()?);
+            let mut copy = mio::net::TcpStream::from_std(copy);
+            self.0.registry().register(&mut copy, mio::Token(0), mio::Interest::READABLE)?;
+            Ok((copy.into(), from))
+        }
+        fn close_request(&mut self, _: &Address, why: Finish) {
+            self.1.note(format!("closed {why}"));
+        }
+    }
+    let journal = Journal::new();
+    let state = Elsewhere(mio::Poll::new().unwrap(), journal.clone());
+    let handler =
+        |_: &mut Elsewhere, _: &Address| probe(|call, request: &mut Request<'_, Elsewhere>| echo(&call, request));
+    let mut server = TcpServer::with_server("127.0.0.1:0", state, handler).unwrap();
+    let address = server.server_address().unwrap().as_inet().unwrap();
+    let _client = std::net::TcpStream::connect(address).unwrap();
+    server.handle_request().unwrap();
+    assert_eq!(journal.count("closed handler error"), 1);
+    assert_eq!(server.reactor().stats().active, 0);
+}
+
+#[test]
+fn after_a_shutdown_an_address_that_cannot_be_had_is_tried_again() {
+    struct Unlucky(Vec<&'static str>);
+    impl Unlucky {
+        fn hook(&mut self, name: &str) -> io::Result<()> {
+            if self.0.last() == Some(&name) {
+                self.0.pop();
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            Ok(())
+        }
+    }
+    impl BaseServer for Unlucky {
+        fn server_bind(&mut self, socket: &Socket, address: &Address) -> io::Result<()> {
+            self.hook("bind")?;
+            socket.bind(address)
+        }
+        fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> io::Result<()> {
+            self.hook("activate")?;
+            socket.listen(request_queue_size)
+        }
+    }
+    let handler = |_: &mut Unlucky, _: &Address| probe(|call, request: &mut Request<'_, Unlucky>| echo(&call, request));
+    let mut server = TcpServer::with_server("127.0.0.1:0", Unlucky(vec![]), handler).unwrap();
+    let addresses = server.server_addresses();
+    let stop = server.shutdown_handle();
+    stop.shutdown();
+    server.serve_forever().unwrap();
+    server.server_mut().0 = vec!["activate", "bind"];
+    assert!(matches!(server.serve_forever(), Err(Error::Bind { .. })));
+    assert!(matches!(server.serve_forever(), Err(Error::Listen { .. })));
+    assert_eq!(server.server_addresses(), addresses);
+    stop.shutdown();
+    server.serve_forever().unwrap();
+}
+
+#[test]
+fn a_panic_while_an_error_is_dropped_is_survived() {
+    silence_scripted_panics();
+    #[derive(Debug)]
+    struct Bomb;
+    impl std::fmt::Display for Bomb {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a bomb")
+        }
+    }
+    impl std::error::Error for Bomb {}
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("{}", SCRIPTED);
+        }
+    }
+    #[derive(Default)]
+    struct Both {
+        here: bool,
+    }
+    impl BaseServer for Both {
+        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process {
+            self.here = !self.here;
+            match self.here {
+                true => Process::Reactor,
+                false => Process::thread(socketserver::StreamRequestHandler::new(|_| Err(Error::other(Bomb)))),
+            }
+        }
+    }
+    let server = TcpServer::with_server("127.0.0.1:0", Both::default(), |_: &mut Both, _: &Address| {
+        probe(|call, _: &mut Request<'_, Both>| match call {
+            Call::Setup => Err(Error::other(Bomb)),
+            _ => Ok(Next::Wait),
+        })
+    });
+    let running = serve(server.unwrap());
+    for _here_or_on_a_thread in 0..2 {
+        assert!(running.connect().read_to_the_end().0.is_empty());
+    }
+    running.wait_for_stats("both are over", |stats| stats.active == 0 && stats.panics == 2);
+    running.stop();
 }
 
 #[test]

@@ -5,12 +5,42 @@
 //! alone runs on the testing kit's clock. Nothing sleeps, and nothing asserts how fast something is.
 #![allow(clippy::disallowed_methods, reason = "deadlines of tests are on the machine's clock")]
 
+/// Makes a test of each function, once over TCP and once over Unix sockets.
+macro_rules! over_streams {
+    ($($test:ident,)*) => {
+        mod tcp {
+            $(#[test] fn $test() { super::$test::<socketserver::family::Tcp>(); })*
+        }
+        #[cfg(unix)]
+        mod unix_stream {
+            $(#[test] fn $test() { super::$test::<socketserver::family::UnixStream>(); })*
+        }
+    };
+}
+
+/// The same over UDP and Unix datagrams.
+macro_rules! over_datagrams {
+    ($($test:ident,)*) => {
+        mod udp {
+            $(#[test] fn $test() { super::$test::<socketserver::family::Udp>(); })*
+        }
+        #[cfg(unix)]
+        mod unix_datagram {
+            $(#[test] fn $test() { super::$test::<socketserver::family::UnixDatagram>(); })*
+        }
+    };
+}
+
 #[path = "../common/mod.rs"]
 mod common;
 
 mod accept;
+#[cfg(all(feature = "batch", target_os = "linux"))]
+mod addresses;
+mod blocking;
 mod close;
 mod connect;
+mod datagram;
 mod faults;
 mod flow;
 mod outbound;
@@ -21,4 +51,7 @@ mod shutdown;
 mod signals;
 mod testing_kit;
 mod timers;
+#[cfg(unix)]
 mod tokens;
+#[cfg(unix)]
+mod unix;

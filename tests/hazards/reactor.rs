@@ -3,9 +3,7 @@
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use socketserver::{
-    Address, BaseServer, Config, Error, Next, Reactor, Request, RequestHandler, Result, Stream, TcpServer,
-};
+use socketserver::{Address, Config, Error, Next, Reactor, Request, RequestHandler, Result, TcpServer};
 
 use crate::common::{
     Call, Journal, PATIENCE, Peer, Running, SCRIPTED, echo, probe, serve, silence_scripted_panics, usual,
@@ -194,32 +192,6 @@ fn an_offload_queue_is_bounded_and_a_late_result_is_dropped() {
     running.stop();
 }
 
-#[derive(Default)]
-struct Threads;
-
-impl BaseServer for Threads {
-    fn process_request(&mut self, request: Stream, _: &Address) -> Option<Stream> {
-        let mut socket = request.into_tcp().expect("it is TCP");
-        std::thread::spawn(move || {
-            let mut from = socket.try_clone().unwrap();
-            std::io::copy(&mut from, &mut socket)
-        });
-        None
-    }
-}
-
-#[test]
-fn a_request_can_be_served_by_a_thread_instead() {
-    let handler =
-        |_: &mut Threads, _: &Address| probe(|call, request: &mut Request<'_, Threads>| usual(&call, request));
-    let running = serve(TcpServer::with_server("127.0.0.1:0", Threads, handler).unwrap());
-    let mut client = running.connect();
-    client.echo("from a thread");
-    client.half_close();
-    client.expect_eof();
-    assert_eq!(running.stop().active_max, 0, "the reactor has none of it");
-}
-
 #[test]
 fn ten_thousand_connections_or_as_many_as_descriptors_allow() {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
@@ -310,4 +282,19 @@ fn the_counters_add_up() {
     assert_eq!((stats.accepted, stats.closed, stats.active), (10, 10, 0));
     assert_eq!((stats.bytes_in, stats.bytes_out), (10_000, 10_000));
     assert!(stats.turns > 0 && stats.active_max >= 1);
+}
+
+#[test]
+fn a_server_that_is_added_is_that_one_and_not_another_of_its_reactor() {
+    let mut server = echoing();
+    let address = server.server_address().unwrap();
+    let other = TcpServer::new("127.0.0.1:0", |_: &Address| probe(|_, _: &mut Request<'_>| Ok(Next::Close))).unwrap();
+    server.reactor().add(other).unwrap();
+    let mut reactor = Reactor::new().unwrap();
+    reactor.add(server).unwrap();
+    let stop = reactor.shutdown_handle();
+    let thread = std::thread::spawn(move || reactor.serve_forever());
+    Peer::connect(address).echo("it answers");
+    stop.shutdown();
+    thread.join().unwrap().unwrap();
 }

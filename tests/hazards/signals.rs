@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -68,7 +69,7 @@ impl Process {
     }
 
     fn connect(&self) -> Peer {
-        Peer::connect(([127, 0, 0, 1], self.port).into())
+        Peer::connect(SocketAddr::from(([127, 0, 0, 1], self.port)))
     }
 
     fn signal(&self, name: &str) {

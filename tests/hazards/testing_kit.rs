@@ -442,3 +442,81 @@ pub(crate) fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
     change(&mut limits);
     limits
 }
+
+/// Answers each line with a kilobyte, and the end with three bytes.
+fn verbose(limits: Limits, full_duplex: bool) -> Client {
+    let handler = probe(move |call, request: &mut Request<'_>| {
+        match call {
+            Call::Setup => request.set_full_duplex(full_duplex),
+            Call::Handle => {
+                while request.input.read_line()?.is_some() {
+                    request.output.write_all(&[b'x'; 1_000])?;
+                }
+                // The end is not told before all lines are answered.
+                assert!(request.input.is_empty() || !(full_duplex || request.input.is_eof()));
+            }
+            Call::Eof => {
+                request.output.write_all(b"end")?;
+                return Ok(Next::Close);
+            }
+            _ => {}
+        }
+        Ok(Next::Wait) // In `writable` as well: it is not what calls `handle` again.
+    });
+    let mut client = Client::with_limits((), handler, limits);
+    client.set_window(0);
+    client
+}
+
+#[test]
+fn a_loop_over_pipelined_requests_ends_by_itself_when_the_client_does_not_read() {
+    let mut client = verbose(Limits::default(), false);
+    // 100,000 answers of a kilobyte: six times what may wait at all.
+    client.feed(&b"?\n".repeat(100_000));
+    client.feed_eof();
+    assert_eq!(client.finished(), None, "the client is not too slow yet");
+    let mut got = 0;
+    while client.finished().is_none() {
+        client.set_window(20_000);
+        let read = client.take_sent().len();
+        assert!(read > 0, "it goes on as the client reads");
+        got += read;
+    }
+    client.set_window(usize::MAX);
+    got += client.take_sent().len();
+    assert_eq!(got, 100_000 * 1_000 + 3);
+    assert_eq!(client.finished(), Some(Finish::PeerClosed));
+}
+
+#[test]
+fn what_is_held_back_counts_neither_as_slow_nor_as_too_much() {
+    let mut limits = Limits::default();
+    limits.input_bytes_max = 100;
+    let mut client = verbose(limits, false);
+    client.feed(&b"?\n".repeat(1_000));
+    client.advance(Duration::from_secs(30));
+    assert_eq!(client.finished(), None);
+    client.set_window(usize::MAX);
+    assert_eq!(client.sent().len(), 1_000 * 1_000);
+}
+
+#[test]
+fn a_small_high_water_mark_holds_back_as_well() {
+    let mut limits = Limits::default();
+    (limits.output_high_water, limits.output_low_water) = (2_000, 1_000);
+    let mut client = verbose(limits, false);
+    client.feed(&b"?\n".repeat(1_000));
+    assert_eq!(client.stats().bytes_in, 2_000);
+    client.set_window(5_000);
+    assert_eq!(client.take_sent().len(), 5_000);
+    client.set_window(usize::MAX);
+    assert_eq!(client.sent().len(), 1_000 * 1_000 - 5_000);
+}
+
+#[test]
+fn a_full_duplex_connection_reads_messages_whatever_waits() {
+    let mut client = verbose(Limits::default(), true);
+    client.feed(&b"?\n".repeat(1_000));
+    client.set_window(usize::MAX);
+    assert_eq!(client.sent().len(), 1_000 * 1_000);
+}

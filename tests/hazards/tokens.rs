@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use socketserver::{Address, BaseServer, ConnectionId, Next, Reactor, Request, Stream, TcpServer};
+use socketserver::{Address, BaseServer, ConnectionId, Incoming, Next, Reactor, Request, TcpServer};
 
 use crate::common::{Call, Journal, Peer, echo, probe, serve, usual};
 
@@ -17,8 +17,10 @@ struct Guests {
 }
 
 impl BaseServer for Guests {
-    fn verify_request(&mut self, request: &Stream, _: &Address) -> bool {
-        if self.keep_copies {
+    fn verify_request(&mut self, request: &Incoming<'_>, _: &Address) -> bool {
+        if self.keep_copies
+            && let Incoming::Stream(request) = request
+        {
             let socket = request.as_fd().expect("a socket");
             self.copies.push(socket.try_clone_to_owned().expect("dup"));
         }

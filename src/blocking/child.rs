@@ -1,0 +1,293 @@
+//! A program that serves a request, as inetd(8) runs one.
+//!
+//! It is started and waited for on the job's thread, so the reactor waits for neither and nothing is left to collect.
+//! Waiting on one thread while another kills is what the standard library has no call for; shared_child has it, through
+//! waitid(2), which keeps the process number from being used again before we are done with it.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use shared_child::SharedChild;
+
+use super::request::Origin;
+use super::socket::BlockingSocket;
+use super::stop::{End, Stop};
+use crate::error::{Error, Result};
+use crate::logging::note_fault;
+
+/// Runs the command with the request as its standard input and output, until it has ended.
+pub(super) fn run(command: Box<Command>, origin: Origin, stop: &Stop) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let client = origin.client_address.clone();
+    let status = if origin.socket.is_datagram() {
+        serve_datagram(command, &origin, stop)?
+    } else {
+        serve_stream(command, origin.socket, stop)?
+    };
+    if !status.success() {
+        // As inetd sees it, the program's own business. It can be made to fail by a client, so it is not repeated.
+        note_fault!(Debug, "{program} for {client}: {status}");
+    }
+    Ok(())
+}
+
+fn serve_stream(command: Box<Command>, socket: BlockingSocket, stop: &Stop) -> Result<ExitStatus> {
+    socket.set_blocking()?;
+    let stdio = socket.as_fd().expect("a stream has a descriptor");
+    let child = Arc::new(Running::spawn(command, stdio, None)?);
+    drop(socket); // The program alone has it now: when that closes it, the client sees the end.
+    stop.aim(&(Arc::clone(&child) as Arc<dyn End>));
+    Ok(child.process.wait()?)
+}
+
+/// The program's end of a pair of sockets takes the place of pipes: one that is shut down from here ends the
+/// conversation even if something that the program has started still holds it open.
+fn serve_datagram(command: Box<Command>, origin: &Origin, stop: &Stop) -> Result<ExitStatus> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let child = Arc::new(Running::spawn(command, theirs.as_fd(), Some(ours))?);
+    drop(theirs);
+    stop.aim(&(Arc::clone(&child) as Arc<dyn End>));
+    let reply = child.converse(origin.socket.packet());
+    if reply.is_err() {
+        child.end();
+    }
+    let status = child.process.wait()?;
+    let reply = reply?;
+    if status.success() && !reply.is_empty() && stop.ended().is_none() {
+        origin.socket.send_to(&reply, &origin.client_address)?;
+    }
+    Ok(status)
+}
+
+/// A program at work.
+struct Running {
+    process: SharedChild,
+    /// Our end of its standard input and output, if that is not the client itself.
+    ours: Option<UnixStream>,
+}
+
+impl Running {
+    /// The program is the head of a process group of its own, so that what it has started can be ended with it, and that
+    /// a Ctrl-C meant for us does not reach it. The command is dropped, and with it our copies of the descriptor. The
+    /// program has them as its 0 and 1; whatever else is ours closes on exec, as all descriptors of the standard library
+    /// and of mio do.
+    fn spawn(mut command: Box<Command>, stdio: BorrowedFd<'_>, ours: Option<UnixStream>) -> Result<Self> {
+        let spawned = stdio.try_clone_to_owned().and_then(|input| {
+            command.stdin(Stdio::from(input)).stdout(Stdio::from(stdio.try_clone_to_owned()?)).process_group(0);
+            SharedChild::spawn(&mut command)
+        });
+        match spawned {
+            Ok(process) => Ok(Running { process, ours }),
+            Err(source) => Err(Error::Spawn { program: command.get_program().to_string_lossy().into_owned(), source }),
+        }
+    }
+
+    /// Gives the program its input and takes its output, each up to the end. At the same time, because a program may
+    /// write before it has read everything, and neither side has room for all of it.
+    fn converse(&self, packet: &[u8]) -> Result<Vec<u8>> {
+        let mut ours = self.ours.as_ref().expect("a datagram is not given to the program itself");
+        std::thread::scope(|scope| {
+            let feed = move || {
+                // A program need not read its input.
+                let _ = ours.write_all(packet);
+                let _ = ours.shutdown(Shutdown::Write);
+            };
+            std::thread::Builder::new().name("socketserver-feed".into()).spawn_scoped(scope, feed)?;
+            let mut reply = Vec::new();
+            let read = ours.take(DATAGRAM_BYTES_MAX as u64 + 1).read_to_end(&mut reply);
+            let _ = ours.shutdown(Shutdown::Both); // The other thread waits no longer than this one.
+            match read {
+                Ok(_) if reply.len() > DATAGRAM_BYTES_MAX => {
+                    Err(Error::InputLimit { what: "a program's reply", max: DATAGRAM_BYTES_MAX })
+                }
+                // It left its input unread when it ended; what it wrote came before this.
+                Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error.into()),
+                _ => Ok(reply),
+            }
+        })
+    }
+}
+
+impl End for Running {
+    /// SIGKILL, for it and for what it has started: a pipeline that lived on would keep the client's connection open.
+    fn end(&self) {
+        // Errors say that there is nobody left, or that a program has changed its user.
+        let group = Pid::from_raw(self.process.id().cast_signed());
+        let _ = killpg(group, Signal::SIGKILL);
+        let _ = self.process.kill();
+        if let Some(ours) = &self.ours {
+            let _ = ours.shutdown(Shutdown::Both); // Likewise, that it is shut down.
+        }
+    }
+}
+
+/// The most that a UDP datagram over IPv4 holds: 65,535 less the headers of IP and UDP.
+const DATAGRAM_BYTES_MAX: usize = 65_507;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blocking::job::Work;
+    use crate::blocking::stop::Ended;
+    use crate::blocking::tests::{PATIENCE, Served, client, datagram, is_timed_out, origin, pair, rest};
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    fn begin(command: Command, socket: impl Into<BlockingSocket>) -> Served {
+        Served::begin(Work::Child(Box::new(command)), origin(socket))
+    }
+
+    #[test]
+    fn what_a_program_has_started_is_killed_with_it() {
+        let (socket, mut peer) = pair();
+        let served = begin(shell("sleep 1000 & echo ready; wait"), socket);
+        let mut ready = [0; 6];
+        peer.read_exact(&mut ready).unwrap();
+        served.stop.end(Ended::Closed);
+        assert_eq!(rest(&mut peer), "", "nobody holds the connection open");
+        let _ = served.result();
+    }
+
+    #[test]
+    fn the_client_is_the_program_s_input_and_output() {
+        let (socket, mut peer) = pair();
+        socket.set_nonblocking(true).unwrap(); // As it comes from the reactor.
+        let served = begin(Command::new("cat"), socket);
+        peer.write_all(b"hello").unwrap();
+        let mut echo = [0; 5];
+        peer.read_exact(&mut echo).unwrap();
+        assert!(served.is_running());
+        peer.shutdown(Shutdown::Write).unwrap();
+        assert_eq!((&echo, rest(&mut peer).as_str()), (b"hello", ""));
+        served.result().unwrap();
+    }
+
+    #[test]
+    fn a_unix_socket_is_handed_over_as_well() {
+        let (socket, mut peer) = UnixStream::pair().unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        let served = begin(Command::new("cat"), socket);
+        peer.write_all(b"hello").unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        let mut echo = String::new();
+        peer.read_to_string(&mut echo).unwrap();
+        assert_eq!(echo, "hello");
+        served.result().unwrap();
+    }
+
+    #[test]
+    fn the_client_sees_the_end_when_the_program_closes_it() {
+        let (socket, mut peer) = pair();
+        let served = begin(shell("echo bye; exec <&- >&-; exec sleep 1000"), socket);
+        assert_eq!(rest(&mut peer), "bye\n");
+        assert!(served.is_running());
+        served.stop.end(Ended::Closed);
+        served.result().unwrap();
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_is_killed() {
+        for why in [Ended::Closed, Ended::TimedOut] {
+            let (socket, mut peer) = pair();
+            let served = begin(shell("echo ready; exec sleep 1000"), socket);
+            peer.read_exact(&mut [0; 6]).unwrap();
+            served.stop.end(why);
+            let result = served.result();
+            assert_eq!(is_timed_out(&result), why == Ended::TimedOut);
+            assert_eq!(result.is_ok(), why == Ended::Closed);
+            assert_eq!(rest(&mut peer), "");
+        }
+    }
+
+    #[test]
+    fn a_stop_while_the_program_is_being_started_is_not_lost() {
+        for _ in 0..20 {
+            let (socket, _peer) = pair();
+            let served = begin(shell("exec sleep 1000"), socket);
+            served.stop.end(Ended::TimedOut);
+            assert!(is_timed_out(&served.result()));
+        }
+    }
+
+    #[test]
+    fn a_status_other_than_0_is_no_error() {
+        let (socket, mut peer) = pair();
+        begin(shell("echo no; exit 3"), socket).result().unwrap();
+        assert_eq!(rest(&mut peer), "no\n");
+    }
+
+    #[test]
+    fn an_error_names_the_program_that_cannot_be_run() {
+        let (socket, mut peer) = pair();
+        let error = begin(Command::new("/no/such"), socket).result().unwrap_err();
+        assert_eq!(error.to_string(), "cannot run /no/such: no such file or directory");
+        assert_eq!(rest(&mut peer), "");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_program_has_no_descriptor_of_ours_but_the_client() {
+        use std::os::fd::AsRawFd as _;
+        let (socket, mut peer) = pair();
+        let (ours, _also) = UnixStream::pair().unwrap();
+        let script =
+            format!("[ ! -e /proc/$$/fd/{} ] && [ /proc/$$/fd/0 -ef /proc/$$/fd/1 ] && echo good", ours.as_raw_fd());
+        begin(shell(&script), socket).result().unwrap();
+        assert_eq!(rest(&mut peer), "good\n");
+    }
+
+    #[test]
+    fn a_packet_is_the_program_s_input_and_its_output_the_reply() {
+        let largest = vec![b'x'; DATAGRAM_BYTES_MAX];
+        for packet in [b"hello\n", &largest[..]] {
+            let (socket, replies) = datagram(packet);
+            begin(Command::new("cat"), socket).result().unwrap();
+            assert_eq!(replies.iter().collect::<Vec<_>>(), [(client(), packet.to_vec())]);
+        }
+    }
+
+    #[test]
+    fn a_program_may_leave_the_packet_unread() {
+        let (socket, replies) = datagram(b"who cares");
+        begin(shell("echo me"), socket).result().unwrap();
+        assert_eq!(replies.iter().collect::<Vec<_>>(), [(client(), b"me\n".to_vec())]);
+    }
+
+    #[test]
+    fn nothing_is_sent_for_a_program_that_fails_or_says_nothing() {
+        for script in ["echo half; exit 1", "cat >/dev/null"] {
+            let (socket, replies) = datagram(b"hello");
+            begin(shell(script), socket).result().unwrap();
+            assert!(replies.recv().is_err());
+        }
+    }
+
+    #[test]
+    fn a_reply_that_no_datagram_holds_is_an_error_and_ends_the_program() {
+        let (socket, replies) = datagram(b"hello");
+        let result = begin(shell("exec cat /dev/zero"), socket).result();
+        assert!(matches!(result, Err(Error::InputLimit { max: DATAGRAM_BYTES_MAX, .. })));
+        assert!(replies.recv().is_err());
+    }
+
+    #[test]
+    fn a_conversation_ends_with_the_request_even_if_somebody_else_holds_it_open() {
+        let (socket, replies) = datagram(b"hello");
+        let served = begin(shell("sleep 20 & wait"), socket);
+        assert!(served.is_running());
+        served.stop.end(Ended::TimedOut);
+        assert!(is_timed_out(&served.result()));
+        assert!(replies.recv().is_err());
+    }
+}

@@ -1,0 +1,118 @@
+//! Handlers that are one function, with Python's names and attributes.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{BlockingHandler, BlockingRequest, RBUFSIZE};
+use crate::error::Result;
+
+/// A handler of streams made of one function: Python's class of this name, with its attributes as fields.
+///
+/// Change a field before the handler is handed over. See [`BlockingHandler`] for when the function is called.
+///
+/// Source: `socketserver.StreamRequestHandler`.
+///
+/// ```
+/// use socketserver::{Process, StreamRequestHandler};
+/// use std::io::{BufRead as _, Write as _};
+/// use std::time::Duration;
+///
+/// let mut handler = StreamRequestHandler::new(|request| {
+///     let mut line = String::new();
+///     while request.rfile.read_line(&mut line)? > 0 {
+///         request.wfile.write_all(line.to_uppercase().as_bytes())?;
+///         line.clear();
+///     }
+///     Ok(())
+/// });
+/// handler.timeout = Some(Duration::from_secs(60));
+/// let process = Process::thread(handler);
+/// ```
+pub struct StreamRequestHandler<F> {
+    /// Bytes that `rfile` reads ahead; see [`BlockingHandler::rbufsize`]. Default: 8,192.
+    pub rbufsize: usize,
+    /// Bytes that `wfile` gathers; see [`BlockingHandler::wbufsize`]. Default: 0.
+    pub wbufsize: usize,
+    /// The longest that a read or a write waits; see [`BlockingHandler::timeout`]. Default: `None`.
+    pub timeout: Option<Duration>,
+    /// Whether to set `TCP_NODELAY`; see [`BlockingHandler::disable_nagle_algorithm`]. Default: false.
+    pub disable_nagle_algorithm: bool,
+    handle: F,
+}
+
+impl<F: FnMut(&mut BlockingRequest) -> Result<()> + Send + 'static> StreamRequestHandler<F> {
+    /// Makes a handler whose `handle` is this function, with Python's defaults.
+    pub fn new(handle: F) -> Self {
+        StreamRequestHandler { rbufsize: RBUFSIZE, wbufsize: 0, timeout: None, disable_nagle_algorithm: false, handle }
+    }
+}
+
+impl<F: FnMut(&mut BlockingRequest) -> Result<()> + Send + 'static> BlockingHandler for StreamRequestHandler<F> {
+    fn handle(&mut self, request: &mut BlockingRequest) -> Result<()> {
+        (self.handle)(request)
+    }
+    fn rbufsize(&self) -> usize {
+        self.rbufsize
+    }
+    fn wbufsize(&self) -> usize {
+        self.wbufsize
+    }
+    fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+    fn disable_nagle_algorithm(&self) -> bool {
+        self.disable_nagle_algorithm
+    }
+}
+
+impl<F> fmt::Debug for StreamRequestHandler<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamRequestHandler")
+            .field("rbufsize", &self.rbufsize)
+            .field("wbufsize", &self.wbufsize)
+            .field("timeout", &self.timeout)
+            .field("disable_nagle_algorithm", &self.disable_nagle_algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A handler of datagrams made of one function: Python's class of this name. `rfile` is the packet, and what is
+/// written to `wfile` goes back to the client as one datagram.
+///
+/// Python sends an empty datagram if nothing was written; here nothing is sent then. An empty write asks for an empty
+/// datagram.
+///
+/// Source: `socketserver.DatagramRequestHandler`.
+///
+/// ```
+/// use socketserver::{DatagramRequestHandler, Process};
+/// use std::io::Write as _;
+///
+/// let process = Process::thread(DatagramRequestHandler::new(|request| {
+///     let packet = request.request().packet().to_ascii_uppercase();
+///     request.wfile.write_all(&packet)?;
+///     Ok(())
+/// }));
+/// ```
+pub struct DatagramRequestHandler<F> {
+    handle: F,
+}
+
+impl<F: FnMut(&mut BlockingRequest) -> Result<()> + Send + 'static> DatagramRequestHandler<F> {
+    /// Makes a handler whose `handle` is this function.
+    pub fn new(handle: F) -> Self {
+        DatagramRequestHandler { handle }
+    }
+}
+
+impl<F: FnMut(&mut BlockingRequest) -> Result<()> + Send + 'static> BlockingHandler for DatagramRequestHandler<F> {
+    fn handle(&mut self, request: &mut BlockingRequest) -> Result<()> {
+        (self.handle)(request)
+    }
+}
+
+impl<F> fmt::Debug for DatagramRequestHandler<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DatagramRequestHandler")
+    }
+}

@@ -1,0 +1,281 @@
+//! A request on its way to a thread, and what is done with it there.
+
+use std::net::Shutdown;
+
+use super::files::{BlockingReader, BlockingWriter};
+use super::request::BlockingRequest;
+use super::stop::{Ended, Stop};
+use super::{BlockingHandler, Process};
+use crate::error::{Error, Result};
+use crate::panics::{catch, drop_caught};
+
+pub(crate) use super::request::Origin;
+
+/// What is to serve a request that the reactor does not serve.
+pub(crate) enum Work {
+    Handler(Box<dyn BlockingHandler>),
+    #[cfg(all(unix, feature = "children"))]
+    Child(Box<std::process::Command>),
+}
+
+impl Process {
+    /// `None`: the reactor serves it.
+    pub(crate) fn into_work(self) -> Option<Work> {
+        match self {
+            Process::Reactor => None,
+            Process::Thread(handler) => Some(Work::Handler(handler)),
+            #[cfg(all(unix, feature = "children"))]
+            Process::Child(command) => Some(Work::Child(command)),
+        }
+    }
+}
+
+/// A request and what is to serve it. Dropped instead of run, it closes the request and calls nothing.
+pub(crate) struct Job {
+    work: Work,
+    origin: Origin,
+    stop: Stop,
+}
+
+impl Job {
+    /// The stop is for the reactor, which goes on while the job is run.
+    pub(crate) fn new(work: Work, origin: Origin) -> (Self, Stop) {
+        let stop = Stop::new(&origin.socket.end());
+        (Job { work, origin, stop: stop.clone() }, stop)
+    }
+
+    /// Serves the request, on the calling thread, until it is over and closed. Never panics.
+    ///
+    /// # Errors
+    /// What the handler returned, its panic, or what kept its output or its program from going out;
+    /// [`TimedOut`](std::io::ErrorKind::TimedOut) if the request was ended for that, whatever the handler made of it;
+    /// [`Error::Gone`] if it was ended before it began.
+    pub(crate) fn run(self) -> Result<()> {
+        let Job { work, origin, stop } = self;
+        let result = match work {
+            work if stop.ended().is_some() => {
+                drop_caught(work);
+                Err(Error::Gone)
+            }
+            Work::Handler(handler) => call(handler, origin, &stop),
+            #[cfg(all(unix, feature = "children"))]
+            Work::Child(command) => attempt(|| super::child::run(command, origin, &stop)),
+        };
+        match stop.ended() {
+            Some(Ended::TimedOut) => {
+                drop_caught(result); // It may hold something of the user's.
+                Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
+            }
+            _ => result,
+        }
+    }
+}
+
+/// Python's `finish_request` and `shutdown_request`, as `ThreadingMixIn.process_request_thread` calls them.
+fn call(mut handler: Box<dyn BlockingHandler>, origin: Origin, stop: &Stop) -> Result<()> {
+    let result = attempt(|| BlockingRequest::open(&*handler, origin, stop)).and_then(|mut request| {
+        let result = attempt(|| handler.setup(&mut request)).and_then(|()| {
+            let handled = attempt(|| handler.handle(&mut request));
+            let finished = catch(|| handler.finish(&mut request));
+            handled.and(finished)
+        });
+        let closed = request.close();
+        result.and(closed)
+    });
+    match drop_caught(handler) {
+        true => result,
+        false => result.and(Err("the handler panicked when it was dropped".into())),
+    }
+}
+
+/// Runs something of the user's that may fail.
+fn attempt<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch(run).and_then(|result| result)
+}
+
+impl BlockingRequest {
+    fn open(handler: &dyn BlockingHandler, origin: Origin, stop: &Stop) -> Result<Self> {
+        let socket = &origin.socket;
+        socket.set_blocking()?;
+        if let Some(timeout) = handler.timeout() {
+            socket.set_timeout(Some(timeout))?;
+        }
+        if handler.disable_nagle_algorithm() {
+            socket.set_nodelay()?;
+        }
+        let rfile = BlockingReader::new(socket, handler.rbufsize());
+        let wfile = BlockingWriter::new(socket, handler.wbufsize());
+        Ok(BlockingRequest { rfile, wfile, origin, stop: stop.clone() })
+    }
+
+    /// Sends what is left and ends our direction. The descriptor is closed when this returns.
+    fn close(mut self) -> Result<()> {
+        use std::io::Write as _;
+        let socket = &self.origin.socket;
+        if socket.is_datagram() {
+            return match self.wfile.into_packet() {
+                Some(packet) if self.stop.ended().is_none() => {
+                    socket.send_to(&packet, &self.origin.client_address).map_err(Error::from)
+                }
+                _ => Ok(()),
+            };
+        }
+        let flushed = self.wfile.flush();
+        // What cannot be sent is not tried again when the buffer is dropped.
+        let how = if flushed.is_ok() { Shutdown::Write } else { Shutdown::Both };
+        let _ = socket.shutdown(how); // An error says that the connection is gone.
+        Ok(flushed?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, Write as _};
+    use std::panic::resume_unwind;
+    use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+
+    use super::*;
+    use crate::blocking::StreamRequestHandler;
+    use crate::blocking::tests::{PATIENCE, is_timed_out, origin, pair, rest, serve};
+
+    type Function = Box<dyn FnMut(&mut BlockingRequest) -> Result<()> + Send>;
+
+    /// Notes its calls, writes in each, and fails where it is told to.
+    struct Scripted {
+        handle: Function,
+        setup_fails: bool,
+        attribute_panics: bool,
+        journal: Sender<&'static str>,
+    }
+
+    impl BlockingHandler for Scripted {
+        fn setup(&mut self, request: &mut BlockingRequest) -> Result<()> {
+            self.journal.send("setup").unwrap();
+            request.wfile.write_all(b"<")?;
+            if self.setup_fails { Err("no".into()) } else { Ok(()) }
+        }
+        fn handle(&mut self, request: &mut BlockingRequest) -> Result<()> {
+            self.journal.send("handle").unwrap();
+            (self.handle)(request)
+        }
+        fn finish(&mut self, request: &mut BlockingRequest) {
+            self.journal.send("finish").unwrap();
+            request.wfile.write_all(b">").unwrap();
+        }
+        fn wbufsize(&self) -> usize {
+            if self.attribute_panics {
+                resume_unwind(Box::new("scripted"));
+            }
+            100
+        }
+    }
+
+    /// The result of such a handler, its calls, and what the client got.
+    fn script(
+        handle: impl FnMut(&mut BlockingRequest) -> Result<()> + Send + 'static,
+        change: impl FnOnce(&mut Scripted),
+    ) -> (Result<()>, Vec<&'static str>, String) {
+        let (journal, calls) = channel();
+        let handle = Box::new(handle);
+        let mut handler = Scripted { handle, setup_fails: false, attribute_panics: false, journal };
+        change(&mut handler);
+        // Boxed twice, so that all methods go through the box.
+        let boxed: Box<dyn BlockingHandler> = Box::new(handler);
+        let (served, mut peer) = serve(boxed);
+        let result = served.result();
+        (result, calls.iter().collect(), rest(&mut peer))
+    }
+
+    #[test]
+    fn finish_is_called_after_handle_and_what_it_writes_is_sent() {
+        let (result, calls, sent) = script(|request| Ok(request.wfile.write_all(b"hello")?), |_| ());
+        result.unwrap();
+        assert_eq!((calls, sent.as_str()), (vec!["setup", "handle", "finish"], "<hello>"));
+    }
+
+    #[test]
+    fn finish_is_called_after_an_error_and_after_a_panic() {
+        let (result, calls, sent) = script(|_| Err("scripted".into()), |_| ());
+        assert_eq!(result.unwrap_err().to_string(), "scripted");
+        assert_eq!((calls.len(), sent.as_str()), (3, "<>"));
+
+        let (result, calls, sent) = script(|_| resume_unwind(Box::new("scripted")), |_| ());
+        assert!(matches!(result, Err(Error::Panicked { message }) if message == "scripted"));
+        assert_eq!((calls.len(), sent.as_str()), (3, "<>"));
+    }
+
+    #[test]
+    fn finish_is_not_called_if_setup_failed() {
+        let (result, calls, sent) = script(|_| Ok(()), |handler| handler.setup_fails = true);
+        assert_eq!(result.unwrap_err().to_string(), "no");
+        assert_eq!((calls, sent.as_str()), (vec!["setup"], "<"));
+    }
+
+    #[test]
+    fn a_panic_in_an_attribute_or_in_a_drop_is_an_error_too() {
+        let (result, calls, sent) = script(|_| Ok(()), |handler| handler.attribute_panics = true);
+        assert!(matches!(result, Err(Error::Panicked { .. })));
+        assert_eq!((calls, sent.as_str()), (vec![], ""));
+
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                resume_unwind(Box::new("scripted"));
+            }
+        }
+        let bomb = Bomb;
+        let (result, _, sent) = script(move |_| Ok(_ = &bomb), |_| ());
+        assert!(result.is_err());
+        assert_eq!(sent, "<>");
+    }
+
+    #[test]
+    fn a_stop_ends_a_blocked_read_and_does_not_keep_the_socket_open() {
+        let (begun, began) = channel();
+        let (served, mut peer) = serve(StreamRequestHandler::new(move |request| {
+            begun.send(()).unwrap();
+            assert_eq!(request.rfile.read_line(&mut String::new())?, 0);
+            assert!(request.wfile.write_all(b"too late").is_err());
+            Ok(())
+        }));
+        began.recv_timeout(PATIENCE).unwrap();
+        assert!(served.is_running());
+        served.stop.end(Ended::Closed);
+        served.result().unwrap();
+        served.stop.end(Ended::Closed); // It is over: nothing happens.
+        assert_eq!(rest(&mut peer), "");
+    }
+
+    #[test]
+    fn a_request_whose_time_is_over_is_reported_as_such() {
+        let (served, _peer) = serve(StreamRequestHandler::new(|request| {
+            let _ = request.rfile.read_line(&mut String::new());
+            Ok(())
+        }));
+        served.stop.end(Ended::TimedOut);
+        served.stop.end(Ended::Closed); // The first reason counts.
+        assert!(is_timed_out(&served.result()));
+    }
+
+    #[test]
+    fn a_request_that_is_ended_before_it_began_is_closed_and_calls_nothing() {
+        let (socket, mut peer) = pair();
+        let handler = StreamRequestHandler::new(|_| unreachable!());
+        let (job, stop) = Job::new(Work::Handler(Box::new(handler)), origin(socket));
+        stop.end(Ended::Closed);
+        assert!(matches!(job.run(), Err(Error::Gone)));
+        assert_eq!(rest(&mut peer), "");
+    }
+
+    #[test]
+    fn a_job_that_is_dropped_closes_the_request() {
+        let (socket, mut peer) = pair();
+        let (keep, dropped) = channel::<()>();
+        let handler = StreamRequestHandler::new(move |_| Ok(_ = &keep));
+        let (job, stop) = Job::new(Process::thread(handler).into_work().unwrap(), origin(socket));
+        drop(job);
+        assert_eq!(rest(&mut peer), "");
+        assert_eq!(dropped.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+        stop.end(Ended::TimedOut);
+    }
+}

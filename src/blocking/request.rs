@@ -1,0 +1,208 @@
+//! What a blocking handler works with.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::files::{BlockingReader, BlockingWriter};
+use super::socket::BlockingSocket;
+use super::stop::Stop;
+use crate::address::Address;
+use crate::error::{Error, Result};
+use crate::panics::catch;
+use crate::reactor::handle::Handle;
+use crate::reactor::{Reactor, ServerId};
+
+/// Where a request came from: what the reactor knows of it.
+pub(crate) struct Origin {
+    pub(crate) socket: BlockingSocket,
+    pub(crate) client_address: Address,
+    pub(crate) local_address: Option<Address>,
+    /// The way back into the reactor.
+    pub(crate) handle: Handle,
+    pub(crate) server: ServerId,
+}
+
+/// One request on a thread of its own: its input and output as files, and the way to its server.
+///
+/// `rfile` and `wfile` are fields, so that one can be used while the other is borrowed. They share the socket's one
+/// descriptor, which is closed when the request is over.
+///
+/// Source: `self` of a Python request handler, with its `request`, `rfile`, `wfile`, `client_address` and `server`.
+///
+/// ```
+/// use socketserver::{BaseServer, StreamRequestHandler};
+/// use std::io::{BufRead as _, Write as _};
+///
+/// struct Scores { best: u32 }
+/// impl BaseServer for Scores {}
+///
+/// let keeper = StreamRequestHandler::new(|request| {
+///     let mut line = String::new();
+///     request.rfile.read_line(&mut line)?;
+///     let score: u32 = line.trim().parse()?;
+///     let best = request.server(move |server: &mut Scores| {
+///         server.best = server.best.max(score);
+///         server.best
+///     })?;
+///     writeln!(request.wfile, "{}: the best is {best}", request.client_address())?;
+///     Ok(())
+/// });
+/// ```
+pub struct BlockingRequest {
+    /// What the client sends: Python's `rfile`.
+    pub rfile: BlockingReader,
+    /// What the client is sent: Python's `wfile`.
+    pub wfile: BlockingWriter,
+    pub(super) origin: Origin,
+    pub(super) stop: Stop,
+}
+
+impl BlockingRequest {
+    /// The client's address.
+    pub fn client_address(&self) -> Address {
+        self.origin.client_address.clone()
+    }
+
+    /// Our end of the connection, or the address that a datagram came to. `None` if it is not known.
+    pub fn local_address(&self) -> Option<Address> {
+        self.origin.local_address.clone()
+    }
+
+    /// The socket itself: Python's `self.request`.
+    pub fn request(&self) -> &BlockingSocket {
+        &self.origin.socket
+    }
+
+    /// Runs a closure with the server's own value, on the reactor's thread, and waits for what it returns. Python's
+    /// `self.server`, without a lock: the reactor runs one closure at a time, between its callbacks. So it must not
+    /// block, or everybody waits.
+    ///
+    /// `S` is the type of the server's value, the one that implements [`BaseServer`](crate::BaseServer).
+    ///
+    /// # Errors
+    /// [`Error::Gone`] if the request was ended, the reactor is gone, or the server's value is no `S`;
+    /// [`Error::Full`] beyond [`Config::messages_max`](crate::Config) messages that wait; [`Error::Panicked`] if the
+    /// closure panicked.
+    pub fn server<S: 'static, R: Send + 'static>(&self, run: impl FnOnce(&mut S) -> R + Send + 'static) -> Result<R> {
+        let result = Arc::new(Mutex::new(None));
+        let answer = Answer { result: Arc::clone(&result), stop: self.stop.clone() };
+        let id = self.origin.server;
+        self.origin.handle.run(move |reactor| answer.give(ask(reactor, id, run)))?;
+        let answered = || result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.stop.wait(answered).unwrap_or(Err(Error::Gone))
+    }
+
+    /// A way into the reactor: for messages to its connections, and for stopping it.
+    pub fn handle(&self) -> Handle {
+        self.origin.handle.clone()
+    }
+
+    /// The name of the server within its reactor.
+    pub fn server_id(&self) -> ServerId {
+        self.origin.server
+    }
+}
+
+/// The reactor's part of [`BlockingRequest::server`].
+fn ask<S: 'static, R>(reactor: &mut Reactor, id: ServerId, run: impl FnOnce(&mut S) -> R) -> Result<R> {
+    let server = reactor.server_mut::<S>(id).ok_or(Error::Gone)?;
+    let result = catch(|| run(server));
+    reactor.core.stats.panics += u64::from(result.is_err());
+    result
+}
+
+/// What the thread waits for. If the reactor drops it without an answer, that is one.
+struct Answer<R> {
+    result: Arc<Mutex<Option<Result<R>>>>,
+    stop: Stop,
+}
+
+impl<R> Answer<R> {
+    fn give(&self, result: Result<R>) {
+        self.result.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(result);
+        self.stop.wake();
+    }
+}
+
+impl<R> Drop for Answer<R> {
+    fn drop(&mut self) {
+        self.give(Err(Error::Gone));
+    }
+}
+
+impl fmt::Debug for BlockingRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockingRequest")
+            .field("client_address", &self.origin.client_address)
+            .field("request", &self.origin.socket)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::panic::resume_unwind;
+
+    use super::*;
+    use crate::blocking::StreamRequestHandler;
+    use crate::blocking::job::Work;
+    use crate::blocking::stop::Ended;
+    use crate::blocking::tests::{Served, origin, pair, rest, serve};
+
+    #[test]
+    fn the_server_s_value_is_asked_for_something_from_a_thread() {
+        struct Counter(u32);
+        impl crate::BaseServer for Counter {}
+        struct Idle;
+        impl crate::RequestHandler<Counter> for Idle {
+            fn handle(&mut self, _: &mut crate::Request<'_, Counter>) -> Result<crate::Next> {
+                Ok(crate::Next::Wait)
+            }
+        }
+        let mut reactor = Reactor::new().unwrap();
+        let server = crate::TcpServer::with_server("127.0.0.1:0", Counter(41), |_, _| Idle).unwrap();
+        let server = reactor.add(server).unwrap();
+        let (socket, mut peer) = pair();
+        let origin = Origin { handle: reactor.handle(), server, ..origin(socket) };
+        let handler = StreamRequestHandler::new(|request| {
+            let count = request.server(|counter: &mut Counter| {
+                counter.0 += 1;
+                counter.0
+            })?;
+            assert!(matches!(request.server(|_: &mut String| ()), Err(Error::Gone)));
+            let panicked = request.server(|_: &mut Counter| resume_unwind(Box::new("scripted")));
+            assert!(matches!(panicked, Err(Error::Panicked { .. })));
+            write!(request.wfile, "{count} {}", request.server_id() == request.origin.server)?;
+            request.handle().shutdown_handle().shutdown();
+            Ok(())
+        });
+        let served = Served::begin(Work::Handler(Box::new(handler)), origin);
+        reactor.serve_forever().unwrap();
+        assert_eq!(rest(&mut peer), "42 true");
+        served.result().unwrap();
+        assert_eq!(reactor.stats().panics, 1);
+    }
+
+    #[test]
+    fn a_thread_does_not_wait_for_a_reactor_that_is_gone_or_for_ever() {
+        let ask = || StreamRequestHandler::new(|request| request.server(|(): &mut ()| ()));
+        let (served, _peer) = serve(ask());
+        assert!(matches!(served.result(), Err(Error::Gone)));
+
+        // One that does not turn: the closure waits until it goes, or until the request is ended.
+        for ended in [false, true] {
+            let reactor = Reactor::new().unwrap();
+            let (socket, _peer) = pair();
+            let origin = Origin { handle: reactor.handle(), ..origin(socket) };
+            let served = Served::begin(Work::Handler(Box::new(ask())), origin);
+            assert!(served.is_running());
+            if ended {
+                served.stop.end(Ended::Closed)
+            } else {
+                drop(reactor)
+            }
+            assert!(matches!(served.result(), Err(Error::Gone)));
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The socket of a request that is served on a thread.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::stop::End;
+use crate::address::Address;
+use crate::net::StdStream;
+
+/// The socket of a request as a blocking handler sees it: Python's `self.request`.
+///
+/// Of a stream, reading is `recv` and writing is `sendall`: a write returns when all of it was handed to the system.
+/// Both work through a shared reference, so that one thread can read while another writes. Bytes that `rfile` has read
+/// ahead are not seen here, and bytes that wait in `wfile` are sent later.
+///
+/// A datagram has its [`packet`](Self::packet); a write sends one datagram to the client, and reading is not
+/// supported.
+///
+/// Owned by the [`BlockingRequest`](crate::BlockingRequest) and closed with it.
+///
+/// ```
+/// use socketserver::StreamRequestHandler;
+/// use std::io::{Read as _, Write as _};
+///
+/// let echo = StreamRequestHandler::new(|request| {
+///     let mut socket = request.request();
+///     let mut buffer = [0; 4_096];
+///     loop {
+///         match socket.read(&mut buffer)? {
+///             0 => return Ok(()),
+///             count => socket.write_all(&buffer[..count])?,
+///         }
+///     }
+/// });
+/// ```
+#[derive(Debug)]
+pub struct BlockingSocket {
+    kind: Arc<Kind>,
+}
+
+/// The standard library reads and writes through `&TcpStream`, which has to be mutable: hence `{ stream }`, a copy of
+/// the reference, below.
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(std::os::unix::net::UnixStream),
+    Datagram(Datagram),
+}
+
+/// Sends a datagram from the server's socket.
+type SendTo = Box<dyn Fn(&Address, &[u8]) -> io::Result<()> + Send + Sync>;
+
+struct Datagram {
+    packet: Vec<u8>,
+    client: Address,
+    send: SendTo,
+}
+
+impl std::fmt::Debug for Datagram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Datagram").field("packet", &self.packet.len()).field("client", &self.client).finish()
+    }
+}
+
+impl BlockingSocket {
+    /// A packet that was received from `client`, and what sends a datagram from the socket it came to.
+    pub(crate) fn datagram(
+        packet: Vec<u8>,
+        client: Address,
+        send: impl Fn(&Address, &[u8]) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        BlockingSocket { kind: Arc::new(Kind::Datagram(Datagram { packet, client, send: Box::new(send) })) }
+    }
+
+    /// The same descriptor once more, for `rfile`, `wfile` and the [`Stop`](super::stop::Stop); it is closed with the
+    /// last of them.
+    pub(super) fn share(&self) -> Self {
+        BlockingSocket { kind: Arc::clone(&self.kind) }
+    }
+
+    /// What ends whatever waits for this socket.
+    pub(super) fn end(&self) -> Arc<dyn End> {
+        Arc::clone(&self.kind) as Arc<dyn End>
+    }
+
+    pub(super) fn is_datagram(&self) -> bool {
+        matches!(*self.kind, Kind::Datagram(_))
+    }
+
+    /// The datagram that was received; empty for a stream.
+    ///
+    /// Source: the first part of `self.request` of a `DatagramRequestHandler`.
+    pub fn packet(&self) -> &[u8] {
+        match &*self.kind {
+            Kind::Datagram(datagram) => &datagram.packet,
+            _ => &[],
+        }
+    }
+
+    /// Sends a datagram from the server's socket, now and not when the request is over.
+    ///
+    /// # Errors
+    /// What sendto(2) says; [`io::ErrorKind::Unsupported`] for a stream.
+    ///
+    /// Source: `socket.sendto`.
+    pub fn send_to(&self, bytes: &[u8], to: &Address) -> io::Result<()> {
+        match &*self.kind {
+            Kind::Datagram(datagram) => (datagram.send)(to, bytes),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Ends one or both directions of a stream: shutdown(2). Does nothing to a datagram.
+    ///
+    /// # Errors
+    /// What the call says; that the connection is broken already, for example.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match &*self.kind {
+            Kind::Tcp(stream) => stream.shutdown(how),
+            #[cfg(unix)]
+            Kind::Unix(stream) => stream.shutdown(how),
+            Kind::Datagram(_) => Ok(()),
+        }
+    }
+
+    /// Sets how long a read or a write of a stream waits at most; `None`: without limit. It begins as
+    /// [`BlockingHandler::timeout`](crate::BlockingHandler::timeout) says. Does nothing to a datagram.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] for a time of zero; otherwise what setsockopt(2) says.
+    ///
+    /// Source: `socket.settimeout`.
+    pub fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match &*self.kind {
+            Kind::Tcp(stream) => stream.set_read_timeout(timeout).and_then(|()| stream.set_write_timeout(timeout)),
+            #[cfg(unix)]
+            Kind::Unix(stream) => stream.set_read_timeout(timeout).and_then(|()| stream.set_write_timeout(timeout)),
+            Kind::Datagram(_) => Ok(()),
+        }
+    }
+
+    /// As many of the bytes as go out at once: `send`. Who keeps the rest knows where to go on after an error.
+    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        match &*self.kind {
+            Kind::Tcp(stream) => { stream }.write(bytes),
+            #[cfg(unix)]
+            Kind::Unix(stream) => { stream }.write(bytes),
+            Kind::Datagram(datagram) => (datagram.send)(&datagram.client, bytes).map(|()| bytes.len()),
+        }
+        .map_err(timed_out)
+    }
+
+    /// The reactor's sockets do not block; on a thread they do.
+    pub(super) fn set_blocking(&self) -> io::Result<()> {
+        match &*self.kind {
+            Kind::Tcp(stream) => stream.set_nonblocking(false),
+            #[cfg(unix)]
+            Kind::Unix(stream) => stream.set_nonblocking(false),
+            Kind::Datagram(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn set_nodelay(&self) -> io::Result<()> {
+        match &*self.kind {
+            Kind::Tcp(stream) => stream.set_nodelay(true),
+            _ => Ok(()),
+        }
+    }
+
+    /// The descriptor, for socket options. `None` for a datagram, whose socket is the server's. Left in blocking mode,
+    /// please.
+    #[cfg(unix)]
+    pub fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        use std::os::fd::AsFd as _;
+        match &*self.kind {
+            Kind::Tcp(stream) => Some(stream.as_fd()),
+            Kind::Unix(stream) => Some(stream.as_fd()),
+            Kind::Datagram(_) => None,
+        }
+    }
+}
+
+impl From<TcpStream> for BlockingSocket {
+    fn from(stream: TcpStream) -> Self {
+        BlockingSocket { kind: Arc::new(Kind::Tcp(stream)) }
+    }
+}
+
+#[cfg(unix)]
+impl From<std::os::unix::net::UnixStream> for BlockingSocket {
+    fn from(stream: std::os::unix::net::UnixStream) -> Self {
+        BlockingSocket { kind: Arc::new(Kind::Unix(stream)) }
+    }
+}
+
+impl From<StdStream> for BlockingSocket {
+    fn from(stream: StdStream) -> Self {
+        match stream {
+            StdStream::Tcp(stream) => stream.into(),
+            #[cfg(unix)]
+            StdStream::Unix(stream) => stream.into(),
+        }
+    }
+}
+
+impl End for Kind {
+    /// A thread that waits for the socket goes on at once. A datagram is read already and waits for nothing.
+    fn end(&self) {
+        // An error says that the connection is gone, which ends the wait as well.
+        let _ = match self {
+            Kind::Tcp(stream) => stream.shutdown(Shutdown::Both),
+            #[cfg(unix)]
+            Kind::Unix(stream) => stream.shutdown(Shutdown::Both),
+            Kind::Datagram(_) => Ok(()),
+        };
+    }
+
+    /// A thread that waits for input finds its end, after what has arrived already. What it writes is still sent.
+    fn drain(&self) {
+        let _ = match self {
+            Kind::Tcp(stream) => stream.shutdown(Shutdown::Read),
+            #[cfg(unix)]
+            Kind::Unix(stream) => stream.shutdown(Shutdown::Read),
+            Kind::Datagram(_) => Ok(()),
+        };
+    }
+}
+
+/// `recv`: waits until there are bytes. 0 is the end of the stream.
+impl Read for &BlockingSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let result = match &*self.kind {
+                Kind::Tcp(stream) => { stream }.read(buffer),
+                #[cfg(unix)]
+                Kind::Unix(stream) => { stream }.read(buffer),
+                Kind::Datagram(_) => Err(io::ErrorKind::Unsupported.into()),
+            };
+            match result {
+                // As Python does since PEP 475. With a time limit the system does not do it, signal(7), and SIGCHLD may
+                // arrive whether or not anybody handles it.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result.map_err(timed_out),
+            }
+        }
+    }
+}
+
+/// `sendall`: all of the bytes or an error, and then nobody can say how many went out.
+impl Write for &BlockingSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &*self.kind {
+            Kind::Tcp(stream) => { stream }.write_all(bytes),
+            #[cfg(unix)]
+            Kind::Unix(stream) => { stream }.write_all(bytes),
+            Kind::Datagram(datagram) => (datagram.send)(&datagram.client, bytes),
+        }
+        .map_err(timed_out)?;
+        Ok(bytes.len())
+    }
+
+    /// Does nothing: a socket has no buffer of ours.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for BlockingSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buffer)
+    }
+}
+
+impl Write for BlockingSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// On Unix a blocking socket says that it would block when its time is over.
+fn timed_out(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufRead as _;
+
+    use super::*;
+    use crate::blocking::StreamRequestHandler;
+    use crate::blocking::job::Work;
+    use crate::blocking::tests::{MOMENT, PATIENCE, Served, answer, client, is_timed_out, origin, pair, rest, serve};
+
+    #[test]
+    fn a_read_that_waits_too_long_fails_with_timed_out() {
+        let mut handler = StreamRequestHandler::new(|request| Ok(_ = request.rfile.read_line(&mut String::new())?));
+        handler.timeout = Some(MOMENT);
+        let (served, _peer) = serve(handler);
+        assert!(is_timed_out(&served.result()));
+    }
+
+    #[test]
+    fn a_write_that_waits_too_long_fails_with_timed_out() {
+        for wbufsize in [0, 1_000] {
+            let mut handler = StreamRequestHandler::new(|request| {
+                let block = [0; 500];
+                loop {
+                    request.wfile.write_all(&block)?;
+                }
+            });
+            handler.timeout = Some(MOMENT);
+            handler.wbufsize = wbufsize;
+            let (served, _peer) = serve(handler);
+            assert!(is_timed_out(&served.result()));
+        }
+    }
+
+    #[test]
+    fn nagle_s_algorithm_is_switched_off_on_request() {
+        for disable in [false, true] {
+            let (socket, _peer) = pair();
+            let watched = socket.try_clone().unwrap();
+            let mut handler = StreamRequestHandler::new(|_| Ok(()));
+            handler.disable_nagle_algorithm = disable;
+            Served::begin(Work::Handler(Box::new(handler)), origin(socket)).result().unwrap();
+            assert_eq!(watched.nodelay().unwrap(), disable);
+        }
+    }
+
+    #[test]
+    fn one_thread_reads_while_another_writes() {
+        let (served, mut peer) = serve(StreamRequestHandler::new(|request| {
+            let socket = request.request();
+            std::thread::scope(|scope| {
+                scope.spawn(|| { socket }.write_all(&[b'x'; 1_000_000]));
+                let mut text = String::new();
+                { socket }.read_to_string(&mut text)?;
+                assert_eq!(text.len(), 1_000_000);
+                Ok(())
+            })
+        }));
+        peer.write_all(&[b'y'; 1_000_000]).unwrap();
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(rest(&mut peer).len(), 1_000_000);
+        served.result().unwrap();
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_unix_socket_is_a_stream_like_any_other() {
+        let (socket, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut handler = StreamRequestHandler::new(|request| {
+            assert!(request.request().as_fd().is_some());
+            let mut line = String::new();
+            request.rfile.read_line(&mut line)?;
+            Ok(request.wfile.write_all(line.to_uppercase().as_bytes())?)
+        });
+        handler.disable_nagle_algorithm = true; // Means nothing here, and is no error.
+        let served = Served::begin(Work::Handler(Box::new(handler)), origin(socket));
+        peer.write_all(b"hello\n").unwrap();
+        let mut answer = String::new();
+        peer.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "HELLO\n");
+        served.result().unwrap();
+    }
+
+    #[test]
+    fn further_datagrams_are_sent_at_once() {
+        let replies = answer(|request| {
+            request.wfile.write_all(b"last")?;
+            { request.request() }.write_all(b"first")?;
+            request.request().send_to(b"second", &client())?;
+            let unread = { request.request() }.read(&mut [0; 10]).unwrap_err();
+            assert_eq!(unread.kind(), io::ErrorKind::Unsupported);
+            Ok(())
+        });
+        assert_eq!(replies, [&b"first"[..], b"second", b"last"]);
+    }
+}

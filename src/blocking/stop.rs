@@ -1,0 +1,108 @@
+//! Ending a request that is served elsewhere, from the reactor's thread and at any time.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+
+/// What a thread may be waiting for: it can be ended by another. Must not block.
+pub(super) trait End: Send + Sync {
+    fn end(&self);
+    /// The server is stopping: what it waits for should come to its end soon.
+    fn drain(&self) {}
+}
+
+/// Ends a request before it began, while it is served, or after: then nothing happens. Never blocks; cheap to clone.
+///
+/// It keeps nothing alive: the socket is closed when the job is done, whoever still has a `Stop`.
+#[derive(Clone)]
+pub(crate) struct Stop {
+    shared: Arc<Shared>,
+}
+
+/// Why a request was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The server closes it.
+    Closed,
+    /// Its time is over.
+    TimedOut,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    ended: Option<Ended>,
+    target: Weak<dyn End>,
+}
+
+impl Stop {
+    pub(super) fn new(target: &Arc<dyn End>) -> Self {
+        let state = Mutex::new(State { ended: None, target: Arc::downgrade(target) });
+        Stop { shared: Arc::new(Shared { state, changed: Condvar::new() }) }
+    }
+
+    /// Ends the request: a read or write that waits returns, a program is killed. The first reason counts.
+    pub(crate) fn end(&self, why: Ended) {
+        let target = {
+            let mut state = self.lock();
+            state.ended.get_or_insert(why);
+            state.target.upgrade()
+        };
+        self.shared.changed.notify_all();
+        if let Some(target) = target {
+            target.end();
+        }
+    }
+
+    /// Lets the request come to its end by itself: for its handler there is no more input.
+    pub(crate) fn drain(&self) {
+        let target = self.lock().target.upgrade();
+        if let Some(target) = target {
+            target.drain();
+        }
+    }
+
+    /// Why the request was ended, if it was.
+    pub(super) fn ended(&self) -> Option<Ended> {
+        self.lock().ended
+    }
+
+    /// From now on the thread waits for something else. If the request was ended meanwhile, that is ended at once.
+    #[cfg(all(unix, feature = "children"))]
+    pub(super) fn aim(&self, target: &Arc<dyn End>) {
+        let ended = {
+            let mut state = self.lock();
+            state.target = Arc::downgrade(target);
+            state.ended.is_some()
+        };
+        if ended {
+            target.end();
+        }
+    }
+
+    /// Waits until `ready` has something, which [`wake`](Self::wake) announces, or the request was ended: `None`.
+    pub(super) fn wait<T>(&self, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+        let mut state = self.lock();
+        loop {
+            if let Some(value) = ready() {
+                return Some(value);
+            }
+            if state.ended.is_some() {
+                return None;
+            }
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Something changed that [`wait`](Self::wait) waits for.
+    pub(super) fn wake(&self) {
+        // Whoever is about to wait has looked already but holds the lock until it does.
+        drop(self.lock());
+        self.shared.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,188 @@
+//! Datagrams on their way out of one socket: gathered, sent several at a time, and kept when there is no room.
+//!
+//! A datagram is first *fresh*: it goes with the next flush, in the same system call as others where there is one for
+//! that. What the socket does not take *waits*, in order, within a bound; when that is reached, the policy says which
+//! one is dropped. Meanwhile whatever is for the same peer, or on UDP for anybody, goes behind those that wait.
+
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::net::IpAddr;
+
+use crate::address::Address;
+use crate::limits::{DropPolicy, Limits};
+use crate::net::datagram::{DatagramFault, DatagramSocket, Outgoing};
+use crate::stats::Stats;
+
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    /// The bytes of all that is fresh, one datagram after the other.
+    bytes: Vec<u8>,
+    fresh: Vec<Outgoing>,
+    waiting: VecDeque<Waiting>,
+    /// What `waiting` costs, in bytes.
+    cost: usize,
+    blocked: Blocked,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    to: Address,
+    local: Option<IpAddr>,
+    bytes: Box<[u8]>,
+}
+
+/// Whom the socket did not take a datagram for, when it was last tried.
+#[derive(Debug, Default)]
+struct Blocked {
+    everybody: bool,
+    peers: HashSet<Address>,
+}
+
+impl Blocked {
+    fn is(&self, to: &Address) -> bool {
+        self.everybody || (!self.peers.is_empty() && self.peers.contains(to))
+    }
+}
+
+impl Outbox {
+    /// Takes a datagram. Says whether it was not dropped at once.
+    pub(crate) fn push(
+        &mut self,
+        to: &Address,
+        local: Option<IpAddr>,
+        bytes: &[u8],
+        limits: &Limits,
+        stats: &mut Stats,
+    ) -> bool {
+        if self.blocked.is(to) {
+            return self.wait(Waiting { to: to.clone(), local, bytes: bytes.into() }, limits, stats);
+        }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        self.fresh.push(Outgoing { range: start..self.bytes.len(), to: to.clone(), local });
+        true
+    }
+
+    /// Enough is gathered that sending it is worth the system call, or keeping more is not worth the memory.
+    pub(crate) fn is_ripe(&self) -> bool {
+        self.fresh.len() >= FRESH_MAX || self.bytes.len() >= FRESH_BYTES_MAX
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.fresh.is_empty()
+    }
+
+    /// Sends what is fresh. What the socket does not take waits from now on.
+    pub(crate) fn flush(&mut self, socket: &mut DatagramSocket, limits: &Limits, stats: &mut Stats) {
+        let (bytes, fresh) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.fresh));
+        let mut next = 0;
+        while let Some(datagram) = fresh.get(next) {
+            let content = |datagram: &Outgoing| bytes[datagram.range.clone()].into();
+            if self.blocked.is(&datagram.to) {
+                let (to, local) = (datagram.to.clone(), datagram.local);
+                self.wait(Waiting { to, local, bytes: content(datagram) }, limits, stats);
+                next += 1;
+                continue;
+            }
+            let most = if socket.blocks_by_peer() { next + 1 } else { fresh.len() };
+            let (sent, result) = socket.send(&bytes, &fresh[next..most]);
+            stats.datagrams_out += sent as u64;
+            stats.bytes_out += fresh[next..next + sent].iter().map(|sent| sent.range.len() as u64).sum::<u64>();
+            next += sent;
+            if let Err(error) = result
+                && let Some(datagram) = fresh.get(next)
+                && !self.failed(&datagram.to, socket, &error)
+            {
+                stats.datagrams_failed += 1;
+                next += 1;
+            }
+        }
+        (self.bytes, self.fresh) = (bytes, fresh);
+        self.bytes.clear(); // For their memory.
+        self.fresh.clear();
+        if self.waiting.is_empty() {
+            // No order to keep, and nothing that will be tried again: the next datagram is what finds out.
+            self.blocked = Blocked::default();
+        }
+    }
+
+    /// Tries again to send what waits. Says whether that went any further.
+    pub(crate) fn retry(&mut self, socket: &mut DatagramSocket, stats: &mut Stats) -> bool {
+        self.blocked = Blocked::default();
+        let before = self.waiting.len();
+        for _ in 0..before {
+            let Some(waiting) = self.waiting.pop_front() else { break };
+            if self.blocked.is(&waiting.to) {
+                self.waiting.push_back(waiting); // In the end it is all in its old order.
+                continue;
+            }
+            let datagram = Outgoing { range: 0..waiting.bytes.len(), to: waiting.to, local: waiting.local };
+            let (sent, result) = socket.send(&waiting.bytes, std::slice::from_ref(&datagram));
+            let kept = match &result {
+                Err(error) if sent == 0 => self.failed(&datagram.to, socket, error),
+                _ => false,
+            };
+            if kept {
+                let (to, local) = (datagram.to, datagram.local);
+                self.waiting.push_back(Waiting { to, local, bytes: waiting.bytes });
+                continue;
+            }
+            self.cost -= cost(&waiting.bytes);
+            if sent == 0 {
+                stats.datagrams_failed += 1;
+            } else {
+                stats.datagrams_out += 1;
+                stats.bytes_out += waiting.bytes.len() as u64;
+            }
+        }
+        self.check();
+        self.waiting.len() < before
+    }
+
+    /// A datagram was not taken. Says whether it may be later.
+    fn failed(&mut self, to: &Address, socket: &DatagramSocket, error: &io::Error) -> bool {
+        match DatagramFault::from(error) {
+            DatagramFault::Blocked if socket.blocks_by_peer() => _ = self.blocked.peers.insert(to.clone()),
+            DatagramFault::Blocked | DatagramFault::Pause => self.blocked.everybody = true,
+            DatagramFault::Skip => return false,
+        }
+        true
+    }
+
+    /// Keeps a datagram until there is room. Says whether there was room to keep it.
+    fn wait(&mut self, datagram: Waiting, limits: &Limits, stats: &mut Stats) -> bool {
+        let (needed, max) = (cost(&datagram.bytes), limits.datagram_queue_bytes_max);
+        while self.cost + needed > max && limits.datagram_queue_overflow == DropPolicy::Oldest {
+            let Some(oldest) = self.waiting.pop_front() else { break };
+            self.cost -= cost(&oldest.bytes);
+            stats.datagrams_dropped += 1;
+        }
+        if self.cost + needed > max {
+            stats.datagrams_dropped += 1;
+            return false;
+        }
+        self.cost += needed;
+        self.waiting.push_back(datagram);
+        self.check();
+        true
+    }
+
+    fn check(&self) {
+        if cfg!(debug_assertions) && self.waiting.len() < 64 {
+            assert_eq!(self.cost, self.waiting.iter().map(|waiting| cost(&waiting.bytes)).sum::<usize>());
+        }
+    }
+}
+
+/// What a datagram that waits counts for: an empty one is not free.
+fn cost(bytes: &[u8]) -> usize {
+    bytes.len() + size_of::<Waiting>()
+}
+
+/// As many as the kernel sends with one sendmmsg(2) or as segments of one datagram, and then some.
+const FRESH_MAX: usize = 128;
+const FRESH_BYTES_MAX: usize = 256 * 1024;

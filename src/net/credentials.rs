@@ -1,0 +1,57 @@
+//! Who is at the other end of a Unix socket, through nix.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// The process that connected to a Unix socket, as the kernel knows it: [`Stream::peer_credentials`](crate::Stream).
+///
+/// They are those of the moment of connect(2). The process may have ended since, and its number be another's; user and
+/// group stay true.
+///
+/// Source: unix(7), `SO_PEERCRED`; getpeereid(3) where that is what there is. In Python
+/// `self.request.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)`.
+///
+/// ```
+/// use socketserver::{Address, BaseServer, Credentials, Incoming};
+///
+/// /// Serves its own user and nobody else.
+/// struct Private;
+/// impl BaseServer for Private {
+///     fn verify_request(&mut self, request: &Incoming<'_>, _client_address: &Address) -> bool {
+///         let Incoming::Stream(stream) = request else { return false };
+///         stream.peer_credentials().is_ok_and(|peer| peer.uid == Credentials::own().uid)
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Credentials {
+    /// Its process. `None` where the system does not tell.
+    pub pid: Option<i32>,
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
+}
+
+impl Credentials {
+    /// Those that this process would be seen with, if it connected now.
+    ///
+    /// Source: `os.geteuid` and its siblings.
+    pub fn own() -> Self {
+        let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        Credentials { pid: i32::try_from(std::process::id()).ok(), uid: uid.as_raw(), gid: gid.as_raw() }
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials> {
+    let peer = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)?;
+    Ok(Credentials { pid: Some(peer.pid()), uid: peer.uid(), gid: peer.gid() })
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials> {
+    let (uid, gid) = nix::unistd::getpeereid(socket)?;
+    Ok(Credentials { pid: None, uid: uid.as_raw(), gid: gid.as_raw() })
+}

@@ -1,0 +1,362 @@
+//! A bound datagram socket: UDP or Unix, received from and sent through by the reactor alone.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+
+use mio::event::Source;
+use mio::net::UdpSocket;
+#[cfg(unix)]
+use mio::net::UnixDatagram;
+use mio::{Interest, Registry, Token};
+use socket2::SockRef;
+
+#[cfg(all(feature = "batch", target_os = "linux"))]
+use super::batch::Batch;
+use super::scripted::ScriptedDatagrams;
+use super::socket::Name;
+#[cfg(unix)]
+use super::socket::sock_addr;
+use super::{MulticastGroup, Socket};
+use crate::address::Address;
+
+/// A socket that datagrams come in and go out by. Nameable because [`Family`](super::family::Family) mentions it.
+#[derive(Debug)]
+pub struct DatagramSocket {
+    /// Goes before the socket.
+    #[expect(dead_code, reason = "kept until it is dropped")]
+    name: Name,
+    kind: Kind,
+    /// Of a UDP socket.
+    #[cfg(all(feature = "batch", target_os = "linux"))]
+    batch: Option<Box<Batch>>,
+    address: Address,
+    /// The last address that was asked for, and whether it is one of this machine's.
+    own: Option<(SocketAddr, bool)>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Udp(UdpSocket),
+    #[cfg(unix)]
+    Unix(UnixDatagram),
+    Scripted(ScriptedDatagrams),
+}
+
+/// A datagram that was received, and where in the buffer it lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Packet {
+    pub(crate) range: Range<usize>,
+    pub(crate) from: Address,
+    /// Which of our addresses it was sent to, if the system tells.
+    pub(crate) local: Option<IpAddr>,
+    /// It was longer than it may be; the rest is cut off.
+    pub(crate) truncated: bool,
+}
+
+/// A datagram to be sent, and where among the bytes it lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) range: Range<usize>,
+    pub(crate) to: Address,
+    /// Which of our addresses it is to come from, where the system lets us choose.
+    pub(crate) local: Option<IpAddr>,
+}
+
+impl DatagramSocket {
+    pub(super) fn udp(socket: Socket) -> io::Result<Self> {
+        DatagramSocket::new(socket, |socket| Kind::Udp(UdpSocket::from_std(socket.into())))
+    }
+
+    #[cfg(unix)]
+    pub(super) fn unix(socket: Socket) -> io::Result<Self> {
+        DatagramSocket::new(socket, |socket| Kind::Unix(UnixDatagram::from_std(socket.into())))
+    }
+
+    fn new(socket: Socket, kind: impl FnOnce(socket2::Socket) -> Kind) -> io::Result<Self> {
+        let address = socket.local_address()?;
+        let (socket, name) = socket.into_parts()?;
+        Ok(DatagramSocket {
+            name,
+            #[cfg(all(feature = "batch", target_os = "linux"))]
+            batch: address.ip().map(|ip| Box::new(Batch::new(std::os::fd::AsFd::as_fd(&socket), ip.is_ipv6()))),
+            kind: kind(socket),
+            address,
+            own: None,
+        })
+    }
+
+    pub(crate) fn scripted(socket: ScriptedDatagrams) -> Self {
+        DatagramSocket {
+            name: Name::default(),
+            kind: Kind::Scripted(socket),
+            #[cfg(all(feature = "batch", target_os = "linux"))]
+            batch: None,
+            address: super::scripted::server_address(),
+            own: None,
+        }
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Whether it is of the address's kind. An IPv6 socket may be of both.
+    pub(crate) fn reaches(&self, to: &Address) -> bool {
+        match (self.address.as_inet(), to.as_inet()) {
+            (Some(bound), Some(to)) if bound.is_ipv4() == to.is_ipv4() => true,
+            (Some(bound), Some(to)) => to.is_ipv4() && bound.ip().is_unspecified() && self.is_dual_stack(),
+            (bound, to) => bound.is_none() && to.is_none(),
+        }
+    }
+
+    fn is_dual_stack(&self) -> bool {
+        self.options().is_some_and(|socket| socket.only_v6().is_ok_and(|only| !only))
+    }
+
+    /// How large the buffer should be that datagrams of up to `max` bytes are received into.
+    pub(crate) fn buffer_bytes(&self, max: usize) -> usize {
+        let max = max.min(LONGEST);
+        #[cfg(all(feature = "batch", target_os = "linux"))]
+        if let Some(batch) = &self.batch {
+            return batch.room(max) * BATCH_MESSAGES;
+        }
+        max.saturating_add(1)
+    }
+
+    /// Whether a full socket means that one peer does not read, and says nothing of the others. A Unix socket has room
+    /// in each peer's queue, and no event tells when one has some again.
+    pub(crate) fn blocks_by_peer(&self) -> bool {
+        #[cfg(unix)]
+        return matches!(self.kind, Kind::Unix(_));
+        #[cfg(not(unix))]
+        false
+    }
+
+    /// Receives one datagram, or several where the system has a call for it, and adds them to `packets`. One longer
+    /// than `max` bytes is cut there and marked. No more than `most` of them, or what the system has made one of. Says
+    /// whether more may wait.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if none waits; otherwise what recvmsg(2) says, which may concern one peer.
+    pub(crate) fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        max: usize,
+        most: usize,
+        packets: &mut Vec<Packet>,
+    ) -> io::Result<bool> {
+        #[cfg(all(feature = "batch", target_os = "linux"))]
+        if let (Kind::Udp(socket), Some(batch)) = (&self.kind, &mut self.batch) {
+            return batch.receive(std::os::fd::AsFd::as_fd(socket), buffer, max, most, packets);
+        }
+        let _ = most; // It is one in any case.
+        // One byte more than may come: a datagram that fills it is too long.
+        let room = buffer.len().min(max.saturating_add(1));
+        let (n, from) = match &mut self.kind {
+            Kind::Udp(socket) => {
+                let received = socket.recv_from(&mut buffer[..room]).map(|(n, from)| (n, Address::from(from)));
+                #[cfg(windows)]
+                let received = match received {
+                    // WSAEMSGSIZE: it was longer. Who sent it is not said.
+                    Err(error) if error.raw_os_error() == Some(10_040) => {
+                        Ok((room, SocketAddr::from(([0, 0, 0, 0], 0)).into()))
+                    }
+                    received => received,
+                };
+                received?
+            }
+            #[cfg(unix)]
+            Kind::Unix(socket) => {
+                let (n, from) = socket.recv_from(&mut buffer[..room])?;
+                (n, from.into())
+            }
+            Kind::Scripted(script) => script.receive(&mut buffer[..room])?,
+        };
+        packets.push(Packet { range: 0..n.min(max), from, local: None, truncated: n > max });
+        Ok(true)
+    }
+
+    /// Sends datagrams, in order, until all are sent or one is not. Returns how many the system took; the error is that
+    /// of the next.
+    pub(crate) fn send(&mut self, bytes: &[u8], datagrams: &[Outgoing]) -> (usize, io::Result<()>) {
+        #[cfg(all(feature = "batch", target_os = "linux"))]
+        if let (Kind::Udp(socket), Some(batch)) = (&self.kind, &mut self.batch) {
+            return batch.send(std::os::fd::AsFd::as_fd(socket), bytes, datagrams);
+        }
+        for (count, datagram) in datagrams.iter().enumerate() {
+            if let Err(error) = self.send_one(&bytes[datagram.range.clone()], &datagram.to) {
+                return (count, Err(error));
+            }
+        }
+        (datagrams.len(), Ok(()))
+    }
+
+    fn send_one(&mut self, bytes: &[u8], to: &Address) -> io::Result<()> {
+        loop {
+            let sent = match &mut self.kind {
+                Kind::Udp(socket) => inet(to, &self.address).and_then(|to| socket.send_to(bytes, to)),
+                // The standard library's send_to takes a path, and most clients with a name have an abstract one.
+                #[cfg(unix)]
+                Kind::Unix(socket) => sock_addr(to).and_then(|to| SockRef::from(&*socket).send_to(bytes, &to)),
+                Kind::Scripted(script) => script.send(bytes, to),
+            };
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                sent => return sent.map(drop),
+            }
+        }
+    }
+
+    /// Whether a datagram claims to come from this very socket: answered, it would come again, for ever.
+    pub(crate) fn is_own(&mut self, from: &Address, local: Option<IpAddr>) -> bool {
+        let (Some(from), Some(bound)) = (from.as_inet(), self.address.as_inet()) else {
+            return *from == self.address && !from.is_unnamed();
+        };
+        if from.port() != bound.port() {
+            return false;
+        }
+        // Bound to a group, a socket sends from whatever address the route has.
+        if !bound.ip().is_unspecified() && !bound.ip().is_multicast() {
+            return from.ip() == bound.ip();
+        }
+        from.ip().is_loopback() || Some(from.ip()) == local || self.is_of_this_machine(from)
+    }
+
+    /// An address can be bound if and only if it is ours. Asked only for peers that use our own port number, and not
+    /// twice in a row for the same.
+    fn is_of_this_machine(&mut self, mut address: SocketAddr) -> bool {
+        address.set_port(0); // The scope of a link-local address is needed.
+        if let Some((asked, ours)) = self.own
+            && asked == address
+        {
+            return ours;
+        }
+        let ours = match std::net::UdpSocket::bind(address) {
+            Ok(_) => true,
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => false,
+            Err(_) => return false, // No descriptors: the next datagram asks again.
+        };
+        self.own = Some((address, ours));
+        ours
+    }
+
+    pub(crate) fn join_multicast(&self, group: &MulticastGroup) -> io::Result<()> {
+        self.options().map_or(Err(io::ErrorKind::Unsupported.into()), |socket| group.join(&socket))
+    }
+
+    pub(crate) fn leave_multicast(&self, group: &MulticastGroup) -> io::Result<()> {
+        self.options().map_or(Err(io::ErrorKind::Unsupported.into()), |socket| group.leave(&socket))
+    }
+
+    fn options(&self) -> Option<SockRef<'_>> {
+        match &self.kind {
+            Kind::Udp(socket) => Some(SockRef::from(socket)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.source().map_or(Ok(()), |source| registry.register(source, token, Interest::READABLE))
+    }
+
+    /// Asks for events about room as well, or no more.
+    pub(super) fn reregister(&mut self, registry: &Registry, token: Token, room: bool) -> io::Result<()> {
+        let interest = if room { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        self.source().map_or(Ok(()), |source| registry.reregister(source, token, interest))
+    }
+
+    fn source(&mut self) -> Option<&mut dyn Source> {
+        match &mut self.kind {
+            Kind::Udp(socket) => Some(socket),
+            #[cfg(unix)]
+            Kind::Unix(socket) => Some(socket),
+            Kind::Scripted(_) => None,
+        }
+    }
+
+    pub(super) fn register_scripted(&mut self, token: Token) {
+        if let Kind::Scripted(script) = &mut self.kind {
+            script.register(token);
+        }
+    }
+
+    pub(super) fn watch_room_scripted(&mut self, on: bool) {
+        if let Kind::Scripted(script) = &mut self.kind {
+            script.watch_room(on);
+        }
+    }
+}
+
+/// No datagram is longer than what a socket may have in its send buffer; this is more than systems allow for that.
+const LONGEST: usize = 16 << 20;
+
+/// The address as a UDP socket takes it: a dual-stack one knows IPv4 clients by mapped addresses.
+fn inet(to: &Address, bound: &Address) -> io::Result<SocketAddr> {
+    match (to.as_inet(), bound.as_inet()) {
+        (Some(SocketAddr::V4(to)), Some(SocketAddr::V6(_))) => {
+            Ok(SocketAddr::new(to.ip().to_ipv6_mapped().into(), to.port()))
+        }
+        (Some(to), _) => Ok(to),
+        (None, _) => Err(io::Error::new(io::ErrorKind::InvalidInput, "the address is not of the socket's family")),
+    }
+}
+
+/// Messages that the buffer should have room for: with GRO 2 MiB, which exist once and only where there is a UDP
+/// server.
+#[cfg(all(feature = "batch", target_os = "linux"))]
+const BATCH_MESSAGES: usize = 32;
+
+/// What an error of receiving or sending a datagram means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DatagramFault {
+    /// Nothing waits, or there is no room: an event will tell.
+    Blocked,
+    /// It concerns one peer, or one datagram: go on with the next.
+    Skip,
+    /// Memory ran out, or something is wrong that only time mends: try again later, by ourselves.
+    Pause,
+}
+
+impl DatagramFault {
+    /// Of receiving. What is not known to concern one peer might come again at once, and for ever.
+    pub(crate) fn of_receiving(error: &io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        match error.kind() {
+            Kind::Interrupted
+            | Kind::ConnectionRefused
+            | Kind::ConnectionReset
+            | Kind::ConnectionAborted
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown
+            | Kind::PermissionDenied
+            | Kind::TimedOut => DatagramFault::Skip,
+            _ => match error.raw_os_error() {
+                // EMSGSIZE, ENONET, EPROTO, ENOPROTOOPT, EHOSTDOWN: what ICMP says of an earlier datagram.
+                #[cfg(any(target_os = "linux", target_os = "android"))]
+                Some(90 | 64 | 71 | 92 | 112) => DatagramFault::Skip,
+                _ if error.kind() == Kind::WouldBlock => DatagramFault::Blocked,
+                _ => DatagramFault::Pause,
+            },
+        }
+    }
+}
+
+/// Of sending.
+impl From<&io::Error> for DatagramFault {
+    fn from(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => DatagramFault::Blocked,
+            io::ErrorKind::OutOfMemory => DatagramFault::Pause,
+            _ => match error.raw_os_error() {
+                // ENOBUFS, ENFILE, EMFILE have no kind of their own.
+                #[cfg(any(target_os = "linux", target_os = "android"))]
+                Some(105 | 23 | 24) => DatagramFault::Pause,
+                // ECONNREFUSED and its like: an earlier datagram found nobody. EMSGSIZE, EACCES, ENETUNREACH, ENOENT:
+                // this one does not get there.
+                _ => DatagramFault::Skip,
+            },
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The kinds of sockets that a [`Server`](crate::Server) can have, as types: what is different between TCP, UDP and
+//! their Unix siblings is here, and nowhere else.
+
+use std::fmt::Debug;
+use std::io;
+use std::net::ToSocketAddrs;
+
+use super::datagram::DatagramSocket;
+use super::{Listener, Socket, TcpOptions, UdpOptions};
+use crate::address::Address;
+
+/// One kind of socket: TCP, UDP, Unix stream or Unix datagram. Implemented here only.
+///
+/// Source: the pair of `address_family` and `socket_type` of Python's server classes.
+///
+/// ```
+/// use socketserver::family::{Family, Tcp};
+/// use socketserver::{BaseServer, RequestHandler, Server};
+///
+/// /// Works for a server of whatever kind.
+/// fn describe<F: Family, S: BaseServer, H: RequestHandler<S>>(server: &Server<F, S, H>) -> String {
+///     format!("{} on {:?}", F::NAME, server.server_address())
+/// }
+/// assert_eq!(Tcp::NAME, "TCP");
+/// ```
+pub trait Family: sealed::Sealed + Debug + Send + 'static {
+    /// The options of its sockets.
+    type Options: Clone + Debug + Default + Send;
+    /// What kind of address it has: [`Inet`] or [`Unix`].
+    type Domain;
+    /// The standard library's type of an open socket of this kind: what [`adopt`](crate::Server::adopt) takes.
+    type Adopted: Into<socket2::Socket>;
+    /// What it is called in messages: `"TCP"`, `"Unix datagram"`, ...
+    const NAME: &'static str;
+
+    /// Whether its requests are datagrams.
+    #[doc(hidden)]
+    const DATAGRAMS: bool;
+    /// Opens a socket that can be bound to `address`.
+    #[doc(hidden)]
+    fn open(options: &Self::Options, address: &Address) -> io::Result<Socket>;
+    /// Whether an address that a name stands for may be used.
+    #[doc(hidden)]
+    fn admits(options: &Self::Options, address: &Address) -> bool;
+    /// `request_queue_size`, if it has one.
+    #[doc(hidden)]
+    fn backlog(options: &Self::Options) -> i32;
+    /// What a bound, activated socket becomes.
+    #[doc(hidden)]
+    fn finish(socket: Socket, options: &Self::Options) -> io::Result<Bound>;
+}
+
+/// TCP: [`TcpServer`](crate::TcpServer).
+///
+/// ```
+/// use socketserver::family::{Family, Tcp};
+/// assert_eq!(<Tcp as Family>::Options::default().request_queue_size, 4_096);
+/// ```
+#[derive(Debug)]
+pub enum Tcp {}
+
+/// UDP: [`UdpServer`](crate::UdpServer).
+///
+/// ```
+/// use socketserver::family::{Family, Udp};
+/// assert!(!<Udp as Family>::Options::default().allow_reuse_address);
+/// ```
+#[derive(Debug)]
+pub enum Udp {}
+
+/// Unix sockets with connections: [`UnixStreamServer`](crate::UnixStreamServer).
+///
+/// ```
+/// use socketserver::family::{Family, UnixStream};
+/// assert_eq!(<UnixStream as Family>::Options::default().mode, None);
+/// ```
+#[cfg(unix)]
+#[derive(Debug)]
+pub enum UnixStream {}
+
+/// Unix sockets with datagrams: [`UnixDatagramServer`](crate::UnixDatagramServer).
+///
+/// ```
+/// use socketserver::family::{Family, UnixDatagram};
+/// assert_eq!(UnixDatagram::NAME, "Unix datagram");
+/// ```
+#[cfg(unix)]
+#[derive(Debug)]
+pub enum UnixDatagram {}
+
+/// Addresses of hosts and ports.
+///
+/// ```
+/// use socketserver::family::{Inet, ServerAddress};
+/// let addresses = ServerAddress::<Inet>::to_addresses(&"127.0.0.1:80").unwrap();
+/// assert_eq!(addresses[0].port(), Some(80));
+/// ```
+#[derive(Debug)]
+pub enum Inet {}
+
+/// Addresses of Unix sockets.
+///
+/// ```
+/// # #[cfg(unix)] {
+/// use socketserver::family::{ServerAddress, Unix};
+/// let addresses = ServerAddress::<Unix>::to_addresses("/run/echo.sock").unwrap();
+/// assert_eq!(addresses[0].to_string(), "/run/echo.sock");
+/// # }
+/// ```
+#[cfg(unix)]
+#[derive(Debug)]
+pub enum Unix {}
+
+/// What a server can be bound to. For [`Inet`] whatever the standard library resolves: `"localhost:80"`,
+/// `("::1", 80)`, a [`SocketAddr`](std::net::SocketAddr). For [`Unix`] a path, or a
+/// [`UnixAddress`](crate::UnixAddress) for an abstract name.
+///
+/// Source: `server_address`, the first argument of Python's servers.
+///
+/// ```
+/// # #[cfg(unix)] {
+/// use socketserver::family::{ServerAddress, Unix};
+/// use socketserver::UnixAddress;
+/// let name = UnixAddress::from_abstract_name("echo");
+/// assert_eq!(ServerAddress::<Unix>::to_addresses(&name).unwrap()[0].to_string(), "@echo");
+/// # }
+/// ```
+pub trait ServerAddress<D> {
+    /// The addresses it stands for, in the order in which they are tried.
+    ///
+    /// # Errors
+    /// What the resolver says.
+    fn to_addresses(&self) -> io::Result<Vec<Address>>;
+
+    /// The address as it was given, for messages.
+    fn text(&self) -> String;
+}
+
+impl<T: ToSocketAddrs + Debug> ServerAddress<Inet> for T {
+    fn to_addresses(&self) -> io::Result<Vec<Address>> {
+        // As it is, not by way of From, which would take an IPv4-mapped address for one of IPv4.
+        Ok(self.to_socket_addrs()?.map(Address::Inet).collect())
+    }
+
+    fn text(&self) -> String {
+        let text = format!("{self:?}");
+        // What a string looks like to Debug.
+        text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(&text).to_owned()
+    }
+}
+
+#[cfg(unix)]
+impl<T: AsRef<std::path::Path> + ?Sized> ServerAddress<Unix> for T {
+    fn to_addresses(&self) -> io::Result<Vec<Address>> {
+        Ok(vec![crate::address::UnixAddress::from_path(self).into()])
+    }
+
+    fn text(&self) -> String {
+        self.as_ref().display().to_string()
+    }
+}
+
+#[cfg(unix)]
+impl ServerAddress<Unix> for crate::address::UnixAddress {
+    fn to_addresses(&self) -> io::Result<Vec<Address>> {
+        Ok(vec![self.clone().into()])
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// A socket that is ready to serve.
+#[derive(Debug)]
+pub enum Bound {
+    #[doc(hidden)]
+    Listener(Listener),
+    #[doc(hidden)]
+    Datagram(DatagramSocket),
+}
+
+impl Bound {
+    pub(crate) fn address(&self) -> &Address {
+        match self {
+            Bound::Listener(listener) => listener.address(),
+            Bound::Datagram(socket) => socket.address(),
+        }
+    }
+}
+
+impl Family for Tcp {
+    type Options = TcpOptions;
+    type Domain = Inet;
+    type Adopted = std::net::TcpListener;
+    const NAME: &'static str = "TCP";
+    const DATAGRAMS: bool = false;
+
+    fn open(options: &TcpOptions, address: &Address) -> io::Result<Socket> {
+        options.open(inet(address)?)
+    }
+    fn admits(options: &TcpOptions, address: &Address) -> bool {
+        options.address_family.admits(address)
+    }
+    fn backlog(options: &TcpOptions) -> i32 {
+        options.request_queue_size
+    }
+    fn finish(socket: Socket, options: &TcpOptions) -> io::Result<Bound> {
+        Listener::tcp(socket, options).map(Bound::Listener)
+    }
+}
+
+impl Family for Udp {
+    type Options = UdpOptions;
+    type Domain = Inet;
+    type Adopted = std::net::UdpSocket;
+    const NAME: &'static str = "UDP";
+    const DATAGRAMS: bool = true;
+
+    fn open(options: &UdpOptions, address: &Address) -> io::Result<Socket> {
+        options.open(inet(address)?)
+    }
+    fn admits(options: &UdpOptions, address: &Address) -> bool {
+        options.address_family.admits(address)
+    }
+    fn backlog(_: &UdpOptions) -> i32 {
+        0
+    }
+    fn finish(socket: Socket, _: &UdpOptions) -> io::Result<Bound> {
+        DatagramSocket::udp(socket).map(Bound::Datagram)
+    }
+}
+
+#[cfg(unix)]
+impl Family for UnixStream {
+    type Options = super::UnixOptions;
+    type Domain = Unix;
+    type Adopted = std::os::unix::net::UnixListener;
+    const NAME: &'static str = "Unix stream";
+    const DATAGRAMS: bool = false;
+
+    fn open(options: &super::UnixOptions, _: &Address) -> io::Result<Socket> {
+        options.open_stream()
+    }
+    fn admits(_: &super::UnixOptions, _: &Address) -> bool {
+        true
+    }
+    fn backlog(options: &super::UnixOptions) -> i32 {
+        options.request_queue_size
+    }
+    fn finish(socket: Socket, _: &super::UnixOptions) -> io::Result<Bound> {
+        Listener::unix(socket).map(Bound::Listener)
+    }
+}
+
+#[cfg(unix)]
+impl Family for UnixDatagram {
+    type Options = super::UnixOptions;
+    type Domain = Unix;
+    type Adopted = std::os::unix::net::UnixDatagram;
+    const NAME: &'static str = "Unix datagram";
+    const DATAGRAMS: bool = true;
+
+    fn open(options: &super::UnixOptions, _: &Address) -> io::Result<Socket> {
+        options.open_datagram()
+    }
+    fn admits(_: &super::UnixOptions, _: &Address) -> bool {
+        true
+    }
+    fn backlog(_: &super::UnixOptions) -> i32 {
+        0
+    }
+    fn finish(socket: Socket, _: &super::UnixOptions) -> io::Result<Bound> {
+        DatagramSocket::unix(socket).map(Bound::Datagram)
+    }
+}
+
+fn inet(address: &Address) -> io::Result<std::net::SocketAddr> {
+    address.as_inet().ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Tcp {}
+    impl Sealed for super::Udp {}
+    #[cfg(unix)]
+    impl Sealed for super::UnixStream {}
+    #[cfg(unix)]
+    impl Sealed for super::UnixDatagram {}
+}

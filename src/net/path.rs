@@ -1,0 +1,757 @@
+//! The path of a Unix socket: bind(2) makes a file and nobody removes it. So what lies there must be told apart (a live
+//! server, what a dead one left, something else entirely), and what we made must go when we close, but only that.
+
+use std::fs::{self, File, Metadata, Permissions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::{self, Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+/// Anyone who can read the directory can lock it, so waiting for the lock has an end: these make about two seconds.
+/// Tries are counted, not timed, because the reactor's clock is not running yet; a stray unpark shortens one pause.
+const LOCK_TRIES: u32 = 1_000;
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
+
+/// EACCES, everywhere. Its kind would not do: EPERM has the same.
+const EACCES: i32 = 13;
+
+/// The file of a bound socket. Dropping it removes the file if it is still ours.
+///
+/// It must go before the socket: as long as that is open, the kernel holds the inode, so no other file can have its
+/// number, and no other server takes the path for stale.
+#[derive(Debug)]
+pub(crate) struct BoundPath {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+/// Clears the way for a socket at `path`, lets `bind` bind it there, and gives the file its `mode`.
+///
+/// A socket file that nobody is bound to is replaced; one that is in use stays, and bind(2) says so; anything else that
+/// has this name stays as well. Of several servers that start at once one succeeds, because they lock the directory
+/// in turn. No file is needed for that, hence none is left. Where the directory cannot be locked, because it may not be
+/// read or the filesystem has no flock(2), it goes unlocked: bind(2) still lets only one have a free path, but two that
+/// find the same stale file might both believe they replaced it. On a network filesystem the socket of another machine
+/// looks stale.
+///
+/// `mode` is `0o777` at most; `None` leaves it to the umask. On Linux the file is at no time wider than `mode`.
+/// Elsewhere it has what the umask leaves until bind(2) has returned: nobody can connect in between, since the socket
+/// does not listen yet, but a datagram socket could be sent to.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] if the path fits no socket address or the mode is too large,
+/// [`ErrorKind::AlreadyExists`] if there is something that is not a socket, [`ErrorKind::AddrInUse`] if a live socket
+/// has the path, [`ErrorKind::ResourceBusy`] if somebody else keeps the directory locked; otherwise what the system
+/// says. Nothing of ours is left at the path then.
+pub(crate) fn bind_path(
+    path: &Path,
+    mode: Option<u32>,
+    socket: BorrowedFd<'_>,
+    bind: impl FnOnce() -> io::Result<()>,
+) -> io::Result<BoundPath> {
+    check(path, mode)?;
+    // The process may change its directory before it closes the socket.
+    let absolute = path::absolute(path)?;
+    if let Some(mode) = mode {
+        narrow(socket, mode)?;
+    }
+    // Locked until the socket is bound, even if the path is free: bind(2) makes the file first and attaches the socket
+    // to it afterwards, and whoever probed in between would see a stale file.
+    let _locked = lock_directory(&absolute)?;
+    clear(path, &absolute)?;
+    let result = bind();
+    // The hook is anybody's code: it may have failed after bind(2), or not have called it. The socket knows.
+    if SockRef::from(&socket).local_addr()?.as_pathname() != Some(path) {
+        result?;
+        return Err(io::Error::other("the socket was not bound to it"));
+    }
+    let bound = BoundPath::new(absolute)?;
+    result?;
+    if let Some(mode) = mode {
+        let context = |error: io::Error| io::Error::new(error.kind(), format!("its mode cannot be set: {error}"));
+        bound.widen(mode).map_err(context)?;
+    }
+    Ok(bound)
+}
+
+impl BoundPath {
+    /// Notes which file the socket has got.
+    fn new(path: PathBuf) -> io::Result<Self> {
+        let found = fs::symlink_metadata(&path)?;
+        if !found.file_type().is_socket() {
+            return Err(replaced());
+        }
+        Ok(BoundPath { path, device: found.dev(), inode: found.ino() })
+    }
+
+    fn is(&self, found: &Metadata) -> bool {
+        (found.dev(), found.ino()) == (self.device, self.inode)
+    }
+
+    /// Gives back the bits that the umask took. They come last, so that the file is never wider than it shall be; to
+    /// change the umask instead would change it for the files of all other threads.
+    fn widen(&self, mode: u32) -> io::Result<()> {
+        let set = |found: Metadata, way: &Path| match found.mode() & 0o777 {
+            _ if !self.is(&found) => Err(replaced()),
+            now if now == mode => Ok(()),
+            _ => fs::set_permissions(way, Permissions::from_mode(mode)),
+        };
+        // chmod(2) follows symbolic links, and a socket cannot be opened for fchmod(2). O_PATH holds the file whatever
+        // becomes of its name, and /proc leads from there to it: so does the C library in fchmodat. A link that was
+        // put in its place leads to another inode, and is noticed.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            use std::os::{fd::AsRawFd, unix::fs::OpenOptionsExt};
+            // On alpha, parisc and sparc this is another flag: opening fails there, as it does with any socket.
+            const O_PATH: i32 = 0o10000000;
+            let held = fs::OpenOptions::new().read(true).custom_flags(O_PATH).open(&self.path)?;
+            set(held.metadata()?, format!("/proc/self/fd/{}", held.as_raw_fd()).as_ref())
+        }
+        // Elsewhere nothing holds it: whoever may rename in this directory could be quicker.
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        set(fs::symlink_metadata(&self.path)?, &self.path)
+    }
+}
+
+impl Drop for BoundPath {
+    fn drop(&mut self) {
+        // A server that starts finds our socket live, so nobody of our kind gets between look and removal, unless the
+        // socket was closed first. For that case there is the lock, but it is not worth waiting for.
+        let directory = open_directory(&self.path);
+        let _ = directory.as_ref().map(File::try_lock);
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| self.is(&found)) {
+            // If it cannot be removed, the next server will find it stale.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn replaced() -> io::Error {
+    io::Error::other("its file was replaced by another")
+}
+
+/// Says what is wrong with the arguments before anything is touched.
+fn check(path: &Path, mode: Option<u32>) -> io::Result<()> {
+    let invalid = |text: String| Err(io::Error::new(ErrorKind::InvalidInput, text));
+    let bytes = path.as_os_str().as_bytes();
+    // Empty would be no error but an address without a name.
+    if bytes.is_empty() {
+        return invalid("the path is empty".into());
+    }
+    if bytes.contains(&0) {
+        return invalid("the path contains a NUL byte".into());
+    }
+    if SocketAddr::from_pathname(path).is_err() {
+        let fits = |length: &usize| SocketAddr::from_pathname("x".repeat(*length)).is_ok();
+        let most = (1..).take_while(fits).last().unwrap_or(0);
+        return invalid(format!("the path is {} bytes long, at most {most} fit a socket address", bytes.len()));
+    }
+    match mode {
+        // Most likely written in decimal: 660 is 0o1224.
+        Some(mode @ 0o1000..) => invalid(format!("the mode {mode:#o} is more than 0o777")),
+        _ => Ok(()),
+    }
+}
+
+/// Takes from the socket what its file shall not have: unix(7), bind(2) applies the umask to the mode of the socket.
+fn narrow(socket: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+    let descriptor = File::from(socket.try_clone_to_owned()?);
+    match descriptor.set_permissions(Permissions::from_mode(mode)) {
+        // Other systems have no mode for a socket, and say EINVAL.
+        Err(_) if cfg!(not(any(target_os = "linux", target_os = "android"))) => Ok(()),
+        result => result,
+    }
+}
+
+/// The directory of `path`. The dot keeps out what is none: to open a fifo would wait for its writer.
+fn open_directory(path: &Path) -> io::Result<File> {
+    File::open(path.with_file_name("."))
+}
+
+/// Locks the directory of `path`, until the file is dropped; `None` if it cannot be locked at all.
+fn lock_directory(path: &Path) -> io::Result<Option<File>> {
+    let directory = match open_directory(path) {
+        // To search a directory, and to write to it, is enough for bind(2).
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
+        opened => opened?,
+    };
+    for _ in 0..LOCK_TRIES {
+        match directory.try_lock() {
+            Ok(()) => return Ok(Some(directory)),
+            Err(TryLockError::Error(_)) => return Ok(None),
+            Err(TryLockError::WouldBlock) => thread::park_timeout(LOCK_PAUSE),
+        }
+    }
+    Err(io::Error::new(ErrorKind::ResourceBusy, "the directory is locked by another process"))
+}
+
+/// Removes a socket file that nobody is bound to, and refuses what is not a socket.
+fn clear(path: &Path, absolute: &Path) -> io::Result<()> {
+    // The long name, so that where it leads nowhere nothing is bound that could not be removed. The address needs the
+    // one that fits.
+    let kind = match fs::symlink_metadata(absolute) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        found => found?.file_type(),
+    };
+    if !kind.is_socket() {
+        let what = match () {
+            () if kind.is_symlink() => "a symbolic link",
+            () if kind.is_dir() => "a directory",
+            () if kind.is_file() => "a regular file",
+            () => "a fifo or a device",
+        };
+        return Err(io::Error::new(ErrorKind::AlreadyExists, format!("it exists and is {what}, not a socket")));
+    }
+    // The probe is a datagram socket, whatever listens there: it never waits, a stream server is not left with a
+    // connection that nobody is behind, and one that does not listen yet is told from a dead one, although a stream
+    // socket would be refused by both.
+    match UnixDatagram::unbound()?.connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(absolute),
+        // We may not write to it, so we cannot know.
+        Err(error) if error.raw_os_error() == Some(EACCES) => Err(error),
+        // Live: a datagram socket, one with a peer of its own (EPERM), or one of another type (EPROTOTYPE). Or gone in
+        // the meantime (ENOENT). bind(2) knows, and has the right words for it.
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::mem::MaybeUninit;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixStream;
+    use std::process::{Child, Command, Stdio};
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::{Arc, Barrier};
+
+    use socket2::{Domain, SockAddr, Socket, Type};
+
+    use super::*;
+
+    /// A directory of the test's own, which goes with it.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new() -> Self {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("socketserver-path-{}-{count}", std::process::id()));
+            fs::create_dir(&path).unwrap();
+            Scratch(path)
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.0.join(name)
+        }
+
+        fn is_empty(&self) -> bool {
+            fs::read_dir(&self.0).unwrap().next().is_none()
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn socket(kind: Type) -> Socket {
+        let socket = Socket::new(Domain::UNIX, kind, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    }
+
+    fn bind(socket: &Socket, path: &Path) -> io::Result<()> {
+        socket.bind(&SockAddr::unix(path)?)
+    }
+
+    fn bound(socket: &Socket, path: &Path, mode: Option<u32>) -> io::Result<BoundPath> {
+        bind_path(path, mode, socket.as_fd(), || bind(socket, path))
+    }
+
+    fn leave_stale(kind: Type, path: &Path) {
+        bind(&socket(kind), path).unwrap();
+    }
+
+    fn identity(path: &Path) -> (u64, u64, u32) {
+        let found = fs::symlink_metadata(path).unwrap();
+        (found.dev(), found.ino(), found.mode())
+    }
+
+    fn permissions(path: &Path) -> u32 {
+        identity(path).2 & 0o7777
+    }
+
+    fn exists(path: &Path) -> bool {
+        fs::symlink_metadata(path).is_ok()
+    }
+
+    /// Read without being changed, which would meet the other tests.
+    #[cfg(target_os = "linux")]
+    fn umask() -> u32 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:")).unwrap();
+        u32::from_str_radix(umask.trim(), 8).unwrap()
+    }
+
+    /// This program once more, with `test` only, under a shell that first runs `prelude`.
+    fn again(prelude: &str, test: &str, role: &str) -> Command {
+        let module = module_path!().split_once("::").unwrap().1;
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{prelude}; exec \"$0\" \"$@\"")]).arg(std::env::current_exe().unwrap());
+        command.args(["--exact", &format!("{module}::{test}"), "--nocapture"]).env(ROLE, role);
+        command
+    }
+
+    const ROLE: &str = "SOCKETSERVER_PATH_TEST";
+    /// Not every system has the second for Unix sockets.
+    const CONNECTED: &[Type] =
+        if cfg!(target_os = "linux") { &[Type::STREAM, Type::SEQPACKET] } else { &[Type::STREAM] };
+    const RACERS: usize = 16;
+    const ROUNDS: usize = 200;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_mode_is_at_no_time_wider_than_asked_for() {
+        for kind in [Type::STREAM, Type::DGRAM, Type::SEQPACKET] {
+            for mode in [0o000, 0o200, 0o600, 0o660, 0o666, 0o755, 0o777] {
+                let scratch = Scratch::new();
+                let path = scratch.at("s");
+                let socket = socket(kind);
+                let hook = || {
+                    bind(&socket, &path)?;
+                    assert_eq!(permissions(&path), mode & !umask(), "{kind:?} {mode:o} when bind(2) returns");
+                    Ok(())
+                };
+                let _bound = bind_path(&path, Some(mode), socket.as_fd(), hook).unwrap();
+                assert_eq!(permissions(&path), mode, "{kind:?} {mode:o} in the end");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mode_in_decimal_is_refused() {
+        let scratch = Scratch::new();
+        let error = bound(&socket(Type::STREAM), &scratch.at("s"), Some(660)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert_eq!(error.to_string(), "the mode 0o1224 is more than 0o777");
+        assert!(scratch.is_empty());
+    }
+
+    #[test]
+    fn the_mode_of_another_file_is_not_changed() {
+        let scratch = Scratch::new();
+        let (path, victim) = (scratch.at("s"), scratch.at("victim"));
+        fs::write(&victim, "").unwrap();
+        fs::set_permissions(&victim, Permissions::from_mode(0o600)).unwrap();
+
+        let ours = socket(Type::STREAM);
+        let bound_path = bound(&ours, &path, Some(0o600)).unwrap();
+        fs::remove_file(&path).unwrap();
+        let replacements: [fn(&Path, &Path) -> io::Result<()>; 2] =
+            [|victim, path| symlink(victim, path), |victim, path| fs::hard_link(victim, path)];
+        for replace in replacements {
+            replace(&victim, &path).unwrap();
+            assert!(bound_path.widen(0o666).is_err());
+            assert_eq!(permissions(&victim), 0o600);
+            fs::remove_file(&path).unwrap();
+        }
+        drop(bound_path);
+
+        // The same between bind(2) and the first look at the file.
+        let ours = socket(Type::STREAM);
+        let hook = || {
+            bind(&ours, &path)?;
+            fs::remove_file(&path)?;
+            symlink(&victim, &path)
+        };
+        let error = bind_path(&path, Some(0o666), ours.as_fd(), hook).unwrap_err();
+        assert_eq!(error.to_string(), "its file was replaced by another");
+        assert_eq!(permissions(&victim), 0o600);
+        assert!(path.is_symlink());
+    }
+
+    #[test]
+    fn a_stale_path_is_taken_over() {
+        for (before, after) in [(Type::STREAM, Type::STREAM), (Type::DGRAM, Type::STREAM), (Type::STREAM, Type::DGRAM)]
+        {
+            let scratch = Scratch::new();
+            let path = scratch.at("s");
+            leave_stale(before, &path);
+            let socket = socket(after);
+            let _bound = bound(&socket, &path, None).unwrap();
+            match after {
+                Type::STREAM => {
+                    socket.listen(1).unwrap();
+                    UnixStream::connect(&path).unwrap();
+                }
+                _ => UnixDatagram::unbound().unwrap().connect(&path).unwrap(),
+            }
+        }
+    }
+
+    #[test]
+    fn a_live_path_is_refused_and_untouched() {
+        let scratch = Scratch::new();
+        let refused = |live: &Socket, path: &Path| {
+            let before = identity(path);
+            for kind in [Type::STREAM, Type::DGRAM] {
+                let error = bound(&socket(kind), path, Some(0o600)).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::AddrInUse);
+                assert!(error.to_string().starts_with("Address already in use"), "{error}");
+                assert_eq!(identity(path), before);
+            }
+            // Neither a phantom connection nor a message.
+            assert!(live.accept().is_err() && live.recv(&mut [MaybeUninit::uninit()]).is_err());
+        };
+        for &kind in CONNECTED {
+            let (live, path) = (socket(kind), scratch.at("stream"));
+            let _bound = bound(&live, &path, None).unwrap();
+            refused(&live, &path);
+            live.listen(1).unwrap();
+            refused(&live, &path);
+            let client = socket(kind);
+            client.connect(&SockAddr::unix(&path).unwrap()).unwrap();
+            // The backlog is full, which would make a stream client wait.
+            let _ = socket(kind).connect(&SockAddr::unix(&path).unwrap());
+            let before = identity(&path);
+            assert_eq!(bound(&socket(kind), &path, None).unwrap_err().kind(), ErrorKind::AddrInUse);
+            assert_eq!(identity(&path), before);
+        }
+        let (live, path) = (socket(Type::DGRAM), scratch.at("datagram"));
+        let _bound = bound(&live, &path, None).unwrap();
+        refused(&live, &path);
+        // One with a peer of its own takes nothing from others.
+        let (peer, address) = (socket(Type::DGRAM), SockAddr::unix(scratch.at("peer")).unwrap());
+        peer.bind(&address).unwrap();
+        live.connect(&address).unwrap();
+        refused(&live, &path);
+    }
+
+    #[test]
+    fn a_path_that_may_not_be_probed_is_reported_and_untouched() {
+        let scratch = Scratch::new();
+        let path = scratch.at("s");
+        leave_stale(Type::STREAM, &path);
+        fs::set_permissions(&path, Permissions::from_mode(0o000)).unwrap();
+        let before = identity(&path);
+        match bound(&socket(Type::STREAM), &path, None) {
+            // Root may.
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(EACCES));
+                assert_eq!(identity(&path), before);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_socket_is_refused_and_untouched() {
+        let scratch = Scratch::new();
+        let live = socket(Type::STREAM);
+        bind(&live, &scratch.at("live")).unwrap();
+        live.listen(1).unwrap();
+        leave_stale(Type::STREAM, &scratch.at("stale"));
+        fs::write(scratch.at("file"), "precious").unwrap();
+        fs::create_dir(scratch.at("directory")).unwrap();
+        symlink("nowhere", scratch.at("dangling")).unwrap();
+        symlink("live", scratch.at("link-to-live")).unwrap();
+        symlink("stale", scratch.at("link-to-stale")).unwrap();
+        assert!(Command::new("mkfifo").arg(scratch.at("fifo")).status().unwrap().success());
+
+        for (name, what) in [
+            ("file", "a regular file"),
+            ("directory", "a directory"),
+            ("dangling", "a symbolic link"),
+            ("link-to-live", "a symbolic link"),
+            ("link-to-stale", "a symbolic link"),
+            ("fifo", "a fifo or a device"),
+        ] {
+            let path = scratch.at(name);
+            let before = identity(&path);
+            let hook = || unreachable!("nothing to bind at {name}");
+            let error = bind_path(&path, Some(0o600), socket(Type::STREAM).as_fd(), hook).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{name}");
+            assert_eq!(error.to_string(), format!("it exists and is {what}, not a socket"), "{name}");
+            assert_eq!(identity(&path), before, "{name}");
+        }
+        assert_eq!(fs::read(scratch.at("file")).unwrap(), b"precious");
+        assert!(exists(&scratch.at("stale")) && !exists(&scratch.at("nowhere")));
+        // What is no directory is not waited for either.
+        let error = bound(&socket(Type::STREAM), &scratch.at("fifo/s"), None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotADirectory);
+    }
+
+    /// One racer's part of a round.
+    fn race(path: &Path) -> Option<(BoundPath, Socket)> {
+        let socket = socket(Type::STREAM);
+        match bound(&socket, path, Some(0o666)) {
+            Ok(bound) => {
+                socket.listen(RACERS as i32).unwrap();
+                Some((bound, socket))
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn one_of_many_racing_threads_wins() {
+        let scratch = Scratch::new();
+        let path = Arc::new(scratch.at("s"));
+        for round in 0..ROUNDS {
+            if round % 2 == 0 {
+                leave_stale(Type::STREAM, &path);
+            }
+            let start = Arc::new(Barrier::new(RACERS));
+            let racer = |_| {
+                let (path, start) = (Arc::clone(&path), Arc::clone(&start));
+                thread::spawn(move || {
+                    start.wait();
+                    race(&path)
+                })
+            };
+            let racers: Vec<_> = (0..RACERS).map(racer).collect();
+            let winners: Vec<_> = racers.into_iter().filter_map(|racer| racer.join().unwrap()).collect();
+            assert_eq!(winners.len(), 1, "round {round}");
+            UnixStream::connect(&*path).unwrap();
+            winners[0].1.accept().unwrap();
+            drop(winners);
+            assert!(scratch.is_empty());
+        }
+    }
+
+    #[test]
+    fn one_of_many_racing_processes_wins() {
+        if let Ok(path) = std::env::var(ROLE) {
+            // Each line begins a round or ends it.
+            let mut lines = io::stdin().lines();
+            while lines.next().is_some() {
+                let won = race(path.as_ref());
+                eprintln!("{}", if won.is_some() { "won" } else { "lost" });
+                lines.next();
+                drop(won);
+                eprintln!("done");
+            }
+            return;
+        }
+        let scratch = Scratch::new();
+        let path = scratch.at("s");
+        let racer = |_| {
+            let mut command = again(":", "one_of_many_racing_processes_wins", path.to_str().unwrap());
+            let command = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            let answers = BufReader::new(child.stderr.take().unwrap()).lines();
+            (child, answers)
+        };
+        let mut racers: Vec<_> = (0..RACERS / 2).map(racer).collect();
+        for round in 0..ROUNDS {
+            if round % 2 == 0 {
+                leave_stale(Type::STREAM, &path);
+            }
+            let mut say = |expected: [&str; 2]| {
+                let say = |(child, _): &mut (Child, _)| child.stdin.as_ref().unwrap().write_all(b"\n").unwrap();
+                racers.iter_mut().for_each(say);
+                let heard = racers.iter_mut().map(|(_, answers)| answers.next().unwrap().unwrap());
+                let heard: Vec<_> = heard.collect();
+                assert!(heard.iter().all(|word| expected.contains(&&**word)), "round {round}: {heard:?}");
+                heard.iter().filter(|word| *word == expected[0]).count()
+            };
+            assert_eq!(say(["won", "lost"]), 1, "round {round}");
+            UnixStream::connect(&path).unwrap();
+            say(["done", "done"]);
+            assert!(scratch.is_empty());
+        }
+        for (mut child, _) in racers {
+            drop(child.stdin.take());
+            assert!(child.wait().unwrap().success());
+        }
+    }
+
+    #[test]
+    fn a_directory_that_stays_locked_is_an_error() {
+        let scratch = Scratch::new();
+        let path = scratch.at("s");
+        leave_stale(Type::STREAM, &path);
+        let before = identity(&path);
+        let other = File::open(&scratch.0).unwrap();
+        other.lock().unwrap();
+        let hook = || unreachable!("nothing is bound without the lock");
+        let error = bind_path(&path, None, socket(Type::STREAM).as_fd(), hook).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResourceBusy);
+        assert_eq!(error.to_string(), "the directory is locked by another process");
+        assert_eq!(identity(&path), before);
+    }
+
+    #[test]
+    fn a_directory_that_is_unlocked_in_time_is_waited_for() {
+        let scratch = Scratch::new();
+        let path = scratch.at("s");
+        let other = File::open(&scratch.0).unwrap();
+        other.lock().unwrap();
+        let unlocking = thread::spawn(move || {
+            thread::park_timeout(Duration::from_millis(50));
+            drop(other);
+        });
+        let socket = socket(Type::STREAM);
+        let bound = bound(&socket, &path, None).unwrap();
+        unlocking.join().unwrap();
+        // Nobody is kept out afterwards, and whoever locks it now does not keep us from cleaning up.
+        let other = File::open(&scratch.0).unwrap();
+        other.try_lock().unwrap();
+        drop(bound);
+        assert!(scratch.is_empty());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_needs_no_lock() {
+        let scratch = Scratch::new();
+        let directory = scratch.at("d");
+        fs::create_dir(&directory).unwrap();
+        leave_stale(Type::STREAM, &directory.join("s"));
+        fs::set_permissions(&directory, Permissions::from_mode(0o311)).unwrap();
+        let socket = socket(Type::STREAM);
+        let bound = bound(&socket, &directory.join("s"), Some(0o600)).map(drop);
+        fs::set_permissions(&directory, Permissions::from_mode(0o700)).unwrap();
+        bound.unwrap();
+        assert!(fs::read_dir(&directory).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn what_is_no_address_is_an_error_before_anything_is_touched() {
+        let scratch = Scratch::new();
+        let refusal = |path: &Path| {
+            let hook = || unreachable!("nothing to bind at {path:?}");
+            let error = bind_path(path, Some(0o600), socket(Type::STREAM).as_fd(), hook).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            error.to_string()
+        };
+        let room = 130 - scratch.at("").as_os_str().len();
+        let text = refusal(&scratch.at(&"x".repeat(room)));
+        let (before, after) = ("the path is 130 bytes long, at most ", " fit a socket address");
+        let most = text.strip_prefix(before).and_then(|text| text.strip_suffix(after)).unwrap();
+        assert!(if cfg!(target_os = "linux") { most == "107" } else { most.parse::<u32>().is_ok() }, "{text}");
+        assert_eq!(refusal(Path::new("")), "the path is empty");
+        assert_eq!(refusal(&scratch.at("a\0b")), "the path contains a NUL byte");
+        assert_eq!(refusal(Path::new("\0abstract")), "the path contains a NUL byte");
+        assert!(scratch.is_empty());
+
+        // The longest one is none of them.
+        let most: usize = most.parse().unwrap();
+        let path = scratch.at(&"x".repeat(most + room - 130));
+        let socket = socket(Type::STREAM);
+        drop(bound(&socket, &path, Some(0o666)).unwrap());
+        assert!(scratch.is_empty());
+    }
+
+    #[test]
+    fn closing_removes_our_file_and_no_other() {
+        let scratch = Scratch::new();
+        let path = scratch.at("s");
+        let ours = socket(Type::DGRAM);
+        drop(bound(&ours, &path, None).unwrap());
+        assert!(scratch.is_empty(), "ours");
+
+        let ours = socket(Type::DGRAM);
+        let bound_path = bound(&ours, &path, None).unwrap();
+        fs::remove_file(&path).unwrap();
+        drop(bound_path);
+        assert!(scratch.is_empty(), "gone");
+
+        let ours = socket(Type::DGRAM);
+        let bound_path = bound(&ours, &path, None).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        drop(bound_path);
+        assert!(path.is_file(), "another file");
+        fs::remove_file(&path).unwrap();
+
+        let (ours, theirs) = (socket(Type::STREAM), socket(Type::STREAM));
+        let bound_path = bound(&ours, &path, None).unwrap();
+        fs::remove_file(&path).unwrap();
+        let their_path = bound(&theirs, &path, None).unwrap();
+        drop(bound_path);
+        theirs.listen(1).unwrap();
+        UnixStream::connect(&path).unwrap();
+        drop(their_path);
+        assert!(scratch.is_empty(), "another server's");
+    }
+
+    #[test]
+    fn a_relative_path_is_found_again_from_anywhere() {
+        let scratch = Scratch::new();
+        let up = "../".repeat(std::env::current_dir().unwrap().components().count() - 1);
+        let relative = Path::new(&up).join(scratch.at("s").strip_prefix("/").unwrap());
+        let socket = socket(Type::STREAM);
+        let bound = bound(&socket, &relative, Some(0o666)).unwrap();
+        assert!(relative.is_relative() && bound.path.is_absolute() && exists(&scratch.at("s")));
+        drop(bound);
+        assert!(scratch.is_empty());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_umask_is_respected() {
+        if let Ok(expected) = std::env::var(ROLE) {
+            let expected = u32::from_str_radix(&expected, 8).unwrap();
+            let scratch = Scratch::new();
+            for kind in [Type::STREAM, Type::DGRAM] {
+                let path = scratch.at("s");
+                let socket = socket(kind);
+                let bound_path = bound(&socket, &path, None).unwrap();
+                assert_eq!(permissions(&path), expected);
+                drop(bound_path);
+                // And a mode of one's own is not held back by it.
+                let socket = self::socket(kind);
+                let _bound = bound(&socket, &path, Some(0o666)).unwrap();
+                assert_eq!(permissions(&path), 0o666);
+            }
+            eprintln!("as expected");
+            return;
+        }
+        for (umask, expected) in [("000", "777"), ("022", "755"), ("027", "750"), ("077", "700")] {
+            let output = again(&format!("umask {umask}"), "the_umask_is_respected", expected).output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.success() && said.contains("as expected"), "umask {umask}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_failed_bind_leaves_nothing_behind() {
+        let scratch = Scratch::new();
+        let path = scratch.at("s");
+        for stale in [false, true] {
+            for after_bind in [false, true] {
+                if stale {
+                    leave_stale(Type::STREAM, &path);
+                }
+                let socket = socket(Type::STREAM);
+                let hook = || {
+                    if after_bind {
+                        bind(&socket, &path)?;
+                    }
+                    Err(io::Error::other("the hook failed"))
+                };
+                let error = bind_path(&path, Some(0o666), socket.as_fd(), hook).unwrap_err();
+                assert_eq!(error.to_string(), "the hook failed");
+                assert!(scratch.is_empty());
+            }
+        }
+        let error = bind_path(&path, None, socket(Type::STREAM).as_fd(), || Ok(())).unwrap_err();
+        assert_eq!(error.to_string(), "the socket was not bound to it");
+        assert!(scratch.is_empty());
+        let error = bound(&socket(Type::STREAM), &scratch.at("missing/s"), None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,164 @@
+//! A socket on its way to becoming a listener or a datagram socket: opened, given its options, bound.
+
+#[cfg(unix)]
+use std::cell::OnceCell;
+use std::io;
+
+use socket2::{Domain, Protocol, SockAddr, Type};
+
+#[cfg(unix)]
+use super::path::{BoundPath, bind_path};
+use crate::address::Address;
+
+/// A socket that is not in use yet: what [`server_bind`](crate::BaseServer::server_bind) and
+/// [`server_activate`](crate::BaseServer::server_activate) are given, to set further options on.
+///
+/// ```
+/// use socketserver::{Address, BaseServer, Socket};
+/// use std::io;
+///
+/// struct Tuned;
+/// impl BaseServer for Tuned {
+///     fn server_bind(&mut self, socket: &Socket, address: &Address) -> io::Result<()> {
+///         // Any option: socket2::SockRef::from(socket).set_tos_v4(0x10)?;
+///         socket.bind(address)
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Socket {
+    /// Goes before the socket: as long as that lives, the file's inode is not given to another.
+    #[cfg(unix)]
+    path: OnceCell<BoundPath>,
+    #[cfg(unix)]
+    mode: Option<u32>,
+    socket: socket2::Socket,
+    listens: bool,
+}
+
+impl Socket {
+    pub(super) fn stream(domain: Domain, protocol: Option<Protocol>) -> io::Result<Self> {
+        Socket::new(domain, Type::STREAM, protocol)
+    }
+
+    pub(super) fn datagram(domain: Domain, protocol: Option<Protocol>) -> io::Result<Self> {
+        Socket::new(domain, Type::DGRAM, protocol)
+    }
+
+    fn new(domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<Self> {
+        let mut this = Socket::from(socket2::Socket::new(domain, kind, protocol)?);
+        this.listens = kind == Type::STREAM;
+        Ok(this)
+    }
+
+    /// The mode that the file of a Unix socket is to have.
+    #[cfg(unix)]
+    pub(super) fn with_mode(mut self, mode: Option<u32>) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    pub(super) fn options(&self) -> socket2::SockRef<'_> {
+        socket2::SockRef::from(&self.socket)
+    }
+
+    /// Binds the socket: bind(2). For a path of the file system it does everything that takes beside that: a file that
+    /// nobody listens on any more is removed first, one that is in use or no socket is left alone, and the file has
+    /// its mode from the first moment on.
+    ///
+    /// # Errors
+    /// What bind(2) says; [`AddrInUse`](io::ErrorKind::AddrInUse) for a path on which somebody listens;
+    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) for one that is no socket;
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for one that does not fit an address.
+    pub fn bind(&self, address: &Address) -> io::Result<()> {
+        #[cfg(unix)]
+        if let Some(path) = address.as_unix().and_then(|address| address.as_path()) {
+            use std::os::fd::AsFd as _;
+            let bind = || self.socket.bind(&SockAddr::unix(path)?);
+            let bound = bind_path(path, self.mode, self.socket.as_fd(), bind)?;
+            return self.path.set(bound).map_err(|_| io::Error::other("the socket is bound already"));
+        }
+        self.socket.bind(&sock_addr(address)?)
+    }
+
+    /// Makes it listen, with room for `request_queue_size` connections that wait: listen(2). A datagram socket has
+    /// nothing to listen for, and this does nothing.
+    ///
+    /// # Errors
+    /// What listen(2) says.
+    pub fn listen(&self, request_queue_size: i32) -> io::Result<()> {
+        if self.listens { self.socket.listen(request_queue_size) } else { Ok(()) }
+    }
+
+    /// The address it is bound to, with the real port.
+    pub(crate) fn local_address(&self) -> io::Result<Address> {
+        address(&self.socket.local_addr()?)
+    }
+
+    /// The bare socket, non-blocking, and the name that is removed when it is closed.
+    pub(super) fn into_parts(self) -> io::Result<(socket2::Socket, Name)> {
+        self.socket.set_nonblocking(true)?;
+        #[cfg(unix)]
+        return Ok((self.socket, self.path.into_inner()));
+        #[cfg(not(unix))]
+        Ok((self.socket, ()))
+    }
+}
+
+/// A socket that was made elsewhere: whatever is in the file system for it is not ours.
+impl From<socket2::Socket> for Socket {
+    fn from(socket: socket2::Socket) -> Self {
+        Socket {
+            #[cfg(unix)]
+            path: OnceCell::new(),
+            #[cfg(unix)]
+            mode: None,
+            socket,
+            listens: false,
+        }
+    }
+}
+
+/// What is left in the file system of a bound socket.
+#[cfg(unix)]
+pub(super) type Name = Option<BoundPath>;
+#[cfg(not(unix))]
+pub(super) type Name = ();
+
+/// The address as the system calls take it.
+pub(super) fn sock_addr(address: &Address) -> io::Result<SockAddr> {
+    match address {
+        Address::Inet(address) => Ok((*address).into()),
+        #[cfg(unix)]
+        Address::Unix(address) => SockAddr::unix(address.to_path_bytes()),
+    }
+}
+
+/// The address as the system calls give it.
+pub(super) fn address(address: &SockAddr) -> io::Result<Address> {
+    if let Some(address) = address.as_socket() {
+        return Ok(address.into());
+    }
+    #[cfg(unix)]
+    if address.is_unix() {
+        use crate::address::UnixAddress;
+        let path = address.as_pathname().map(UnixAddress::from_path);
+        let name = || address.as_abstract_namespace().map(UnixAddress::from_abstract_name);
+        return Ok(Address::Unix(path.or_else(name).unwrap_or_else(UnixAddress::unnamed)));
+    }
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(unix)]
+impl std::os::fd::AsFd for Socket {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(windows)]
+impl std::os::windows::io::AsSocket for Socket {
+    fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
+        self.socket.as_socket()
+    }
+}

@@ -1,0 +1,75 @@
+//! Options of Unix sockets, and connecting to one.
+
+use std::io;
+use std::os::unix::net::SocketAddr;
+
+use socket2::Domain;
+
+use super::Socket;
+use crate::address::UnixAddress;
+
+/// Options of a Unix server's sockets, of either kind.
+///
+/// Set the fields of [`Server::options`](crate::Server::options) before the server is bound.
+///
+/// ```
+/// use socketserver::UnixOptions;
+///
+/// let mut options = UnixOptions::default();
+/// options.mode = Some(0o600); // this user only, from the first moment on
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct UnixOptions {
+    /// Connections that may wait to be accepted: the backlog of listen(2). Default: 4,096. A datagram server has
+    /// none. Source: `request_queue_size`, 5 in Python.
+    pub request_queue_size: i32,
+    /// Permission bits of the socket's file, whatever the umask; whoever may write to it can connect. At no moment is
+    /// it open to more than these. Not for abstract names, which have no permissions at all. Default: `None`, what the
+    /// umask leaves of 0777.
+    pub mode: Option<u32>,
+    /// `SO_RCVBUF` in bytes. Default: `None`, the system's.
+    pub receive_buffer_bytes: Option<usize>,
+    /// `SO_SNDBUF` in bytes. It also bounds the length of a datagram, and what a datagram server may have on the way to
+    /// all its peers together: one that has connected its socket to the server and does not read can fill it alone, and
+    /// the others wait until it reads or goes. Default: `None`, the system's.
+    pub send_buffer_bytes: Option<usize>,
+}
+
+impl Default for UnixOptions {
+    fn default() -> Self {
+        UnixOptions { request_queue_size: 4_096, mode: None, receive_buffer_bytes: None, send_buffer_bytes: None }
+    }
+}
+
+impl UnixOptions {
+    pub(super) fn open_stream(&self) -> io::Result<Socket> {
+        self.prepare(Socket::stream(Domain::UNIX, None)?)
+    }
+
+    pub(super) fn open_datagram(&self) -> io::Result<Socket> {
+        self.prepare(Socket::datagram(Domain::UNIX, None)?)
+    }
+
+    fn prepare(&self, socket: Socket) -> io::Result<Socket> {
+        super::set_buffers(&socket.options(), self.receive_buffer_bytes, self.send_buffer_bytes)?;
+        Ok(socket.with_mode(self.mode))
+    }
+}
+
+/// Connects a stream, at once or not at all: a full backlog is [`io::ErrorKind::WouldBlock`].
+pub(super) fn connect(address: &UnixAddress) -> io::Result<mio::net::UnixStream> {
+    mio::net::UnixStream::connect_addr(&std_address(address)?)
+}
+
+fn std_address(address: &UnixAddress) -> io::Result<SocketAddr> {
+    if let Some(path) = address.as_path() {
+        return SocketAddr::from_pathname(path);
+    }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Some(name) = address.as_abstract_name() {
+        use std::os::linux::net::SocketAddrExt;
+        return SocketAddr::from_abstract_name(name);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "the address is no name of a socket"))
+}

@@ -1,0 +1,175 @@
+//! Listening sockets, and the datagram sockets beside them, in the reactor: when one is accepted or received from, and
+//! when that pauses.
+
+use std::time::Duration;
+
+use super::core::{Alarm, Core};
+use super::slots::{Kind, Listening, Pause};
+use crate::error::{Error, Result};
+use crate::logging::note;
+use crate::machine::nanos;
+use crate::net::Listener;
+use crate::net::family::Bound;
+use crate::timers::NO_TIMER;
+
+impl Core {
+    /// Begins to accept or to receive.
+    pub(crate) fn open(&mut self, server: u16, bound: Bound) -> Result<()> {
+        self.served[usize::from(server)].closed = false;
+        match bound {
+            Bound::Listener(listener) => self.listen(server, listener),
+            Bound::Datagram(socket) => self.receive_from(server, socket),
+        }
+    }
+
+    fn listen(&mut self, server: u16, listener: Listener) -> Result<()> {
+        let address = listener.address().clone();
+        let key = self.slots.insert(
+            server,
+            Kind::Listener(Box::new(Listening {
+                listener: Some(Box::new(listener)),
+                ready: false,
+                pause: Pause::none(),
+            })),
+        );
+        let token = self.slots.token(key);
+        let listening = self.slots.listening(key).expect("just inserted");
+        let listener = listening.listener.as_mut().expect("nobody has it on loan");
+        if let Err(source) = self.selector.register_listener(listener, token) {
+            self.slots.remove(key);
+            return Err(Error::Listen { address, source });
+        }
+        self.served[usize::from(server)].listeners.push(key);
+        Ok(())
+    }
+
+    /// Closes a server's sockets. Whoever waits in a backlog is refused by the kernel; what waits to be sent is lost.
+    pub(crate) fn unlisten(&mut self, server: u16) {
+        for key in std::mem::take(&mut self.served[usize::from(server)].listeners) {
+            self.unlisten_one(key);
+        }
+    }
+
+    /// The same for those that clients connect to. Through the others what the handlers still say has to leave; they
+    /// only receive no more.
+    pub(crate) fn unlisten_streams(&mut self, server: u16) {
+        let mut listeners = std::mem::take(&mut self.served[usize::from(server)].listeners);
+        listeners.retain(|&key| match self.slots.endpoint(key) {
+            Some(endpoint) => {
+                endpoint.closing = true;
+                true
+            }
+            None => {
+                self.unlisten_one(key);
+                false
+            }
+        });
+        self.served[usize::from(server)].listeners = listeners;
+    }
+
+    fn unlisten_one(&mut self, key: u32) {
+        self.end_pause(key);
+        if let Some(listening) = self.slots.listening(key) {
+            listening.listener = None;
+        }
+        self.dead.push(key);
+    }
+
+    /// Says whether there was a pause.
+    fn end_pause(&mut self, key: u32) -> bool {
+        let Some(pause) = self.slots.pause(key) else { return false };
+        let timer = std::mem::replace(&mut pause.timer, NO_TIMER);
+        if timer != NO_TIMER {
+            self.timers.cancel(timer);
+        }
+        timer != NO_TIMER
+    }
+
+    /// Connections that have a descriptor of their own: all but the sessions of datagram servers.
+    fn descriptors(&self) -> usize {
+        let sessions: usize = self.served.iter().map(|served| served.sessions).sum();
+        self.stats.active as usize - sessions
+    }
+
+    /// Whether a server may accept one more connection. If not, its clients wait in the backlog.
+    pub(crate) fn may_accept(&mut self, server: u16) -> bool {
+        let total = self.descriptors();
+        let served = &mut self.served[usize::from(server)];
+        let (max, active) = match served.limits.connections_max {
+            Some(max) => (max, served.active),
+            None => (self.connections_max, total),
+        };
+        if active >= max || self.slots.is_full() {
+            if !served.capped {
+                note!(Warn, "{active} connections are open: more clients wait until some close");
+            }
+            served.capped = true;
+        }
+        !served.capped && served.quota > 0
+    }
+
+    /// Accepting or receiving failed for want of something: pause, longer each time. Clients that wait bring no further
+    /// event, so the next attempt is ours to make.
+    pub(crate) fn pause(&mut self, key: u32, doing: &str, error: &std::io::Error) {
+        let now = self.now;
+        let address = self.slots.bound(key).map(ToString::to_string);
+        let Some(pause) = self.slots.pause(key) else { return };
+        let fresh = pause.failed_at == 0 || now - pause.failed_at > nanos(EPISODE);
+        pause.backoff = if fresh { nanos(BACKOFF_MIN) } else { (pause.backoff * 2).min(nanos(BACKOFF_MAX)) };
+        pause.failed_at = now;
+        if fresh {
+            let unlogged = std::mem::take(&mut pause.unlogged);
+            note!(
+                Error,
+                "cannot {doing} on {}: {error}; trying again as connections close, or within {} s (failed {unlogged} \
+                 more times before)",
+                address.unwrap_or_default(),
+                BACKOFF_MAX.as_secs(),
+            );
+        } else {
+            pause.unlogged += 1;
+        }
+        if !pause.is_on() {
+            pause.timer = self.timers.arm(now + pause.backoff, Alarm::Resume(key));
+        }
+        self.stats.accept_pauses += 1;
+    }
+
+    /// Connections were closed, or more are allowed, so there is room again: whoever paused accepting tries at once.
+    pub(crate) fn resume_accepting(&mut self) {
+        let total = self.descriptors();
+        for server in 0..self.served.len() {
+            let served = &mut self.served[server];
+            let (max, active) = match served.limits.connections_max {
+                Some(max) => (max, served.active),
+                None => (self.connections_max, total),
+            };
+            // Some way below the cap, or each close would cost a turn of accepting.
+            let uncapped = served.capped && active <= max.saturating_mul(9) / 10;
+            served.capped &= !uncapped;
+            for i in 0..served.listeners.len() {
+                let key = self.served[server].listeners[i];
+                if self.end_pause(key) || (uncapped && self.slots.is_ready(key)) {
+                    self.queue(key);
+                }
+            }
+        }
+    }
+
+    /// Lets a server accept `quota` connections, beginning with those that wait already.
+    pub(crate) fn set_quota(&mut self, server: u16, quota: usize) {
+        self.served[usize::from(server)].quota = quota;
+        for i in 0..self.served[usize::from(server)].listeners.len() {
+            let key = self.served[usize::from(server)].listeners[i];
+            if self.slots.is_ready(key) {
+                self.queue(key);
+            }
+        }
+    }
+}
+
+/// The pause after accept(2) failed for want of something: first and longest.
+const BACKOFF_MIN: Duration = Duration::from_millis(10);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Failures less than this apart are one episode, and one line in the log.
+const EPISODE: Duration = Duration::from_secs(10);

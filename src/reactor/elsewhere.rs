@@ -1,0 +1,107 @@
+//! Requests that are served elsewhere, by a thread or a program: the reactor keeps a slot for each, so that they count,
+//! have a name, and can be ended; and it is told when they are over.
+
+use super::core::{Alarm, Core};
+use super::pool::Pool;
+use super::slots::{ConnectionId, Kind};
+use crate::address::Address;
+use crate::blocking::job::{Job, Origin, Work};
+use crate::blocking::stop::{Ended, Stop};
+use crate::error::Result;
+use crate::lifecycle::{Finish, Timeout};
+use crate::machine::nanos;
+use crate::timers::{NO_TIMER, TimerKey};
+
+pub(crate) struct Elsewhere {
+    pub(crate) address: Address,
+    stop: Stop,
+    /// Ends a program that takes too long.
+    timer: TimerKey,
+    /// Why it was ended by us, if it was.
+    pub(crate) ended: Option<Finish>,
+}
+
+impl Core {
+    /// Hands a request to the threads of its server.
+    ///
+    /// # Errors
+    /// [`Error::Full`](crate::Error::Full) if too many wait already; [`Error::Reactor`](crate::Error::Reactor) if no
+    /// thread can be started. The request is closed then.
+    pub(crate) fn serve_elsewhere(&mut self, server: u16, work: Work, origin: Origin) -> Result<()> {
+        let served = &mut self.served[usize::from(server)];
+        let limits = &served.limits;
+        let (pool, threads_max, time) = match work {
+            Work::Handler(_) => (&mut served.threads, limits.max_threads, None),
+            #[cfg(all(unix, feature = "children"))]
+            Work::Child(_) => (&mut served.children, limits.max_children, limits.child_timeout),
+        };
+        let queue_max = limits.thread_queue_max;
+        let pool = pool.get_or_insert_with(|| Pool::new("request", threads_max, queue_max));
+        (pool.threads_max, pool.queue_max) = (threads_max, queue_max);
+
+        let (address, handle) = (origin.client_address.clone(), origin.handle.clone());
+        let (job, stop) = Job::new(work, origin);
+        let elsewhere = Elsewhere { address: address.clone(), stop, timer: NO_TIMER, ended: None };
+        let key = self.slots.insert(server, Kind::Elsewhere(Box::new(elsewhere)));
+        let id = self.slots.id(key);
+        if let Err(error) = pool.submit(Box::new(move || handle.over(id, job.run()))) {
+            self.slots.remove(key);
+            return Err(error);
+        }
+        served.elsewhere += 1;
+        self.count_in(server, Some(&address));
+        if let Some(time) = time {
+            let timer = self.timers.arm(self.now.saturating_add(nanos(time)), Alarm::Child(key));
+            self.slots.elsewhere(key).expect("just inserted").timer = timer;
+        }
+        Ok(())
+    }
+
+    /// A program took too long.
+    pub(crate) fn child_timed_out(&mut self, key: u32) {
+        if let Some(elsewhere) = self.slots.elsewhere(key) {
+            elsewhere.timer = NO_TIMER;
+            elsewhere.ended.get_or_insert(Finish::Timeout(Timeout::Child));
+            elsewhere.stop.end(Ended::TimedOut);
+        }
+    }
+
+    /// Ends a request that is served elsewhere, if that is what an id names. It is over when its thread says so.
+    pub(crate) fn end_elsewhere(&mut self, id: ConnectionId, why: Finish) {
+        if let Some(elsewhere) = self.slots.entry((id.key, id.generation)).and_then(|slot| slot.kind.elsewhere()) {
+            elsewhere.ended.get_or_insert(why);
+            elsewhere.stop.end(Ended::Closed);
+        }
+    }
+
+    /// The same for all of them, or all of a server.
+    pub(crate) fn end_all_elsewhere(&mut self, server: Option<u16>) {
+        for id in self.slots.all_elsewhere(server) {
+            self.end_elsewhere(id, Finish::ShutDown);
+        }
+    }
+
+    /// The server is stopping: for those that are served elsewhere, there is no more input.
+    pub(crate) fn drain_elsewhere(&mut self, server: Option<u16>) {
+        for id in self.slots.all_elsewhere(server) {
+            if let Some(elsewhere) = self.slots.elsewhere(id.key) {
+                elsewhere.stop.drain();
+            }
+        }
+    }
+
+    /// How many requests are served elsewhere: all, and those that a stop waits for.
+    pub(crate) fn elsewhere(&self) -> (u64, u64) {
+        let counts = self.served.iter().map(|served| (served.elsewhere as u64, served.limits.daemon_threads));
+        counts.fold((0, 0), |(all, awaited), (count, daemon)| (all + count, awaited + if daemon { 0 } else { count }))
+    }
+
+    /// Its slot is freed.
+    pub(crate) fn forget_elsewhere(&mut self, server: u16, elsewhere: Elsewhere) {
+        if elsewhere.timer != NO_TIMER {
+            self.timers.cancel(elsewhere.timer);
+        }
+        self.served[usize::from(server)].elsewhere -= 1;
+        self.count_out(server, &elsewhere.address, false);
+    }
+}

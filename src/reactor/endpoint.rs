@@ -1,0 +1,225 @@
+//! A datagram socket in the reactor: what comes in by it, and what leaves by it.
+//!
+//! Registered for reading only: a UDP socket reports room after every datagram it has sent, which would wake the loop
+//! for nothing. When it takes no more, the interest is widened until it does.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use super::core::{Alarm, Core};
+use super::slots::{Kind, Pause};
+use crate::address::Address;
+use crate::error::{Error, Result};
+use crate::machine::{Outbox, Sent, nanos};
+use crate::net::datagram::DatagramSocket;
+use crate::net::selector::Readiness;
+use crate::net::{MulticastGroup, Route};
+use crate::timers::{NO_TIMER, TimerKey};
+
+pub(crate) struct Endpoint {
+    pub(crate) socket: DatagramSocket,
+    /// Datagrams may wait, as far as we know.
+    pub(crate) ready: bool,
+    /// The socket has said that it has room again.
+    room: bool,
+    /// Receiving is paused, because it failed.
+    pub(crate) pause: Pause,
+    outbox: Outbox,
+    /// What waits to be sent is tried again at the latest then, and the time until after that.
+    retry: TimerKey,
+    retry_after: u64,
+    /// The interest includes writing.
+    watches_room: bool,
+    /// By peer: the slot of its session, if the server keeps sessions.
+    pub(crate) sessions: HashMap<Address, u32>,
+    /// Nothing is received any more: the server is stopping.
+    pub(crate) closing: bool,
+}
+
+impl Endpoint {
+    /// Takes an event in. Says whether there may be something to do. Not inlined: there are few sockets of this kind, and
+    /// it would be in the way of connections.
+    #[inline(never)]
+    pub(crate) fn on_event(&mut self, readiness: Readiness) -> bool {
+        self.ready |= readiness.0 & Readiness::READABLE != 0;
+        self.room |= readiness.0 & Readiness::WRITABLE != 0 && self.outbox.is_waiting();
+        self.ready && !self.pause.is_on() || self.room
+    }
+
+    /// Whether something may be received now.
+    pub(crate) fn receives(&self) -> bool {
+        self.ready && !self.closing && !self.pause.is_on()
+    }
+
+    pub(crate) fn is_sending(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+}
+
+impl Core {
+    pub(crate) fn receive_from(&mut self, server: u16, socket: DatagramSocket) -> Result<()> {
+        let address = socket.address().clone();
+        let key = self.slots.insert(
+            server,
+            Kind::Endpoint(Box::new(Endpoint {
+                socket,
+                ready: false,
+                room: false,
+                pause: Pause::none(),
+                outbox: Outbox::default(),
+                retry: NO_TIMER,
+                retry_after: nanos(RETRY_MIN),
+                watches_room: false,
+                sessions: HashMap::new(),
+                closing: false,
+            })),
+        );
+        let token = self.slots.token(key);
+        let endpoint = self.slots.endpoint(key).expect("just inserted");
+        if let Err(source) = self.selector.register_datagram(&mut endpoint.socket, token) {
+            self.slots.remove(key);
+            return Err(Error::Bind { address, source });
+        }
+        self.served[usize::from(server)].listeners.push(key);
+        self.fit_read_buffer(server);
+        Ok(())
+    }
+
+    /// The read buffer has to hold the longest datagram that a server's sockets may receive.
+    pub(crate) fn fit_read_buffer(&mut self, server: u16) {
+        let served = &self.served[usize::from(server)];
+        let max = served.limits.max_packet_size;
+        for &key in &served.listeners {
+            if let Some(endpoint) = self.slots.endpoint(key) {
+                self.read_buffer_bytes_min = self.read_buffer_bytes_min.max(endpoint.socket.buffer_bytes(max));
+            }
+        }
+    }
+
+    /// Sends a datagram by the way another one came.
+    pub(crate) fn send_datagram(&mut self, route: Route, to: &Address, bytes: &[u8]) -> Sent {
+        let Route { endpoint: key, local } = route;
+        let Some(slot) = self.slots.get(key) else { return Sent::Gone };
+        let Kind::Endpoint(endpoint) = &mut slot.kind else { return Sent::Gone };
+        if to.is_unnamed() {
+            self.stats.datagrams_failed += 1;
+            return Sent::Gone;
+        }
+        let limits = &self.served[usize::from(slot.server)].limits;
+        let kept = endpoint.outbox.push(to, local, bytes, limits, &mut self.stats);
+        if endpoint.outbox.is_ripe() {
+            self.flush_datagrams(key);
+        }
+        if self.receiving != key {
+            self.queue(key);
+        }
+        if kept { Sent::Queued } else { Sent::Refused }
+    }
+
+    /// Our end of the way a datagram came.
+    pub(crate) fn local_address(&self, route: Route) -> Option<Address> {
+        let bound = self.slots.bound(route.endpoint)?;
+        match (route.local, bound.as_inet()) {
+            (Some(ip), Some(bound)) => Some(std::net::SocketAddr::new(ip, bound.port()).into()),
+            _ => Some(bound.clone()),
+        }
+    }
+
+    /// Does something about a group with each socket of a server that is of its family.
+    pub(crate) fn each_member(
+        &mut self,
+        server: u16,
+        group: &MulticastGroup,
+        act: impl Fn(&DatagramSocket, &MulticastGroup) -> std::io::Result<()>,
+    ) -> Result<()> {
+        let mut sockets = 0;
+        for &key in &self.served[usize::from(server)].listeners {
+            let Some(endpoint) = self.slots.endpoint(key) else { continue };
+            if endpoint.socket.address().ip().is_some_and(|ip| ip.is_ipv4() == group.address.is_ipv4()) {
+                act(&endpoint.socket, group)?;
+                sockets += 1;
+            }
+        }
+        if sockets == 0 { Err(Error::NotBound) } else { Ok(()) }
+    }
+
+    /// The socket of a server that can send to an address, if it has one.
+    pub(crate) fn route_to(&mut self, server: u16, to: &Address) -> Option<Route> {
+        let keys = &self.served[usize::from(server)].listeners;
+        let slots = &mut self.slots;
+        let endpoint = keys.iter().copied().find(|&key| slots.endpoint(key).is_some_and(|at| at.socket.reaches(to)))?;
+        Some(Route { endpoint, local: None::<IpAddr> })
+    }
+
+    /// Sends what was gathered, and what waits if there is room again.
+    pub(crate) fn flush_datagrams(&mut self, key: u32) {
+        if self.slots.endpoint(key).is_none() {
+            return;
+        }
+        let token = self.slots.token(key);
+        let Some(slot) = self.slots.get(key) else { return };
+        let Kind::Endpoint(endpoint) = &mut slot.kind else { return };
+        let limits = &self.served[usize::from(slot.server)].limits;
+        let Endpoint { socket, outbox, room, retry, retry_after, watches_room, .. } = &mut **endpoint;
+        if std::mem::take(room) && outbox.retry(socket, &mut self.stats) {
+            *retry_after = nanos(RETRY_MIN);
+        }
+        outbox.flush(socket, limits, &mut self.stats);
+        let waits = outbox.is_waiting();
+        if waits && *retry == NO_TIMER {
+            *retry = self.timers.arm(self.now.saturating_add(*retry_after), Alarm::Resend(key));
+            *retry_after = (*retry_after * 2).min(nanos(RETRY_MAX));
+        } else if !waits && *retry != NO_TIMER {
+            self.timers.cancel(std::mem::replace(retry, NO_TIMER));
+            *retry_after = nanos(RETRY_MIN);
+        }
+        let watch = waits && !socket.blocks_by_peer();
+        // If it fails, the timer is what remains.
+        if watch != *watches_room && self.selector.watch_room(socket, token, watch).is_ok() {
+            *watches_room = watch;
+        }
+    }
+
+    /// Time to try again what waits to be sent.
+    pub(crate) fn resend(&mut self, key: u32) {
+        if let Some(endpoint) = self.slots.endpoint(key) {
+            endpoint.retry = NO_TIMER;
+            endpoint.room = true;
+            self.queue(key);
+        }
+    }
+
+    /// Whether some server has datagrams to send.
+    pub(crate) fn is_sending(&mut self) -> bool {
+        let slots = &mut self.slots;
+        let mut keys = self.served.iter().flat_map(|served| &served.listeners);
+        keys.any(|&key| slots.endpoint(key).is_some_and(|endpoint| endpoint.is_sending()))
+    }
+
+    /// Peers of a server that have a session, at whichever of its sockets.
+    pub(crate) fn sessions(&mut self, server: u16) -> usize {
+        let slots = &mut self.slots;
+        let sessions = |&key: &u32| slots.endpoint(key).map_or(0, |endpoint| endpoint.sessions.len());
+        self.served[usize::from(server)].listeners.iter().map(sessions).sum()
+    }
+
+    /// A session is over: a datagram of this peer begins another, unless one has begun already.
+    pub(crate) fn forget_session(&mut self, route: Route, peer: &Address, key: u32) {
+        if let Some(endpoint) = self.slots.endpoint(route.endpoint)
+            && endpoint.sessions.get(peer) == Some(&key)
+        {
+            endpoint.sessions.remove(peer);
+        }
+    }
+
+    /// Its slot is freed. What is armed for it is cancelled only now: a last `finish` may have sent something that waits.
+    pub(crate) fn forget_endpoint(&mut self, endpoint: Endpoint) {
+        if endpoint.retry != NO_TIMER {
+            self.timers.cancel(endpoint.retry);
+        }
+    }
+}
+
+/// How long what waits is left alone if no event says that there is room: first and longest.
+const RETRY_MIN: std::time::Duration = std::time::Duration::from_millis(10);
+const RETRY_MAX: std::time::Duration = std::time::Duration::from_secs(1);

@@ -1,0 +1,125 @@
+//! On a wildcard address an answer has to leave from the address that was asked: a client that has connected its socket
+//! hears nothing from any other.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use socketserver::{
+    Address, BaseServer, DatagramRequestHandler, Incoming, Limits, NoHandler, Process, Request, UdpServer,
+};
+
+use crate::common::{Call, PATIENCE, probe, serve, usual};
+
+/// A client that hears only whom it has asked.
+fn client(of: SocketAddr) -> UdpSocket {
+    let here = if of.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+    let client = UdpSocket::bind(here).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.connect(of).unwrap();
+    client
+}
+
+#[track_caller]
+fn ask(client: &UdpSocket, packet: &[u8]) -> String {
+    client.send(packet).unwrap();
+    let mut reply = [0; 100];
+    let n = client.recv(&mut reply).expect("an answer from the address that was asked");
+    String::from_utf8_lossy(&reply[..n]).into_owned()
+}
+
+/// Answers with its own address, and with a datagram besides.
+fn naming(limits: impl FnOnce(&mut Limits)) -> UdpServer<(), impl socketserver::RequestHandler> {
+    let mut server = UdpServer::unbound((), |(), _| {
+        probe(|call, request: &mut Request<'_>| {
+            if let Call::Handle = call {
+                let me = request.local_address().expect("a socket").to_string();
+                let client = request.client_address();
+                assert_eq!(request.send_to(&client, b"besides"), socketserver::Sent::Queued);
+                write!(request.output, "{me}")?;
+            }
+            usual(&call, request)
+        })
+    })
+    .unwrap();
+    limits(&mut server.limits);
+    server
+}
+
+/// Asks a wildcard server at several of this machine's addresses.
+#[track_caller]
+fn check(address: &str, asked: &[&str], limits: impl FnOnce(&mut Limits)) {
+    let mut server = naming(limits);
+    server.server_bind(address).unwrap();
+    let port = server.server_address().unwrap().port().unwrap();
+    let running = serve(server);
+    for ip in asked {
+        let at = SocketAddr::new(ip.parse().unwrap(), port);
+        let client = client(at);
+        for _ in 0..3 {
+            assert_eq!(ask(&client, b"?"), "besides");
+            let mut reply = [0; 100];
+            let n = client.recv(&mut reply).unwrap();
+            assert_eq!(String::from_utf8_lossy(&reply[..n]), at.to_string());
+        }
+    }
+    running.stop();
+}
+
+#[test]
+fn an_answer_leaves_from_the_address_that_was_asked() {
+    check("0.0.0.0:0", &["127.0.0.1", "127.0.0.2", "127.9.9.9"], |_| ());
+}
+
+#[test]
+fn a_session_s_answers_leave_from_the_address_that_was_asked() {
+    check("0.0.0.0:0", &["127.0.0.1", "127.0.0.2"], |limits| limits.sessions_max = Some(10));
+}
+
+#[test]
+fn an_answer_over_ipv6_leaves_from_the_address_that_was_asked() {
+    if UdpSocket::bind("[::1]:0").is_err() {
+        return println!("skipped: there is no IPv6");
+    }
+    check("[::]:0", &["::1"], |_| ());
+}
+
+#[test]
+fn a_dual_stack_server_answers_ipv4_clients_from_the_address_they_asked() {
+    if UdpSocket::bind("[::1]:0").is_err() {
+        return println!("skipped: there is no IPv6");
+    }
+    let mut server = naming(|_| ());
+    server.options.ipv6_only = false;
+    server.server_bind("[::]:0").unwrap();
+    let port = server.server_address().unwrap().port().unwrap();
+    let running = serve(server);
+    for ip in ["127.0.0.2", "::1"] {
+        let at = SocketAddr::new(ip.parse::<IpAddr>().unwrap(), port);
+        assert_eq!(ask(&client(at), b"?"), "besides");
+    }
+    running.stop();
+}
+
+#[derive(Default)]
+struct Threads;
+
+impl BaseServer for Threads {
+    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process {
+        Process::thread(DatagramRequestHandler::new(|request| {
+            let me = request.local_address().expect("a socket");
+            Ok(write!(request.wfile, "{me}")?)
+        }))
+    }
+}
+
+#[test]
+fn an_answer_from_a_thread_leaves_from_the_address_that_was_asked() {
+    let server = UdpServer::with_server("0.0.0.0:0", Threads, |_: &mut Threads, _: &Address| NoHandler).unwrap();
+    let port = server.server_address().unwrap().port().unwrap();
+    let running = serve(server);
+    for ip in ["127.0.0.1", "127.0.0.2"] {
+        let at = SocketAddr::new(ip.parse::<IpAddr>().unwrap(), port);
+        assert_eq!(ask(&client(at), b"?"), at.to_string());
+    }
+    running.stop();
+}

@@ -1,0 +1,745 @@
+//! Handlers that block, on threads and in programs of their own, and what they must not do to the reactor.
+
+use std::io::{BufRead, Read, Write};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use socketserver::family::Udp;
+use socketserver::{
+    Address, BaseServer, BlockingHandler, BlockingRequest, Control, DatagramRequestHandler, Error, Finish, Incoming,
+    Message, NoHandler, Process, Reactor, Request, Result, StreamRequestHandler, TcpServer, UdpServer,
+};
+
+use crate::common::{Journal, PATIENCE, Peer, Running, SCRIPTED, echo, probe, serve, silence_scripted_panics};
+
+/// Serves what `process` says where it says, and the rest with an echo on the reactor. Notes what the hooks are told.
+struct Mixed {
+    process: Box<dyn FnMut(&Address) -> Process + Send>,
+    journal: Journal,
+    asked: u32,
+}
+
+impl Default for Mixed {
+    fn default() -> Self {
+        Mixed { process: Box::new(|_| Process::Reactor), journal: Journal::new(), asked: 0 }
+    }
+}
+
+impl BaseServer for Mixed {
+    fn process_request(&mut self, _: &Incoming<'_>, client_address: &Address) -> Process {
+        (self.process)(client_address)
+    }
+    fn handle_error(&mut self, _: &Address, error: &Error) {
+        self.journal.note(format!("error {error}"));
+    }
+    fn close_request(&mut self, _: &Address, why: Finish) {
+        self.journal.note(format!("closed {why}"));
+    }
+    fn message(&mut self, control: &mut Control<'_, Self>, message: Message) {
+        // Somebody wants all requests ended.
+        drop(message);
+        control.connections().into_iter().for_each(|id| control.close(id));
+    }
+}
+
+fn mixed(
+    process: impl FnMut(&Address) -> Process + Send + 'static,
+    journal: &Journal,
+) -> TcpServer<Mixed, impl socketserver::RequestHandler<Mixed>> {
+    let state = Mixed { process: Box::new(process), journal: journal.clone(), asked: 0 };
+    let handler = |_: &mut Mixed, _: &Address| probe(|call, request: &mut Request<'_, Mixed>| echo(&call, request));
+    TcpServer::with_server("127.0.0.1:0", state, handler).unwrap()
+}
+
+/// Sends back each line, in capitals.
+fn upper() -> Process {
+    Process::thread(StreamRequestHandler::new(|request| {
+        let mut line = String::new();
+        while request.rfile.read_line(&mut line)? > 0 {
+            request.wfile.write_all(line.to_uppercase().as_bytes())?;
+            line.clear();
+        }
+        Ok(())
+    }))
+}
+
+/// Threads that say that they run, wait until they are released, whatever becomes of their sockets, and say that they are
+/// done.
+fn held() -> (impl FnMut(&Address) -> Process + Send + 'static, Receiver<()>, Sender<()>) {
+    let (began, begun) = channel();
+    let (release, released) = channel();
+    let released = Arc::new(Mutex::new(released));
+    let process = move |_: &Address| {
+        let (began, released) = (began.clone(), Arc::clone(&released));
+        Process::thread(StreamRequestHandler::new(move |request| {
+            let _ = began.send(());
+            let _ = released.lock().unwrap().recv_timeout(PATIENCE);
+            request.wfile.write_all(b"done")?;
+            Ok(())
+        }))
+    };
+    (process, begun, release)
+}
+
+#[test]
+fn one_server_mixes_threads_and_the_reactor() {
+    let journal = Journal::new();
+    let mut turn = 0;
+    let process = move |_: &Address| {
+        turn += 1;
+        if turn % 2 == 1 { upper() } else { Process::Reactor }
+    };
+    let running = serve(mixed(process, &journal));
+    let (mut threaded, mut here) = (running.connect(), running.connect());
+    for _ in 0..3 {
+        threaded.send("from a thread\n");
+        here.echo("from the reactor\n");
+        threaded.expect("FROM A THREAD\n");
+    }
+    assert_eq!(running.stats().active, 2, "both count");
+    threaded.half_close();
+    threaded.expect_eof();
+    here.half_close();
+    here.expect_eof();
+    journal.wait_for("closed", 2);
+    assert_eq!(running.stop().active, 0);
+}
+
+#[test]
+fn a_thread_that_blocks_holds_up_nobody() {
+    let (journal, (mut hold, begun, release)) = (Journal::new(), held());
+    let mut first = true;
+    let process = move |from: &Address| if std::mem::take(&mut first) { hold(from) } else { Process::Reactor };
+    let running = serve(mixed(process, &journal));
+    let mut blocked = running.connect();
+    begun.recv_timeout(PATIENCE).unwrap();
+    for _ in 0..100 {
+        running.connect().echo("meanwhile");
+    }
+    release.send(()).unwrap();
+    assert_eq!(blocked.rest(), b"done");
+    running.stop();
+}
+
+#[test]
+fn when_the_pool_is_full_requests_are_refused_and_counted() {
+    let (journal, (process, begun, release)) = (Journal::new(), held());
+    let mut server = mixed(process, &journal);
+    server.limits.max_threads = 1;
+    server.limits.thread_queue_max = 2;
+    let running = serve(server);
+    let mut running_one = running.connect();
+    begun.recv_timeout(PATIENCE).unwrap();
+    let mut waiting: Vec<_> = (0..2).map(|_| running.connect()).collect();
+    running.wait_for_stats("two wait", |stats| stats.active == 3);
+    let mut refused: Vec<_> = (0..3).map(|_| running.connect()).collect();
+    for client in &mut refused {
+        let (bytes, _) = client.read_to_the_end();
+        assert!(bytes.is_empty(), "it is closed at once");
+    }
+    journal.wait_for("closed refused", 3);
+    assert_eq!(running.stats().refused, 3);
+    for client in std::iter::once(&mut running_one).chain(&mut waiting) {
+        release.send(()).unwrap();
+        assert_eq!(client.rest(), b"done");
+    }
+    journal.wait_for("closed done", 3);
+    // There is room again.
+    let mut again = running.connect();
+    release.send(()).unwrap();
+    assert_eq!(again.rest(), b"done");
+    running.stop();
+}
+
+#[test]
+fn an_error_or_a_panic_on_a_thread_goes_to_handle_error_and_ends_that_request_only() {
+    silence_scripted_panics();
+    let journal = Journal::new();
+    let mut turn = 0;
+    let process = move |_: &Address| {
+        turn += 1;
+        match turn {
+            1 => Process::thread(StreamRequestHandler::new(|_| Err("it failed".into()))),
+            2 => Process::thread(StreamRequestHandler::new(|_| panic!("{}", SCRIPTED))),
+            _ => upper(),
+        }
+    };
+    let running = serve(mixed(process, &journal));
+    running.connect().read_to_the_end().1.unwrap();
+    journal.wait("error it failed");
+    journal.wait("closed handler error");
+    running.connect().read_to_the_end().1.unwrap();
+    journal.wait("error panicked: scripted");
+    journal.wait("closed panicked");
+    let mut fine = running.connect();
+    fine.send("fine\n");
+    fine.expect("FINE\n");
+    drop(fine);
+    let stats = running.stop();
+    assert_eq!((stats.handler_errors, stats.panics), (1, 1));
+}
+
+#[test]
+fn a_panic_in_process_request_refuses_that_request_only() {
+    silence_scripted_panics();
+    let journal = Journal::new();
+    let mut first = true;
+    let process = move |_: &Address| if std::mem::take(&mut first) { panic!("{}", SCRIPTED) } else { upper() };
+    let running = serve(mixed(process, &journal));
+    running.connect().read_to_the_end().1.unwrap();
+    journal.wait("closed panicked");
+    let mut fine = running.connect();
+    fine.send("fine\n");
+    fine.expect("FINE\n");
+    drop(fine);
+    running.stop();
+}
+
+#[test]
+fn a_thread_asks_the_server_for_something() {
+    let journal = Journal::new();
+    let count = |_: &Address| {
+        Process::thread(StreamRequestHandler::new(|request| {
+            let asked = request.server(|server: &mut Mixed| {
+                server.asked += 1;
+                server.asked
+            })?;
+            write!(request.wfile, "{asked}")?;
+            let wrong = request.server(|_: &mut String| ());
+            assert!(matches!(wrong, Err(Error::Gone)));
+            Ok(())
+        }))
+    };
+    let running = serve(mixed(count, &journal));
+    for expected in 1..=20 {
+        assert_eq!(running.connect().rest(), expected.to_string().as_bytes());
+    }
+    journal.wait_for("closed done", 20);
+    let (_, state) = running.stop_with_state();
+    assert_eq!(state.asked, 20);
+}
+
+#[test]
+fn a_stop_lets_threads_finish_and_gives_those_that_wait_for_input_its_end() {
+    let journal = Journal::new();
+    let mut server = mixed(|_| upper(), &journal);
+    let mut config = server.reactor().config().clone();
+    config.drain_grace = Duration::from_millis(400);
+    server.reactor().set_config(config);
+    let running = serve(server);
+    let mut client = running.connect();
+    client.send("hello\n");
+    client.expect("HELLO\n");
+    // It waits for the next line, and its client says nothing more. Half of the grace later it finds the end.
+    running.stop.shutdown();
+    client.expect_eof();
+    running.join();
+    assert_eq!(journal.count("closed done"), 1, "it came to its end by itself");
+}
+
+#[test]
+fn close_with_threads_running_waits_for_them() {
+    let (journal, (began, begun)) = (Journal::new(), channel());
+    let (ended, end) = channel();
+    let mut server = mixed(
+        move |_| {
+            let (began, ended) = (began.clone(), ended.clone());
+            Process::thread(StreamRequestHandler::new(move |request| {
+                began.send(()).unwrap();
+                // Blocks until the reactor ends the request.
+                let _ = request.rfile.read(&mut [0]);
+                let _ = request.server(|_: &mut Mixed| ()); // Answered or not, it does not wait for ever.
+                ended.send(()).unwrap();
+                Ok(())
+            }))
+        },
+        &journal,
+    );
+    let mut config = server.reactor().config().clone();
+    config.drain_grace = Duration::from_millis(100);
+    server.reactor().set_config(config);
+    let address = server.server_address().unwrap().as_inet().unwrap();
+    let client = Peer::connect(address);
+    server.handle_request().unwrap();
+    begun.recv_timeout(PATIENCE).unwrap();
+    server.server_close();
+    // No waiting here: the thread was done before server_close returned.
+    end.try_recv().expect("server_close waits");
+    assert_eq!(journal.count("closed done"), 1, "it found the end of its input");
+    drop(client);
+}
+
+#[test]
+fn close_lets_a_thread_finish_what_it_has_begun() {
+    let (journal, (process, begun, release)) = (Journal::new(), held());
+    let mut server = mixed(process, &journal);
+    let mut client = Peer::connect(server.server_address().unwrap().as_inet().unwrap());
+    server.handle_request().unwrap();
+    begun.recv_timeout(PATIENCE).unwrap();
+    // It comes to its end while server_close waits.
+    let thread = std::thread::spawn(move || release.send(()));
+    server.server_close();
+    assert_eq!(client.rest(), b"done");
+    assert_eq!(journal.count("closed done"), 1);
+    thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn close_ends_a_thread_that_takes_too_long() {
+    let (journal, (began, begun)) = (Journal::new(), channel());
+    let process = move |_: &Address| {
+        let began = began.clone();
+        Process::thread(StreamRequestHandler::new(move |request| {
+            began.send(()).unwrap();
+            // Its client does not read, and the end of the input means nothing to it.
+            while request.wfile.write_all(&[0; 65_536]).is_ok() {}
+            Ok(())
+        }))
+    };
+    let mut server = mixed(process, &journal);
+    let mut config = server.reactor().config().clone();
+    config.drain_grace = Duration::from_millis(100);
+    server.reactor().set_config(config);
+    let client = Peer::connect(server.server_address().unwrap().as_inet().unwrap());
+    server.handle_request().unwrap();
+    begun.recv_timeout(PATIENCE).unwrap();
+    server.server_close();
+    assert_eq!(journal.count("closed shut down"), 1);
+    drop(client);
+}
+
+#[test]
+fn close_does_not_wait_for_daemon_threads() {
+    for daemon in [false, true] {
+        let (journal, (process, begun, release)) = (Journal::new(), held());
+        let mut server = mixed(process, &journal);
+        server.limits.daemon_threads = daemon;
+        server.limits.block_on_close = daemon;
+        let running = serve(server);
+        let mut client = running.connect();
+        begun.recv_timeout(PATIENCE).unwrap();
+        if daemon {
+            running.stop.shutdown();
+        } else {
+            // Not daemons: a stop in good order would wait for them.
+            running.stop.shutdown_now();
+        }
+        // The handler is still at it: it looks at nothing that could be ended.
+        running.join();
+        let (bytes, _) = client.read_to_the_end();
+        assert!(bytes.is_empty());
+        release.send(()).unwrap();
+    }
+}
+
+#[test]
+fn a_second_request_to_stop_ends_the_wait_for_threads() {
+    for at_once in [true, false] {
+        let (journal, (process, begun, release)) = (Journal::new(), held());
+        let mut server = mixed(process, &journal);
+        let mut config = server.reactor().config().clone();
+        config.drain_grace = if at_once { PATIENCE } else { Duration::ZERO };
+        server.reactor().set_config(config);
+        let running = serve(server);
+        let _client = running.connect();
+        begun.recv_timeout(PATIENCE).unwrap();
+        running.stop.shutdown();
+        if at_once {
+            running.stop.shutdown_now();
+        } else {
+            // The grace is over, the loop has ended, and dropping the server waits.
+            let deadline = Instant::now() + PATIENCE;
+            while running.stop.is_requested() && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            running.stop.shutdown();
+        }
+        running.join();
+        release.send(()).expect("the thread is still at it");
+    }
+}
+
+#[test]
+fn close_sees_what_came_in_one_turn_with_the_wish_for_it() {
+    let (journal, (process, begun, release)) = (Journal::new(), held());
+    let mut server = mixed(process, &journal);
+    let id = server.id();
+    let mut client = Peer::connect(server.server_address().unwrap().as_inet().unwrap());
+    server.handle_request().unwrap();
+    begun.recv_timeout(PATIENCE).unwrap();
+    // Both wait when the loop goes on: the wish to close, and after it the word that the thread is done.
+    server.handle().run(move |reactor| reactor.server_close(id)).unwrap();
+    release.send(()).unwrap();
+    assert_eq!(client.rest(), b"done");
+    // Nobody can see when the second has come. If it comes later, the test passes without having tried anything.
+    std::thread::park_timeout(Duration::from_millis(100));
+    let (closed, done) = channel();
+    std::thread::spawn(move || {
+        server.reactor().poll(Some(Duration::ZERO)).unwrap();
+        closed.send(()).unwrap();
+    });
+    done.recv_timeout(PATIENCE).expect("the reactor goes on");
+    assert_eq!(journal.count("closed done"), 1);
+}
+
+#[test]
+fn a_handler_that_is_refused_may_panic_when_it_is_dropped() {
+    silence_scripted_panics();
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("{SCRIPTED}");
+        }
+    }
+    let (journal, (mut process, begun, release)) = (Journal::new(), held());
+    let mut first = true;
+    let process = move |client: &Address| match std::mem::take(&mut first) {
+        true => process(client),
+        false => {
+            let bomb = Bomb;
+            Process::thread(StreamRequestHandler::new(move |_| Ok(_ = &bomb)))
+        }
+    };
+    let mut server = mixed(process, &journal);
+    (server.limits.max_threads, server.limits.thread_queue_max) = (1, 0);
+    let running = serve(server);
+    let mut client = running.connect();
+    begun.recv_timeout(PATIENCE).unwrap();
+    assert!(running.connect().read_to_the_end().0.is_empty());
+    journal.wait("closed refused");
+    release.send(()).unwrap();
+    assert_eq!(client.rest(), b"done");
+    running.wait_for_stats("both are over", |stats| stats.active == 0 && stats.refused == 1);
+    running.stop();
+}
+
+#[test]
+fn a_request_on_a_thread_can_be_ended_by_its_id() {
+    let (journal, (began, begun)) = (Journal::new(), channel());
+    let process = move |_: &Address| {
+        let began = began.clone();
+        Process::thread(StreamRequestHandler::new(move |request| {
+            began.send(()).unwrap();
+            request.rfile.read_to_end(&mut Vec::new())?;
+            Ok(())
+        }))
+    };
+    let server = mixed(process, &journal);
+    let id = server.id();
+    let running = serve(server);
+    let mut client = running.connect();
+    begun.recv_timeout(PATIENCE).unwrap();
+    running.handle.send_to_server(id, ()).unwrap();
+    client.expect_eof();
+    journal.wait("closed evicted");
+    running.stop();
+}
+
+#[test]
+fn handle_request_does_not_wait_for_the_thread() {
+    let (journal, (process, begun, release)) = (Journal::new(), held());
+    let mut server = mixed(process, &journal);
+    let mut client = Peer::connect(server.server_address().unwrap().as_inet().unwrap());
+    server.handle_request().unwrap();
+    begun.recv_timeout(PATIENCE).unwrap();
+    release.send(()).unwrap();
+    assert_eq!(client.rest(), b"done");
+}
+
+#[test]
+fn threads_count_towards_the_caps_on_connections() {
+    let (journal, (process, begun, release)) = (Journal::new(), held());
+    let mut server = mixed(process, &journal);
+    server.limits.connections_per_client_max = Some(1);
+    let running = serve(server);
+    let mut first = running.connect();
+    begun.recv_timeout(PATIENCE).unwrap();
+    assert!(running.connect().read_to_the_end().0.is_empty(), "one more is refused");
+    release.send(()).unwrap();
+    assert_eq!(first.rest(), b"done");
+    journal.wait("closed done");
+    running.wait_for_stats("it is forgotten", |stats| stats.active == 0);
+    let mut next = running.connect();
+    release.send(()).unwrap();
+    assert_eq!(next.rest(), b"done");
+    running.stop();
+}
+
+#[test]
+fn a_cap_that_is_raised_between_two_requests_holds_at_once() {
+    let (journal, (process, begun, release)) = (Journal::new(), held());
+    let mut server = mixed(process, &journal);
+    (server.limits.connections_max, server.timeout) = (Some(1), Some(Duration::from_millis(20)));
+    let address = server.server_address().unwrap().as_inet().unwrap();
+    let (_first, _second) = (Peer::connect(address), Peer::connect(address));
+    server.handle_request().unwrap();
+    begun.recv_timeout(PATIENCE).unwrap();
+    server.handle_request().unwrap(); // The thread is still at it: the second client waits.
+    assert_eq!(server.reactor().stats().accepted, 1);
+    (server.limits.connections_max, server.timeout) = (Some(10), Some(Duration::from_secs(1)));
+    server.handle_request().unwrap();
+    assert_eq!(server.reactor().stats().accepted, 2);
+    (0..2).for_each(|_| release.send(()).unwrap());
+}
+
+/// Everything Python's `StreamRequestHandler` has, overridden.
+struct Attributes;
+
+impl BlockingHandler for Attributes {
+    fn setup(&mut self, request: &mut BlockingRequest) -> Result<()> {
+        Ok(request.wfile.write_all(b"setup ")?)
+    }
+    fn handle(&mut self, request: &mut BlockingRequest) -> Result<()> {
+        let error = request.rfile.read(&mut [0]).expect_err("nothing comes in time");
+        Ok(write!(request.wfile, "{:?} ", error.kind())?)
+    }
+    fn finish(&mut self, request: &mut BlockingRequest) {
+        request.wfile.write_all(b"finish").expect("it is buffered");
+    }
+    fn rbufsize(&self) -> usize {
+        0
+    }
+    fn wbufsize(&self) -> usize {
+        1_000
+    }
+    fn timeout(&self) -> Option<Duration> {
+        Some(Duration::from_millis(50))
+    }
+    fn disable_nagle_algorithm(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_handler_has_its_attributes() {
+    let journal = Journal::new();
+    let running = serve(mixed(|_| Process::thread(Attributes), &journal));
+    assert_eq!(running.connect().rest(), b"setup TimedOut finish");
+    running.stop();
+}
+
+/// A UDP server of that kind, and a client of it.
+fn datagrams(process: impl FnMut(&Address) -> Process + Send + 'static) -> (Running<Mixed, Udp>, std::net::UdpSocket) {
+    let state = Mixed { process: Box::new(process), ..Mixed::default() };
+    let server = UdpServer::with_server("127.0.0.1:0", state, |_: &mut Mixed, _: &Address| NoHandler).unwrap();
+    let running = serve(server);
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.connect(running.address).unwrap();
+    (running, client)
+}
+
+#[track_caller]
+fn ask(client: &std::net::UdpSocket, packet: &[u8]) -> Vec<u8> {
+    client.send(packet).unwrap();
+    let mut reply = vec![0; 70_000];
+    let n = client.recv(&mut reply).expect("an answer");
+    reply.truncate(n);
+    reply
+}
+
+#[test]
+fn close_lets_the_answer_to_a_datagram_leave_that_it_waits_for() {
+    let (began, begun) = channel();
+    let (release, released) = channel::<()>();
+    let released = Arc::new(Mutex::new(released));
+    let mut server = socketserver::ThreadingUdpServer::new("127.0.0.1:0", move |_| {
+        let (began, released) = (began.clone(), Arc::clone(&released));
+        DatagramRequestHandler::new(move |request| {
+            began.send(()).unwrap();
+            released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            Ok(request.wfile.write_all(b"done")?)
+        })
+    })
+    .unwrap();
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    client.send_to(b"ask", server.server_address().unwrap().as_inet().unwrap()).unwrap();
+    server.handle_request().unwrap();
+    begun.recv_timeout(PATIENCE).unwrap();
+    let thread = std::thread::spawn(move || release.send(()));
+    server.server_close();
+    thread.join().unwrap().unwrap();
+    let mut answer = [0; 10];
+    assert_eq!(client.recv(&mut answer).expect("an answer"), 4);
+    assert!(server.server_addresses().is_empty());
+}
+
+#[test]
+fn an_answer_does_not_leave_by_a_socket_that_has_taken_the_place_of_its_own() {
+    let (began, begun) = channel();
+    let (release, released) = channel::<()>();
+    let mut released = Some(released);
+    let (ended, end) = channel();
+    let process = move |_: &Address| {
+        let (began, ended, released) = (began.clone(), ended.clone(), released.take().expect("one datagram"));
+        Process::thread(DatagramRequestHandler::new(move |request| {
+            began.send(()).unwrap();
+            released.recv_timeout(PATIENCE).unwrap();
+            { request.request() }.write_all(b"late")?;
+            ended.send(()).unwrap();
+            Ok(())
+        }))
+    };
+    let udp = |state| UdpServer::with_server("127.0.0.1:0", state, |_: &mut Mixed, _: &Address| NoHandler).unwrap();
+    let mut first = udp(Mixed { process: Box::new(process), ..Mixed::default() });
+    first.limits.block_on_close = false;
+    let at = first.server_address().unwrap().as_inet().unwrap();
+    let mut reactor = Reactor::new().unwrap();
+    let id = reactor.add(first).unwrap();
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    client.send_to(b"ask", at).unwrap();
+    while begun.try_recv().is_err() {
+        reactor.poll(Some(Duration::from_millis(10))).unwrap();
+    }
+    reactor.server_close(id);
+    reactor.add(udp(Mixed::default())).unwrap();
+    release.send(()).unwrap();
+    end.recv_timeout(PATIENCE).unwrap();
+    reactor.poll(Some(Duration::ZERO)).unwrap();
+    assert!(client.recv_from(&mut [0; 10]).is_err(), "nobody has asked the other server");
+    assert_eq!(reactor.stats().datagrams_failed, 1);
+}
+
+#[test]
+fn a_datagram_is_served_by_a_thread() {
+    let (running, client) = datagrams(|_| {
+        Process::thread(DatagramRequestHandler::new(|request| {
+            let mut line = String::new();
+            request.rfile.read_line(&mut line)?;
+            if line == "more" {
+                request.request().send_to(b"first", &request.client_address())?;
+            }
+            request.wfile.write_all(line.to_uppercase().as_bytes())?;
+            Ok(())
+        }))
+    });
+    assert_eq!(ask(&client, b"hello\nworld"), b"HELLO\n");
+    assert_eq!(ask(&client, b""), b"");
+    assert_eq!(ask(&client, b"more"), b"first");
+    let mut reply = [0; 10];
+    assert_eq!(client.recv(&mut reply).unwrap(), 4);
+    assert_eq!(&reply[..4], b"MORE");
+    running.stop();
+}
+
+#[cfg(all(unix, feature = "children"))]
+mod programs {
+    use std::process::Command;
+
+    use super::*;
+
+    fn shell(script: &str) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Process::child(command)
+    }
+
+    #[test]
+    fn a_program_serves_many_clients_at_once() {
+        let journal = Journal::new();
+        let running = serve(mixed(|_| Process::child(Command::new("cat")), &journal));
+        let mut clients: Vec<_> = (0..30).map(|_| running.connect()).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send(format!("I am number {number}"));
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.half_close();
+            assert_eq!(client.rest(), format!("I am number {number}").as_bytes());
+        }
+        journal.wait_for("closed done", 30);
+        running.stop();
+    }
+
+    #[test]
+    fn a_child_that_never_exits_is_killed_when_its_time_is_over() {
+        let journal = Journal::new();
+        let mut server = mixed(|_| shell("exec sleep 1000"), &journal);
+        server.limits.child_timeout = Some(Duration::from_millis(100));
+        let running = serve(server);
+        running.connect().expect_eof();
+        journal.wait("closed child timeout");
+        assert_eq!(journal.count("error"), 1);
+        running.stop();
+    }
+
+    #[test]
+    fn a_child_that_never_exits_does_not_hold_up_a_stop_for_ever() {
+        let journal = Journal::new();
+        let mut server = mixed(|_| shell("echo here; exec sleep 1000"), &journal);
+        let mut config = server.reactor().config().clone();
+        config.drain_grace = Duration::from_millis(50);
+        server.reactor().set_config(config);
+        let running = serve(server);
+        let mut client = running.connect();
+        client.expect("here\n");
+        running.stop.shutdown();
+        client.expect_eof();
+        running.join();
+    }
+
+    #[test]
+    fn max_children_is_kept_and_the_others_wait() {
+        let journal = Journal::new();
+        let mut server = mixed(|_| shell("echo here; cat"), &journal);
+        server.limits.max_children = 2;
+        let running = serve(server);
+        let mut clients: Vec<_> = (0..5).map(|_| running.connect()).collect();
+        running.wait_for_stats("all are admitted", |stats| stats.active == 5);
+        for i in 0..clients.len() {
+            clients[i].expect("here\n");
+            if let Some(second_next) = clients.get(i + 2) {
+                let socket = &second_next.socket;
+                socket.set_nonblocking(true).unwrap();
+                assert!({ socket }.read(&mut [0]).is_err(), "it is not its turn");
+                socket.set_nonblocking(false).unwrap();
+            }
+            clients[i].half_close();
+            assert_eq!(clients[i].rest(), b"");
+        }
+        running.stop();
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_run_is_an_error_with_its_name() {
+        let journal = Journal::new();
+        let running = serve(mixed(|_| Process::child(Command::new("/no/such/program")), &journal));
+        running.connect().expect_eof();
+        journal.wait("error cannot run /no/such/program: no such file or directory");
+        running.stop();
+    }
+
+    #[test]
+    fn a_datagram_is_the_input_of_a_program_and_its_output_the_answer() {
+        let (running, client) = datagrams(|_| shell("tr a-z A-Z"));
+        assert_eq!(ask(&client, b"hello"), b"HELLO");
+        let large = vec![b'x'; 8_192];
+        assert_eq!(ask(&client, &large), large.to_ascii_uppercase());
+        running.stop();
+    }
+
+    #[test]
+    fn descriptors_and_processes_are_given_back() {
+        let open = || std::fs::read_dir("/proc/self/fd").map(|entries| entries.count()).unwrap_or(0);
+        let journal = Journal::new();
+        let running = serve(mixed(|_| shell("read line; echo $line"), &journal));
+        let talk = |times: usize| {
+            for _ in 0..times {
+                let mut client = running.connect();
+                client.send("hello\n");
+                assert_eq!(client.rest(), b"hello\n");
+            }
+        };
+        talk(2);
+        journal.wait_for("closed done", 2);
+        let before = open();
+        talk(50);
+        journal.wait_for("closed done", 52);
+        running.wait_for_stats("all are over", |stats| stats.active == 0);
+        // Other tests run in this process as well: what leaks is at least one for each client.
+        assert!(open() < before + 50, "{} descriptors, before {before}", open());
+        running.stop();
+    }
+}
