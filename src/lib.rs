@@ -112,6 +112,8 @@ mod pages {
     mod readme {}
     #[doc = include_str!("../docs/guide.md")]
     mod guide {}
+    #[doc = include_str!("../docs/from-socketserver.md")]
+    mod from_socketserver {}
     #[doc = include_str!("../docs/architecture.md")]
     mod architecture {}
     #[doc = include_str!("../docs/decisions.md")]
