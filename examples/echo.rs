@@ -1,19 +1,29 @@
-//! Sends back every byte.
+//! Sends back every byte, and every datagram.
 //!
 //! ```text
 //! cargo run --example echo                     # or: ... echo -- 127.0.0.1:0 --timeout 30 --log-level debug
 //! nc 127.0.0.1 9999                            # type; Ctrl-D half-closes, and the rest still comes back
 //! head -c 100M /dev/zero | nc -N 127.0.0.1 9999 | wc -c
+//!
+//! cargo run --example echo -- 127.0.0.1:9999 --udp 127.0.0.1:9999 --unix /tmp/echo --unix-datagram @echo
+//! nc -u 127.0.0.1 9999                         # each line is a datagram
+//! nc -U /tmp/echo
+//! socat - ABSTRACT-SENDTO:echo,bind=/tmp/me    # a datagram is answered only if its sender has a name
 //! ```
 //!
 //! Ctrl-C ends it: connections in use get their bytes back first, at most `--grace` seconds long.
+//!
+//! All kinds of sockets are served by one handler, on one thread. Datagrams that claim to come from another echo server
+//! set the two off against each other for ever; so, as RFC 862 is from more trusting times, keep it to your own network.
 
 mod common;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use socketserver::{Next, Request, RequestHandler, Result, TcpServer};
+use socketserver::{Next, Request, RequestHandler, Result, TcpServer, UdpServer};
+#[cfg(unix)]
+use socketserver::{Server, UnixAddress, UnixOptions, family};
 
 struct Echo;
 
@@ -24,16 +34,85 @@ impl RequestHandler for Echo {
     }
 }
 
-/// Sends back every byte
+/// Sends back every byte, and every datagram
+///
+/// Standard output gets a line for each socket, "listening on ADDRESS" for TCP, otherwise "listening on udp ADDRESS",
+/// "listening on unix stream PATH" or "listening on unix datagram PATH", in this order.
 #[derive(clap::Parser)]
 struct Args {
-    /// Where to listen; port 0 lets the system choose
-    #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999")]
-    address: String,
+    /// Where to listen for TCP connections; port 0 lets the system choose [default: 127.0.0.1:9999, or nowhere if there
+    /// is an option for another kind of socket]
+    #[arg(value_name = "ADDR")]
+    address: Option<String>,
+    /// Where to take UDP datagrams, of up to 65,507 bytes; port 0 lets the system choose
+    #[arg(long, value_name = "ADDR")]
+    udp: Option<String>,
+    /// Where to listen for connections of Unix sockets: a path, or @NAME for an abstract name
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH")]
+    unix: Option<UnixAddress>,
+    /// Where to take datagrams of Unix sockets, of up to 65,535 bytes: a path, or @NAME for an abstract name
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH")]
+    unix_datagram: Option<UnixAddress>,
+    /// Permissions of the files of Unix sockets, for example 600 [default: what the umask leaves of 777]
+    #[cfg(unix)]
+    #[arg(long, value_name = "OCTAL", value_parser = mode)]
+    mode: Option<u32>,
     #[command(flatten)]
     options: common::Options,
 }
 
 fn main() -> ExitCode {
-    common::run(|args: Args| args.options.serve(TcpServer::new(args.address, |_| Echo)?))
+    common::run(serve)
 }
+
+fn serve(args: Args) -> Result<()> {
+    let others = args.udp.is_some();
+    #[cfg(unix)]
+    let others = others || args.unix.is_some() || args.unix_datagram.is_some();
+    let address = args.address.or((!others).then(|| "127.0.0.1:9999".to_owned()));
+
+    let mut host = args.options.host()?;
+    if let Some(address) = address {
+        host.add(TcpServer::new(address, |_| Echo)?)?;
+    }
+    if let Some(address) = args.udp {
+        let mut server = UdpServer::new(address, |_| Echo)?;
+        server.limits.max_packet_size = DATAGRAM_BYTES_MAX;
+        host.add(server)?;
+    }
+    #[cfg(unix)]
+    if let Some(path) = args.unix {
+        host.add(at_path::<family::UnixStream>(path, args.mode)?)?;
+    }
+    #[cfg(unix)]
+    if let Some(path) = args.unix_datagram {
+        host.add(at_path::<family::UnixDatagram>(path, args.mode)?)?;
+    }
+    host.serve()
+}
+
+/// A server of either kind of Unix sockets.
+#[cfg(unix)]
+fn at_path<F>(path: UnixAddress, mode: Option<u32>) -> Result<Server<F, (), Echo>>
+where
+    F: family::Family<Options = UnixOptions, Domain = family::Unix>,
+{
+    let mut server = Server::<F, _, _>::unbound((), |(), _| Echo)?;
+    server.options.mode = mode;
+    server.limits.max_packet_size = DATAGRAM_BYTES_MAX;
+    server.server_bind(path)?;
+    server.server_activate()?;
+    Ok(server)
+}
+
+/// Permission bits as they are given on the command line.
+#[cfg(unix)]
+fn mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).map_err(|_| "not an octal number")?;
+    if mode <= 0o777 { Ok(mode) } else { Err("more than 777".into()) }
+}
+
+/// Room for whatever UDP can carry.
+const DATAGRAM_BYTES_MAX: usize = 65_535;

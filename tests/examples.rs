@@ -7,8 +7,10 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, PipeReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -64,13 +66,218 @@ fn echo_makes_clients_wait_above_the_maximum() {
     assert_eq!(read_exact(&mut second, 1), b"b");
 }
 
+#[test]
+fn echo_without_arguments_is_at_the_port_of_the_documentation() {
+    let Some(mut command) = example("echo") else { return };
+    let mut echo = Program::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    // Somebody else may have it.
+    let said = echo.output.0.recv_timeout(DEADLINE).or_else(|_| echo.log.0.recv_timeout(DEADLINE)).unwrap();
+    match said.strip_prefix("listening on ") {
+        Some(address) => {
+            assert_eq!(address, "127.0.0.1:9999");
+            echo.stops_in_good_order();
+        }
+        None => {
+            assert_eq!(said, "error: cannot bind 127.0.0.1:9999: address already in use");
+            assert_eq!(echo.exit().code(), Some(1));
+        }
+    }
+}
+
+#[test]
+fn echo_returns_datagrams_of_any_size() {
+    let Some(mut echo) = start("echo", &["--udp", "127.0.0.1:0"]) else { return };
+    let client = datagrams_to(echo.listening[0].strip_prefix("udp ").unwrap());
+    for size in [0, 1, 2, 511, 1_472, 1_473, 8_191, 8_192, 8_193, 16_384, 65_506, 65_507, 0, 1] {
+        assert_same(&ask(&client, &noise(size)), &noise(size));
+    }
+    echo.stops_in_good_order();
+}
+
+#[test]
+fn echo_returns_every_datagram_to_its_sender() {
+    let Some(mut echo) = start("echo", &["--udp", "127.0.0.1:0"]) else { return };
+    let address = echo.listening[0].strip_prefix("udp ").unwrap();
+    let clients: Vec<_> = (0..100).map(|_| datagrams_to(address)).collect();
+    for round in 0..5 {
+        for (number, client) in clients.iter().enumerate() {
+            client.send(format!("{round} {number}").as_bytes()).unwrap();
+        }
+        for (number, client) in clients.iter().enumerate() {
+            assert_eq!(text(received(|buffer| client.recv(buffer))), format!("{round} {number}"));
+        }
+    }
+    echo.stops_in_good_order();
+}
+
+#[test]
+fn echo_returns_the_longest_datagram_of_ipv6() {
+    if let Err(error) = UdpSocket::bind("[::1]:0") {
+        return eprintln!("skipped: no IPv6: {error}");
+    }
+    let Some(mut echo) = start("echo", &["--udp", "[::1]:0"]) else { return };
+    let client = datagrams_to(echo.listening[0].strip_prefix("udp ").unwrap());
+    for size in [65_507, 65_508, 65_527] {
+        assert_same(&ask(&client, &noise(size)), &noise(size));
+    }
+    echo.stops_in_good_order();
+}
+
+#[test]
+fn echo_serves_a_path_and_removes_it() {
+    let scratch = Scratch::new("unix");
+    let path = scratch.path("echo");
+    let Some(mut echo) = start("echo", &["--unix", &path, "--mode", "600"]) else { return };
+    assert_eq!(echo.listening[0], format!("unix stream {path}"));
+    let found = std::fs::symlink_metadata(&path).unwrap();
+    assert!(found.file_type().is_socket());
+    assert_eq!(found.permissions().mode() & 0o777, 0o600);
+    for size in [0, 1, 2, 65_535, 65_536, 65_537, 8 << 20] {
+        assert_same(&exchange(connect_path(&path), &noise(size)), &noise(size));
+    }
+    echo.stops_in_good_order();
+    assert!(!Path::new(&path).exists());
+}
+
+#[test]
+fn echo_serves_a_path_of_datagrams_and_removes_it() {
+    let scratch = Scratch::new("unix-datagram");
+    let path = scratch.path("echo");
+    let Some(mut echo) = start("echo", &["--unix-datagram", &path]) else { return };
+    assert_eq!(echo.listening[0], format!("unix datagram {path}"));
+    let client = UnixDatagram::bind(scratch.path("client")).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client.connect(&path).unwrap();
+    // The one that is too long is not answered, nor is one without a sender.
+    UnixDatagram::unbound().unwrap().send_to(b"whom to answer?", &path).unwrap();
+    for size in [0, 1, 8_192, 8_193, 65_507, 65_508, 65_535, 65_536, 3] {
+        client.send(&noise(size)).unwrap();
+        if size <= 65_535 {
+            assert_same(&received(|buffer| client.recv(buffer)), &noise(size));
+        }
+    }
+    echo.stops_in_good_order();
+    assert!(!Path::new(&path).exists());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn echo_serves_abstract_names() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
+    let name = format!("examples-{}", std::process::id());
+    let (stream, datagram) = (format!("{name} stream"), format!("{name} datagram"));
+    let arguments = ["--unix", &format!("@{stream}"), "--unix-datagram", &format!("@{datagram}")];
+    let Some(mut echo) = start_with("echo", &arguments, 2) else { return };
+    assert_eq!(echo.listening, [format!("unix stream @{stream}"), format!("unix datagram @{datagram}")]);
+
+    let address = SocketAddr::from_abstract_name(&stream).unwrap();
+    let client = UnixStream::connect_addr(&address).unwrap();
+    assert_same(&exchange(connected_path(client), &noise(100_000)), &noise(100_000));
+
+    let client = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(format!("{name} client")).unwrap()).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client.connect_addr(&SocketAddr::from_abstract_name(&datagram).unwrap()).unwrap();
+    client.send(b"hello").unwrap();
+    assert_eq!(received(|buffer| client.recv(buffer)), b"hello");
+
+    // The name is taken, and free once more when nobody has it.
+    refuses("echo", &["--unix", &format!("@{stream}")], &format!("@{stream}"));
+    echo.stops_in_good_order();
+    start("echo", &["--unix", &format!("@{stream}")]).unwrap().stops_in_good_order();
+}
+
+#[test]
+fn echo_serves_all_kinds_at_once() {
+    let scratch = Scratch::new("all-kinds");
+    let (stream, datagram) = (scratch.path("stream"), scratch.path("datagram"));
+    let arguments = ["127.0.0.1:0", "--udp", "127.0.0.1:0", "--unix", &stream, "--unix-datagram", &datagram];
+    let Some(mut echo) = start_with("echo", &arguments, 4) else { return };
+    let mut tcp = echo.connect();
+    let udp = datagrams_to(echo.other("udp "));
+    let mut unix = connect_path(echo.other("unix stream "));
+    let unix_datagram = UnixDatagram::bind(scratch.path("client")).unwrap();
+    unix_datagram.set_read_timeout(Some(DEADLINE)).unwrap();
+    unix_datagram.connect(echo.other("unix datagram ")).unwrap();
+    for round in 0..100 {
+        let data = noise(round * 10 + 1);
+        tcp.write_all(&data).unwrap();
+        udp.send(&data).unwrap();
+        unix.write_all(&data).unwrap();
+        unix_datagram.send(&data).unwrap();
+        assert_same(&read_exact(&mut tcp, data.len()), &data);
+        assert_same(&received(|buffer| udp.recv(buffer)), &data);
+        assert_same(&read_exact(&mut unix, data.len()), &data);
+        assert_same(&received(|buffer| unix_datagram.recv(buffer)), &data);
+    }
+    // They all end in good order, with connections open.
+    echo.stops_in_good_order();
+    assert_eq!(echo.output.lines().count(), 0, "one line for each socket");
+    assert_eq!(read_to_end(tcp), b"");
+    assert_eq!(read_to_end(unix), b"");
+    assert!(!Path::new(&stream).exists() && !Path::new(&datagram).exists());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn echo_opens_no_tcp_port_that_was_not_asked_for() {
+    let scratch = Scratch::new("no-tcp");
+    let path = scratch.path("echo");
+    for (arguments, tcp) in [
+        (vec!["127.0.0.1:0"], 1),
+        (vec!["127.0.0.1:0", "--udp", "127.0.0.1:0"], 1),
+        (vec!["--udp", "127.0.0.1:0"], 0),
+        (vec!["--unix", &path], 0),
+        (vec!["--unix-datagram", &path], 0),
+    ] {
+        let Some(mut echo) = start_with("echo", &arguments, arguments.len().div_ceil(2)) else { return };
+        assert_eq!(listening_tcp_sockets(echo.pid), tcp, "{arguments:?}");
+        echo.stops_in_good_order();
+        assert_eq!(echo.output.lines().count(), 0);
+    }
+}
+
+/// As proc(5) tells.
+#[cfg(target_os = "linux")]
+fn listening_tcp_sockets(pid: u32) -> usize {
+    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let links = links.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    let sockets: Vec<_> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{pid}/net/{table}")));
+    let rows = tables.iter().flatten().flat_map(|table| table.lines().skip(1));
+    let inodes = rows.filter_map(|row| {
+        let columns: Vec<_> = row.split_whitespace().collect();
+        (columns[3] == "0A").then(|| format!("socket:[{}]", columns[9]))
+    });
+    inodes.filter(|inode| sockets.contains(inode)).count()
+}
+
+#[test]
+fn echo_takes_over_the_path_of_a_server_that_was_killed() {
+    let scratch = Scratch::new("stale");
+    for option in ["--unix", "--unix-datagram"] {
+        let path = scratch.path("echo");
+        let Some(mut killed) = start("echo", &[option, &path]) else { return };
+        killed.signal("KILL");
+        killed.exit();
+        assert!(Path::new(&path).exists(), "nobody could remove it");
+        let mut heir = start("echo", &[option, &path]).unwrap();
+        if option == "--unix" {
+            assert_eq!(exchange(connect_path(&path), b"hello"), b"hello");
+        }
+        refuses("echo", &[option, &path], &path);
+        heir.stops_in_good_order();
+        assert!(!Path::new(&path).exists());
+    }
+}
+
 // ---- starting ----
 
 #[test]
 fn an_address_that_cannot_be_had_is_one_line_and_status_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
-    for name in ["echo", "timestamp", "chat"] {
+    for name in ["echo", "timestamp", "chat", "daytime", "control", "blocking"] {
         for address in [&taken, "127.0.0.1:99999", "nonsense", "", "no-such-host.invalid:1"] {
             refuses(name, &[address], address);
         }
@@ -81,6 +288,51 @@ fn an_address_that_cannot_be_had_is_one_line_and_status_1() {
     for bad in ["127.0.0.1:99999", "nonsense", "no-such-host.invalid:1"] {
         refuses("proxy", &["127.0.0.1:0", bad], bad);
         refuses("client", &[bad], bad);
+        refuses("echo", &["--udp", bad], bad);
+        refuses("inetd", &[bad, "cat"], bad);
+        refuses("inetd", &["--udp", bad, "cat"], bad);
+        refuses("blocking", &["127.0.0.1:0", bad], bad);
+    }
+}
+
+#[test]
+fn a_busy_udp_port_is_one_line_and_status_1() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    refuses("echo", &["--udp", &taken], &taken);
+    refuses("echo", &["127.0.0.1:0", "--udp", &taken], &taken);
+    refuses("inetd", &["--udp", &taken, "cat"], &taken);
+    // TCP would be free there.
+    refuses("daytime", &[&taken], &taken);
+}
+
+#[test]
+fn a_path_that_cannot_be_had_is_one_line_and_status_1() {
+    let scratch = Scratch::new("refused");
+    let stream = scratch.path("stream");
+    let _stream = UnixListener::bind(&stream).unwrap();
+    let datagram = scratch.path("datagram");
+    let _datagram = UnixDatagram::bind(&datagram).unwrap();
+    let file = scratch.path("file");
+    std::fs::write(&file, "precious").unwrap();
+    let directory = scratch.path("directory");
+    std::fs::create_dir(&directory).unwrap();
+    let long = scratch.path(&"x".repeat(108));
+    let nowhere = scratch.path("no/such/directory");
+    for path in [&stream, &datagram, &file, &directory, &long, &nowhere] {
+        refuses("echo", &["--unix", path], path);
+        refuses("echo", &["--unix-datagram", path], path);
+        refuses("control", &["127.0.0.1:0", "--control", path], path);
+        // What could be had before is given back.
+        let free = scratch.path("free");
+        refuses("echo", &["127.0.0.1:0", "--unix", &free, "--unix-datagram", path], path);
+        assert!(!Path::new(&free).exists());
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+    refuses("echo", &["--unix", ""], "the path is empty");
+    if cfg!(target_os = "linux") {
+        let long = format!("@{}", "x".repeat(108));
+        refuses("echo", &["--unix-datagram", &long], &long);
     }
 }
 
@@ -97,7 +349,7 @@ fn refuses(name: &str, arguments: &[&str], names: &str) {
 
 #[test]
 fn usage_is_status_2_and_help_status_0() {
-    for name in ["echo", "timestamp", "chat", "proxy", "client"] {
+    for name in ["echo", "timestamp", "chat", "proxy", "client", "daytime", "control", "inetd", "blocking"] {
         for (argument, status) in [("--no-such-option", 2), ("--help", 0)] {
             let Some(mut command) = example(name) else { return };
             let mut program = Program::spawn(command.arg(argument).stdout(Stdio::piped()).stderr(Stdio::piped()));
@@ -106,10 +358,23 @@ fn usage_is_status_2_and_help_status_0() {
             assert!(said.lines().any(|line| line.contains("Usage: ")), "{name} {argument}");
         }
     }
-    for wrong in [["--timeout", "soon"], ["--timeout", "-1"], ["--grace", "nan"], ["--max-connections", "0"]] {
-        let Some(mut command) = example("echo") else { return };
+    for (name, wrong) in [
+        ("echo", &["--timeout", "soon"][..]),
+        ("echo", &["--timeout", "-1"]),
+        ("echo", &["--grace", "nan"]),
+        ("echo", &["--max-connections", "0"]),
+        ("echo", &["--unix", "echo", "--mode", "8"]),
+        ("echo", &["--unix", "echo", "--mode", "1777"]),
+        ("echo", &["--udp"]),
+        ("inetd", &[]),
+        ("inetd", &["127.0.0.1:0"]),
+        ("inetd", &["--max-children", "0", "127.0.0.1:0", "cat"]),
+        ("inetd", &["--child-timeout", "soon", "127.0.0.1:0", "cat"]),
+        ("blocking", &["127.0.0.1:0", "127.0.0.1:0", "--max-threads", "0"]),
+    ] {
+        let Some(mut command) = example(name) else { return };
         let mut program = Program::spawn(command.args(wrong).stderr(Stdio::piped()));
-        assert_eq!(program.exit().code(), Some(2), "{wrong:?}");
+        assert_eq!(program.exit().code(), Some(2), "{name} {wrong:?}");
     }
 }
 
@@ -171,19 +436,63 @@ fn a_stopped_and_continued_server_goes_on() {
     echo.stops_in_good_order();
 }
 
+#[test]
+fn every_server_ends_in_good_order_on_either_signal() {
+    let scratch = Scratch::new("signals");
+    let path = scratch.path("socket");
+    for signal in ["TERM", "INT"] {
+        for (name, arguments, sockets) in [
+            ("echo", vec!["127.0.0.1:0", "--udp", "127.0.0.1:0", "--unix", &path], 3),
+            ("echo", vec!["--unix-datagram", &path], 1),
+            ("timestamp", vec!["127.0.0.1:0"], 1),
+            ("chat", vec!["127.0.0.1:0"], 1),
+            ("proxy", vec!["127.0.0.1:0", "127.0.0.1:1"], 1),
+            ("daytime", vec!["127.0.0.1:0"], 2),
+            ("control", vec!["127.0.0.1:0", "--control", &path], 2),
+            ("inetd", vec!["127.0.0.1:0", "cat"], 1),
+            ("inetd", vec!["--udp", "127.0.0.1:0", "cat"], 1),
+            ("blocking", vec!["127.0.0.1:0", "127.0.0.1:0"], 2),
+        ] {
+            let Some(mut server) = start_with(name, &arguments, sockets) else { return };
+            server.signal(signal);
+            assert_eq!(server.exit().code(), Some(0), "{name} {signal}");
+            assert!(!Path::new(&path).exists(), "{name}");
+        }
+    }
+}
+
 // ---- standard output and error ----
 
 #[test]
-fn echo_does_without_standard_output_and_error() {
-    let Some(echo) = example("echo") else { return };
-    for redirection in [">&- 2>&-", ">/dev/full 2>/dev/full", "<&- >&- 2>&-"] {
-        let address = free_address();
-        let mut shell = Command::new("sh");
-        let script = format!("exec '{}' {address} --log-level trace {redirection}", echo.get_program().display());
-        let mut program = Program::spawn(shell.args(["-c", &script]));
-        program.address = Some(address);
-        assert_eq!(exchange(program.connect_when_up(), b"hello"), b"hello", "{redirection}");
-        program.stops_in_good_order();
+fn servers_do_without_standard_output_and_error() {
+    let scratch = Scratch::new("no-output");
+    for (name, options) in [
+        ("echo", format!("--udp 127.0.0.1:0 --unix {}", scratch.path("echo"))),
+        ("daytime", String::new()),
+        ("control", format!("--control {}", scratch.path("control"))),
+        ("inetd", "cat".to_owned()),
+        ("blocking", "127.0.0.1:0".to_owned()),
+    ] {
+        let Some(example) = example(name) else { return };
+        for redirection in [">&- 2>&-", ">/dev/full 2>/dev/full", "<&- >&- 2>&-"] {
+            let address = free_address();
+            let mut shell = Command::new("sh");
+            let program = example.get_program().display();
+            // Programs that serve clients inherit what there is.
+            let script = match name {
+                "inetd" => format!("exec '{program}' --log-level trace {address} {options} {redirection}"),
+                _ => format!("exec '{program}' {address} {options} --log-level trace {redirection}"),
+            };
+            let mut program = Program::spawn(shell.args(["-c", &script]));
+            program.address = Some(address);
+            let client = program.connect_when_up();
+            match name {
+                "daytime" => assert_is_daytime(&text(read_to_end(client))),
+                "blocking" => assert_eq!(exchange(client, b"1\n"), b"1 (sum number 1)\n", "{redirection}"),
+                _ => assert_eq!(exchange(client, b"hello"), b"hello", "{name} {redirection}"),
+            }
+            program.stops_in_good_order();
+        }
     }
 }
 
@@ -283,8 +592,8 @@ client.close()
 #[test]
 fn a_client_in_python_is_answered() {
     let Some(mut timestamp) = start("timestamp", &["127.0.0.1:0"]) else { return };
-    if Command::new("python3").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-        return eprintln!("skipped: there is no python3");
+    if !has("python3", "--version") {
+        return;
     }
     let script = PYTHON_CLIENT.replace("9999", &timestamp.address.unwrap().port().to_string());
     let lines = talk(Command::new("python3").args(["-c", &script]), "hello\nworld\n\n");
@@ -549,6 +858,436 @@ fn echo_behind_proxy(options: &[&str]) -> Option<(Program, Program)> {
     Some((echo, proxy))
 }
 
+// ---- daytime ----
+
+#[test]
+fn daytime_tells_the_time_over_tcp_and_udp_on_one_port() {
+    let Some(mut daytime) = start_with("daytime", &["127.0.0.1:0"], 2) else { return };
+    assert_eq!(daytime.other("udp "), daytime.listening[0]);
+    for _ in 0..100 {
+        assert_is_daytime(&text(read_to_end(daytime.connect())));
+    }
+    // What a client says is thrown away, and does not destroy the answer.
+    let mut talker = daytime.connect();
+    let _ = talker.write_all(&noise(100_000));
+    assert_is_daytime(&text(read_to_end(talker)));
+    let client = datagrams_to(daytime.other("udp "));
+    for size in [0, 1, 8_192] {
+        assert_is_daytime(&text(ask(&client, &noise(size))));
+    }
+    daytime.stops_in_good_order();
+    assert_eq!(daytime.output.lines().count(), 0);
+}
+
+#[test]
+fn daytime_answers_nc() {
+    let Some(mut daytime) = start_with("daytime", &["127.0.0.1:0"], 2) else { return };
+    if !has("nc", "-h") {
+        return;
+    }
+    let port = daytime.address.unwrap().port().to_string();
+    for options in [&[][..], &["-u", "-w1"]] {
+        let lines = talk(Command::new("nc").args(options).args(["127.0.0.1", &port]), "\n");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert_is_daytime(&format!("{}\r\n", lines[0]));
+    }
+    daytime.stops_in_good_order();
+}
+
+/// `Tuesday, November 24, 2026 22:30:00+00:00`, CR and LF
+#[track_caller]
+fn assert_is_daytime(line: &str) {
+    let time = line.strip_suffix("\r\n").unwrap_or_else(|| panic!("{line:?}"));
+    let words: Vec<_> = time.split(' ').collect();
+    let [day, month, number, year, time] = words[..] else { panic!("{line:?}") };
+    let shape = |text: &str| text.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect::<String>();
+    assert!(day.ends_with("day,") && month.len() >= 3, "{line:?}");
+    assert!(["9,", "99,"].contains(&&*shape(number)) && shape(year) == "9999", "{line:?}");
+    assert_eq!(shape(time).replace('-', "+"), "99:99:99+99:99", "{line:?}");
+}
+
+// ---- control ----
+
+#[test]
+fn control_obeys_its_commands() {
+    let scratch = Scratch::new("control");
+    let path = scratch.path("control");
+    let Some(mut control) = start_with("control", &["127.0.0.1:0", "--control", &path], 2) else { return };
+    assert_eq!(control.other("unix stream "), path);
+    assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+
+    let mut commander = Commander::connect(&path);
+    assert_eq!(commander.asks("list", 1), ["0 clients"]);
+    let mut clients: Vec<_> = (0..3).map(|_| control.connect()).collect();
+    for client in &mut clients {
+        client.write_all(b"hello").unwrap();
+        assert_eq!(read_exact(client, 5), b"hello");
+    }
+    let listed = commander.asks("list", 4);
+    assert_eq!(listed[0], "3 clients");
+    let number_of = |client: &TcpStream| {
+        let address = client.local_addr().unwrap().to_string();
+        let mut rows = listed[1..].iter().map(|row| row.split_once(' ').unwrap());
+        rows.find(|row| row.1 == address).unwrap_or_else(|| panic!("{address} in {listed:?}")).0.to_owned()
+    };
+    let stats = commander.asks("stats", 5);
+    // The commander was accepted, too.
+    assert_eq!(stats[..3], ["clients 3", "accepted 4", "refused 0"]);
+    assert!(stats[3].starts_with("bytes in ") && stats[4].starts_with("bytes out "), "{stats:?}");
+
+    let kicked = clients.remove(1);
+    let (number, address) = (number_of(&kicked), kicked.local_addr().unwrap());
+    assert_eq!(commander.asks(&format!("kick {number}"), 1), [format!("kicked {address}")]);
+    assert!(matches!((&kicked).read(&mut [0]), Ok(0) | Err(_)), "it is closed");
+    assert_eq!(kicked.take_error().unwrap().map(|error| error.kind()), None);
+    assert_eq!(commander.asks("list", 3)[0], "2 clients");
+    for nobody in [&*number, "0", "-1", "x", "4294967295", "99999999999999999999"] {
+        assert_eq!(commander.asks(&format!("kick {nobody}"), 1), ["no such client"]);
+    }
+    for client in &mut clients {
+        client.write_all(b"still here").unwrap();
+        assert_eq!(read_exact(client, 10), b"still here");
+    }
+
+    for wrong in ["kick", "kick 1 2", "list all", "LIST", "\u{1b}[2J", "stop it"] {
+        assert_eq!(commander.asks(wrong, 1), ["no such command: try help"], "{wrong:?}");
+    }
+    assert_eq!(commander.asks("help", 4).len(), 4);
+    assert_eq!(commander.asks("\n  \n  list \r", 3)[0], "2 clients");
+    // The last line need not have an end.
+    assert!(exchange(connect_path(&path), b"list").starts_with(b"2 clients\n"));
+
+    assert_eq!(commander.asks("stop", 1), ["stopping"]);
+    for client in clients {
+        assert_eq!(read_to_end(client), b"");
+    }
+    assert_eq!(control.exit().code(), Some(0));
+    assert!(!Path::new(&path).exists());
+}
+
+#[test]
+fn control_kicks_a_client_that_does_not_read() {
+    let scratch = Scratch::new("kick");
+    let path = scratch.path("control");
+    let Some(mut control) = start_with("control", &["127.0.0.1:0", "--control", &path], 2) else { return };
+    let mut stuck = control.connect();
+    stuck.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    while stuck.write_all(&[0; 65_536]).is_ok() {}
+    let mut commander = Commander::connect(&path);
+    let number = commander.asks("list", 2)[1].split_once(' ').unwrap().0.to_owned();
+    assert_eq!(commander.asks(&format!("kick {number}\nlist"), 2)[1], "0 clients", "at once");
+    let mut buffer = vec![0; 65_536];
+    let error = loop {
+        match stuck.read(&mut buffer) {
+            Ok(0) => panic!("an end in good order"),
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    control.stops_in_good_order();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn control_admits_its_own_user_only() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
+    const NOBODY: u32 = 65_534;
+    let Some(example) = example("control") else { return };
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return eprintln!("skipped: only root can be two users");
+    }
+    let nobody = || {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command
+    };
+    let can_run = nobody().args(["test", "-x"]).arg(example.get_program()).status();
+    if !can_run.is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: there is no setpriv(1), or nobody cannot run {}", example.get_program().display());
+    }
+    // The server is nobody and we are root: the permissions of the file do not stop us, and a name has none.
+    let scratch = Scratch::new("credentials");
+    std::os::unix::fs::chown(&scratch.0, Some(NOBODY), Some(NOBODY)).unwrap();
+    let name = format!("examples-control-{}", std::process::id());
+    for at in [scratch.path("control"), format!("@{name}")] {
+        let mut command = nobody();
+        let command = command.arg(example.get_program()).args(["127.0.0.1:0", "--control", &at]);
+        let mut control = Program::spawn(command.env_remove("RUST_LOG").stdout(Stdio::piped()).stderr(Stdio::piped()));
+        control.listens(2);
+        for _ in 0..3 {
+            let mut root = connected_path(match at.strip_prefix('@') {
+                Some(name) => UnixStream::connect_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap(),
+                None => UnixStream::connect(&at).unwrap(),
+            });
+            // It may be closed before this arrives.
+            let _ = root.write_all(b"stop\n");
+            assert!(matches!(root.read(&mut [0]), Ok(0) | Err(_)), "not a word");
+            assert!(control.log.until("refused to be controlled").contains("user 0 "), "{at}");
+        }
+        assert_eq!(exchange(control.connect(), b"still here"), b"still here");
+        control.stops_in_good_order();
+    }
+}
+
+struct Commander(BufReader<UnixStream>);
+
+impl Commander {
+    #[track_caller]
+    fn connect(path: &str) -> Self {
+        Commander(BufReader::new(connect_path(path)))
+    }
+
+    #[track_caller]
+    fn asks(&mut self, command: &str, lines: usize) -> Vec<String> {
+        self.0.get_mut().write_all(format!("{command}\n").as_bytes()).unwrap();
+        let line = |_| {
+            let mut line = String::new();
+            self.0.read_line(&mut line).unwrap();
+            line.strip_suffix('\n').expect("a whole line").to_owned()
+        };
+        (0..lines).map(line).collect()
+    }
+}
+
+// ---- inetd ----
+
+#[test]
+fn inetd_serves_many_with_cat() {
+    let Some(mut inetd) = start("inetd", &["--max-children", "8", "127.0.0.1:0", "cat"]) else { return };
+    let clients: Vec<_> = (0..60).map(|_| inetd.connect()).collect();
+    let exchanges: Vec<_> = clients
+        .into_iter()
+        .map(|client| std::thread::spawn(move || assert_same(&exchange(client, &noise(200_000)), &noise(200_000))))
+        .collect();
+    exchanges.into_iter().for_each(|exchange| exchange.join().unwrap());
+    inetd.stops_in_good_order();
+}
+
+#[test]
+fn inetd_tells_a_script_who_the_client_is() {
+    let script = "echo \"$PROTO $TCPREMOTEIP $TCPREMOTEPORT $1\"; read line; echo \"so $line\"";
+    let Some(mut inetd) = start("inetd", &["127.0.0.1:0", "sh", "-c", script, "--help", "--udp"]) else { return };
+    let mut clients: Vec<_> = (0..20).map(|_| BufReader::new(inetd.connect())).collect();
+    for client in &mut clients {
+        let mut line = String::new();
+        client.read_line(&mut line).unwrap();
+        let port = client.get_ref().local_addr().unwrap().port();
+        assert_eq!(line, format!("TCP 127.0.0.1 {port} --udp\n"));
+    }
+    for mut client in clients {
+        client.get_mut().write_all(b"be it\n").unwrap();
+        assert_eq!(read_to_end(client), b"so be it\n");
+    }
+    inetd.stops_in_good_order();
+}
+
+#[test]
+fn inetd_serves_datagrams() {
+    let Some(mut inetd) = start("inetd", &["--udp", "127.0.0.1:0", "cat"]) else { return };
+    let client = datagrams_to(inetd.listening[0].strip_prefix("udp ").unwrap());
+    for size in [1, 8_192, 8_193, 65_507] {
+        assert_same(&ask(&client, &noise(size)), &noise(size));
+    }
+    inetd.stops_in_good_order();
+
+    let script = "echo \"$PROTO $UDPREMOTEIP $UDPREMOTEPORT\"";
+    let mut inetd = start("inetd", &["--udp", "127.0.0.1:0", "sh", "-c", script]).unwrap();
+    let client = datagrams_to(inetd.listening[0].strip_prefix("udp ").unwrap());
+    let port = client.local_addr().unwrap().port();
+    assert_eq!(text(ask(&client, b"")), format!("UDP 127.0.0.1 {port}\n"));
+    inetd.stops_in_good_order();
+}
+
+#[test]
+fn inetd_makes_clients_wait_for_a_program_and_forgets_those_that_vanish() {
+    let Some(mut inetd) = start("inetd", &["--max-children", "1", "127.0.0.1:0", "cat"]) else { return };
+    let mut first = inetd.connect();
+    first.write_all(b"a").unwrap();
+    assert_eq!(read_exact(&mut first, 1), b"a");
+    let mut second = inetd.connect();
+    second.write_all(b"b").unwrap();
+    second.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(second.read(&mut [0]).is_err(), "it is not its turn");
+    // One goes without a word, with its echo unread; the next one before its turn.
+    first.write_all(b"unread").unwrap();
+    first.peek(&mut [0]).unwrap();
+    drop(first);
+    second.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert_eq!(read_exact(&mut second, 1), b"b");
+    let third = inetd.connect();
+    drop(third);
+    let fourth = inetd.connect();
+    drop(second);
+    assert_eq!(exchange(fourth, b"d"), b"d");
+    inetd.stops_in_good_order();
+}
+
+#[test]
+fn inetd_kills_a_program_that_takes_too_long() {
+    let arguments = ["--child-timeout", "0.3", "127.0.0.1:0", "sh", "-c", "echo begun; exec sleep 600"];
+    let Some(mut inetd) = start("inetd", &arguments) else { return };
+    let begun = Instant::now();
+    assert_eq!(read_to_end(inetd.connect()), b"begun\n");
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    inetd.stops_in_good_order();
+}
+
+#[test]
+fn inetd_tells_that_there_is_no_such_program() {
+    let Some(mut inetd) = start("inetd", &["127.0.0.1:0", "no-such-program-at-all"]) else { return };
+    for _ in 0..2 {
+        assert_eq!(read_to_end(inetd.connect()), b"");
+        assert!(inetd.log.until("cannot run").contains("no-such-program-at-all"));
+    }
+    inetd.stops_in_good_order();
+}
+
+#[test]
+fn inetd_lets_programs_go_on_when_told_to_stop() {
+    let Some(mut inetd) = start("inetd", &["127.0.0.1:0", "cat"]) else { return };
+    let mut client = inetd.connect();
+    client.write_all(b"before").unwrap();
+    assert_eq!(read_exact(&mut client, 6), b"before");
+    inetd.signal("TERM");
+    inetd.log.until("stopping");
+    client.write_all(b"after").unwrap();
+    assert_eq!(read_exact(&mut client, 5), b"after");
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(client), b"");
+    assert_eq!(inetd.exit().code(), Some(0));
+}
+
+#[test]
+fn inetd_kills_programs_when_its_grace_is_over_or_cut_short() {
+    for (grace, cut_short) in [("0.3", false), ("600", true)] {
+        let Some(mut inetd) = start("inetd", &["--grace", grace, "127.0.0.1:0", "cat"]) else { return };
+        let mut clients: Vec<_> = (0..50).map(|_| inetd.connect()).collect();
+        for client in &mut clients[..40] {
+            client.write_all(b"x").unwrap();
+            assert_eq!(read_exact(client, 1), b"x");
+        }
+        inetd.signal("TERM");
+        if cut_short {
+            inetd.log.until("stopping");
+            inetd.signal("INT");
+        }
+        assert_eq!(inetd.exit().code(), Some(0), "{grace}");
+        // Their ends are closed, so the programs are gone.
+        for mut client in clients {
+            assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
+        }
+    }
+}
+
+// ---- blocking ----
+
+#[test]
+fn blocking_adds_up_for_many() {
+    let arguments = ["127.0.0.1:0", "127.0.0.1:0", "--max-threads", "4"];
+    let Some(mut blocking) = start_with("blocking", &arguments, 2) else { return };
+    let summary = blocking.listening[1].clone();
+    assert_eq!(summary_of(&summary), "0 sums, the largest none; 0 clients\n");
+    let mut clients: Vec<_> = (0..100).map(|_| blocking.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.write_all(format!("{number}\n -{number} \r\n{number}").as_bytes()).unwrap();
+    }
+    for (number, client) in clients.into_iter().enumerate() {
+        let reply = text(exchange(client, b"\n\n"));
+        assert!(reply.starts_with(&format!("{number} (sum number ")), "{reply:?}");
+    }
+    assert!(summary_of(&summary).starts_with("100 sums, the largest 99; "));
+    blocking.stops_in_good_order();
+}
+
+#[test]
+fn blocking_tells_what_is_wrong() {
+    let Some(mut blocking) = start_with("blocking", &["127.0.0.1:0", "127.0.0.1:0"], 2) else { return };
+    let wrong = |sum| format!("not a number, or too large; the sum is still {sum}\n");
+    for (sent, reply) in [
+        ("x\n1\n", wrong(0) + "1 (sum number 1)\n"),
+        ("9223372036854775807\n1\n\n", wrong(i64::MAX) + "9223372036854775807 (sum number 2)\n"),
+        ("1e3\n", wrong(0) + "0 (sum number 3)\n"),
+        ("", "0 (sum number 4)\n".to_owned()),
+    ] {
+        assert_eq!(text(exchange(blocking.connect(), sent.as_bytes())), reply);
+    }
+    assert_eq!(exchange(blocking.connect(), b"\xff\n"), (wrong(0) + "0 (sum number 5)\n").as_bytes());
+    // A line without an end is cut, and does not fill the memory.
+    let reply = text(exchange(blocking.connect(), &[b'x'; 1_000]));
+    assert_eq!(reply, wrong(0).repeat(10) + "0 (sum number 6)\n");
+    blocking.stops_in_good_order();
+}
+
+#[test]
+fn blocking_tells_how_it_goes_while_all_threads_wait() {
+    let arguments = ["127.0.0.1:0", "127.0.0.1:0", "--max-threads", "1"];
+    let Some(mut blocking) = start_with("blocking", &arguments, 2) else { return };
+    let summary = blocking.listening[1].clone();
+    let (mut first, mut second) = (blocking.connect(), blocking.connect());
+    first.write_all(b"1\nx\n").unwrap();
+    let wrong = b"not a number, or too large; the sum is still 1\n";
+    assert_eq!(read_exact(&mut first, wrong.len()), wrong);
+    second.write_all(b"2\n\n").unwrap();
+    second.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(second.read(&mut [0]).is_err(), "it is not its turn");
+    assert_eq!(summary_of(&summary), "0 sums, the largest none; 2 clients\n");
+    drop(first);
+    second.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert_eq!(read_to_end(second), b"2 (sum number 2)\n", "who leaves has a sum, too");
+    blocking.stops_in_good_order();
+}
+
+#[test]
+fn blocking_waits_for_a_line_only_so_long() {
+    let Some(mut blocking) = start_with("blocking", &["127.0.0.1:0", "127.0.0.1:0", "--timeout", "0.2"], 2) else {
+        return;
+    };
+    let begun = Instant::now();
+    let mut client = blocking.connect();
+    client.write_all(b"1\n2").unwrap();
+    assert_eq!(read_to_end(client), b"too slow\n");
+    assert!(begun.elapsed() >= Duration::from_millis(200));
+    blocking.stops_in_good_order();
+}
+
+#[test]
+fn blocking_lets_clients_finish_when_told_to_stop() {
+    let arguments = ["127.0.0.1:0", "127.0.0.1:0", "--grace", "1"];
+    let Some(mut blocking) = start_with("blocking", &arguments, 2) else { return };
+    let (mut quick, mut silent) = (blocking.connect(), blocking.connect());
+    for client in [&mut quick, &mut silent] {
+        client.write_all(b"1\nx\n").unwrap();
+        read_exact(client, 40);
+    }
+    blocking.signal("TERM");
+    blocking.log.until("stopping");
+    quick.write_all(b"2\n\n").unwrap();
+    assert!(text(read_to_end(quick)).ends_with("\n3 (sum number 1)\n"));
+    // In the middle of the grace there is no more input for the other.
+    assert!(text(read_to_end(silent)).ends_with("\n1 (sum number 2)\n"));
+    assert_eq!(blocking.exit().code(), Some(0));
+}
+
+#[test]
+fn blocking_is_cut_short_by_a_second_signal() {
+    let arguments = ["127.0.0.1:0", "127.0.0.1:0", "--grace", "600"];
+    let Some(mut blocking) = start_with("blocking", &arguments, 2) else { return };
+    let mut client = blocking.connect();
+    client.write_all(b"1\nx\n").unwrap();
+    read_exact(&mut client, 40);
+    blocking.signal("INT");
+    blocking.log.until("stopping");
+    blocking.signal("TERM");
+    assert_eq!(blocking.exit().code(), Some(0));
+}
+
+#[track_caller]
+fn summary_of(address: &str) -> String {
+    text(read_to_end(connected(TcpStream::connect(address).unwrap())))
+}
+
 // ---- programs ----
 
 /// A running program, killed when the test is done with it.
@@ -559,7 +1298,8 @@ struct Program {
     input: Option<std::process::ChildStdin>,
     output: Lines,
     log: Lines,
-    /// Where it says that it listens.
+    /// Where it says that it listens: what it says, and the first if that is an address.
+    listening: Vec<String>,
     address: Option<SocketAddr>,
 }
 
@@ -582,10 +1322,15 @@ fn example(name: &str) -> Option<Command> {
 /// Starts a server and waits until it listens.
 #[track_caller]
 fn start(name: &str, arguments: &[&str]) -> Option<Program> {
+    start_with(name, arguments, 1)
+}
+
+/// The same with so many sockets.
+#[track_caller]
+fn start_with(name: &str, arguments: &[&str], sockets: usize) -> Option<Program> {
     let mut command = example(name)?;
     let mut program = Program::spawn(command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()));
-    let line = program.output.until("listening on ");
-    program.address = Some(line.strip_prefix("listening on ").unwrap().parse().unwrap());
+    program.listens(sockets);
     Some(program)
 }
 
@@ -598,7 +1343,21 @@ impl Program {
         let output = child.stdout.take().map_or_else(Lines::none, Lines::of);
         let log = child.stderr.take().map_or_else(Lines::none, Lines::of);
         std::thread::spawn(move || exit.send(child.wait().unwrap()));
-        Program { pid, exited, status: None, input, output, log, address: None }
+        Program { pid, exited, status: None, input, output, log, listening: Vec::new(), address: None }
+    }
+
+    #[track_caller]
+    fn listens(&mut self, sockets: usize) {
+        let line = |_| self.output.until("").strip_prefix("listening on ").expect("nothing else is said").to_owned();
+        self.listening = (0..sockets).map(line).collect();
+        self.address = self.listening[0].parse().ok();
+    }
+
+    /// The address of the other socket, which is listened on after `kind`.
+    #[track_caller]
+    fn other(&self, kind: &str) -> &str {
+        let mut addresses = self.listening.iter().skip(1).filter_map(|line| line.strip_prefix(kind));
+        addresses.next().unwrap_or_else(|| panic!("{kind:?} in {:?}", self.listening))
     }
 
     #[track_caller]
@@ -710,6 +1469,98 @@ fn connected(client: TcpStream) -> TcpStream {
     client
 }
 
+/// A connection of either family.
+trait Connected: Read + Write + Send + 'static {
+    fn again(&self) -> Self;
+    fn end(&self);
+}
+
+impl Connected for TcpStream {
+    fn again(&self) -> Self {
+        self.try_clone().unwrap()
+    }
+    fn end(&self) {
+        self.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
+impl Connected for UnixStream {
+    fn again(&self) -> Self {
+        self.try_clone().unwrap()
+    }
+    fn end(&self) {
+        self.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
+#[track_caller]
+fn connect_path(path: &str) -> UnixStream {
+    connected_path(UnixStream::connect(path).unwrap())
+}
+
+fn connected_path(client: UnixStream) -> UnixStream {
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client.set_write_timeout(Some(DEADLINE)).unwrap();
+    client
+}
+
+/// A UDP client of this server.
+#[track_caller]
+fn datagrams_to(server: &str) -> UdpSocket {
+    let server: SocketAddr = server.parse().unwrap();
+    let client = UdpSocket::bind((server.ip(), 0)).unwrap();
+    client.connect(server).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client
+}
+
+/// Sends a datagram and returns the answer.
+#[track_caller]
+fn ask(client: &UdpSocket, data: &[u8]) -> Vec<u8> {
+    client.send(data).unwrap();
+    received(|buffer| client.recv(buffer))
+}
+
+#[track_caller]
+fn received(receive: impl FnOnce(&mut [u8]) -> std::io::Result<usize>) -> Vec<u8> {
+    let mut buffer = vec![0; 100_000];
+    let n = receive(&mut buffer).unwrap();
+    buffer.truncate(n);
+    buffer
+}
+
+/// A directory for a test, gone with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("examples-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir(&directory).unwrap();
+        Scratch(directory)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Whether a program that a test needs is there; says so if not.
+fn has(program: &str, argument: &str) -> bool {
+    let mut command = Command::new(program);
+    let found = command.arg(argument).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    found.is_ok() || {
+        eprintln!("skipped: there is no {program}");
+        false
+    }
+}
+
 #[track_caller]
 fn accept(listener: &TcpListener) -> TcpStream {
     let listener = listener.try_clone().unwrap();
@@ -720,11 +1571,11 @@ fn accept(listener: &TcpListener) -> TcpStream {
 
 /// Sends everything and the end while it receives everything until the end.
 #[track_caller]
-fn exchange(client: TcpStream, data: &[u8]) -> Vec<u8> {
-    let (mut writer, data) = (client.try_clone().unwrap(), data.to_vec());
+fn exchange<S: Connected>(client: S, data: &[u8]) -> Vec<u8> {
+    let (mut writer, data) = (client.again(), data.to_vec());
     let writing = std::thread::spawn(move || {
         writer.write_all(&data).unwrap();
-        writer.shutdown(Shutdown::Write).unwrap();
+        writer.end();
     });
     let received = read_to_end(client);
     writing.join().unwrap();
@@ -732,14 +1583,14 @@ fn exchange(client: TcpStream, data: &[u8]) -> Vec<u8> {
 }
 
 #[track_caller]
-fn read_to_end(mut client: TcpStream) -> Vec<u8> {
+fn read_to_end(mut client: impl Read) -> Vec<u8> {
     let mut received = Vec::new();
     client.read_to_end(&mut received).unwrap();
     received
 }
 
 #[track_caller]
-fn read_exact(client: &mut TcpStream, n: usize) -> Vec<u8> {
+fn read_exact(client: &mut impl Read, n: usize) -> Vec<u8> {
     let mut received = vec![0; n];
     client.read_exact(&mut received).unwrap();
     received

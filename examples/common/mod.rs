@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use log::LevelFilter;
 use simple_logger::SimpleLogger;
+use socketserver::family::Family;
 use socketserver::logging::{self, NonBlocking};
-use socketserver::{BaseServer, RequestHandler, Result, TcpServer};
+use socketserver::{BaseServer, Config, Reactor, RequestHandler, Result, Server, ServerId};
 
 /// The options that all servers have.
 #[derive(clap::Args)]
@@ -24,7 +25,7 @@ pub(crate) struct Options {
     /// Close a connection on which nothing moves for so long; 0 for never
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
     timeout: Duration,
-    /// Serve so many connections at once, further clients wait [default: as many as descriptors allow]
+    /// Serve so many connections of a kind at once, further clients wait [default: as many as descriptors allow]
     #[arg(long, value_name = "N")]
     max_connections: Option<NonZeroUsize>,
     /// How long connections may go on after SIGINT or SIGTERM; a second signal ends them at once
@@ -37,18 +38,58 @@ pub(crate) struct Options {
 
 impl Options {
     /// Serves until SIGINT or SIGTERM, and says where.
-    pub(crate) fn serve<S: BaseServer, H: RequestHandler<S>>(&self, mut server: TcpServer<S, H>) -> Result<()> {
-        start_log(self.log_level);
-        server.limits.idle_timeout = Some(self.timeout).filter(|timeout| !timeout.is_zero());
-        server.limits.connections_max = self.max_connections.map(NonZeroUsize::get);
-        let mut config = server.reactor().config().clone();
-        config.drain_grace = self.grace;
-        server.reactor().set_config(config);
-        server.shutdown_on_signals()?;
+    pub(crate) fn serve<F: Family, S: BaseServer, H: RequestHandler<S>>(&self, server: Server<F, S, H>) -> Result<()> {
+        let mut host = self.host()?;
+        host.add(server)?;
+        host.serve()
+    }
 
-        let lines = server.server_addresses().iter().map(|address| format!("listening on {address}\n")).collect();
-        say(io::stdout(), lines);
-        server.serve_forever()
+    /// Makes a reactor for several servers.
+    pub(crate) fn host(&self) -> Result<Host<'_>> {
+        let mut config = Config::default();
+        config.drain_grace = self.grace;
+        let mut reactor = Reactor::with_config(config)?;
+        reactor.shutdown_on_signals()?;
+        Ok(Host { options: self, reactor, listening: Vec::new() })
+    }
+
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        unless_zero(self.timeout)
+    }
+}
+
+/// Several servers on one reactor.
+pub(crate) struct Host<'a> {
+    options: &'a Options,
+    reactor: Reactor,
+    /// What is said of each socket.
+    listening: Vec<String>,
+}
+
+impl Host<'_> {
+    /// Takes a server in that is bound, with its own limits but for those that there are options for.
+    pub(crate) fn add<F: Family, S: BaseServer, H: RequestHandler<S>>(
+        &mut self,
+        mut server: Server<F, S, H>,
+    ) -> Result<ServerId> {
+        server.limits.idle_timeout = self.options.timeout();
+        server.limits.connections_max = self.options.max_connections.map(NonZeroUsize::get);
+        let id = self.reactor.add(server)?;
+        // The kind is said before the address, because a path can contain anything: "udp ", "unix stream ", ...
+        let kind = if F::NAME == "TCP" { String::new() } else { F::NAME.to_lowercase() + " " };
+        for address in self.reactor.server_addresses(id) {
+            self.listening.push(format!("listening on {kind}{}", printable(&address.to_string())));
+        }
+        Ok(id)
+    }
+
+    /// Serves until SIGINT or SIGTERM, and says where.
+    pub(crate) fn serve(mut self) -> Result<()> {
+        // Not before: an address that cannot be had is all that is said then.
+        start_log(self.options.log_level);
+        self.listening.iter().for_each(|line| log::info!("{line}"));
+        say(io::stdout(), self.listening.join("\n") + "\n");
+        self.reactor.serve_forever()
     }
 }
 
@@ -94,6 +135,11 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
+/// A limit of time as it is given on the command line, where 0 is for never.
+pub(crate) fn unless_zero(time: Duration) -> Option<Duration> {
+    Some(time).filter(|time| !time.is_zero())
+}
+
 /// Lines go to standard error through a thread, those of a panic as well.
 fn start_log(level: Option<LevelFilter>) {
     let logger = match level {
@@ -102,12 +148,7 @@ fn start_log(level: Option<LevelFilter>) {
     };
     let max = logger.max_level();
     if NonBlocking::new(logger).init(max).is_ok() {
-        std::panic::set_hook(Box::new(|panic| {
-            // The thread that writes the log panics if standard error takes nothing: there is nobody to tell.
-            if std::thread::current().name() != Some("socketserver-log") {
-                log::error!(target: "panic", "{}", panic.to_string().replace('\n', " "));
-            }
-        }));
+        logging::log_panics();
     }
 }
 

@@ -1,0 +1,138 @@
+//! Adds up numbers, with a handler that blocks as Python's do; a second port tells how it goes.
+//!
+//! ```text
+//! cargo run --example blocking
+//! nc 127.0.0.1 9999                            # a number a line; an empty line asks for the sum
+//! nc 127.0.0.1 9998 </dev/null                 # how many sums so far, and the largest
+//! ```
+//!
+//! One server has both ports, and decides for each client who serves it. An adder has a thread to itself: it waits for
+//! the next line in the middle of a loop, where one for the reactor would have to return and remember. It reaches the
+//! server's value by sending a closure. Whoever asks for the state of things is served by the reactor, and gets it at
+//! once even while all threads are busy.
+
+mod common;
+
+use std::io::{BufRead, ErrorKind, Read, Write};
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use socketserver::{
+    Address, BaseServer, BlockingHandler, BlockingRequest, Incoming, Next, Process, Request, RequestHandler, Result,
+    TcpServer,
+};
+
+/// What all requests share.
+struct Sums {
+    /// Who connects to this port is told the following.
+    summary_port: Option<u16>,
+    finished: u64,
+    largest: Option<i64>,
+    /// For adders: how long they wait for a line.
+    patience: Option<Duration>,
+}
+
+impl BaseServer for Sums {
+    fn process_request(&mut self, request: &Incoming<'_>, _: &Address) -> Process {
+        match request {
+            Incoming::Stream(stream) if stream.local_address().and_then(|at| at.port()) == self.summary_port => {
+                Process::Reactor
+            }
+            _ => Process::thread(Adder { patience: self.patience }),
+        }
+    }
+}
+
+/// On a thread: may wait.
+struct Adder {
+    patience: Option<Duration>,
+}
+
+impl BlockingHandler for Adder {
+    fn handle(&mut self, request: &mut BlockingRequest) -> Result<()> {
+        let mut sum = 0_i64;
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match request.rfile.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::TimedOut => {
+                    return Ok(request.wfile.write_all(b"too slow\n")?);
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let text = line.trim_ascii();
+            if text.is_empty() {
+                break;
+            }
+            let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+            match number.and_then(|number| sum.checked_add(number)) {
+                Some(more) => sum = more,
+                None => writeln!(request.wfile, "not a number, or too large; the sum is still {sum}")?,
+            }
+        }
+        let finished = request.server(move |server: &mut Sums| {
+            server.finished += 1;
+            server.largest = server.largest.max(Some(sum));
+            server.finished
+        })?;
+        writeln!(request.wfile, "{sum} (sum number {finished})")?;
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.patience
+    }
+}
+
+/// On the reactor: never waits.
+struct Summary;
+
+impl RequestHandler<Sums> for Summary {
+    fn setup(&mut self, request: &mut Request<'_, Sums>) -> Result<Next> {
+        let adding = request.connections().len() - 1; // Without this one.
+        let Sums { finished, largest, .. } = *request.server;
+        let largest = largest.map_or("none".to_owned(), |largest| largest.to_string());
+        writeln!(request.output, "{finished} sums, the largest {largest}; {adding} clients")?;
+        Ok(Next::Close)
+    }
+
+    fn handle(&mut self, _: &mut Request<'_, Sums>) -> Result<Next> {
+        Ok(Next::Close)
+    }
+}
+
+/// Nobody needs a longer number, and a line without an end has to stop somewhere.
+const LINE_BYTES_MAX: u64 = 100;
+
+/// Adds up numbers on threads, and tells how it goes on the reactor
+///
+/// Standard output gets two lines, "listening on ADDRESS" for the adders and another for the summary.
+#[derive(clap::Parser)]
+struct Args {
+    /// Where to add up; port 0 lets the system choose
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999")]
+    address: String,
+    /// Where to tell how it goes
+    #[arg(value_name = "SUMMARY_ADDR", default_value = "127.0.0.1:9998")]
+    summary: String,
+    /// Add up for so many clients at once, further ones wait for a thread
+    #[arg(long, value_name = "N", default_value = "64")]
+    max_threads: NonZeroUsize,
+    #[command(flatten)]
+    options: common::Options,
+}
+
+fn main() -> ExitCode {
+    common::run(|args: Args| {
+        let sums = Sums { summary_port: None, finished: 0, largest: None, patience: args.options.timeout() };
+        let mut server = TcpServer::unbound(sums, |_, _| Summary)?;
+        server.limits.max_threads = args.max_threads.get();
+        server.server_bind(args.address)?;
+        server.server_bind(args.summary)?;
+        server.server_activate()?;
+        server.server_mut().summary_port = server.server_addresses()[1].port();
+        args.options.serve(server)
+    })
+}

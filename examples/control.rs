@@ -1,0 +1,156 @@
+//! An echo server that is looked after through a Unix socket, by its own user only.
+//!
+//! ```text
+//! cargo run --example control
+//! nc 127.0.0.1 9999                            # a client, in another terminal
+//! nc -U control.sock                           # help tells the commands
+//! echo list | nc -N -U control.sock
+//! ```
+//!
+//! Two servers share a reactor, so what one says about the other is done at once and without a lock. The socket's file
+//! can be written to by its owner alone; and who gets past that, as root does, is asked for its credentials. Needs Unix.
+
+#![cfg_attr(not(unix), allow(unused, reason = "there is nothing to run"))]
+
+mod common;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use socketserver::{
+    Address, BaseServer, ConnectionId, Incoming, Next, Request, RequestHandler, Result, ServerId, TcpServer,
+};
+#[cfg(unix)]
+use socketserver::{Credentials, UnixAddress, UnixStreamServer};
+
+struct Echo;
+
+impl RequestHandler for Echo {
+    fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+        request.output.write_all(request.input.take_all())?;
+        Ok(Next::Wait)
+    }
+}
+
+/// The server of the control socket, and the one it looks after.
+struct Control {
+    echo: ServerId,
+}
+
+#[cfg(unix)]
+impl BaseServer for Control {
+    fn verify_request(&mut self, request: &Incoming<'_>, _: &Address) -> bool {
+        let Incoming::Stream(stream) = request else { return false };
+        match stream.peer_credentials() {
+            Ok(peer) if peer.uid == Credentials::own().uid => return true,
+            Ok(peer) => log::warn!("refused to be controlled by user {} (process {:?})", peer.uid, peer.pid),
+            Err(error) => log::warn!("refused to be controlled by somebody unknown: {error}"),
+        }
+        false
+    }
+}
+
+/// One who gives commands.
+struct Commander;
+
+impl RequestHandler<Control> for Commander {
+    fn handle(&mut self, request: &mut Request<'_, Control>) -> Result<Next> {
+        while let Some(line) = request.input.read_line()? {
+            let line = String::from_utf8_lossy(line).into_owned();
+            let reply = match line.split_whitespace().collect::<Vec<_>>()[..] {
+                [] => continue,
+                ["help"] => HELP.to_owned(),
+                ["stats"] => stats(request),
+                ["list"] => list(request),
+                ["kick", id] => kick(request, id),
+                ["stop"] => {
+                    request.request_shutdown();
+                    "stopping\n".to_owned()
+                }
+                _ => "no such command: try help\n".to_owned(),
+            };
+            request.output.write_all(reply.as_bytes())?;
+        }
+        Ok(Next::Wait)
+    }
+}
+
+const HELP: &str = "\
+stats    what has happened so far, here and there
+list     the clients: a number for each, and its address
+kick N   cuts the client of this number off
+stop     ends the server in good order
+";
+
+fn stats(request: &mut Request<'_, Control>) -> String {
+    let stats = request.stats();
+    format!(
+        "clients {}\naccepted {}\nrefused {}\nbytes in {}\nbytes out {}\n",
+        clients(request).len(),
+        stats.accepted,
+        stats.refused,
+        stats.bytes_in,
+        stats.bytes_out,
+    )
+}
+
+fn list(request: &mut Request<'_, Control>) -> String {
+    let clients = clients(request);
+    let mut text = format!("{} clients\n", clients.len());
+    for (id, address) in clients {
+        let _ = writeln!(text, "{id} {address}"); // A string takes everything.
+    }
+    text
+}
+
+fn kick(request: &mut Request<'_, Control>, number: &str) -> String {
+    match clients(request).into_iter().find(|(id, _)| id.to_string() == number) {
+        Some((id, address)) => {
+            // At once, however much it has not read; `close` would let it have the rest.
+            request.abort(id);
+            log::info!("{address} was kicked out");
+            format!("kicked {address}\n")
+        }
+        None => "no such client\n".to_owned(),
+    }
+}
+
+fn clients(request: &mut Request<'_, Control>) -> Vec<(ConnectionId, Address)> {
+    let echo = request.server.echo;
+    let control = request.control();
+    let with_address = |id| Some((id, control.client_address(id)?));
+    control.connections_of(echo).into_iter().filter_map(with_address).collect()
+}
+
+/// An echo server with a Unix socket to control it, which admits its own user only
+///
+/// Standard output gets two lines, "listening on ADDRESS" and "listening on unix stream PATH".
+#[cfg(unix)]
+#[derive(clap::Parser)]
+struct Args {
+    /// Where to listen; port 0 lets the system choose
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999")]
+    address: String,
+    /// Where to be controlled: a path, or @NAME for an abstract name
+    #[arg(long, value_name = "PATH", default_value = "control.sock")]
+    control: UnixAddress,
+    #[command(flatten)]
+    options: common::Options,
+}
+
+#[cfg(unix)]
+fn main() -> ExitCode {
+    common::run(|args: Args| {
+        let mut host = args.options.host()?;
+        let echo = host.add(TcpServer::new(args.address, |_| Echo)?)?;
+        let mut control = UnixStreamServer::unbound(Control { echo }, |_, _| Commander)?;
+        control.options.mode = Some(0o600);
+        control.server_bind(args.control)?;
+        host.add(control)?;
+        host.serve()
+    })
+}
+
+#[cfg(not(unix))]
+fn main() {}

@@ -1,0 +1,75 @@
+//! Tells the time of day, over TCP and UDP on one port number: RFC 867.
+//!
+//! ```text
+//! cargo run --example daytime
+//! nc 127.0.0.1 9999 </dev/null                 # connecting is the question
+//! echo | nc -u -w1 127.0.0.1 9999              # so is any datagram, an empty one too
+//! ```
+//!
+//! A datagram is a request from its handler's `setup` on, just as a connection is, so one handler does for both.
+
+mod common;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use socketserver::{Address, Error, Next, Request, RequestHandler, Result, TcpServer, UdpServer};
+
+struct Daytime;
+
+impl RequestHandler for Daytime {
+    /// Answers before anything is read.
+    fn setup(&mut self, request: &mut Request<'_>) -> Result<Next> {
+        write!(request.output, "{}\r\n", chrono::Local::now().format("%A, %B %-d, %Y %H:%M:%S%:z"))?;
+        Ok(Next::Close)
+    }
+
+    /// What the client says is of no interest, and not read.
+    fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> {
+        Ok(Next::Close)
+    }
+}
+
+/// Both servers, on one address.
+type Pair = (TcpServer<(), Daytime>, UdpServer<(), Daytime>);
+
+/// Binds TCP, then UDP to the address that gave. If the system chose the port, it did not ask whether UDP has it free;
+/// then another is tried.
+fn bind(address: &str) -> Result<Pair> {
+    let may_choose = address.rsplit(':').next().is_some_and(|port| port.parse() == Ok(0_u16));
+    // Kept until one is found, lest the system choose the same again.
+    let mut unfit = Vec::new();
+    loop {
+        let tcp = TcpServer::new(address, |_| Daytime)?;
+        let same = tcp.server_address().as_ref().and_then(Address::as_inet).expect("it is bound");
+        match UdpServer::new(same, |_| Daytime) {
+            Ok(udp) => return Ok((tcp, udp)),
+            Err(Error::Bind { .. }) if may_choose && unfit.len() < TRIES_MAX => unfit.push(tcp),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+const TRIES_MAX: usize = 32;
+
+/// Tells the time of day over TCP and UDP (RFC 867)
+///
+/// Standard output gets two lines, "listening on ADDRESS" for TCP and "listening on udp ADDRESS".
+#[derive(clap::Parser)]
+struct Args {
+    /// Where to listen; port 0 lets the system choose one that is free for both
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999")]
+    address: String,
+    #[command(flatten)]
+    options: common::Options,
+}
+
+fn main() -> ExitCode {
+    common::run(|args: Args| {
+        let (tcp, udp) = bind(&args.address)?;
+        let mut host = args.options.host()?;
+        host.add(tcp)?;
+        host.add(udp)?;
+        host.serve()
+    })
+}

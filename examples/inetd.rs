@@ -1,0 +1,76 @@
+//! Serves each client with a program, as inetd(8) does: the client is its standard input and output.
+//!
+//! ```text
+//! cargo run --example inetd -- 127.0.0.1:9999 cat
+//! cargo run --example inetd -- 127.0.0.1:9999 sh -c 'echo "hello $TCPREMOTEIP, how are you?"; read answer; date'
+//! nc 127.0.0.1 9999
+//!
+//! cargo run --example inetd -- --udp 127.0.0.1:9999 rev
+//! nc -u 127.0.0.1 9999                         # each line is a datagram, and a run of rev
+//! ```
+//!
+//! The program's environment says who the client is, as with tcpsvd(8) and udpsvd(8): `PROTO` is `TCP` or `UDP`, and
+//! `TCPREMOTEIP`, `TCPREMOTEPORT` or `UDPREMOTEIP`, `UDPREMOTEPORT` are the client's. Its standard error is ours. Ctrl-C
+//! in a terminal does not reach the programs, which have process groups of their own: it lets them go on for `--grace`
+//! seconds, as SIGTERM does, and then they are killed. Needs Unix.
+
+#![cfg_attr(not(unix), allow(unused, reason = "there is nothing to run"))]
+
+mod common;
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use socketserver::{Address, Result, family, family::Family};
+#[cfg(unix)]
+use socketserver::{ForkingMixIn, MixInServer};
+
+/// Serves each client with a program
+#[derive(clap::Parser)]
+struct Args {
+    /// Serve datagrams: each is the input of a program, and its output is the answer
+    #[arg(long)]
+    udp: bool,
+    /// Run so many programs at once, further clients wait
+    #[arg(long, value_name = "N", default_value = "40")]
+    max_children: std::num::NonZeroUsize,
+    /// Kill a program that takes longer, the wait for its turn included; 0 for never. (--timeout is not for programs)
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = common::seconds)]
+    child_timeout: Duration,
+    #[command(flatten)]
+    options: common::Options,
+    /// Where to listen; port 0 lets the system choose
+    #[arg(value_name = "ADDR")]
+    address: String,
+    /// The program and its arguments
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+#[cfg(unix)]
+fn main() -> ExitCode {
+    common::run(|args: Args| if args.udp { serve::<family::Udp>(args) } else { serve::<family::Tcp>(args) })
+}
+
+#[cfg(unix)]
+fn serve<F: Family<Domain = family::Inet>>(args: Args) -> Result<()> {
+    let program = args.command;
+    let command = move |client: &Address| {
+        let mut command = Command::new(&program[0]);
+        command.args(&program[1..]).env("PROTO", F::NAME);
+        if let Some(client) = client.as_inet() {
+            command.env(format!("{}REMOTEIP", F::NAME), client.ip().to_string());
+            command.env(format!("{}REMOTEPORT", F::NAME), client.port().to_string());
+        }
+        command
+    };
+    let mut server = MixInServer::<F, ForkingMixIn>::new(args.address, command)?;
+    server.limits.max_children = args.max_children.get();
+    server.limits.max_packet_size = 65_535; // Whatever UDP can carry.
+    server.limits.child_timeout = common::unless_zero(args.child_timeout);
+    args.options.serve(server.into())
+}
+
+#[cfg(not(unix))]
+fn main() {}
