@@ -54,6 +54,30 @@ fn set_sharing(socket: &SockRef<'_>, reuse_address: bool, reuse_port: bool) -> i
     Ok(())
 }
 
+/// Whether an error of accepting or receiving concerns one peer alone, or the call was interrupted: the next attempt may
+/// succeed. accept(2): "Linux accept() passes already-pending network errors on the new socket as an error code from
+/// accept()"; to be treated like EAGAIN by retrying. Receiving may tell what ICMP says of an earlier datagram.
+/// PermissionDenied is a firewall's word.
+fn is_of_one_peer(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::Interrupted
+        | Kind::ConnectionAborted
+        | Kind::ConnectionReset
+        | Kind::ConnectionRefused
+        | Kind::PermissionDenied
+        | Kind::TimedOut
+        | Kind::HostUnreachable
+        | Kind::NetworkUnreachable
+        | Kind::NetworkDown => true,
+        // ENONET, EPROTO, ENOPROTOOPT, EHOSTDOWN have no kind of their own.
+        _ => {
+            cfg!(any(target_os = "linux", target_os = "android"))
+                && matches!(error.raw_os_error(), Some(64 | 71 | 92 | 112))
+        }
+    }
+}
+
 /// `SO_RCVBUF` and `SO_SNDBUF`.
 fn set_buffers(socket: &SockRef<'_>, receive: Option<usize>, send: Option<usize>) -> io::Result<()> {
     if let Some(bytes) = receive {

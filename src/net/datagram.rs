@@ -321,24 +321,13 @@ pub(crate) enum DatagramFault {
 impl DatagramFault {
     /// Of receiving. What is not known to concern one peer might come again at once, and for ever.
     pub(crate) fn of_receiving(error: &io::Error) -> Self {
-        use io::ErrorKind as Kind;
-        match error.kind() {
-            Kind::Interrupted
-            | Kind::ConnectionRefused
-            | Kind::ConnectionReset
-            | Kind::ConnectionAborted
-            | Kind::HostUnreachable
-            | Kind::NetworkUnreachable
-            | Kind::NetworkDown
-            | Kind::PermissionDenied
-            | Kind::TimedOut => DatagramFault::Skip,
-            _ => match error.raw_os_error() {
-                // EMSGSIZE, ENONET, EPROTO, ENOPROTOOPT, EHOSTDOWN: what ICMP says of an earlier datagram.
-                #[cfg(any(target_os = "linux", target_os = "android"))]
-                Some(90 | 64 | 71 | 92 | 112) => DatagramFault::Skip,
-                _ if error.kind() == Kind::WouldBlock => DatagramFault::Blocked,
-                _ => DatagramFault::Pause,
-            },
+        match error.raw_os_error() {
+            _ if error.kind() == io::ErrorKind::WouldBlock => DatagramFault::Blocked,
+            _ if super::is_of_one_peer(error) => DatagramFault::Skip,
+            // EMSGSIZE: an earlier datagram was too long for its way.
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Some(90) => DatagramFault::Skip,
+            _ => DatagramFault::Pause,
         }
     }
 }

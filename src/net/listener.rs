@@ -125,26 +125,13 @@ pub(crate) enum AcceptFault {
 
 impl From<&io::Error> for AcceptFault {
     fn from(error: &io::Error) -> Self {
-        use io::ErrorKind as Kind;
-        match error.kind() {
-            Kind::WouldBlock => AcceptFault::Empty,
-            // accept(2): "Linux accept() passes already-pending network errors on the new socket as an error code
-            // from accept()"; to be treated like EAGAIN by retrying. PermissionDenied is a firewall's word.
-            Kind::Interrupted
-            | Kind::ConnectionAborted
-            | Kind::ConnectionReset
-            | Kind::ConnectionRefused
-            | Kind::PermissionDenied
-            | Kind::TimedOut
-            | Kind::HostUnreachable
-            | Kind::NetworkUnreachable
-            | Kind::NetworkDown => AcceptFault::Skip,
-            _ => match error.raw_os_error() {
-                // Linux: ENONET, EPROTO, ENOPROTOOPT, EOPNOTSUPP, EHOSTDOWN have no kind of their own.
-                #[cfg(any(target_os = "linux", target_os = "android"))]
-                Some(64 | 71 | 92 | 95 | 112) => AcceptFault::Skip,
-                _ => AcceptFault::Pause,
-            },
+        match error.raw_os_error() {
+            _ if error.kind() == io::ErrorKind::WouldBlock => AcceptFault::Empty,
+            _ if super::is_of_one_peer(error) => AcceptFault::Skip,
+            // EOPNOTSUPP: another of those network errors.
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Some(95) => AcceptFault::Skip,
+            _ => AcceptFault::Pause,
         }
     }
 }

@@ -4,7 +4,6 @@
 //! for nothing. When it takes no more, the interest is widened until it does.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use super::core::{Alarm, Core};
 use super::slots::{Kind, Pause};
@@ -148,16 +147,13 @@ impl Core {
         let keys = &self.served[usize::from(server)].listeners;
         let slots = &mut self.slots;
         let endpoint = keys.iter().copied().find(|&key| slots.endpoint(key).is_some_and(|at| at.socket.reaches(to)))?;
-        Some(Route { endpoint, local: None::<IpAddr> })
+        Some(Route { endpoint, local: None })
     }
 
     /// Sends what was gathered, and what waits if there is room again.
     pub(crate) fn flush_datagrams(&mut self, key: u32) {
-        if self.slots.endpoint(key).is_none() {
-            return;
-        }
-        let token = self.slots.token(key);
         let Some(slot) = self.slots.get(key) else { return };
+        let token = slot.token(key);
         let Kind::Endpoint(endpoint) = &mut slot.kind else { return };
         let limits = &self.served[usize::from(slot.server)].limits;
         let Endpoint { socket, outbox, room, retry, retry_after, watches_room, .. } = &mut **endpoint;

@@ -57,6 +57,13 @@ pub(crate) struct Slot {
     pub(crate) kind: Kind,
 }
 
+impl Slot {
+    /// The token of the slot, whose key is this.
+    pub(crate) fn token(&self, key: u32) -> Token {
+        pack(self.server, self.generation, key)
+    }
+}
+
 pub(crate) enum Kind {
     Connection(Connection),
     /// A connection that is being served, and is in the hands of its server.
@@ -152,8 +159,7 @@ impl Slots {
     }
 
     pub(crate) fn token(&self, key: u32) -> Token {
-        let slot = &self.slab[key as usize];
-        pack(slot.server, slot.generation, key)
+        self.slab[key as usize].token(key)
     }
 
     pub(crate) fn id(&self, key: u32) -> ConnectionId {

@@ -285,7 +285,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     fn on_packet(&mut self, core: &mut Core, scratch: &mut Scratch, socket: u32, packet: &Packet) {
         core.stats.datagrams_in += 1;
         core.stats.bytes_in += packet.range.len() as u64;
-        let (Packet { range, from, local, truncated }, limits) = (packet, Arc::clone(&self.limits));
+        let Packet { range, from, local, truncated } = packet;
         let Some(endpoint) = core.slots.endpoint(socket) else { return };
         let session = endpoint.sessions.get(from).copied();
         if session.is_none() && endpoint.socket.is_own(from, *local) {
@@ -307,7 +307,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         }
         // The one that is on its way out gives its place to its successor.
         let others = |core: &mut Core| core.sessions(self.calls.number) - usize::from(session.is_some());
-        if limits.sessions_max.is_some_and(|max| others(core) >= max) || core.slots.is_full() {
+        if self.limits.sessions_max.is_some_and(|max| others(core) >= max) || core.slots.is_full() {
             core.stats.sessions_refused += 1;
             return;
         }
@@ -331,7 +331,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         if is_boxed {
             connection.state.set_boxed();
         }
-        if limits.sessions_max.is_some() {
+        if self.limits.sessions_max.is_some() {
             connection.state.set_setup_due();
             let Ok(key) = self.move_in(core, connection) else { return };
             if let Some(endpoint) = core.slots.endpoint(socket) {
@@ -340,7 +340,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             self.borrowed(core, scratch, key, |calls, at| calls.on_datagram(at, range.clone()));
         } else {
             let id = core.slots.passing_id();
-            let mut at = Service { limits: &limits, core, scratch, key: NO_SLOT, id, connection: &mut connection };
+            let limits = &self.limits;
+            let mut at = Service { limits, core, scratch, key: NO_SLOT, id, connection: &mut connection };
             self.calls.serve_single(&mut at, range.clone());
         }
     }
