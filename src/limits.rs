@@ -109,6 +109,21 @@ pub struct Limits {
     pub datagrams_per_turn: usize,
 }
 
+impl Limits {
+    /// As the reactor uses them: nothing could ever be done with a budget of none.
+    pub(crate) fn usable(mut self) -> Self {
+        let budgets = [
+            &mut self.accepts_per_turn,
+            &mut self.read_bytes_per_turn,
+            &mut self.write_bytes_per_turn,
+            &mut self.callbacks_per_turn,
+            &mut self.datagrams_per_turn,
+        ];
+        budgets.into_iter().for_each(|budget| *budget = (*budget).max(1));
+        self
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits {

@@ -120,11 +120,12 @@ pub(crate) struct Scratch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServerId(pub(crate) u16);
 
-/// A server as the loop sees it, whatever its state and handler types: one dynamic call for each event, none for each
-/// byte.
+/// A server as the loop sees it, whatever its state and handler types: one dynamic call for all that is ready, none
+/// for each byte.
 pub(crate) trait Hosted: Send {
-    /// Lets a ready connection do what is due, within its budget.
-    fn service(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
+    /// Lets each of its connections at the head of `batch` do what is due, within its budget. Returns how many it were:
+    /// the first that is something else, or somebody else's, ends it.
+    fn service(&mut self, core: &mut Core, scratch: &mut Scratch, batch: &[(u32, u32)]) -> usize;
     /// Accepts what waits at a listener, within its budget.
     fn accept(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
     /// Receives what waits at a datagram socket, within its budget, and sends what there is to send.
@@ -302,26 +303,14 @@ impl Reactor {
     fn collect(&mut self) -> bool {
         let core = &mut self.core;
         let (slots, ready, stats) = (&mut core.slots, &mut core.ready, &mut core.stats);
-        core.selector.each(|token, readiness| {
-            let Some((key, slot)) = slots.live(token) else {
-                stats.stale_events += u64::from(token != WAKER);
-                return;
-            };
-            let due = match &mut slot.kind {
-                Kind::Connection(connection) => connection.on_event(readiness),
-                Kind::Listener(listening) => {
-                    listening.ready = true;
-                    !listening.pause.is_on()
+        core.selector.each(|token, readiness| match slots.live(token) {
+            Some((key, slot)) => {
+                if slot.kind.on_event(readiness) && !slot.queued {
+                    slot.queued = true;
+                    ready.push(key, slot.generation);
                 }
-                Kind::Endpoint(endpoint) => endpoint.on_event(readiness),
-                Kind::Lent | Kind::Elsewhere(_) => false, // The one is not between services, the other not registered.
-                #[cfg(all(unix, feature = "signals"))]
-                Kind::Signals(_) => true,
-            };
-            if due && !slot.queued {
-                slot.queued = true;
-                ready.push(key, slot.generation);
             }
+            None => stats.stale_events += u64::from(token != WAKER),
         })
     }
 
@@ -333,18 +322,24 @@ impl Reactor {
         }
         let mut batch = std::mem::take(&mut self.batch);
         self.core.ready.take(&mut batch);
-        for &entry in &batch {
+        let mut rest = &batch[..];
+        while let Some((&entry, after)) = rest.split_first() {
             let Some(slot) = self.core.slots.entry(entry) else {
+                rest = after;
                 continue;
             };
             let key = entry.0;
-            slot.queued = false;
             let server = usize::from(slot.server);
+            if matches!(slot.kind, Kind::Connection(_)) {
+                let served = self.servers[server].service(&mut self.core, &mut self.scratch, rest);
+                debug_assert!(served > 0, "the first of them is one of its connections");
+                rest = &rest[served..];
+                continue;
+            }
+            rest = after;
+            slot.queued = false;
             match &mut slot.kind {
-                Kind::Connection(_) => {
-                    self.servers[server].service(&mut self.core, &mut self.scratch, key);
-                }
-                Kind::Lent | Kind::Elsewhere(_) => {}
+                Kind::Connection(_) | Kind::Lent | Kind::Elsewhere(_) => {}
                 Kind::Listener(_) => {
                     self.servers[server].accept(&mut self.core, &mut self.scratch, key);
                 }
@@ -480,9 +475,9 @@ impl Reactor {
             // Not due after all: bytes have moved since.
             _ => {
                 let limits = Arc::clone(&self.core.served[server].limits);
-                let (_, mut connection) = self.core.slots.lend(key);
-                self.core.watch(key, &mut connection, &limits);
-                self.core.slots.give_back(key, connection);
+                let mut lent = self.core.slots.lend(key);
+                self.core.watch(key, lent.connection(), &limits);
+                self.core.slots.give_back(key, lent);
             }
         }
     }
@@ -549,7 +544,7 @@ impl Reactor {
         if self.servers.len() == SERVERS_MAX {
             return Err(Error::Full { queue: "server", max: SERVERS_MAX });
         }
-        let limits = Arc::new(limits);
+        let limits = Arc::new(limits.usable());
         let id = ServerId(self.core.serve(Arc::clone(&limits)));
         server.set_number(id.0);
         self.servers.push(server);

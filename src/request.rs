@@ -55,7 +55,6 @@ pub struct Request<'a, S = ()> {
     pub(crate) state: &'a mut State,
     pub(crate) control: Control<'a, S>,
     pub(crate) id: ConnectionId,
-    pub(crate) successor: &'a mut Option<Box<dyn RequestHandler<S>>>,
 }
 
 impl<'a, S> Request<'a, S> {
@@ -233,7 +232,7 @@ impl<'a, S> Request<'a, S> {
     /// called, then `handle` if input is unread. `finish` is called on it alone; the old handler is dropped. A request of a
     /// single datagram keeps the one it has.
     pub fn replace_handler(&mut self, handler: impl RequestHandler<S>) {
-        *self.successor = Some(Box::new(handler));
+        self.control.newcomers.push((self.id.key, Box::new(handler)));
     }
 
     /// Stops the reactor: see [`ShutdownHandle::shutdown`](crate::ShutdownHandle::shutdown).
@@ -285,9 +284,13 @@ impl<S> std::fmt::Debug for Request<'_, S> {
 pub struct Control<'a, S = ()> {
     pub(crate) core: &'a mut Core,
     pub(crate) server: u16,
-    /// Handlers of outbound connections begun during this callback: they move in when it returns.
-    pub(crate) begun: &'a mut Vec<(u32, Box<dyn RequestHandler<S>>)>,
+    /// Handlers of outbound connections begun during this callback, and of this one if it is replaced: they move in when
+    /// the callback returns.
+    pub(crate) newcomers: &'a mut Newcomers<S>,
 }
+
+/// Handlers on their way to the slots they are for.
+pub(crate) type Newcomers<S> = Vec<(u32, Box<dyn RequestHandler<S>>)>;
 
 impl<S> Control<'_, S> {
     /// Queues bytes for a connection; see [`Request::send`].
@@ -367,7 +370,7 @@ impl<S> Control<'_, S> {
     /// As there.
     pub fn connect(&mut self, to: impl Into<Address>, handler: impl RequestHandler<S>) -> Result<ConnectionId> {
         let id = self.core.connect(self.server, to.into())?;
-        self.begun.push((id.key, Box::new(handler)));
+        self.newcomers.push((id.key, Box::new(handler)));
         Ok(id)
     }
 

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-use super::output::{DIRECT_BYTES, OutputFault, OutputState};
+use super::output::{DIRECT_BYTES, OutputState};
 use super::state::*;
 use crate::address::Address;
 use crate::buffer::{Carry, Flush, Queue, Scan};
@@ -56,6 +56,7 @@ pub(crate) enum Step {
 pub(crate) struct Allowance {
     pub(crate) read: usize,
     pub(crate) write: usize,
+    pub(crate) callbacks: usize,
 }
 
 impl Connection {
@@ -185,9 +186,20 @@ impl Connection {
 
     // What is due.
 
+    /// Whether to read is all there is to do.
+    #[inline]
+    pub(crate) fn only_reads(&self) -> bool {
+        self.state.flags & (UNUSUAL | EOF | READABLE) == READABLE && self.io.queue.is_none()
+    }
+
+    /// Whether nothing is due, and its timer needs no look.
+    #[inline]
+    pub(crate) fn rests(&self) -> bool {
+        !self.state.has(READABLE | EOF) && self.timer_stands()
+    }
+
     /// Moves the connection on by itself as far as it goes: sends, reads, discards, ends. Returns what needs the
     /// handler, the server or another turn.
-    #[inline]
     pub(crate) fn advance(
         &mut self,
         buffer: &mut [u8],
@@ -196,29 +208,10 @@ impl Connection {
         allowance: &mut Allowance,
         stats: &mut Stats,
     ) -> Step {
-        if self.io.queue.is_some() && self.state.has(WRITABLE) && !self.state.has(CONNECTING | ABORTING) {
-            self.flush(now, allowance, stats);
-            if self.io.queue.is_some() && self.state.has(WRITABLE) {
-                return Step::Again;
-            }
-        }
-        if self.state.has(UNUSUAL)
-            && let Some(step) = self.advance_unusual(buffer, limits, now, allowance)
+        if (self.io.queue.is_some() || self.state.has(UNUSUAL))
+            && let Some(step) = self.advance_unusual(buffer, limits, now, allowance, stats)
         {
             return step;
-        }
-        if self.state.has(FULL) && self.unsent() <= limits.output_low_water {
-            self.state.put(FULL, false);
-            if let Some(carry) = &mut self.carry {
-                carry.since = now;
-            }
-            return Step::Writable;
-        }
-        if self.state.is_read_paused() {
-            return Step::Rest;
-        }
-        if self.state.has(HANDLE_DUE) && self.state.take(HANDLE_DUE) && self.carry.is_some() {
-            return Step::Handle(0);
         }
         if self.state.has(READABLE) && !self.state.has(EOF) {
             match self.read(buffer, now, allowance, stats) {
@@ -234,15 +227,21 @@ impl Connection {
         if self.state.has(DRAINING) && self.drain_is_due() { Step::Drain } else { Step::Rest }
     }
 
-    /// Everything but reading, handling and writing.
-    #[cold]
+    /// What comes before reading, or instead of it.
     fn advance_unusual(
         &mut self,
         buffer: &mut [u8],
         limits: &Limits,
         now: u64,
         allowance: &mut Allowance,
+        stats: &mut Stats,
     ) -> Option<Step> {
+        if self.io.queue.is_some() && self.state.has(WRITABLE) && !self.state.has(CONNECTING | ABORTING) {
+            self.flush(now, allowance, stats);
+            if self.io.queue.is_some() && self.state.has(WRITABLE) {
+                return Some(Step::Again);
+            }
+        }
         if self.state.has(DEAD) {
             return Some(Step::Rest);
         }
@@ -283,7 +282,17 @@ impl Connection {
             self.state.flags = self.state.flags & !SHUT_DUE | SHUT;
             return Some(Step::Shutdown);
         }
-        None
+        if self.state.has(FULL) && self.unsent() <= limits.output_low_water {
+            self.state.put(FULL, false);
+            if let Some(carry) = &mut self.carry {
+                carry.since = now;
+            }
+            return Some(Step::Writable);
+        }
+        if self.state.is_read_paused() {
+            return Some(Step::Rest);
+        }
+        (self.state.take(HANDLE_DUE) && self.carry.is_some()).then_some(Step::Handle(0))
     }
 
     /// Whether the handler is to be told now that the server stops: nothing moved for a while and nothing waits in
@@ -399,46 +408,54 @@ impl Connection {
     }
 
     /// One read. `None`: nothing for the handler, the flags say the rest.
-    #[inline]
-    fn read(&mut self, buffer: &mut [u8], now: u64, allowance: &mut Allowance, stats: &mut Stats) -> Option<Step> {
-        if allowance.read == 0 {
+    #[inline(always)]
+    pub(crate) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        now: u64,
+        allowance: &mut Allowance,
+        stats: &mut Stats,
+    ) -> Option<Step> {
+        let most = buffer.len().min(allowance.read);
+        if most == 0 {
             return Some(Step::Again);
         }
-        let most = buffer.len().min(allowance.read);
-        loop {
-            match self.io.stream.read(&mut buffer[..most]) {
-                Ok(0) => {
-                    self.state.flags |= EOF;
-                    return None;
-                }
-                Ok(n) => {
-                    self.after_read(n < most);
-                    allowance.read -= n;
-                    self.state.activity = now;
-                    stats.bytes_in += n as u64;
-                    return Some(Step::Handle(match &mut self.carry {
-                        None => n,
-                        Some(carry) => {
-                            carry.bytes.extend_from_slice(&buffer[..n]);
-                            0
-                        }
-                    }));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.state.put(READABLE, false);
-                    if self.state.has(BROKEN) {
-                        self.state.end(Finish::Reset, false); // What had arrived before that is handled.
-                    }
-                    return None;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.broken();
-                    self.state.end(Finish::Reset, false);
-                    return None;
+        let n = match self.io.stream.read(&mut buffer[..most]) {
+            Ok(n @ 1..) => n,
+            result => return self.read_nothing(result),
+        };
+        self.after_read(n < most);
+        allowance.read -= n;
+        self.state.activity = now;
+        stats.bytes_in += n as u64;
+        Some(Step::Handle(if self.carry.is_none() { n } else { self.carry_on(&buffer[..n]) }))
+    }
+
+    /// Appends what arrived to what was left; nothing of it is fresh then.
+    #[inline(never)]
+    fn carry_on(&mut self, bytes: &[u8]) -> usize {
+        self.carry.iter_mut().for_each(|carry| carry.bytes.extend_from_slice(bytes));
+        0
+    }
+
+    /// The end of the input, or a read that failed.
+    #[inline(never)]
+    fn read_nothing(&mut self, result: io::Result<usize>) -> Option<Step> {
+        match result {
+            Ok(_) => self.state.flags |= EOF,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.state.put(READABLE, false);
+                if self.state.has(BROKEN) {
+                    self.state.end(Finish::Reset, false); // What had arrived before that is handled.
                 }
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Some(Step::Again),
+            Err(_) => {
+                self.broken();
+                self.state.end(Finish::Reset, false);
+            }
         }
+        None
     }
 
     fn flush(&mut self, now: u64, allowance: &mut Allowance, stats: &mut Stats) {
@@ -463,9 +480,15 @@ impl Connection {
 
     /// Whether the socket takes output as far as we know, and whether output is refused.
     #[inline]
-    pub(crate) fn output_state(&self) -> (bool, bool) {
-        let shut = self.state.has(SHUT_DUE | SHUT | BROKEN | ABORTING | FINISHED);
-        (self.state.has(WRITABLE) && !self.state.has(CONNECTING), shut)
+    pub(crate) fn output_state(&self) -> OutputState {
+        let mut state = 0;
+        if self.state.flags & (WRITABLE | CONNECTING) == WRITABLE {
+            state |= OutputState::WRITABLE;
+        }
+        if self.state.has(SHUT_DUE | SHUT | BROKEN | ABORTING | FINISHED) {
+            state |= OutputState::SHUT;
+        }
+        OutputState(state)
     }
 
     #[inline]
@@ -473,27 +496,41 @@ impl Connection {
         self.state.has(EOF | DATAGRAM) && !self.state.has(BROKEN)
     }
 
-    /// Takes in what became of the output during a callback.
+    /// Takes in what became of the output during a callback: how much was sent, and how things stand.
     #[inline]
-    pub(crate) fn after_output(&mut self, left: OutputState, limits: &Limits, now: u64, stats: &mut Stats) {
-        if !left.writable {
+    pub(crate) fn after_output(
+        &mut self,
+        (sent, left): (usize, OutputState),
+        limits: &Limits,
+        now: u64,
+        stats: &mut Stats,
+    ) {
+        if sent > 0 {
+            self.state.activity = now;
+            stats.bytes_out += sent as u64;
+        }
+        if left.0 != OutputState::WRITABLE || self.io.queue.is_some() {
+            self.after_unusual_output(left, limits, now);
+        }
+    }
+
+    fn after_unusual_output(&mut self, left: OutputState, limits: &Limits, now: u64) {
+        if !left.has(OutputState::WRITABLE) {
             self.state.flags &= !WRITABLE;
         }
-        if left.sent > 0 {
-            self.state.activity = now;
-            stats.bytes_out += left.sent as u64;
-        }
-        if left.replied {
+        if left.has(OutputState::REPLIED) {
             self.state.activity = now;
             self.state.flags |= REPLY;
         }
-        // Whoever stopped writing because it was full is owed a `writable`.
-        self.state.put(FULL, left.was_full || self.state.has(FULL));
-        match left.fault {
-            None if self.io.queue.is_none() => {}
-            None => self.mark_full(limits),
-            Some(OutputFault::Broken) => self.broken(),
-            Some(OutputFault::Overflow) => self.state.end(Finish::OutputLimit, true),
+        if left.has(OutputState::WAS_FULL) {
+            self.state.flags |= FULL; // Whoever stopped writing because it was full is owed a `writable`.
+        }
+        if left.has(OutputState::BROKEN) {
+            self.broken();
+        } else if left.has(OutputState::OVERFLOWN) {
+            self.state.end(Finish::OutputLimit, true);
+        } else if self.io.queue.is_some() {
+            self.mark_full(limits);
         }
     }
 

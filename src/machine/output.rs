@@ -46,34 +46,37 @@ pub struct Output<'a> {
     gathered: &'a mut Vec<u8>,
     limits: &'a Limits,
     now: u64,
-    /// Nothing can be written any more.
-    shut: bool,
-    /// A small write only has to be gathered: a stream, not shut, whose limits leave room for that.
-    plain: bool,
+    /// Bytes that can be gathered without a look at anything else: below every limit, and none if it is shut, if something
+    /// waits already, or if it is no stream.
+    room: usize,
     /// Whether it is above the high-water mark, for the input to see.
     full: &'a Cell<bool>,
+    /// Bytes the socket took during this callback.
+    taken: usize,
     state: OutputState,
 }
 
-/// How things stand with the output after a callback.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct OutputState {
-    /// The socket took everything so far.
-    pub(crate) writable: bool,
-    pub(crate) fault: Option<OutputFault>,
-    /// Bytes the socket took during this callback.
-    pub(crate) sent: usize,
-    /// The handler has seen the output above the high-water mark, even if the socket then took it all.
-    pub(crate) was_full: bool,
-    /// What is gathered is to be a datagram, an empty one perhaps.
-    pub(crate) replied: bool,
-}
-
-/// What ended the output during a callback.
+/// How things stand with the output: some of the flags below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OutputFault {
-    Overflow,
-    Broken,
+pub(crate) struct OutputState(pub(crate) u8);
+
+impl OutputState {
+    /// The socket took everything so far.
+    pub(crate) const WRITABLE: u8 = 1 << 0;
+    /// Nothing can be written any more.
+    pub(crate) const SHUT: u8 = 1 << 1;
+    /// The handler has seen the output above the high-water mark, even if the socket then took it all.
+    pub(crate) const WAS_FULL: u8 = 1 << 2;
+    /// What is gathered is to be a datagram, an empty one perhaps.
+    pub(crate) const REPLIED: u8 = 1 << 3;
+    /// The connection was lost: the peer or the network broke it; too much waits to be sent.
+    pub(crate) const BROKEN: u8 = 1 << 4;
+    pub(crate) const OVERFLOWN: u8 = 1 << 5;
+
+    #[inline]
+    pub(crate) fn has(self, flags: u8) -> bool {
+        self.0 & flags != 0
+    }
 }
 
 impl<'a> Output<'a> {
@@ -83,13 +86,14 @@ impl<'a> Output<'a> {
         limits: &'a Limits,
         now: u64,
         full: &'a Cell<bool>,
-        (writable, shut): (bool, bool),
+        state: OutputState,
     ) -> Self {
-        let roomy = limits.output_bytes_max.min(limits.output_high_water) >= GATHER_BYTES;
-        let plain = !shut && roomy && io.stream.route().is_none();
+        let room = match state.has(OutputState::SHUT) || io.queue.is_some() || io.stream.route().is_some() {
+            true => 0,
+            false => limits.output_bytes_max.min(limits.output_high_water).min(GATHER_BYTES),
+        };
         full.set(io.queue.as_ref().is_some_and(|queue| queue.len() > limits.output_high_water));
-        let state = OutputState { writable, fault: None, sent: 0, was_full: false, replied: false };
-        Output { io, gathered, limits, now, shut, plain, full, state }
+        Output { io, gathered, limits, now, room, full, taken: 0, state }
     }
 
     /// Bytes written and not yet taken by the kernel.
@@ -127,6 +131,7 @@ impl<'a> Output<'a> {
             self.gathered.clear();
         }
         Queue::of(&mut self.io.queue, self.now).push_shared(bytes);
+        self.room = 0;
         self.full.set(self.is_full());
         Ok(())
     }
@@ -134,7 +139,7 @@ impl<'a> Output<'a> {
     /// Refuses what can't be sent or, by policy, must not be queued.
     #[inline]
     fn admit(&self, n: usize) -> Result<()> {
-        if self.shut {
+        if self.is_shut() {
             return Err(Error::Gone);
         }
         let max = self.limits.output_bytes_max;
@@ -146,22 +151,21 @@ impl<'a> Output<'a> {
 
     #[inline]
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        let gathers = bytes.len() < DIRECT_BYTES && self.gathered.len() + bytes.len() <= GATHER_BYTES;
-        if gathers && self.plain && self.io.queue.is_none() {
+        if bytes.len() < DIRECT_BYTES && self.gathered.len() + bytes.len() < self.room {
             self.gathered.extend_from_slice(bytes);
             return Ok(());
         }
-        self.put_slowly(bytes, gathers)
+        self.put_slowly(bytes)
     }
 
     /// The same when there is something to look at first.
     #[cold]
-    fn put_slowly(&mut self, bytes: &[u8], gathers: bool) -> Result<()> {
+    fn put_slowly(&mut self, bytes: &[u8]) -> Result<()> {
         if self.is_datagram() {
             return self.put_datagram(bytes);
         }
         self.admit(bytes.len())?;
-        if gathers {
+        if bytes.len() < DIRECT_BYTES && self.gathered.len() + bytes.len() <= GATHER_BYTES {
             self.gathered.extend_from_slice(bytes);
         } else {
             self.send(bytes);
@@ -180,7 +184,7 @@ impl<'a> Output<'a> {
     fn put_datagram(&mut self, bytes: &[u8]) -> Result<()> {
         self.admit_datagram(bytes.len())?;
         self.gathered.extend_from_slice(bytes);
-        self.state.replied = true;
+        self.state.0 |= OutputState::REPLIED;
         Ok(())
     }
 
@@ -196,69 +200,98 @@ impl<'a> Output<'a> {
     /// Everything gathered and `more` go to the socket in one call if nothing waits before them; what it does not
     /// take is queued.
     fn send(&mut self, more: &[u8]) {
-        let total = self.gathered.len() + more.len();
-        if total == 0 {
-            return;
+        if self.io.queue.is_some() || !self.state.has(OutputState::WRITABLE) {
+            return self.queue_from(0, more); // What waits goes first.
         }
-        let n = loop {
-            if self.io.queue.is_some() || !self.state.writable {
-                break 0; // What waits goes first.
+        let result = match (self.gathered.is_empty(), more.is_empty()) {
+            (true, true) => return,
+            (true, false) => self.io.stream.write(more),
+            (false, true) => self.io.stream.write(self.gathered),
+            (false, false) => self.io.stream.write_vectored(&[IoSlice::new(self.gathered), IoSlice::new(more)]),
+        };
+        self.sent(result, more);
+    }
+
+    /// Takes in what the socket took of what was gathered and `more`.
+    fn sent(&mut self, result: io::Result<usize>, more: &[u8]) {
+        let taken = match result {
+            Ok(n) => {
+                // Unix: a short write means that the socket's buffer is full. Elsewhere the next flush finds out.
+                if cfg!(unix) && n < self.gathered.len() + more.len() {
+                    self.state.0 &= !OutputState::WRITABLE;
+                }
+                n
             }
-            let result = match (self.gathered.is_empty(), more.is_empty()) {
-                (true, _) => self.io.stream.write(more),
-                (_, true) => self.io.stream.write(self.gathered),
-                _ => self.io.stream.write_vectored(&[IoSlice::new(self.gathered), IoSlice::new(more)]),
-            };
-            match result {
-                Ok(n) => {
-                    // Unix: a short write means that the socket's buffer is full. Elsewhere the next flush finds out.
-                    self.state.writable &= cfg!(not(unix)) || n == total;
-                    break n;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.state.writable = false;
-                    break 0;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.state.fault = Some(OutputFault::Broken);
-                    self.refuse();
-                    self.gathered.clear();
-                    return;
-                }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.state.0 &= !OutputState::WRITABLE;
+                0
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0, // The next flush tries again.
+            Err(_) => {
+                self.state.0 |= OutputState::BROKEN;
+                self.refuse();
+                self.gathered.clear();
+                return;
             }
         };
-        self.state.sent += n;
-        if n < total {
-            let from_gathered = n.min(self.gathered.len());
+        self.taken += taken;
+        self.queue_from(taken, more);
+    }
+
+    /// Queues what was gathered and `more`, but for the bytes that were taken.
+    fn queue_from(&mut self, taken: usize, more: &[u8]) {
+        if taken < self.gathered.len() + more.len() {
+            let from_gathered = taken.min(self.gathered.len());
             let queue = Queue::of(&mut self.io.queue, self.now);
             queue.push(&self.gathered[from_gathered..]);
-            queue.push(&more[n - from_gathered..]);
+            queue.push(&more[taken - from_gathered..]);
+            self.room = 0;
         }
         self.gathered.clear();
     }
 
     fn overflow(&mut self) -> Error {
-        self.state.fault = Some(OutputFault::Overflow);
+        self.state.0 |= OutputState::OVERFLOWN;
         self.refuse();
         Error::OutputLimit { max: self.limits.output_bytes_max }
     }
 
-    /// The callback is over: what was gathered leaves, unless the connection is lost.
-    #[inline]
-    pub(crate) fn settle(&mut self) -> OutputState {
-        if !self.gathered.is_empty() && !self.is_datagram() {
-            self.state.was_full = self.is_full();
-            if self.state.fault.is_none() {
-                self.send(&[]);
+    /// The callback is over: what was gathered leaves, unless the connection is lost. Returns how much the socket took in
+    /// all, and how things stand.
+    #[inline(always)]
+    pub(crate) fn settle(&mut self) -> (usize, OutputState) {
+        let gathered = self.gathered.len();
+        if gathered > self.room || !self.state.has(OutputState::WRITABLE) {
+            self.settle_slowly();
+        } else if gathered > 0 {
+            match self.io.stream.write(self.gathered) {
+                Ok(n) if n == gathered => {
+                    self.taken += n;
+                    self.gathered.clear();
+                }
+                result => self.sent(result, &[]),
             }
-            self.gathered.clear();
         }
-        self.state
+        (self.taken, self.state)
+    }
+
+    /// The same when there is something to look at first.
+    #[cold]
+    fn settle_slowly(&mut self) {
+        if self.is_datagram() || self.gathered.is_empty() {
+            return;
+        }
+        if self.is_full() {
+            self.state.0 |= OutputState::WAS_FULL;
+        }
+        if !self.is_lost() {
+            self.send(&[]);
+        }
+        self.gathered.clear();
     }
 
     pub(crate) fn is_lost(&self) -> bool {
-        self.state.fault.is_some()
+        self.state.has(OutputState::BROKEN | OutputState::OVERFLOWN)
     }
 
     pub(crate) fn local_address(&self) -> Option<Address> {
@@ -266,7 +299,7 @@ impl<'a> Output<'a> {
     }
 
     pub(crate) fn is_shut(&self) -> bool {
-        self.shut
+        self.state.has(OutputState::SHUT)
     }
 
     /// Refuses every further write.
@@ -277,8 +310,8 @@ impl<'a> Output<'a> {
     }
 
     fn refuse(&mut self) {
-        self.shut = true;
-        self.plain = false;
+        self.state.0 |= OutputState::SHUT;
+        self.room = 0;
     }
 
     /// The way to the peer of a datagram server.
@@ -289,7 +322,7 @@ impl<'a> Output<'a> {
     /// Drops what this callback has gathered.
     pub(crate) fn discard(&mut self) {
         self.gathered.clear();
-        self.state.replied = false;
+        self.state.0 &= !OutputState::REPLIED;
     }
 }
 
@@ -311,7 +344,7 @@ impl Write for Output<'_> {
         let total = slices.iter().map(|slice| slice.len()).sum();
         if self.is_datagram() {
             self.admit_datagram(total)?;
-            self.state.replied = true; // Also if there is no slice.
+            self.state.0 |= OutputState::REPLIED; // Also if there is no slice.
         } else {
             self.admit(total)?;
         }

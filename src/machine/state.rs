@@ -260,6 +260,16 @@ pub(super) const DATAGRAM: u32 = 1 << 29;
 /// The handler wrote an answer, which is to leave as one datagram.
 pub(super) const REPLY: u32 = 1 << 30;
 
-/// If none of these is set, a connection only reads, handles and writes.
-pub(super) const UNUSUAL: u32 =
-    CONNECTING | SETUP_DUE | SHUT_DUE | BROKEN | ENDING | FINISHED | LINGERING | DEAD | DRAINING;
+/// If none of these is set and no output waits, a connection only reads, handles and writes.
+pub(super) const UNUSUAL: u32 = CONNECTING
+    | SETUP_DUE
+    | SHUT_DUE
+    | BROKEN
+    | ENDING
+    | FINISHED
+    | LINGERING
+    | DEAD
+    | DRAINING
+    | FULL
+    | PAUSED
+    | HANDLE_DUE;

@@ -102,6 +102,7 @@ impl Selector {
     }
 
     /// Calls `on_event` for each event of the last poll. Says whether there may be more than it could hold.
+    #[inline(always)]
     pub(crate) fn each(&self, mut on_event: impl FnMut(Token, Readiness)) -> bool {
         match self {
             Selector::System { events, .. } => {

@@ -231,7 +231,7 @@ impl From<UnixStream> for Stream {
 }
 
 impl Read for Stream {
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.kind {
             Kind::Tcp(stream) => stream.read(buffer),
@@ -244,7 +244,7 @@ impl Read for Stream {
 }
 
 impl Write for Stream {
-    #[inline]
+    #[inline(always)]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.kind {
             Kind::Tcp(stream) => stream.write(bytes),

@@ -353,11 +353,11 @@ impl Core {
         let connection = Connection::connecting(stream, address.clone(), u32::MAX, self.selector.now());
         let key = self.insert(server, connection).map_err(failed)?;
         self.stats.connects += 1;
-        let (id, mut connection) = self.slots.lend(key);
         let limits = Arc::clone(&self.served[usize::from(server)].limits);
-        self.watch(key, &mut connection, &limits);
-        self.slots.give_back(key, connection);
-        Ok(id)
+        let mut lent = self.slots.lend(key);
+        self.watch(key, lent.connection(), &limits);
+        self.slots.give_back(key, lent);
+        Ok(self.slots.id(key))
     }
 
     pub(crate) fn offload(&mut self, connection: ConnectionId, job: Box<dyn FnOnce() -> Message + Send>) -> Result<()> {

@@ -11,6 +11,7 @@ use super::endpoint::Endpoint;
 use crate::address::Address;
 use crate::machine::Connection;
 use crate::net::Listener;
+use crate::net::selector::Readiness;
 use crate::timers::{NO_TIMER, TimerKey};
 
 /// Names one connection for as long as it lives, and nothing afterwards. `Copy` and `Send`: keep it in a map, send it
@@ -76,6 +77,39 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// What was [lent](Slots::lend): that is a connection, and one that is not being served already.
+    #[inline(always)]
+    pub(crate) fn connection(&mut self) -> &mut Connection {
+        match self {
+            Kind::Connection(connection) => connection,
+            _ => unreachable!("only a connection is served, and by one at a time"),
+        }
+    }
+
+    /// Takes an event in. Says whether there may be something to do.
+    #[inline(always)]
+    pub(super) fn on_event(&mut self, readiness: Readiness) -> bool {
+        if let Kind::Connection(connection) = self {
+            return connection.on_event(readiness);
+        }
+        self.on_other_event(readiness)
+    }
+
+    #[inline(never)]
+    fn on_other_event(&mut self, readiness: Readiness) -> bool {
+        match self {
+            Kind::Connection(connection) => connection.on_event(readiness),
+            Kind::Listener(listening) => {
+                listening.ready = true;
+                !listening.pause.is_on()
+            }
+            Kind::Endpoint(endpoint) => endpoint.on_event(readiness),
+            Kind::Lent | Kind::Elsewhere(_) => false, // The one is not between services, the other not registered.
+            #[cfg(all(unix, feature = "signals"))]
+            Kind::Signals(_) => true,
+        }
+    }
+
     pub(crate) fn elsewhere(&mut self) -> Option<&mut Elsewhere> {
         match self {
             Kind::Elsewhere(elsewhere) => Some(elsewhere),
@@ -184,21 +218,25 @@ impl Slots {
         }
     }
 
-    /// Takes a connection out while it is served: it is borrowed apart then, and nobody else can touch it. Its id comes
-    /// along.
+    /// Takes an entry out of the ready queue, if it is a connection of this server's and still there.
     #[inline(always)]
-    pub(crate) fn lend(&mut self, key: u32) -> (ConnectionId, Connection) {
-        let slot = &mut self.slab[key as usize];
-        let id = ConnectionId { key, generation: slot.generation };
-        match std::mem::replace(&mut slot.kind, Kind::Lent) {
-            Kind::Connection(connection) => (id, connection),
-            _ => unreachable!("slot {key} holds a connection between services"),
-        }
+    pub(crate) fn claim(&mut self, (key, generation): (u32, u32), server: u16) -> Option<ConnectionId> {
+        let slot = self.slab.get_mut(key as usize)?;
+        let claimed =
+            slot.generation == generation && slot.server == server && matches!(slot.kind, Kind::Connection(_));
+        slot.queued &= !claimed;
+        claimed.then_some(ConnectionId { key, generation })
+    }
+
+    /// Takes a connection out while it is served: it is borrowed apart then, and nobody else can touch it.
+    #[inline(always)]
+    pub(crate) fn lend(&mut self, key: u32) -> Kind {
+        std::mem::replace(&mut self.slab[key as usize].kind, Kind::Lent)
     }
 
     #[inline(always)]
-    pub(crate) fn give_back(&mut self, key: u32, connection: Connection) {
-        let lent = std::mem::replace(&mut self.slab[key as usize].kind, Kind::Connection(connection));
+    pub(crate) fn give_back(&mut self, key: u32, connection: Kind) {
+        let lent = std::mem::replace(&mut self.slab[key as usize].kind, connection);
         debug_assert!(matches!(lent, Kind::Lent));
         std::mem::forget(lent); // There is nothing in it to drop; this spares the check.
     }

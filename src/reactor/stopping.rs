@@ -1,6 +1,7 @@
 //! Stopping, in phases: no more clients, every handler told, output sent, an end to the waiting. And closing one server
 //! between turns.
 
+use super::slots::ConnectionId;
 use super::{Phase, Reactor, ServerId};
 use crate::lifecycle::Finish;
 use crate::logging::note;
@@ -80,8 +81,10 @@ impl Reactor {
         for key in self.core.slots.connections(Some(server)) {
             self.core.slots.connection(key).state.end(Finish::ShutDown, true);
             // The budget of one turn may not suffice for `setup`, `finish` and the end.
+            let ConnectionId { key, generation } = self.core.slots.id(key);
             while !self.core.slots.connection(key).state.is_dead() {
-                self.servers[usize::from(server)].service(&mut self.core, &mut self.scratch, key);
+                // What it leaves in the ready queue dies with its slot.
+                self.servers[usize::from(server)].service(&mut self.core, &mut self.scratch, &[(key, generation)]);
             }
         }
         self.core.aborting = aborting;

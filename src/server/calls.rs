@@ -25,7 +25,7 @@ use crate::reactor::Scratch;
 use crate::reactor::core::Core;
 use crate::reactor::handle::Message;
 use crate::reactor::slots::{ConnectionId, NO_SLOT};
-use crate::request::{Control, Request};
+use crate::request::{Control, Newcomers, Request};
 
 /// What callbacks need besides the limits.
 pub(super) struct Calls<S, H> {
@@ -34,8 +34,8 @@ pub(super) struct Calls<S, H> {
     pub(super) state: S,
     pub(super) handlers: Slab<H>,
     pub(super) boxed: Slab<Box<dyn RequestHandler<S>>>,
-    /// Handlers of outbound connections begun by the callback that is running.
-    pub(super) begun: Vec<(u32, Box<dyn RequestHandler<S>>)>,
+    /// Handlers that move in when the callback that is running returns; see [`Control`].
+    pub(super) newcomers: Newcomers<S>,
 }
 
 /// A connection that is being served, and what is needed for that. It is in our hands, not in its slot, so that its
@@ -66,14 +66,37 @@ pub(super) enum Callback<'a> {
 
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// Lets a connection do what is due, within its budget.
+    ///
+    /// Most of the time that is one thing: input is read, handled, and the answer leaves. That is tried here; all else,
+    /// and what is left after it, takes the general way.
     pub(super) fn serve(&mut self, at: &mut Service<'_>) {
         let limits = at.limits;
-        let mut allowance =
-            Allowance { read: limits.read_bytes_per_turn.max(1), write: limits.write_bytes_per_turn.max(1) };
-        for _ in 0..limits.callbacks_per_turn.max(1) {
+        let mut allowance = Allowance {
+            read: limits.read_bytes_per_turn,
+            write: limits.write_bytes_per_turn,
+            callbacks: limits.callbacks_per_turn,
+        };
+        if at.connection.only_reads() {
+            let (buffer, now, stats) = (&mut at.scratch.input[..], at.core.now, &mut at.core.stats);
+            if let Some(Step::Handle(fresh)) = at.connection.read(buffer, now, &mut allowance, stats) {
+                allowance.callbacks -= 1;
+                self.handle(at, 0..fresh);
+            }
+            if at.connection.rests() {
+                return;
+            }
+        }
+        self.advance(at, allowance);
+    }
+
+    #[inline(never)]
+    fn advance(&mut self, at: &mut Service<'_>, mut allowance: Allowance) {
+        let limits = at.limits;
+        while allowance.callbacks > 0 {
+            allowance.callbacks -= 1;
             match at.connection.advance(&mut at.scratch.input, limits, at.core.now, &mut allowance, &mut at.core.stats)
             {
-                Step::Handle(fresh) => self.call_inline(at, 0..fresh, Callback::Handle),
+                Step::Handle(fresh) => self.call_with(at, 0..fresh, Callback::Handle),
                 Step::Rest => {
                     if !at.connection.timer_stands() {
                         at.core.watch(at.key, at.connection, limits);
@@ -110,95 +133,80 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
 
     /// Runs a callback that is handed no new input.
     pub(super) fn call(&mut self, at: &mut Service<'_>, callback: Callback<'_>) {
-        self.call_apart(at, 0..0, callback);
+        self.call_with(at, 0..0, callback);
     }
 
-    /// The one copy of [`call_inline`](Self::call_inline) for everything but `handle` of a stream.
-    #[inline(never)]
-    fn call_apart(&mut self, at: &mut Service<'_>, fresh: Range<usize>, callback: Callback<'_>) {
-        self.call_inline(at, fresh, callback);
-    }
-
-    /// Runs one callback of one connection and deals with what it returns. The `fresh` part of the read buffer is new;
-    /// if the connection carried input over, it has been appended to that, and `fresh` is empty.
-    ///
-    /// Inlined where `handle` is called, for every message, so that the rest folds away there.
+    /// What every message goes through: `handle` of a stream. The same as any other callback, but compiled by itself, so
+    /// that whatever `handle` does not need folds away, and left as soon as nothing unusual came of it.
     #[inline(always)]
-    fn call_inline(&mut self, at: &mut Service<'_>, fresh: Range<usize>, callback: Callback<'_>) {
-        let Service { limits, core, scratch, key, id, connection } = at;
-        let (limits, key): (&Limits, u32) = (limits, *key);
-        let begun_at = core.config.slow_callback.map(|_| core.selector.now());
-        let name = callback.name();
+    fn handle(&mut self, at: &mut Service<'_>, fresh: Range<usize>) {
+        if at.connection.state.is_boxed() || at.core.config.slow_callback.is_some() {
+            return self.call_with(at, fresh, Callback::Handle);
+        }
+        let handler = &mut self.handlers[at.connection.state.handler as usize];
+        let context = (&mut self.state, &mut self.newcomers, self.number);
+        let unusual = run(at, fresh.clone(), context, |request| handler.handle(request));
+        if unusual.is_some() || !self.newcomers.is_empty() {
+            self.follow(at, fresh, unusual, false, Finish::Done);
+        }
+    }
+
+    /// Runs one callback of one connection. The `fresh` part of the read buffer is new; if the connection carried input
+    /// over, it has been appended to that, and `fresh` is empty.
+    #[inline(never)]
+    fn call_with(&mut self, at: &mut Service<'_>, fresh: Range<usize>, callback: Callback<'_>) {
+        let timed = at.core.config.slow_callback.map(|_| (callback.name(), at.core.selector.now()));
         let (reason, is_setup) = (callback.reason(), matches!(callback, Callback::Setup));
-        let now = core.now;
-        let handler = connection.state.handler as usize;
-        let (output_state, ended) = (connection.output_state(), connection.input_ended());
-        let mut successor = None;
+        let handler = at.connection.state.handler as usize;
+        let handler: &mut dyn RequestHandler<S> = match at.connection.state.is_boxed() {
+            false => &mut self.handlers[handler],
+            true => &mut *self.boxed[handler],
+        };
+        let context = (&mut self.state, &mut self.newcomers, self.number);
+        let unusual = run(at, fresh.clone(), context, |request| invoke(handler, request, callback));
+        self.follow(at, fresh, unusual, is_setup, reason);
+        if let Some((name, begun_at)) = timed {
+            note_time(at.core, &at.connection.state.address, name, begun_at);
+        }
+    }
 
-        // The callback borrows the parts of its connection, and through the core all other connections.
-        let (bytes, scan) = match &connection.carry {
-            Some(carry) => (&carry.bytes[..], carry.scan),
-            None => (&scratch.input[fresh.clone()], Scan::default()),
-        };
-        let is_boxed = connection.state.is_boxed();
-        let full = Cell::new(false);
-        let held_by = (!connection.state.is_full_duplex()).then_some(&full);
-        let mut request = Request {
-            input: Input::new(bytes, scan, ended, limits).held_by(held_by),
-            output: Output::new(&mut connection.io, &mut scratch.output, limits, now, &full, output_state),
-            server: &mut self.state,
-            state: &mut connection.state,
-            id: *id,
-            control: Control { core, server: self.number, begun: &mut self.begun },
-            successor: &mut successor,
-        };
-        let outcome = catch(|| match is_boxed {
-            false => invoke(&mut self.handlers[handler], &mut request, callback),
-            true => invoke(&mut self.boxed[handler], &mut request, callback),
-        });
-        let (next, error) = match outcome {
-            Ok(Ok(next)) => (next, None),
-            Ok(Err(error)) => (Next::Wait, Some(error)),
-            Err(panic) => {
-                request.output.discard();
-                (Next::Wait, Some(panic))
+    /// What follows from what a callback did, returned and left.
+    fn follow(
+        &mut self,
+        at: &mut Service<'_>,
+        fresh: Range<usize>,
+        left: Option<Left>,
+        is_setup: bool,
+        reason: Finish,
+    ) {
+        let Service { limits, core, scratch, key, connection, .. } = at;
+        let mut error = None;
+        if let Some(left) = left {
+            // What is left of a datagram is forgotten: the next one is another message.
+            if (left.bytes > 0 || connection.carry.is_some()) && !connection.state.is_datagram() {
+                connection.keep(&scratch.input[fresh], left.consumed, left.scan, core.now);
+                if left.held_back && left.bytes > 0 {
+                    connection.state.set_handle_due();
+                } else if left.next == Next::Wait && left.error.is_none() && connection.input_overflows(limits) {
+                    connection.state.end(Finish::InputLimit, false);
+                }
             }
-        };
-        let output_state = request.output.settle();
-        let (consumed, left, scan) = (request.input.consumed(), request.input.len(), request.input.scan);
-        let held_back = request.input.was_held_back();
-
-        connection.after_output(output_state, limits, now, &mut core.stats);
-        // What is left of a datagram is forgotten: the next one is another message.
-        if (left > 0 || connection.carry.is_some()) && !connection.state.is_datagram() {
-            connection.keep(&scratch.input[fresh], consumed, scan, now);
-            if held_back && left > 0 {
-                connection.state.set_handle_due();
-            } else if next == Next::Wait && error.is_none() && connection.input_overflows(limits) {
-                connection.state.end(Finish::InputLimit, false);
+            match left.next {
+                Next::Wait => {}
+                Next::Close => connection.state.end(reason, false),
+                Next::Abort => connection.state.end(reason, true),
             }
+            error = left.error;
         }
         if is_setup && error.is_none() {
             connection.set_open();
         }
-        match next {
-            Next::Wait => {}
-            Next::Close => connection.state.end(reason, false),
-            Next::Abort => connection.state.end(reason, true),
-        }
-        // What few callbacks bring about.
-        if !self.begun.is_empty() {
-            self.begin(core);
-        }
-        if let Some(successor) = successor {
-            self.replace_handler(core, connection, successor, error.is_none() && key != NO_SLOT);
+        if !self.newcomers.is_empty() {
+            self.move_in(core, Some((*key, connection, error.is_none())));
         }
         // A session's answer leaves now; that of a single datagram when `finish` had its say.
-        if connection.state.is_datagram() && (key != NO_SLOT || error.is_some()) {
+        if connection.state.is_datagram() && (*key != NO_SLOT || error.is_some()) {
             self.reply(core, scratch, connection, error.is_none());
-        }
-        if let Some(begun_at) = begun_at {
-            note_time(core, &connection.state.address, name, begun_at);
         }
         if let Some(error) = error {
             self.failed(core, &mut connection.state, &error);
@@ -240,16 +248,21 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         self.closed(core, client, Finish::Refused);
     }
 
-    /// Handlers of outbound connections take their place.
+    /// Handlers take their place: those of outbound connections, and those that replace the handler of the connection
+    /// that was served, if its callback did not fail.
     #[cold]
-    fn begin(&mut self, core: &mut Core) {
-        for (key, handler) in self.begun.drain(..) {
-            core.slots.connection(key).state.handler = self.boxed.insert(handler) as u32;
+    fn move_in(&mut self, core: &mut Core, mut served: Option<(u32, &mut Connection, bool)>) {
+        for (key, handler) in std::mem::take(&mut self.newcomers) {
+            match &mut served {
+                Some((own, connection, wanted)) if *own == key => {
+                    self.replace_handler(core, connection, handler, *wanted && key != NO_SLOT);
+                }
+                _ => core.slots.connection(key).state.handler = self.boxed.insert(handler) as u32,
+            }
         }
     }
 
     /// A connection that ends keeps the handler it has, for its `finish`.
-    #[cold]
     fn replace_handler(
         &mut self,
         core: &mut Core,
@@ -300,7 +313,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         self.set_up(at);
         at.connection.state.activity = at.core.now;
         if at.connection.state.is_open() {
-            self.call_apart(at, packet, Callback::Handle);
+            self.call_with(at, packet, Callback::Handle);
         }
         self.serve(at); // It may be over.
     }
@@ -309,7 +322,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     pub(super) fn serve_single(&mut self, at: &mut Service<'_>, packet: Range<usize>) {
         self.call(at, Callback::Setup);
         if at.connection.state.is_open() {
-            self.call_apart(at, packet, Callback::Handle);
+            self.call_with(at, packet, Callback::Handle);
         }
         at.connection.state.end(Finish::Done, false); // Unless it has ended otherwise.
         self.finish(at, at.connection.state.why());
@@ -344,10 +357,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
 
     /// The same for hooks that act on the reactor.
     pub(super) fn control_hook(&mut self, core: &mut Core, hook: impl FnOnce(&mut S, &mut Control<'_, S>)) {
-        let mut control = Control { core: &mut *core, server: self.number, begun: &mut self.begun };
+        let mut control = Control { core: &mut *core, server: self.number, newcomers: &mut self.newcomers };
         let result = catch(|| hook(&mut self.state, &mut control));
-        if !self.begun.is_empty() {
-            self.begin(core);
+        if !self.newcomers.is_empty() {
+            self.move_in(core, None);
         }
         if let Err(panic) = result {
             note_hook_panic(core, &panic);
@@ -381,9 +394,72 @@ fn note_time(core: &mut Core, address: &Address, name: &str, begun_at: u64) {
     }
 }
 
+/// What a callback leaves to be dealt with.
+struct Left {
+    next: Next,
+    error: Option<Error>,
+    /// Of the input: bytes it consumed, and bytes it did not.
+    consumed: usize,
+    bytes: usize,
+    scan: Scan,
+    /// Those were to be left, because the output is full.
+    held_back: bool,
+}
+
+/// Runs a callback, and sends what it wrote. It borrows the parts of its own connection, and through the core all others.
+/// `None`: it waits for more and has consumed everything.
+#[inline(always)]
+fn run<S>(
+    at: &mut Service<'_>,
+    fresh: Range<usize>,
+    (server, newcomers, number): (&mut S, &mut Newcomers<S>, u16),
+    callback: impl FnOnce(&mut Request<'_, S>) -> Result<Next>,
+) -> Option<Left> {
+    let Service { limits, core, scratch, id, connection, .. } = at;
+    let (limits, now): (&Limits, u64) = (limits, core.now);
+    let (output_state, ended) = (connection.output_state(), connection.input_ended());
+    let carries = connection.carry.is_some();
+    let (bytes, scan) = match &connection.carry {
+        Some(carry) => (&carry.bytes[..], carry.scan),
+        None => (&scratch.input[fresh], Scan::default()),
+    };
+    let full = Cell::new(false);
+    let held_by = (!connection.state.is_full_duplex()).then_some(&full);
+    let mut request = Request {
+        input: Input::new(bytes, scan, ended, limits).held_by(held_by),
+        output: Output::new(&mut connection.io, &mut scratch.output, limits, now, &full, output_state),
+        server,
+        state: &mut connection.state,
+        id: *id,
+        control: Control { core, server: number, newcomers },
+    };
+    let mut error = None;
+    let returned = catch(|| {
+        callback(&mut request).unwrap_or_else(|failed| {
+            error = Some(failed);
+            Next::Wait
+        })
+    });
+    let next = returned.unwrap_or_else(|panic| {
+        request.output.discard();
+        error = Some(panic);
+        Next::Wait
+    });
+    let output = request.output.settle();
+    let left = if next == Next::Wait && error.is_none() && request.input.is_empty() && !carries {
+        None
+    } else {
+        let input = &request.input;
+        let (consumed, bytes) = (input.consumed(), input.len());
+        Some(Left { next, error, consumed, bytes, scan: input.scan, held_back: input.was_held_back() })
+    };
+    connection.after_output(output, limits, now, &mut core.stats);
+    left
+}
+
 /// The one place where handlers are called.
 #[inline]
-fn invoke<S, T: RequestHandler<S>>(
+fn invoke<S, T: RequestHandler<S> + ?Sized>(
     handler: &mut T,
     request: &mut Request<'_, S>,
     callback: Callback<'_>,

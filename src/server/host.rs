@@ -40,7 +40,7 @@ pub(crate) type MakeHandler<S, H> = Box<dyn FnMut(&mut S, &Address) -> H + Send>
 
 impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     pub(crate) fn new(state: S, make_handler: MakeHandler<S, H>) -> Self {
-        let calls = Calls { number: 0, state, handlers: Slab::new(), boxed: Slab::new(), begun: Vec::new() };
+        let calls = Calls { number: 0, state, handlers: Slab::new(), boxed: Slab::new(), newcomers: Vec::new() };
         Host { limits: Arc::default(), make_handler, calls, receive: None }
     }
 
@@ -59,21 +59,31 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         key: u32,
         act: impl FnOnce(&mut Calls<S, H>, &mut Service<'_>),
     ) {
-        let (id, mut connection) = core.slots.lend(key);
-        let mut service = Service { limits: &self.limits, core, scratch, key, id, connection: &mut connection };
-        act(&mut self.calls, &mut service);
-        core.slots.give_back(key, connection);
+        let id = core.slots.id(key);
+        let mut lent = core.slots.lend(key);
+        act(
+            &mut self.calls,
+            &mut Service { limits: &self.limits, core, scratch, key, id, connection: lent.connection() },
+        );
+        core.slots.give_back(key, lent);
     }
 }
 
 impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
-    fn service(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
-        self.borrowed(core, scratch, key, |calls, at| calls.serve(at));
+    fn service(&mut self, core: &mut Core, scratch: &mut Scratch, batch: &[(u32, u32)]) -> usize {
+        let Host { limits, calls, .. } = self;
+        for (served, &entry) in batch.iter().enumerate() {
+            let Some(id) = core.slots.claim(entry, calls.number) else { return served };
+            let mut lent = core.slots.lend(id.key);
+            calls.serve(&mut Service { limits, core, scratch, key: id.key, id, connection: lent.connection() });
+            core.slots.give_back(id.key, lent);
+        }
+        batch.len()
     }
 
     fn accept(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
         let number = self.calls.number;
-        for _ in 0..self.limits.accepts_per_turn.max(1) {
+        for _ in 0..self.limits.accepts_per_turn {
             if !core.may_accept(number) {
                 return;
             }
@@ -110,7 +120,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
                     connection.state.set_boxed();
                 }
                 let key = self.move_in(core, connection)?;
-                self.service(core, scratch, key);
+                self.borrowed(core, scratch, key, |calls, at| calls.serve(at));
             }
             Passed::Elsewhere(work) => {
                 let local = stream.local_address();
@@ -246,7 +256,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     fn receive_datagrams(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
         core.receiving = key;
         core.flush_datagrams(key); // What others have sent through it.
-        let mut budget = self.limits.datagrams_per_turn.max(1);
+        let mut budget = self.limits.datagrams_per_turn;
         loop {
             // One for `handle_request`, otherwise what comes.
             let quota = core.served[usize::from(self.calls.number)].quota;

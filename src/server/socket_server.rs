@@ -420,7 +420,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         if !self.bound.is_empty() {
             self.server_activate()?;
         }
-        self.reactor.set_limits(self.id, Arc::new(self.limits.clone()));
+        self.reactor.set_limits(self.id, Arc::new(self.limits.clone().usable()));
         if self.activated.is_empty() && self.reactor.server_addresses(self.id).is_empty() {
             let addresses = std::mem::take(&mut self.addresses); // Activation adds them again.
             let bound = addresses.iter().try_for_each(|address| self.bind(address));
