@@ -61,8 +61,8 @@ pub(crate) struct Allowance {
 
 impl Connection {
     pub(crate) fn accepted(stream: Stream, address: Address, handler: u32, now: u64) -> Self {
-        // A fresh socket takes output; whether it has input, the first event will say.
-        Connection::new(stream, address, handler, now, SETUP_DUE | WRITABLE)
+        // A fresh socket takes output, and what a client has to say has often come with it.
+        Connection::new(stream, address, handler, now, SETUP_DUE | WRITABLE | READABLE)
     }
 
     pub(crate) fn connecting(stream: Stream, address: Address, handler: u32, now: u64) -> Self {

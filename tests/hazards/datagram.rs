@@ -923,7 +923,8 @@ fn an_idle_server_rests<F: Kind>() {
         let client = running.mailbox();
         client.echo("awake");
         let before = running.stats().turns;
-        // Nothing happens but the asking itself, one turn each; a tick or a spin would add its own.
+        // Nothing happens but the asking itself: one turn each, or two if the wake-up comes when the question has been
+        // taken already. A spin would add many times that.
         let until = Instant::now() + Duration::from_millis(30);
         let mut asked = 0;
         while Instant::now() < until {
@@ -931,7 +932,7 @@ fn an_idle_server_rests<F: Kind>() {
             asked += 1;
         }
         let turns = running.stats().turns - before;
-        assert!(turns <= asked + 2, "{turns} turns for {asked} questions");
+        assert!(turns <= 2 * asked + 2, "{turns} turns for {asked} questions");
         running.stop();
     }
 }
