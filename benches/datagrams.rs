@@ -1,0 +1,10 @@
+//! Datagrams, and streams over Unix sockets: this crate and its rivals.
+//!
+//!     cargo bench --bench datagrams              # everybody; takes a while, and says how long
+//!     cargo bench --bench datagrams -- --help    # the options
+
+mod launch;
+
+fn main() -> std::process::ExitCode {
+    launch::measure("datagrams")
+}

@@ -1,0 +1,10 @@
+//! What connections cost that stay and are silent: this crate and its rivals.
+//!
+//!     cargo bench --bench idle              # everybody; takes a while, and says how long
+//!     cargo bench --bench idle -- --help    # the options
+
+mod launch;
+
+fn main() -> std::process::ExitCode {
+    launch::measure("idle")
+}

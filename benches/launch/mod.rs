@@ -1,0 +1,50 @@
+//! From a benchmark's name to the program that measures it: builds the package `benches/rivals`, then becomes its
+//! `measure`. Only those who run these benchmarks build the rivals.
+
+use std::io;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+/// Runs `measure NAME` with the arguments of this process. Returns only if it could not be started.
+pub(crate) fn measure(name: &str) -> ExitCode {
+    // `cargo bench` adds `--bench`; `cargo test --benches` does not, and wants nothing measured.
+    let (asked, arguments): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|word| word == "--bench");
+    if asked.is_empty() {
+        println!("to measure: cargo bench --bench {name}; its options: cargo bench --bench {name} -- --help");
+        return ExitCode::SUCCESS;
+    }
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/rivals/Cargo.toml");
+    if !manifest.exists() {
+        eprintln!("{name}: the rivals are not part of the published crate; clone its repository to measure them");
+        return ExitCode::FAILURE;
+    }
+
+    // Both binaries are built before one runs: `measure` looks for `rival` beside itself.
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(&cargo).args(["build", "--release", "--bins", "--manifest-path"]).arg(&manifest).status();
+    match built {
+        Ok(status) if status.success() => {}
+        // cargo has said why.
+        Ok(_) => return ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{name}: cannot run {}: {error}", cargo.display());
+            return ExitCode::FAILURE;
+        }
+    }
+    let mut run = Command::new(&cargo);
+    run.args(["run", "--quiet", "--release", "--bin", "measure", "--manifest-path"]).arg(&manifest);
+    let error = become_it(run.args(["--", name]).args(arguments));
+    eprintln!("{name}: cannot run {}: {error}", cargo.display());
+    ExitCode::FAILURE
+}
+
+/// Its status and the signals sent to this process are then `measure`'s own.
+#[cfg(unix)]
+fn become_it(command: &mut Command) -> io::Error {
+    std::os::unix::process::CommandExt::exec(command)
+}
+
+#[cfg(not(unix))]
+fn become_it(_: &mut Command) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "it measures on Linux only")
+}
