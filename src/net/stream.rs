@@ -38,8 +38,9 @@ enum Kind {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
-    /// A session of a datagram server: there is one socket for all of them, and it is elsewhere.
-    Datagram(Route),
+    /// A session of a datagram server: there is one socket for all of them, and it is elsewhere. Boxed, because it would
+    /// make every stream half again as large.
+    Datagram(Box<Route>),
     Scripted(ScriptedStream),
 }
 
@@ -58,13 +59,13 @@ impl Stream {
     }
 
     pub(crate) fn datagram(route: Route) -> Self {
-        Stream { kind: Kind::Datagram(route) }
+        Stream { kind: Kind::Datagram(Box::new(route)) }
     }
 
     /// The way to the peer if this is no stream but a session of a datagram server.
     pub(crate) fn route(&self) -> Option<Route> {
         match &self.kind {
-            Kind::Datagram(route) => Some(*route),
+            Kind::Datagram(route) => Some(**route),
             _ => None,
         }
     }
