@@ -34,6 +34,7 @@ use progress::Progress;
 use results::{AbsentEntry, Entry, Method, Results, SCHEMA};
 use rounds::Rounds;
 use scenario::{Item, Scenario, reference};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -61,6 +62,8 @@ fn measure(benchmark: Benchmark, options: &Options) -> Result<(), String> {
         list(&contenders, &absent);
         return Ok(());
     }
+    let directory = options.out.clone().map_or_else(default_directory, Ok)?;
+    report::prepare(benchmark.name(), &directory)?;
     let cpus = Cpus::choose()?;
     let extent = Extent::new(load::connections_possible()?, options.quick);
     let length = Length { warm_up: options.warm_up(), measured: options.measured() };
@@ -109,15 +112,13 @@ fn measure(benchmark: Benchmark, options: &Options) -> Result<(), String> {
         gaps: outcomes.gaps,
         counts,
     };
-    let directory = options.out.clone().map_or_else(default_directory, Ok)?;
-    println!();
-    for file in report::write(&results, &directory)? {
-        println!("{}", file.display());
+    let files: Vec<_> = report::write(&results, &directory)?.iter().map(|file| file.display().to_string()).collect();
+    // Nobody may be reading any more.
+    let _ = writeln!(std::io::stdout(), "\n{}", files.join("\n"));
+    match results.those_that_failed().as_slice() {
+        [] => Ok(()),
+        names => Err(format!("could not be measured at all: {}", names.join(", "))),
     }
-    if results.trials.is_empty() {
-        return Err("nothing could be measured".to_owned());
-    }
-    Ok(())
 }
 
 /// Those asked for that can do something in `benchmark`, and those they are held against in any case.

@@ -5,18 +5,26 @@ mod plots;
 mod tables;
 
 use crate::results::Results;
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+/// Finds out whether the files can be written, before minutes are spent on what is to be in them.
+pub(crate) fn prepare(benchmark: &str, directory: &Path) -> Result<(), String> {
+    std::fs::create_dir_all(directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+    let file = json_file(benchmark, directory);
+    let opened = OpenOptions::new().append(true).create(true).open(&file);
+    opened.map(drop).map_err(|error| format!("cannot write {}: {error}", file.display()))
+}
+
 /// Prints the tables, and writes `BENCHMARK.json`, `BENCHMARK.md` and the plots to `directory`. Returns the files.
 pub(crate) fn write(results: &Results, directory: &Path) -> Result<Vec<PathBuf>, String> {
-    std::fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     let sections = tables::sections(results);
     // Whoever reads no further, as `head` does, still gets the files.
     let _ = io::stdout().write_all(tables::for_terminal(&sections).as_bytes());
 
     let mut files = Vec::new();
-    let json = directory.join(format!("{}.json", results.benchmark));
+    let json = json_file(&results.benchmark, directory);
     results.write(&json)?;
     files.push(json);
     let page = directory.join(format!("{}.md", results.benchmark));
@@ -24,4 +32,8 @@ pub(crate) fn write(results: &Results, directory: &Path) -> Result<Vec<PathBuf>,
     files.push(page);
     files.extend(plots::write(results, directory)?);
     Ok(files)
+}
+
+fn json_file(benchmark: &str, directory: &Path) -> PathBuf {
+    directory.join(format!("{benchmark}.json"))
 }

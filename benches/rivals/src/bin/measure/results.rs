@@ -160,6 +160,12 @@ impl Results {
         std::fs::write(path, text).map_err(|error| failed(&error))
     }
 
+    /// Those who were asked for something and did nothing of it.
+    pub(crate) fn those_that_failed(&self) -> Vec<&str> {
+        let names = self.contenders.iter().map(|entry| entry.name.as_str());
+        names.filter(|name| self.trials.iter().all(|trial| trial.contender != *name)).collect()
+    }
+
     /// All rounds of one contender in one scenario.
     pub(crate) fn trials<'a>(&'a self, contender: &'a str, scenario: &'a Scenario) -> impl Iterator<Item = &'a Trial> {
         self.trials.iter().filter(move |trial| trial.contender == contender && trial.scenario == scenario.key)
@@ -243,6 +249,14 @@ pub(crate) mod tests {
                 instructions: Err("valgrind is absent".to_owned()),
             }],
         }
+    }
+
+    #[test]
+    fn who_did_nothing_failed() {
+        let mut results = sample();
+        assert!(results.those_that_failed().is_empty());
+        results.trials.retain(|trial| trial.contender != "other");
+        assert_eq!(results.those_that_failed(), ["other"]);
     }
 
     #[test]

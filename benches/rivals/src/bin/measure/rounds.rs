@@ -77,7 +77,7 @@ impl<'a> Rounds<'a> {
             let result = self.take_turn(turn, &left, &mut checked, &mut outcomes.trials, progress);
             if let Err((done, reason)) = result {
                 for scenario in left.drain(..).skip(done) {
-                    progress.say(&format!("{name}: {}: {reason}", scenario.title));
+                    progress.say(&format!("failed: {name}: {}: {reason}", scenario.title));
                     failed.insert((name, &scenario.key));
                     outcomes.gaps.push(gap(contender, scenario, reason.clone(), true));
                 }

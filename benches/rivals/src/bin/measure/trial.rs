@@ -90,6 +90,9 @@ impl<'a> Visit<'a> {
             }
         }?;
         let (server_cpu, drops) = meter.used.ok_or("the load did not say when it ended")?;
+        if server_cpu.is_zero() && outcome.done > 0 {
+            return Err("it served without using the CPU: a child of the command does (let that `exec` it)".to_owned());
+        }
         Ok(Trial {
             contender: contender.to_owned(),
             scenario: scenario.key.clone(),
