@@ -86,6 +86,17 @@ impl Drop for Example {
 
 // ---- servers of each kind, by whom their requests are served ----
 
+/// Lets one Python judge a server of each kind; where there is none, it has said so.
+macro_rules! check_each_kind {
+    ($check:ident) => {
+        let Some(python) = pythons().into_iter().next() else { return };
+        $check::<Tcp>(&python, Kind::Tcp);
+        $check::<Udp>(&python, Kind::Udp);
+        $check::<UnixStream>(&python, Kind::Unix);
+        $check::<UnixDatagram>(&python, Kind::UnixDatagram);
+    };
+}
+
 #[test]
 fn python_s_clients_are_content_with_the_reactor() {
     fn check<F: Family>(python: &Path, kind: Kind)
@@ -94,11 +105,7 @@ fn python_s_clients_are_content_with_the_reactor() {
     {
         serve(python, kind, Server::<F, (), Line>::new(kind.address(), |_| Line).unwrap());
     }
-    let Some(python) = pythons().into_iter().next() else { return };
-    check::<Tcp>(&python, Kind::Tcp);
-    check::<Udp>(&python, Kind::Udp);
-    check::<UnixStream>(&python, Kind::Unix);
-    check::<UnixDatagram>(&python, Kind::UnixDatagram);
+    check_each_kind!(check);
 }
 
 #[test]
@@ -111,11 +118,7 @@ fn python_s_clients_are_content_with_threads() {
         let server = MixInServer::<F, ThreadingMixIn>::new(kind.address(), handler).unwrap();
         serve(python, kind, server.into());
     }
-    let Some(python) = pythons().into_iter().next() else { return };
-    check::<Tcp>(&python, Kind::Tcp);
-    check::<Udp>(&python, Kind::Udp);
-    check::<UnixStream>(&python, Kind::Unix);
-    check::<UnixDatagram>(&python, Kind::UnixDatagram);
+    check_each_kind!(check);
 }
 
 #[test]
@@ -132,11 +135,7 @@ fn python_s_clients_are_content_with_programs() {
         let server = MixInServer::<F, ForkingMixIn>::new(kind.address(), program).unwrap();
         serve(python, kind, server.into());
     }
-    let Some(python) = pythons().into_iter().next() else { return };
-    check::<Tcp>(&python, Kind::Tcp);
-    check::<Udp>(&python, Kind::Udp);
-    check::<UnixStream>(&python, Kind::Unix);
-    check::<UnixDatagram>(&python, Kind::UnixDatagram);
+    check_each_kind!(check);
 }
 
 /// Answers each line with itself.

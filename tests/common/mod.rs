@@ -186,6 +186,21 @@ impl<S, F: Kind> Running<S, F> {
         }
     }
 
+    /// Watches the loop for a while: it has no turn but those that the asking itself costs. These are one for each
+    /// question, or two if the wake-up comes when the question has been taken already. A spin would add many times that.
+    #[track_caller]
+    pub(crate) fn expect_rest(&self, time: Duration) {
+        let before = self.stats().turns;
+        let until = Instant::now() + time;
+        let mut asked = 0;
+        while Instant::now() < until {
+            self.stats();
+            asked += 1;
+        }
+        let turns = self.stats().turns - before;
+        assert!(turns <= 2 * asked + 2, "{turns} turns for {asked} questions");
+    }
+
     /// Stops in good order and returns the last counters.
     #[track_caller]
     pub(crate) fn stop(self) -> Stats {
