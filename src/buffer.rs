@@ -1,5 +1,8 @@
 //! What a connection keeps between two callbacks: input not consumed, output not sent. Neither exists while empty.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
+
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
@@ -167,58 +170,3 @@ impl Chunk {
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Buffers per vectored write: far under the kernel's IOV_MAX of 1,024, and cheap to fill.
 const SLICES: usize = 32;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Takes at most so many bytes a call, then blocks.
-    struct Narrow(Vec<usize>, Vec<u8>);
-
-    impl Write for Narrow {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let room = self.0.pop().ok_or(io::ErrorKind::WouldBlock)?;
-            let n = room.min(bytes.len());
-            self.1.extend_from_slice(&bytes[..n]);
-            Ok(n)
-        }
-        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-            self.write(&slices.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<_>>())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn chunks_leave_in_order_whatever_the_socket_takes() {
-        let mut queue = Queue::default();
-        let mut expected = Vec::new();
-        for i in 0..200u32 {
-            let bytes = vec![i as u8; (i as usize * 7) % 50];
-            expected.extend_from_slice(&bytes);
-            if i % 3 == 0 { queue.push_shared(bytes.into()) } else { queue.push(&bytes) }
-        }
-        let mut sent = Vec::new();
-        let mut room = 1;
-        while queue.len() > 0 {
-            let mut socket = Narrow(vec![room], Vec::new());
-            let (n, end) = queue.write_to(&mut socket, usize::MAX);
-            assert!(matches!(end, Ok(Flush::Blocked | Flush::Empty)));
-            assert_eq!(n, socket.1.len());
-            sent.extend(socket.1);
-            room = room % 97 + 1;
-        }
-        assert_eq!(sent, expected);
-    }
-
-    #[test]
-    fn a_flush_stops_at_its_budget() {
-        let mut queue = Queue::default();
-        queue.push(&[1; 100]);
-        queue.push_shared([2; 100].into());
-        let mut socket = Narrow(vec![1_000; 9], Vec::new());
-        assert!(matches!(queue.write_to(&mut socket, 150), (150, Ok(Flush::Budget))));
-        assert_eq!(queue.len(), 50);
-    }
-}

@@ -1,6 +1,6 @@
 //! Length-prefixed frames over the input, and the same on the way out.
 
-use std::io::Write;
+use std::io::IoSlice;
 
 use crate::error::{Error, Result};
 use crate::machine::{Input, Output};
@@ -78,16 +78,27 @@ impl Output<'_> {
     ///
     /// # Errors
     /// [`Error::Other`] if the length does not fit the prefix, and then nothing is queued; otherwise as for
-    /// [`write`](Self::write).
+    /// [`write`](Output#method.write).
     pub fn write_frame(&mut self, prefix: Prefix, payload: &[u8]) -> Result<()> {
         let (bytes, used) = prefix.encode(payload.len())?;
-        self.write_all(&bytes[..used])?;
-        self.write_all(payload)?;
-        Ok(())
+        // As one: a payload that is refused leaves no prefix behind.
+        self.put_all(&[IoSlice::new(&bytes[..used]), IoSlice::new(payload)])
     }
 }
 
 impl Prefix {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) const ALL: [Prefix; 8] = [
+        Prefix::U8,
+        Prefix::U16Be,
+        Prefix::U16Le,
+        Prefix::U32Be,
+        Prefix::U32Le,
+        Prefix::U64Be,
+        Prefix::U64Le,
+        Prefix::Varint,
+    ];
+
     /// Size of the prefix in bytes and the length it states; `None` if it is not complete.
     fn decode(self, bytes: &[u8]) -> Result<Option<(usize, u64)>> {
         let width = match self {
@@ -173,20 +184,9 @@ mod tests {
     use super::*;
     use crate::limits::Limits;
 
-    const ALL: [Prefix; 8] = [
-        Prefix::U8,
-        Prefix::U16Be,
-        Prefix::U16Le,
-        Prefix::U32Be,
-        Prefix::U32Le,
-        Prefix::U64Be,
-        Prefix::U64Le,
-        Prefix::Varint,
-    ];
-
     #[test]
     fn every_prefix_comes_back_and_waits_for_its_last_byte() {
-        for prefix in ALL {
+        for prefix in Prefix::ALL {
             for length in [0usize, 1, 127, 128, 255, 256, 65_535, 65_536, 1 << 31, u32::MAX as usize, 1 << 40] {
                 let Ok((bytes, used)) = prefix.encode(length) else {
                     continue;

@@ -54,6 +54,9 @@ mod blocking;
 mod buffer;
 mod error;
 mod framing;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handler;
 mod lifecycle;
 mod limits;

@@ -16,9 +16,9 @@
 //! or reading is paused, FIN before the queued output is sent.
 
 mod connection;
-mod input;
-mod outbox;
-mod output;
+pub(crate) mod input;
+pub(crate) mod outbox;
+pub(crate) mod output;
 mod state;
 
 pub use connection::Sent;

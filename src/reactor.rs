@@ -14,12 +14,15 @@ pub(crate) mod core;
 mod elsewhere;
 mod endpoint;
 pub(crate) mod handle;
+mod invariants;
+pub(crate) mod mailbox;
 mod pool;
 mod ready;
 #[cfg(feature = "signals")]
 pub(crate) mod signals;
 pub(crate) mod slots;
 mod stopping;
+mod sync;
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -238,7 +241,8 @@ impl Reactor {
     }
 
     /// One turn, for a foreign loop: waits for events at most `wait` (`None`: until there is one), and serves them.
-    /// Returns false once the reactor has stopped.
+    /// Returns false once the reactor has stopped; called again, it serves again, like
+    /// [`serve_forever`](Self::serve_forever).
     ///
     /// A foreign loop waits until the reactor's descriptor is readable, at most
     /// [`next_timeout`](Self::next_timeout), then calls this with a `wait` of zero.
@@ -437,10 +441,15 @@ impl Reactor {
             fired = true;
             self.on_deadline(key);
         }
+        let mut postponed = Vec::new();
         for _ in 0..self.core.timers.len() {
             let Some(alarm) = self.core.timers.pop(self.collected) else {
                 break;
             };
+            if self.core.awaits_setup(alarm) {
+                postponed.push(alarm);
+                continue;
+            }
             self.core.forget_timer(alarm);
             fired = true;
             match alarm {
@@ -456,6 +465,7 @@ impl Reactor {
                 Alarm::DrainEnd => self.phase = Phase::Aborting,
             }
         }
+        postponed.into_iter().for_each(|alarm| self.core.postpone(alarm, self.collected));
         if fired {
             self.core.now = self.core.selector.now(); // Callbacks took their time, and the next wait counts from here.
         }
@@ -506,7 +516,9 @@ impl Reactor {
         if matches!(self.phase, Phase::Draining | Phase::Aborting) && self.is_over() {
             self.stopped();
         }
-        self.check();
+        if cfg!(debug_assertions) && self.core.slots.len() < CHECKED_SLOTS_MAX {
+            self.check();
+        }
     }
 
     /// Accepts one client of one server and serves until its connection is over.
@@ -643,26 +655,6 @@ impl Reactor {
             self.scratch.input = vec![0; self.core.config.read_buffer_bytes.max(needed).max(1)].into();
         }
     }
-
-    /// The invariants of `docs/architecture.md` that span connections.
-    fn check(&mut self) {
-        if cfg!(debug_assertions) && self.core.slots.len() < 256 {
-            let mut queued = 0;
-            let mut connections = 0;
-            for (_, slot) in self.core.slots.iter() {
-                queued += usize::from(slot.queued);
-                if let Kind::Connection(connection) = &slot.kind {
-                    connections += 1;
-                    connection.check(slot.queued);
-                    // 5: the dead do not outlive the turn.
-                    assert!(!connection.state.is_dead());
-                }
-            }
-            // 1: one slot for each open connection. 2: who is marked as queued is in the queue.
-            assert_eq!(connections, self.core.stats.active - self.core.elsewhere().0);
-            assert!(queued <= self.core.ready.len());
-        }
-    }
 }
 
 impl Drop for Reactor {
@@ -701,5 +693,7 @@ impl std::os::fd::AsRawFd for Reactor {
 
 /// How far a connection's stamp may lag behind the clock: a turn shorter than this is not corrected.
 const STAMP_ERROR_MAX: u64 = 1_000_000;
+/// With more slots than these, looking at all of them after each turn would make debug builds useless.
+const CHECKED_SLOTS_MAX: usize = 256;
 /// Polls to empty the kernel's list of events in one turn: 65,536 events.
 const POLLS_MAX: u32 = 64;

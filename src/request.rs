@@ -229,8 +229,10 @@ impl<'a, S> Request<'a, S> {
     }
 
     /// Puts another handler in the place of this one when the callback returns: a protocol upgrade. Its `setup` is
-    /// called, then `handle` if input is unread. `finish` is called on it alone; the old handler is dropped. A request of a
-    /// single datagram keeps the one it has.
+    /// called, then `handle` if input is unread. `finish` is called on it alone; the old handler is dropped. So if that
+    /// `setup` fails, nobody has a `finish`: what has to be undone in any case belongs into
+    /// [`close_request`](crate::BaseServer::close_request), or into the handler's `Drop`. A request of a single datagram
+    /// keeps the handler it has.
     pub fn replace_handler(&mut self, handler: impl RequestHandler<S>) {
         self.control.newcomers.push((self.id.key, Box::new(handler)));
     }
@@ -375,7 +377,8 @@ impl<S> Control<'_, S> {
     }
 
     /// The open connections of this server, its sessions, and its requests on threads and with programs. One that is
-    /// closed is among them until everything is sent; one that was aborted is not.
+    /// closed is among them until everything is sent and the peer has ended as well, or
+    /// [`Limits::linger_timeout`](crate::Limits) is over; one that was aborted is not.
     pub fn connections(&self) -> Vec<ConnectionId> {
         self.core.slots.open(self.server)
     }
@@ -391,7 +394,9 @@ impl<S> Control<'_, S> {
     }
 
     /// Sets a timer of the server, or sets it anew if there is one of this tag. It calls
-    /// [`BaseServer::timer`](crate::BaseServer::timer) once, never early.
+    /// [`BaseServer::timer`](crate::BaseServer::timer) once, never early. It is the server's value's, not a connection's:
+    /// it outlasts a stop, until the server is closed with [`Reactor::server_close`](crate::Reactor::server_close) or
+    /// dropped.
     pub fn set_timer(&mut self, tag: u64, after: Duration) {
         self.core.set_server_timer(self.server, tag, after);
     }

@@ -32,21 +32,36 @@
 //! // However the bytes are cut, the answer is the same.
 //! check_chunking(b"one\ntwo\nthree", || Client::new(Upper));
 //! ```
+//!
+//! A [`Network`] is the same for whole servers: any number of [`Peer`]s, handlers that act on each other's connections or
+//! call out, and a closure that decides how each system [`Call`] ends. [`Peers`] are those of one datagram server.
 
+mod backlog;
+mod call;
+mod clock;
+mod network;
+mod peer;
 mod peers;
+mod pipe;
+mod wire;
+mod world;
 
 use std::any::Any;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+pub use self::call::{Call, Outcome};
+pub use self::clock::Clock;
+pub use self::network::Network;
+pub use self::peer::Peer;
 pub use self::peers::Peers;
+use self::pipe::Arrival;
+use self::world::{Watcher, World, client_address, lock};
 use crate::error::Error;
 use crate::error::Result;
 use crate::handler::RequestHandler;
 use crate::lifecycle::{Finish, Next, Timeout};
 use crate::limits::{Config, Limits};
-use crate::net::Stream;
-use crate::net::scripted::{Arrival, Pipe, ScriptedStream, World, client_address, lock};
 use crate::net::selector::Selector;
 use crate::reactor::handle::{Handle, Message};
 use crate::reactor::slots::ConnectionId;
@@ -83,8 +98,8 @@ pub struct Client<S = ()> {
     reactor: Reactor,
     server: ServerId,
     id: Option<ConnectionId>,
-    world: Arc<Mutex<World>>,
-    pipe: Arc<Mutex<Pipe>>,
+    world: Arc<World>,
+    peer: Peer,
     record: Arc<Mutex<Record>>,
     kind: std::marker::PhantomData<fn() -> S>,
 }
@@ -104,19 +119,18 @@ impl<S: BaseServer> Client<S> {
 
     /// The same with limits of its own.
     pub fn with_limits(server: S, handler: impl RequestHandler<S>, limits: Limits) -> Self {
-        let world = Arc::new(Mutex::new(World { now: 1, ..World::default() }));
-        let selector = Selector::scripted(Arc::clone(&world));
+        let world = World::new();
+        let selector = Selector::scripted(Watcher::new(Arc::clone(&world)));
         let mut reactor = Reactor::with_selector(selector, Config::default()).expect("a script opens nothing");
         let record = Arc::new(Mutex::new(Record::default()));
         let mut handler = Some(Recorder { handler, record: Arc::clone(&record) });
         let host = Host::new(server, Box::new(move |_, _| handler.take().expect("one client, one handler")));
         let server = reactor.host(Box::new(host), limits).expect("the first server");
-        let pipe = Pipe::new(Arc::clone(&world));
-        let stream = Stream::scripted(ScriptedStream::new(Arc::clone(&pipe)));
+        let (peer, stream) = Peer::client(&world, 0, client_address());
         reactor.admit(server, stream, client_address()).expect("a script registers always");
         let id = reactor.core.slots.connections(None).first().map(|&key| reactor.core.slots.id(key));
         let kind = std::marker::PhantomData;
-        let mut client = Client { reactor, server, id, world, pipe, record, kind };
+        let mut client = Client { reactor, server, id, world, peer, record, kind };
         client.run();
         client
     }
@@ -138,30 +152,27 @@ impl<S: BaseServer> Client<S> {
 
     /// Plays a script to its end.
     pub fn play(&mut self, script: Script) {
-        {
-            let mut pipe = lock(&self.pipe);
-            script.short_writes.into_iter().for_each(|bytes| pipe.short_write(bytes));
-            script.arrivals.into_iter().for_each(|arrival| pipe.arrive(arrival));
-        }
+        script.short_writes.into_iter().for_each(|bytes| self.peer.short_write(bytes));
+        script.arrivals.into_iter().for_each(|arrival| self.peer.arrive(arrival));
         self.run();
     }
 
     /// Sets how many more bytes the client takes before it makes the server wait. At first there is no limit.
     pub fn set_window(&mut self, bytes: usize) {
-        lock(&self.pipe).set_window(bytes);
+        self.peer.set_window(bytes);
         self.run();
     }
 
     /// Lets time pass.
     pub fn advance(&mut self, time: Duration) {
-        lock(&self.world).now += crate::machine::nanos(time);
+        self.world.advance(time);
         self.run();
     }
 
     /// Lets time pass, at the end of which bytes arrive: both are there when the reactor looks again, as after the
     /// process was stopped for a while.
     pub fn feed_after(&mut self, time: Duration, bytes: &[u8]) {
-        lock(&self.world).now += crate::machine::nanos(time);
+        self.world.advance(time);
         self.feed(bytes);
     }
 
@@ -170,7 +181,7 @@ impl<S: BaseServer> Client<S> {
     /// # Errors
     /// [`Error::Gone`] if the connection is over.
     pub fn message(&mut self, value: impl Any + Send) -> Result<()> {
-        let id = self.id.filter(|_| !lock(&self.pipe).closed).ok_or(Error::Gone)?;
+        let id = self.id.filter(|_| !self.peer.is_socket_closed()).ok_or(Error::Gone)?;
         self.handle().send(id, value)?;
         self.run();
         Ok(())
@@ -184,23 +195,22 @@ impl<S: BaseServer> Client<S> {
 
     /// Everything the server has sent.
     pub fn sent(&self) -> Vec<u8> {
-        lock(&self.pipe).sent.clone()
+        lock(&self.peer.pipe).sent.clone()
     }
 
     /// Everything the server has sent since this was last called.
     pub fn take_sent(&mut self) -> Vec<u8> {
-        std::mem::take(&mut lock(&self.pipe).sent)
+        self.peer.take_received()
     }
 
     /// Whether the server has ended its direction: by FIN, RST or close.
     pub fn is_closed(&self) -> bool {
-        let pipe = lock(&self.pipe);
-        pipe.fin || pipe.reset || pipe.closed
+        self.peer.is_closed()
     }
 
     /// Whether the server has reset the connection.
     pub fn is_reset(&self) -> bool {
-        lock(&self.pipe).reset
+        self.peer.is_reset()
     }
 
     /// Why the request ended, once `finish` was called.
@@ -237,15 +247,18 @@ impl<S: BaseServer> Client<S> {
     /// Runs the reactor until it rests.
     pub fn run(&mut self) {
         let record = &self.record;
-        run(&mut self.reactor, &self.world, || format!("; so far: {:?}", lock(record).lines));
+        run(&mut self.reactor, &self.world, || {
+            let lines = &lock(record).lines;
+            format!("; the last of them: {:?}", &lines[lines.len().saturating_sub(20)..])
+        });
     }
 }
 
 /// Turns until nothing is left to do before time passes or something arrives.
-fn run(reactor: &mut Reactor, world: &Mutex<World>, so_far: impl FnOnce() -> String) {
+fn run(reactor: &mut Reactor, world: &World, so_far: impl FnOnce() -> String) {
     for _ in 0..TURNS_MAX {
         reactor.poll(Some(Duration::ZERO)).expect("a script does not fail");
-        let busy = reactor.next_timeout() == Some(Duration::ZERO) || !lock(world).ready.is_empty();
+        let busy = reactor.next_timeout() == Some(Duration::ZERO) || world.is_ready();
         if !busy {
             return;
         }

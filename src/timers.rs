@@ -124,6 +124,11 @@ impl<T> Timers<T> {
         self.deadlines.len()
     }
 
+    /// All that are armed, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (TimerKey, &T)> {
+        self.alarms.iter().map(|(key, alarm)| (key as TimerKey, alarm))
+    }
+
     /// The earliest deadline.
     pub(crate) fn next(&self) -> Option<u64> {
         self.deadlines.next()
@@ -154,53 +159,105 @@ impl<T> Timers<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use proptest_derive::Arbitrary;
+
     use super::*;
 
-    /// xorshift64: a fixed seed, printed by the assertion that fails.
-    fn random(state: &mut u64) -> u64 {
-        *state ^= *state << 13;
-        *state ^= *state >> 7;
-        *state ^= *state << 17;
-        *state
+    #[derive(Clone, Debug, Arbitrary)]
+    enum Operation {
+        Arm { after: u8 },
+        Cancel(u8),
+        Rearm { which: u8, after: u8 },
+        Pass { time: u8 },
     }
 
-    #[test]
-    fn agrees_with_a_sorted_list_over_random_operations() {
-        for seed in 1..50u64 {
-            let mut state = seed;
+    #[derive(Clone, Debug, Arbitrary)]
+    enum Setting {
+        Set { key: u8, deadline: u8 },
+        Clear { key: u8 },
+        ClearAll,
+        Pop { now: u8 },
+    }
+
+    proptest! {
+        #![proptest_config(crate::fuzzing::cases())]
+
+        #[test]
+        fn timers_are_a_sorted_list(operations in prop::collection::vec(any::<Operation>(), 0..400)) {
             let mut timers = Timers::new();
-            let mut model: Vec<(u64, TimerKey, u64)> = Vec::new(); // deadline, key, alarm
+            let mut model: Vec<(u64, usize, TimerKey)> = Vec::new(); // deadline, alarm, key
             let mut now = 0;
-            for alarm in 0..2_000 {
-                match random(&mut state) % 5 {
-                    0 | 1 => {
-                        let deadline = now + random(&mut state) % 100;
-                        model.push((deadline, timers.arm(deadline, alarm), alarm));
+            for (alarm, operation) in operations.into_iter().enumerate() {
+                match operation {
+                    Operation::Arm { after } => {
+                        let deadline = now + u64::from(after);
+                        model.push((deadline, alarm, timers.arm(deadline, alarm)));
                     }
-                    2 if !model.is_empty() => {
-                        let at = random(&mut state) as usize % model.len();
-                        let (_, key, alarm) = model.swap_remove(at);
-                        assert_eq!(timers.cancel(key), alarm, "seed {seed}");
+                    Operation::Cancel(which) if !model.is_empty() => {
+                        let (_, alarm, key) = model.remove(usize::from(which) % model.len());
+                        assert_eq!(timers.cancel(key), alarm);
                     }
-                    3 if !model.is_empty() => {
-                        let at = random(&mut state) as usize % model.len();
-                        model[at].0 = now + random(&mut state) % 100;
-                        timers.rearm(model[at].1, model[at].0);
-                        assert_eq!(timers.deadlines.get(model[at].1), Some(model[at].0), "seed {seed}");
+                    Operation::Rearm { which, after } if !model.is_empty() => {
+                        let which = usize::from(which) % model.len();
+                        model[which].0 = now + u64::from(after);
+                        timers.rearm(model[which].2, model[which].0);
                     }
-                    _ => {
-                        now += random(&mut state) % 20;
+                    Operation::Pass { time } => {
+                        now += u64::from(time);
                         while let Some(alarm) = timers.pop(now) {
-                            let at = model.iter().position(|entry| entry.2 == alarm).expect("armed");
-                            assert!(model[at].0 <= now, "seed {seed}: fired early");
-                            assert_eq!(model[at].0, model.iter().map(|entry| entry.0).min().unwrap(), "seed {seed}");
-                            model.swap_remove(at);
+                            let due = model.iter().position(|entry| entry.1 == alarm).expect("it is armed");
+                            assert_eq!(model[due].0, model[0].0, "out of order");
+                            model.remove(due);
                         }
-                        assert!(model.iter().all(|entry| entry.0 > now), "seed {seed}: fired late");
+                        assert!(model.iter().all(|entry| entry.0 > now), "one that is due did not fire");
                     }
+                    _ => {}
                 }
-                assert_eq!(timers.next(), model.iter().map(|entry| entry.0).min(), "seed {seed}");
-                assert_eq!(timers.len(), model.len(), "seed {seed}");
+                model.sort_unstable();
+                assert_eq!(timers.next(), model.first().map(|entry| entry.0));
+                assert_eq!(timers.len(), model.len());
+                let mut armed: Vec<_> = timers.iter().map(|(key, &alarm)| (alarm, key)).collect();
+                let mut expected: Vec<_> = model.iter().map(|&(_, alarm, key)| (alarm, key)).collect();
+                armed.sort_unstable();
+                expected.sort_unstable();
+                assert_eq!(armed, expected);
+            }
+        }
+
+        #[test]
+        fn deadlines_are_a_map_from_key_to_deadline(settings in prop::collection::vec(any::<Setting>(), 0..200)) {
+            let mut deadlines = Deadlines::default();
+            let mut model = BTreeMap::new();
+            for setting in settings {
+                match setting {
+                    Setting::Set { key, deadline } => {
+                        deadlines.set(key.into(), deadline.into());
+                        model.insert(u32::from(key), u64::from(deadline));
+                    }
+                    Setting::Clear { key } if model.contains_key(&key.into()) => {
+                        deadlines.clear(key.into());
+                        model.remove(&key.into());
+                    }
+                    Setting::ClearAll => {
+                        deadlines.clear_all();
+                        model.clear();
+                    }
+                    Setting::Pop { now } => {
+                        let earliest = model.values().min().copied();
+                        let popped = deadlines.pop(now.into());
+                        assert_eq!(popped.is_some(), earliest.is_some_and(|deadline| deadline <= now.into()));
+                        assert_eq!(popped.and_then(|key| model.remove(&key)), popped.and(earliest));
+                    }
+                    Setting::Clear { .. } => {}
+                }
+                assert_eq!(deadlines.len(), model.len());
+                assert_eq!(deadlines.next(), model.values().min().copied());
+                for key in 0..=u8::MAX.into() {
+                    assert_eq!(deadlines.get(key), model.get(&key).copied());
+                }
             }
         }
     }

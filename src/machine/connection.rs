@@ -261,7 +261,8 @@ impl Connection {
             }
             match self.io.stream.connected() {
                 Ok(true) => {
-                    self.state.flags &= !CONNECTING;
+                    // What watched over connecting may be later than what holds from now on.
+                    self.state.flags &= !(CONNECTING | WATCHED);
                     self.state.activity = now;
                     if let Some(queue) = &mut self.io.queue {
                         queue.progress = now;
@@ -629,17 +630,36 @@ impl Connection {
         }
     }
 
+    // What can be checked.
+
+    /// Whether what the socket has is for it to read, and not held up by a pause, by output that waits, or by the end.
+    pub(crate) fn takes_input(&self) -> bool {
+        let reads = self.state.has(LINGERING) || !self.state.has(ENDING) && !self.state.is_read_paused();
+        reads && !self.state.has(CONNECTING | DATAGRAM | EOF | DEAD)
+    }
+
+    /// Whether it has bytes that only the socket holds up.
+    pub(crate) fn has_output(&self) -> bool {
+        self.io.queue.is_some() && !self.state.has(CONNECTING)
+    }
+
     /// The invariants that one connection can check by itself; the numbers are those of `docs/architecture.md`.
-    pub(crate) fn check(&self, queued: bool) {
-        if cfg!(debug_assertions) && !self.state.has(DEAD) {
-            // 6: output waits only for the socket or for its turn.
-            assert!(self.io.queue.is_none() || !self.state.has(WRITABLE) || queued || self.state.has(CONNECTING));
-            // 8: no empty buffers.
-            assert!(self.carry.as_ref().is_none_or(|carry| !carry.bytes.is_empty()));
-            assert!(self.io.queue.as_ref().is_none_or(|queue| queue.len() > 0));
-            // 3: a finished connection has no handler to call.
-            assert!(!(self.state.has(FINISHED) && self.state.has(OPEN)));
-        }
+    pub(crate) fn check(&self, queued: bool, limits: &Limits, read_bytes: usize) {
+        let has = |flags| self.state.has(flags);
+        let (unread, unsent) = (self.carry.as_ref().map(|carry| carry.bytes.len()), self.unsent());
+        assert!(!(has(FINISHED) && has(OPEN)), "3: a finished connection has a handler to call");
+        assert!(!has(DEAD), "5: the dead outlive the turn");
+        assert!(!self.has_output() || !has(WRITABLE) || queued, "6: output waits for nothing");
+        assert!(unread != Some(0) && (self.io.queue.is_none() || unsent > 0), "8: an empty buffer is kept");
+        assert!(unread.unwrap_or(0) <= limits.input_bytes_max.saturating_add(read_bytes), "9: too much is unread");
+        assert!(unsent <= limits.output_bytes_max, "9: too much is unsent");
+        assert!(!self.takes_input() || !has(READABLE) || queued, "10: input waits for nothing");
+        let ends = has(ENDING) && !has(LINGERING) && self.io.queue.is_none();
+        assert!(!ends || queued, "10: the end waits for nothing");
+        assert!(
+            !has(FULL) || unsent > limits.output_low_water || has(ENDING) || queued,
+            "10: `writable` waits for nothing"
+        );
     }
 }
 

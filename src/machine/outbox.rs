@@ -4,6 +4,9 @@
 //! that. What the socket does not take *waits*, in order, within a bound; when that is reached, the policy says which
 //! one is dropped. Meanwhile whatever is for the same peer, or on UDP for anybody, goes behind those that wait.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
+
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::net::IpAddr;

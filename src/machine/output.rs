@@ -1,5 +1,8 @@
 //! What goes to the peer: Python's `wfile`, without the waiting.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
+
 use std::cell::Cell;
 use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
@@ -125,6 +128,9 @@ impl<'a> Output<'a> {
         if self.len() + bytes.len() > self.limits.output_bytes_max {
             return Err(self.overflow());
         }
+        if bytes.is_empty() {
+            return Ok(()); // It would make a queue with nothing in it.
+        }
         // Earlier small writes keep their place in front of it.
         if !self.gathered.is_empty() {
             Queue::of(&mut self.io.queue, self.now).push(self.gathered);
@@ -178,6 +184,18 @@ impl<'a> Output<'a> {
         }
         self.full.set(self.is_full());
         Ok(())
+    }
+
+    /// Several pieces as one: none of them is queued if there is no room for all.
+    pub(crate) fn put_all(&mut self, slices: &[IoSlice<'_>]) -> Result<()> {
+        let total = slices.iter().map(|slice| slice.len()).sum();
+        if self.is_datagram() {
+            self.admit_datagram(total)?;
+            self.state.0 |= OutputState::REPLIED; // Also if there is no slice.
+        } else {
+            self.admit(total)?;
+        }
+        slices.iter().try_for_each(|slice| self.put(slice))
     }
 
     /// What a handler writes to the peer of a datagram server is one datagram, however many writes it takes.
@@ -253,6 +271,9 @@ impl<'a> Output<'a> {
     fn overflow(&mut self) -> Error {
         self.state.0 |= OutputState::OVERFLOWN;
         self.refuse();
+        // The connection is lost, but it may be a turn until it ends, and so much is not to wait meanwhile.
+        self.gathered.clear();
+        self.io.queue = None;
         Error::OutputLimit { max: self.limits.output_bytes_max }
     }
 
@@ -341,17 +362,8 @@ impl Write for Output<'_> {
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let total = slices.iter().map(|slice| slice.len()).sum();
-        if self.is_datagram() {
-            self.admit_datagram(total)?;
-            self.state.0 |= OutputState::REPLIED; // Also if there is no slice.
-        } else {
-            self.admit(total)?;
-        }
-        for slice in slices {
-            self.put(slice)?;
-        }
-        Ok(total)
+        self.put_all(slices)?;
+        Ok(slices.iter().map(|slice| slice.len()).sum())
     }
 
     #[inline]

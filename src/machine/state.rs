@@ -75,6 +75,10 @@ impl State {
         self.why
     }
 
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.has(CONNECTING)
+    }
+
     pub(crate) fn is_outbound(&self) -> bool {
         self.has(OUTBOUND)
     }

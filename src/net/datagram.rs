@@ -40,7 +40,7 @@ enum Kind {
     Udp(UdpSocket),
     #[cfg(unix)]
     Unix(UnixDatagram),
-    Scripted(ScriptedDatagrams),
+    Scripted(Box<dyn ScriptedDatagrams>),
 }
 
 /// A datagram that was received, and where in the buffer it lies.
@@ -86,13 +86,13 @@ impl DatagramSocket {
         })
     }
 
-    pub(crate) fn scripted(socket: ScriptedDatagrams) -> Self {
+    pub(crate) fn scripted(socket: impl ScriptedDatagrams + 'static, address: Address) -> Self {
         DatagramSocket {
             name: Name::default(),
-            kind: Kind::Scripted(socket),
+            kind: Kind::Scripted(Box::new(socket)),
             #[cfg(all(feature = "batch", target_os = "linux"))]
             batch: None,
-            address: super::scripted::server_address(),
+            address,
             own: None,
         }
     }

@@ -7,6 +7,7 @@ use mio::net::TcpListener;
 use mio::net::UnixListener;
 use mio::{Interest, Registry, Token};
 
+use super::scripted::ScriptedListener;
 use super::socket::Name;
 use super::{Socket, Stream, TcpOptions};
 use crate::address::Address;
@@ -43,6 +44,7 @@ enum Kind {
     Tcp(TcpListener),
     #[cfg(unix)]
     Unix(UnixListener),
+    Scripted(Box<dyn ScriptedListener>),
 }
 
 impl Listener {
@@ -60,6 +62,11 @@ impl Listener {
         Ok(Listener { name, kind: Kind::Unix(UnixListener::from_std(socket.into())), address, options: None })
     }
 
+    pub(crate) fn scripted(listener: impl ScriptedListener + 'static, address: Address) -> Self {
+        let kind = Kind::Scripted(Box::new(listener));
+        Listener { name: Name::default(), kind, address, options: None }
+    }
+
     /// The address it is bound to, with the real port.
     pub fn address(&self) -> &Address {
         &self.address
@@ -70,7 +77,7 @@ impl Listener {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when none waits; otherwise what accept(2) says.
     pub fn accept(&mut self) -> io::Result<(Stream, Address)> {
-        match &self.kind {
+        match &mut self.kind {
             Kind::Tcp(socket) => {
                 let (stream, address) = socket.accept()?;
                 // Linux hands the options of the listener down to what it accepts; elsewhere they are set again.
@@ -84,11 +91,12 @@ impl Listener {
             Kind::Unix(socket) => {
                 // Not mio's accept, which takes an abstract name for none, and panics over a path that fills its address
                 // to the last byte.
-                let (stream, from) = socket2::SockRef::from(socket).accept()?;
+                let (stream, from) = socket2::SockRef::from(&*socket).accept()?;
                 stream.set_nonblocking(true)?;
                 let stream = mio::net::UnixStream::from_std(stream.into());
                 Ok((stream.into(), super::socket::address(&from)?))
             }
+            Kind::Scripted(listener) => listener.accept(),
         }
     }
 
@@ -97,16 +105,27 @@ impl Listener {
             Kind::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
             #[cfg(unix)]
             Kind::Unix(socket) => registry.register(socket, token, Interest::READABLE),
+            Kind::Scripted(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn register_scripted(&mut self, token: Token) -> io::Result<()> {
+        match &mut self.kind {
+            Kind::Scripted(listener) => listener.register(token),
+            _ => Ok(()),
         }
     }
 }
 
+/// The descriptor, for socket options. A listener of [`testing::Network`](crate::testing::Network) has none: asked for it,
+/// that panics.
 #[cfg(unix)]
 impl std::os::fd::AsFd for Listener {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         match &self.kind {
             Kind::Tcp(socket) => socket.as_fd(),
             Kind::Unix(socket) => socket.as_fd(),
+            Kind::Scripted(_) => panic!("a scripted listener has no descriptor"),
         }
     }
 }

@@ -1,18 +1,36 @@
 //! What is ready, and what time it is: mio's poll and the system's clock, or a script's.
 
 use std::io;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Token};
 
 use super::datagram::DatagramSocket;
-use super::scripted::{World, lock};
+use super::scripted::ScriptedSelector;
 use super::{Listener, Stream};
+use crate::address::Address;
 
 pub(crate) enum Selector {
     System { poll: Poll, events: Events, epoch: Instant },
-    Scripted { world: Arc<Mutex<World>>, events: Vec<(Token, Readiness)> },
+    Scripted(Box<dyn ScriptedSelector>),
+}
+
+/// What ends a wait from any thread.
+pub(crate) enum Waker {
+    System(mio::Waker),
+    Scripted(Box<dyn Fn() + Send + Sync>),
+}
+
+impl Waker {
+    pub(crate) fn wake(&self) -> io::Result<()> {
+        match self {
+            Waker::System(waker) => waker.wake(),
+            Waker::Scripted(wake) => {
+                wake();
+                Ok(())
+            }
+        }
+    }
 }
 
 /// What the kernel says of one socket. May be spurious; never taken for more than a reason to try.
@@ -59,15 +77,15 @@ impl Selector {
         Ok(Selector::System { poll, events, epoch })
     }
 
-    pub(crate) fn scripted(world: Arc<Mutex<World>>) -> Self {
-        Selector::Scripted { world, events: Vec::new() }
+    pub(crate) fn scripted(selector: impl ScriptedSelector + 'static) -> Self {
+        Selector::Scripted(Box::new(selector))
     }
 
     /// A waker that ends [`poll`](Self::poll) from any thread. mio allows one for each selector.
-    pub(crate) fn waker(&self, token: Token) -> io::Result<Option<Waker>> {
+    pub(crate) fn waker(&self, token: Token) -> io::Result<Waker> {
         match self {
-            Selector::System { poll, .. } => Waker::new(poll.registry(), token).map(Some),
-            Selector::Scripted { .. } => Ok(None),
+            Selector::System { poll, .. } => mio::Waker::new(poll.registry(), token).map(Waker::System),
+            Selector::Scripted(selector) => Ok(Waker::Scripted(selector.waker())),
         }
     }
 
@@ -79,7 +97,7 @@ impl Selector {
                 let now = Instant::now();
                 now.duration_since(*epoch).as_nanos() as u64 + 1
             }
-            Selector::Scripted { world, .. } => lock(world).now,
+            Selector::Scripted(selector) => selector.now(),
         }
     }
 
@@ -93,11 +111,7 @@ impl Selector {
                 }
                 result => result,
             },
-            Selector::Scripted { world, events } => {
-                events.clear();
-                events.append(&mut lock(world).ready);
-                Ok(())
-            }
+            Selector::Scripted(selector) => selector.poll(wait),
         }
     }
 
@@ -113,10 +127,18 @@ impl Selector {
                 }
                 count == EVENTS
             }
-            Selector::Scripted { events, .. } => {
-                events.iter().for_each(|&(token, readiness)| on_event(token, readiness));
+            Selector::Scripted(selector) => {
+                selector.events().iter().for_each(|&(token, readiness)| on_event(token, readiness));
                 false
             }
+        }
+    }
+
+    /// Begins to connect, as [`Stream::connect`].
+    pub(crate) fn connect(&self, address: &Address) -> io::Result<Stream> {
+        match self {
+            Selector::System { .. } => Stream::connect(address),
+            Selector::Scripted(selector) => selector.connect(address),
         }
     }
 
@@ -124,17 +146,14 @@ impl Selector {
     pub(crate) fn register_stream(&self, stream: &mut Stream, token: Token) -> io::Result<()> {
         match self {
             Selector::System { poll, .. } => stream.register(poll.registry(), token, STREAM_INTEREST),
-            Selector::Scripted { .. } => {
-                stream.register_scripted(token);
-                Ok(())
-            }
+            Selector::Scripted(_) => stream.register_scripted(token),
         }
     }
 
     pub(crate) fn register_listener(&self, listener: &mut Listener, token: Token) -> io::Result<()> {
         match self {
             Selector::System { poll, .. } => listener.register(poll.registry(), token),
-            Selector::Scripted { .. } => Err(io::ErrorKind::Unsupported.into()),
+            Selector::Scripted(_) => listener.register_scripted(token),
         }
     }
 
@@ -152,7 +171,7 @@ impl Selector {
     pub(crate) fn register_datagram(&self, socket: &mut DatagramSocket, token: Token) -> io::Result<()> {
         match self {
             Selector::System { poll, .. } => socket.register(poll.registry(), token),
-            Selector::Scripted { .. } => {
+            Selector::Scripted(_) => {
                 socket.register_scripted(token);
                 Ok(())
             }
@@ -163,7 +182,7 @@ impl Selector {
     pub(crate) fn watch_room(&self, socket: &mut DatagramSocket, token: Token, on: bool) -> io::Result<()> {
         match self {
             Selector::System { poll, .. } => socket.reregister(poll.registry(), token, on),
-            Selector::Scripted { .. } => {
+            Selector::Scripted(_) => {
                 socket.watch_room_scripted(on);
                 Ok(())
             }
@@ -174,7 +193,7 @@ impl Selector {
     pub(crate) fn register_source(&self, source: &mut dyn mio::event::Source, token: Token) -> io::Result<()> {
         match self {
             Selector::System { poll, .. } => source.register(poll.registry(), token, Interest::READABLE),
-            Selector::Scripted { .. } => Err(io::ErrorKind::Unsupported.into()),
+            Selector::Scripted(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -184,7 +203,7 @@ impl Selector {
         use std::os::fd::AsFd as _;
         match self {
             Selector::System { poll, .. } => Some(poll.registry().as_fd()),
-            Selector::Scripted { .. } => None,
+            Selector::Scripted(_) => None,
         }
     }
 }

@@ -41,7 +41,7 @@ enum Kind {
     /// A session of a datagram server: there is one socket for all of them, and it is elsewhere. Boxed, because it would
     /// make every stream half again as large.
     Datagram(Box<Route>),
-    Scripted(ScriptedStream),
+    Scripted(Box<dyn ScriptedStream>),
 }
 
 /// The way to the peer of a datagram server.
@@ -54,8 +54,8 @@ pub(crate) struct Route {
 }
 
 impl Stream {
-    pub(crate) fn scripted(stream: ScriptedStream) -> Self {
-        Stream { kind: Kind::Scripted(stream) }
+    pub(crate) fn scripted(stream: impl ScriptedStream + 'static) -> Self {
+        Stream { kind: Kind::Scripted(Box::new(stream)) }
     }
 
     pub(crate) fn datagram(route: Route) -> Self {
@@ -82,8 +82,10 @@ impl Stream {
 
     /// Whether an outbound connection is established: `Ok(false)` means not yet.
     pub(crate) fn connected(&self) -> io::Result<bool> {
-        let Kind::Tcp(stream) = &self.kind else {
-            return Ok(true);
+        let stream = match &self.kind {
+            Kind::Tcp(stream) => stream,
+            Kind::Scripted(stream) => return stream.connected(),
+            _ => return Ok(true),
         };
         if let Some(error) = stream.take_error()? {
             return Err(error);
@@ -105,7 +107,7 @@ impl Stream {
             #[cfg(unix)]
             Kind::Unix(stream) => stream.local_addr().ok().map(Address::from),
             Kind::Datagram(_) => None,
-            Kind::Scripted(_) => Some(super::scripted::server_address()),
+            Kind::Scripted(stream) => Some(stream.local_address()),
         }
     }
 
@@ -149,7 +151,7 @@ impl Stream {
             #[cfg(unix)]
             Kind::Unix(_) => {}
             Kind::Datagram(_) => {}
-            Kind::Scripted(stream) => stream.reset(),
+            Kind::Scripted(stream) => stream.reset_on_close(),
         }
     }
 
@@ -187,9 +189,10 @@ impl Stream {
         }
     }
 
-    pub(super) fn register_scripted(&mut self, token: Token) {
-        if let Kind::Scripted(stream) = &mut self.kind {
-            stream.register(token);
+    pub(super) fn register_scripted(&mut self, token: Token) -> io::Result<()> {
+        match &mut self.kind {
+            Kind::Scripted(stream) => stream.register(token),
+            _ => Ok(()),
         }
     }
 
@@ -252,7 +255,7 @@ impl Write for Stream {
             #[cfg(unix)]
             Kind::Unix(stream) => stream.write(bytes),
             Kind::Datagram(_) => Err(io::ErrorKind::Unsupported.into()),
-            Kind::Scripted(stream) => stream.write(bytes),
+            Kind::Scripted(stream) => stream.write(&[IoSlice::new(bytes)]),
         }
     }
 
@@ -262,7 +265,7 @@ impl Write for Stream {
             #[cfg(unix)]
             Kind::Unix(stream) => stream.write_vectored(slices),
             Kind::Datagram(_) => Err(io::ErrorKind::Unsupported.into()),
-            Kind::Scripted(stream) => stream.write_vectored(slices),
+            Kind::Scripted(stream) => stream.write(slices),
         }
     }
 

@@ -15,7 +15,6 @@ use crate::error::{Error, Result};
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::{Config, Limits, connections_from_descriptors};
 use crate::machine::{Connection, Payload, Sent, State, nanos};
-use crate::net::Stream;
 use crate::net::selector::Selector;
 use crate::panics::{catch, drop_caught};
 use crate::stats::Stats;
@@ -66,12 +65,12 @@ pub(crate) struct Served {
     #[cfg(all(unix, feature = "children"))]
     pub(crate) children: Option<Pool>,
     /// Accepting waits until connections have closed.
-    pub(super) capped: bool,
+    pub(crate) capped: bool,
     /// Connections it may still accept; `handle_request` allows one.
     pub(crate) quota: usize,
     /// Open connections by client, kept only while there is a cap on them.
     per_client: HashMap<IpAddr, usize>,
-    timers: BTreeMap<u64, TimerKey>,
+    pub(super) timers: BTreeMap<u64, TimerKey>,
     /// `server_close` was called.
     pub(crate) closed: bool,
 }
@@ -349,7 +348,7 @@ impl Core {
         if self.slots.is_full() {
             return Err(failed(std::io::Error::other("too many connections")));
         }
-        let stream = Stream::connect(&address).map_err(failed)?;
+        let stream = self.selector.connect(&address).map_err(failed)?;
         let connection = Connection::connecting(stream, address.clone(), u32::MAX, self.selector.now());
         let key = self.insert(server, connection).map_err(failed)?;
         self.stats.connects += 1;
@@ -406,6 +405,19 @@ impl Core {
             Some(timer) => self.timers.cancel(timer) == Alarm::Server { server, tag },
             None => false,
         }
+    }
+
+    /// Whether this is a timer of a handler that was replaced, and whose successor is not set up: that may want to cancel
+    /// it or set it anew.
+    pub(crate) fn awaits_setup(&mut self, alarm: Alarm) -> bool {
+        matches!(alarm, Alarm::Handler { key, .. } if self.slots.connection(key).state.is_setup_due())
+    }
+
+    /// Arms a handler's timer again that has fired and was not told of.
+    pub(crate) fn postpone(&mut self, alarm: Alarm, until: u64) {
+        let Alarm::Handler { key, tag } = alarm else { return };
+        let timer = self.timers.arm(until, alarm);
+        self.slots.connection(key).state.extra.get_or_insert_default().timers.insert(tag, timer);
     }
 
     /// A timer has fired: its owner forgets it, and may set it again in the callback.

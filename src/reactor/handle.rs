@@ -1,17 +1,15 @@
-//! The way into the reactor from other threads: a bounded queue, and a wake-up that is sent once however many
-//! messages wait.
+//! The way into the reactor from other threads: what can be submitted, and by whom.
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::Arc;
 
+use super::mailbox::Mailbox;
 use super::{ConnectionId, Reactor, ServerId};
 use crate::address::Address;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::net::Route;
-use crate::panics::drop_caught;
+use crate::net::selector::Waker;
 
 /// Submits work to a reactor from any thread: messages for a connection or a server, closures for the reactor.
 ///
@@ -46,7 +44,7 @@ impl Handle {
     /// connection is gone by then it is dropped and counted.
     ///
     /// # Errors
-    /// [`Error::Full`] if the queue is full, [`Error::Gone`] if the reactor is gone.
+    /// [`Error::Full`](crate::Error::Full) if the queue is full, [`Error::Gone`](crate::Error::Gone) if the reactor is gone.
     pub fn send(&self, connection: ConnectionId, value: impl Any + Send) -> Result<()> {
         self.shared.submit(Command::Message(connection, Message::new(value)), true)
     }
@@ -70,6 +68,11 @@ impl Handle {
     /// What stops the reactor.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         ShutdownHandle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Whether something was submitted that the loop has not taken.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.shared.has_waiting()
     }
 
     /// A request that was served elsewhere is over. Not refused: there are no more of them than were admitted.
@@ -123,7 +126,7 @@ impl ShutdownHandle {
     /// ([`drain`](crate::RequestHandler::drain)), output is flushed; after [`Config::drain_grace`](crate::Config)
     /// whoever is left is aborted. Then `serve_forever` returns. A call before it makes it return at once.
     pub fn shutdown(&self) {
-        self.shared.request(REQUEST_DRAIN);
+        self.shared.request_drain();
     }
 
     /// Whether a stop was asked for and has not been carried out.
@@ -135,7 +138,7 @@ impl ShutdownHandle {
     /// threads after it ([`Limits::block_on_close`](crate::Limits)). A thread that is busy goes on until its handler
     /// returns or the process ends.
     pub fn shutdown_now(&self) {
-        self.shared.request(REQUEST_NOW);
+        self.shared.request_now();
     }
 }
 
@@ -177,22 +180,8 @@ impl Message {
     }
 }
 
-/// What both sides of the queue hold.
-pub(crate) struct Shared {
-    queue: Mutex<Commands>,
-    /// Set by the first of many submissions, which alone wakes the loop; cleared before the queue is read.
-    pending: AtomicBool,
-    request: AtomicU8,
-    max: AtomicUsize,
-    waker: OnceLock<mio::Waker>,
-}
-
-#[derive(Default)]
-struct Commands {
-    waiting: VecDeque<Command>,
-    /// The reactor is gone.
-    closed: bool,
-}
+/// What the handles and the reactor share.
+pub(crate) type Shared = Mailbox<Command, Waker>;
 
 pub(crate) enum Command {
     Message(ConnectionId, Message),
@@ -203,100 +192,4 @@ pub(crate) enum Command {
     /// A datagram from a thread, to leave by the socket in this slot if that is still there.
     Datagram(ConnectionId, Route, Address, Vec<u8>),
     Run(Box<dyn FnOnce(&mut Reactor) + Send>),
-}
-
-const REQUEST_DRAIN: u8 = 1;
-const REQUEST_NOW: u8 = 2;
-
-impl Shared {
-    pub(crate) fn new(waker: Option<mio::Waker>, max: usize) -> Arc<Self> {
-        Arc::new(Shared {
-            queue: Mutex::default(),
-            pending: AtomicBool::new(false),
-            request: AtomicU8::new(0),
-            max: AtomicUsize::new(max),
-            waker: waker.map(OnceLock::from).unwrap_or_default(),
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Commands> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn set_max(&self, max: usize) {
-        self.max.store(max, Ordering::Relaxed);
-    }
-
-    fn submit(&self, command: Command, bounded: bool) -> Result<()> {
-        let mut queue = self.lock();
-        let max = self.max.load(Ordering::Relaxed);
-        if queue.closed {
-            return Err(Error::Gone);
-        }
-        if bounded && queue.waiting.len() >= max {
-            return Err(Error::Full { queue: "message", max });
-        }
-        queue.waiting.push_back(command);
-        drop(queue);
-        self.wake();
-        Ok(())
-    }
-
-    fn request(&self, what: u8) {
-        self.request.fetch_max(what, Ordering::AcqRel);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        if !self.pending.swap(true, Ordering::AcqRel)
-            && let Some(waker) = self.waker.get()
-        {
-            // It fails only if the eventfd is broken; the command is then handled with the next event.
-            let _ = waker.wake();
-        }
-    }
-
-    /// Whether anything was submitted since the last [`take`](Self::take).
-    #[inline]
-    pub(crate) fn is_pending(&self) -> bool {
-        self.pending.load(Ordering::Acquire)
-    }
-
-    /// Takes up to `most` commands. The mark is cleared first, so that what comes meanwhile wakes the loop again, and
-    /// set again if some are left.
-    pub(crate) fn take(&self, most: usize) -> Vec<Command> {
-        // A swap, not a store: whatever was submitted or requested before the mark was set is seen after it.
-        self.pending.swap(false, Ordering::AcqRel);
-        let mut queue = self.lock();
-        let count = queue.waiting.len().min(most.max(1));
-        let commands = queue.waiting.drain(..count).collect();
-        if !queue.waiting.is_empty() {
-            self.pending.store(true, Ordering::Release);
-        }
-        commands
-    }
-
-    pub(crate) fn drain_requested(&self) -> bool {
-        self.request.load(Ordering::Acquire) >= REQUEST_DRAIN
-    }
-
-    pub(crate) fn now_requested(&self) -> bool {
-        self.request.load(Ordering::Acquire) >= REQUEST_NOW
-    }
-
-    /// The request was carried out: `serve_forever` may be called again.
-    pub(crate) fn clear_request(&self) {
-        self.request.store(0, Ordering::Release);
-    }
-
-    /// The reactor goes: what waits is dropped, what comes is refused.
-    pub(crate) fn close(&self) {
-        let waiting = {
-            let mut queue = self.lock();
-            queue.closed = true;
-            std::mem::take(&mut queue.waiting)
-        };
-        // Outside the lock, and one by one: dropping a message may run anything.
-        waiting.into_iter().for_each(|command| _ = drop_caught(command));
-    }
 }

@@ -1,9 +1,10 @@
 //! Threads for what blocks: offloaded jobs, and requests that are served away from the reactor.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::sync::{Condvar, Mutex, MutexGuard, thread};
 use crate::error::{Error, Result};
 use crate::panics::{catch, drop_caught};
 
@@ -40,7 +41,7 @@ struct Jobs {
 impl Pool {
     /// Starts nothing yet. The name is that of the queue in [`Error::Full`] and of the threads.
     pub(crate) fn new(name: &'static str, threads_max: usize, queue_max: usize) -> Self {
-        let shared = Arc::new(Shared { jobs: Mutex::default(), work: Condvar::new() });
+        let shared = Arc::new(Shared { jobs: Mutex::new(Jobs::default()), work: Condvar::new() });
         Pool { threads_max, queue_max, name, idle: IDLE, shared }
     }
 
@@ -72,7 +73,7 @@ impl Pool {
         let free = jobs.threads - jobs.running;
         if jobs.waiting.len() >= free && jobs.threads < threads_max {
             let (shared, idle) = (Arc::clone(&self.shared), self.idle);
-            let thread = std::thread::Builder::new().name(format!("socketserver-{}", self.name));
+            let thread = thread::Builder::new().name(format!("socketserver-{}", self.name));
             match thread.spawn(move || shared.run(idle)) {
                 Ok(_) => jobs.threads += 1,
                 Err(source) if jobs.threads == 0 => {
@@ -132,6 +133,9 @@ impl Drop for Pool {
 
 /// How long a thread stays without work: across the pauses of a busy server, not for the life of a quiet one.
 const IDLE: Duration = Duration::from_secs(10);
+
+#[cfg(all(test, loom))]
+mod models;
 
 #[cfg(test)]
 mod tests {

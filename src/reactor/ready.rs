@@ -15,11 +15,10 @@ impl Ready {
         self.next.is_empty()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.next.len()
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(u32, u32)> {
+        self.next.iter()
     }
 
-    /// The caller marks the slot as queued, and looks at that mark first.
     #[inline]
     pub(crate) fn push(&mut self, key: u32, generation: u32) {
         self.next.push((key, generation));

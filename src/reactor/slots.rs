@@ -3,6 +3,9 @@
 //! A slab hands out the key of a freed slot again. The generation, new for every slot, keeps an event, an id or a
 //! message that was meant for the old one from reaching its successor.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
+
 use mio::Token;
 use slab::Slab;
 

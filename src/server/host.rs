@@ -160,7 +160,6 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
 
     fn on_timer(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, tag: u64) {
         self.borrowed(core, scratch, key, |calls, at| {
-            calls.set_up(at);
             if at.connection.state.is_open() {
                 calls.call(at, Callback::Timer(tag));
             }

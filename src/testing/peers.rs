@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::run;
+use super::wire::{Wire, WireSocket};
+use super::world::{Watcher, World, lock, server_address};
 use crate::address::Address;
 use crate::handler::RequestHandler;
 use crate::limits::{Config, Limits};
 use crate::net::datagram::DatagramSocket;
 use crate::net::family::Bound;
-use crate::net::scripted::{ScriptedDatagrams, Wire, World, lock};
 use crate::net::selector::Selector;
 use crate::reactor::handle::Handle;
 use crate::reactor::{Reactor, ServerId};
@@ -53,7 +54,7 @@ use crate::stats::Stats;
 pub struct Peers<S = ()> {
     reactor: Reactor,
     server: ServerId,
-    world: Arc<Mutex<World>>,
+    world: Arc<World>,
     wire: Arc<Mutex<Wire>>,
     kind: std::marker::PhantomData<fn() -> S>,
 }
@@ -72,13 +73,14 @@ impl<S: BaseServer> Peers<S> {
         handler: impl FnMut(&mut S, &Address) -> H + Send + 'static,
         limits: Limits,
     ) -> Self {
-        let world = Arc::new(Mutex::new(World { now: 1, ..World::default() }));
-        let selector = Selector::scripted(Arc::clone(&world));
+        let world = World::new();
+        let selector = Selector::scripted(Watcher::new(Arc::clone(&world)));
         let mut reactor = Reactor::with_selector(selector, Config::default()).expect("a script opens nothing");
         let host = Host::new(server, Box::new(handler)).with_datagrams();
         let server = reactor.host(Box::new(host), limits).expect("the first server");
-        let wire = Wire::new(Arc::clone(&world));
-        let socket = DatagramSocket::scripted(ScriptedDatagrams::new(Arc::clone(&wire)));
+        let wire = Arc::<Mutex<Wire>>::default();
+        let socket = WireSocket::new(Arc::clone(&world), Arc::clone(&wire));
+        let socket = DatagramSocket::scripted(socket, server_address(0));
         reactor.open(server, Bound::Datagram(socket)).expect("a script registers always");
         Peers { reactor, server, world, wire, kind: std::marker::PhantomData }
     }
@@ -88,7 +90,7 @@ impl<S: BaseServer> Peers<S> {
     /// # Panics
     /// If `from` is no address with a port, as text.
     pub fn feed(&mut self, from: &str, packet: &[u8]) {
-        lock(&self.wire).arrive(address(from), packet.to_vec());
+        lock(&self.wire).arrive(&self.world, address(from), packet.to_vec());
         self.run();
     }
 
@@ -113,7 +115,7 @@ impl<S: BaseServer> Peers<S> {
 
     /// Lets time pass.
     pub fn advance(&mut self, time: Duration) {
-        lock(&self.world).now += crate::machine::nanos(time);
+        self.world.advance(time);
         self.run();
     }
 
@@ -190,10 +192,10 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(peers.ask(peer, b"a"), [b"a"]);
             assert!(!lock(&peers.wire).watches_room);
-            lock(&peers.wire).set_full(true);
+            lock(&peers.wire).set_full(&peers.world, true);
             assert!(peers.ask(peer, b"b").is_empty());
             assert!(lock(&peers.wire).watches_room);
-            lock(&peers.wire).set_full(false);
+            lock(&peers.wire).set_full(&peers.world, false);
             peers.run();
             assert_eq!(peers.sent_to(peer), [b"b"]);
         }

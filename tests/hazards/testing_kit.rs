@@ -520,3 +520,90 @@ fn a_full_duplex_connection_reads_messages_whatever_waits() {
     client.set_window(usize::MAX);
     assert_eq!(client.sent().len(), 1_000 * 1_000);
 }
+
+#[test]
+fn a_frame_that_is_refused_leaves_no_prefix_behind() {
+    let mut limits = Limits::default();
+    limits.output_bytes_max = 4;
+    limits.output_overflow = socketserver::Overflow::Refuse;
+    let handler = probe(|call, request: &mut Request<'_>| {
+        if matches!(call, Call::Handle) {
+            let payload = request.input.take_all();
+            if request.output.write_frame(socketserver::Prefix::U16Be, payload).is_err() {
+                request.output.write_all(b"long")?;
+            }
+        }
+        Ok(Next::Wait)
+    });
+    let mut client = Client::with_limits((), handler, limits);
+    client.feed(b"abc");
+    assert_eq!(client.take_sent(), b"long");
+    client.feed(b"ab");
+    assert_eq!(client.take_sent(), b"\0\x02ab");
+}
+
+#[test]
+fn a_connection_lost_over_its_output_keeps_none_of_it_until_it_ends() {
+    let mut limits = Limits::default();
+    limits.output_bytes_max = 10;
+    limits.callbacks_per_turn = 1; // So that the end comes a turn later.
+    let handler = probe(|call, request: &mut Request<'_>| {
+        if matches!(call, Call::Handle) {
+            request.input.take_all();
+            assert!(request.output.write_all(&[b'x'; 20]).is_err());
+            assert_eq!(request.output.len(), 0);
+        }
+        Ok(Next::Wait)
+    });
+    let mut client = Client::with_limits((), handler, limits);
+    client.set_window(0);
+    client.feed(b"go");
+    assert_eq!(client.finished(), Some(Finish::OutputLimit));
+}
+
+#[test]
+fn an_empty_shared_payload_leaves_no_queue_behind() {
+    let mut limits = Limits::default();
+    limits.callbacks_per_turn = 1;
+    let mut client = Client::with_limits(
+        (),
+        probe(|call, request: &mut Request<'_>| {
+            if matches!(call, Call::Handle) {
+                request.input.take_all();
+                request.output.write_shared(&b""[..])?;
+            }
+            Ok(Next::Wait)
+        }),
+        limits,
+    );
+    client.feed(b"go");
+    assert_eq!(client.sent(), b"");
+    assert_eq!(client.finished(), None);
+}
+
+#[test]
+fn a_last_line_of_exactly_the_maximum_is_read_however_late_the_end_comes() {
+    let client = || {
+        let mut limits = Limits::default();
+        limits.line_bytes_max = 5;
+        let handler = probe(|call, request: &mut Request<'_>| {
+            if matches!(call, Call::Handle) {
+                while let Some(line) = request.input.read_line()? {
+                    request.output.write_all(line)?;
+                }
+            }
+            Ok(if matches!(call, Call::Eof) { Next::Close } else { Next::Wait })
+        });
+        Client::with_limits((), handler, limits)
+    };
+    for (bytes, sent, why) in [
+        (&b"four\nfive5"[..], &b"four\nfive5"[..], Finish::PeerClosed),
+        (b"four\nfive5\n", b"four\n", Finish::InputLimit),
+        (b"four\nfive56", b"four\n", Finish::InputLimit),
+    ] {
+        let mut at_once = client();
+        at_once.play(Script::new().read(bytes).eof());
+        assert_eq!((at_once.sent(), at_once.finished()), (sent.to_vec(), Some(why)));
+        check_chunking(bytes, client);
+    }
+}

@@ -1,16 +1,17 @@
 //! Time: never early, never twice, nothing left behind. On the testing kit's clock wherever no socket is needed.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use socketserver::testing::Client;
-use socketserver::{BaseServer, Control, Finish, Limits, Next, Request, TcpServer, Timeout};
+use socketserver::testing::{Client, Network};
+use socketserver::{BaseServer, Control, Finish, Limits, Next, Request, RequestHandler, Result, TcpServer, Timeout};
 
 use crate::common::{Call, echo, probe, serve, usual};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Does something at setup and with each timer.
-fn timed(mut act: impl FnMut(Option<u64>, &mut Request<'_>) + Send + 'static) -> impl socketserver::RequestHandler {
+fn timed(mut act: impl FnMut(Option<u64>, &mut Request<'_>) + Send + 'static) -> impl RequestHandler {
     probe(move |call, request: &mut Request<'_>| {
         match call {
             Call::Setup => act(None, request),
@@ -271,4 +272,87 @@ fn short_connections_leave_no_timers_behind() {
     // The closure itself may be followed by more work at once, but nothing is left to wait for.
     assert!(hear.recv_timeout(crate::common::PATIENCE).unwrap().is_none_or(|next| next.is_zero()));
     running.stop();
+}
+
+#[test]
+fn an_outbound_connection_is_idle_by_its_own_limit_and_not_by_that_for_connecting() {
+    struct Caller;
+    impl RequestHandler<Finished> for Caller {
+        fn setup(&mut self, request: &mut Request<'_, Finished>) -> Result<Next> {
+            request.connect(SocketAddr::from(([192, 0, 2, 9], 80)), Called)?;
+            Ok(Next::Wait)
+        }
+        fn handle(&mut self, _: &mut Request<'_, Finished>) -> Result<Next> {
+            Ok(Next::Wait)
+        }
+    }
+    struct Called;
+    impl RequestHandler<Finished> for Called {
+        fn handle(&mut self, _: &mut Request<'_, Finished>) -> Result<Next> {
+            Ok(Next::Wait)
+        }
+        fn finish(&mut self, request: &mut Request<'_, Finished>, why: Finish) {
+            request.server.0.push(why);
+        }
+    }
+    #[derive(Default)]
+    struct Finished(Vec<Finish>);
+    impl BaseServer for Finished {}
+
+    let mut limits = Limits::default();
+    (limits.connect_timeout, limits.idle_timeout) = (Some(Duration::from_secs(60)), Some(Duration::from_secs(1)));
+    let mut network = Network::new();
+    let server = network.serve(Finished::default(), |_, _| Caller, limits).unwrap();
+    let _client = network.connect(server);
+    network.run();
+    network.called()[0].establish();
+    network.run();
+    network.advance(Duration::from_millis(1_001));
+    network.run();
+    assert_eq!(network.server_mut::<Finished>(server).unwrap().0, [Finish::Timeout(Timeout::Idle)]);
+}
+
+#[test]
+fn a_predecessors_timer_that_is_due_can_be_cancelled_and_set_anew_by_the_successor() {
+    #[derive(Default)]
+    struct Journal(Vec<String>);
+    impl BaseServer for Journal {}
+
+    struct First;
+    impl RequestHandler<Journal> for First {
+        fn setup(&mut self, request: &mut Request<'_, Journal>) -> Result<Next> {
+            (1..=3).for_each(|tag| request.set_timer(tag, SECOND));
+            Ok(Next::Wait)
+        }
+        fn handle(&mut self, _: &mut Request<'_, Journal>) -> Result<Next> {
+            Ok(Next::Wait)
+        }
+        fn timer(&mut self, request: &mut Request<'_, Journal>, _: u64) -> Result<Next> {
+            request.replace_handler(Second);
+            Ok(Next::Wait)
+        }
+    }
+    struct Second;
+    impl RequestHandler<Journal> for Second {
+        fn setup(&mut self, request: &mut Request<'_, Journal>) -> Result<Next> {
+            // One of the three has fired; the others are due, and have not.
+            let left = (1..=3).filter(|&tag| request.cancel_timer(tag)).count();
+            request.server.0.push(format!("{left} left"));
+            request.set_timer(1, SECOND);
+            Ok(Next::Wait)
+        }
+        fn handle(&mut self, _: &mut Request<'_, Journal>) -> Result<Next> {
+            Ok(Next::Wait)
+        }
+        fn timer(&mut self, request: &mut Request<'_, Journal>, tag: u64) -> Result<Next> {
+            request.server.0.push(format!("timer {tag}"));
+            Ok(Next::Wait)
+        }
+    }
+    let mut client = Client::with_server(Journal::default(), First);
+    client.advance(SECOND);
+    client.advance(SECOND - Duration::from_nanos(1));
+    assert_eq!(client.server_mut().0, ["2 left"]);
+    client.advance(Duration::from_nanos(1));
+    assert_eq!(client.server_mut().0, ["2 left", "timer 1"]);
 }

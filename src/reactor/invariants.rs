@@ -1,0 +1,72 @@
+//! What holds between any two turns, by the numbers of `docs/architecture.md`. Looked at after each turn of a debug build
+//! with few connections, and of [`testing::Network`](crate::testing::Network).
+
+use std::collections::HashSet;
+
+use super::Reactor;
+use super::core::{Alarm, Core};
+use super::slots::Kind;
+
+impl Reactor {
+    /// # Panics
+    /// If an invariant is broken, with its number.
+    pub(crate) fn check(&mut self) {
+        let Core { slots, ready, timers, guards, served, stats, config, .. } = &mut self.core;
+        let mut queued = HashSet::new();
+        for &entry in ready.iter().filter(|&&entry| slots.entry(entry).is_some()) {
+            assert!(queued.insert(entry.0), "2: slot {} is in the ready queue twice", entry.0);
+        }
+        let mut active = vec![0; served.len()];
+        let mut armed = served.iter().map(|served| served.timers.len()).sum::<usize>();
+        for (key, slot) in slots.iter() {
+            assert_eq!(
+                slot.queued,
+                queued.contains(&key),
+                "2: slot {key} is marked as queued, or not, and is not, or is"
+            );
+            match &slot.kind {
+                Kind::Connection(connection) => {
+                    let limits = &served[usize::from(slot.server)].limits;
+                    connection.check(slot.queued, limits, self.scratch.input.len());
+                    let deadline = connection.deadline(limits, config.drain_quiet);
+                    let watched = deadline.is_none_or(|(due, _)| guards.get(key).is_some_and(|guard| guard <= due));
+                    assert!(watched || slot.queued, "11: nothing watches over {deadline:?} of slot {key}");
+                    active[usize::from(slot.server)] += 1;
+                    armed += connection.state.extra.as_ref().map_or(0, |extra| extra.timers.len());
+                }
+                Kind::Listener(listening) => {
+                    let served = &served[usize::from(slot.server)];
+                    let waits = listening.pause.is_on() || served.capped || served.quota == 0 || slot.queued;
+                    assert!(waits || !listening.ready || listening.listener.is_none(), "10: clients wait for nothing");
+                }
+                Kind::Elsewhere(_) => active[usize::from(slot.server)] += 1,
+                Kind::Lent => panic!("5: the connection in slot {key} is not back between turns"),
+                _ => {}
+            }
+        }
+        for (served, active) in served.iter().zip(&active) {
+            assert_eq!(served.active, *active, "1: one slot for each open connection of a server");
+            let room = served.limits.connections_max.is_some_and(|max| *active <= max.saturating_mul(9) / 10);
+            assert!(!served.capped || !room, "10: clients wait for room that there is");
+        }
+        assert_eq!(stats.active, active.iter().sum::<usize>() as u64, "1: one slot for each open connection");
+
+        let mut owned = 0;
+        for (timer, alarm) in timers.iter() {
+            let owner = match *alarm {
+                Alarm::Handler { key, tag } => match slots.get(key).map(|slot| &slot.kind) {
+                    Some(Kind::Connection(connection)) => {
+                        connection.state.extra.as_ref().and_then(|extra| extra.timers.get(&tag).copied())
+                    }
+                    _ => None,
+                },
+                Alarm::Server { server, tag } => served[usize::from(server)].timers.get(&tag).copied(),
+                Alarm::Resume(key) => slots.pause(key).map(|pause| pause.timer),
+                Alarm::Resend(_) | Alarm::Child(_) | Alarm::DrainTell | Alarm::DrainEnd => continue,
+            };
+            assert_eq!(owner, Some(timer), "7: {alarm:?} belongs to nobody");
+            owned += usize::from(!matches!(alarm, Alarm::Resume(_)));
+        }
+        assert_eq!(armed, owned, "7: a timer that somebody owns is not armed");
+    }
+}

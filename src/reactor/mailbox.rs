@@ -1,0 +1,158 @@
+//! Where other threads leave what the reactor is to do: a bounded queue, requests to stop, and a wake-up that is sent
+//! once however many commands wait.
+//!
+//! A submitter puts its command in the queue, then sets the mark; if it was not set before, it wakes the loop. The loop
+//! sleeps only while the mark is not set, and clears it before it reads the queue. So a command that comes too late to be
+//! taken finds the mark cleared, and wakes the loop again.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, PoisonError};
+
+use super::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use super::sync::{Mutex, MutexGuard};
+use crate::error::{Error, Result};
+use crate::net::selector::Waker;
+use crate::panics::drop_caught;
+
+pub(crate) struct Mailbox<C, W> {
+    queue: Mutex<Queue<C>>,
+    /// The mark. Set by the first of many submissions, which alone wakes the loop; cleared before the queue is read.
+    pending: AtomicBool,
+    request: AtomicU8,
+    max: AtomicUsize,
+    waker: W,
+}
+
+struct Queue<C> {
+    waiting: VecDeque<C>,
+    /// The reactor is gone.
+    closed: bool,
+}
+
+/// What ends the loop's sleep, from any thread: also one that begins only afterwards.
+pub(crate) trait Wake {
+    fn wake(&self) -> io::Result<()>;
+}
+
+impl Wake for Waker {
+    fn wake(&self) -> io::Result<()> {
+        Waker::wake(self)
+    }
+}
+
+const REQUEST_DRAIN: u8 = 1;
+const REQUEST_NOW: u8 = 2;
+
+impl<C, W: Wake> Mailbox<C, W> {
+    /// At most `max` bounded commands wait.
+    pub(crate) fn new(waker: W, max: usize) -> Arc<Self> {
+        Arc::new(Mailbox {
+            queue: Mutex::new(Queue { waiting: VecDeque::new(), closed: false }),
+            pending: AtomicBool::new(false),
+            request: AtomicU8::new(0),
+            max: AtomicUsize::new(max),
+            waker,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue<C>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+
+    /// Leaves a command. One that is not `bounded` finds room in a full queue, too.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if the queue is full, [`Error::Gone`] if the reactor is gone; the command is dropped.
+    pub(crate) fn submit(&self, command: C, bounded: bool) -> Result<()> {
+        let mut queue = self.lock();
+        let max = self.max.load(Ordering::Relaxed);
+        if queue.closed {
+            return Err(Error::Gone);
+        }
+        if bounded && queue.waiting.len() >= max {
+            return Err(Error::Full { queue: "message", max });
+        }
+        queue.waiting.push_back(command);
+        drop(queue);
+        self.wake();
+        Ok(())
+    }
+
+    pub(crate) fn request_drain(&self) {
+        self.request(REQUEST_DRAIN);
+    }
+
+    pub(crate) fn request_now(&self) {
+        self.request(REQUEST_NOW);
+    }
+
+    fn request(&self, what: u8) {
+        self.request.fetch_max(what, Ordering::AcqRel);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if !self.pending.swap(true, Ordering::AcqRel) {
+            // It fails only if the eventfd is broken; the command is then handled with the next event.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// Whether anything was submitted since the last [`take`](Self::take).
+    #[inline]
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Acquire)
+    }
+
+    /// Whether anything waits for the loop, marked as pending or not.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.is_pending() || !self.lock().waiting.is_empty()
+    }
+
+    /// Takes up to `most` commands. The mark is cleared first, so that what comes meanwhile wakes the loop again, and
+    /// set again if some are left.
+    pub(crate) fn take(&self, most: usize) -> Vec<C> {
+        // Swaps, not stores: who finds the mark set wakes nobody, and relies on the loop to see, after the next swap, what
+        // was done before. A store would hide that.
+        self.pending.swap(false, Ordering::AcqRel);
+        let mut queue = self.lock();
+        let count = queue.waiting.len().min(most.max(1));
+        let commands = queue.waiting.drain(..count).collect();
+        if !queue.waiting.is_empty() {
+            self.pending.swap(true, Ordering::AcqRel);
+        }
+        commands
+    }
+
+    pub(crate) fn drain_requested(&self) -> bool {
+        self.request.load(Ordering::Acquire) >= REQUEST_DRAIN
+    }
+
+    pub(crate) fn now_requested(&self) -> bool {
+        self.request.load(Ordering::Acquire) >= REQUEST_NOW
+    }
+
+    /// The request was carried out: `serve_forever` may be called again.
+    pub(crate) fn clear_request(&self) {
+        self.request.store(0, Ordering::Release);
+    }
+
+    /// The reactor goes: what waits is dropped, what comes is refused.
+    pub(crate) fn close(&self) {
+        let waiting = {
+            let mut queue = self.lock();
+            queue.closed = true;
+            std::mem::take(&mut queue.waiting)
+        };
+        // Outside the lock, and one by one: dropping a message may run anything.
+        waiting.into_iter().for_each(|command| _ = drop_caught(command));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models;

@@ -1,0 +1,234 @@
+//! Every order in which the loop and those who want something of it can run, tried by loom:
+//!
+//! ```text
+//! RUSTFLAGS="--cfg loom" cargo test --release --lib models
+//! ```
+//!
+//! The mailbox is the real one; the loop is [`Loop`], which sleeps and takes as the reactor's does. One that sleeps when
+//! nobody will wake it any more is a deadlock, which loom finds.
+
+use loom::sync::{Condvar, Mutex};
+use loom::thread;
+
+use super::*;
+use crate::reactor::sync::model;
+
+/// A waker that is remembered, as an eventfd is: it ends the sleep that is, or the next.
+#[derive(Default)]
+struct Bell {
+    rung: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wake for Arc<Bell> {
+    fn wake(&self) -> io::Result<()> {
+        *self.rung.lock().unwrap() = true;
+        self.changed.notify_one();
+        Ok(())
+    }
+}
+
+impl Bell {
+    fn wait(&self) {
+        let mut rung = self.rung.lock().unwrap();
+        while !*rung {
+            rung = self.changed.wait(rung).unwrap();
+        }
+        *rung = false;
+    }
+}
+
+/// The reactor's part, as far as it has to do with the mailbox.
+struct Loop {
+    mailbox: Arc<Mailbox<Command, Arc<Bell>>>,
+    bell: Arc<Bell>,
+    most: usize,
+    taken: Vec<u8>,
+}
+
+/// A command with a number, which tells when it is dropped.
+struct Command(u8, Arc<std::sync::atomic::AtomicUsize>);
+
+impl Drop for Command {
+    fn drop(&mut self) {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Loop {
+    fn new(max: usize, most: usize) -> Self {
+        let bell = Arc::new(Bell::default());
+        Loop { mailbox: Mailbox::new(Arc::clone(&bell), max), bell, most, taken: Vec::new() }
+    }
+
+    /// As `Reactor::turn`: a wait without limit only if nothing is pending, commands if something is. What stops the
+    /// loop is asked afterwards, in each turn.
+    fn turn(&mut self) {
+        if !self.mailbox.is_pending() {
+            self.bell.wait();
+        }
+        if self.mailbox.is_pending() {
+            self.taken.extend(self.mailbox.take(self.most).iter().map(|command| command.0));
+        }
+    }
+
+    /// As `Reactor::serve_forever`, with nobody to wait for.
+    fn serve(&mut self) {
+        while !self.mailbox.drain_requested() {
+            self.turn();
+        }
+        self.mailbox.clear_request();
+    }
+
+    /// Submits these from a thread of its own. Returns how many were not refused.
+    fn submitter(&self, dropped: &Dropped, numbers: &'static [u8]) -> thread::JoinHandle<usize> {
+        let (mailbox, dropped) = (Arc::clone(&self.mailbox), Arc::clone(&dropped.0));
+        thread::spawn(move || {
+            let commands = numbers.iter().map(|&number| Command(number, Arc::clone(&dropped)));
+            commands.filter_map(|command| mailbox.submit(command, true).ok()).count()
+        })
+    }
+
+    /// Asks for a stop from a thread of its own.
+    fn stopper(&self, request: fn(&Mailbox<Command, Arc<Bell>>)) -> thread::JoinHandle<()> {
+        let mailbox = Arc::clone(&self.mailbox);
+        thread::spawn(move || request(&mailbox))
+    }
+}
+
+#[derive(Default)]
+struct Dropped(Arc<std::sync::atomic::AtomicUsize>);
+
+impl Dropped {
+    fn count(&self) -> usize {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+fn join<T>(threads: [thread::JoinHandle<T>; 2]) -> [T; 2] {
+    threads.map(|thread| thread.join().unwrap())
+}
+
+const MANY: usize = 10;
+
+#[test]
+fn a_command_wakes_the_loop_whoever_submits_it() {
+    model(|| {
+        let (mut this, dropped) = (Loop::new(MANY, MANY), Dropped::default());
+        let submitters = [this.submitter(&dropped, &[1]), this.submitter(&dropped, &[2])];
+        while this.taken.len() < 2 {
+            this.turn();
+        }
+        this.taken.sort();
+        assert_eq!(this.taken, [1, 2]);
+        join(submitters);
+    });
+}
+
+#[test]
+fn commands_of_one_thread_come_in_order() {
+    model(|| {
+        let (mut this, dropped) = (Loop::new(MANY, MANY), Dropped::default());
+        let submitter = this.submitter(&dropped, &[1, 2, 3]);
+        while this.taken.len() < 3 {
+            this.turn();
+        }
+        assert_eq!(this.taken, [1, 2, 3]);
+        assert_eq!(submitter.join().unwrap(), 3);
+    });
+}
+
+#[test]
+fn what_a_turn_leaves_is_taken_without_another_wake_up() {
+    model(|| {
+        let (mut this, dropped) = (Loop::new(MANY, 1), Dropped::default());
+        let submitters = [this.submitter(&dropped, &[1, 2]), this.submitter(&dropped, &[3])];
+        while this.taken.len() < 3 {
+            this.turn();
+        }
+        this.taken.sort();
+        assert_eq!(this.taken, [1, 2, 3]);
+        join(submitters);
+    });
+}
+
+#[test]
+fn a_full_queue_refuses_one_of_two() {
+    model(|| {
+        let (mut this, dropped) = (Loop::new(1, MANY), Dropped::default());
+        let submitters = [this.submitter(&dropped, &[1]), this.submitter(&dropped, &[2])];
+        let admitted: usize = join(submitters).iter().sum();
+        assert_eq!(admitted, 1);
+        this.turn();
+        assert_eq!(this.taken.len(), 1);
+        assert_eq!(dropped.count(), 2);
+    });
+}
+
+#[test]
+fn a_stop_ends_the_loop_though_a_command_took_the_wake_up() {
+    model(|| {
+        let (mut this, dropped) = (Loop::new(MANY, MANY), Dropped::default());
+        let submitter = this.submitter(&dropped, &[1]);
+        let stopper = this.stopper(Mailbox::request_drain);
+        this.serve();
+        stopper.join().unwrap();
+        submitter.join().unwrap();
+    });
+}
+
+#[test]
+fn a_stop_ends_a_loop_that_has_commands_left() {
+    model(|| {
+        let (mut this, dropped) = (Loop::new(MANY, 1), Dropped::default());
+        let submitter = this.submitter(&dropped, &[1, 2]);
+        let stopper = this.stopper(Mailbox::request_drain);
+        this.serve();
+        stopper.join().unwrap();
+        submitter.join().unwrap();
+    });
+}
+
+#[test]
+fn a_stop_now_cuts_short_a_stop() {
+    model(|| {
+        let mut this = Loop::new(MANY, MANY);
+        let stoppers = [this.stopper(Mailbox::request_drain), this.stopper(Mailbox::request_now)];
+        while !this.mailbox.drain_requested() {
+            this.turn();
+        }
+        while !this.mailbox.now_requested() {
+            this.turn(); // Drains, and there is no end to it.
+        }
+        join(stoppers);
+    });
+}
+
+#[test]
+fn stops_at_once_end_the_loop_once_and_a_later_one_ends_it_again() {
+    model(|| {
+        let mut this = Loop::new(MANY, MANY);
+        let stoppers = [this.stopper(Mailbox::request_drain), this.stopper(Mailbox::request_now)];
+        this.serve();
+        // A request that comes while the other is carried out may stand for the next time, or not.
+        join(stoppers);
+        this.mailbox.request_drain();
+        this.serve();
+        assert!(!this.mailbox.drain_requested());
+    });
+}
+
+#[test]
+fn a_command_of_a_reactor_that_goes_is_taken_refused_or_dropped() {
+    model(|| {
+        let (mut this, dropped) = (Loop::new(MANY, MANY), Dropped::default());
+        let submitters = [this.submitter(&dropped, &[1]), this.submitter(&dropped, &[2])];
+        if this.mailbox.is_pending() {
+            this.turn();
+        }
+        this.mailbox.close();
+        join(submitters);
+        assert!(this.mailbox.lock().waiting.is_empty());
+        assert_eq!(dropped.count(), 2, "none is kept, and none is dropped twice");
+    });
+}

@@ -1,0 +1,112 @@
+//! The slots held against a map of what lives: a name of what is gone finds nothing, its successor least of all.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use arbitrary::Arbitrary;
+use mio::Token;
+
+use super::{ConnectionId, KEY_MAX, Kind, SERVERS_MAX, Slots, WAKER, pack, unpack};
+use crate::machine::Connection;
+use crate::net::Route;
+
+/// What becomes of slots, from any generation on.
+#[derive(Clone, Debug, Arbitrary)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
+pub(crate) struct Case {
+    generation: u32,
+    operations: Vec<Operation>,
+}
+
+#[derive(Clone, Debug, Arbitrary)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
+pub(crate) enum Operation {
+    Insert {
+        server: u8,
+        lent: bool,
+    },
+    /// Which of those that live.
+    Remove(u8),
+    /// Whatever the selector may say.
+    Event(u64),
+}
+
+/// A slot that was made, and whether it lives.
+struct Made {
+    server: u16,
+    lent: bool,
+    token: Token,
+    id: ConnectionId,
+    lives: bool,
+}
+
+pub(crate) fn check(case: Case) {
+    let mut slots = Slots::new();
+    slots.generation = case.generation;
+    let (mut made, mut living): (Vec<Made>, HashMap<u32, usize>) = Default::default();
+    for operation in case.operations {
+        match operation {
+            Operation::Insert { server, lent } => {
+                let server = u16::from(server) % SERVERS_MAX as u16;
+                let key = slots.insert(server, if lent { Kind::Lent } else { connection() });
+                assert!(living.insert(key, made.len()).is_none(), "the key is in use");
+                made.push(Made { server, lent, token: slots.token(key), id: slots.id(key), lives: true });
+            }
+            Operation::Remove(which) => {
+                let mut keys: Vec<_> = living.keys().copied().collect();
+                keys.sort_unstable();
+                let Some(&key) = keys.get(usize::from(which) % keys.len().max(1)) else { continue };
+                let gone = living.remove(&key).expect("it lives");
+                made[gone].lives = false;
+                assert_eq!(slots.remove(key).generation, made[gone].id.generation);
+            }
+            Operation::Event(token) => event(&mut slots, Token(token as usize), &made, &living),
+        }
+        assert_eq!(slots.len(), living.len());
+        made.iter().for_each(|made| names(&mut slots, made));
+    }
+    let mut tokens: Vec<_> = made.iter().map(|made| made.token).collect();
+    tokens.sort_unstable();
+    tokens.dedup();
+    assert_eq!(tokens.len(), made.len(), "two slots had the same token");
+}
+
+/// Every name of a slot finds that slot, as long as it lives.
+fn names(slots: &mut Slots, made: &Made) {
+    let id = made.id;
+    assert_ne!(made.token, WAKER);
+    assert_eq!(slots.live(made.token).map(|(key, _)| key), made.lives.then_some(id.key));
+    assert_eq!(slots.entry((id.key, id.generation)).is_some(), made.lives);
+    assert_eq!(slots.find(id).map(|(server, _)| server), (made.lives && !made.lent).then_some(made.server));
+    assert_eq!(slots.address(id).is_some(), made.lives && !made.lent);
+    let claimed = slots.claim((id.key, id.generation), made.server);
+    assert_eq!(claimed, (made.lives && !made.lent).then_some(id));
+}
+
+/// Any token comes apart, and finds what it was made for or nothing.
+fn event(slots: &mut Slots, token: Token, made: &[Made], living: &HashMap<u32, usize>) {
+    let (server, generation, key) = unpack(token);
+    assert_eq!(pack(server as u16, generation, key), token);
+    assert!(token == WAKER || key as usize <= KEY_MAX + 1);
+    let expected = living.get(&key).filter(|&&at| made[at].token == token);
+    assert_eq!(slots.live(token).is_some(), expected.is_some());
+}
+
+fn connection() -> Kind {
+    let address = SocketAddr::from(([192, 0, 2, 2], 50_000)).into();
+    Kind::Connection(Connection::datagram(Route { endpoint: 0, local: None }, address, 0, 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(crate::fuzzing::cases())]
+
+        #[test]
+        fn only_what_lives_is_found(case: super::Case) {
+            super::check(case);
+        }
+    }
+}

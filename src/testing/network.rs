@@ -1,0 +1,390 @@
+//! A whole server, or several, in front of as many scripted clients as fit into memory.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::backlog::{Backlog, BacklogListener};
+use super::call::{Call, Outcome};
+use super::clock::Clock;
+use super::peer::Peer;
+use super::wire::{Wire, WireSocket};
+use super::world::{Watcher, World, lock, numbered_address, server_address};
+use crate::address::Address;
+use crate::error::Result;
+use crate::handler::RequestHandler;
+use crate::limits::{Config, Limits};
+use crate::net::Listener;
+use crate::net::datagram::DatagramSocket;
+use crate::net::family::Bound;
+use crate::net::selector::Selector;
+use crate::reactor::handle::{Handle, ShutdownHandle};
+use crate::reactor::slots::Kind;
+use crate::reactor::{Reactor, ServerId};
+use crate::server::{BaseServer, Host};
+use crate::stats::Stats;
+
+/// A simulated network: the reactor that serves real clients, its sockets and its clock played.
+///
+/// Where [`Client`](super::Client) tests one handler, this tests servers: thousands of [peers](Peer), handlers that act
+/// on each other's connections or call out, descriptors that run out, calls that are interrupted. Nothing happens
+/// unless the test does it, so a test that draws what it does from a seed can be repeated.
+///
+/// There are no threads in it: [`offload`](crate::Request::offload) still uses real ones, whose results `run` does not wait
+/// for, and requests cannot be served by threads or programs.
+///
+/// After each turn the reactor's own invariants are checked, and when it [rests](Self::run), that nobody was forgotten.
+/// Both panic: they would be errors of this crate, not of the handler.
+///
+/// ```
+/// use socketserver::testing::Network;
+/// use socketserver::{Finish, Limits, Next, Request, RequestHandler, Result};
+/// use std::io::Write;
+///
+/// /// Passes on to everybody what one says.
+/// struct Chat;
+/// impl RequestHandler for Chat {
+///     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+///         while let Some(line) = request.input.read_line()? {
+///             let line = line.to_vec();
+///             request.broadcast(line, |_| true);
+///         }
+///         Ok(Next::Wait)
+///     }
+/// }
+///
+/// let mut network = Network::new();
+/// let chat = network.serve((), |_, _| Chat, Limits::default())?;
+/// let crowd: Vec<_> = (0..1_000).map(|_| network.connect(chat)).collect();
+/// network.run();
+/// crowd[7].send(b"hello\n");
+/// network.run();
+/// assert!(crowd.iter().all(|peer| peer.take_received() == b"hello\n"));
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Network {
+    reactor: Reactor,
+    world: Arc<World>,
+    /// By server number: where its clients arrive.
+    sockets: Vec<Socket>,
+    /// Those whose sockets the server has not closed, as far as we know.
+    peers: Vec<Peer>,
+    connected: u32,
+    checked: bool,
+    serving: bool,
+}
+
+/// What a server is bound to.
+#[derive(Debug)]
+enum Socket {
+    Listener(Arc<Mutex<Backlog>>),
+    Datagrams(Arc<Mutex<Wire>>),
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Network::new()
+    }
+}
+
+impl Network {
+    /// A network with nobody in it, and a reactor with the default [`Config`].
+    pub fn new() -> Self {
+        Network::with_config(Config::default())
+    }
+
+    /// The same with settings of your own.
+    pub fn with_config(config: Config) -> Self {
+        let world = World::new();
+        let selector = Selector::scripted(Watcher::new(Arc::clone(&world)));
+        let reactor = Reactor::with_selector(selector, config).expect("a script opens nothing");
+        world.watch(reactor.handle());
+        Network { reactor, world, sockets: Vec::new(), peers: Vec::new(), connected: 0, checked: true, serving: true }
+    }
+
+    /// Leaves out the checks after each turn, which look at every connection: for measuring.
+    #[must_use]
+    pub fn without_checks(mut self) -> Self {
+        self.checked = false;
+        self
+    }
+
+    /// Adds a server: its value, what makes a handler for each client, its limits. The first listens on 192.0.2.1, port
+    /// 9999, the next on port 10000, and so on.
+    ///
+    /// [`Limits::connections_max`] of `None` means what this process's descriptors allow, as for a real server.
+    ///
+    /// # Errors
+    /// [`Error::Full`](crate::Error::Full) if there are too many servers; [`Error::Listen`](crate::Error::Listen) if
+    /// [`on_call`](Self::on_call) makes [`Call::Register`] fail.
+    pub fn serve<S: BaseServer, H: RequestHandler<S>>(
+        &mut self,
+        server: S,
+        make_handler: impl FnMut(&mut S, &Address) -> H + Send + 'static,
+        limits: Limits,
+    ) -> Result<ServerId> {
+        let id = self.reactor.host(Box::new(Host::new(server, Box::new(make_handler))), limits)?;
+        let backlog = Arc::<Mutex<Backlog>>::default();
+        let (world, address) = (Arc::clone(&self.world), server_address(id.0));
+        let listener = BacklogListener::new(world, Arc::clone(&backlog), address.clone());
+        self.sockets.push(Socket::Listener(backlog));
+        let listener = Listener::scripted(listener, address);
+        self.reactor.open(id, Bound::Listener(listener))?;
+        Ok(id)
+    }
+
+    /// Adds a datagram server. Its address is as for [`serve`](Self::serve).
+    ///
+    /// ```
+    /// use socketserver::testing::Network;
+    /// use socketserver::{Address, Limits};
+    /// # use socketserver::{Next, Request, RequestHandler, Result};
+    /// # struct Echo;
+    /// # impl RequestHandler for Echo {
+    /// #     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+    /// #         std::io::Write::write_all(&mut request.output, request.input.take_all())?;
+    /// #         Ok(Next::Wait)
+    /// #     }
+    /// # }
+    /// let mut network = Network::new();
+    /// let echo = network.serve_datagrams((), |_, _| Echo, Limits::default())?;
+    /// let peer: Address = std::net::SocketAddr::from(([198, 18, 0, 1], 1000)).into();
+    /// network.send_datagram(echo, &peer, b"hello");
+    /// network.run();
+    /// assert_eq!(network.received_datagrams(echo), [(peer, b"hello".to_vec())]);
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`serve`](Self::serve).
+    pub fn serve_datagrams<S: BaseServer, H: RequestHandler<S>>(
+        &mut self,
+        server: S,
+        make_handler: impl FnMut(&mut S, &Address) -> H + Send + 'static,
+        limits: Limits,
+    ) -> Result<ServerId> {
+        let host = Host::new(server, Box::new(make_handler)).with_datagrams();
+        let id = self.reactor.host(Box::new(host), limits)?;
+        let wire = Arc::<Mutex<Wire>>::default();
+        let socket = WireSocket::new(Arc::clone(&self.world), Arc::clone(&wire));
+        self.sockets.push(Socket::Datagrams(wire));
+        let socket = DatagramSocket::scripted(socket, server_address(id.0));
+        self.reactor.open(id, Bound::Datagram(socket))?;
+        Ok(id)
+    }
+
+    /// A datagram arrives at a server.
+    ///
+    /// # Panics
+    /// If there is no such server, or it has no datagrams.
+    pub fn send_datagram(&mut self, server: ServerId, from: &Address, packet: &[u8]) {
+        lock(self.wire(server)).arrive(&self.world, from.clone(), packet.to_vec());
+    }
+
+    /// Takes out the datagrams that a server has sent since this was last called, and to whom.
+    ///
+    /// # Panics
+    /// As for [`send_datagram`](Self::send_datagram).
+    pub fn received_datagrams(&mut self, server: ServerId) -> Vec<(Address, Vec<u8>)> {
+        std::mem::take(&mut lock(self.wire(server)).sent)
+    }
+
+    fn wire(&self, server: ServerId) -> &Mutex<Wire> {
+        match &self.sockets[usize::from(server.0)] {
+            Socket::Datagrams(wire) => wire,
+            Socket::Listener(_) => panic!("the server has connections, not datagrams"),
+        }
+    }
+
+    /// Decides how each system call of the reactor ends; without it they all proceed. With the call comes the address it
+    /// concerns: the peer's of a connection or a datagram that is sent, the server's of a listener, none of a wait or
+    /// before a datagram is received.
+    ///
+    /// It may use [`Peer`]s and [`Handle`]s: what it does happens in the middle of a turn. Called once for each call, with
+    /// nothing borrowed. A fault has to end some time: if a call never succeeds, the reactor never rests.
+    pub fn on_call(&mut self, on_call: impl FnMut(Call, Option<&Address>) -> Outcome + Send + 'static) {
+        self.world.set_on_call(Box::new(on_call));
+    }
+
+    /// A client connects; it waits in the backlog until the server accepts it. Its address is of 198.18.0.0/15, and no
+    /// other client's.
+    ///
+    /// # Panics
+    /// If there is no such server, or it has datagrams.
+    pub fn connect(&mut self, server: ServerId) -> Peer {
+        let address = numbered_address(self.connected);
+        self.connected += 1;
+        self.connect_from(server, address)
+    }
+
+    /// The same from an address of your choice.
+    ///
+    /// # Panics
+    /// As for [`connect`](Self::connect).
+    pub fn connect_from(&mut self, server: ServerId, address: impl Into<Address>) -> Peer {
+        let Socket::Listener(backlog) = &self.sockets[usize::from(server.0)] else {
+            panic!("the server has datagrams, and nobody to connect to")
+        };
+        let (peer, stream) = Peer::client(&self.world, server.0, address.into());
+        lock(backlog).arrive(&self.world, stream, peer.clone());
+        self.peers.push(peer.clone());
+        peer
+    }
+
+    /// Those whom handlers have [called](crate::Request::connect) since this was last asked, whatever the address, that of
+    /// a server of this network included. They have not answered: a test does that with [`Peer::establish`] or
+    /// [`Peer::refuse`].
+    pub fn called(&mut self) -> Vec<Peer> {
+        let called = self.world.take_outbound();
+        self.peers.extend_from_slice(&called);
+        called
+    }
+
+    /// Runs for so long: whenever the reactor rests, time passes until it would wake by itself.
+    ///
+    /// # Panics
+    /// As for [`run`](Self::run).
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now() + time;
+        self.run();
+        while let Some(wait) = self.next_timeout().filter(|_| self.serving && self.now() < end) {
+            self.advance(wait.min(end - self.now()));
+            self.run();
+        }
+        self.advance(end.saturating_sub(self.now()));
+        self.run();
+    }
+
+    /// Lets time pass. The reactor sees it when it next looks.
+    pub fn advance(&mut self, time: Duration) {
+        self.world.advance(time);
+    }
+
+    /// Time since the network was made.
+    pub fn now(&self) -> Duration {
+        self.clock().now()
+    }
+
+    /// The clock, to be looked at and moved from within [`on_call`](Self::on_call).
+    pub fn clock(&self) -> Clock {
+        Clock(Arc::clone(&self.world))
+    }
+
+    /// How long the reactor would sleep if nothing happened: [`Reactor::next_timeout`].
+    pub fn next_timeout(&self) -> Option<Duration> {
+        self.reactor.next_timeout()
+    }
+
+    /// One turn of the reactor. Says whether it may have more to do; if not, it would have slept, or has stopped.
+    ///
+    /// # Panics
+    /// If an invariant of the reactor is broken, or [`on_call`](Self::on_call) makes a wait fail, which ends the loop.
+    pub fn turn(&mut self) -> bool {
+        if !self.serving {
+            return false;
+        }
+        self.serving = self.reactor.poll(None).expect("only a wait that fails ends the loop");
+        if self.checked {
+            self.reactor.check();
+        }
+        let rests = self.world.has_slept() && !self.world.is_ready();
+        self.serving && !(rests && self.reactor.next_timeout() != Some(Duration::ZERO))
+    }
+
+    /// Turns until nothing is left to do before time passes or a peer acts, or until it has stopped.
+    ///
+    /// # Panics
+    /// If it does not come to rest; or if it rests although somebody waits for it: a client in a backlog, a connection
+    /// that has something to read, room for what it is to send, or an end to come to.
+    pub fn run(&mut self) {
+        let mut turns = 0;
+        while self.turn() {
+            turns += 1;
+            assert!(turns < super::TURNS_MAX, "the reactor does not come to rest in {turns} turns");
+        }
+        self.check_nobody_waits();
+    }
+
+    /// Whether the reactor was stopped.
+    pub fn is_stopped(&self) -> bool {
+        !self.serving
+    }
+
+    /// Closes one server: [`Reactor::server_close`].
+    pub fn server_close(&mut self, server: ServerId) {
+        self.reactor.server_close(server);
+    }
+
+    /// A server's own value, if it is an `S`.
+    pub fn server_mut<S: 'static>(&mut self, server: ServerId) -> Option<&mut S> {
+        self.reactor.server_mut(server)
+    }
+
+    /// A way in as other threads have it.
+    pub fn handle(&self) -> Handle {
+        self.reactor.handle()
+    }
+
+    /// What stops the reactor.
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        self.reactor.shutdown_handle()
+    }
+
+    /// The reactor's counters.
+    pub fn stats(&self) -> Stats {
+        self.reactor.stats()
+    }
+
+    /// Makes sure that nothing is left, at the end of a test in which everybody has gone and every server is closed.
+    ///
+    /// # Panics
+    /// If there is a connection, a timer, an entry of the ready queue, or an open socket.
+    pub fn check_nothing_left(&mut self) {
+        let core = &mut self.reactor.core;
+        assert_eq!(core.stats.active, 0, "connections are left");
+        let queued = core.ready.iter().filter(|&&entry| core.slots.entry(entry).is_some()).count();
+        assert_eq!(queued, 0, "entries of the ready queue are left");
+        assert_eq!(core.guards.len(), 0, "guards of connections are left");
+        let left: Vec<_> = core.timers.iter().map(|(_, alarm)| format!("{alarm:?}")).collect();
+        assert!(left.is_empty(), "timers are left: {left:?}");
+        self.peers.retain(|peer| !peer.is_socket_closed());
+        assert!(self.peers.is_empty(), "sockets are left open: {:?}", self.peers);
+    }
+
+    fn check_nobody_waits(&mut self) {
+        self.peers.retain(|peer| !peer.is_socket_closed());
+        if !self.serving {
+            return assert!(self.peers.is_empty(), "a stopped reactor has sockets open: {:?}", self.peers);
+        }
+        let (slots, served) = (&mut self.reactor.core.slots, &self.reactor.core.served);
+        for socket in &self.sockets {
+            let waited_for = match socket {
+                Socket::Listener(backlog) => lock(backlog).waited_for(),
+                Socket::Datagrams(wire) => lock(wire).waited_for(),
+            };
+            let Some((key, slot)) = waited_for.and_then(|token| slots.live(token)) else { continue };
+            let served = &served[usize::from(slot.server)];
+            let held_up = served.capped
+                || served.quota == 0
+                || slots.pause(key).is_some_and(|pause| pause.is_on())
+                || slots.endpoint(key).is_some_and(|endpoint| endpoint.closing);
+            assert!(held_up, "clients or datagrams wait at {key}, and nobody will look");
+        }
+        for peer in &self.peers {
+            let pipe = lock(&peer.pipe);
+            let Some(token) = pipe.token() else { continue }; // In the backlog.
+            let Some((_, slot)) = slots.live(token) else { panic!("the socket of {peer:?} is open, its slot gone") };
+            let Kind::Connection(connection) = &slot.kind else { panic!("the slot of {peer:?} is no connection") };
+            let state = &connection.state;
+            assert!(
+                !(connection.takes_input() && pipe.is_readable()),
+                "{peer:?} sent what nobody will read: {state:?}"
+            );
+            assert!(!(connection.has_output() && pipe.is_writable()), "{peer:?} has room that nobody uses: {state:?}");
+            assert!(
+                pipe.is_connecting() || !state.is_connecting(),
+                "{peer:?} has answered and nobody heard: {state:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The other end of one connection of a simulated network.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use super::pipe::{Arrival, Connect, Pipe, PipeStream};
+use super::world::{World, lock, server_address};
+use crate::address::Address;
+use crate::net::Stream;
+
+/// Who is at the other end of one connection of a [`Network`](super::Network): a client, or whoever a handler has called
+/// with [`Request::connect`](crate::Request::connect).
+///
+/// A copy is the same peer. It may be moved to another thread, and used within [`on_call`](super::Network::on_call): then
+/// things happen in the middle of a turn. What it does, the reactor sees in its next turn.
+///
+/// ```
+/// use socketserver::testing::Network;
+/// use socketserver::Limits;
+/// # use socketserver::{Next, Request, RequestHandler, Result};
+/// # struct Echo;
+/// # impl RequestHandler for Echo {
+/// #     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+/// #         std::io::Write::write_all(&mut request.output, request.input.take_all())?;
+/// #         Ok(Next::Wait)
+/// #     }
+/// # }
+/// let mut network = Network::new();
+/// let echo = network.serve((), |_, _| Echo, Limits::default())?;
+/// let (ann, bob) = (network.connect(echo), network.connect(echo));
+/// ann.send(b"one");
+/// bob.send(b"two");
+/// ann.send_eof();
+/// network.run();
+/// assert_eq!((ann.take_received(), bob.take_received()), (b"one".to_vec(), b"two".to_vec()));
+/// assert!(ann.is_closed() && !bob.is_closed());
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Peer {
+    world: Arc<World>,
+    pub(super) pipe: Arc<Mutex<Pipe>>,
+    address: Address,
+}
+
+impl Peer {
+    /// A client, and what a listener is to hand out for it.
+    pub(super) fn client(world: &Arc<World>, server: u16, address: Address) -> (Self, Stream) {
+        Peer::new(world, Connect::Established, server_address(server), address)
+    }
+
+    /// Somebody who is called.
+    pub(super) fn connecting(world: &Arc<World>, address: Address) -> (Self, Stream) {
+        Peer::new(world, Connect::Pending, server_address(0), address)
+    }
+
+    fn new(world: &Arc<World>, connect: Connect, server: Address, address: Address) -> (Self, Stream) {
+        let pipe = Arc::new(Mutex::new(Pipe::new(connect)));
+        let stream = PipeStream::new(Arc::clone(world), Arc::clone(&pipe), server, address.clone());
+        (Peer { world: Arc::clone(world), pipe, address }, Stream::scripted(stream))
+    }
+
+    /// Nobody will accept it: a reset.
+    pub(super) fn turn_away(&self) {
+        lock(&self.pipe).reset = true;
+    }
+
+    /// The peer's own address: a handler's [`client_address`](crate::Request::client_address).
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Answers a call: the connection is established. Of no effect on a client, which always is.
+    pub fn establish(&self) {
+        lock(&self.pipe).connected(&self.world, Connect::Established);
+    }
+
+    /// Refuses a call: ECONNREFUSED. Only for those who are [called](super::Network::called).
+    pub fn refuse(&self) {
+        lock(&self.pipe).connected(&self.world, Connect::Refused);
+    }
+
+    /// Whether this is somebody who is called and has neither answered nor refused.
+    pub fn is_connecting(&self) -> bool {
+        lock(&self.pipe).is_connecting()
+    }
+
+    /// Sends bytes, which arrive in one piece if the buffer that they are read into is large enough.
+    pub fn send(&self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.arrive(Arrival::Bytes(bytes.to_vec()));
+        }
+    }
+
+    /// Ends this direction (FIN). What is sent afterwards is not read.
+    pub fn send_eof(&self) {
+        self.arrive(Arrival::Eof);
+    }
+
+    /// Breaks the connection (RST). What was sent before may still be read.
+    pub fn send_reset(&self) {
+        self.arrive(Arrival::Reset);
+    }
+
+    pub(super) fn arrive(&self, arrival: Arrival) {
+        lock(&self.pipe).arrive(&self.world, arrival);
+    }
+
+    pub(super) fn short_write(&self, bytes: usize) {
+        lock(&self.pipe).short_write(bytes);
+    }
+
+    /// Makes an event that says the socket is readable and writable, which it may not be.
+    pub fn spurious_event(&self) {
+        lock(&self.pipe).spurious(&self.world);
+    }
+
+    /// Sets how many more bytes this end takes before it makes the server wait. At first there is no limit.
+    pub fn set_window(&self, bytes: usize) {
+        lock(&self.pipe).set_window(&self.world, bytes);
+    }
+
+    /// Takes out everything the server has sent since this was last called.
+    pub fn take_received(&self) -> Vec<u8> {
+        std::mem::take(&mut lock(&self.pipe).sent)
+    }
+
+    /// Bytes that were sent and that the server has not read.
+    pub fn unread(&self) -> usize {
+        lock(&self.pipe).unread()
+    }
+
+    /// Whether the server has ended its direction: by FIN, RST or close.
+    pub fn is_closed(&self) -> bool {
+        let pipe = lock(&self.pipe);
+        pipe.fin || pipe.reset || pipe.closed
+    }
+
+    /// Whether the server has closed its socket. After it has ended its direction it still waits for the peer's end, up to
+    /// [`Limits::linger_timeout`](crate::Limits).
+    pub fn is_socket_closed(&self) -> bool {
+        lock(&self.pipe).closed
+    }
+
+    /// Whether the server has reset the connection, by an abort or because it closed over bytes that it had not read.
+    pub fn is_reset(&self) -> bool {
+        lock(&self.pipe).reset
+    }
+
+    /// Whether a call on this connection was made to [fail](super::Outcome::Fail): nothing passes in either direction.
+    pub fn is_broken(&self) -> bool {
+        lock(&self.pipe).broken
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Peer").field(&self.address).finish()
+    }
+}

@@ -1,0 +1,342 @@
+//! One scripted connection: what is on its way in, what the server has sent, and when that makes an event.
+//!
+//! It keeps to the edge-triggered contract, and no more than that: an event when what was not ready becomes ready, and
+//! none before somebody was told that it is not.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::sync::{Arc, Mutex};
+
+use mio::Token;
+
+use super::call::{Call, Outcome};
+use super::world::{World, lock};
+use crate::address::Address;
+use crate::net::scripted::ScriptedStream;
+use crate::net::selector::Readiness;
+
+/// One scripted connection as both ends see it.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    token: Option<Token>,
+    connect: Connect,
+    /// What the server will read, in this order.
+    arriving: VecDeque<Arrival>,
+    /// The server was told that there is nothing to read: what comes makes an event.
+    drained: bool,
+    /// An event has told of the end of the client's direction: there will be no other.
+    end_told: bool,
+    /// What the server has sent and the client has not taken out.
+    pub(super) sent: Vec<u8>,
+    /// How much each coming write takes at most; afterwards as much as the window allows.
+    short_writes: VecDeque<usize>,
+    /// Bytes the client's side still has room for.
+    window: usize,
+    /// The server was told that there is no room.
+    blocked: bool,
+    /// The server has ended its direction.
+    pub(super) fin: bool,
+    /// The server has reset the connection, or closed it over what it had not read.
+    pub(super) reset: bool,
+    /// The server's socket is closed.
+    pub(super) closed: bool,
+    /// A call was made to fail.
+    pub(super) broken: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Arrival {
+    Bytes(Vec<u8>),
+    WouldBlock,
+    Eof,
+    Reset,
+}
+
+/// How far a connection is that the server has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Connect {
+    Pending,
+    Established,
+    Refused,
+}
+
+impl Pipe {
+    pub(super) fn new(connect: Connect) -> Self {
+        Pipe {
+            token: None,
+            connect,
+            arriving: VecDeque::new(),
+            drained: true,
+            end_told: false,
+            sent: Vec::new(),
+            short_writes: VecDeque::new(),
+            window: usize::MAX,
+            blocked: false,
+            fin: false,
+            reset: false,
+            closed: false,
+            broken: false,
+        }
+    }
+
+    // What the client does.
+
+    pub(super) fn arrive(&mut self, world: &World, arrival: Arrival) {
+        if self.closed {
+            self.reset = true; // Nobody is there to read it.
+        }
+        if self.closed || self.broken {
+            return;
+        }
+        let ends = matches!(arrival, Arrival::Eof | Arrival::Reset);
+        self.arriving.push_back(arrival);
+        // The end is news even while bytes wait.
+        if self.drained || (ends && self.end().is_some()) {
+            self.readable(world);
+        }
+    }
+
+    pub(super) fn short_write(&mut self, bytes: usize) {
+        self.short_writes.push_back(bytes);
+    }
+
+    /// Sets how many more bytes the client has room for.
+    pub(super) fn set_window(&mut self, world: &World, bytes: usize) {
+        self.window = bytes;
+        if bytes > 0 && std::mem::take(&mut self.blocked) {
+            self.event(world, Readiness::WRITABLE);
+        }
+    }
+
+    pub(super) fn connected(&mut self, world: &World, connect: Connect) {
+        self.connect = connect;
+        let refused = Readiness::READABLE | Readiness::READ_TO_END | Readiness::HUNG_UP;
+        self.event(world, Readiness::WRITABLE | if connect == Connect::Refused { refused } else { 0 });
+    }
+
+    /// An event that nothing stands behind.
+    pub(super) fn spurious(&self, world: &World) {
+        self.event(world, Readiness::READABLE | Readiness::WRITABLE);
+    }
+
+    // What there is to know.
+
+    pub(super) fn token(&self) -> Option<Token> {
+        self.token
+    }
+
+    /// Bytes sent to the server that it has not read.
+    pub(super) fn unread(&self) -> usize {
+        let bytes =
+            self.arriving.iter().map(|arrival| if let Arrival::Bytes(bytes) = arrival { bytes.len() } else { 0 });
+        bytes.sum()
+    }
+
+    /// Whether a read would find bytes, the end or an error.
+    pub(super) fn is_readable(&self) -> bool {
+        !self.arriving.is_empty()
+    }
+
+    pub(super) fn is_writable(&self) -> bool {
+        self.window > 0
+    }
+
+    pub(super) fn is_connecting(&self) -> bool {
+        self.connect == Connect::Pending
+    }
+
+    /// The end of the client's direction, or else of the connection, if it has come already.
+    fn end(&self) -> Option<&Arrival> {
+        let arrived = self.arriving.iter().take_while(|arrival| !matches!(arrival, Arrival::WouldBlock));
+        arrived.filter(|arrival| matches!(arrival, Arrival::Eof | Arrival::Reset)).last()
+    }
+
+    // What the server does.
+
+    /// A registration reports what is ready already, as epoll(7) does.
+    fn register(&mut self, world: &World, token: Token) {
+        self.token = Some(token);
+        match self.connect {
+            Connect::Pending => {}
+            connect => self.connected(world, connect),
+        }
+        if !self.arriving.is_empty() {
+            self.readable(world);
+        }
+    }
+
+    fn read(&mut self, world: &World, buffer: &mut [u8], outcome: Outcome) -> io::Result<usize> {
+        let most = match outcome {
+            Outcome::Interrupted => return Err(io::ErrorKind::Interrupted.into()),
+            Outcome::Fail(error) => return Err(self.fail(error)),
+            Outcome::WouldBlock | Outcome::AtMost(0) => return Err(self.drained(world)),
+            Outcome::AtMost(bytes) => bytes.min(buffer.len()),
+            Outcome::Proceed => buffer.len(),
+        };
+        match self.arriving.front_mut() {
+            None => Err(self.drained(world)),
+            Some(Arrival::Eof) => Ok(0),
+            Some(Arrival::Reset) => Err(io::ErrorKind::ConnectionReset.into()),
+            Some(Arrival::WouldBlock) => {
+                self.arriving.pop_front();
+                Err(self.drained(world))
+            }
+            Some(Arrival::Bytes(bytes)) => {
+                let n = bytes.len().min(most);
+                buffer[..n].copy_from_slice(&bytes[..n]);
+                if n < bytes.len() {
+                    bytes.drain(..n);
+                } else {
+                    self.arriving.pop_front();
+                }
+                if n < buffer.len() {
+                    self.drained = true; // A short read says the same as a refusal.
+                    match self.arriving.front() {
+                        None => {}
+                        Some(Arrival::Eof | Arrival::Reset) if self.end_told => {}
+                        Some(_) => self.readable(world),
+                    }
+                }
+                Ok(n)
+            }
+        }
+    }
+
+    /// The server learns that nothing is there to read. What is there all the same arrives just after that.
+    fn drained(&mut self, world: &World) -> io::Error {
+        self.drained = true;
+        if !self.arriving.is_empty() {
+            self.readable(world);
+        }
+        io::ErrorKind::WouldBlock.into()
+    }
+
+    fn readable(&mut self, world: &World) {
+        self.drained = false;
+        self.end_told = self.end().is_some();
+        let end = match self.end() {
+            Some(Arrival::Reset) => Readiness::READ_TO_END | Readiness::WRITABLE | Readiness::HUNG_UP,
+            Some(_) if self.fin => Readiness::READ_TO_END | Readiness::WRITABLE | Readiness::HUNG_UP,
+            Some(_) => Readiness::READ_TO_END,
+            None => 0,
+        };
+        self.event(world, Readiness::READABLE | end);
+    }
+
+    fn event(&self, world: &World, readiness: u32) {
+        if let Some(token) = self.token {
+            world.event(token, readiness);
+        }
+    }
+
+    /// The connection breaks under a call.
+    fn fail(&mut self, error: io::Error) -> io::Error {
+        self.broken = true;
+        self.arriving.clear();
+        self.arriving.push_back(Arrival::Reset);
+        error
+    }
+
+    fn write(&mut self, world: &World, slices: &[IoSlice<'_>], outcome: Outcome) -> io::Result<usize> {
+        if self.fin || matches!(self.end(), Some(Arrival::Reset)) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let mut most = self.short_writes.pop_front();
+        match outcome {
+            Outcome::Interrupted => return Err(io::ErrorKind::Interrupted.into()),
+            Outcome::Fail(error) => return Err(self.fail(error)),
+            Outcome::WouldBlock => most = Some(0),
+            Outcome::AtMost(bytes) => most = Some(bytes),
+            Outcome::Proceed => {}
+        }
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        let n = offered.min(self.window).min(most.unwrap_or(usize::MAX));
+        let bytes = slices.iter().flat_map(|slice| slice.iter().copied());
+        self.sent.extend(bytes.take(n));
+        self.window -= n;
+        if n < offered {
+            self.blocked = true;
+            if most.is_some() {
+                self.set_window(world, self.window); // Room appears again at once.
+            }
+            if n == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
+        Ok(n)
+    }
+
+    fn shutdown(&mut self, world: &World, how: Shutdown) {
+        self.fin |= how != Shutdown::Read;
+        if self.end().is_some() {
+            self.readable(world); // Both directions are over, which is news.
+        }
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        self.token = None;
+        self.reset |= self.unread() > 0;
+        self.arriving.clear();
+    }
+}
+
+/// The server's end. Dropping it is close(2).
+#[derive(Debug)]
+pub(super) struct PipeStream {
+    world: Arc<World>,
+    pipe: Arc<Mutex<Pipe>>,
+    server: Address,
+    client: Address,
+}
+
+impl PipeStream {
+    pub(super) fn new(world: Arc<World>, pipe: Arc<Mutex<Pipe>>, server: Address, client: Address) -> Self {
+        PipeStream { world, pipe, server, client }
+    }
+}
+
+impl ScriptedStream for PipeStream {
+    fn register(&mut self, token: Token) -> io::Result<()> {
+        self.world.call(Call::Register, Some(&self.client)).into_result()?;
+        lock(&self.pipe).register(&self.world, token);
+        Ok(())
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let outcome = self.world.call(Call::Read, Some(&self.client));
+        lock(&self.pipe).read(&self.world, buffer, outcome)
+    }
+
+    fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let outcome = self.world.call(Call::Write, Some(&self.client));
+        lock(&self.pipe).write(&self.world, slices, outcome)
+    }
+
+    fn connected(&self) -> io::Result<bool> {
+        match lock(&self.pipe).connect {
+            Connect::Pending => Ok(false),
+            Connect::Established => Ok(true),
+            Connect::Refused => Err(io::ErrorKind::ConnectionRefused.into()),
+        }
+    }
+
+    fn local_address(&self) -> Address {
+        self.server.clone()
+    }
+
+    fn shutdown(&self, how: Shutdown) {
+        lock(&self.pipe).shutdown(&self.world, how);
+    }
+
+    fn reset_on_close(&self) {
+        lock(&self.pipe).reset = true;
+    }
+}
+
+impl Drop for PipeStream {
+    fn drop(&mut self) {
+        lock(&self.pipe).close();
+    }
+}

@@ -1,0 +1,176 @@
+//! What all scripted sockets of a reactor share: the time, what has become ready, and who decides how calls end.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use std::{fmt, io};
+
+use mio::Token;
+
+use super::call::{Call, Outcome};
+use super::peer::Peer;
+use crate::address::Address;
+use crate::net::Stream;
+use crate::net::scripted::ScriptedSelector;
+use crate::net::selector::Readiness;
+use crate::reactor::handle::Handle;
+
+/// Shared by the sockets, the selector and the test.
+#[derive(Default)]
+pub(crate) struct World {
+    state: Mutex<State>,
+    /// Apart from the state, so that it may do to the sockets whatever a test may.
+    on_call: Mutex<Option<OnCall>>,
+    /// Of the reactor, if it is to be told when it sleeps over something.
+    handle: OnceLock<Handle>,
+}
+
+pub(crate) type OnCall = Box<dyn FnMut(Call, Option<&Address>) -> Outcome + Send>;
+
+#[derive(Default)]
+struct State {
+    now: u64,
+    ready: Vec<(Token, Readiness)>,
+    woken: bool,
+    /// The last poll found nothing and would have slept.
+    slept: bool,
+    /// Connections that the reactor has begun, and the test has not been told of.
+    outbound: Vec<Peer>,
+}
+
+impl World {
+    pub(crate) fn new() -> Arc<Self> {
+        let world = World::default();
+        lock(&world.state).now = 1;
+        Arc::new(world)
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        lock(&self.state).now
+    }
+
+    pub(crate) fn advance(&self, time: Duration) {
+        let mut state = lock(&self.state);
+        state.now = state.now.saturating_add(crate::machine::nanos(time));
+    }
+
+    pub(crate) fn set_on_call(&self, on_call: OnCall) {
+        *lock(&self.on_call) = Some(on_call);
+    }
+
+    /// From now on it is an error to sleep while something submitted waits.
+    pub(super) fn watch(&self, handle: Handle) {
+        self.handle.get_or_init(|| handle);
+    }
+
+    /// Asks how a call ends. Nothing may be locked that the answer could want.
+    pub(crate) fn call(&self, call: Call, whose: Option<&Address>) -> Outcome {
+        match lock(&self.on_call).as_mut().map_or(Outcome::Proceed, |on_call| on_call(call, whose)) {
+            Outcome::Fail(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::WouldBlock,
+            Outcome::Fail(error) if error.kind() == io::ErrorKind::Interrupted => Outcome::Interrupted,
+            outcome => outcome,
+        }
+    }
+
+    pub(crate) fn event(&self, token: Token, readiness: u32) {
+        lock(&self.state).ready.push((token, Readiness(readiness)));
+    }
+
+    /// Whether the next poll has something to tell.
+    pub(crate) fn is_ready(&self) -> bool {
+        let state = lock(&self.state);
+        !state.ready.is_empty() || state.woken
+    }
+
+    pub(crate) fn has_slept(&self) -> bool {
+        lock(&self.state).slept
+    }
+
+    pub(crate) fn take_outbound(&self) -> Vec<Peer> {
+        std::mem::take(&mut lock(&self.state).outbound)
+    }
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World").field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+/// The selector of a world.
+pub(crate) struct Watcher {
+    world: Arc<World>,
+    events: Vec<(Token, Readiness)>,
+}
+
+impl Watcher {
+    pub(crate) fn new(world: Arc<World>) -> Self {
+        Watcher { world, events: Vec::new() }
+    }
+}
+
+impl ScriptedSelector for Watcher {
+    fn now(&self) -> u64 {
+        self.world.now()
+    }
+
+    fn poll(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        self.events.clear();
+        let outcome = self.world.call(Call::Wait, None);
+        let mut state = lock(&self.world.state);
+        state.slept = false;
+        match outcome {
+            // The wait ends early, and what there is to tell is told next time.
+            Outcome::Interrupted | Outcome::WouldBlock => return Ok(()),
+            Outcome::Fail(error) => return Err(error),
+            Outcome::AtMost(count) => {
+                let count = count.min(state.ready.len());
+                self.events.extend(state.ready.drain(..count));
+            }
+            Outcome::Proceed => self.events.append(&mut state.ready),
+        }
+        state.slept = self.events.is_empty() && !state.woken && wait != Some(Duration::ZERO);
+        state.woken = false;
+        let missed = state.slept && self.world.handle.get().is_some_and(Handle::has_waiting);
+        assert!(!missed, "something was submitted, and the loop sleeps because nobody woke it");
+        Ok(())
+    }
+
+    fn events(&self) -> &[(Token, Readiness)] {
+        &self.events
+    }
+
+    fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
+        let world = Arc::clone(&self.world);
+        Box::new(move || lock(&world.state).woken = true)
+    }
+
+    fn connect(&self, address: &Address) -> io::Result<Stream> {
+        self.world.call(Call::Connect, Some(address)).into_result()?;
+        let (peer, stream) = Peer::connecting(&self.world, address.clone());
+        lock(&self.world.state).outbound.push(peer);
+        Ok(stream)
+    }
+}
+
+/// The addresses of scripted connections are of the ranges kept for documentation (RFC 5737) and for trials
+/// (RFC 2544).
+pub(crate) fn server_address(server: u16) -> Address {
+    SocketAddr::from(([192, 0, 2, 1], 9999 + server)).into()
+}
+
+/// The client of a [`Client`](super::Client).
+pub(crate) fn client_address() -> Address {
+    SocketAddr::from(([192, 0, 2, 2], 50_000)).into()
+}
+
+/// The n-th client of a [`Network`](super::Network): all are different.
+pub(crate) fn numbered_address(n: u32) -> Address {
+    let (host, port) = (n >> 15, 0x8000 | (n & 0x7fff) as u16);
+    SocketAddr::from(([198, 18 | (host >> 16) as u8, (host >> 8) as u8, host as u8], port)).into()
+}
+
+/// A panic elsewhere is no reason for another one here.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
