@@ -5,18 +5,19 @@
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods, reason = "deadlines of tests are real time")]
 
-use std::collections::VecDeque;
+#[path = "common/programs.rs"]
+mod programs;
+
 use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// Long enough for a busy machine. Nothing waits for it to pass unless the test fails.
-const DEADLINE: Duration = Duration::from_secs(30);
+use programs::{DEADLINE, Lines, Program, connected, example, start, start_with};
 
 // ---- echo ----
 
@@ -71,7 +72,7 @@ fn echo_without_arguments_is_at_the_port_of_the_documentation() {
     let Some(mut command) = example("echo") else { return };
     let mut echo = Program::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     // Somebody else may have it.
-    let said = echo.output.0.recv_timeout(DEADLINE).or_else(|_| echo.log.0.recv_timeout(DEADLINE)).unwrap();
+    let said = echo.output.lines().next().or_else(|| echo.log.lines().next()).unwrap();
     match said.strip_prefix("listening on ") {
         Some(address) => {
             assert_eq!(address, "127.0.0.1:9999");
@@ -533,6 +534,16 @@ fn a_reader_that_goes_away_does_no_harm() {
         assert_eq!(exchange(echo.connect(), b"hello"), b"hello");
     }
     echo.stops_in_good_order();
+}
+
+/// A pipe whose writing end takes nothing more, as long as the reading end is kept.
+fn full_pipe() -> (PipeReader, std::io::PipeWriter) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut filler = writer.try_clone().unwrap();
+    let (progress, filling) = channel();
+    std::thread::spawn(move || while filler.write_all(&[b'.'; 512]).is_ok() && progress.send(()).is_ok() {});
+    while filling.recv_timeout(Duration::from_millis(300)) != Err(RecvTimeoutError::Timeout) {}
+    (reader, writer)
 }
 
 // ---- timestamp and its clients ----
@@ -1288,186 +1299,7 @@ fn summary_of(address: &str) -> String {
     text(read_to_end(connected(TcpStream::connect(address).unwrap())))
 }
 
-// ---- programs ----
-
-/// A running program, killed when the test is done with it.
-struct Program {
-    pid: u32,
-    exited: Receiver<ExitStatus>,
-    status: Option<ExitStatus>,
-    input: Option<std::process::ChildStdin>,
-    output: Lines,
-    log: Lines,
-    /// Where it says that it listens: what it says, and the first if that is an address.
-    listening: Vec<String>,
-    address: Option<SocketAddr>,
-}
-
-/// An example, or `None` and a word about it if it was not built.
-fn example(name: &str) -> Option<Command> {
-    // target/debug/deps/examples-1234: the examples are two steps up.
-    let mut path: PathBuf = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    path.extend(["examples", name]);
-    if !path.exists() {
-        eprintln!("skipped: {} is not there; cargo build --examples makes it", path.display());
-        return None;
-    }
-    let mut command = Command::new(path);
-    command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    Some(command)
-}
-
-/// Starts a server and waits until it listens.
-#[track_caller]
-fn start(name: &str, arguments: &[&str]) -> Option<Program> {
-    start_with(name, arguments, 1)
-}
-
-/// The same with so many sockets.
-#[track_caller]
-fn start_with(name: &str, arguments: &[&str], sockets: usize) -> Option<Program> {
-    let mut command = example(name)?;
-    let mut program = Program::spawn(command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()));
-    program.listens(sockets);
-    Some(program)
-}
-
-impl Program {
-    #[track_caller]
-    fn spawn(command: &mut Command) -> Self {
-        let mut child: Child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let (exit, exited) = channel();
-        let (pid, input) = (child.id(), child.stdin.take());
-        let output = child.stdout.take().map_or_else(Lines::none, Lines::of);
-        let log = child.stderr.take().map_or_else(Lines::none, Lines::of);
-        std::thread::spawn(move || exit.send(child.wait().unwrap()));
-        Program { pid, exited, status: None, input, output, log, listening: Vec::new(), address: None }
-    }
-
-    #[track_caller]
-    fn listens(&mut self, sockets: usize) {
-        let line = |_| self.output.until("").strip_prefix("listening on ").expect("nothing else is said").to_owned();
-        self.listening = (0..sockets).map(line).collect();
-        self.address = self.listening[0].parse().ok();
-    }
-
-    /// The address of the other socket, which is listened on after `kind`.
-    #[track_caller]
-    fn other(&self, kind: &str) -> &str {
-        let mut addresses = self.listening.iter().skip(1).filter_map(|line| line.strip_prefix(kind));
-        addresses.next().unwrap_or_else(|| panic!("{kind:?} in {:?}", self.listening))
-    }
-
-    #[track_caller]
-    fn connect(&self) -> TcpStream {
-        connected(TcpStream::connect(self.address.unwrap()).unwrap())
-    }
-
-    /// For a program that cannot say when it listens.
-    #[track_caller]
-    fn connect_when_up(&mut self) -> TcpStream {
-        let begun = Instant::now();
-        loop {
-            match TcpStream::connect(self.address.unwrap()) {
-                Ok(client) => return connected(client),
-                Err(error) => assert!(begun.elapsed() < DEADLINE, "{error}"),
-            }
-            // Either it ends, or it is worth another try.
-            if let Ok(status) = self.exited.recv_timeout(Duration::from_millis(5)) {
-                self.status = Some(status);
-                panic!("it ended: {status}");
-            }
-        }
-    }
-
-    #[track_caller]
-    fn signal(&self, signal: &str) {
-        assert!(kill(signal, self.pid), "kill -{signal} {}", self.pid);
-    }
-
-    #[track_caller]
-    fn exit(&mut self) -> ExitStatus {
-        let status = self.exited.recv_timeout(DEADLINE).expect("the program ends");
-        self.status = Some(status);
-        status
-    }
-
-    #[track_caller]
-    fn stops_in_good_order(&mut self) {
-        self.signal("TERM");
-        assert_eq!(self.exit().code(), Some(0));
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        if self.status.is_none() && self.exited.try_recv().is_err() {
-            kill("KILL", self.pid);
-            let _ = self.exited.recv_timeout(DEADLINE);
-        }
-    }
-}
-
-fn kill(signal: &str, pid: u32) -> bool {
-    Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().is_ok_and(|status| status.success())
-}
-
-/// What a program writes, line by line, without waiting for ever.
-struct Lines(Receiver<String>);
-
-impl Lines {
-    fn of(stream: impl Read + Send + 'static) -> Self {
-        let (line, lines) = channel();
-        std::thread::spawn(move || {
-            // Ends when nobody listens: the program then has a broken pipe.
-            BufReader::new(stream).lines().map_while(Result::ok).try_for_each(|text| line.send(text))
-        });
-        Lines(lines)
-    }
-
-    fn none() -> Self {
-        Lines(channel().1)
-    }
-
-    /// The first line from here on that contains `part`.
-    #[track_caller]
-    fn until(&self, part: &str) -> String {
-        let mut seen = VecDeque::new();
-        loop {
-            match self.0.recv_timeout(DEADLINE) {
-                Ok(line) if line.contains(part) => return line,
-                Ok(line) => seen.push_back(line),
-                Err(error) => panic!("no line contains {part:?} ({error}): {seen:?}"),
-            }
-        }
-    }
-
-    /// The rest of the lines of a program that has ended.
-    fn lines(&self) -> impl Iterator<Item = String> {
-        std::iter::from_fn(|| self.0.recv_timeout(DEADLINE).ok())
-    }
-}
-
-/// A pipe whose writing end takes nothing more, as long as the reading end is kept.
-fn full_pipe() -> (PipeReader, std::io::PipeWriter) {
-    let (reader, writer) = std::io::pipe().unwrap();
-    let mut filler = writer.try_clone().unwrap();
-    let (progress, filling) = channel();
-    std::thread::spawn(move || while filler.write_all(&[b'.'; 512]).is_ok() && progress.send(()).is_ok() {});
-    while filling.recv_timeout(Duration::from_millis(300)) != Err(RecvTimeoutError::Timeout) {}
-    (reader, writer)
-}
-
 // ---- clients ----
-
-#[track_caller]
-fn connected(client: TcpStream) -> TcpStream {
-    client.set_read_timeout(Some(DEADLINE)).unwrap();
-    client.set_write_timeout(Some(DEADLINE)).unwrap();
-    client
-}
 
 /// A connection of either family.
 trait Connected: Read + Write + Send + 'static {
