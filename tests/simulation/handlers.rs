@@ -1,0 +1,487 @@
+//! The servers under test: handlers that do anything at any time, and write down what they did.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
+use std::time::Duration;
+
+use socketserver::{
+    Address, BaseServer, ConnectionId, Control, Error, Finish, Handle, Message, Next, Request, RequestHandler, Result,
+    Sent, Timeout,
+};
+
+use crate::ledger::{Books, Ledger};
+use crate::plan::Temper;
+use crate::records::{BROADCAST, byte_of, record};
+
+pub(crate) const SCRIPTED: &str = "scripted";
+
+/// The value of a server: the way to the books.
+pub(crate) struct Site(pub(crate) Books);
+
+/// A message for a connection.
+pub(crate) struct For(pub(crate) ConnectionId);
+
+/// A message for the server: whoever is paused goes on, and whoever stays although its peer has ended goes.
+pub(crate) struct GoOn;
+
+impl BaseServer for Site {
+    fn close_request(&mut self, client: &Address, _: Finish) {
+        let mut ledger = self.0.open();
+        if let Some(number) = ledger.number(client) {
+            ledger.accounts[number].closes += 1;
+        }
+    }
+
+    fn handle_error(&mut self, client: &Address, error: &Error) {
+        self.0.expect(!matches!(error, Error::Panicked { message } if message != SCRIPTED), || {
+            format!("panicked while serving {client}: {error}")
+        });
+    }
+
+    fn timer(&mut self, control: &mut Control<'_, Self>, tag: u64) {
+        if self.0.open().rng.bool() {
+            control.set_timer(tag + 1, Duration::from_millis(5));
+        }
+    }
+
+    fn message(&mut self, control: &mut Control<'_, Self>, message: Message) {
+        if message.is::<GoOn>() {
+            for id in control.connections() {
+                control.resume_reading(id);
+                let mut ledger = self.0.open();
+                let number = control.client_address(id).and_then(|address| ledger.number(&address));
+                let Some(number) = number else { continue };
+                ledger.accounts[number].paused = false;
+                ledger.stirred.insert(number);
+                if ledger.accounts[number].eof_told {
+                    ledger.end(number);
+                    control.close(id);
+                }
+            }
+        }
+    }
+}
+
+/// A handler of one connection, from the beginning or in place of another.
+pub(crate) struct Player {
+    books: Books,
+    number: usize,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    New,
+    SetUp,
+    Over,
+}
+
+impl Player {
+    pub(crate) fn new(books: &Books, number: usize) -> Self {
+        books.open().handlers += 1;
+        Player { books: books.clone(), number, stage: Stage::New }
+    }
+
+    fn chance(&self, rate: impl Fn(&Temper) -> f64) -> bool {
+        let mut ledger = self.books.open();
+        let rate = rate(&ledger.temper);
+        ledger.chance(rate)
+    }
+
+    /// What holds whenever a callback is called.
+    fn enter(&mut self, request: &Request<'_, Site>, callback: &str, stage: Stage) {
+        let number = self.number;
+        self.books
+            .expect(self.stage == stage, || format!("{callback} of {number} when its handler was {:?}", self.stage));
+        let mut ledger = self.books.open();
+        let finished = ledger.accounts[number].finished;
+        ledger.accounts[number].id = Some(request.id());
+        ledger.stirred.insert(number);
+        *ledger.calls.entry(callback.to_owned()).or_default() += 1;
+        let own = ledger.number(&request.client_address()) == Some(number);
+        drop(ledger);
+        self.books.expect(own, || format!("{callback} of {number} on the connection of {}", request.client_address()));
+        self.books.expect(finished.is_none(), || format!("{callback} of {number} after its finish"));
+    }
+
+    /// Consumes what there is, or a part, and compares it with what the peer has sent.
+    fn consume(&mut self, request: &mut Request<'_, Site>) {
+        let unread = request.input.len();
+        let take =
+            if self.chance(|temper| temper.leaves_input) { self.books.open().rng.usize(..=unread) } else { unread };
+        let number = self.number;
+        let mut ledger = self.books.open();
+        let limit = ledger.input_bytes_max;
+        let account = &mut ledger.accounts[number];
+        account.ending |= unread - take > limit; // It may leave no more.
+        let (from, sent) = (account.consumed, account.sent);
+        let bytes = request.input.unread();
+        let right = (from..).zip(bytes).all(|(n, &byte)| byte_of(number, n) == byte);
+        account.consumed += take as u64;
+        let fresh = from + unread as u64 > account.shown;
+        let paused = account.paused || (account.full && !account.full_duplex);
+        if fresh {
+            (account.shown, account.active_at) = (from + unread as u64, request.now());
+        }
+        drop(ledger);
+        self.books.expect(!(fresh && paused), || {
+            format!("{number} is paused, or its output full, and it is shown what comes")
+        });
+        self.books.expect(right, || format!("{number} is shown other bytes than its peer's after {from}"));
+        self.books.expect(from + unread as u64 <= sent, || format!("{number} is shown more than its peer has sent"));
+        request.input.consume(take);
+    }
+
+    /// Does a few things.
+    fn act(&mut self, request: &mut Request<'_, Site>) {
+        let (me, number) = (request.id(), self.number);
+        if self.chance(|temper| temper.writes) {
+            self.write(request, |ledger| 1 + ledger.rng.usize(..200), false);
+        }
+        if self.chance(|temper| temper.writes_much) {
+            self.write(request, |ledger| ledger.record_bytes(), false);
+        }
+        if self.chance(|temper| temper.writes_shared) {
+            self.write(request, |ledger| ledger.record_bytes(), true);
+        }
+        if self.chance(|temper| temper.sends) {
+            self.send(request);
+        }
+        if self.chance(|temper| temper.broadcasts) {
+            let before = {
+                let mut ledger = self.books.open();
+                let everybody = ledger.accounts.len();
+                ledger.stirred.extend(0..everybody);
+                ledger.broadcasts += 100;
+                ledger.broadcasts - 100
+            };
+            request.broadcast(record(BROADCAST, before, 100), |_| true);
+        }
+        let other = self.books.open().any();
+        if let Some((victim, id)) = other {
+            self.books.open().stirred.insert(victim);
+            if self.chance(|temper| temper.closes_others) {
+                self.books.open().end(victim);
+                request.close(id);
+            }
+            if self.chance(|temper| temper.aborts_others) {
+                self.books.open().accounts[victim].may_reset = true;
+                self.books.open().end(victim);
+                request.abort(id);
+            }
+            if self.chance(|temper| temper.shuts_write) {
+                self.books.open().accounts[victim].shut |= true;
+                request.shutdown_write(id);
+            }
+            if self.chance(|temper| temper.pauses) {
+                self.books.open().accounts[victim].paused = true;
+                request.pause_reading(id);
+            }
+            if self.chance(|temper| temper.resumes) {
+                self.books.open().accounts[victim].paused = false;
+                request.resume_reading(id);
+            }
+            if self.chance(|temper| temper.messages) {
+                self.books.message(&request.handle(), id);
+            }
+        }
+        if self.chance(|temper| temper.resumes) {
+            self.books.open().accounts[number].paused = false;
+            request.resume_reading(me);
+        }
+        if self.chance(|temper| temper.full_duplex) {
+            let on = self.books.open().rng.bool();
+            self.books.open().accounts[number].full_duplex = on;
+            request.set_full_duplex(on);
+        }
+        if self.chance(|temper| temper.sets_timers) {
+            self.set_timer(request);
+        }
+        if self.chance(|temper| temper.sets_server_timers) {
+            request.set_server_timer(1, Duration::from_millis(1));
+        }
+        if self.chance(|temper| temper.sets_timeouts) {
+            let time = self.books.open().rng.bool().then_some(Duration::from_millis(20));
+            self.books.open().accounts[number].idle_timeout_changed = true;
+            request.set_timeout(Timeout::Idle, time);
+        }
+        if self.chance(|temper| temper.connects) {
+            self.connect(request);
+        }
+        if self.chance(|temper| temper.replaces) {
+            request.replace_handler(Player::new(&self.books, number));
+        }
+        self.books.open().accounts[number].full = request.output.is_full(); // It goes on with `writable`.
+    }
+
+    fn write(&mut self, request: &mut Request<'_, Site>, count: impl Fn(&mut Ledger) -> usize, shared: bool) {
+        let source = self.number as u32;
+        let (count, before) = {
+            let mut ledger = self.books.open();
+            let count = count(&mut ledger);
+            (count, ledger.accounts[self.number].accepted.get(&source).copied().unwrap_or(0))
+        };
+        let record = record(source, before, count);
+        let accepted = match shared {
+            true => request.output.write_shared(record).is_ok(),
+            false => request.output.write_all(&record).is_ok(),
+        };
+        let mut ledger = self.books.open();
+        match accepted {
+            true => ledger.accept(self.number, source, count),
+            false => ledger.end(self.number), // If it is not over already, this was too much.
+        }
+        drop(ledger);
+        let (len, full, high) = (request.output.len(), request.output.is_full(), self.books.open().high_water);
+        self.books
+            .expect(full == (len > high), || format!("is_full is {full} at {len} bytes, the high water is {high}"));
+    }
+
+    fn send(&mut self, request: &mut Request<'_, Site>) {
+        let Some((to, id)) = self.books.open().any() else { return };
+        let source = self.number as u32;
+        let (count, before, over) = {
+            let mut ledger = self.books.open();
+            ledger.stirred.insert(to);
+            let account = &ledger.accounts[to];
+            let before = account.accepted.get(&source).copied().unwrap_or(0);
+            let over = account.finished.is_some();
+            (ledger.record_bytes(), before, over)
+        };
+        let sent = request.send(id, &record(source, before, count));
+        match sent {
+            Sent::Queued | Sent::Full => self.books.open().accept(to, source, count),
+            Sent::Gone => self.books.open().end(to), // If it is not over already, this was too much.
+            _ => {}
+        }
+        self.books.expect(!over || sent == Sent::Gone, || format!("a send to {to}, which is finished, says {sent:?}"));
+    }
+
+    fn set_timer(&mut self, request: &mut Request<'_, Site>) {
+        let now = self.books.open().now();
+        let (tag, after, cancel) = {
+            let mut ledger = self.books.open();
+            let micros = [0, 1_000, 10_000, ledger.rng.u64(..100_000)]; // Some are due together.
+            let after = Duration::from_micros(*ledger.rng.choice(&micros).unwrap_or(&0));
+            (ledger.rng.u64(..3), after, ledger.rng.u8(..4) == 0)
+        };
+        if cancel {
+            let was = self.books.open().accounts[self.number].timers.remove(&tag).is_some();
+            let cancelled = request.cancel_timer(tag);
+            // A successor may be set up on a connection that is on its way out, whose timers have fired for nobody.
+            let holds = was == cancelled || (was && self.stage != Stage::SetUp);
+            self.books.expect(holds, || format!("timer {tag} of {} was set: {was}", self.number));
+        } else {
+            request.set_timer(tag, after);
+            self.books.open().accounts[self.number].timers.insert(tag, now + after);
+        }
+    }
+
+    fn connect(&mut self, request: &mut Request<'_, Site>) {
+        let number = {
+            let mut ledger = self.books.open();
+            let n = ledger.accounts.len() as u32;
+            let [_, b, c, d] = n.to_be_bytes();
+            let number = ledger.add(&SocketAddr::from(([100, 64 | b, c, d], 80)).into());
+            ledger.accounts[number].outbound = true;
+            number
+        };
+        let address = self.books.open().address(number);
+        match request.connect(address, Player::new(&self.books, number)) {
+            Ok(id) => self.books.open().accounts[number].id = Some(id),
+            Err(error) => {
+                let error = matches!(error, Error::Connect { .. });
+                self.books.expect(error, || "connect fails with another error than Connect".to_owned());
+            }
+        }
+    }
+
+    /// How a callback ends.
+    fn leave(&mut self) -> Result<Next> {
+        if self.chance(|temper| temper.panics) {
+            let mut ledger = self.books.open();
+            ledger.panics += 1;
+            ledger.accounts[self.number].may_reset = true;
+            ledger.end(self.number);
+            drop(ledger);
+            resume_unwind(Box::new(SCRIPTED));
+        }
+        if self.chance(|temper| temper.errs) {
+            self.books.open().end(self.number);
+            return Err(Error::other(SCRIPTED));
+        }
+        if self.chance(|temper| temper.aborts) {
+            self.books.open().accounts[self.number].may_reset = true;
+            self.books.open().end(self.number);
+            return Ok(Next::Abort);
+        }
+        let closes = self.chance(|temper| temper.closes);
+        if closes {
+            self.books.open().end(self.number);
+        }
+        Ok(if closes { Next::Close } else { Next::Wait })
+    }
+
+    fn called(&mut self, request: &mut Request<'_, Site>, callback: &str) -> Result<Next> {
+        self.enter(request, callback, Stage::SetUp);
+        self.consume(request);
+        self.act(request);
+        self.leave()
+    }
+}
+
+impl RequestHandler<Site> for Player {
+    fn setup(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
+        self.enter(request, "setup", Stage::New);
+        {
+            let mut ledger = self.books.open();
+            let account = &mut ledger.accounts[self.number];
+            account.setup_called = true;
+            (account.open, account.eof_told) = (false, false); // A successor begins anew.
+            if account.active_at.is_zero() {
+                account.active_at = request.now();
+            }
+        }
+        self.stage = Stage::Over; // Unless it succeeds.
+        self.act(request);
+        let next = self.leave()?;
+        self.stage = Stage::SetUp;
+        self.books.open().accounts[self.number].open = true;
+        Ok(next)
+    }
+
+    fn handle(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
+        let (number, empty) = (self.number, request.input.is_empty());
+        self.books.expect(!empty, || format!("handle of {number} without input"));
+        self.called(request, "handle")
+    }
+
+    fn writable(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
+        let (number, len, low) = (self.number, request.output.len(), self.books.open().low_water);
+        self.books.open().accounts[number].full = false;
+        self.books.expect(len <= low, || format!("writable of {number} at {len} bytes, the low water is {low}"));
+        self.called(request, "writable")
+    }
+
+    fn eof(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
+        let number = self.number;
+        let (shown, sent, told, ended) = {
+            let mut ledger = self.books.open();
+            let account = &mut ledger.accounts[number];
+            let told = std::mem::replace(&mut account.eof_told, true);
+            (account.consumed + request.input.len() as u64, account.sent, told, account.sent_eof)
+        };
+        self.books.expect(!told, || format!("eof of {number} is called twice"));
+        self.books.expect(ended, || format!("eof of {number}, whose peer has not ended"));
+        self.books.expect(shown == sent, || format!("eof of {number} after {shown} of {sent} bytes"));
+        let next = self.called(request, "eof")?;
+        let stays = self.chance(|temper| temper.stays_after_eof);
+        if next == Next::Wait && !stays {
+            self.books.open().end(number);
+            return Ok(Next::Close);
+        }
+        Ok(next)
+    }
+
+    fn timeout(&mut self, request: &mut Request<'_, Site>, timeout: Timeout) -> Result<Next> {
+        self.enter(request, &format!("timeout {timeout:?}"), Stage::SetUp);
+        let (number, now) = (self.number, request.now());
+        if timeout == Timeout::Idle {
+            let ledger = self.books.open();
+            let (account, limit) = (&ledger.accounts[number], ledger.idle_timeout);
+            let (since, changed) = (account.active_at, account.idle_timeout_changed);
+            drop(ledger);
+            let early = limit.is_none_or(|limit| now < since + limit);
+            self.books.expect(!early || changed, || format!("{number} is idle at {now:?}, since {since:?}: {limit:?}"));
+        }
+        if timeout == Timeout::Write {
+            self.books.open().accounts[number].may_reset = true;
+            self.books.open().end(number);
+            return Ok(Next::Abort);
+        }
+        self.act(request);
+        let mut ledger = self.books.open();
+        let closes = ledger.rng.bool();
+        ledger.accounts[number].ending |= closes;
+        Ok(if closes { Next::Close } else { Next::Wait })
+    }
+
+    fn timer(&mut self, request: &mut Request<'_, Site>, tag: u64) -> Result<Next> {
+        let (number, now) = (self.number, request.now());
+        let due = self.books.open().accounts[number].timers.remove(&tag);
+        self.books.expect(due.is_some_and(|due| due <= now), || {
+            format!("timer {tag} of {number} fires at {now:?} and was due at {due:?}")
+        });
+        self.called(request, "timer")
+    }
+
+    fn message(&mut self, request: &mut Request<'_, Site>, message: Message) -> Result<Next> {
+        let (number, id) = (self.number, request.id());
+        self.books.open().messages_received += 1;
+        let right = message.downcast::<For>().is_ok_and(|For(to)| to == id);
+        self.books.expect(right, || format!("{number} has a message that is for another connection"));
+        self.called(request, "message")
+    }
+
+    fn drain(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
+        let (number, stopping) = (self.number, self.books.open().stopped_at.is_some());
+        self.books.expect(stopping, || format!("drain of {number}, and nobody stops"));
+        let next = self.called(request, "drain")?;
+        let mut ledger = self.books.open();
+        let closes = ledger.rng.bool();
+        ledger.accounts[number].ending |= closes;
+        Ok(if closes { Next::Close } else { next })
+    }
+
+    fn finish(&mut self, request: &mut Request<'_, Site>, why: Finish) {
+        self.enter(request, "finish", Stage::SetUp);
+        self.stage = Stage::Over;
+        let abortive = matches!(
+            why,
+            Finish::Reset | Finish::OutputLimit | Finish::Panicked | Finish::ShutDown | Finish::Timeout(Timeout::Write)
+        );
+        {
+            let mut ledger = self.books.open();
+            let account = &mut ledger.accounts[self.number];
+            account.finished = Some((why, request.now()));
+            account.may_reset |= abortive;
+            account.timers.clear();
+            ledger.finishing.push(self.number);
+        }
+        if self.chance(|temper| temper.writes) {
+            self.write(request, |ledger| 1 + ledger.rng.usize(..200), false);
+        }
+    }
+
+    fn connect_failed(&mut self, request: &mut Request<'_, Site>, error: &Error) {
+        self.enter(request, "connect_failed", Stage::New);
+        self.stage = Stage::Over;
+        let right = matches!(error, Error::Connect { .. });
+        self.books.expect(right, || format!("connect_failed of {}: {error}", self.number));
+        let mut ledger = self.books.open();
+        let account = &mut ledger.accounts[self.number];
+        (account.may_reset, account.connect_failed) = (true, true);
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        self.books.open().handlers -= 1;
+    }
+}
+
+impl Books {
+    /// Sends a message to a connection, and counts it if there was room.
+    pub(crate) fn message(&self, handle: &Handle, id: ConnectionId) {
+        if handle.send(id, For(id)).is_ok() {
+            self.open().messages_sent += 1;
+        }
+    }
+}
+
+/// What another thread may submit at any time.
+pub(crate) fn meddle(books: &Books, handle: &Handle) {
+    let Some((_, id)) = books.open().any() else { return };
+    books.message(handle, id);
+}

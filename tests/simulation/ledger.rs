@@ -1,0 +1,183 @@
+//! Who has sent, consumed, accepted and received what: the books that must balance, and the rules of callbacks.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fastrand::Rng;
+use socketserver::testing::Clock;
+use socketserver::{Address, ConnectionId, Finish};
+
+use crate::plan::{Plan, Temper};
+use crate::records::Reader;
+
+/// The books of one simulation, shared by handlers, peers and the judge. Nothing of the reactor may be called while they
+/// are open: it may call back.
+#[derive(Clone)]
+pub(crate) struct Books(Arc<Mutex<Ledger>>);
+
+pub(crate) struct Ledger {
+    pub(crate) rng: Rng,
+    pub(crate) temper: Temper,
+    /// By the number of the peer.
+    pub(crate) accounts: Vec<Account>,
+    numbers: HashMap<Address, usize>,
+    addresses: Vec<Address>,
+    record_bytes_max: usize,
+    pub(crate) input_bytes_max: usize,
+    pub(crate) high_water: usize,
+    pub(crate) low_water: usize,
+    pub(crate) idle_timeout: Option<Duration>,
+    /// Those with whom something was done since the reactor last rested.
+    pub(crate) stirred: BTreeSet<usize>,
+    /// Of each callback, how often it was called.
+    pub(crate) calls: BTreeMap<String, u64>,
+    pub(crate) messages_sent: u64,
+    pub(crate) messages_received: u64,
+    pub(crate) clock: Option<Clock>,
+    pub(crate) handlers: usize,
+    /// Those of the datagram server that are owed a finish.
+    pub(crate) datagram_handlers: usize,
+    /// Whose `finish` was called since somebody looked.
+    pub(crate) finishing: Vec<usize>,
+    pub(crate) panics: u64,
+    pub(crate) broadcasts: u64,
+    /// When the reactor was asked to stop.
+    pub(crate) stopped_at: Option<Duration>,
+    violations: Vec<String>,
+}
+
+/// One connection.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    pub(crate) id: Option<ConnectionId>,
+    // What the peer did.
+    pub(crate) sent: u64,
+    pub(crate) sent_eof: bool,
+    pub(crate) sent_reset: bool,
+    pub(crate) outbound: bool,
+    pub(crate) refused: bool,
+    /// It takes whatever comes.
+    pub(crate) unlimited: bool,
+    /// When the reactor last rested after something was done with it.
+    pub(crate) stirred_at: Duration,
+    pub(crate) reader: Reader,
+    /// When the server's socket was seen closed.
+    pub(crate) closed_at: Option<Duration>,
+    // What the handlers did.
+    pub(crate) consumed: u64,
+    /// `setup` succeeded, of the handler that has it now.
+    pub(crate) open: bool,
+    pub(crate) finished: Option<(Finish, Duration)>,
+    pub(crate) eof_told: bool,
+    pub(crate) setup_called: bool,
+    pub(crate) connect_failed: bool,
+    /// Calls of `close_request`.
+    pub(crate) closes: usize,
+    /// Somebody asked for its end, or an error did.
+    pub(crate) ending: bool,
+    /// A handler has seen its output full, and is owed `writable`.
+    pub(crate) full: bool,
+    pub(crate) paused: bool,
+    pub(crate) full_duplex: bool,
+    /// A handler has ended the server's direction.
+    pub(crate) shut: bool,
+    /// By source: payload bytes that were accepted for this peer.
+    pub(crate) accepted: BTreeMap<u32, u64>,
+    /// By tag: no earlier than this.
+    pub(crate) timers: BTreeMap<u64, Duration>,
+    /// Input that was shown to a handler, consumed or not; when it last grew.
+    pub(crate) shown: u64,
+    pub(crate) active_at: Duration,
+    pub(crate) idle_timeout_changed: bool,
+    /// It may end in a reset: somebody asked for it, or something broke.
+    pub(crate) may_reset: bool,
+}
+
+impl Books {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Books(Arc::new(Mutex::new(Ledger {
+            rng: Rng::with_seed(plan.seed ^ 0x6c65_6467_6572),
+            temper: plan.temper.clone(),
+            accounts: Vec::new(),
+            numbers: HashMap::new(),
+            addresses: Vec::new(),
+            record_bytes_max: plan.record_bytes_max,
+            input_bytes_max: plan.limits.input_bytes_max,
+            high_water: plan.limits.output_high_water,
+            low_water: plan.limits.output_low_water,
+            idle_timeout: plan.limits.idle_timeout,
+            stirred: BTreeSet::new(),
+            calls: BTreeMap::new(),
+            messages_sent: 0,
+            messages_received: 0,
+            clock: None,
+            handlers: 0,
+            datagram_handlers: 0,
+            finishing: Vec::new(),
+            panics: 0,
+            broadcasts: 0,
+            stopped_at: None,
+            violations: Vec::new(),
+        })))
+    }
+
+    pub(crate) fn open(&self) -> MutexGuard<'_, Ledger> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a violation unless the condition holds. A handler may not panic over it: the reactor would catch that.
+    pub(crate) fn expect(&self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.open().violations.push(what());
+        }
+    }
+}
+
+impl Ledger {
+    pub(crate) fn add(&mut self, address: &Address) -> usize {
+        self.accounts.push(Account::default());
+        self.addresses.push(address.clone());
+        self.numbers.insert(address.clone(), self.accounts.len() - 1);
+        self.accounts.len() - 1
+    }
+
+    pub(crate) fn number(&self, address: &Address) -> Option<usize> {
+        self.numbers.get(address).copied()
+    }
+
+    pub(crate) fn record_bytes(&mut self) -> usize {
+        self.rng.usize(..self.record_bytes_max)
+    }
+
+    /// The moment, not as of the turn but now.
+    pub(crate) fn now(&self) -> Duration {
+        self.clock.as_ref().map_or(Duration::ZERO, Clock::now)
+    }
+
+    pub(crate) fn end(&mut self, number: usize) {
+        self.accounts[number].ending = true;
+    }
+
+    pub(crate) fn address(&self, number: usize) -> Address {
+        self.addresses[number].clone()
+    }
+
+    pub(crate) fn chance(&mut self, rate: f64) -> bool {
+        rate > 0.0 && self.rng.f64() < rate
+    }
+
+    /// Any connection there is or was.
+    pub(crate) fn any(&mut self) -> Option<(usize, ConnectionId)> {
+        let number = self.rng.usize(..self.accounts.len().max(1));
+        Some((number, self.accounts.get(number)?.id?))
+    }
+
+    pub(crate) fn take_violation(&mut self) -> Option<String> {
+        if self.violations.is_empty() { None } else { Some(self.violations.remove(0)) }
+    }
+
+    pub(crate) fn accept(&mut self, number: usize, source: u32, bytes: usize) {
+        *self.accounts[number].accepted.entry(source).or_default() += bytes as u64;
+    }
+}

@@ -1,0 +1,556 @@
+//! Carries a plan out: peers, faults and time in front of the reactor, and the judgement at the end.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fastrand::Rng;
+use socketserver::testing::{Call, Clock, Network, Outcome, Peer};
+use socketserver::{Finish, Handle, ServerId};
+
+use crate::datagrams::Correspondence;
+use crate::handlers::{GoOn, Player, Site, meddle};
+use crate::ledger::{Account, Books};
+use crate::plan::{Faults, Plan, Step, Temper};
+use crate::records::{BROADCAST, bytes_of};
+
+/// What a simulation went through.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) connections: usize,
+    pub(crate) turns: u64,
+    pub(crate) bytes: u64,
+    /// Of each callback, how often it was called.
+    pub(crate) calls: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, other: Tally) {
+        self.connections += other.connections;
+        self.turns += other.turns;
+        self.bytes += other.bytes;
+        for (callback, count) in other.calls {
+            *self.calls.entry(callback).or_default() += count;
+        }
+    }
+}
+
+/// Carries out a plan. The error says what went wrong.
+pub(crate) fn play(plan: &Plan) -> Result<Tally, String> {
+    let mut stage = Stage::new(plan);
+    let played = catch_unwind(AssertUnwindSafe(|| {
+        for step in &plan.steps {
+            stage.step(step);
+            stage.look()?;
+        }
+        stage.end()
+    }));
+    played.unwrap_or_else(|panic| {
+        std::mem::forget(stage); // Closing a reactor that is broken could panic once more.
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        Err(text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked").to_owned())
+    })
+}
+
+type Peers = Arc<Mutex<Vec<Option<Peer>>>>;
+
+struct Stage<'a> {
+    plan: &'a Plan,
+    network: Network,
+    server: ServerId,
+    datagrams: Correspondence,
+    books: Books,
+    /// By number; none for somebody who was called and could not be.
+    peers: Peers,
+    faults: Arc<Mutex<Faults>>,
+    rng: Rng,
+    received: u64,
+    /// Numbers of those whose handler has finished and whose socket is open.
+    lingering: Vec<usize>,
+}
+
+impl<'a> Stage<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        let books = Books::new(plan);
+        let mut network = Network::with_config(plan.config.clone());
+        let made = books.clone();
+        let server = network.serve(
+            Site(books.clone()),
+            move |_, address| {
+                let number = made.open().number(address).expect("whoever connects has a number");
+                Player::new(&made, number)
+            },
+            plan.limits.clone(),
+        );
+        let server = server.expect("no call fails yet");
+        let datagrams = Correspondence::new(&mut network, &books, &plan.limits);
+        books.open().clock = Some(network.clock());
+        let (peers, faults) = (Peers::default(), Arc::new(Mutex::new(plan.faults.clone())));
+        let mut director = Director {
+            faults: Arc::clone(&faults),
+            rng: Rng::with_seed(plan.seed ^ 0x6661_756c_7473),
+            books: books.clone(),
+            peers: Arc::clone(&peers),
+            clock: network.clock(),
+            handle: network.handle(),
+        };
+        network.on_call(move |call, _| director.decide(call));
+        let rng = Rng::with_seed(plan.seed ^ 0x7374_6167_6500);
+        Stage { plan, network, server, datagrams, books, peers, faults, rng, received: 0, lingering: Vec::new() }
+    }
+
+    fn peer(&self, number: usize) -> Option<Peer> {
+        lock(&self.peers).get(number)?.clone()
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Connect => {
+                let peer = self.network.connect(self.server);
+                let number = self.books.open().add(peer.address());
+                self.place(number, peer);
+            }
+            Step::Send { peer, bytes } => {
+                self.with(peer, |stage, peer, number| send(&stage.books, peer, number, bytes))
+            }
+            Step::Datagram { peer, bytes } => self.datagrams.send(&mut self.network, peer, bytes),
+            Step::Eof(peer) => self.with(peer, |stage, peer, number| send_eof(&stage.books, peer, number)),
+            Step::Reset(peer) => self.with(peer, |stage, peer, number| send_reset(&stage.books, peer, number)),
+            Step::Read { peer, window } => self.with(peer, |stage, peer, number| stage.read(peer, number, window)),
+            Step::SpuriousEvent(peer) => self.with(peer, |_, peer, _| peer.spurious_event()),
+            Step::Answer => self.answer(),
+            Step::Message(number) => {
+                let id = self.books.open().accounts.get(number).and_then(|account| account.id);
+                if let Some(id) = id {
+                    self.books.message(&self.network.handle(), id);
+                }
+            }
+            Step::Job => {
+                let books = self.books.clone();
+                let _ = self.network.handle().run(move |reactor| meddle(&books, &reactor.handle()));
+            }
+            Step::Turns(count) => (0..count).for_each(|_| _ = self.turn()),
+            Step::Rest => self.rest(),
+            Step::Advance(time) => self.network.advance(time),
+            Step::Sleep(late) => self.sleep(late),
+            Step::Shutdown => {
+                self.books.open().stopped_at.get_or_insert(self.network.now());
+                self.network.shutdown_handle().shutdown();
+            }
+        }
+    }
+
+    fn with(&mut self, number: usize, act: impl FnOnce(&mut Self, &Peer, usize)) {
+        if let Some(peer) = self.peer(number) {
+            self.books.open().stirred.insert(number);
+            act(self, &peer, number);
+        }
+    }
+
+    fn place(&mut self, number: usize, peer: Peer) {
+        let windows = [usize::MAX, usize::MAX, 5_000, 100];
+        let window = *self.rng.choice(&windows).unwrap_or(&0);
+        peer.set_window(window);
+        self.books.open().accounts[number].unlimited = window == usize::MAX;
+        self.books.open().stirred.insert(number);
+        let mut peers = lock(&self.peers);
+        let count = peers.len().max(number + 1);
+        peers.resize(count, None);
+        peers[number] = Some(peer);
+    }
+
+    /// Those who are called now have a place, and some of them an answer.
+    fn answer(&mut self) {
+        for peer in self.network.called() {
+            let number = self.books.open().number(peer.address()).expect("whoever is called has a number");
+            self.place(number, peer);
+        }
+        let waiting: Vec<_> = lock(&self.peers).iter().flatten().filter(|peer| peer.is_connecting()).cloned().collect();
+        for peer in waiting {
+            match self.rng.u8(..3) {
+                0 => {
+                    let number = self.books.open().number(peer.address());
+                    self.books.open().stirred.extend(number);
+                    peer.establish();
+                }
+                1 => refuse(&self.books, &peer),
+                _ => {}
+            }
+        }
+    }
+
+    fn turn(&mut self) -> bool {
+        let more = self.network.turn();
+        self.note_closed();
+        more
+    }
+
+    fn rest(&mut self) {
+        let mut turns = 0;
+        while self.turn() {
+            turns += 1;
+            assert!(turns < TURNS_MAX, "the reactor does not come to rest in {turns} turns");
+        }
+        self.network.run();
+        self.check_nothing_is_owed();
+    }
+
+    /// The reactor rests: what had to happen by now has happened.
+    fn check_nothing_is_owed(&mut self) {
+        let (now, next) = (self.network.now(), self.network.next_timeout());
+        let stopped = self.network.is_stopped();
+        let mut ledger = self.books.open();
+        let idle_limit = ledger.idle_timeout;
+        for number in std::mem::take(&mut ledger.stirred) {
+            if let Some(account) = ledger.accounts.get_mut(number) {
+                account.stirred_at = now;
+            }
+        }
+        let peers = lock(&self.peers);
+        for (number, account) in ledger.accounts.iter().enumerate() {
+            let Some(peer) = peers.get(number).and_then(Option::as_ref) else { continue };
+            if peer.is_broken() || account.sent_reset || account.may_reset || stopped {
+                continue;
+            }
+            if account.unlimited && (account.finished.is_some() || (account.shut && account.open)) {
+                assert!(peer.is_closed(), "the server's direction of {number} is over, and its peer has no FIN");
+            }
+            if account.ending || account.finished.is_some() || !account.open || ledger.stopped_at.is_some() {
+                continue;
+            }
+            assert!(!(account.full && account.unlimited), "{number} has seen its output full, and is owed writable");
+            if let Some(&due) = account.timers.values().min() {
+                assert!(due > now, "a timer of {number} was due at {due:?}, and it is {now:?}");
+                let wakes = next.is_some_and(|next| now + next <= due);
+                assert!(wakes, "a timer of {number} is due at {due:?}, and the reactor sleeps for {next:?} at {now:?}");
+            }
+            if let Some(limit) = idle_limit.filter(|_| !account.idle_timeout_changed) {
+                let since = account.stirred_at;
+                assert!(now <= since + limit, "{number} is idle since {since:?}, it is {now:?}, and nobody was told");
+            }
+        }
+    }
+
+    /// Until the reactor would wake by itself.
+    fn sleep(&mut self, late: Duration) {
+        self.rest();
+        if let Some(time) = self.network.next_timeout() {
+            self.network.advance(time + late);
+        }
+        self.turn();
+    }
+
+    fn note_closed(&mut self) {
+        let now = self.network.now();
+        let mut ledger = self.books.open();
+        self.lingering.extend(std::mem::take(&mut ledger.finishing));
+        let peers = lock(&self.peers);
+        self.lingering.retain(|&number| {
+            let open = peers.get(number).and_then(Option::as_ref).is_some_and(|peer| !peer.is_socket_closed());
+            if !open {
+                ledger.accounts[number].closed_at = Some(now);
+            }
+            open
+        });
+    }
+
+    fn read(&mut self, peer: &Peer, number: usize, window: usize) {
+        let bytes = peer.take_received();
+        self.received += bytes.len() as u64;
+        let read = self.books.open().accounts[number].reader.read(&bytes);
+        self.books.expect(read.is_ok(), || format!("{number} receives what it should not: {}", read.unwrap_err()));
+        self.books.open().accounts[number].unlimited = window == usize::MAX;
+        peer.set_window(window);
+    }
+
+    fn look(&mut self) -> Result<(), String> {
+        self.datagrams.look(&mut self.network)?;
+        // Outbound connections are not capped, and sessions of the datagram server not by this.
+        let (active, max) = (self.network.stats().active, self.plan.limits.connections_max.unwrap_or(usize::MAX));
+        let capped = self.plan.temper.connects == 0.0 && !self.datagrams.sessions;
+        if capped && active > max as u64 {
+            return Err(format!("{active} connections are open, of {max} that may be"));
+        }
+        self.books.open().take_violation().map_or(Ok(()), Err)
+    }
+
+    /// Faults cease, handlers calm down, peers read everything and end: so must everything else, and the books balance.
+    fn end(&mut self) -> Result<Tally, String> {
+        *lock(&self.faults) = Faults::default();
+        self.books.open().temper = Temper::default();
+        self.rest(); // There may be no room for another message before.
+        let _ = self.network.handle().send_to_server(self.server, GoOn); // It may have stopped.
+        for _ in 0..ROUNDS {
+            self.answer();
+            let count = lock(&self.peers).len();
+            for number in 0..count {
+                self.with(number, |stage, peer, number| {
+                    if peer.is_connecting() {
+                        refuse(&stage.books, peer);
+                    }
+                    stage.read(peer, number, usize::MAX);
+                    send_eof(&stage.books, peer, number);
+                });
+            }
+            // Pauses of accepting, lingering, timers of handlers: nothing of that lasts.
+            self.sleep(Duration::ZERO);
+            self.look()?;
+        }
+        if !self.network.is_stopped() {
+            let active = self.network.stats().active;
+            if active > 0 {
+                return Err(format!("{active} connections stay open, whose peers have ended: {:?}", self.unfinished()));
+            }
+            self.step(&Step::Shutdown);
+            self.rest();
+        }
+        if !self.network.is_stopped() {
+            return Err("a reactor with nobody to wait for does not stop".to_owned());
+        }
+        self.network.server_close(self.server); // A server's own timers outlast a stop.
+        self.network.server_close(self.datagrams.server());
+        self.network.check_nothing_left();
+        self.look()?;
+        self.judge()
+    }
+
+    fn unfinished(&self) -> Vec<usize> {
+        let ledger = self.books.open();
+        let accounts = ledger.accounts.iter().enumerate();
+        accounts.filter(|(_, account)| account.open && account.finished.is_none()).map(|(number, _)| number).collect()
+    }
+
+    fn judge(&mut self) -> Result<Tally, String> {
+        let peers: Vec<_> = lock(&self.peers).clone();
+        for (number, peer) in peers.iter().enumerate() {
+            if let Some(peer) = peer {
+                self.read(peer, number, 0);
+            }
+        }
+        self.look()?;
+        let stats = self.network.stats();
+        let ledger = self.books.open();
+        let equal = |what: &str, a: u64, b: u64| if a == b { Ok(()) } else { Err(format!("{what}: {a} and {b}")) };
+        let stopped_early = self.plan.steps.contains(&Step::Shutdown);
+        if !stopped_early {
+            let delivered = ledger.messages_received + stats.messages_dropped;
+            equal("messages sent, and delivered or dropped", ledger.messages_sent, delivered)?;
+            if self.plan.faults.broken == 0.0 {
+                equal("datagrams left without an answer", self.datagrams.unanswered(), 0)?;
+            }
+        }
+        equal("handlers left", ledger.handlers as u64, 0)?;
+        equal("handlers of datagrams left", ledger.datagram_handlers as u64, 0)?;
+        if stats.datagrams_in > self.datagrams.sent {
+            return Err(format!("{} datagrams came of {}", stats.datagrams_in, self.datagrams.sent));
+        }
+        equal("panics counted, and scripted", stats.panics, ledger.panics)?;
+        equal(
+            "bytes sent by the server, and received",
+            stats.bytes_out,
+            self.received + self.datagrams.bytes_answered,
+        )?;
+        let (mut sent, mut consumed) = (self.datagrams.bytes_sent, 0);
+        for (number, account) in ledger.accounts.iter().enumerate() {
+            (sent, consumed) = (sent + account.sent, consumed + account.consumed);
+            if account.open != account.finished.is_some() {
+                return Err(format!("{number} was set up: {}; its finish: {:?}", account.open, account.finished));
+            }
+            let Some(peer) = peers.get(number).and_then(Option::as_ref) else { continue };
+            for (source, &received) in &account.reader.received {
+                let accepted = account.accepted.get(source).copied().unwrap_or(0);
+                if *source != BROADCAST && received > accepted {
+                    return Err(format!("{number} has {received} bytes of the {accepted} from {source}"));
+                }
+            }
+            let broken = peer.is_broken() || account.sent_reset;
+            let faults = &self.plan.faults;
+            let lost = faults.aborted_in_backlog + faults.not_registered > 0.0 || stopped_early;
+            if !(account.outbound || account.setup_called || broken || lost) {
+                return Err(format!("{number} has connected and was never served"));
+            }
+            if account.refused && !(account.connect_failed || account.ending || lost) {
+                return Err(format!("{number} has refused, and its handler was not told"));
+            }
+            if account.closes > 1 || (account.finished.is_some() && account.closes == 0) {
+                return Err(format!("close_request was called {} times for {number}", account.closes));
+            }
+            if matches!(account.finished, Some((Finish::PeerClosed, _))) && !account.eof_told {
+                return Err(format!("{number} ended because its peer had, and eof was not called"));
+            }
+            if !broken && matches!(account.finished, Some((Finish::Reset, _))) {
+                return Err(format!("{number} ended with a reset that nobody has sent"));
+            }
+            if broken || account.may_reset {
+                continue;
+            }
+            if peer.is_reset() {
+                self.may_be_reset(number, account, ledger.stopped_at)?;
+                continue;
+            }
+            if account.reader.partial() > 0 {
+                return Err(format!("{number} was closed in good order and lacks the end of a record"));
+            }
+            for (&source, &accepted) in account.accepted.iter().filter(|(_, accepted)| **accepted > 0) {
+                let received = account.reader.received.get(&source).copied().unwrap_or(0);
+                if received != accepted {
+                    return Err(format!("{number} was closed in good order and lacks bytes: {received} of {accepted}"));
+                }
+            }
+        }
+        if !(consumed..=sent).contains(&stats.bytes_in) {
+            return Err(format!("{} bytes read, {sent} sent, {consumed} consumed", stats.bytes_in));
+        }
+        Ok(Tally {
+            connections: ledger.accounts.len(),
+            turns: stats.turns,
+            bytes: stats.bytes_in + stats.bytes_out,
+            calls: ledger.calls.clone(),
+        })
+    }
+
+    /// A connection that was to end in good order may end in a reset only when the reactor's patience is exhausted.
+    fn may_be_reset(&self, number: usize, account: &Account, stopped: Option<Duration>) -> Result<(), String> {
+        let limits = &self.plan.limits;
+        let (Some((why, finished)), Some(closed)) = (account.finished, account.closed_at) else { return Ok(()) };
+        // What `finish` wrote has to be taken in time, and what the peer still sends is read for a while.
+        let write_timeout = limits.write_timeout.unwrap_or(Duration::MAX);
+        let patience = write_timeout.min(limits.linger_timeout);
+        let stopped = stopped.is_some_and(|stopped| closed >= stopped + self.plan.config.drain_grace);
+        let flooded = account.sent >= limits.linger_bytes_max as u64;
+        if stopped || flooded || closed >= finished.saturating_add(patience) {
+            return Ok(());
+        }
+        Err(format!("{number} ended with {why:?} at {finished:?}, and was reset at {closed:?}"))
+    }
+}
+
+/// Decides how calls end.
+struct Director {
+    faults: Arc<Mutex<Faults>>,
+    rng: Rng,
+    books: Books,
+    peers: Peers,
+    clock: Clock,
+    handle: Handle,
+}
+
+impl Director {
+    fn decide(&mut self, call: Call) -> Outcome {
+        let faults = lock(&self.faults).clone();
+        if self.chance(faults.slow) {
+            self.clock.advance(Duration::from_micros(self.rng.u64(..5_000)));
+        }
+        if self.chance(faults.meddled) {
+            self.meddle();
+        }
+        if !matches!(call, Call::Register | Call::Connect) {
+            if self.chance(faults.interrupted) {
+                return Outcome::Interrupted;
+            }
+            if self.chance(faults.would_block) {
+                return Outcome::WouldBlock;
+            }
+        }
+        match call {
+            Call::Wait if self.chance(faults.few_events) => Outcome::AtMost(self.rng.usize(1..4)),
+            Call::Accept if self.chance(faults.aborted_in_backlog) => {
+                Outcome::Fail(io::ErrorKind::ConnectionAborted.into())
+            }
+            Call::Accept if self.chance(faults.accept_error) => Outcome::Fail(io::Error::from_raw_os_error(EPROTO)),
+            Call::Accept if self.chance(faults.out_of_descriptors) => {
+                let numbers = [EMFILE, ENFILE, ENOBUFS, ENOMEM];
+                Outcome::Fail(io::Error::from_raw_os_error(*self.rng.choice(&numbers).unwrap_or(&EMFILE)))
+            }
+            Call::Register if self.chance(faults.not_registered) => Outcome::Fail(io::Error::from_raw_os_error(ENOMEM)),
+            Call::Connect if self.chance(faults.not_connected) => {
+                Outcome::Fail(io::ErrorKind::NetworkUnreachable.into())
+            }
+            Call::Receive | Call::Send if self.chance(faults.broken) => {
+                Outcome::Fail(io::ErrorKind::ConnectionRefused.into())
+            }
+            Call::Read | Call::Write if self.chance(faults.broken) => {
+                Outcome::Fail(io::ErrorKind::ConnectionReset.into())
+            }
+            Call::Read | Call::Write if self.chance(faults.short) => Outcome::AtMost(self.rng.usize(1..100)),
+            _ => Outcome::Proceed,
+        }
+    }
+
+    fn chance(&mut self, rate: f64) -> bool {
+        rate > 0.0 && self.rng.f64() < rate
+    }
+
+    /// A peer or another thread does something in the middle of a call.
+    fn meddle(&mut self) {
+        let peers = lock(&self.peers);
+        let number = self.rng.usize(..peers.len().max(1));
+        let Some(peer) = peers.get(number).cloned().flatten() else { return };
+        drop(peers);
+        self.books.open().stirred.insert(number);
+        match self.rng.u8(..10) {
+            0..5 => send(&self.books, &peer, number, 1 + self.rng.usize(..300)),
+            5 => send_eof(&self.books, &peer, number),
+            6 => peer.spurious_event(),
+            7 => {
+                self.books.open().accounts[number].unlimited = false;
+                peer.set_window(self.rng.usize(..3_000));
+            }
+            _ => meddle(&self.books, &self.handle),
+        }
+    }
+}
+
+fn refuse(books: &Books, peer: &Peer) {
+    let mut ledger = books.open();
+    if let Some(number) = ledger.number(peer.address()) {
+        ledger.accounts[number].refused |= !peer.is_socket_closed();
+        ledger.stirred.insert(number);
+    }
+    drop(ledger);
+    peer.refuse();
+}
+
+fn send(books: &Books, peer: &Peer, number: usize, count: usize) {
+    let mut ledger = books.open();
+    let account = &mut ledger.accounts[number];
+    if !account.sent_eof && !account.sent_reset && !peer.is_socket_closed() && !peer.is_connecting() {
+        account.sent += count as u64;
+        let bytes = bytes_of(number, account.sent - count as u64, count);
+        drop(ledger);
+        peer.send(&bytes);
+    }
+}
+
+fn send_eof(books: &Books, peer: &Peer, number: usize) {
+    let account = &mut books.open().accounts[number];
+    if !account.sent_eof && !account.sent_reset && !peer.is_connecting() {
+        account.sent_eof = true;
+        peer.send_eof();
+    }
+}
+
+fn send_reset(books: &Books, peer: &Peer, number: usize) {
+    let account = &mut books.open().accounts[number];
+    if !account.sent_reset && !peer.is_connecting() {
+        account.sent_reset = true;
+        peer.send_reset();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const TURNS_MAX: usize = 20_000;
+/// In which everything that was begun comes to its end: more than there are reasons to wait one after the other.
+const ROUNDS: usize = 40;
+
+// Linux's numbers; where they mean something else the reactor does something else, and must not fail either.
+const ENOMEM: i32 = 12;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+const EPROTO: i32 = 71;
+const ENOBUFS: i32 = 105;
