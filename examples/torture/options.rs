@@ -1,0 +1,65 @@
+//! The command line.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use crate::trials::Trial;
+
+/// Tries to break an echo server, and says whether it did
+///
+/// Without an address it starts an echo server of this crate, and tries that. Beside each trial two canaries have to be
+/// answered all the time: one on a connection that lasts, and one that connects anew each time.
+///
+/// Status: 0 if the server passed, 1 if it failed, 2 for wrong usage, 130 if interrupted.
+#[derive(clap::Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Options {
+    /// The server: HOST:PORT, or unix:PATH
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Option<String>,
+    /// Try an echo server of this crate, in a process of its own; so it is without ADDR
+    #[arg(long, conflicts_with_all = ["address", "pid"])]
+    serve: bool,
+    /// Try a server that is not on this machine. Nobody but its owner may want that
+    #[arg(long)]
+    pub(crate) allow_remote: bool,
+    /// Connections at once; floods and idle crowds have ten times as many, as far as descriptors allow
+    #[arg(long, value_name = "N", default_value = "100")]
+    pub(crate) clients: NonZeroUsize,
+    /// Go on with round after round until so much time has passed, for example 30s or 20m [default: one round]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// How long the server may take for anything, for example 500ms
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) patience: Duration,
+    /// Do what was done with this seed before; the times are those of the day [default: a new one]
+    #[arg(long, value_name = "SEED")]
+    pub(crate) seed: Option<u64>,
+    /// Only this trial; may be given more than once
+    #[arg(long, value_name = "TRIAL")]
+    only: Vec<Trial>,
+    /// All trials but this one; may be given more than once
+    #[arg(long, value_name = "TRIAL", conflicts_with = "only")]
+    skip: Vec<Trial>,
+    /// Linux: watch the memory and the descriptors of the server, which is this process
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Option<u32>,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Be the server that is tried, until standard input ends
+    #[command(hide = true)]
+    EchoServer,
+}
+
+impl Options {
+    /// The trials of a round, in their order.
+    pub(crate) fn trials(&self) -> Vec<Trial> {
+        let all = <Trial as clap::ValueEnum>::value_variants().iter().copied();
+        let wanted = |trial: &Trial| (self.only.is_empty() || self.only.contains(trial)) && !self.skip.contains(trial);
+        all.filter(wanted).collect()
+    }
+}

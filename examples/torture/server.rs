@@ -1,0 +1,85 @@
+//! An echo server of this crate in a process of its own, which does not outlive this one.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use socketserver::{Next, Request, RequestHandler, TcpServer};
+
+use crate::wait::wait_for;
+
+/// The process that was started.
+pub(crate) struct Server {
+    process: Child,
+    /// It serves until this is closed, in whatever way we end.
+    lifeline: Option<ChildStdin>,
+    pub(crate) address: String,
+}
+
+impl Server {
+    pub(crate) fn start() -> io::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("echo-server").stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Ctrl-C in a terminal is for us, and it has to go on until we are done.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut process = command.spawn()?;
+        let (lifeline, output) = (process.stdin.take(), process.stdout.take().expect("it is piped"));
+        let mut server = Server { process, lifeline, address: String::new() };
+        if BufReader::new(output).read_line(&mut server.address)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        server.address.truncate(server.address.trim_end().len());
+        Ok(server)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Ends it in good order, or tells why that is not possible.
+    pub(crate) fn stop(mut self, patience: Duration) -> Result<(), String> {
+        self.lifeline = None;
+        // Its connections may take their time as well.
+        match wait_for(GRACE + patience, || self.process.try_wait().transpose()) {
+            Some(Ok(status)) if status.success() => Ok(()),
+            Some(Ok(status)) => Err(format!("expected it to end in good order, seen: {status}")),
+            Some(Err(error)) => Err(format!("cannot wait for it: {error}")),
+            None => Err("expected it to end when told to, seen: it goes on".to_owned()),
+        }
+    }
+}
+
+/// One that does not end by itself is killed.
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What the process does: says where it is, and serves.
+pub(crate) fn serve() -> socketserver::Result<()> {
+    let mut server = TcpServer::new("127.0.0.1:0", |_| Echo)?;
+    let stop = server.shutdown_handle();
+    if let Some(address) = server.server_address() {
+        writeln!(io::stdout(), "{address}")?;
+    }
+    std::thread::spawn(move || {
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        stop.shutdown();
+    });
+    server.serve_forever()
+}
+
+struct Echo;
+
+impl RequestHandler for Echo {
+    fn handle(&mut self, request: &mut Request<'_>) -> socketserver::Result<Next> {
+        request.output.write_all(request.input.take_all())?;
+        Ok(Next::Wait)
+    }
+}
+
+/// How long a server goes on with its connections when it is told to stop.
+const GRACE: Duration = Duration::from_secs(10);

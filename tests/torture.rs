@@ -1,0 +1,441 @@
+//! The example `torture` as a judge: servers that are broken, each in its own way, have to fail, and those that are not
+//! have to pass.
+//!
+//! `cargo test` builds the examples first; `cargo test --test torture` alone does not, and then the tests are skipped.
+
+#![cfg(unix)]
+#![allow(clippy::disallowed_methods, reason = "deadlines of tests are real time")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+#[path = "common/programs.rs"]
+mod programs;
+
+// Its parts that can be wrong without a server; their own tests are run from here.
+#[path = "../examples/torture/growth.rs"]
+mod growth;
+#[allow(dead_code, reason = "its tests use it")]
+#[path = "../examples/torture/pattern.rs"]
+mod pattern;
+
+use programs::example;
+
+/// Long enough for a busy machine. Nothing waits for it to pass unless the test fails.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+// ---- servers that are not broken ----
+
+#[test]
+fn its_own_server_passes_every_trial() {
+    let Some(verdict) = torture(&["--clients", "3", "--skip", "mixture"]) else { return };
+    verdict.passes();
+    for trial in ["integrity", "half-close", "resets", "slow-readers", "slowloris", "churn", "flood", "idle-crowd"] {
+        assert!(verdict.row(trial).ends_with("passed |"), "{verdict:?}");
+    }
+    assert!(!verdict.output.contains("mixture"), "{verdict:?}");
+    // The server's process was watched.
+    assert!(!cfg!(target_os = "linux") || verdict.output.contains("RSS"), "{verdict:?}");
+}
+
+#[test]
+fn the_echo_example_passes_over_tcp_and_unix() {
+    let path = std::env::temp_dir().join(format!("torture-{}", std::process::id()));
+    let path = path.to_str().unwrap();
+    let Some(mut command) = example("echo") else { return };
+    let mut echo = Process(command.args(["127.0.0.1:0", "--unix", path]).stdout(Stdio::piped()).spawn().unwrap());
+    let mut said = BufReader::new(echo.0.stdout.take().unwrap()).lines();
+    let tcp = said.next().unwrap().unwrap().replace("listening on ", "");
+    assert_eq!(said.next().unwrap().unwrap(), format!("listening on unix stream {path}"));
+    for address in [tcp, format!("unix:{path}")] {
+        let mut arguments = vec![&address, "--clients", "5"];
+        let pid = echo.0.id().to_string();
+        if cfg!(target_os = "linux") {
+            arguments.extend(["--pid", &pid]);
+        }
+        for trial in ["integrity", "half-close", "resets", "churn", "flood"] {
+            arguments.extend(["--only", trial]);
+        }
+        torture(&arguments).unwrap().passes();
+    }
+    drop(echo);
+    let _ = std::fs::remove_file(path);
+}
+
+#[test]
+fn a_seed_repeats_what_was_done() {
+    let resets = |seed| {
+        let verdict = torture(&["--only", "churn", "--clients", "5", "--seed", seed])?;
+        verdict.passes();
+        Some(verdict.row("churn").split('|').nth(4).unwrap().trim().to_owned())
+    };
+    let Some(first) = resets("7") else { return };
+    assert_eq!(Some(&first), resets("7").as_ref());
+    let others = ["8", "9", "10"].map(|seed| resets(seed).unwrap());
+    assert!(others.iter().any(|other| *other != first), "{first} {others:?}");
+}
+
+#[test]
+fn rounds_go_on_while_there_is_time() {
+    let arguments = ["--only", "flood", "--clients", "1", "--duration", "300ms"];
+    let Some(verdict) = torture(&arguments) else { return };
+    verdict.passes();
+    assert!(!verdict.output.contains("passed, rounds: 1,"), "{verdict:?}");
+}
+
+// ---- broken servers ----
+
+#[test]
+fn lost_bytes_are_seen() {
+    let server = serve(|_, mut client| {
+        let mut position = 0;
+        each_chunk(&mut client.try_clone().unwrap(), |chunk| {
+            let lost = position <= 10_000 && 10_000 < position + chunk.len();
+            position += chunk.len();
+            client.write_all(&chunk[if lost { 3.min(chunk.len()) } else { 0 }..])
+        });
+    });
+    let Some(verdict) = torture(&[&server, "--only", "integrity", "--clients", "5", "--patience", "2s"]) else {
+        return;
+    };
+    verdict.fails("integrity");
+}
+
+#[test]
+fn a_changed_byte_is_seen() {
+    let server = serve(|_, mut client| {
+        let mut position = 0;
+        each_chunk(&mut client.try_clone().unwrap(), |chunk| {
+            let mut chunk = chunk.to_vec();
+            if (position..position + chunk.len()).contains(&5_000) {
+                chunk[5_000 - position] ^= 0x10;
+            }
+            position += chunk.len();
+            client.write_all(&chunk)
+        });
+    });
+    let Some(verdict) = torture(&[&server, "--only", "integrity", "--clients", "5"]) else { return };
+    verdict.fails("integrity");
+    assert!(verdict.output.contains("as byte 5000, seen: 0x"), "{verdict:?}");
+}
+
+#[test]
+fn bytes_of_another_connection_are_seen_and_named() {
+    // The first two connections ask whether there is an echo server. The third is a canary, whose bytes others get.
+    let canary = Arc::new(Mutex::new(Vec::new()));
+    let server = serve(move |number, mut client| {
+        each_chunk(&mut client.try_clone().unwrap(), |chunk| {
+            let mut canary = canary.lock().unwrap();
+            let mut chunk = chunk.to_vec();
+            if number == 2 && chunk.len() >= 100 {
+                canary.clone_from(&chunk);
+            } else if number > 2 && chunk.len() >= canary.len() {
+                chunk[..canary.len()].copy_from_slice(&canary);
+            }
+            client.write_all(&chunk)
+        });
+    });
+    let Some(verdict) = torture(&[&server, "--only", "slow-readers", "--clients", "5"]) else { return };
+    verdict.fails("slow-readers");
+    assert!(verdict.output.contains("which is that of canary, byte "), "{verdict:?}");
+}
+
+#[test]
+fn bytes_that_nobody_sent_are_seen() {
+    let server = serve(|number, mut client| {
+        each_chunk(&mut client.try_clone().unwrap(), |chunk| {
+            client.write_all(chunk)?;
+            if number > 2 { client.write_all(b"!") } else { Ok(()) }
+        });
+    });
+    let Some(verdict) = torture(&[&server, "--only", "half-close", "--clients", "5"]) else { return };
+    verdict.fails("half-close");
+}
+
+#[test]
+fn a_tail_dropped_at_the_half_close_is_seen() {
+    let server = serve(|_, mut client| {
+        // The last chunk waits a little for another one, and is forgotten if the end comes instead.
+        client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let (mut buffer, mut held) = ([0; 4096], Vec::new());
+        loop {
+            let read = client.read(&mut buffer);
+            match read {
+                Ok(0) => return,
+                Ok(_) | Err(_) if client.write_all(&held).is_err() => return,
+                Ok(n) => held = buffer[..n].to_vec(),
+                Err(_) => held.clear(),
+            }
+        }
+    });
+    let Some(verdict) = torture(&[&server, "--only", "half-close", "--clients", "5"]) else { return };
+    verdict.fails("half-close");
+    assert!(verdict.output.contains("seen: the end"), "{verdict:?}");
+}
+
+#[test]
+fn an_end_that_never_comes_is_seen() {
+    let kept = Mutex::new(Vec::new());
+    let server = serve(move |_, mut client| {
+        each_chunk(&mut client.try_clone().unwrap(), |chunk| client.write_all(chunk));
+        kept.lock().unwrap().push(client);
+    });
+    let arguments = [&server, "--only", "half-close", "--clients", "5", "--patience", "500ms"];
+    let Some(verdict) = torture(&arguments) else { return };
+    verdict.fails("half-close");
+    assert!(verdict.output.contains("expected the end within 0.5 s"), "{verdict:?}");
+}
+
+#[test]
+fn a_server_that_stops_accepting_is_seen() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for _ in 0..20 {
+            echo_on_a_thread(listener.accept().unwrap().0);
+        }
+        loop {
+            std::thread::park(); // with the listener open
+        }
+    });
+    let Some(verdict) = torture(&[&server, "--only", "churn", "--clients", "5", "--patience", "1s"]) else { return };
+    verdict.fails("churn");
+    assert!(verdict.output.contains("expected an answer within 1 s and "), "{verdict:?}");
+}
+
+#[test]
+fn a_server_with_time_for_one_client_only_starves_the_canary() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            each_chunk(&mut client.try_clone().unwrap(), |chunk| client.write_all(chunk));
+        }
+    });
+    let Some(verdict) = torture(&[&server, "--only", "flood", "--clients", "1", "--patience", "1s"]) else { return };
+    verdict.fails("flood");
+}
+
+#[test]
+fn resets_by_the_server_are_seen() {
+    let server = serve(|number, mut client| {
+        let mut left = if number > 2 { 1_000 } else { usize::MAX };
+        each_chunk(&mut client.try_clone().unwrap(), |chunk| {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 { Err(std::io::ErrorKind::Other.into()) } else { client.write_all(chunk) }
+        });
+        if left == 0 {
+            // With bytes unread, or without: both are too early.
+            let _ = client.shutdown(Shutdown::Both);
+        }
+    });
+    let Some(verdict) = torture(&[&server, "--only", "integrity", "--clients", "5"]) else { return };
+    verdict.fails("integrity");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn leaked_descriptors_are_seen() {
+    let leaking = "import os, socketserver
+class Leaking(socketserver.BaseRequestHandler):
+    def handle(self):
+        while data := self.request.recv(65536):
+            self.request.sendall(data)
+        os.dup(0)
+socketserver.ThreadingTCPServer.request_queue_size = 100
+with socketserver.ThreadingTCPServer(('127.0.0.1', 0), Leaking) as server:
+    print(server.server_address[1], flush=True)
+    server.serve_forever()";
+    let Some(exec) = example("torture") else { return };
+    let mut python = Command::new("python3");
+    python.args(["-c", leaking]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let Ok(server) = python.spawn() else { return eprintln!("skipped: there is no python3") };
+    drop(exec);
+    let mut server = Process(server);
+    let mut port = String::new();
+    BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut port).unwrap();
+    let (address, pid) = (format!("127.0.0.1:{}", port.trim()), server.0.id().to_string());
+    let arguments = [&address, "--pid", &pid, "--only", "churn", "--clients", "2", "--patience", "2s"];
+    let verdict = torture(&arguments).unwrap();
+    assert_eq!(verdict.code, Some(1), "{verdict:?}");
+    assert!(verdict.output.contains(" descriptors as at the start, seen: "), "{verdict:?}");
+}
+
+// ---- nothing to try ----
+
+#[test]
+fn what_is_no_echo_server_is_told_in_one_line() {
+    let greets = serve(|_, mut client| drop(client.write_all(b"welcome\n")));
+    let ends = serve(|_, client| drop(client));
+    let (silence, silent) = channel();
+    let silent_one = serve(move |_, client| drop(silence.send(client)));
+    for (server, code) in [(&greets, 1), (&ends, 1), (&silent_one, 1)] {
+        refuses(&[server, "--patience", "500ms"], code, &format!("{server} is no echo server: "));
+    }
+    drop(silent);
+}
+
+#[test]
+fn a_closed_port_is_told_in_one_line() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    refuses(&[&closed], 1, &format!("cannot connect to {closed}: "));
+    refuses(&["unix:/nonexistent/socket"], 1, "cannot connect to unix:/nonexistent/socket: ");
+}
+
+#[test]
+fn an_address_that_is_none_or_remote_is_told_in_one_line() {
+    for nonsense in ["nonsense", "127.0.0.1:99999", "no-such-host.invalid:1"] {
+        refuses(&[nonsense], 2, nonsense);
+    }
+    for remote in ["192.0.2.1:7", "[2001:db8::1]:7", "0.0.0.0:7"] {
+        refuses(&[remote], 2, "--allow-remote");
+        refuses(&[remote], 2, remote);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_process_that_is_not_there_is_told_in_one_line() {
+    let server = serve(|_, client| echo_on_a_thread(client));
+    refuses(&[&server, "--pid", "4194305"], 2, "cannot watch process 4194305");
+}
+
+#[test]
+fn wrong_usage_is_status_2() {
+    for wrong in [&["--only", "nothing"][..], &["--clients", "0"], &["--duration", "soon"], &["--no-such-option"]] {
+        let Some(verdict) = torture(wrong) else { return };
+        assert_eq!(verdict.code, Some(2), "{verdict:?}");
+    }
+}
+
+#[track_caller]
+fn refuses(arguments: &[&str], code: i32, says: &str) {
+    let Some(verdict) = torture(arguments) else { return };
+    assert_eq!(verdict.code, Some(code), "{verdict:?}");
+    assert_eq!(verdict.log.lines().count(), 1, "{verdict:?}");
+    assert!(verdict.log.contains(says), "{verdict:?}");
+    assert_eq!(verdict.output, "", "{verdict:?}");
+}
+
+#[test]
+fn ctrl_c_tells_what_was_found_so_far_and_leaves_no_server() {
+    let Some(mut command) = example("torture") else { return };
+    let mut child = command.args(["--clients", "3", "--duration", "1h"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut torture = Process(child);
+    let mut first = String::new();
+    output.read_line(&mut first).unwrap();
+    let address: SocketAddr = first.split([' ', ',']).nth(1).unwrap().parse().unwrap();
+    assert!(TcpStream::connect(address).is_ok());
+
+    assert!(signal("INT", torture.0.id()));
+    let rest = read_all(output).recv_timeout(DEADLINE).expect("it ends");
+    assert!(rest.contains("interrupted, rounds: 1, --seed "), "{rest}");
+    assert!(rest.contains("| integrity "), "{rest}");
+    assert_eq!(torture.0.wait().unwrap().code(), Some(130));
+    assert!(TcpStream::connect(address).is_err(), "the server has ended as well");
+}
+
+// ---- the program ----
+
+/// How a run ended.
+#[derive(Debug)]
+struct Verdict {
+    code: Option<i32>,
+    output: String,
+    log: String,
+}
+
+impl Verdict {
+    #[track_caller]
+    fn passes(&self) {
+        assert_eq!(self.code, Some(0), "{self:?}");
+    }
+
+    /// Not only is the status right, but the trial is named, with what was expected.
+    #[track_caller]
+    fn fails(&self, trial: &str) {
+        assert_eq!(self.code, Some(1), "{self:?}");
+        assert!(self.row(trial).ends_with("FAILED |"), "{self:?}");
+        assert!(self.output.contains(&format!("\n{trial}: ")) && self.output.contains("expected "), "{self:?}");
+    }
+
+    /// The line of the table about a trial.
+    #[track_caller]
+    fn row(&self, trial: &str) -> &str {
+        let mut lines = self.output.lines();
+        lines.find(|line| line.starts_with(&format!("| {trial} "))).unwrap_or_else(|| panic!("{trial}: {self:?}"))
+    }
+}
+
+/// Runs it to its end, or `None` and a word about it if it was not built.
+#[track_caller]
+fn torture(arguments: &[&str]) -> Option<Verdict> {
+    let mut command = example("torture")?;
+    let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (output, log) = (read_all(child.stdout.take().unwrap()), read_all(child.stderr.take().unwrap()));
+    let mut process = Process(child);
+    let output = output.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("{arguments:?} does not end"));
+    let log = log.recv_timeout(DEADLINE).expect("it has ended");
+    Some(Verdict { code: process.0.wait().unwrap().code(), output, log })
+}
+
+/// A running program, killed when the test is done with it.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn signal(name: &str, pid: u32) -> bool {
+    Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().is_ok_and(|status| status.success())
+}
+
+/// Everything up to the end of the stream, which is when the program ends.
+fn read_all(mut stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (end, ended) = channel();
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = stream.read_to_string(&mut text);
+        end.send(text)
+    });
+    ended
+}
+
+// ---- parts of servers ----
+
+/// Serves every connection, with its number, on a thread of its own.
+fn serve(handle: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let handle = Arc::new(handle);
+    std::thread::spawn(move || {
+        for (number, client) in listener.incoming().enumerate() {
+            let (client, handle) = (client.unwrap(), handle.clone());
+            std::thread::spawn(move || handle(number, client));
+        }
+    });
+    address
+}
+
+fn echo_on_a_thread(mut client: TcpStream) {
+    std::thread::spawn(move || each_chunk(&mut client.try_clone().unwrap(), |chunk| client.write_all(chunk)));
+}
+
+/// Until the end, or an error.
+fn each_chunk(client: &mut TcpStream, mut act: impl FnMut(&[u8]) -> std::io::Result<()>) {
+    let mut buffer = [0; 4096];
+    while let Ok(n @ 1..) = client.read(&mut buffer) {
+        if act(&buffer[..n]).is_err() {
+            break;
+        }
+    }
+}
