@@ -298,3 +298,12 @@ fn a_server_that_is_added_is_that_one_and_not_another_of_its_reactor() {
     stop.shutdown();
     thread.join().unwrap().unwrap();
 }
+
+#[test]
+fn settings_that_are_changed_are_those_in_force() {
+    let mut reactor = Reactor::new().unwrap();
+    let mut config = reactor.config().clone();
+    config.drain_grace = Duration::from_secs(77);
+    reactor.set_config(config);
+    assert_eq!(reactor.config().drain_grace, Duration::from_secs(77));
+}

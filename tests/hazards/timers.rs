@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use socketserver::testing::{Client, Network};
+use socketserver::testing::{self, Client, Network, Outcome};
 use socketserver::{BaseServer, Control, Finish, Limits, Next, Request, RequestHandler, Result, TcpServer, Timeout};
 
 use crate::common::{Call, echo, probe, serve, usual};
@@ -355,4 +355,66 @@ fn a_predecessors_timer_that_is_due_can_be_cancelled_and_set_anew_by_the_success
     assert_eq!(client.server_mut().0, ["2 left"]);
     client.advance(Duration::from_nanos(1));
     assert_eq!(client.server_mut().0, ["2 left", "timer 1"]);
+}
+
+#[test]
+fn bytes_that_came_while_the_wait_was_late_count_before_a_limit_that_has_passed() {
+    let mut limits = Limits::default();
+    limits.idle_timeout = Some(SECOND);
+    let mut network = Network::new();
+    let server = network.serve((), |_, _| Discard, limits).unwrap();
+    let peer = network.connect(server);
+    network.run();
+    // The process is stopped in the wait, which then returns with nothing; meanwhile the peer has sent something.
+    let (clock, sender, mut stopped) = (network.clock(), peer.clone(), true);
+    network.on_call(move |call, _| {
+        if call == testing::Call::Wait && std::mem::take(&mut stopped) {
+            clock.advance(2 * SECOND);
+            sender.send(b"x");
+            return Outcome::Interrupted;
+        }
+        Outcome::Proceed
+    });
+    network.run();
+    assert_eq!((peer.unread(), network.stats().timeouts_idle), (0, 0));
+}
+
+#[test]
+fn a_limit_counts_from_the_bytes_also_in_a_turn_that_took_long() {
+    #[derive(Default)]
+    struct Idle(usize);
+    impl BaseServer for Idle {
+        fn close_request(&mut self, _: &socketserver::Address, why: Finish) {
+            self.0 += usize::from(why == Finish::Timeout(Timeout::Idle));
+        }
+    }
+    let mut limits = Limits::default();
+    limits.idle_timeout = Some(SECOND);
+    let mut network = Network::new();
+    let server = network.serve(Idle::default(), |_, _| Discard, limits).unwrap();
+    let peers = [network.connect(server), network.connect(server)];
+    network.run();
+    // Both are read in one turn, and the first read takes half a second.
+    let (clock, mut slow) = (network.clock(), true);
+    network.on_call(move |call, _| {
+        if call == testing::Call::Read && std::mem::take(&mut slow) {
+            clock.advance(SECOND / 2);
+        }
+        Outcome::Proceed
+    });
+    peers.iter().for_each(|peer| peer.send(b"x"));
+    network.run();
+    network.run_for(SECOND - Duration::from_nanos(1));
+    assert_eq!(network.server_mut::<Idle>(server).unwrap().0, 0, "the second was read half a second later");
+    network.run_for(Duration::from_nanos(1));
+    assert_eq!(network.server_mut::<Idle>(server).unwrap().0, 2);
+}
+
+struct Discard;
+
+impl<S: 'static> RequestHandler<S> for Discard {
+    fn handle(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
+        request.input.take_all();
+        Ok(Next::Wait)
+    }
 }
