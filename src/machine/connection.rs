@@ -249,7 +249,7 @@ impl Connection {
             return Some(self.discard(buffer, allowance));
         }
         // A handler that took over is set up even if the end has come meanwhile, so that `finish` finds one that was.
-        if !self.state.has(CONNECTING) && self.state.take(SETUP_DUE) {
+        if self.state.take_setup_due() {
             return Some(Step::Setup);
         }
         if self.state.has(ENDING) {

@@ -97,6 +97,11 @@ impl State {
         self.has(SETUP_DUE) && !self.has(CONNECTING)
     }
 
+    /// Asked by whoever calls `setup` now, if it is due.
+    pub(crate) fn take_setup_due(&mut self) -> bool {
+        !self.has(CONNECTING) && self.take(SETUP_DUE)
+    }
+
     /// The handler may be called: `setup` succeeded and the end has not come.
     pub(crate) fn is_open(&self) -> bool {
         self.has(OPEN) && !self.has(SETUP_DUE | ENDING | FINISHED | DEAD)

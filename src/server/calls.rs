@@ -126,8 +126,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
 
     /// A handler that has just taken over is set up before anything else is called.
     pub(super) fn set_up(&mut self, at: &mut Service<'_>) {
-        if at.connection.state.is_setup_due() {
-            self.serve(at);
+        if at.connection.state.take_setup_due() {
+            self.call(at, Callback::Setup);
         }
     }
 

@@ -140,6 +140,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
 
     fn on_due(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, due: Due) {
         self.borrowed(core, scratch, key, |calls, at| {
+            let was_closing = at.connection.state.is_closing();
             calls.set_up(at);
             match due {
                 Due::Quiet => at.connection.state.on_quiet(),
@@ -152,7 +153,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
                     calls.call(at, Callback::Timeout(timeout));
                 }
                 // It was ending quietly, and the peer does not take the rest.
-                Due::Limit(timeout) => at.connection.state.end(Finish::Timeout(timeout), true),
+                Due::Limit(timeout) if was_closing => at.connection.state.end(Finish::Timeout(timeout), true),
+                Due::Limit(_) => {} // It ends since a moment ago.
             }
         });
         core.queue(key);

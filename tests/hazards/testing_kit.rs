@@ -365,6 +365,61 @@ fn messages_that_follow_a_replacement_reach_the_successor() {
 }
 
 #[test]
+fn a_message_reaches_the_successor_also_while_much_is_to_be_sent() {
+    let limits = limits(|limits| limits.write_bytes_per_turn = 10);
+    let handler = probe(|call, request: &mut Request<'_>| {
+        if let Call::Message(_) = call {
+            request.output.write_shared(vec![0; 1_000])?; // More than a turn sends.
+            request.replace_handler(successor(false));
+        }
+        usual(&call, request)
+    });
+    let mut client = Client::with_limits((), handler, limits);
+    let (handle, id) = (client.handle(), client.id().unwrap());
+    handle.send(id, 1).unwrap();
+    handle.send(id, 2).unwrap();
+    client.run();
+    assert_eq!(successor_lines(), ["setup", "message"]);
+    assert_eq!(client.stats().messages_dropped, 0, "the connection is there");
+    assert_eq!(client.sent().len(), 1_000);
+}
+
+#[test]
+fn a_limit_that_passes_as_a_successor_closes_does_not_cut_that_short() {
+    let idle = Duration::from_secs(10);
+    let limits = limits(|limits| (limits.idle_timeout, limits.callbacks_per_turn) = (Some(idle), 1));
+    let mut paused = false;
+    let handler = probe(move |call, request: &mut Request<'_>| {
+        let me = request.id();
+        match call {
+            Call::Handle if !paused => {
+                paused = true;
+                request.pause_reading(me);
+            }
+            // Nothing moves with this, and it is the one callback of this turn.
+            Call::Handle => request.replace_handler(probe(|call, request: &mut Request<'_>| match call {
+                Call::Setup => {
+                    request.output.write_all(b"bye")?;
+                    Ok(Next::Close)
+                }
+                call => usual(&call, request),
+            })),
+            Call::Message(_) => request.resume_reading(me),
+            call => return usual(&call, request),
+        }
+        Ok(Next::Wait)
+    });
+    let mut client = Client::with_limits((), handler, limits);
+    client.feed(b"upgrade");
+    let id = client.id().unwrap();
+    client.handle().send(id, 1).unwrap();
+    client.advance(idle);
+    assert_eq!(client.sent(), b"bye", "{:?}", client.transcript());
+    assert!(!client.is_reset());
+    assert_eq!(client.stats().timeouts_idle, 0);
+}
+
+#[test]
 fn timers_due_with_a_replacement_reach_the_successor() {
     let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
         match call {

@@ -38,10 +38,12 @@ impl RequestHandler<Site> for Answer {
         Ok(if self.books.open().rng.u8(..20) == 0 { Next::Close } else { Next::Wait })
     }
 
-    fn finish(&mut self, _: &mut Request<'_, Site>, _: Finish) {
+    fn finish(&mut self, _: &mut Request<'_, Site>, why: Finish) {
         let finished = std::mem::replace(&mut self.finished, true);
         self.books.expect(!finished, || "finish of a datagram's handler is called twice".to_owned());
-        self.books.open().datagram_handlers -= 1;
+        let mut ledger = self.books.open();
+        ledger.datagram_handlers -= 1;
+        ledger.ends.push(why);
     }
 }
 

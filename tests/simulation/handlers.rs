@@ -15,6 +15,7 @@ use crate::plan::Temper;
 use crate::records::{BROADCAST, byte_of, record};
 
 pub(crate) const SCRIPTED: &str = "scripted";
+const BROADCAST_BYTES: u64 = 100;
 
 /// The value of a server: the way to the books.
 pub(crate) struct Site(pub(crate) Books);
@@ -34,13 +35,18 @@ impl BaseServer for Site {
     }
 
     fn handle_error(&mut self, client: &Address, error: &Error) {
+        self.0.open().errors_told += 1;
         self.0.expect(!matches!(error, Error::Panicked { message } if message != SCRIPTED), || {
             format!("panicked while serving {client}: {error}")
         });
     }
 
     fn timer(&mut self, control: &mut Control<'_, Self>, tag: u64) {
-        if self.0.open().rng.bool() {
+        let goes_on = {
+            let mut ledger = self.0.open();
+            ledger.temper.sets_server_timers > 0.0 && ledger.rng.bool()
+        };
+        if goes_on {
             control.set_timer(tag + 1, Duration::from_millis(5));
         }
     }
@@ -55,7 +61,7 @@ impl BaseServer for Site {
                 ledger.accounts[number].paused = false;
                 ledger.stirred.insert(number);
                 if ledger.accounts[number].eof_told {
-                    ledger.end(number);
+                    ledger.end(number, Finish::Evicted);
                     control.close(id);
                 }
             }
@@ -97,6 +103,9 @@ impl Player {
         let mut ledger = self.books.open();
         let finished = ledger.accounts[number].finished;
         ledger.accounts[number].id = Some(request.id());
+        if request.output.is_empty() {
+            ledger.accounts[number].unsent_since = request.now();
+        }
         ledger.stirred.insert(number);
         *ledger.calls.entry(callback.to_owned()).or_default() += 1;
         let own = ledger.number(&request.client_address()) == Some(number);
@@ -112,9 +121,10 @@ impl Player {
             if self.chance(|temper| temper.leaves_input) { self.books.open().rng.usize(..=unread) } else { unread };
         let number = self.number;
         let mut ledger = self.books.open();
-        let limit = ledger.input_bytes_max;
+        if unread - take > ledger.limits.input_bytes_max {
+            ledger.end(number, Finish::InputLimit);
+        }
         let account = &mut ledger.accounts[number];
-        account.ending |= unread - take > limit; // It may leave no more.
         let (from, sent) = (account.consumed, account.sent);
         let bytes = request.input.unread();
         let right = (from..).zip(bytes).all(|(n, &byte)| byte_of(number, n) == byte);
@@ -124,6 +134,11 @@ impl Player {
         if fresh {
             (account.shown, account.active_at) = (from + unread as u64, request.now());
         }
+        account.unread_since = match account.unread_since {
+            _ if take == unread => None,
+            Some(since) if take == 0 => Some(since),
+            _ => Some(request.now()),
+        };
         drop(ledger);
         self.books.expect(!(fresh && paused), || {
             format!("{number} is paused, or its output full, and it is shown what comes")
@@ -149,25 +164,18 @@ impl Player {
             self.send(request);
         }
         if self.chance(|temper| temper.broadcasts) {
-            let before = {
-                let mut ledger = self.books.open();
-                let everybody = ledger.accounts.len();
-                ledger.stirred.extend(0..everybody);
-                ledger.broadcasts += 100;
-                ledger.broadcasts - 100
-            };
-            request.broadcast(record(BROADCAST, before, 100), |_| true);
+            self.broadcast(request);
         }
         let other = self.books.open().any();
         if let Some((victim, id)) = other {
             self.books.open().stirred.insert(victim);
             if self.chance(|temper| temper.closes_others) {
-                self.books.open().end(victim);
+                self.books.open().end(victim, if id == me { Finish::Done } else { Finish::Evicted });
                 request.close(id);
             }
             if self.chance(|temper| temper.aborts_others) {
                 self.books.open().accounts[victim].may_reset = true;
-                self.books.open().end(victim);
+                self.books.open().end(victim, if id == me { Finish::Done } else { Finish::Evicted });
                 request.abort(id);
             }
             if self.chance(|temper| temper.shuts_write) {
@@ -202,15 +210,19 @@ impl Player {
             request.set_server_timer(1, Duration::from_millis(1));
         }
         if self.chance(|temper| temper.sets_timeouts) {
-            let time = self.books.open().rng.bool().then_some(Duration::from_millis(20));
-            self.books.open().accounts[number].idle_timeout_changed = true;
-            request.set_timeout(Timeout::Idle, time);
+            let mut ledger = self.books.open();
+            let time = ledger.rng.bool().then_some(Duration::from_millis(20));
+            let which = *ledger.rng.choice(&[Timeout::Idle, Timeout::Read, Timeout::Write]).unwrap_or(&Timeout::Idle);
+            ledger.accounts[number].timeouts.push((which, time));
+            drop(ledger);
+            request.set_timeout(which, time);
         }
         if self.chance(|temper| temper.connects) {
             self.connect(request);
         }
         if self.chance(|temper| temper.replaces) {
             request.replace_handler(Player::new(&self.books, number));
+            self.books.open().accounts[number].replaced = true;
         }
         self.books.open().accounts[number].full = request.output.is_full(); // It goes on with `writable`.
     }
@@ -230,10 +242,11 @@ impl Player {
         let mut ledger = self.books.open();
         match accepted {
             true => ledger.accept(self.number, source, count),
-            false => ledger.end(self.number), // If it is not over already, this was too much.
+            false => ledger.end(self.number, Finish::OutputLimit), // If it is not over already, this was too much.
         }
+        let high = ledger.limits.output_high_water;
         drop(ledger);
-        let (len, full, high) = (request.output.len(), request.output.is_full(), self.books.open().high_water);
+        let (len, full) = (request.output.len(), request.output.is_full());
         self.books
             .expect(full == (len > high), || format!("is_full is {full} at {len} bytes, the high water is {high}"));
     }
@@ -252,10 +265,37 @@ impl Player {
         let sent = request.send(id, &record(source, before, count));
         match sent {
             Sent::Queued | Sent::Full => self.books.open().accept(to, source, count),
-            Sent::Gone => self.books.open().end(to), // If it is not over already, this was too much.
+            Sent::Gone => self.books.open().end(to, Finish::OutputLimit), // If it is not over already, this was too much.
             _ => {}
         }
         self.books.expect(!over || sent == Sent::Gone, || format!("a send to {to}, which is finished, says {sent:?}"));
+    }
+
+    /// Something for everybody who is open.
+    fn broadcast(&mut self, request: &mut Request<'_, Site>) {
+        let (before, open) = {
+            let mut ledger = self.books.open();
+            let everybody = ledger.accounts.len();
+            ledger.stirred.extend(0..everybody);
+            ledger.broadcasts += BROADCAST_BYTES;
+            (ledger.broadcasts - BROADCAST_BYTES, ledger.open())
+        };
+        let mut asked = Vec::new();
+        let took = request.broadcast(record(BROADCAST, before, BROADCAST_BYTES as usize), |id| {
+            asked.push(id);
+            true
+        });
+        self.books.expect(took <= asked.len(), || format!("{took} took a broadcast of {} who were asked", asked.len()));
+        for id in open {
+            self.books.expect(asked.contains(&id), || format!("a broadcast leaves out {id:?}, which is open"));
+        }
+        let mut ledger = self.books.open();
+        for account in ledger.accounts.iter_mut().filter(|account| account.id.is_some_and(|id| asked.contains(&id))) {
+            account.broadcast = before + BROADCAST_BYTES;
+            if took < asked.len() {
+                account.reasons.push(Finish::OutputLimit); // Of one of them it was too much.
+            }
+        }
     }
 
     fn set_timer(&mut self, request: &mut Request<'_, Site>) {
@@ -284,12 +324,17 @@ impl Player {
             let n = ledger.accounts.len() as u32;
             let [_, b, c, d] = n.to_be_bytes();
             let number = ledger.add(&SocketAddr::from(([100, 64 | b, c, d], 80)).into());
-            ledger.accounts[number].outbound = true;
+            ledger.accounts[number].called_at = Some(ledger.now());
             number
         };
         let address = self.books.open().address(number);
         match request.connect(address, Player::new(&self.books, number)) {
-            Ok(id) => self.books.open().accounts[number].id = Some(id),
+            Ok(id) => {
+                let mut ledger = self.books.open();
+                ledger.accounts[number].id = Some(id);
+                ledger.connects += 1;
+                ledger.stirred.insert(number);
+            }
             Err(error) => {
                 let error = matches!(error, Error::Connect { .. });
                 self.books.expect(error, || "connect fails with another error than Connect".to_owned());
@@ -298,36 +343,72 @@ impl Player {
     }
 
     /// How a callback ends.
-    fn leave(&mut self) -> Result<Next> {
+    fn leave(&mut self, reason: Finish) -> Result<Next> {
         if self.chance(|temper| temper.panics) {
             let mut ledger = self.books.open();
             ledger.panics += 1;
             ledger.accounts[self.number].may_reset = true;
-            ledger.end(self.number);
+            ledger.end(self.number, Finish::Panicked);
             drop(ledger);
             resume_unwind(Box::new(SCRIPTED));
         }
         if self.chance(|temper| temper.errs) {
-            self.books.open().end(self.number);
+            let mut ledger = self.books.open();
+            ledger.errors += 1;
+            ledger.end(self.number, Finish::Error);
             return Err(Error::other(SCRIPTED));
         }
         if self.chance(|temper| temper.aborts) {
-            self.books.open().accounts[self.number].may_reset = true;
-            self.books.open().end(self.number);
-            return Ok(Next::Abort);
+            return Ok(self.abort(reason));
         }
         let closes = self.chance(|temper| temper.closes);
-        if closes {
-            self.books.open().end(self.number);
-        }
-        Ok(if closes { Next::Close } else { Next::Wait })
+        Ok(if closes { self.close(reason) } else { Next::Wait })
     }
 
-    fn called(&mut self, request: &mut Request<'_, Site>, callback: &str) -> Result<Next> {
+    fn close(&mut self, reason: Finish) -> Next {
+        self.books.open().end(self.number, reason);
+        Next::Close
+    }
+
+    fn abort(&mut self, reason: Finish) -> Next {
+        let mut ledger = self.books.open();
+        ledger.accounts[self.number].may_reset = true;
+        ledger.end(self.number, reason);
+        Next::Abort
+    }
+
+    fn called(&mut self, request: &mut Request<'_, Site>, callback: &str, reason: Finish) -> Result<Next> {
         self.enter(request, callback, Stage::SetUp);
         self.consume(request);
         self.act(request);
-        self.leave()
+        self.leave(reason)
+    }
+
+    /// Something has happened that ends a connection like this.
+    fn expect_reason(&self, why: Finish, now: Duration) {
+        let ledger = self.books.open();
+        let account = &ledger.accounts[self.number];
+        let right = match why {
+            Finish::Reset => true, // Judged in the end.
+            Finish::PeerClosed => account.eof_told && (account.shut || account.reasons.contains(&why)),
+            Finish::ShutDown => ledger.stopped_at.is_some(),
+            // Also of one that was on its way out and whose peer did not take the rest.
+            Finish::Timeout(Timeout::Write) => account.ending,
+            _ => account.reasons.contains(&why),
+        };
+        let (reasons, since) = (account.reasons.clone(), account.unsent_since);
+        drop(ledger);
+        self.books.expect(right, || format!("{} ends with {why:?}, and it may with {reasons:?}", self.number));
+        if why == Finish::Timeout(Timeout::Write) && !reasons.contains(&why) {
+            self.expect_due(Timeout::Write, Some(since), now);
+        }
+    }
+
+    /// Not before its time, counted from when that may have begun at the earliest.
+    fn expect_due(&self, which: Timeout, since: Option<Duration>, now: Duration) {
+        let (number, limit) = (self.number, self.books.open().timeout(self.number, which));
+        let due = since.zip(limit).is_some_and(|(since, limit)| now >= since + limit);
+        self.books.expect(due, || format!("{which:?} timeout of {number} at {now:?}, {limit:?} after {since:?}"));
     }
 }
 
@@ -338,14 +419,14 @@ impl RequestHandler<Site> for Player {
             let mut ledger = self.books.open();
             let account = &mut ledger.accounts[self.number];
             account.setup_called = true;
-            (account.open, account.eof_told) = (false, false); // A successor begins anew.
+            (account.open, account.eof_told, account.replaced) = (false, false, false); // A successor begins anew.
             if account.active_at.is_zero() {
                 account.active_at = request.now();
             }
         }
         self.stage = Stage::Over; // Unless it succeeds.
         self.act(request);
-        let next = self.leave()?;
+        let next = self.leave(Finish::Done)?;
         self.stage = Stage::SetUp;
         self.books.open().accounts[self.number].open = true;
         Ok(next)
@@ -354,14 +435,14 @@ impl RequestHandler<Site> for Player {
     fn handle(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
         let (number, empty) = (self.number, request.input.is_empty());
         self.books.expect(!empty, || format!("handle of {number} without input"));
-        self.called(request, "handle")
+        self.called(request, "handle", Finish::Done)
     }
 
     fn writable(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
-        let (number, len, low) = (self.number, request.output.len(), self.books.open().low_water);
+        let (number, len, low) = (self.number, request.output.len(), self.books.open().limits.output_low_water);
         self.books.open().accounts[number].full = false;
         self.books.expect(len <= low, || format!("writable of {number} at {len} bytes, the low water is {low}"));
-        self.called(request, "writable")
+        self.called(request, "writable", Finish::Done)
     }
 
     fn eof(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
@@ -375,36 +456,30 @@ impl RequestHandler<Site> for Player {
         self.books.expect(!told, || format!("eof of {number} is called twice"));
         self.books.expect(ended, || format!("eof of {number}, whose peer has not ended"));
         self.books.expect(shown == sent, || format!("eof of {number} after {shown} of {sent} bytes"));
-        let next = self.called(request, "eof")?;
+        let next = self.called(request, "eof", Finish::PeerClosed)?;
         let stays = self.chance(|temper| temper.stays_after_eof);
-        if next == Next::Wait && !stays {
-            self.books.open().end(number);
-            return Ok(Next::Close);
-        }
-        Ok(next)
+        Ok(if next == Next::Wait && !stays { self.close(Finish::PeerClosed) } else { next })
     }
 
     fn timeout(&mut self, request: &mut Request<'_, Site>, timeout: Timeout) -> Result<Next> {
         self.enter(request, &format!("timeout {timeout:?}"), Stage::SetUp);
-        let (number, now) = (self.number, request.now());
-        if timeout == Timeout::Idle {
-            let ledger = self.books.open();
-            let (account, limit) = (&ledger.accounts[number], ledger.idle_timeout);
-            let (since, changed) = (account.active_at, account.idle_timeout_changed);
-            drop(ledger);
-            let early = limit.is_none_or(|limit| now < since + limit);
-            self.books.expect(!early || changed, || format!("{number} is idle at {now:?}, since {since:?}: {limit:?}"));
-        }
-        if timeout == Timeout::Write {
-            self.books.open().accounts[number].may_reset = true;
-            self.books.open().end(number);
-            return Ok(Next::Abort);
+        let (now, reason) = (request.now(), Finish::Timeout(timeout));
+        let mut ledger = self.books.open();
+        let account = &mut ledger.accounts[self.number];
+        // Its time begins anew, unless it closes.
+        let since = match timeout {
+            Timeout::Idle => Some(std::mem::replace(&mut account.active_at, now)),
+            Timeout::Read => account.unread_since.replace(now),
+            _ => Some(std::mem::replace(&mut account.unsent_since, now)),
+        };
+        let (gives_up, aborts) = (ledger.rng.bool(), timeout == Timeout::Write);
+        drop(ledger);
+        self.expect_due(timeout, since, now);
+        if gives_up && aborts {
+            return Ok(self.abort(reason));
         }
         self.act(request);
-        let mut ledger = self.books.open();
-        let closes = ledger.rng.bool();
-        ledger.accounts[number].ending |= closes;
-        Ok(if closes { Next::Close } else { Next::Wait })
+        Ok(if gives_up { self.close(reason) } else { Next::Wait })
     }
 
     fn timer(&mut self, request: &mut Request<'_, Site>, tag: u64) -> Result<Next> {
@@ -413,7 +488,7 @@ impl RequestHandler<Site> for Player {
         self.books.expect(due.is_some_and(|due| due <= now), || {
             format!("timer {tag} of {number} fires at {now:?} and was due at {due:?}")
         });
-        self.called(request, "timer")
+        self.called(request, "timer", Finish::Done)
     }
 
     fn message(&mut self, request: &mut Request<'_, Site>, message: Message) -> Result<Next> {
@@ -421,20 +496,19 @@ impl RequestHandler<Site> for Player {
         self.books.open().messages_received += 1;
         let right = message.downcast::<For>().is_ok_and(|For(to)| to == id);
         self.books.expect(right, || format!("{number} has a message that is for another connection"));
-        self.called(request, "message")
+        self.called(request, "message", Finish::Done)
     }
 
     fn drain(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
         let (number, stopping) = (self.number, self.books.open().stopped_at.is_some());
         self.books.expect(stopping, || format!("drain of {number}, and nobody stops"));
-        let next = self.called(request, "drain")?;
-        let mut ledger = self.books.open();
-        let closes = ledger.rng.bool();
-        ledger.accounts[number].ending |= closes;
-        Ok(if closes { Next::Close } else { next })
+        let next = self.called(request, "drain", Finish::Draining)?;
+        let closes = next == Next::Wait && self.books.open().rng.bool();
+        Ok(if closes { self.close(Finish::Draining) } else { next })
     }
 
     fn finish(&mut self, request: &mut Request<'_, Site>, why: Finish) {
+        self.expect_reason(why, request.now()); // What waited to be sent is gone by now.
         self.enter(request, "finish", Stage::SetUp);
         self.stage = Stage::Over;
         let abortive = matches!(
@@ -448,6 +522,7 @@ impl RequestHandler<Site> for Player {
             account.may_reset |= abortive;
             account.timers.clear();
             ledger.finishing.push(self.number);
+            ledger.ends.push(why);
         }
         if self.chance(|temper| temper.writes) {
             self.write(request, |ledger| 1 + ledger.rng.usize(..200), false);
@@ -457,8 +532,13 @@ impl RequestHandler<Site> for Player {
     fn connect_failed(&mut self, request: &mut Request<'_, Site>, error: &Error) {
         self.enter(request, "connect_failed", Stage::New);
         self.stage = Stage::Over;
-        let right = matches!(error, Error::Connect { .. });
-        self.books.expect(right, || format!("connect_failed of {}: {error}", self.number));
+        let Error::Connect { source, .. } = error else {
+            return self.books.expect(false, || format!("connect_failed of {}: {error}", self.number));
+        };
+        if source.kind() == std::io::ErrorKind::TimedOut {
+            let since = self.books.open().accounts[self.number].called_at;
+            self.expect_due(Timeout::Connect, since, request.now());
+        }
         let mut ledger = self.books.open();
         let account = &mut ledger.accounts[self.number];
         (account.may_reset, account.connect_failed) = (true, true);

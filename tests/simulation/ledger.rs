@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use socketserver::testing::Clock;
-use socketserver::{Address, ConnectionId, Finish};
+use socketserver::{Address, ConnectionId, Finish, Limits, Timeout};
 
 use crate::plan::{Plan, Temper};
 use crate::records::Reader;
@@ -24,10 +24,9 @@ pub(crate) struct Ledger {
     numbers: HashMap<Address, usize>,
     addresses: Vec<Address>,
     record_bytes_max: usize,
-    pub(crate) input_bytes_max: usize,
-    pub(crate) high_water: usize,
-    pub(crate) low_water: usize,
-    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) limits: Limits,
+    /// Calls may fail so that a connection is broken.
+    breaks: bool,
     /// Those with whom something was done since the reactor last rested.
     pub(crate) stirred: BTreeSet<usize>,
     /// Of each callback, how often it was called.
@@ -40,7 +39,14 @@ pub(crate) struct Ledger {
     pub(crate) datagram_handlers: usize,
     /// Whose `finish` was called since somebody looked.
     pub(crate) finishing: Vec<usize>,
+    /// Why connections and datagram sessions have ended, as `finish` was told.
+    pub(crate) ends: Vec<Finish>,
     pub(crate) panics: u64,
+    pub(crate) errors: u64,
+    /// Calls of `handle_error`.
+    pub(crate) errors_told: u64,
+    /// Handlers have called so many peers.
+    pub(crate) connects: u64,
     pub(crate) broadcasts: u64,
     /// When the reactor was asked to stop.
     pub(crate) stopped_at: Option<Duration>,
@@ -55,7 +61,8 @@ pub(crate) struct Account {
     pub(crate) sent: u64,
     pub(crate) sent_eof: bool,
     pub(crate) sent_reset: bool,
-    pub(crate) outbound: bool,
+    /// When a handler has called it.
+    pub(crate) called_at: Option<Duration>,
     pub(crate) refused: bool,
     /// It takes whatever comes.
     pub(crate) unlimited: bool,
@@ -76,6 +83,10 @@ pub(crate) struct Account {
     pub(crate) closes: usize,
     /// Somebody asked for its end, or an error did.
     pub(crate) ending: bool,
+    /// Why it may end.
+    pub(crate) reasons: Vec<Finish>,
+    /// A handler has named its successor, which is not set up.
+    pub(crate) replaced: bool,
     /// A handler has seen its output full, and is owed `writable`.
     pub(crate) full: bool,
     pub(crate) paused: bool,
@@ -89,9 +100,28 @@ pub(crate) struct Account {
     /// Input that was shown to a handler, consumed or not; when it last grew.
     pub(crate) shown: u64,
     pub(crate) active_at: Duration,
-    pub(crate) idle_timeout_changed: bool,
+    /// Since when input is left unread, at the earliest; none if nothing is left.
+    pub(crate) unread_since: Option<Duration>,
+    /// Since when output waits, at the earliest, if any does.
+    pub(crate) unsent_since: Duration,
+    /// Limits of its own, the last of each kind counts.
+    pub(crate) timeouts: Vec<(Timeout, Option<Duration>)>,
+    /// Bytes of broadcasts that it was to have.
+    pub(crate) broadcast: u64,
     /// It may end in a reset: somebody asked for it, or something broke.
     pub(crate) may_reset: bool,
+}
+
+impl Account {
+    /// Nothing holds up what its peer sends.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.unlimited && !self.paused
+    }
+
+    fn is_open(&self) -> bool {
+        let may_end = !self.reasons.is_empty() || self.shut || self.sent_reset;
+        self.open && self.finished.is_none() && !self.replaced && !may_end
+    }
 }
 
 impl Books {
@@ -103,10 +133,8 @@ impl Books {
             numbers: HashMap::new(),
             addresses: Vec::new(),
             record_bytes_max: plan.record_bytes_max,
-            input_bytes_max: plan.limits.input_bytes_max,
-            high_water: plan.limits.output_high_water,
-            low_water: plan.limits.output_low_water,
-            idle_timeout: plan.limits.idle_timeout,
+            limits: plan.limits.clone(),
+            breaks: plan.faults.broken > 0.0,
             stirred: BTreeSet::new(),
             calls: BTreeMap::new(),
             messages_sent: 0,
@@ -115,7 +143,11 @@ impl Books {
             handlers: 0,
             datagram_handlers: 0,
             finishing: Vec::new(),
+            ends: Vec::new(),
             panics: 0,
+            errors: 0,
+            errors_told: 0,
+            connects: 0,
             broadcasts: 0,
             stopped_at: None,
             violations: Vec::new(),
@@ -155,8 +187,29 @@ impl Ledger {
         self.clock.as_ref().map_or(Duration::ZERO, Clock::now)
     }
 
-    pub(crate) fn end(&mut self, number: usize) {
+    /// Somebody wants its end, or it is broken.
+    pub(crate) fn end(&mut self, number: usize, why: Finish) {
         self.accounts[number].ending = true;
+        self.accounts[number].reasons.push(why);
+    }
+
+    /// A limit as it is for this connection now.
+    pub(crate) fn timeout(&self, number: usize, which: Timeout) -> Option<Duration> {
+        let of_all = match which {
+            Timeout::Idle => self.limits.idle_timeout,
+            Timeout::Read => self.limits.read_timeout,
+            Timeout::Write => self.limits.write_timeout,
+            _ => self.limits.connect_timeout,
+        };
+        let own = self.accounts[number].timeouts.iter().rfind(|(changed, _)| *changed == which);
+        own.map_or(of_all, |(_, time)| *time)
+    }
+
+    /// Those that are open for certain.
+    pub(crate) fn open(&self) -> Vec<ConnectionId> {
+        let sure = !self.breaks && self.stopped_at.is_none();
+        let open = self.accounts.iter().filter(|account| sure && account.is_open());
+        open.filter_map(|account| account.id).collect()
     }
 
     pub(crate) fn address(&self, number: usize) -> Address {

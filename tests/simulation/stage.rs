@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use socketserver::testing::{Call, Clock, Network, Outcome, Peer};
-use socketserver::{Finish, Handle, ServerId};
+use socketserver::{Finish, Handle, ServerId, Timeout};
 
 use crate::datagrams::Correspondence;
 use crate::handlers::{GoOn, Player, Site, meddle};
-use crate::ledger::{Account, Books};
+use crate::ledger::{Books, Ledger};
 use crate::plan::{Faults, Plan, Step, Temper};
 use crate::records::{BROADCAST, bytes_of};
 
@@ -202,7 +202,6 @@ impl<'a> Stage<'a> {
         let (now, next) = (self.network.now(), self.network.next_timeout());
         let stopped = self.network.is_stopped();
         let mut ledger = self.books.open();
-        let idle_limit = ledger.idle_timeout;
         for number in std::mem::take(&mut ledger.stirred) {
             if let Some(account) = ledger.accounts.get_mut(number) {
                 account.stirred_at = now;
@@ -214,6 +213,12 @@ impl<'a> Stage<'a> {
             if peer.is_broken() || account.sent_reset || account.may_reset || stopped {
                 continue;
             }
+            let watched = |which, since: Option<Duration>| {
+                let Some((since, limit)) = since.zip(ledger.timeout(number, which)) else { return };
+                assert!(now <= since + limit, "{which:?} timeout of {number} was due {limit:?} after {since:?}");
+            };
+            let stirred = Some(account.stirred_at);
+            watched(Timeout::Connect, stirred.filter(|_| peer.is_connecting() && !peer.is_socket_closed()));
             if account.unlimited && (account.finished.is_some() || (account.shut && account.open)) {
                 assert!(peer.is_closed(), "the server's direction of {number} is over, and its peer has no FIN");
             }
@@ -226,10 +231,9 @@ impl<'a> Stage<'a> {
                 let wakes = next.is_some_and(|next| now + next <= due);
                 assert!(wakes, "a timer of {number} is due at {due:?}, and the reactor sleeps for {next:?} at {now:?}");
             }
-            if let Some(limit) = idle_limit.filter(|_| !account.idle_timeout_changed) {
-                let since = account.stirred_at;
-                assert!(now <= since + limit, "{number} is idle since {since:?}, it is {now:?}, and nobody was told");
-            }
+            watched(Timeout::Idle, stirred);
+            watched(Timeout::Read, stirred.filter(|_| account.unread_since.is_some() && account.goes_on()));
+            watched(Timeout::Write, stirred.filter(|_| account.full));
         }
     }
 
@@ -298,6 +302,12 @@ impl<'a> Stage<'a> {
             self.sleep(Duration::ZERO);
             self.look()?;
         }
+        // Sessions of the datagram server last longest. Meanwhile each slot may wake the reactor once more.
+        let mut slots = self.network.stats().active_max;
+        while self.network.stats().active > 0 && !self.network.is_stopped() && slots > 0 {
+            slots -= 1;
+            self.sleep(Duration::ZERO);
+        }
         if !self.network.is_stopped() {
             let active = self.network.stats().active;
             if active > 0 {
@@ -347,6 +357,20 @@ impl<'a> Stage<'a> {
             return Err(format!("{} datagrams came of {}", stats.datagrams_in, self.datagrams.sent));
         }
         equal("panics counted, and scripted", stats.panics, ledger.panics)?;
+        equal("errors counted, and scripted", stats.handler_errors, ledger.errors)?;
+        equal("faults told to the server, and scripted", ledger.errors_told, ledger.errors + ledger.panics)?;
+        equal("calls counted, and made", stats.connects, ledger.connects)?;
+        for (why, counted) in [
+            (Finish::Reset, stats.resets),
+            (Finish::Timeout(Timeout::Idle), stats.timeouts_idle),
+            (Finish::Timeout(Timeout::Read), stats.timeouts_read),
+            (Finish::Timeout(Timeout::Write), stats.timeouts_write),
+            (Finish::InputLimit, stats.input_limits),
+            (Finish::OutputLimit, stats.output_limits),
+        ] {
+            let told = ledger.ends.iter().filter(|end| **end == why).count();
+            equal(&format!("ends counted, and told of, with {why:?}"), counted, told as u64)?;
+        }
         equal(
             "bytes sent by the server, and received",
             stats.bytes_out,
@@ -361,6 +385,9 @@ impl<'a> Stage<'a> {
             let Some(peer) = peers.get(number).and_then(Option::as_ref) else { continue };
             for (source, &received) in &account.reader.received {
                 let accepted = account.accepted.get(source).copied().unwrap_or(0);
+                if *source == BROADCAST && received > account.broadcast {
+                    return Err(format!("{number} has a broadcast that it was not to have"));
+                }
                 if *source != BROADCAST && received > accepted {
                     return Err(format!("{number} has {received} bytes of the {accepted} from {source}"));
                 }
@@ -368,7 +395,7 @@ impl<'a> Stage<'a> {
             let broken = peer.is_broken() || account.sent_reset;
             let faults = &self.plan.faults;
             let lost = faults.aborted_in_backlog + faults.not_registered > 0.0 || stopped_early;
-            if !(account.outbound || account.setup_called || broken || lost) {
+            if !(account.called_at.is_some() || account.setup_called || broken || lost) {
                 return Err(format!("{number} has connected and was never served"));
             }
             if account.refused && !(account.connect_failed || account.ending || lost) {
@@ -387,7 +414,7 @@ impl<'a> Stage<'a> {
                 continue;
             }
             if peer.is_reset() {
-                self.may_be_reset(number, account, ledger.stopped_at)?;
+                self.may_be_reset(&ledger, number)?;
                 continue;
             }
             if account.reader.partial() > 0 {
@@ -412,13 +439,13 @@ impl<'a> Stage<'a> {
     }
 
     /// A connection that was to end in good order may end in a reset only when the reactor's patience is exhausted.
-    fn may_be_reset(&self, number: usize, account: &Account, stopped: Option<Duration>) -> Result<(), String> {
-        let limits = &self.plan.limits;
+    fn may_be_reset(&self, ledger: &Ledger, number: usize) -> Result<(), String> {
+        let (limits, account) = (&self.plan.limits, &ledger.accounts[number]);
         let (Some((why, finished)), Some(closed)) = (account.finished, account.closed_at) else { return Ok(()) };
         // What `finish` wrote has to be taken in time, and what the peer still sends is read for a while.
-        let write_timeout = limits.write_timeout.unwrap_or(Duration::MAX);
+        let write_timeout = ledger.timeout(number, Timeout::Write).unwrap_or(Duration::MAX);
         let patience = write_timeout.min(limits.linger_timeout);
-        let stopped = stopped.is_some_and(|stopped| closed >= stopped + self.plan.config.drain_grace);
+        let stopped = ledger.stopped_at.is_some_and(|stopped| closed >= stopped + self.plan.config.drain_grace);
         let flooded = account.sent >= limits.linger_bytes_max as u64;
         if stopped || flooded || closed >= finished.saturating_add(patience) {
             return Ok(());
