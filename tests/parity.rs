@@ -785,7 +785,11 @@ fn serving<F: Family, S: BaseServer, H: RequestHandler<S>>(
 /// Waits for what threads and programs have under way.
 fn finish<F: Family, S: BaseServer, H: RequestHandler<S>>(server: &mut Server<F, S, H>) {
     server.shutdown_handle().shutdown();
-    server.serve_forever().unwrap();
+    match server.serve_forever() {
+        // A handler has stopped it, it would bind again, and by now somebody has its port: nothing is under way.
+        Err(Error::Bind { .. }) => {}
+        result => result.unwrap(),
+    }
 }
 
 /// Runs something on a thread, to be waited for with a deadline.

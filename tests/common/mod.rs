@@ -15,8 +15,8 @@ use socketserver::family::{Family, ServerAddress, Tcp, Udp};
 #[cfg(unix)]
 use socketserver::family::{UnixDatagram, UnixStream};
 use socketserver::{
-    Address, BaseServer, Error, Finish, Handle, Message, Next, Request, RequestHandler, Result, Server, ShutdownHandle,
-    Stats, Timeout,
+    Address, BaseServer, Error, Finish, Handle, Limits, Message, Next, Request, RequestHandler, Result, Server,
+    ShutdownHandle, Stats, Timeout,
 };
 
 /// Longer than anything here takes on a busy machine. Only a failing test waits so long.
@@ -139,6 +139,10 @@ pub(crate) struct Running<S, F: Kind = Tcp> {
 pub(crate) fn serve<F: Kind, S: BaseServer + Default, H: RequestHandler<S>>(
     mut server: Server<F, S, H>,
 ) -> Running<S, F> {
+    // A stop waits as long as this for clients that stay, and many tests keep theirs.
+    if server.limits.linger_timeout == Limits::default().linger_timeout {
+        server.limits.linger_timeout = Duration::from_millis(500);
+    }
     let address = address_of(&server);
     let (stop, handle) = (server.shutdown_handle(), server.handle());
     let (tell, done) = channel();

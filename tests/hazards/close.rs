@@ -1,13 +1,13 @@
 //! Closing, aborting and stopping from inside every callback; and what an error or a panic there does.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 
 use socketserver::family::{Family, Tcp};
 use socketserver::{Address, BaseServer, ConnectionId, Error, Finish, Next, Request, Result, TcpServer, Timeout};
 
 use crate::common::{
-    Call, Journal, Kind, Peer, SCRIPTED, echo, probe, serve, server_with, silence_scripted_panics, usual,
+    Call, Journal, Kind, PATIENCE, Peer, SCRIPTED, echo, probe, serve, server_with, silence_scripted_panics, usual,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -219,8 +219,16 @@ fn reason(callback: &str, action: Action) -> Option<Finish> {
 
 fn read_until_noted(peer: &mut Peer, journal: &Journal, line: &str) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
-    while journal.count(line) == 0 && peer.socket.read(&mut buffer)? > 0 {}
-    Ok(())
+    peer.socket.set_read_timeout(Some(Duration::from_millis(10)))?; // The line may come when all is read.
+    while journal.count(line) == 0 {
+        match peer.socket.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    peer.socket.set_read_timeout(Some(PATIENCE))
 }
 
 #[test]
