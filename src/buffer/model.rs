@@ -55,6 +55,7 @@ fn flush(queue: &mut Queue, unsent: &[u8], budget: usize, takes: Vec<Take>) -> u
     let (sent, end) = queue.write_to(&mut socket, budget);
     assert_eq!(socket.taken, unsent[..sent]);
     assert!(socket.offered <= budget);
+    assert!(!socket.pressed || cfg!(not(unix)), "a short write says that there is no room");
     match end {
         Ok(Flush::Empty) => assert_eq!(sent, unsent.len()),
         Ok(Flush::Blocked) => assert!(socket.full),
@@ -66,7 +67,12 @@ fn flush(queue: &mut Queue, unsent: &[u8], budget: usize, takes: Vec<Take>) -> u
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
+
+    use super::super::{CHUNK_BYTES, SLICES};
+    use super::{Flush, Queue, Socket, Take};
 
     proptest! {
         #![proptest_config(crate::fuzzing::cases())]
@@ -75,5 +81,44 @@ mod tests {
         fn the_queue_is_a_run_of_bytes(operations: Vec<super::Operation>) {
             super::check(operations);
         }
+    }
+
+    /// Flushes with a budget into a socket that takes everything: how many bytes went, in how many calls.
+    fn flush(queue: &mut Queue, budget: usize) -> (usize, usize) {
+        let calls = 100;
+        let mut socket = Socket { takes: [Take::AtMost(u16::MAX)].repeat(calls).into(), ..Socket::default() };
+        let (sent, end) = queue.write_to(&mut socket, budget);
+        assert!(matches!(end, Ok(Flush::Empty | Flush::Budget)));
+        (sent, calls - socket.takes.len())
+    }
+
+    #[test]
+    fn small_writes_are_gathered_and_leave_in_one_call() {
+        let mut queue = Queue::default();
+        (0..1_000).for_each(|_| queue.push(b"0123456789"));
+        assert_eq!(queue.chunks.len(), 1);
+        assert_eq!(flush(&mut queue, usize::MAX), (10_000, 1));
+    }
+
+    #[test]
+    fn a_chunk_is_filled_to_its_last_byte_and_grows_no_further() {
+        let mut queue = Queue::default();
+        queue.push(&[0; 10]);
+        queue.push(&[0; CHUNK_BYTES - 10]);
+        assert_eq!(queue.chunks.len(), 1);
+        queue.push(&[0]);
+        assert_eq!(queue.chunks.len(), 2);
+        assert_eq!(CHUNK_BYTES, 65_536);
+    }
+
+    #[test]
+    fn many_payloads_leave_in_few_calls_within_the_budget() {
+        let payload: Arc<[u8]> = vec![0; 10].into();
+        let mut queue = Queue::default();
+        (0..SLICES + 8).for_each(|_| queue.push_shared(Arc::clone(&payload)));
+        // One call for as many as it takes, one for half a payload.
+        let budget = SLICES * 10 + 5;
+        assert_eq!(flush(&mut queue, budget), (budget, 2));
+        assert_eq!(flush(&mut queue, usize::MAX), (75, 1));
     }
 }

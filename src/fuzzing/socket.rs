@@ -29,6 +29,8 @@ pub(crate) struct Socket {
     pub(crate) offered: usize,
     /// The last write was taken in part, or not at all.
     pub(crate) full: bool,
+    /// It was written to again although it was full, with no event between.
+    pub(crate) pressed: bool,
     pub(crate) broken: bool,
 }
 
@@ -40,6 +42,7 @@ impl Write for Socket {
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let offered = slices.iter().map(|slice| slice.len()).sum();
         self.offered = self.offered.max(offered);
+        self.pressed |= self.full;
         self.full = false;
         match self.takes.pop_front() {
             Some(Take::AtMost(most)) if most > 0 => {

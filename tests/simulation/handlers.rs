@@ -127,11 +127,12 @@ impl Player {
         let account = &mut ledger.accounts[number];
         let (from, sent) = (account.consumed, account.sent);
         let bytes = request.input.unread();
+        let ended = account.sent_eof || !request.input.is_eof();
         let right = (from..).zip(bytes).all(|(n, &byte)| byte_of(number, n) == byte);
         account.consumed += take as u64;
-        let fresh = from + unread as u64 > account.shown;
+        let fresh = (from + unread as u64).saturating_sub(account.shown) as usize;
         let paused = account.paused || (account.full && !account.full_duplex);
-        if fresh {
+        if fresh > 0 {
             (account.shown, account.active_at) = (from + unread as u64, request.now());
         }
         account.unread_since = match account.unread_since {
@@ -140,9 +141,11 @@ impl Player {
             _ => Some(request.now()),
         };
         drop(ledger);
-        self.books.expect(!(fresh && paused), || {
+        self.books.spend(number, fresh, 0);
+        self.books.expect(fresh == 0 || !paused, || {
             format!("{number} is paused, or its output full, and it is shown what comes")
         });
+        self.books.expect(ended, || format!("{number} is told of an end that has not come"));
         self.books.expect(right, || format!("{number} is shown other bytes than its peer's after {from}"));
         self.books.expect(from + unread as u64 <= sent, || format!("{number} is shown more than its peer has sent"));
         request.input.consume(take);
@@ -379,6 +382,9 @@ impl Player {
 
     fn called(&mut self, request: &mut Request<'_, Site>, callback: &str, reason: Finish) -> Result<Next> {
         self.enter(request, callback, Stage::SetUp);
+        if matches!(callback, "handle" | "writable" | "eof" | "drain") {
+            self.books.spend(self.number, 0, 1); // Others come with their own occasion.
+        }
         self.consume(request);
         self.act(request);
         self.leave(reason)
@@ -453,6 +459,7 @@ impl RequestHandler<Site> for Player {
             let told = std::mem::replace(&mut account.eof_told, true);
             (account.consumed + request.input.len() as u64, account.sent, told, account.sent_eof)
         };
+        self.books.expect(request.input.is_eof(), || format!("eof of {number}, and its input says otherwise"));
         self.books.expect(!told, || format!("eof of {number} is called twice"));
         self.books.expect(ended, || format!("eof of {number}, whose peer has not ended"));
         self.books.expect(shown == sent, || format!("eof of {number} after {shown} of {sent} bytes"));

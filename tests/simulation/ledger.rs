@@ -31,6 +31,9 @@ pub(crate) struct Ledger {
     pub(crate) stirred: BTreeSet<usize>,
     /// Of each callback, how often it was called.
     pub(crate) calls: BTreeMap<String, u64>,
+    /// The turn, counted by its waits, and the accepts in it.
+    pub(crate) turn: u64,
+    pub(crate) accepts: usize,
     pub(crate) messages_sent: u64,
     pub(crate) messages_received: u64,
     pub(crate) clock: Option<Clock>,
@@ -106,10 +109,19 @@ pub(crate) struct Account {
     pub(crate) unsent_since: Duration,
     /// Limits of its own, the last of each kind counts.
     pub(crate) timeouts: Vec<(Timeout, Option<Duration>)>,
+    pub(crate) spent: Spent,
     /// Bytes of broadcasts that it was to have.
     pub(crate) broadcast: u64,
     /// It may end in a reset: somebody asked for it, or something broke.
     pub(crate) may_reset: bool,
+}
+
+/// What a connection has had in one turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spent {
+    turn: u64,
+    pub(crate) bytes: usize,
+    pub(crate) callbacks: usize,
 }
 
 impl Account {
@@ -137,6 +149,8 @@ impl Books {
             breaks: plan.faults.broken > 0.0,
             stirred: BTreeSet::new(),
             calls: BTreeMap::new(),
+            turn: 0,
+            accepts: 0,
             messages_sent: 0,
             messages_received: 0,
             clock: None,
@@ -156,6 +170,18 @@ impl Books {
 
     pub(crate) fn open(&self) -> MutexGuard<'_, Ledger> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A turn gives a connection no more than its budget. When the reactor is asked to stop, it also serves whoever is in
+    /// the backlog, within one turn.
+    pub(crate) fn spend(&self, number: usize, bytes: usize, callbacks: usize) {
+        let mut ledger = self.open();
+        let spent = ledger.spend(number, bytes, callbacks);
+        let (bytes_max, callbacks_max) = (ledger.limits.read_bytes_per_turn, ledger.limits.callbacks_per_turn);
+        let within = spent.bytes <= bytes_max && spent.callbacks <= callbacks_max;
+        let stops = ledger.stopped_at.is_some();
+        drop(ledger);
+        self.expect(within || stops, || format!("{number} has had {spent:?}, of {bytes_max} and {callbacks_max}"));
     }
 
     /// Notes a violation unless the condition holds. A handler may not panic over it: the reactor would catch that.
@@ -191,6 +217,16 @@ impl Ledger {
     pub(crate) fn end(&mut self, number: usize, why: Finish) {
         self.accounts[number].ending = true;
         self.accounts[number].reasons.push(why);
+    }
+
+    /// A connection is shown so many bytes that are new, or called back, in this turn.
+    fn spend(&mut self, number: usize, bytes: usize, callbacks: usize) -> Spent {
+        let (turn, spent) = (self.turn, &mut self.accounts[number].spent);
+        if spent.turn != turn {
+            *spent = Spent { turn, ..Spent::default() };
+        }
+        (spent.bytes, spent.callbacks) = (spent.bytes + bytes, spent.callbacks + callbacks);
+        *spent
     }
 
     /// A limit as it is for this connection now.

@@ -466,6 +466,7 @@ struct Director {
 
 impl Director {
     fn decide(&mut self, call: Call) -> Outcome {
+        self.count(call);
         let faults = lock(&self.faults).clone();
         if self.chance(faults.slow) {
             self.clock.advance(Duration::from_micros(self.rng.u64(..5_000)));
@@ -504,6 +505,19 @@ impl Director {
             Call::Read | Call::Write if self.chance(faults.short) => Outcome::AtMost(self.rng.usize(1..100)),
             _ => Outcome::Proceed,
         }
+    }
+
+    /// Each turn waits first, perhaps twice, and accepts no more than its budget; to stop it accepts all.
+    fn count(&self, call: Call) {
+        let mut ledger = self.books.open();
+        match call {
+            Call::Wait => (ledger.turn, ledger.accepts) = (ledger.turn + 1, 0),
+            Call::Accept => ledger.accepts += 1,
+            _ => {}
+        }
+        let (accepts, most, stops) = (ledger.accepts, ledger.limits.accepts_per_turn, ledger.stopped_at.is_some());
+        drop(ledger);
+        self.books.expect(accepts <= most || stops, || format!("{accepts} accepts in a turn, of {most}"));
     }
 
     fn chance(&mut self, rate: f64) -> bool {
