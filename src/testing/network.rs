@@ -81,6 +81,12 @@ enum Socket {
     Datagrams(Arc<Mutex<Wire>>),
 }
 
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.world.set_on_call(None); // It may keep peers, and with them this world.
+    }
+}
+
 impl Default for Network {
     fn default() -> Self {
         Network::new()
@@ -203,7 +209,7 @@ impl Network {
     /// It may use [`Peer`]s and [`Handle`]s: what it does happens in the middle of a turn. Called once for each call, with
     /// nothing borrowed. A fault has to end some time: if a call never succeeds, the reactor never rests.
     pub fn on_call(&mut self, on_call: impl FnMut(Call, Option<&Address>) -> Outcome + Send + 'static) {
-        self.world.set_on_call(Box::new(on_call));
+        self.world.set_on_call(Some(Box::new(on_call)));
     }
 
     /// A client connects; it waits in the backlog until the server accepts it. Its address is of 198.18.0.0/15, and no

@@ -54,8 +54,9 @@ impl World {
         state.now = state.now.saturating_add(crate::machine::nanos(time));
     }
 
-    pub(crate) fn set_on_call(&self, on_call: OnCall) {
-        *lock(&self.on_call) = Some(on_call);
+    pub(crate) fn set_on_call(&self, on_call: Option<OnCall>) {
+        // What goes may be anything; it is not to find this locked.
+        let _before = std::mem::replace(&mut *lock(&self.on_call), on_call);
     }
 
     /// From now on it is an error to sleep while something submitted waits.
@@ -141,8 +142,12 @@ impl ScriptedSelector for Watcher {
     }
 
     fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
-        let world = Arc::clone(&self.world);
-        Box::new(move || lock(&world.state).woken = true)
+        let world = Arc::downgrade(&self.world); // Which may keep a handle, and with it this.
+        Box::new(move || {
+            if let Some(world) = world.upgrade() {
+                lock(&world.state).woken = true;
+            }
+        })
     }
 
     fn connect(&self, address: &Address) -> io::Result<Stream> {

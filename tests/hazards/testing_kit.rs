@@ -1,10 +1,11 @@
 //! The testing kit, and the rules of one connection on its clock.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
-use socketserver::testing::{Client, Script, check_chunking};
-use socketserver::{Finish, Limits, Next, Request, Timeout};
+use socketserver::testing::{Client, Network, Outcome, Script, check_chunking};
+use socketserver::{Address, Finish, Limits, Next, Request, Timeout};
 
 use crate::common::{Call, echo, probe, usual};
 
@@ -661,4 +662,25 @@ fn a_last_line_of_exactly_the_maximum_is_read_however_late_the_end_comes() {
         assert_eq!((at_once.sent(), at_once.finished()), (sent.to_vec(), Some(why)));
         check_chunking(bytes, client);
     }
+}
+
+// ---- the network ----
+
+#[test]
+fn a_network_whose_calls_use_its_peers_leaves_nothing_behind() {
+    let kept = Arc::new(());
+    let mut network = Network::new();
+    let handler = |_: &mut (), _: &Address| probe(|call, request: &mut Request<'_>| echo(&call, request));
+    let server = network.serve((), handler, Limits::default()).unwrap();
+    let peer = network.connect(server);
+    let (witness, clock, handle, other) = (Arc::clone(&kept), network.clock(), network.handle(), peer.clone());
+    network.on_call(move |_, _| {
+        let _ = (&witness, clock.now(), &handle, other.is_closed());
+        Outcome::Proceed
+    });
+    peer.send(b"hello");
+    network.run();
+    assert_eq!(peer.take_received(), b"hello");
+    drop((network, peer));
+    assert_eq!(Arc::strong_count(&kept), 1, "what decides about calls is gone, and all that it knew");
 }
