@@ -43,6 +43,7 @@ mod connect;
 mod datagram;
 mod faults;
 mod flow;
+mod limits;
 mod outbound;
 mod random;
 mod reactor;
