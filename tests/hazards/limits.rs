@@ -12,6 +12,9 @@ use crate::common::{Call, probe, usual};
 /// What a test wants done with a request.
 type Act = Box<dyn FnOnce(&mut Request<'_>) + Send>;
 
+/// Writes so many bytes in some way. Says whether they were taken.
+type Way = fn(&mut Request<'_>, usize) -> bool;
+
 /// Does what it is sent.
 fn willing() -> impl RequestHandler {
     probe(|call, request: &mut Request<'_>| match call {
@@ -51,8 +54,7 @@ fn in_pieces(request: &mut Request<'_>, n: usize) -> bool {
 
 #[test]
 fn a_handlers_output_may_wait_up_to_its_maximum_and_no_further() {
-    let ways: [(&str, fn(&mut Request<'_>, usize) -> bool); 4] =
-        [("small", small), ("as one", as_one), ("shared", shared), ("in pieces", in_pieces)];
+    let ways: [(&str, Way); 4] = [("small", small), ("as one", as_one), ("shared", shared), ("in pieces", in_pieces)];
     for (way, write) in ways {
         for policy in [Overflow::Close, Overflow::Refuse] {
             for (max, high_water) in [(100, 50), (100, 100), (20_000, 10_000), (100_000, 65_536)] {

@@ -257,13 +257,13 @@ impl Player {
     fn send(&mut self, request: &mut Request<'_, Site>) {
         let Some((to, id)) = self.books.open().any() else { return };
         let source = self.number as u32;
-        let (count, before, over) = {
+        let (count, before, over, has_room) = {
             let mut ledger = self.books.open();
             ledger.stirred.insert(to);
+            let count = ledger.record_bytes();
             let account = &ledger.accounts[to];
             let before = account.accepted.get(&source).copied().unwrap_or(0);
-            let over = account.finished.is_some();
-            (ledger.record_bytes(), before, over)
+            (count, before, account.finished.is_some(), ledger.has_room(to, count))
         };
         let sent = request.send(id, &record(source, before, count));
         match sent {
@@ -271,6 +271,8 @@ impl Player {
             Sent::Gone => self.books.open().end(to, Finish::OutputLimit), // If it is not over already, this was too much.
             _ => {}
         }
+        let taken = matches!(sent, Sent::Queued | Sent::Full);
+        self.books.expect(taken || !has_room, || format!("a send to {to}, which is open, says {sent:?}"));
         self.books.expect(!over || sent == Sent::Gone, || format!("a send to {to}, which is finished, says {sent:?}"));
     }
 

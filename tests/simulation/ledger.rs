@@ -9,7 +9,7 @@ use socketserver::testing::Clock;
 use socketserver::{Address, ConnectionId, Finish, Limits, Timeout};
 
 use crate::plan::{Plan, Temper};
-use crate::records::Reader;
+use crate::records::{HEAD, Reader};
 
 /// The books of one simulation, shared by handlers, peers and the judge. Nothing of the reactor may be called while they
 /// are open: it may call back.
@@ -96,6 +96,8 @@ pub(crate) struct Account {
     pub(crate) full_duplex: bool,
     /// A handler has ended the server's direction.
     pub(crate) shut: bool,
+    /// Bytes that were accepted for this peer, heads of records included.
+    taken: usize,
     /// By source: payload bytes that were accepted for this peer.
     pub(crate) accepted: BTreeMap<u32, u64>,
     /// By tag: no earlier than this.
@@ -243,8 +245,7 @@ impl Ledger {
 
     /// Those that are open for certain.
     pub(crate) fn open(&self) -> Vec<ConnectionId> {
-        let sure = !self.breaks && self.stopped_at.is_none();
-        let open = self.accounts.iter().filter(|account| sure && account.is_open());
+        let open = self.accounts.iter().filter(|account| self.sure() && account.is_open());
         open.filter_map(|account| account.id).collect()
     }
 
@@ -268,5 +269,18 @@ impl Ledger {
 
     pub(crate) fn accept(&mut self, number: usize, source: u32, bytes: usize) {
         *self.accounts[number].accepted.entry(source).or_default() += bytes as u64;
+        self.accounts[number].taken += HEAD + bytes;
+    }
+
+    /// It is open for certain, and cannot have so much waiting that there is no room for a record of this length.
+    pub(crate) fn has_room(&self, number: usize, bytes: usize) -> bool {
+        let account = &self.accounts[number];
+        let broadcast = 2 * self.broadcasts as usize; // The heads are no longer than the bytes.
+        self.sure() && account.is_open() && account.taken + broadcast + HEAD + bytes <= self.limits.output_bytes_max
+    }
+
+    /// Nothing ends a connection that nobody here knows of.
+    fn sure(&self) -> bool {
+        !self.breaks && self.stopped_at.is_none()
     }
 }
