@@ -737,9 +737,8 @@ mod programs {
         let before = open();
         talk(50);
         journal.wait_for("closed done", 52);
-        running.wait_for_stats("all are over", |stats| stats.active == 0);
-        // Other tests run in this process as well: what leaks is at least one for each client.
-        assert!(open() < before + 50, "{} descriptors, before {before}", open());
+        // Other tests run in this process as well: theirs come and go, and what leaks is at least one for each client.
+        running.wait_for_stats("descriptors are given back", |stats| stats.active == 0 && open() < before + 50);
         running.stop();
     }
 }
