@@ -99,7 +99,7 @@ impl State {
 
     /// Asked by whoever calls `setup` now, if it is due.
     pub(crate) fn take_setup_due(&mut self) -> bool {
-        !self.has(CONNECTING) && self.take(SETUP_DUE)
+        self.is_setup_due() && self.take(SETUP_DUE)
     }
 
     /// The handler may be called: `setup` succeeded and the end has not come.

@@ -172,13 +172,14 @@ impl Player {
         let other = self.books.open().any();
         if let Some((victim, id)) = other {
             self.books.open().stirred.insert(victim);
+            let reason = if id == me { Finish::Done } else { Finish::Evicted };
             if self.chance(|temper| temper.closes_others) {
-                self.books.open().end(victim, if id == me { Finish::Done } else { Finish::Evicted });
+                self.books.open().end(victim, reason);
                 request.close(id);
             }
             if self.chance(|temper| temper.aborts_others) {
                 self.books.open().accounts[victim].may_reset = true;
-                self.books.open().end(victim, if id == me { Finish::Done } else { Finish::Evicted });
+                self.books.open().end(victim, reason);
                 request.abort(id);
             }
             if self.chance(|temper| temper.shuts_write) {
