@@ -168,18 +168,36 @@ mod tests {
 
     #[derive(Clone, Debug, Arbitrary)]
     enum Operation {
-        Arm { after: u8 },
+        #[proptest(weight = 4)] // Small heaps are hardly heaps.
+        Arm {
+            after: u8,
+        },
         Cancel(u8),
-        Rearm { which: u8, after: u8 },
-        Pass { time: u8 },
+        Rearm {
+            which: u8,
+            after: u8,
+        },
+        Pass {
+            time: u8,
+        },
     }
 
     #[derive(Clone, Debug, Arbitrary)]
     enum Setting {
-        Set { key: u8, deadline: u8 },
-        Clear { key: u8 },
+        #[proptest(weight = 40)]
+        Set {
+            key: u8,
+            deadline: u8,
+        },
+        #[proptest(weight = 10)]
+        Clear {
+            key: u8,
+        },
         ClearAll,
-        Pop { now: u8 },
+        #[proptest(weight = 10)]
+        Pop {
+            now: u8,
+        },
     }
 
     proptest! {
@@ -228,7 +246,7 @@ mod tests {
         }
 
         #[test]
-        fn deadlines_are_a_map_from_key_to_deadline(settings in prop::collection::vec(any::<Setting>(), 0..200)) {
+        fn deadlines_are_a_map_from_key_to_deadline(settings in prop::collection::vec(any::<Setting>(), 0..400)) {
             let mut deadlines = Deadlines::default();
             let mut model = BTreeMap::new();
             for setting in settings {

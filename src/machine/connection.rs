@@ -100,7 +100,7 @@ impl Connection {
     /// The peer or the network broke it: nothing can be sent any more.
     fn broken(&mut self) {
         self.state.flags |= BROKEN | READABLE | READ_TO_END;
-        if self.io.queue.take().is_some() && self.state.has(ENDING) && !self.state.has(FINISHED | ABORTING) {
+        if self.io.queue.take().is_some() && self.state.has(ENDING) {
             self.state.why = Finish::Reset; // It would have been a quiet end, but the last bytes did not get through.
         }
     }
@@ -128,7 +128,7 @@ impl Connection {
     /// Output from somewhere else than its own running callback. A large block that nothing waits before spares itself
     /// the copy.
     pub(crate) fn push(&mut self, bytes: Payload<'_>, limits: &Limits, now: u64, stats: &mut Stats) -> Sent {
-        if self.state.is_ending() || self.state.has(DEAD) {
+        if self.state.is_ending() {
             return Sent::Gone;
         }
         if self.unsent() + bytes.len() > limits.output_bytes_max {
@@ -280,7 +280,7 @@ impl Connection {
             return Some(Step::Drain);
         }
         if self.state.has(SHUT_DUE) && self.io.queue.is_none() {
-            self.state.flags = self.state.flags & !SHUT_DUE | SHUT;
+            self.state.flags &= !SHUT_DUE;
             return Some(Step::Shutdown);
         }
         if self.state.has(FULL) && self.unsent() <= limits.output_low_water {
@@ -648,6 +648,7 @@ impl Connection {
         let has = |flags| self.state.has(flags);
         let (unread, unsent) = (self.carry.as_ref().map(|carry| carry.bytes.len()), self.unsent());
         assert!(!(has(FINISHED) && has(OPEN)), "3: a finished connection has a handler to call");
+        assert!(has(ENDING) || !has(FINISHED), "3: a finished connection goes on");
         assert!(!has(DEAD), "5: the dead outlive the turn");
         assert!(!self.has_output() || !has(WRITABLE) || queued, "6: output waits for nothing");
         assert!(unread != Some(0) && (self.io.queue.is_none() || unsent > 0), "8: an empty buffer is kept");

@@ -291,6 +291,18 @@ mod tests {
     }
 
     #[test]
+    fn no_needle_is_taken_for_another() {
+        for sought in 0..=u8::MAX {
+            for other in (0..=u8::MAX).filter(|&other| other != sought) {
+                let bytes = [other];
+                let mut input = input(&bytes, false);
+                assert_eq!(input.read_until(&[sought]).unwrap(), None);
+                assert_eq!(input.read_until(&[other]).unwrap(), Some(&bytes[..]), "after {sought}, {other}");
+            }
+        }
+    }
+
+    #[test]
     fn an_exact_block_waits_or_is_refused() {
         let mut input = input(b"12345", false);
         assert_eq!(input.read_exact(6).unwrap(), None);
@@ -307,5 +319,9 @@ mod tests {
         let mut text = String::new();
         Read::read_to_string(&mut ended, &mut text).unwrap();
         assert_eq!(text, "xy");
+        let mut lines = input(b"one\ntwo", true);
+        let read: Vec<_> = BufRead::lines(&mut lines).map(|line| line.unwrap()).collect();
+        assert_eq!(read, ["one", "two"]);
+        assert!(lines.is_empty());
     }
 }

@@ -125,11 +125,7 @@ impl Outbox {
             }
             let datagram = Outgoing { range: 0..waiting.bytes.len(), to: waiting.to, local: waiting.local };
             let (sent, result) = socket.send(&waiting.bytes, std::slice::from_ref(&datagram));
-            let kept = match &result {
-                Err(error) if sent == 0 => self.failed(&datagram.to, socket, error),
-                _ => false,
-            };
-            if kept {
+            if result.is_err_and(|error| self.failed(&datagram.to, socket, &error)) {
                 let (to, local) = (datagram.to, datagram.local);
                 self.waiting.push_back(Waiting { to, local, bytes: waiting.bytes });
                 continue;

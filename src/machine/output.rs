@@ -182,6 +182,9 @@ impl<'a> Output<'a> {
                 return Err(self.overflow());
             }
         }
+        if self.is_lost() {
+            return Err(Error::Gone); // It broke under this very write.
+        }
         self.full.set(self.is_full());
         Ok(())
     }

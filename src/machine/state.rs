@@ -89,7 +89,7 @@ impl State {
 
     /// On the way out: no handler takes over any more.
     pub(crate) fn is_closing(&self) -> bool {
-        self.has(ENDING | FINISHED | DEAD)
+        self.has(ENDING)
     }
 
     /// `setup` is due, of a fresh handler or of one that takes over.
@@ -104,7 +104,7 @@ impl State {
 
     /// The handler may be called: `setup` succeeded and the end has not come.
     pub(crate) fn is_open(&self) -> bool {
-        self.has(OPEN) && !self.has(SETUP_DUE | ENDING | FINISHED | DEAD)
+        self.has(OPEN) && !self.has(SETUP_DUE | ENDING)
     }
 
     /// `setup` succeeded, and `finish` has not been called.
@@ -125,7 +125,7 @@ impl State {
     pub(crate) fn end(&mut self, why: Finish, mut at_once: bool) {
         // Not established: there is nothing to flush to.
         at_once |= self.take(CONNECTING);
-        if self.has(FINISHED | DEAD) {
+        if self.has(FINISHED) {
             // Nobody is left to tell. An abort still cuts a flush or a linger short.
             self.put(ABORTING, at_once || self.has(ABORTING));
             return;
@@ -269,16 +269,7 @@ pub(super) const DATAGRAM: u32 = 1 << 29;
 /// The handler wrote an answer, which is to leave as one datagram.
 pub(super) const REPLY: u32 = 1 << 30;
 
-/// If none of these is set and no output waits, a connection only reads, handles and writes.
-pub(super) const UNUSUAL: u32 = CONNECTING
-    | SETUP_DUE
-    | SHUT_DUE
-    | BROKEN
-    | ENDING
-    | FINISHED
-    | LINGERING
-    | DEAD
-    | DRAINING
-    | FULL
-    | PAUSED
-    | HANDLE_DUE;
+/// If none of these is set and no output waits, a connection only reads, handles and writes. Whatever is finished,
+/// lingering or dead is ending.
+pub(super) const UNUSUAL: u32 =
+    CONNECTING | SETUP_DUE | SHUT_DUE | BROKEN | ENDING | DRAINING | FULL | PAUSED | HANDLE_DUE;

@@ -1,14 +1,17 @@
 //! Taking clients in when descriptors, memory or patience run out.
 
-use std::io;
-use std::net::TcpStream;
-use std::process::Command;
+use std::io::{self, BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socketserver::family::Tcp;
-use socketserver::{Address, BaseServer, Finish, Listener, Reactor, Request, Stream, TcpServer};
+use socketserver::testing::{Call as Io, Network, Outcome};
+use socketserver::{Address, BaseServer, Finish, Limits, Listener, Reactor, Request, Stream, TcpServer};
 
-use crate::common::{Kind, PATIENCE, Peer, address_of, echo, echoing, probe, serve};
+use crate::common::{Call, Kind, PATIENCE, Peer, address_of, echo, echoing, probe, serve};
 
 over_streams! {
     a_connection_cap_leaves_clients_in_the_backlog_and_takes_them_when_others_go,
@@ -176,4 +179,119 @@ fn idle_means_idle<F: Kind>() {
     running.expect_rest(Duration::from_millis(50));
     drop(client);
     running.stop();
+}
+
+#[test]
+fn who_cannot_accept_or_receive_tries_again_less_and_less_often_and_anew_after_an_episode() {
+    let ms = Duration::from_millis;
+    for datagrams in [false, true] {
+        let mut network = Network::new();
+        let handler = |_: &mut (), _: &Address| probe(|call, request: &mut Request<'_>| echo(&call, request));
+        let server = match datagrams {
+            true => network.serve_datagrams((), handler, Limits::default()),
+            false => network.serve((), handler, Limits::default()),
+        }
+        .unwrap();
+        let fails = Arc::new(AtomicBool::new(true));
+        let failing = Arc::clone(&fails);
+        network.on_call(move |call, _| match call {
+            Io::Accept | Io::Receive if failing.load(Ordering::Relaxed) => {
+                Outcome::Fail(io::ErrorKind::OutOfMemory.into())
+            }
+            _ => Outcome::Proceed,
+        });
+        let arrive = |network: &mut Network| match datagrams {
+            true => network.send_datagram(server, &SocketAddr::from(([192, 0, 2, 1], 9)).into(), b"x"),
+            false => drop(network.connect(server)),
+        };
+        let taken = |network: &Network| network.stats().accepted + network.stats().datagrams_in;
+        arrive(&mut network);
+        network.run();
+        let pauses = [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000].map(ms);
+        for pause in pauses {
+            assert_eq!(network.next_timeout(), Some(pause), "datagrams: {datagrams}");
+            network.run_for(pause);
+        }
+        assert_eq!(network.stats().accept_pauses, 1 + pauses.len() as u64);
+        assert_eq!(taken(&network), 0);
+
+        // The last failure was now. Within ten seconds it is still the same episode.
+        for (later, pause) in [(ms(10_000), ms(1_000)), (ms(10_001), ms(10))] {
+            fails.store(false, Ordering::Relaxed);
+            let before = taken(&network);
+            network.advance(later);
+            network.run();
+            assert_eq!(taken(&network), before + 1);
+            fails.store(true, Ordering::Relaxed);
+            arrive(&mut network);
+            network.run();
+            assert_eq!(network.next_timeout(), Some(pause), "datagrams: {datagrams}, {later:?} later");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_was_full_accepts_again_when_a_tenth_is_free() {
+    let mut limits = Limits::default();
+    limits.connections_max = Some(20);
+    let mut network = Network::new();
+    let handler = |_: &mut (), _: &Address| probe(|call, request: &mut Request<'_>| echo(&call, request));
+    let server = network.serve((), handler, limits).unwrap();
+    let clients: Vec<_> = (0..25).map(|_| network.connect(server)).collect();
+    network.run();
+    for (client, accepted) in clients.iter().zip([20, 22, 22, 24]) {
+        client.send_eof();
+        network.run();
+        assert_eq!(network.stats().accepted, accepted);
+    }
+}
+
+/// In the child process: a server with no cap but its descriptors.
+const CROWDED: &str = "SOCKETSERVER_CROWDED";
+
+#[test]
+fn a_server_without_a_cap_leaves_those_in_the_backlog_that_it_has_no_descriptors_for() {
+    if std::env::var_os(CROWDED).is_some() {
+        return crowded();
+    }
+    if !cfg!(unix) {
+        return println!("skipped: needs ulimit");
+    }
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -n 64 && exec \"$0\" --exact --nocapture \"$1\""])
+        .arg(std::env::current_exe().unwrap())
+        .arg("accept::a_server_without_a_cap_leaves_those_in_the_backlog_that_it_has_no_descriptors_for")
+        .env(CROWDED, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let address = lines.find_map(|line| line.strip_prefix("listening on ")?.parse::<SocketAddr>().ok()).unwrap();
+    let mut clients: Vec<_> = (0..80).map(|_| Peer::connect(address)).collect();
+    clients[0].echo("among the first");
+    let mut last = clients.pop().unwrap();
+    drop(clients);
+    last.echo("at last");
+    last.send("stop");
+    let rest: Vec<_> = lines.collect();
+    assert!(child.wait().unwrap().success(), "{rest:?}");
+}
+
+fn crowded() {
+    let handler = |_: &Address| {
+        probe(|call, request: &mut Request<'_>| {
+            if let Call::Handle = call
+                && request.input.unread() == b"stop"
+            {
+                request.request_shutdown();
+            }
+            echo(&call, request)
+        })
+    };
+    let mut server = TcpServer::new("127.0.0.1:0", handler).unwrap();
+    println!("\nlistening on {}", server.server_address().unwrap());
+    server.serve_forever().unwrap();
+    let stats = server.reactor().stats();
+    assert_eq!((stats.accepted, stats.accept_pauses), (80, 0), "it never ran out of descriptors");
+    assert!(stats.active_max > 10 && stats.active_max < 64, "{stats:?}");
 }

@@ -257,7 +257,7 @@ fn close_with_threads_running_waits_for_them() {
         &journal,
     );
     let mut config = server.reactor().config().clone();
-    config.drain_grace = Duration::from_millis(100);
+    config.drain_grace = Duration::from_secs(2); // After half of it the input ends; the other half is the thread's.
     server.reactor().set_config(config);
     let address = server.server_address().unwrap().as_inet().unwrap();
     let client = Peer::connect(address);

@@ -3,13 +3,14 @@
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use socketserver::testing::{Call as Io, Network, Outcome};
 use socketserver::{
-    Address, BaseServer, Control, Error, Finish, Incoming, Listener, Message, Next, Process, Request, RequestHandler,
-    Socket, Stream, TcpServer,
+    Address, BaseServer, Control, Error, Finish, Incoming, Limits, Listener, Message, Next, Process, Request,
+    RequestHandler, Socket, Stream, TcpServer,
 };
-use std::io;
+use std::io::{self, Write};
 
-use crate::common::{Call, Journal, Running, SCRIPTED, echo, probe, serve, silence_scripted_panics};
+use crate::common::{Call, Journal, Running, SCRIPTED, echo, probe, serve, silence_scripted_panics, usual};
 
 /// A server whose hooks panic when told to, once each time.
 #[derive(Default)]
@@ -485,4 +486,68 @@ fn the_reason_of_each_end_reaches_finish_and_close_request() {
     assert_eq!(journal.wait("close_request shut down"), "close_request shut down");
     let count = |what: &str| journal.count(what);
     assert_eq!(count("finish"), count("close_request"), "{:?}", journal.lines());
+}
+
+#[derive(Default)]
+struct Told(usize);
+
+impl BaseServer for Told {
+    fn handle_error(&mut self, _: &Address, _: &Error) {
+        self.0 += 1;
+    }
+}
+
+/// How a connection ends whose handler does this and fails, and of how many errors the server is told and has counted.
+fn failing(
+    mut act: impl FnMut(&mut Request<'_, Told>) -> socketserver::Result<()> + Send + 'static,
+) -> (Finish, usize, u64) {
+    let (tell, told) = channel();
+    let mut handler = Some(probe(move |call, request: &mut Request<'_, Told>| {
+        match call {
+            Call::Handle => act(request)?,
+            Call::Finish(why) => tell.send(why).unwrap(),
+            _ => {}
+        }
+        usual(&call, request)
+    }));
+    let mut limits = Limits::default();
+    limits.output_bytes_max = 1_000;
+    let mut network = Network::new();
+    let handler = move |_: &mut Told, _: &Address| handler.take().expect("one client");
+    let server = network.serve(Told::default(), handler, limits).unwrap();
+    network.on_call(|call, _| match call {
+        Io::Write => Outcome::Fail(io::ErrorKind::BrokenPipe.into()),
+        _ => Outcome::Proceed,
+    });
+    let client = network.connect(server);
+    client.send(b"go");
+    network.run();
+    let errors = network.stats().handler_errors;
+    (told.try_recv().unwrap(), network.server_mut::<Told>(server).unwrap().0, errors)
+}
+
+#[test]
+fn an_error_that_only_repeats_that_the_connection_is_lost_is_none_of_the_handler_s() {
+    let broken = failing(|request| Ok(request.output.write_all(&[0; 20_000])?));
+    assert_eq!(broken, (Finish::Reset, 0, 0));
+    let gone = failing(|request| {
+        let _ = request.output.write_all(&[0; 20_000]);
+        request.output.write_shared(&b"and more"[..])
+    });
+    assert_eq!(gone, (Finish::Reset, 0, 0));
+    let limit = failing(|request| request.output.write_shared(vec![0; 1_001]));
+    assert_eq!(limit, (Finish::OutputLimit, 0, 0));
+}
+
+#[test]
+fn an_error_of_the_handler_s_own_is_one_whatever_it_is_like() {
+    for alike in [|| Error::Gone, || Error::from(io::Error::from(io::ErrorKind::BrokenPipe))] {
+        assert_eq!(failing(move |_| Err(alike())), (Finish::Error, 1, 1), "{}", alike());
+    }
+    // Nor is it forgotten because the connection is lost as well.
+    let both = failing(|request| {
+        let _ = request.output.write_all(&[0; 20_000]);
+        Err(io::Error::other("the disk is full").into())
+    });
+    assert_eq!(both, (Finish::Error, 1, 1));
 }

@@ -4,7 +4,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use socketserver::family::Tcp;
-use socketserver::{Address, Finish, Next, Overflow, Request, RequestHandler, Result, TcpServer};
+use socketserver::testing::Network;
+use socketserver::{
+    Address, BaseServer, Control, Finish, Limits, Message, Next, Overflow, Request, RequestHandler, Result, TcpServer,
+};
 
 use crate::common::{
     Call, Journal, Kind, PATIENCE, Peer, connect_with_small_window, echo, echoing, probe, random, serve, server, usual,
@@ -622,4 +625,34 @@ fn random_traffic_comes_back_whole<F: Kind>() {
         client.join().unwrap();
     }
     running.stop();
+}
+
+#[test]
+fn an_abort_sends_nothing_any_more_even_if_there_is_room() {
+    #[derive(Default)]
+    struct Aborting;
+    impl BaseServer for Aborting {
+        fn message(&mut self, control: &mut Control<'_, Self>, _: Message) {
+            control.connections().into_iter().for_each(|id| control.abort(id));
+        }
+    }
+    let handler = |_: &mut Aborting, _: &Address| {
+        probe(|call, request: &mut Request<'_, Aborting>| {
+            if let Call::Handle = call {
+                request.output.write_all(&[7; 100])?;
+            }
+            usual(&call, request)
+        })
+    };
+    let mut network = Network::new();
+    let server = network.serve(Aborting, handler, Limits::default()).unwrap();
+    let client = network.connect(server);
+    client.set_window(10);
+    client.send(b"go");
+    network.run();
+    assert_eq!(client.take_received().len(), 10);
+    network.handle().send_to_server(server, ()).unwrap();
+    client.set_window(usize::MAX);
+    network.run();
+    assert_eq!((client.take_received().len(), client.is_reset()), (0, true));
 }

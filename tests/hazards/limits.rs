@@ -86,6 +86,22 @@ fn a_handlers_output_may_wait_up_to_its_maximum_and_no_further() {
     }
 }
 
+#[test]
+fn what_the_socket_takes_at_once_does_not_wait() {
+    for (way, write) in [("small", small as Way), ("as one", as_one), ("in pieces", in_pieces)] {
+        for max in [100, 20_000, 100_000] {
+            let mut limits = Limits::default();
+            (limits.output_bytes_max, limits.output_high_water, limits.output_low_water) = (max, max / 2, 10);
+            let mut client = Client::with_limits((), willing(), limits);
+            client.set_window(1);
+            let wrote = ask(&mut client, move |request| write(request, max + 1));
+            assert!(wrote && client.finished().is_none(), "{way}, {max}");
+            let wrote = ask(&mut client, move |request| write(request, 2));
+            assert!(!wrote && client.finished() == Some(Finish::OutputLimit), "{way}, {max}");
+        }
+    }
+}
+
 /// Sends as many bytes as it is told to the other client, and says what became of them.
 fn forwarding() -> impl RequestHandler {
     probe(|call, request: &mut Request<'_>| {

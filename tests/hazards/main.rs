@@ -38,6 +38,7 @@ mod accept;
 #[cfg(all(feature = "batch", target_os = "linux"))]
 mod addresses;
 mod blocking;
+mod calls;
 mod close;
 mod connect;
 mod datagram;

@@ -161,11 +161,16 @@ fn the_cap_per_client_is_about_those_who_come() {
     let running = serve(server);
     let mut client = running.connect();
     client.send("go");
-    let _others: Vec<_> = (0..3).map(|_| far.accept().unwrap()).collect();
+    let others: Vec<_> = (0..3).map(|_| far.accept().unwrap()).collect();
     let mut second = running.connect();
     second.echo("within the cap");
     running.connect().expect_eof();
     assert_eq!(running.stats().refused, 1);
+    // Those that were called end, and make no room for those who come from the same address.
+    drop(others);
+    running.wait_for_stats("the calls are over", |stats| stats.active == 2);
+    running.connect().expect_eof();
+    assert_eq!(running.stats().refused, 2);
     client.echo("alive");
     drop((client, second));
     running.stop();

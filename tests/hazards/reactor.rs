@@ -1,9 +1,13 @@
 //! Several servers, foreign loops, other threads, and many clients at once.
 
-use std::sync::mpsc::channel;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use socketserver::{Address, Config, Error, Next, Reactor, Request, RequestHandler, Result, TcpServer};
+use socketserver::{
+    Address, BaseServer, Config, Control, Error, Message, Next, Reactor, Request, RequestHandler, Result, TcpServer,
+};
 
 use crate::common::{
     Call, Journal, PATIENCE, Peer, Running, SCRIPTED, echo, probe, serve, silence_scripted_panics, usual,
@@ -284,14 +288,46 @@ fn the_counters_add_up() {
     assert!(stats.turns > 0 && stats.active_max >= 1);
 }
 
+/// Notes what becomes of it.
+#[derive(Default)]
+struct Noted {
+    closed: Arc<AtomicUsize>,
+    timeouts: usize,
+    ticks: usize,
+    told: Option<Sender<()>>,
+}
+
+impl BaseServer for Noted {
+    fn server_close(&mut self) {
+        self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+    fn handle_timeout(&mut self) {
+        self.timeouts += 1;
+    }
+    fn message(&mut self, _: &mut Control<'_, Self>, _: Message) {
+        self.told.as_ref().unwrap().send(()).unwrap();
+    }
+    fn timer(&mut self, control: &mut Control<'_, Self>, _: u64) {
+        self.ticks += 1;
+        control.request_shutdown();
+    }
+}
+
+fn noted() -> TcpServer<Noted, impl RequestHandler<Noted>> {
+    let handler = |_: &mut Noted, _: &Address| probe(|call, request: &mut Request<'_, Noted>| echo(&call, request));
+    TcpServer::with_server("127.0.0.1:0", Noted::default(), handler).unwrap()
+}
+
 #[test]
 fn a_server_that_is_added_is_that_one_and_not_another_of_its_reactor() {
     let mut server = echoing();
     let address = server.server_address().unwrap();
-    let other = TcpServer::new("127.0.0.1:0", |_: &Address| probe(|_, _: &mut Request<'_>| Ok(Next::Close))).unwrap();
+    let mut other = noted();
+    let closed = Arc::clone(&other.server_mut().closed);
     server.reactor().add(other).unwrap();
     let mut reactor = Reactor::new().unwrap();
     reactor.add(server).unwrap();
+    assert_eq!(closed.load(Ordering::Relaxed), 1, "the other one is closed");
     let stop = reactor.shutdown_handle();
     let thread = std::thread::spawn(move || reactor.serve_forever());
     Peer::connect(address).echo("it answers");
@@ -304,6 +340,80 @@ fn settings_that_are_changed_are_those_in_force() {
     let mut reactor = Reactor::new().unwrap();
     let mut config = reactor.config().clone();
     config.drain_grace = Duration::from_secs(77);
+    config.messages_max = 2;
     reactor.set_config(config);
     assert_eq!(reactor.config().drain_grace, Duration::from_secs(77));
+    let handle = reactor.handle();
+    (0..2).for_each(|_| handle.run(|_| ()).unwrap());
+    assert!(matches!(handle.run(|_| ()), Err(Error::Full { max: 2, .. })));
+}
+
+#[test]
+fn a_server_that_is_closed_twice_is_told_once() {
+    let mut server = noted();
+    let closed = Arc::clone(&server.server_mut().closed);
+    for _ in 0..2 {
+        server.server_close();
+        assert_eq!(closed.load(Ordering::Relaxed), 1);
+    }
+    drop(server);
+    assert_eq!(closed.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn handle_request_waits_for_its_client_whatever_else_happens() {
+    let mut server = noted();
+    let (told, hear) = channel();
+    server.server_mut().told = Some(told);
+    server.timeout = Some(PATIENCE);
+    let address = server.server_address().unwrap();
+    server.handle().send_to_server(server.id(), ()).unwrap();
+    let thread = std::thread::spawn(move || {
+        hear.recv_timeout(PATIENCE).unwrap();
+        let mut client = Peer::connect(address);
+        client.echo("after a message");
+        client.half_close();
+        client.expect_eof();
+    });
+    server.handle_request().unwrap();
+    thread.join().unwrap();
+    assert_eq!((server.reactor().stats().accepted, server.server_mut().timeouts), (1, 0));
+}
+
+#[test]
+fn handle_request_without_time_to_wait_serves_who_is_there() {
+    let mut server = noted();
+    server.timeout = Some(Duration::ZERO);
+    let mut client = Peer::connect(server.server_address().unwrap());
+    client.send("in the backlog");
+    client.half_close();
+    server.handle_request().unwrap();
+    assert_eq!(client.rest(), b"in the backlog");
+    assert_eq!((server.reactor().stats().accepted, server.server_mut().timeouts), (1, 0));
+}
+
+#[test]
+fn a_timer_of_a_server_can_be_set_from_outside_and_of_no_server_is_none() {
+    let mut reactor = Reactor::new().unwrap();
+    let id = reactor.add(noted()).unwrap();
+    reactor.set_timer(id, 1, Duration::ZERO);
+    reactor.serve_forever().unwrap();
+    assert_eq!(reactor.server_mut::<Noted>(id).unwrap().ticks, 1);
+    let mut empty = Reactor::new().unwrap();
+    empty.set_timer(id, 1, Duration::ZERO);
+    assert_eq!(empty.next_timeout(), None);
+}
+
+#[test]
+fn a_closure_that_panics_is_counted_and_a_wake_up_is_no_stale_event() {
+    silence_scripted_panics();
+    let running = serve(echoing());
+    let mut client = running.connect();
+    for turn in 1..=3 {
+        running.handle.run(|_| panic!("{SCRIPTED}")).unwrap();
+        client.echo("alive");
+        let stats = running.stats();
+        assert_eq!((stats.panics, stats.stale_events), (turn, 0));
+    }
+    running.stop();
 }

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socketserver::family::Tcp;
-use socketserver::{Address, BaseServer, Finish, Next, Reactor, Request, Server, TcpServer};
+use socketserver::testing::{self, Network};
+use socketserver::{Address, BaseServer, Finish, Limits, Next, Reactor, Request, Server, TcpServer};
 
 use crate::common::{
     Call, Journal, Kind, PATIENCE, Peer, address_of, connect_with_small_window, echo, echoing, probe, serve, server,
@@ -85,7 +86,12 @@ fn a_client_in_the_backlog_is_served_before_the_listener_closes<F: Kind>() {
 }
 
 fn data_in_flight_is_delivered<F: Kind>() {
-    let running = serve(echoing::<F>());
+    let mut server = echoing::<F>();
+    let mut config = server.reactor().config().clone();
+    config.drain_quiet = PATIENCE; // On a busy machine the client may be silent for longer than by default.
+    config.drain_grace = PATIENCE;
+    server.reactor().set_config(config);
+    let running = serve(server);
     let payload: Vec<u8> = (0..4 << 20).map(|i: u32| (i % 251) as u8).collect();
     let mut client = running.connect();
     client.echo("begun");
@@ -127,7 +133,7 @@ fn noting<F: Kind>(journal: &Journal, grace: Duration) -> Server<F, (), impl soc
 
 fn a_client_that_never_reads_is_aborted_when_the_grace_is_over<F: Kind>() {
     let journal = Journal::new();
-    let running = serve(noting::<F>(&journal, Duration::from_millis(200)));
+    let running = serve(noting::<F>(&journal, Duration::from_secs(1)));
     let mut client = connect_with_small_window(running.address.clone());
     client.send("more than fits");
     journal.wait("handle");
@@ -268,4 +274,49 @@ fn handle_request_serves_one_client_or_tells_of_the_timeout<F: Kind>() {
     server.handle_request().unwrap();
     thread.join().unwrap();
     assert_eq!(timeouts.load(Ordering::Relaxed), 1);
+}
+
+/// A client of a server that notes its calls, and the server's stop requested.
+fn stopping(act: impl Fn(&Call, &mut Request<'_>) + Clone + Send + 'static) -> (Journal, Network, testing::Peer) {
+    let journal = Journal::new();
+    let notes = journal.clone();
+    let mut network = Network::new();
+    let handler = move |_: &mut (), _: &Address| {
+        let (notes, act) = (notes.clone(), act.clone());
+        probe(move |call, request: &mut Request<'_>| {
+            notes.note(&call);
+            act(&call, request);
+            usual(&call, request)
+        })
+    };
+    let server = network.serve((), handler, Limits::default()).unwrap();
+    let client = network.connect(server);
+    network.run();
+    network.shutdown_handle().shutdown();
+    network.run();
+    assert_eq!(journal.lines(), ["setup"]);
+    (journal, network, client)
+}
+
+#[test]
+fn what_arrives_while_a_handler_is_about_to_be_told_to_stop_is_handled_first() {
+    let (journal, mut network, client) = stopping(|_, _| ());
+    network.advance(Duration::from_millis(100));
+    network.turn(); // It was quiet for long enough.
+    client.send(b"just in time");
+    network.run();
+    assert_eq!(journal.lines(), ["setup", "handle", "drain", "finish draining"]);
+}
+
+#[test]
+fn who_reads_nothing_is_told_to_stop_as_soon_as_it_is_quiet() {
+    let (journal, mut network, client) = stopping(|call, request| {
+        if let Call::Setup = call {
+            request.pause_reading(request.id());
+        }
+    });
+    client.send(b"unread");
+    network.run();
+    network.run_for(Duration::from_millis(100));
+    assert_eq!(journal.lines(), ["setup", "drain", "finish draining"]);
 }

@@ -210,7 +210,7 @@ struct Ticking {
 impl BaseServer for Ticking {
     fn timer(&mut self, control: &mut Control<'_, Self>, tag: u64) {
         self.ticks += 1;
-        control.broadcast(&b"tick\n"[..], |_| true);
+        assert_eq!(control.broadcast(&b"tick\n"[..], |_| true), control.connections().len());
         if self.ticks < tag {
             control.set_timer(tag, Duration::ZERO);
         } else {
@@ -220,6 +220,7 @@ impl BaseServer for Ticking {
     fn message(&mut self, control: &mut Control<'_, Self>, _: socketserver::Message) {
         control.set_timer(9, Duration::from_secs(3_600));
         assert!(control.cancel_timer(9));
+        assert!(!control.cancel_timer(9));
         control.set_timer(3, Duration::ZERO);
     }
 }
@@ -408,6 +409,19 @@ fn a_limit_counts_from_the_bytes_also_in_a_turn_that_took_long() {
     assert_eq!(network.server_mut::<Idle>(server).unwrap().0, 0, "the second was read half a second later");
     network.run_for(Duration::from_nanos(1));
     assert_eq!(network.server_mut::<Idle>(server).unwrap().0, 2);
+    assert_eq!(network.stats().longest_turn, SECOND / 2);
+}
+
+#[test]
+fn a_callback_that_neither_reads_nor_writes_is_not_activity() {
+    let mut limits = Limits::default();
+    limits.idle_timeout = Some(4 * SECOND);
+    let handler = timed(|_, request| request.set_timer(1, SECOND));
+    let mut client = Client::with_limits((), handler, limits);
+    client.advance(4 * SECOND - Duration::from_nanos(1));
+    assert_eq!(client.finished(), None);
+    client.advance(Duration::from_nanos(1));
+    assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Idle)));
 }
 
 struct Discard;

@@ -144,12 +144,41 @@ fn peer(number: u8) -> Address {
 mod tests {
     use proptest::prelude::*;
 
+    use super::*;
+    use crate::machine::outbox::Waiting;
+
+    #[test]
+    fn as_much_waits_as_may_to_the_byte() {
+        for (policy, short) in [DropPolicy::Newest, DropPolicy::Oldest].into_iter().flat_map(|p| [(p, 0), (p, 1)]) {
+            let each = 10 + size_of::<Waiting>();
+            let datagram_queue_bytes_max = 3 * each - short;
+            let limits = Limits { datagram_queue_bytes_max, datagram_queue_overflow: policy, ..Limits::default() };
+            let wire = Arc::new(Mutex::new(Wire::default()));
+            let mut socket = DatagramSocket::scripted(Arc::clone(&wire), peer(0));
+            let (mut outbox, mut stats) = (Outbox::default(), Stats::default());
+            let kept: Vec<_> = (0..5)
+                .map(|i| {
+                    let kept = outbox.push(&peer(0), None, &[i; 10], &limits, &mut stats);
+                    outbox.flush(&mut socket, &limits, &mut stats); // There is no room: it waits.
+                    kept
+                })
+                .collect();
+            let fit = 3 - short;
+            let first = if policy == DropPolicy::Newest { 0 } else { 5 - fit };
+            let waiting: Vec<_> = outbox.waiting.iter().map(|waiting| usize::from(waiting.bytes[0])).collect();
+            assert_eq!(waiting, (first..first + fit).collect::<Vec<_>>(), "{policy:?}");
+            assert_eq!(stats.datagrams_dropped, 5 - fit as u64, "{policy:?}");
+            let dropped_at_once = kept.iter().filter(|kept| !**kept).count();
+            assert_eq!(dropped_at_once, if policy == DropPolicy::Newest { 5 - fit } else { 0 }, "{policy:?}");
+        }
+    }
+
     proptest! {
         #![proptest_config(crate::fuzzing::cases())]
 
         #[test]
-        fn datagrams_leave_in_order_and_are_accounted_for(case: super::Case) {
-            super::check(case);
+        fn datagrams_leave_in_order_and_are_accounted_for(case: Case) {
+            check(case);
         }
     }
 }

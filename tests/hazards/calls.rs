@@ -1,0 +1,201 @@
+//! System calls are what a server's time is spent on: a message costs so many, and none is tried that can only fail.
+
+use std::io::{ErrorKind, Write};
+use std::sync::{Arc, Mutex};
+
+use socketserver::testing::{Call as Io, Network, Outcome, Peer};
+use socketserver::{Address, Limits, Next, Request, RequestHandler, Sent};
+
+use crate::common::{Call, probe, usual};
+
+/// The calls that were made, but for waits; each as `outcome` says.
+fn noting(network: &mut Network, mut outcome: impl FnMut(Io) -> Outcome + Send + 'static) -> Arc<Mutex<Vec<Io>>> {
+    let calls = Arc::<Mutex<Vec<Io>>>::default();
+    let noted = Arc::clone(&calls);
+    network.on_call(move |call, _| {
+        if call != Io::Wait {
+            noted.lock().unwrap().push(call);
+        }
+        outcome(call)
+    });
+    calls
+}
+
+fn taken(calls: &Mutex<Vec<Io>>) -> Vec<Io> {
+    std::mem::take(&mut calls.lock().unwrap())
+}
+
+/// A client whose connection is set up, and has nothing to do.
+fn served(network: &mut Network, handler: impl Fn() -> Box<dyn RequestHandler> + Send + 'static) -> Peer {
+    let server = network.serve((), move |_: &mut (), _: &Address| handler(), Limits::default()).unwrap();
+    let client = network.connect(server);
+    network.run();
+    client
+}
+
+/// Writes `pieces` of `bytes` each for whatever comes.
+fn writing(pieces: usize, bytes: usize) -> Box<dyn RequestHandler> {
+    Box::new(probe(move |call, request: &mut Request<'_>| {
+        if let Call::Handle = call {
+            request.input.take_all();
+            (0..pieces).try_for_each(|_| request.output.write_all(&vec![b'x'; bytes]))?;
+        }
+        usual(&call, request)
+    }))
+}
+
+#[test]
+fn a_message_costs_one_read_and_one_write() {
+    for (pieces, bytes) in [(1, 5), (1_000, 1), (3, 5_000), (1, 16_384), (1, 100_000)] {
+        let mut network = Network::new();
+        let client = served(&mut network, move || writing(pieces, bytes));
+        let calls = noting(&mut network, |_| Outcome::Proceed);
+        for _ in 0..3 {
+            client.send(b"go");
+            network.run();
+            assert_eq!(taken(&calls), [Io::Read, Io::Write], "{pieces} of {bytes} bytes");
+            assert_eq!(client.take_received().len(), pieces * bytes);
+        }
+    }
+}
+
+#[test]
+fn many_small_writes_leave_in_few_large_ones() {
+    // What is gathered is at most 64 KiB, and with it goes the write that does not fit any more.
+    for (pieces, bytes, writes) in [(400, 1_000, 7), (65, 1_024, 1), (130, 1_024, 2), (66_000, 1, 2)] {
+        let mut network = Network::new();
+        let client = served(&mut network, move || writing(pieces, bytes));
+        let calls = noting(&mut network, |_| Outcome::Proceed);
+        client.send(b"go");
+        network.run();
+        assert_eq!(taken(&calls)[1..], vec![Io::Write; writes], "{pieces} of {bytes} bytes");
+        assert_eq!(client.take_received().len(), pieces * bytes);
+    }
+}
+
+#[test]
+fn who_takes_no_more_is_not_tried_until_there_is_room() {
+    for (window, bytes) in [(0, 10), (1, 10), (9, 10), (0, 20_000), (5, 20_000), (19_999, 20_000)] {
+        let mut network = Network::new();
+        let client = served(&mut network, move || writing(1, bytes));
+        let calls = noting(&mut network, |_| Outcome::Proceed);
+        client.set_window(window);
+        client.send(b"go");
+        network.run();
+        assert_eq!(taken(&calls), [Io::Read, Io::Write], "{window} of {bytes} bytes");
+        client.send(b"and more");
+        network.run();
+        assert_eq!(taken(&calls), [Io::Read], "{window} of {bytes} bytes: what waits goes first");
+        client.set_window(usize::MAX);
+        network.run();
+        assert_eq!(client.take_received().len(), 2 * bytes);
+    }
+}
+
+#[test]
+fn what_lingers_is_read_once_for_each_event() {
+    let mut network = Network::new();
+    let closing = || probe(|_, _: &mut Request<'_>| Ok(Next::Close));
+    let client = served(&mut network, move || Box::new(closing()));
+    assert!(client.is_closed() && !client.is_socket_closed());
+    let calls = noting(&mut network, |_| Outcome::Proceed);
+    client.send(b"too late");
+    network.run();
+    assert_eq!(taken(&calls), [Io::Read]);
+    client.send_eof();
+    network.run();
+    assert_eq!(taken(&calls), [Io::Read]);
+    assert!(client.is_socket_closed());
+}
+
+#[test]
+fn a_large_write_leaves_within_its_callback() {
+    let mut network = Network::new();
+    let (tell, told) = std::sync::mpsc::channel();
+    let client = served(&mut network, move || {
+        let tell = tell.clone();
+        Box::new(probe(move |call, request: &mut Request<'_>| {
+            if let Call::Handle = call {
+                request.output.write_all(b"small, ")?;
+                let small = request.output.len();
+                request.output.write_all(&[b'x'; 20_000])?;
+                tell.send((small, request.output.len())).unwrap();
+            }
+            usual(&call, request)
+        }))
+    });
+    client.send(b"go");
+    network.run();
+    assert_eq!(told.try_recv().unwrap(), (7, 0));
+}
+
+#[test]
+fn a_write_that_fails_is_an_error_of_that_write_and_one_that_is_interrupted_is_none() {
+    for (kind, fails) in
+        [(ErrorKind::BrokenPipe, true), (ErrorKind::Interrupted, false), (ErrorKind::WouldBlock, false)]
+    {
+        let mut network = Network::new();
+        let (tell, told) = std::sync::mpsc::channel();
+        let client = served(&mut network, move || {
+            let tell = tell.clone();
+            Box::new(probe(move |call, request: &mut Request<'_>| {
+                if let Call::Handle = call {
+                    tell.send(request.output.write_all(&[b'x'; 20_000]).is_err()).unwrap();
+                }
+                usual(&call, request)
+            }))
+        });
+        let mut once = Some(kind);
+        let _calls = noting(&mut network, move |call| match once.take_if(|_| call == Io::Write) {
+            Some(ErrorKind::Interrupted) => Outcome::Interrupted,
+            Some(ErrorKind::WouldBlock) => Outcome::WouldBlock,
+            Some(kind) => Outcome::Fail(kind.into()),
+            None => Outcome::Proceed,
+        });
+        client.send(b"go");
+        network.run();
+        assert_eq!(told.try_recv().unwrap(), fails, "{kind}");
+        assert_eq!(client.take_received().len(), if fails { 0 } else { 20_000 }, "{kind}");
+        assert_eq!(client.is_socket_closed(), fails, "{kind}");
+    }
+}
+
+#[test]
+fn a_large_block_for_somebody_whose_connection_broke_is_not_taken() {
+    for (kind, expected) in [
+        (ErrorKind::BrokenPipe, Sent::Gone),
+        (ErrorKind::Interrupted, Sent::Queued),
+        (ErrorKind::WouldBlock, Sent::Queued),
+    ] {
+        let mut network = Network::new();
+        let (tell, told) = std::sync::mpsc::channel();
+        let handler = move |_: &mut (), _: &Address| {
+            let tell = tell.clone();
+            probe(move |call, request: &mut Request<'_>| {
+                if let Call::Handle = call {
+                    let other = request.connections().into_iter().find(|id| *id != request.id()).expect("the other");
+                    tell.send(request.send(other, &[b'x'; 20_000])).unwrap();
+                }
+                usual(&call, request)
+            })
+        };
+        let server = network.serve((), handler, Limits::default()).unwrap();
+        let (one, other) = (network.connect(server), network.connect(server));
+        network.run();
+        let mut once = Some(kind);
+        let calls = noting(&mut network, move |call| match once.take_if(|_| call == Io::Write) {
+            Some(ErrorKind::Interrupted) => Outcome::Interrupted,
+            Some(ErrorKind::WouldBlock) => Outcome::WouldBlock,
+            Some(kind) => Outcome::Fail(kind.into()),
+            None => Outcome::Proceed,
+        });
+        one.send(b"go");
+        network.run();
+        assert_eq!(told.try_recv().unwrap(), expected, "{kind}");
+        let broke = expected == Sent::Gone;
+        assert_eq!(other.take_received().len(), if broke { 0 } else { 20_000 }, "{kind}");
+        assert_eq!(other.is_socket_closed(), broke, "{kind}");
+        let writes = taken(&calls).into_iter().filter(|call| *call == Io::Write).count();
+        assert_eq!(writes, if broke { 1 } else { 2 }, "{kind}");
+    }
+}
