@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use socketserver::family::Udp;
 use socketserver::{
     Address, BaseServer, BlockingHandler, BlockingRequest, Control, DatagramRequestHandler, Error, Finish, Incoming,
-    Message, NoHandler, Process, Reactor, Request, Result, StreamRequestHandler, TcpServer, UdpServer,
+    Message, Next, NoHandler, Process, Reactor, Request, Result, StreamRequestHandler, TcpServer, UdpServer,
 };
 
-use crate::common::{Journal, PATIENCE, Peer, Running, SCRIPTED, echo, probe, serve, silence_scripted_panics};
+use crate::common::{
+    Call, Journal, PATIENCE, Peer, Running, SCRIPTED, echo, probe, serve, silence_scripted_panics, usual,
+};
 
 /// Serves what `process` says where it says, and the rest with an echo on the reactor. Notes what the hooks are told.
 struct Mixed {
@@ -741,4 +743,100 @@ mod programs {
         running.wait_for_stats("descriptors are given back", |stats| stats.active == 0 && open() < before + 50);
         running.stop();
     }
+}
+
+#[test]
+fn a_client_that_resets_is_no_error_of_its_thread() {
+    let (journal, (began, begun)) = (Journal::new(), channel());
+    let process = move |_: &Address| {
+        let began = began.clone();
+        Process::thread(StreamRequestHandler::new(move |request| {
+            let mut asked = [0];
+            request.rfile.read_exact(&mut asked)?;
+            if &asked == b"e" {
+                return Err(std::io::Error::other("the disk is full").into());
+            }
+            began.send(()).unwrap();
+            request.rfile.read_exact(&mut asked)?;
+            Ok(())
+        }))
+    };
+    let running = serve(mixed(process, &journal));
+    let mut client = running.connect();
+    client.send("x");
+    begun.recv_timeout(PATIENCE).unwrap();
+    client.reset();
+    journal.wait("closed reset");
+    let stats = running.stats();
+    assert_eq!((stats.resets, stats.handler_errors, journal.count("error")), (1, 0, 0), "{:?}", journal.lines());
+    let mut client = running.connect();
+    client.send("e");
+    journal.wait("closed handler error");
+    drop(client);
+    let stats = running.stop();
+    assert_eq!((stats.resets, stats.handler_errors), (1, 1));
+    assert_eq!(journal.count("error the disk is full"), 1, "{:?}", journal.lines());
+}
+
+#[test]
+fn close_leaves_threads_their_input_for_half_of_the_grace() {
+    let (journal, (waits, waiting)) = (Journal::new(), channel());
+    let process = move |_: &Address| {
+        let waits = waits.clone();
+        Process::thread(StreamRequestHandler::new(move |request| {
+            // Answered by turns that server_close takes.
+            for _ in 0..3 {
+                request.server(|_: &mut Mixed| ())?;
+            }
+            waits.send(()).unwrap();
+            let mut line = String::new();
+            request.rfile.read_line(&mut line)?;
+            request.wfile.write_all(line.to_uppercase().as_bytes())?;
+            Ok(())
+        }))
+    };
+    let mut server = mixed(process, &journal);
+    let mut client = Peer::connect(server.server_address().unwrap().as_inet().unwrap());
+    server.handle_request().unwrap();
+    let thread = std::thread::spawn(move || {
+        waiting.recv_timeout(PATIENCE).unwrap();
+        client.send("in time\n");
+        client.rest()
+    });
+    server.server_close();
+    assert_eq!(thread.join().unwrap(), b"IN TIME\n");
+    assert_eq!(journal.count("closed done"), 1);
+}
+
+#[test]
+fn requests_on_threads_are_among_the_connections_and_have_an_address() {
+    let (journal, mut first) = (Journal::new(), true);
+    let state = Mixed {
+        process: Box::new(move |_| if std::mem::take(&mut first) { upper() } else { Process::Reactor }),
+        journal: journal.clone(),
+        asked: 0,
+    };
+    let handler = |_: &mut Mixed, _: &Address| {
+        probe(|call, request: &mut Request<'_, Mixed>| {
+            if let Call::Handle = call {
+                let own = request.id();
+                for id in request.connections().into_iter().filter(|id| *id != own) {
+                    let address = request.control().client_address(id).expect("it is there");
+                    writeln!(request.output, "{address}")?;
+                }
+                request.input.take_all();
+                return Ok(Next::Close);
+            }
+            usual(&call, request)
+        })
+    };
+    let running = serve(TcpServer::with_server("127.0.0.1:0", state, handler).unwrap());
+    let mut threaded = running.connect();
+    threaded.send("x\n");
+    threaded.expect("X\n");
+    let mut here = running.connect();
+    here.send("who is there?");
+    assert_eq!(here.rest(), format!("127.0.0.1:{}\n", threaded.port()).as_bytes());
+    drop((threaded, here));
+    running.stop();
 }

@@ -1,12 +1,13 @@
 //! System calls are what a server's time is spent on: a message costs so many, and none is tried that can only fail.
 
 use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use socketserver::testing::{Call as Io, Network, Outcome, Peer};
-use socketserver::{Address, Limits, Next, Request, RequestHandler, Sent};
+use socketserver::{Address, Limits, Next, Request, RequestHandler, Sent, ServerId};
 
-use crate::common::{Call, probe, usual};
+use crate::common::{Call, echo, probe, usual};
 
 /// The calls that were made, but for waits; each as `outcome` says.
 fn noting(network: &mut Network, mut outcome: impl FnMut(Io) -> Outcome + Send + 'static) -> Arc<Mutex<Vec<Io>>> {
@@ -198,4 +199,65 @@ fn a_large_block_for_somebody_whose_connection_broke_is_not_taken() {
         let writes = taken(&calls).into_iter().filter(|call| *call == Io::Write).count();
         assert_eq!(writes, if broke { 1 } else { 2 }, "{kind}");
     }
+}
+
+fn datagrams(network: &mut Network, limits: Limits) -> (ServerId, Address) {
+    let handler = |_: &mut (), _: &Address| probe(|call, request: &mut Request<'_>| echo(&call, request));
+    let server = network.serve_datagrams((), handler, limits).unwrap();
+    (server, SocketAddr::from(([192, 0, 2, 1], 9)).into())
+}
+
+#[test]
+fn datagrams_that_cannot_be_received_are_counted_and_hold_no_turn() {
+    let mut limits = Limits::default();
+    limits.datagrams_per_turn = 10;
+    let mut network = Network::new();
+    let (server, peer) = datagrams(&mut network, limits);
+    let mut errors = 25;
+    let calls = noting(&mut network, move |call| match call {
+        Io::Receive if errors > 0 => {
+            errors -= 1;
+            Outcome::Fail(ErrorKind::ConnectionRefused.into())
+        }
+        _ => Outcome::Proceed,
+    });
+    network.send_datagram(server, &peer, b"x");
+    let mut turns = Vec::new();
+    while network.turn() {
+        turns.push(taken(&calls).into_iter().filter(|call| *call == Io::Receive).count());
+    }
+    assert_eq!(turns[..2], [10, 10]);
+    assert_eq!((network.stats().receive_errors, network.stats().datagrams_in), (25, 1));
+}
+
+#[test]
+fn what_waits_to_be_sent_is_given_up_with_its_socket() {
+    let mut network = Network::new();
+    let (server, peer) = datagrams(&mut network, Limits::default());
+    let _calls = noting(&mut network, |call| match call {
+        Io::Send => Outcome::Fail(ErrorKind::OutOfMemory.into()),
+        _ => Outcome::Proceed,
+    });
+    network.send_datagram(server, &peer, b"x");
+    network.run();
+    assert!(network.next_timeout().is_some(), "it is tried again");
+    network.server_close(server);
+    assert_eq!(network.next_timeout(), None);
+}
+
+#[test]
+fn who_cannot_accept_does_not_try_for_ever_before_it_stops() {
+    let mut network = Network::new();
+    let server = network.serve((), |_: &mut (), _: &Address| writing(1, 1), Limits::default()).unwrap();
+    let calls = noting(&mut network, |call| match call {
+        Io::Accept => Outcome::Fail(ErrorKind::OutOfMemory.into()),
+        _ => Outcome::Proceed,
+    });
+    network.connect(server);
+    network.run();
+    assert_eq!(taken(&calls), [Io::Accept]);
+    network.shutdown_handle().shutdown();
+    network.run();
+    assert!(network.is_stopped());
+    assert_eq!(taken(&calls), [Io::Accept]);
 }

@@ -551,3 +551,58 @@ fn an_error_of_the_handler_s_own_is_one_whatever_it_is_like() {
     });
     assert_eq!(both, (Finish::Error, 1, 1));
 }
+
+#[test]
+fn who_fails_while_it_is_replaced_keeps_its_place_until_finish() {
+    silence_scripted_panics();
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("{}", SCRIPTED);
+        }
+    }
+    impl RequestHandler for Bomb {
+        fn handle(&mut self, _: &mut Request<'_>) -> socketserver::Result<Next> {
+            unreachable!("it is not wanted");
+        }
+    }
+    let journal = Journal::new();
+    let notes = journal.clone();
+    let mut network = Network::new();
+    let handler = move |_: &mut (), _: &Address| {
+        let notes = notes.clone();
+        probe(move |call, request: &mut Request<'_>| {
+            notes.note(&call);
+            if let Call::Handle = call {
+                request.replace_handler(Bomb);
+                return Err(SCRIPTED.into());
+            }
+            usual(&call, request)
+        })
+    };
+    let server = network.serve((), handler, Limits::default()).unwrap();
+    network.connect(server).send(b"go");
+    network.run();
+    assert_eq!(journal.lines(), ["setup", "handle", "finish handler error"]);
+    assert_eq!((network.stats().panics, network.stats().handler_errors), (1, 1), "the successor's, when it is dropped");
+}
+
+#[test]
+fn a_callback_that_panics_has_written_nothing() {
+    silence_scripted_panics();
+    let mut network = Network::new();
+    let handler = |_: &mut (), _: &Address| {
+        probe(|call, request: &mut Request<'_>| {
+            if let Call::Handle = call {
+                request.output.write_all(b"half of a rec")?;
+                panic!("{}", SCRIPTED);
+            }
+            usual(&call, request)
+        })
+    };
+    let server = network.serve((), handler, Limits::default()).unwrap();
+    let client = network.connect(server);
+    client.send(b"go");
+    network.run();
+    assert_eq!((client.take_received(), client.is_reset()), (Vec::new(), true));
+}

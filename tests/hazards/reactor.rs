@@ -1,12 +1,15 @@
 //! Several servers, foreign loops, other threads, and many clients at once.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
+use socketserver::testing::Network;
 use socketserver::{
-    Address, BaseServer, Config, Control, Error, Message, Next, Reactor, Request, RequestHandler, Result, TcpServer,
+    Address, BaseServer, Config, Control, Error, Limits, Message, Next, Reactor, Request, RequestHandler, Result,
+    TcpServer,
 };
 
 use crate::common::{
@@ -19,8 +22,8 @@ fn echoing() -> TcpServer<(), impl RequestHandler> {
 
 struct Upper;
 
-impl RequestHandler for Upper {
-    fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+impl<S: 'static> RequestHandler<S> for Upper {
+    fn handle(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
         use std::io::Write;
         request.output.write_all(&request.input.take_all().to_ascii_uppercase())?;
         Ok(Next::Wait)
@@ -292,6 +295,7 @@ fn the_counters_add_up() {
 #[derive(Default)]
 struct Noted {
     closed: Arc<AtomicUsize>,
+    errors: usize,
     timeouts: usize,
     ticks: usize,
     told: Option<Sender<()>>,
@@ -300,6 +304,9 @@ struct Noted {
 impl BaseServer for Noted {
     fn server_close(&mut self) {
         self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+    fn handle_error(&mut self, _: &Address, _: &Error) {
+        self.errors += 1;
     }
     fn handle_timeout(&mut self) {
         self.timeouts += 1;
@@ -415,5 +422,113 @@ fn a_closure_that_panics_is_counted_and_a_wake_up_is_no_stale_event() {
         let stats = running.stats();
         assert_eq!((stats.panics, stats.stale_events), (turn, 0));
     }
+    running.stop();
+}
+
+#[test]
+fn a_job_that_fails_when_its_connection_is_ending_already_is_dropped() {
+    silence_scripted_panics();
+    let (release, held) = channel::<()>();
+    let mut held = Some(held);
+    let handler = move |_: &mut Noted, _: &Address| {
+        let mut held = held.take();
+        probe(move |call, request: &mut Request<'_, Noted>| {
+            if let Call::Handle = call {
+                let held = held.take().unwrap();
+                request.offload(move || {
+                    held.recv_timeout(PATIENCE).unwrap();
+                    panic!("{SCRIPTED}")
+                })?;
+                return Ok(Next::Close);
+            }
+            usual(&call, request)
+        })
+    };
+    let running = serve(TcpServer::with_server("127.0.0.1:0", Noted::default(), handler).unwrap());
+    let mut client = running.connect();
+    client.send("go");
+    client.expect_eof(); // It lingers: we have not ended our side.
+    release.send(()).unwrap();
+    running.wait_for_stats("the result is dropped", |stats| stats.messages_dropped == 1);
+    drop(client);
+    let (stats, state) = running.stop_with_state();
+    assert_eq!((stats.handler_errors, stats.panics, state.errors), (0, 0, 0));
+}
+
+#[test]
+fn a_callback_is_slow_when_it_takes_longer_than_it_may() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let mut config = Config::default();
+    config.slow_callback = Some(SECOND);
+    let mut network = Network::with_config(config);
+    let clock = network.clock();
+    let handler = move |_: &mut (), _: &Address| {
+        let clock = clock.clone();
+        probe(move |call, request: &mut Request<'_>| {
+            if let Call::Handle = call {
+                clock.advance(SECOND + Duration::from_nanos(request.input.len() as u64 - 1));
+            }
+            usual(&call, request)
+        })
+    };
+    let server = network.serve((), handler, Limits::default()).unwrap();
+    let client = network.connect(server);
+    for (sent, slow) in [("1", 0), ("22", 1), ("1", 1), ("22", 2)] {
+        client.send(sent.as_bytes());
+        network.run();
+        assert_eq!(network.stats().slow_callbacks, slow);
+    }
+    assert_eq!(network.stats().longest_callback, SECOND + Duration::from_nanos(1));
+}
+
+/// Serves each client with a handler of its own.
+struct Choosing;
+
+impl BaseServer for Choosing {
+    fn finish_request(&mut self, _: &Address) -> Option<Box<dyn RequestHandler<Self>>> {
+        Some(Box::new(Upper))
+    }
+}
+
+#[test]
+fn a_server_can_choose_the_handler_of_each_request() {
+    let mut network = Network::new();
+    let handler = |_: &mut Choosing, _: &Address| -> Upper { panic!("not this one") };
+    let streams = network.serve(Choosing, handler, Limits::default()).unwrap();
+    let mut limits = Limits::default();
+    let datagrams = network.serve_datagrams(Choosing, handler, limits.clone()).unwrap();
+    limits.sessions_max = Some(1);
+    let sessions = network.serve_datagrams(Choosing, handler, limits).unwrap();
+    let client = network.connect(streams);
+    client.send(b"raised");
+    let peer = Address::from(SocketAddr::from(([192, 0, 2, 1], 9)));
+    network.send_datagram(datagrams, &peer, b"raised");
+    network.send_datagram(sessions, &peer, b"raised");
+    network.run();
+    assert_eq!(client.take_received(), b"RAISED");
+    for server in [datagrams, sessions] {
+        assert_eq!(network.received_datagrams(server), [(peer.clone(), b"RAISED".to_vec())]);
+    }
+    client.send_eof();
+    [streams, datagrams, sessions].into_iter().for_each(|server| network.server_close(server));
+    network.check_nothing_left();
+}
+
+#[test]
+fn a_request_knows_the_address_it_came_to() {
+    use std::io::Write;
+    let handler = |_: &Address| {
+        probe(|call, request: &mut Request<'_>| {
+            if let Call::Setup = call {
+                write!(request.output, "{}", request.local_address().expect("it has one"))?;
+                return Ok(Next::Close);
+            }
+            usual(&call, request)
+        })
+    };
+    let server = TcpServer::new("127.0.0.1:0", handler).unwrap();
+    let address = server.server_address().unwrap().to_string();
+    let running = serve(server);
+    assert_eq!(running.connect().rest(), address.as_bytes());
     running.stop();
 }

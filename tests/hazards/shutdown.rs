@@ -72,7 +72,8 @@ fn from_a_handler<F: Kind>() {
 }
 
 fn a_client_in_the_backlog_is_served_before_the_listener_closes<F: Kind>() {
-    let server = echoing::<F>();
+    let mut server = echoing::<F>();
+    server.limits.accepts_per_turn = 10;
     let address = address_of(&server);
     let mut clients: Vec<_> = (0..50).map(|_| Peer::connect(address.clone())).collect();
     clients.iter_mut().for_each(|client| client.send("in the backlog"));
