@@ -227,7 +227,7 @@ fn a_stop_lets_threads_finish_and_gives_those_that_wait_for_input_its_end() {
     let journal = Journal::new();
     let mut server = mixed(|_| upper(), &journal);
     let mut config = server.reactor().config().clone();
-    config.drain_grace = Duration::from_millis(400);
+    config.drain_grace = Duration::from_secs(2);
     server.reactor().set_config(config);
     let running = serve(server);
     let mut client = running.connect();

@@ -110,6 +110,31 @@ fn what_lingers_is_read_once_for_each_event() {
 }
 
 #[test]
+fn the_end_of_a_client_costs_one_read() {
+    let mut network = Network::new();
+    let client = served(&mut network, || writing(1, 1));
+    let calls = noting(&mut network, |_| Outcome::Proceed);
+    client.send_eof();
+    network.run();
+    assert_eq!(taken(&calls), [Io::Read]);
+    assert!(client.is_socket_closed());
+}
+
+#[test]
+fn each_client_costs_one_accept_and_the_last_one_more() {
+    let mut network = Network::new();
+    let server = network.serve((), |_: &mut (), _: &Address| writing(1, 1), Limits::default()).unwrap();
+    let calls = noting(&mut network, |_| Outcome::Proceed);
+    let accepts = || taken(&calls).into_iter().filter(|call| *call == Io::Accept).count();
+    let _clients: Vec<_> = (0..3).map(|_| network.connect(server)).collect();
+    network.run();
+    assert_eq!(accepts(), 4);
+    network.shutdown_handle().shutdown();
+    network.run();
+    assert_eq!(accepts(), 1, "a last look at the backlog");
+}
+
+#[test]
 fn a_large_write_leaves_within_its_callback() {
     let mut network = Network::new();
     let (tell, told) = std::sync::mpsc::channel();

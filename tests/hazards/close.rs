@@ -121,7 +121,7 @@ fn in_one_way<F: Kind>(callback: &'static str, action: Action) {
     server.reactor().set_config({
         let mut config = config;
         config.drain_quiet = Duration::from_millis(1);
-        config.drain_grace = Duration::from_millis(100);
+        config.drain_grace = Duration::from_secs(1);
         config
     });
     let running = serve(server);
