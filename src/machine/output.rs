@@ -354,7 +354,8 @@ impl Write for Output<'_> {
     /// Queues all of `bytes`; never writes a part of them.
     ///
     /// # Errors
-    /// [`io::ErrorKind::BrokenPipe`] after `shutdown_write` or when the connection is broken. An
+    /// [`io::ErrorKind::BrokenPipe`] after `shutdown_write` or when the connection is broken, as far as is known: small
+    /// writes are gathered, and what happens to them when the callback has returned is told by `finish`. An
     /// [`Error::OutputLimit`] in an [`io::Error`] beyond [`Limits::output_bytes_max`]: the connection is then lost,
     /// or nothing was queued, as [`Limits::output_overflow`] says. Returned from the callback with `?`, either ends
     /// the connection with its proper reason.
