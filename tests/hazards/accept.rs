@@ -23,6 +23,14 @@ over_streams! {
 /// In the child process: a server that may have more connections than the process has descriptors.
 const CHILD: &str = "SOCKETSERVER_FEW_DESCRIPTORS";
 
+/// This program again, for one test and with 64 descriptors; it knows by the variable `role`.
+fn with_few_descriptors(test: &str, role: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 64 && exec \"$0\" --exact --nocapture \"$1\""]);
+    command.arg(std::env::current_exe().unwrap()).arg(test).env(role, "1");
+    command
+}
+
 #[test]
 fn clients_queued_while_descriptors_were_exhausted_are_served_when_some_are_free() {
     if std::env::var_os(CHILD).is_some() {
@@ -31,13 +39,8 @@ fn clients_queued_while_descriptors_were_exhausted_are_served_when_some_are_free
     if !cfg!(unix) {
         return println!("skipped: needs ulimit");
     }
-    let status = Command::new("sh")
-        .args(["-c", "ulimit -n 64 && exec \"$0\" --exact --nocapture \"$1\""])
-        .arg(std::env::current_exe().unwrap())
-        .arg("accept::clients_queued_while_descriptors_were_exhausted_are_served_when_some_are_free")
-        .env(CHILD, "1")
-        .output()
-        .unwrap();
+    let test = "accept::clients_queued_while_descriptors_were_exhausted_are_served_when_some_are_free";
+    let status = with_few_descriptors(test, CHILD).output().unwrap();
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
 }
 
@@ -257,14 +260,8 @@ fn a_server_without_a_cap_leaves_those_in_the_backlog_that_it_has_no_descriptors
     if !cfg!(unix) {
         return println!("skipped: needs ulimit");
     }
-    let mut child = Command::new("sh")
-        .args(["-c", "ulimit -n 64 && exec \"$0\" --exact --nocapture \"$1\""])
-        .arg(std::env::current_exe().unwrap())
-        .arg("accept::a_server_without_a_cap_leaves_those_in_the_backlog_that_it_has_no_descriptors_for")
-        .env(CROWDED, "1")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let test = "accept::a_server_without_a_cap_leaves_those_in_the_backlog_that_it_has_no_descriptors_for";
+    let mut child = with_few_descriptors(test, CROWDED).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let address = lines.find_map(|line| line.strip_prefix("listening on ")?.parse::<SocketAddr>().ok()).unwrap();
     let mut clients: Vec<_> = (0..80).map(|_| Peer::connect(address)).collect();

@@ -26,6 +26,17 @@ fn taken(calls: &Mutex<Vec<Io>>) -> Vec<Io> {
     std::mem::take(&mut calls.lock().unwrap())
 }
 
+/// The first write ends like this.
+fn once(kind: ErrorKind) -> impl FnMut(Io) -> Outcome {
+    let mut once = Some(kind);
+    move |call| match once.take_if(|_| call == Io::Write) {
+        Some(ErrorKind::Interrupted) => Outcome::Interrupted,
+        Some(ErrorKind::WouldBlock) => Outcome::WouldBlock,
+        Some(kind) => Outcome::Fail(kind.into()),
+        None => Outcome::Proceed,
+    }
+}
+
 /// A client whose connection is set up, and has nothing to do.
 fn served(network: &mut Network, handler: impl Fn() -> Box<dyn RequestHandler> + Send + 'static) -> Peer {
     let server = network.serve((), move |_: &mut (), _: &Address| handler(), Limits::default()).unwrap();
@@ -171,13 +182,7 @@ fn a_write_that_fails_is_an_error_of_that_write_and_one_that_is_interrupted_is_n
                 usual(&call, request)
             }))
         });
-        let mut once = Some(kind);
-        let _calls = noting(&mut network, move |call| match once.take_if(|_| call == Io::Write) {
-            Some(ErrorKind::Interrupted) => Outcome::Interrupted,
-            Some(ErrorKind::WouldBlock) => Outcome::WouldBlock,
-            Some(kind) => Outcome::Fail(kind.into()),
-            None => Outcome::Proceed,
-        });
+        let _calls = noting(&mut network, once(kind));
         client.send(b"go");
         network.run();
         assert_eq!(told.try_recv().unwrap(), fails, "{kind}");
@@ -208,13 +213,7 @@ fn a_large_block_for_somebody_whose_connection_broke_is_not_taken() {
         let server = network.serve((), handler, Limits::default()).unwrap();
         let (one, other) = (network.connect(server), network.connect(server));
         network.run();
-        let mut once = Some(kind);
-        let calls = noting(&mut network, move |call| match once.take_if(|_| call == Io::Write) {
-            Some(ErrorKind::Interrupted) => Outcome::Interrupted,
-            Some(ErrorKind::WouldBlock) => Outcome::WouldBlock,
-            Some(kind) => Outcome::Fail(kind.into()),
-            None => Outcome::Proceed,
-        });
+        let calls = noting(&mut network, once(kind));
         one.send(b"go");
         network.run();
         assert_eq!(told.try_recv().unwrap(), expected, "{kind}");
