@@ -306,6 +306,7 @@ mod tests {
     fn an_exact_block_waits_or_is_refused() {
         let mut input = input(b"12345", false);
         assert_eq!(input.read_exact(6).unwrap(), None);
+        assert_eq!(input.read_exact(20).unwrap(), None);
         assert!(matches!(input.read_exact(21), Err(Error::InputLimit { max: 20, .. })));
         assert_eq!(input.read_exact(5).unwrap(), Some(&b"12345"[..]));
         assert_eq!(input.read_exact(0).unwrap(), Some(&b""[..]));

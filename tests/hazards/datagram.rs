@@ -1,6 +1,6 @@
 //! Datagrams: each is a request, answered by one or not at all; and their senders come, go, flood and do not read.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IoSlice, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -1528,4 +1528,20 @@ fn a_multicast_interface_of_the_wrong_kind_is_refused_when_the_server_is_bound()
     server.options.multicast_interface = MulticastInterface::Index(1);
     let error = server.server_bind("127.0.0.1:0").unwrap_err();
     assert_eq!(error.to_string(), "cannot bind 127.0.0.1:0: for IPv4 an interface is named by an address it has");
+}
+
+#[test]
+fn several_slices_are_one_answer_also_if_they_are_none() {
+    let handler = |_: &Address| {
+        probe(|call, request: &mut Request<'_>| {
+            if let Call::Handle = call {
+                let words: Vec<_> = request.input.take_all().split(|byte| *byte == b' ').map(IoSlice::new).collect();
+                request.output.write_vectored(&words[1..])?;
+            }
+            usual(&call, request)
+        })
+    };
+    let mut peers = Peers::new(handler);
+    assert_eq!(peers.ask("192.0.2.1:9", b"two of them"), [b"ofthem"]);
+    assert_eq!(peers.ask("192.0.2.1:9", b"none"), [b""]);
 }

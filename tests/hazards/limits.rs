@@ -234,6 +234,28 @@ fn a_turn_gives_each_connection_its_budgets_and_no_more() {
 }
 
 #[test]
+fn what_finish_writes_is_of_the_same_budget() {
+    let mut limits = Limits::default();
+    limits.write_bytes_per_turn = 60;
+    let handler = |_: &mut (), _: &Address| {
+        probe(|call, request: &mut Request<'_>| {
+            if let Call::Handle | Call::Finish(_) = call {
+                request.output.write_shared(vec![b'x'; 60])?;
+                return Ok(Next::Close);
+            }
+            usual(&call, request)
+        })
+    };
+    let mut network = Network::new();
+    let server = network.serve((), handler, limits).unwrap();
+    let client = network.connect(server);
+    network.run();
+    client.send(b"go");
+    assert_eq!(in_each_turn(&mut network, |network| network.stats().bytes_out as usize), [60, 60]);
+    assert_eq!(client.take_received().len(), 120);
+}
+
+#[test]
 fn a_turn_calls_each_connection_back_so_often_and_no_more() {
     let mut limits = Limits::default();
     (limits.callbacks_per_turn, limits.read_bytes_per_turn) = (4, 1_000);

@@ -408,6 +408,7 @@ fn a_timer_of_a_server_can_be_set_from_outside_and_of_no_server_is_none() {
     assert_eq!(reactor.server_mut::<Noted>(id).unwrap().ticks, 1);
     let mut empty = Reactor::new().unwrap();
     empty.set_timer(id, 1, Duration::ZERO);
+    empty.server_close(id);
     assert_eq!(empty.next_timeout(), None);
 }
 

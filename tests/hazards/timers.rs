@@ -392,6 +392,7 @@ fn a_limit_counts_from_the_bytes_also_in_a_turn_that_took_long() {
     let mut limits = Limits::default();
     limits.idle_timeout = Some(SECOND);
     let mut network = Network::new();
+    network.run_for(3_600 * SECOND);
     let server = network.serve(Idle::default(), |_, _| Discard, limits).unwrap();
     let peers = [network.connect(server), network.connect(server)];
     network.run();
