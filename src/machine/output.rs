@@ -346,7 +346,6 @@ impl<'a> Output<'a> {
     /// Drops what this callback has gathered.
     pub(crate) fn discard(&mut self) {
         self.gathered.clear();
-        self.state.0 &= !OutputState::REPLIED;
     }
 }
 

@@ -535,6 +535,11 @@ fn an_error_that_only_repeats_that_the_connection_is_lost_is_none_of_the_handler
         request.output.write_shared(&b"and more"[..])
     });
     assert_eq!(gone, (Finish::Reset, 0, 0));
+    let copied = failing(|request| {
+        let failed = request.output.write_all(&[0; 20_000]).expect_err("the pipe is broken");
+        Err(io::Error::from(failed.kind()).into())
+    });
+    assert_eq!(copied, (Finish::Reset, 0, 0));
     let limit = failing(|request| request.output.write_shared(vec![0; 1_001]));
     assert_eq!(limit, (Finish::OutputLimit, 0, 0));
 }
