@@ -779,6 +779,21 @@ fn a_client_that_resets_is_no_error_of_its_thread() {
 }
 
 #[test]
+fn close_waits_for_a_thread_also_if_a_stop_is_about_to_begin() {
+    let (journal, (process, begun, release)) = (Journal::new(), held());
+    let mut server = mixed(process, &journal);
+    let mut client = Peer::connect(server.server_address().unwrap().as_inet().unwrap());
+    server.handle_request().unwrap();
+    begun.recv_timeout(PATIENCE).unwrap();
+    server.shutdown_handle().shutdown();
+    let thread = std::thread::spawn(move || release.send(()));
+    server.server_close();
+    assert_eq!(client.rest(), b"done");
+    assert_eq!(journal.count("closed done"), 1);
+    thread.join().unwrap().unwrap();
+}
+
+#[test]
 fn close_leaves_threads_their_input_for_half_of_the_grace() {
     let (journal, (waits, waiting)) = (Journal::new(), channel());
     let process = move |_: &Address| {

@@ -404,7 +404,7 @@ fn a_timer_of_a_server_can_be_set_from_outside_and_of_no_server_is_none() {
     let mut reactor = Reactor::new().unwrap();
     let id = reactor.add(noted()).unwrap();
     reactor.set_timer(id, 1, Duration::ZERO);
-    reactor.serve_forever().unwrap();
+    assert!((0..3).any(|_| !reactor.poll(Some(PATIENCE)).unwrap()), "it stops");
     assert_eq!(reactor.server_mut::<Noted>(id).unwrap().ticks, 1);
     let mut empty = Reactor::new().unwrap();
     empty.set_timer(id, 1, Duration::ZERO);
