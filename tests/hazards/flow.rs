@@ -656,3 +656,29 @@ fn an_abort_sends_nothing_any_more_even_if_there_is_room() {
     network.run();
     assert_eq!((client.take_received().len(), client.is_reset()), (0, true));
 }
+
+#[test]
+fn what_nobody_takes_does_not_keep_the_end_away() {
+    let journal = Journal::new();
+    let notes = journal.clone();
+    let mut network = Network::new();
+    let handler = move |_: &mut (), _: &Address| {
+        let notes = notes.clone();
+        probe(move |call, request: &mut Request<'_>| {
+            notes.note(format!("{call} {}", request.input.len()));
+            match call {
+                Call::Handle => Ok(Next::Wait), // It waits for more than there will be.
+                call => usual(&call, request),
+            }
+        })
+    };
+    let server = network.serve((), handler, Limits::default()).unwrap();
+    let client = network.connect(server);
+    client.send(b"half a record");
+    network.run();
+    client.send_eof();
+    for _ in 0..3 {
+        network.turn();
+    }
+    assert_eq!(journal.lines(), ["setup 0", "handle 13", "handle 13", "eof 13", "finish peer closed 13"]);
+}
