@@ -1536,7 +1536,7 @@ fn several_slices_are_one_answer_also_if_they_are_none() {
         probe(|call, request: &mut Request<'_>| {
             if let Call::Handle = call {
                 let words: Vec<_> = request.input.take_all().split(|byte| *byte == b' ').map(IoSlice::new).collect();
-                request.output.write_vectored(&words[1..])?;
+                let _all = request.output.write_vectored(&words[1..])?;
             }
             usual(&call, request)
         })
