@@ -433,3 +433,31 @@ impl<S: 'static> RequestHandler<S> for Discard {
         Ok(Next::Wait)
     }
 }
+
+#[test]
+fn an_event_that_brings_no_room_does_not_prolong_the_write_timeout() {
+    let mut limits = Limits::default();
+    limits.write_timeout = Some(4 * SECOND);
+    let mut network = Network::new();
+    let handler = |_: &mut (), _: &socketserver::Address| {
+        probe(|call, request: &mut Request<'_>| {
+            if let Call::Handle = call {
+                request.output.write_shared(&b"nobody takes it"[..])?;
+            }
+            usual(&call, request)
+        })
+    };
+    let server = network.serve((), handler, limits).unwrap();
+    let peer = network.connect(server);
+    peer.set_window(0);
+    peer.send(b"go");
+    network.run();
+    for _ in 0..3 {
+        network.run_for(SECOND);
+        peer.spurious_event();
+        network.run();
+    }
+    assert_eq!(network.stats().timeouts_write, 0);
+    network.run_for(SECOND);
+    assert_eq!(network.stats().timeouts_write, 1);
+}
