@@ -231,22 +231,40 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::process::{Child, Command, Stdio};
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::sync::{Arc, Barrier};
+    use std::sync::{Arc, Barrier, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
     use socket2::{Domain, SockAddr, Socket, Type};
 
     use super::*;
 
     /// A directory of the test's own, which goes with it.
-    struct Scratch(PathBuf);
+    struct Scratch(PathBuf, #[expect(dead_code, reason = "held")] Forks);
+
+    /// A child shares our descriptors from fork to exec, and a socket that a test has closed lives on meanwhile: whoever
+    /// starts programs does it while no other test is here.
+    enum Forks {
+        None(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
+        Own(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
+    }
+
+    static FORKS: RwLock<()> = RwLock::new(());
 
     impl Scratch {
         fn new() -> Self {
+            Scratch::with(Forks::None(FORKS.read().unwrap_or_else(PoisonError::into_inner)))
+        }
+
+        /// For a test that starts programs.
+        fn of_programs() -> Self {
+            Scratch::with(Forks::Own(FORKS.write().unwrap_or_else(PoisonError::into_inner)))
+        }
+
+        fn with(forks: Forks) -> Self {
             static COUNT: AtomicU32 = AtomicU32::new(0);
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
             let path = std::env::temp_dir().join(format!("socketserver-path-{}-{count}", std::process::id()));
             fs::create_dir(&path).unwrap();
-            Scratch(path)
+            Scratch(path, forks)
         }
 
         fn at(&self, name: &str) -> PathBuf {
@@ -456,7 +474,7 @@ mod tests {
 
     #[test]
     fn what_is_no_socket_is_refused_and_untouched() {
-        let scratch = Scratch::new();
+        let scratch = Scratch::of_programs();
         let live = socket(Type::STREAM);
         bind(&live, &scratch.at("live")).unwrap();
         live.listen(1).unwrap();
@@ -546,7 +564,7 @@ mod tests {
             }
             return;
         }
-        let scratch = Scratch::new();
+        let scratch = Scratch::of_programs();
         let path = scratch.at("s");
         let racer = |_| {
             let mut command = again(":", "one_of_many_racing_processes_wins", path.to_str().unwrap());
@@ -607,8 +625,8 @@ mod tests {
         let socket = socket(Type::STREAM);
         let bound = bound(&socket, &path, None).unwrap();
         unlocking.join().unwrap();
-        // Nobody is kept out afterwards, except for as long as a child that another test forks shares our descriptors; and
-        // whoever locks it now does not keep us from cleaning up.
+        // Nobody is kept out afterwards, and whoever locks it now does not keep us from cleaning up. (Tests elsewhere start
+        // programs as well, which share the lock for a moment.)
         let _other = lock_directory(&path).unwrap().unwrap();
         drop(bound);
         assert!(scratch.is_empty());
@@ -720,6 +738,7 @@ mod tests {
             eprintln!("as expected");
             return;
         }
+        let _alone = Scratch::of_programs();
         for (umask, expected) in [("000", "777"), ("022", "755"), ("027", "750"), ("077", "700")] {
             let output = again(&format!("umask {umask}"), "the_umask_is_respected", expected).output().unwrap();
             let said = String::from_utf8(output.stderr).unwrap();
