@@ -224,6 +224,7 @@ fn clear(path: &Path, absolute: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::any::Any;
     use std::io::{BufRead, BufReader, Write};
     use std::mem::MaybeUninit;
     use std::os::fd::AsFd;
@@ -231,40 +232,35 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::process::{Child, Command, Stdio};
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::sync::{Arc, Barrier, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+    use std::sync::{Arc, Barrier, PoisonError, RwLock};
 
     use socket2::{Domain, SockAddr, Socket, Type};
 
     use super::*;
 
-    /// A directory of the test's own, which goes with it.
-    struct Scratch(PathBuf, #[expect(dead_code, reason = "held")] Forks);
+    /// A directory of the test's own, which goes with it; and a guard of [`FORKS`].
+    struct Scratch(PathBuf, #[expect(dead_code, reason = "held")] Box<dyn Any>);
 
     /// A child shares our descriptors from fork to exec, and a socket that a test has closed lives on meanwhile: whoever
     /// starts programs does it while no other test is here.
-    enum Forks {
-        None(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
-        Own(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
-    }
-
     static FORKS: RwLock<()> = RwLock::new(());
 
     impl Scratch {
         fn new() -> Self {
-            Scratch::with(Forks::None(FORKS.read().unwrap_or_else(PoisonError::into_inner)))
+            Scratch::with(FORKS.read().unwrap_or_else(PoisonError::into_inner))
         }
 
         /// For a test that starts programs.
         fn of_programs() -> Self {
-            Scratch::with(Forks::Own(FORKS.write().unwrap_or_else(PoisonError::into_inner)))
+            Scratch::with(FORKS.write().unwrap_or_else(PoisonError::into_inner))
         }
 
-        fn with(forks: Forks) -> Self {
+        fn with(guard: impl Any) -> Self {
             static COUNT: AtomicU32 = AtomicU32::new(0);
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
             let path = std::env::temp_dir().join(format!("socketserver-path-{}-{count}", std::process::id()));
             fs::create_dir(&path).unwrap();
-            Scratch(path, forks)
+            Scratch(path, Box::new(guard))
         }
 
         fn at(&self, name: &str) -> PathBuf {

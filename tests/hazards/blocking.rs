@@ -272,19 +272,31 @@ fn close_with_threads_running_waits_for_them() {
     drop(client);
 }
 
-#[test]
-fn close_lets_a_thread_finish_what_it_has_begun() {
+/// Closes a server whose thread comes to its end while `server_close` waits, perhaps after a stop was requested.
+fn close_lets_a_thread_finish(stop_is_requested: bool) {
     let (journal, (process, begun, release)) = (Journal::new(), held());
     let mut server = mixed(process, &journal);
     let mut client = Peer::connect(server.server_address().unwrap().as_inet().unwrap());
     server.handle_request().unwrap();
     begun.recv_timeout(PATIENCE).unwrap();
-    // It comes to its end while server_close waits.
+    if stop_is_requested {
+        server.shutdown_handle().shutdown();
+    }
     let thread = std::thread::spawn(move || release.send(()));
     server.server_close();
     assert_eq!(client.rest(), b"done");
     assert_eq!(journal.count("closed done"), 1);
     thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn close_lets_a_thread_finish_what_it_has_begun() {
+    close_lets_a_thread_finish(false);
+}
+
+#[test]
+fn close_waits_for_a_thread_also_if_a_stop_is_about_to_begin() {
+    close_lets_a_thread_finish(true);
 }
 
 #[test]
@@ -776,21 +788,6 @@ fn a_client_that_resets_is_no_error_of_its_thread() {
     let stats = running.stop();
     assert_eq!((stats.resets, stats.handler_errors), (1, 1));
     assert_eq!(journal.count("error the disk is full"), 1, "{:?}", journal.lines());
-}
-
-#[test]
-fn close_waits_for_a_thread_also_if_a_stop_is_about_to_begin() {
-    let (journal, (process, begun, release)) = (Journal::new(), held());
-    let mut server = mixed(process, &journal);
-    let mut client = Peer::connect(server.server_address().unwrap().as_inet().unwrap());
-    server.handle_request().unwrap();
-    begun.recv_timeout(PATIENCE).unwrap();
-    server.shutdown_handle().shutdown();
-    let thread = std::thread::spawn(move || release.send(()));
-    server.server_close();
-    assert_eq!(client.rest(), b"done");
-    assert_eq!(journal.count("closed done"), 1);
-    thread.join().unwrap().unwrap();
 }
 
 #[test]
