@@ -63,12 +63,16 @@ pub enum Process {
     /// A program, as inetd(8) runs one: the client is its standard input and output. Its standard error, environment
     /// and working directory are as the command says, by default ours; no other descriptor of ours is open in it.
     ///
-    /// A stream is handed over as it is, and closed when the program and whoever it started have closed it. Of a
-    /// datagram the packet is the input, up to its end; the output goes back to the client as one datagram when the
-    /// program ended with status 0, unless it is empty. An output of more than 65,507 bytes is an error.
+    /// A stream is handed over as it is, and closed when the program and whatever it has started have closed it. The
+    /// request is over when the program itself has ended: what it leaves behind keeps the client, as with inetd, and is
+    /// neither counted nor ended any more. Of a datagram the packet is the input, up to its end. What the program has
+    /// written when it ends goes back to the client as one datagram, if its status is 0 and that is not empty; nothing
+    /// that it leaves behind can add to it. An output of more than 65,507 bytes is an error.
     ///
-    /// Another status is not an error of the server, and is logged at the level debug. A program that cannot be run is
-    /// [`Error::Spawn`](crate::Error::Spawn).
+    /// Another status is not an error of the server, and is logged at the level debug. Where SIGCHLD is ignored the
+    /// system tells no status, and none counts as 0. A program that cannot be run is
+    /// [`Error::Spawn`](crate::Error::Spawn). Of our signals it has what the standard library gives it: the mask and the
+    /// ignored ones as we have them, so that nohup(1) works, but for SIGPIPE, which ends it.
     #[cfg(all(unix, feature = "children"))]
     Child(Box<std::process::Command>),
 }

@@ -11,7 +11,9 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use shared_child::SharedChild;
@@ -31,36 +33,34 @@ pub(super) fn run(command: Box<Command>, origin: Origin, stop: &Stop) -> Result<
     } else {
         serve_stream(command, origin.socket, stop)?
     };
-    if !status.success() {
+    if let Some(status) = status
+        && !status.success()
+    {
         // As inetd sees it, the program's own business. It can be made to fail by a client, so it is not repeated.
         note_fault!(Debug, "{program} for {client}: {status}");
     }
     Ok(())
 }
 
-fn serve_stream(command: Box<Command>, socket: BlockingSocket, stop: &Stop) -> Result<ExitStatus> {
+/// What the program has left behind may keep the client, as with inetd: that is how a daemon takes a client over.
+fn serve_stream(command: Box<Command>, socket: BlockingSocket, stop: &Stop) -> Result<Option<ExitStatus>> {
     socket.set_blocking()?;
     let stdio = socket.as_fd().expect("a stream has a descriptor");
     let child = Arc::new(Running::spawn(command, stdio, None)?);
     drop(socket); // The program alone has it now: when that closes it, the client sees the end.
     stop.aim(&(Arc::clone(&child) as Arc<dyn End>));
-    Ok(child.process.wait()?)
+    Ok(child.wait()?)
 }
 
 /// The program's end of a pair of sockets takes the place of pipes: one that is shut down from here ends the
 /// conversation even if something that the program has started still holds it open.
-fn serve_datagram(command: Box<Command>, origin: &Origin, stop: &Stop) -> Result<ExitStatus> {
+fn serve_datagram(command: Box<Command>, origin: &Origin, stop: &Stop) -> Result<Option<ExitStatus>> {
     let (ours, theirs) = UnixStream::pair()?;
     let child = Arc::new(Running::spawn(command, theirs.as_fd(), Some(ours))?);
-    drop(theirs);
     stop.aim(&(Arc::clone(&child) as Arc<dyn End>));
-    let reply = child.converse(origin.socket.packet());
-    if reply.is_err() {
-        child.end();
-    }
-    let status = child.process.wait()?;
-    let reply = reply?;
-    if status.success() && !reply.is_empty() && stop.ended().is_none() {
+    let (status, reply) = child.converse(origin.socket.packet(), &theirs)?;
+    let failed = status.is_some_and(|status| !status.success());
+    if !failed && !reply.is_empty() && stop.ended().is_none() {
         origin.socket.send_to(&reply, &origin.client_address)?;
     }
     Ok(status)
@@ -71,6 +71,8 @@ struct Running {
     process: SharedChild,
     /// Our end of its standard input and output, if that is not the client itself.
     ours: Option<UnixStream>,
+    /// It has ended: its number may be another's by now.
+    over: AtomicBool,
 }
 
 impl Running {
@@ -84,14 +86,26 @@ impl Running {
             SharedChild::spawn(&mut command)
         });
         match spawned {
-            Ok(process) => Ok(Running { process, ours }),
+            Ok(process) => Ok(Running { process, ours, over: AtomicBool::new(false) }),
             Err(source) => Err(Error::Spawn { program: command.get_program().to_string_lossy().into_owned(), source }),
         }
     }
 
-    /// Gives the program its input and takes its output, each up to the end. At the same time, because a program may
-    /// write before it has read everything, and neither side has room for all of it.
-    fn converse(&self, packet: &[u8]) -> Result<Vec<u8>> {
+    /// Waits until it has ended. `None`: it has, and the system does not tell its status, waitpid(2): SIGCHLD is
+    /// ignored, as some parents leave it to us, or something else in this process has asked before.
+    fn wait(&self) -> io::Result<Option<ExitStatus>> {
+        let status = match self.process.wait() {
+            Err(error) if error.raw_os_error() == Some(Errno::ECHILD as i32) => Ok(None),
+            status => status.map(Some),
+        };
+        self.over.store(true, Ordering::Relaxed);
+        status
+    }
+
+    /// Gives the program its input, takes its output, and waits for its end. All at the same time, because a program may
+    /// write before it has read everything, and neither side has room for all of it; and because what the program has
+    /// started may hold `theirs` open for long after it.
+    fn converse(&self, packet: &[u8], theirs: &UnixStream) -> Result<(Option<ExitStatus>, Vec<u8>)> {
         let mut ours = self.ours.as_ref().expect("a datagram is not given to the program itself");
         std::thread::scope(|scope| {
             let feed = move || {
@@ -99,18 +113,30 @@ impl Running {
                 let _ = ours.write_all(packet);
                 let _ = ours.shutdown(Shutdown::Write);
             };
-            std::thread::Builder::new().name("socketserver-feed".into()).spawn_scoped(scope, feed)?;
-            let mut reply = Vec::new();
-            let read = ours.take(DATAGRAM_BYTES_MAX as u64 + 1).read_to_end(&mut reply);
-            let _ = ours.shutdown(Shutdown::Both); // The other thread waits no longer than this one.
-            match read {
-                Ok(_) if reply.len() > DATAGRAM_BYTES_MAX => {
-                    Err(Error::InputLimit { what: "a program's reply", max: DATAGRAM_BYTES_MAX })
+            let read = move || {
+                let mut reply = Vec::new();
+                let read = ours.take(DATAGRAM_BYTES_MAX as u64 + 1).read_to_end(&mut reply);
+                match read {
+                    Ok(_) if reply.len() > DATAGRAM_BYTES_MAX => {
+                        self.end();
+                        Err(Error::InputLimit { what: "a program's reply", max: DATAGRAM_BYTES_MAX })
+                    }
+                    // It left its input unread when it ended; what it wrote came before this.
+                    Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error.into()),
+                    _ => Ok(reply),
                 }
-                // It left its input unread when it ended; what it wrote came before this.
-                Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error.into()),
-                _ => Ok(reply),
+            };
+            let thread = |name: &str| std::thread::Builder::new().name(format!("socketserver-{name}"));
+            let fed = thread("feed").spawn_scoped(scope, feed);
+            let reading = thread("read").spawn_scoped(scope, read);
+            if fed.is_err() || reading.is_err() {
+                self.end();
             }
+            let status = self.wait();
+            // What it has written comes before this end, and both threads wait no longer than this one.
+            let _ = theirs.shutdown(Shutdown::Both);
+            let (_, reading) = (fed?, reading?);
+            Ok((status?, reading.join().expect("reading does not panic")?))
         })
     }
 }
@@ -118,10 +144,12 @@ impl Running {
 impl End for Running {
     /// SIGKILL, for it and for what it has started: a pipeline that lived on would keep the client's connection open.
     fn end(&self) {
-        // Errors say that there is nobody left, or that a program has changed its user.
-        let group = Pid::from_raw(self.process.id().cast_signed());
-        let _ = killpg(group, Signal::SIGKILL);
-        let _ = self.process.kill();
+        if !self.over.load(Ordering::Relaxed) {
+            // Errors say that there is nobody left, or that a program has changed its user.
+            let group = Pid::from_raw(self.process.id().cast_signed());
+            let _ = killpg(group, Signal::SIGKILL);
+            let _ = self.process.kill();
+        }
         if let Some(ours) = &self.ours {
             let _ = ours.shutdown(Shutdown::Both); // Likewise, that it is shut down.
         }
@@ -279,6 +307,25 @@ mod tests {
         let result = begin(shell("exec cat /dev/zero"), socket).result();
         assert!(matches!(result, Err(Error::InputLimit { max: DATAGRAM_BYTES_MAX, .. })));
         assert!(replies.recv().is_err());
+    }
+
+    #[test]
+    fn what_a_program_leaves_behind_does_not_hold_up_its_answer() {
+        for (script, reply) in [("sleep 20 & echo answer", &b"answer\n"[..]), ("sleep 20 <&0 & exec cat", b"hello")] {
+            let (socket, replies) = datagram(b"hello");
+            begin(shell(script), socket).result().unwrap();
+            assert_eq!(replies.iter().collect::<Vec<_>>(), [(client(), reply.to_vec())]);
+        }
+    }
+
+    #[test]
+    fn what_a_program_leaves_behind_keeps_the_client_of_a_stream() {
+        let (socket, mut peer) = pair();
+        // The shell gives a command in the background another standard input.
+        let script = "exec 3<&0; { read line; echo \"behind: $line\"; } <&3 & exit 0";
+        begin(shell(script), socket).result().unwrap();
+        peer.write_all(b"hello\n").unwrap();
+        assert_eq!(rest(&mut peer), "behind: hello\n");
     }
 
     #[test]

@@ -734,6 +734,55 @@ mod programs {
         running.stop();
     }
 
+    /// A parent that ignores SIGCHLD leaves that to us, and the system then tells nothing of how a program ended.
+    #[test]
+    fn a_status_that_the_system_does_not_tell_is_no_failure() {
+        const ROLE: &str = "SOCKETSERVER_HAZARD_SIGCHLD_IGNORED";
+        if std::env::var_os(ROLE).is_none() {
+            let test = "blocking::programs::a_status_that_the_system_does_not_tell_is_no_failure";
+            let mut again = Command::new("sh");
+            again.args(["-c", r#"trap "" CHLD; exec "$0" "$@""#]).arg(std::env::current_exe().unwrap());
+            let output = again.args(["--exact", test, "--nocapture"]).env(ROLE, "").output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            return;
+        }
+        let (running, client) = datagrams(|_| shell("cat; echo done"));
+        assert_eq!(ask(&client, b"hello "), b"hello done\n");
+        running.stop();
+
+        let journal = Journal::new();
+        let mut server = mixed(|_| shell("read what; [ $what = stay ] && exec sleep 1000; echo $what"), &journal);
+        server.limits.child_timeout = Some(Duration::from_secs(2));
+        let running = serve(server);
+        let (mut brief, mut stubborn) = (running.connect(), running.connect());
+        brief.send("hello\n");
+        assert_eq!(brief.rest(), b"hello\n");
+        journal.wait("closed done");
+        stubborn.send("stay\n");
+        assert_eq!(stubborn.rest(), b"");
+        journal.wait("closed child timeout");
+        running.stop();
+        assert_eq!(journal.count("error"), 1, "{:?}", journal.lines());
+    }
+
+    /// As the standard library gives them: what we were started with, but for SIGPIPE, which Rust ignores for itself.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_program_has_the_signals_that_we_were_started_with() {
+        let (running, client) = datagrams(|_| shell("grep -E '^Sig(Blk|Ign)' /proc/self/status"));
+        let signals = |text: &str| {
+            let word = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).unwrap();
+            // Above 31 are those of the C library.
+            ["SigBlk:", "SigIgn:"].map(|name| u64::from_str_radix(word(name), 16).unwrap() & 0x7fff_ffff)
+        };
+        let [ours, ignored] = signals(&std::fs::read_to_string("/proc/thread-self/status").unwrap());
+        let sigpipe = 1 << (13 - 1);
+        assert_eq!(ignored & sigpipe, sigpipe);
+        let reply = String::from_utf8(ask(&client, b"")).unwrap();
+        assert_eq!(signals(&reply), [ours, ignored & !sigpipe]);
+        running.stop();
+    }
+
     #[test]
     fn descriptors_and_processes_are_given_back() {
         let open = || std::fs::read_dir("/proc/self/fd").map(|entries| entries.count()).unwrap_or(0);
