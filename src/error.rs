@@ -23,7 +23,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// let taken = TcpServer::new("127.0.0.1:0", |_| Echo).unwrap();
 /// let address = taken.server_address().unwrap().to_string();
 /// let error = TcpServer::new(address.as_str(), |_| Echo).err().unwrap();
-/// assert_eq!(error.to_string(), format!("cannot bind {address}: address already in use"));
+/// assert!(error.to_string().starts_with(&format!("cannot bind {address}: "))); // address already in use
 /// ```
 #[non_exhaustive]
 pub enum Error {
@@ -257,8 +257,8 @@ mod tests {
 
     #[test]
     fn the_system_s_words_read_as_part_of_a_sentence() {
-        // 98 is EADDRINUSE on Linux only; the wording is what is tested here.
-        #[cfg(target_os = "linux")]
+        // The wording is what is tested here, and it is glibc's: 98 is EADDRINUSE on Linux only.
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
         assert_eq!(reason(&io::Error::from_raw_os_error(98)), "address already in use");
         assert_eq!(reason(&io::Error::other("I/O lost")), "I/O lost");
     }

@@ -187,7 +187,11 @@ mod tests {
     #[test]
     fn every_prefix_comes_back_and_waits_for_its_last_byte() {
         for prefix in Prefix::ALL {
-            for length in [0usize, 1, 127, 128, 255, 256, 65_535, 65_536, 1 << 31, u32::MAX as usize, 1 << 40] {
+            for length in [0, 1, 127, 128, 255, 256, 65_535, 65_536, 1 << 31, u64::from(u32::MAX), 1 << 40] {
+                // On 32 bits nothing is as long as the last one.
+                let Ok(length) = usize::try_from(length) else {
+                    continue;
+                };
                 let Ok((bytes, used)) = prefix.encode(length) else {
                     continue;
                 };
