@@ -3,9 +3,9 @@
 
 use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{self, Path, PathBuf};
 use std::thread;
@@ -59,9 +59,10 @@ pub(crate) fn bind_path(
     check(path, mode)?;
     // The process may change its directory before it closes the socket.
     let absolute = path::absolute(path)?;
-    if let Some(mode) = mode {
-        narrow(socket, mode)?;
-    }
+    let owner = match mode {
+        Some(mode) => narrow(socket, mode)?,
+        None => 0,
+    };
     // Locked until the socket is bound, even if the path is free: bind(2) makes the file first and attaches the socket
     // to it afterwards, and whoever probed in between would see a stale file.
     let _locked = lock_directory(&absolute)?;
@@ -76,7 +77,7 @@ pub(crate) fn bind_path(
     result?;
     if let Some(mode) = mode {
         let context = |error: io::Error| io::Error::new(error.kind(), format!("its mode cannot be set: {error}"));
-        bound.widen(mode).map_err(context)?;
+        bound.widen(mode, owner).map_err(context)?;
     }
     Ok(bound)
 }
@@ -96,28 +97,54 @@ impl BoundPath {
     }
 
     /// Gives back the bits that the umask took. They come last, so that the file is never wider than it shall be; to
-    /// change the umask instead would change it for the files of all other threads.
-    fn widen(&self, mode: u32) -> io::Result<()> {
-        let set = |found: Metadata, way: &Path| match found.mode() & 0o777 {
-            _ if !self.is(&found) => Err(replaced()),
-            now if now == mode => Ok(()),
-            _ => fs::set_permissions(way, Permissions::from_mode(mode)),
+    /// change the umask instead would change it for the files of all other threads. `owner` is the user we are.
+    ///
+    /// chmod(2) follows symbolic links, and a socket cannot be opened for fchmod(2). So the name has to stay what it is:
+    /// because only we may rename on the way to it, or because the file itself is held.
+    fn widen(&self, mode: u32, owner: u32) -> io::Result<()> {
+        let is_due = |found: Metadata| match self.is(&found) {
+            true => Ok(found.mode() & 0o777 != mode),
+            false => Err(replaced()),
         };
-        // chmod(2) follows symbolic links, and a socket cannot be opened for fchmod(2). O_PATH holds the file whatever
-        // becomes of its name, and /proc leads from there to it: so does the C library in fchmodat. A link that was
-        // put in its place leads to another inode, and is noticed.
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        {
-            use std::os::{fd::AsRawFd, unix::fs::OpenOptionsExt};
-            // On alpha, parisc and sparc this is another flag: opening fails there, as it does with any socket.
-            const O_PATH: i32 = 0o10000000;
-            let held = fs::OpenOptions::new().read(true).custom_flags(O_PATH).open(&self.path)?;
-            set(held.metadata()?, format!("/proc/self/fd/{}", held.as_raw_fd()).as_ref())
+        if !is_due(fs::symlink_metadata(&self.path)?)? {
+            return Ok(());
         }
-        // Elsewhere nothing holds it: whoever may rename in this directory could be quicker.
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        set(fs::symlink_metadata(&self.path)?, &self.path)
+        let (Some(directory), Some(name)) = (self.path.parent(), self.path.file_name()) else { return Err(replaced()) };
+        let directory = fs::canonicalize(directory)?;
+        let mut way = directory.join(name);
+        let held;
+        if cfg!(any(target_os = "linux", target_os = "android")) && !is_guarded(&directory, owner)? {
+            // O_PATH holds the file whatever becomes of its name, and /proc leads from there to it. The flag does not get
+            // through the standard library of musl, and on alpha, parisc and sparc it has another number: there a socket
+            // cannot be opened.
+            const O_PATH: i32 = 0o10000000;
+            let failed = |error| {
+                let directory = directory.display();
+                io::Error::other(format!("others may rename in {directory}, and the file cannot be held: {error}"))
+            };
+            held = fs::OpenOptions::new().read(true).custom_flags(O_PATH).open(&self.path).map_err(failed)?;
+            way = format!("/proc/self/fd/{}", held.as_raw_fd()).into();
+            is_due(fs::metadata(&way).map_err(failed)?)?;
+        } else {
+            // Other systems have nothing to hold it by: where others may rename, one of them could be quicker.
+            is_due(fs::symlink_metadata(&way)?)?;
+        }
+        fs::set_permissions(way, Permissions::from_mode(mode))
     }
+}
+
+/// Whether only `owner` and root can exchange what lies in `directory`, or one of the directories on the way to it. It is
+/// a path without symbolic links.
+fn is_guarded(directory: &Path, owner: u32) -> io::Result<bool> {
+    for directory in directory.ancestors() {
+        let found = fs::symlink_metadata(directory)?;
+        // What lies in a sticky directory can be renamed by its own user, the directory's, and root.
+        let is_shared = found.mode() & 0o022 != 0 && found.mode() & 0o1000 == 0;
+        if is_shared || ![0, owner].contains(&found.uid()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 impl Drop for BoundPath {
@@ -161,13 +188,15 @@ fn check(path: &Path, mode: Option<u32>) -> io::Result<()> {
 }
 
 /// Takes from the socket what its file shall not have: unix(7), bind(2) applies the umask to the mode of the socket.
-fn narrow(socket: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+/// Returns the user that opened it.
+fn narrow(socket: BorrowedFd<'_>, mode: u32) -> io::Result<u32> {
     let descriptor = File::from(socket.try_clone_to_owned()?);
     match descriptor.set_permissions(Permissions::from_mode(mode)) {
         // Other systems have no mode for a socket, and say EINVAL.
-        Err(_) if cfg!(not(any(target_os = "linux", target_os = "android"))) => Ok(()),
-        result => result,
+        Err(_) if cfg!(not(any(target_os = "linux", target_os = "android"))) => {}
+        result => result?,
     }
+    Ok(descriptor.metadata()?.uid())
 }
 
 /// The directory of `path`. The dot keeps out what is none: to open a fifo would wait for its writer.
@@ -361,37 +390,103 @@ mod tests {
         assert!(scratch.is_empty());
     }
 
+    /// Gives the directory a mode, and says whether this system can hold a file in it that others may rename.
+    fn open_to_others(scratch: &Scratch, mode: u32) -> bool {
+        fs::set_permissions(&scratch.0, Permissions::from_mode(mode)).unwrap();
+        cfg!(all(target_os = "linux", not(target_env = "musl"))) && Path::new("/proc/self/fd").exists()
+    }
+
     #[test]
     fn the_mode_of_another_file_is_not_changed() {
-        let scratch = Scratch::new();
-        let (path, victim) = (scratch.at("s"), scratch.at("victim"));
-        fs::write(&victim, "").unwrap();
-        fs::set_permissions(&victim, Permissions::from_mode(0o600)).unwrap();
+        for directory_mode in [0o755, 0o777] {
+            let scratch = Scratch::new();
+            open_to_others(&scratch, directory_mode);
+            let (path, victim) = (scratch.at("s"), scratch.at("victim"));
+            fs::write(&victim, "").unwrap();
+            fs::set_permissions(&victim, Permissions::from_mode(0o600)).unwrap();
+            let owner = fs::metadata(&victim).unwrap().uid();
 
-        let ours = socket(Type::STREAM);
-        let bound_path = bound(&ours, &path, Some(0o600)).unwrap();
-        fs::remove_file(&path).unwrap();
-        let replacements: [fn(&Path, &Path) -> io::Result<()>; 2] =
-            [|victim, path| symlink(victim, path), |victim, path| fs::hard_link(victim, path)];
-        for replace in replacements {
-            replace(&victim, &path).unwrap();
-            assert!(bound_path.widen(0o666).is_err());
-            assert_eq!(permissions(&victim), 0o600);
+            let ours = socket(Type::STREAM);
+            let bound_path = bound(&ours, &path, None).unwrap();
             fs::remove_file(&path).unwrap();
-        }
-        drop(bound_path);
+            let replacements: [fn(&Path, &Path) -> io::Result<()>; 2] =
+                [|victim, path| symlink(victim, path), |victim, path| fs::hard_link(victim, path)];
+            for replace in replacements {
+                replace(&victim, &path).unwrap();
+                assert!(bound_path.widen(0o666, owner).is_err());
+                assert_eq!(permissions(&victim), 0o600);
+                fs::remove_file(&path).unwrap();
+            }
+            drop(bound_path);
 
-        // The same between bind(2) and the first look at the file.
-        let ours = socket(Type::STREAM);
-        let hook = || {
-            bind(&ours, &path)?;
-            fs::remove_file(&path)?;
-            symlink(&victim, &path)
-        };
-        let error = bind_path(&path, Some(0o666), ours.as_fd(), hook).unwrap_err();
-        assert_eq!(error.to_string(), "its file was replaced by another");
-        assert_eq!(permissions(&victim), 0o600);
-        assert!(path.is_symlink());
+            // The same between bind(2) and the first look at the file.
+            let ours = socket(Type::STREAM);
+            let hook = || {
+                bind(&ours, &path)?;
+                fs::remove_file(&path)?;
+                symlink(&victim, &path)
+            };
+            let error = bind_path(&path, Some(0o666), ours.as_fd(), hook).unwrap_err();
+            assert_eq!(error.to_string(), "its file was replaced by another");
+            assert_eq!(permissions(&victim), 0o600);
+            assert!(path.is_symlink());
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn where_others_may_rename_the_mode_is_set_only_if_the_file_can_be_held() {
+        let scratch = Scratch::new();
+        let path = scratch.at("s");
+        // 0o777 is more than a umask leaves, 0o600 is not, and nothing has to be changed for that.
+        for mode in [0o777, 0o600] {
+            let can_be_held = open_to_others(&scratch, 0o777);
+            let result = bound(&socket(Type::STREAM), &path, Some(mode)).map(|_bound| permissions(&path));
+            match result {
+                Ok(found) => assert_eq!(found, mode),
+                Err(error) => {
+                    assert!(!can_be_held && error.to_string().contains("others may rename in "), "{error}");
+                    assert!(scratch.is_empty());
+                }
+            }
+        }
+        for (mode, guarded) in [(0o755, true), (0o1777, true), (0o775, false), (0o702, false)] {
+            open_to_others(&scratch, mode);
+            let owner = fs::metadata(&scratch.0).unwrap().uid();
+            assert_eq!(is_guarded(&scratch.0, owner).unwrap(), guarded, "{mode:o}");
+            assert_eq!(is_guarded(&scratch.0, owner + 1).unwrap(), guarded && owner == 0, "{mode:o}, of another user");
+        }
+    }
+
+    /// In a mount namespace of its own, where nothing is at /proc, and the umask takes what it can.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_mode_needs_no_proc() {
+        if std::env::var_os(ROLE).is_some() {
+            assert!(!Path::new("/proc/self").exists());
+            for kind in [Type::STREAM, Type::DGRAM, Type::SEQPACKET] {
+                let scratch = Scratch::new();
+                let path = scratch.at("s");
+                let hook = |socket: &Socket| {
+                    bind(socket, &path)?;
+                    assert_eq!(permissions(&path), 0o600, "what the umask leaves of it");
+                    Ok(())
+                };
+                let socket = socket(kind);
+                let _bound = bind_path(&path, Some(0o666), socket.as_fd(), || hook(&socket)).unwrap();
+                assert_eq!(permissions(&path), 0o666, "{kind:?}");
+            }
+            return eprintln!("as expected");
+        }
+        let _alone = Scratch::of_programs();
+        let inside = r#"mount -t tmpfs none /proc && echo inside >&2 && umask 077 && exec "$0" "$@""#;
+        let prelude = format!("exec unshare --mount sh -c '{inside}' \"$0\" \"$@\"");
+        let output = again(&prelude, "a_mode_needs_no_proc", "inside").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        if !said.contains("inside") {
+            return println!("skipped: no mount namespace: {said}");
+        }
+        assert!(output.status.success() && said.contains("as expected"), "{said}");
     }
 
     #[test]
