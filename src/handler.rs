@@ -102,7 +102,13 @@ pub trait RequestHandler<S = ()>: Send + 'static {
     }
 
     /// Called at most once, when the server is stopping and nothing waits in either direction, or half of the grace is
-    /// over. By default the connection is closed; with [`Next::Wait`] it may go on until the grace ends.
+    /// over; in either case not before the results of all [offloaded](Request::offload) jobs are delivered, which may be
+    /// as late as the grace ends. By default the connection is closed; with [`Next::Wait`] it may go on until the grace
+    /// ends.
+    ///
+    /// Timers, paused reading, an outbound connection that has not answered and a message that another thread is going
+    /// to send do not keep a connection from being quiet: a handler that owes an answer for one of these returns
+    /// [`Next::Wait`], and closes when it has given it.
     fn drain(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
         let _ = request;
         Ok(Next::Close)

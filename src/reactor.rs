@@ -391,7 +391,10 @@ impl Reactor {
         while let Some(command) = self.taken.pop_front() {
             match command {
                 Command::Message(id, message) => self.deliver(id, Ok(message)),
-                Command::Offloaded(id, result) => self.deliver(id, result),
+                Command::Offloaded(id, result) => {
+                    self.core.slots.find(id).into_iter().for_each(|(_, connection)| connection.state.end_job());
+                    self.deliver(id, result);
+                }
                 Command::Over(id, result) => self.over(id, result),
                 Command::Datagram(socket, route, to, bytes) => {
                     match self.core.slots.entry((socket.key, socket.generation)).is_some() {

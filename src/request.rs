@@ -219,13 +219,16 @@ impl<'a, S> Request<'a, S> {
 
     /// Runs a blocking job on the reactor's thread pool and delivers what it returns to this connection's
     /// [`message`](RequestHandler::message); if the connection is gone by then, it is dropped. A job that panics ends
-    /// the connection as a panicking callback would.
+    /// the connection as a panicking callback would. A stop waits for it, within its grace; what else ends a connection
+    /// (the end of the stream, the idle timeout) does not.
     ///
     /// # Errors
     /// [`Error::Full`](crate::Error::Full) beyond [`Config::offload_queue_max`](crate::Config) waiting jobs;
     /// [`Error::Reactor`](crate::Error::Reactor) if no thread could be started.
     pub fn offload<T: Any + Send>(&mut self, job: impl FnOnce() -> T + Send + 'static) -> Result<()> {
-        self.control.core.offload(self.id, Box::new(|| Message::new(job())))
+        self.control.core.offload(self.id, Box::new(|| Message::new(job())))?;
+        self.state.add_job();
+        Ok(())
     }
 
     /// Puts another handler in the place of this one when the callback returns: a protocol upgrade. Its `setup` is

@@ -224,7 +224,7 @@ impl Connection {
             return self.after_eof(limits, now);
         }
         // The read may have found out that nothing waits.
-        if self.state.has(DRAINING) && self.drain_is_due() { Step::Drain } else { Step::Rest }
+        if self.state.has(DRAINING) && self.drain_is_due(now) { Step::Drain } else { Step::Rest }
     }
 
     /// What comes before reading, or instead of it.
@@ -276,7 +276,7 @@ impl Connection {
                 Err(error) => return Some(Step::ConnectFailed(error)),
             }
         }
-        if self.state.has(DRAINING) && self.drain_is_due() {
+        if self.state.has(DRAINING) && self.drain_is_due(now) {
             return Some(Step::Drain);
         }
         if self.state.has(SHUT_DUE) && self.io.queue.is_none() {
@@ -297,12 +297,15 @@ impl Connection {
     }
 
     /// Whether the handler is to be told now that the server stops: nothing moved for a while and nothing waits in
-    /// either direction, or there is no more time to wait for that. It is told once.
-    fn drain_is_due(&mut self) -> bool {
+    /// either direction, or there is no more time to wait for that; and no job is under way. It is told once.
+    fn drain_is_due(&mut self, now: u64) -> bool {
         let input_waits = self.state.has(READABLE) && !self.state.has(PAUSED | EOF);
         let quiet = self.state.has(DRAIN_QUIET) && self.io.queue.is_none() && !input_waits;
-        let due = !self.state.has(DRAIN_TOLD) && (self.state.has(DRAIN_DUE) || quiet);
-        self.state.put(DRAIN_TOLD, due || self.state.has(DRAIN_TOLD));
+        let due = !self.state.has(DRAIN_TOLD) && (self.state.has(DRAIN_DUE) || quiet) && !self.state.has_jobs();
+        if due {
+            self.state.flags |= DRAIN_TOLD;
+            self.carry.iter_mut().for_each(|carry| carry.since = now); // Jobs may have held up what completes it.
+        }
         due
     }
 
@@ -601,7 +604,7 @@ impl Connection {
             let timeout = extra.and_then(|extra| extra.read_timeout).unwrap_or(limits.read_timeout);
             consider(carry.since, timeout, Due::Limit(Timeout::Read));
         }
-        if self.state.has(DRAINING) && !self.state.has(DRAIN_TOLD | DRAIN_QUIET) {
+        if self.state.has(DRAINING) && !self.state.has(DRAIN_TOLD | DRAIN_QUIET) && !self.state.has_jobs() {
             consider(self.state.activity, Some(drain_quiet), Due::Quiet);
         }
         let timeout = extra.and_then(|extra| extra.idle_timeout).unwrap_or(limits.idle_timeout);

@@ -28,6 +28,8 @@ pub(crate) struct Extra {
     pub(crate) idle_timeout: Option<Option<std::time::Duration>>,
     pub(crate) read_timeout: Option<Option<std::time::Duration>>,
     pub(crate) write_timeout: Option<Option<std::time::Duration>>,
+    /// Offloaded jobs whose results have not been delivered.
+    jobs: u32,
 }
 
 impl State {
@@ -139,7 +141,29 @@ impl State {
     /// Not read for now: at a handler's wish, or because the peer does not take what it was sent.
     #[inline]
     pub(super) fn is_read_paused(&self) -> bool {
-        self.has(PAUSED) || self.flags & (FULL | FULL_DUPLEX) == FULL
+        self.has(PAUSED) || self.flags & (FULL | FULL_DUPLEX) == FULL || self.is_told_after_jobs()
+    }
+
+    /// Half of the grace is over, and the handler is told as soon as its jobs are answered: no more input until then, which
+    /// could begin others.
+    fn is_told_after_jobs(&self) -> bool {
+        self.flags & (DRAIN_DUE | DRAIN_TOLD) == DRAIN_DUE
+    }
+
+    /// Its handler waits for the result of a job.
+    pub(super) fn has_jobs(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.jobs > 0)
+    }
+
+    /// A job was taken on. The connection is quiet no earlier than after its answer.
+    pub(crate) fn add_job(&mut self) {
+        self.extra.get_or_insert_default().jobs += 1;
+        self.flags &= !DRAIN_QUIET;
+    }
+
+    /// The result of a job is about to be delivered.
+    pub(crate) fn end_job(&mut self) {
+        self.extra.iter_mut().for_each(|extra| extra.jobs -= 1);
     }
 
     pub(crate) fn set_full_duplex(&mut self, on: bool) {
@@ -185,10 +209,11 @@ impl State {
 
     /// The server is stopping: the handler is told once the connection is quiet.
     pub(crate) fn drain(&mut self, now: u64, quiet: u64) {
-        self.flags |= DRAINING | if now.saturating_sub(self.activity) >= quiet { DRAIN_QUIET } else { 0 };
+        let is_quiet = now.saturating_sub(self.activity) >= quiet && !self.has_jobs();
+        self.flags |= DRAINING | if is_quiet { DRAIN_QUIET } else { 0 };
     }
 
-    /// Busy or not, the handler is told now.
+    /// Busy or not, the handler is told now; after the jobs that are under way.
     pub(crate) fn drain_now(&mut self) {
         self.flags |= DRAINING | DRAIN_DUE;
     }

@@ -200,6 +200,28 @@ fn an_offload_queue_is_bounded_and_a_late_result_is_dropped() {
 }
 
 #[test]
+fn a_job_that_was_refused_holds_up_no_stop() {
+    let journal = Journal::new();
+    let (running, release) = offloading(&journal, |config| {
+        config.offload_threads = 1;
+        config.offload_queue_max = 0;
+        config.drain_grace = Duration::from_secs(3_600);
+    });
+    let (mut one, mut two) = (running.connect(), running.connect());
+    one.send("hold\n");
+    journal.wait("queued");
+    two.send("hold\n");
+    journal.wait("full");
+    running.stop.shutdown();
+    two.expect_eof();
+    assert_eq!(journal.count("message"), 0);
+    release.send(()).unwrap();
+    one.expect_eof();
+    assert_eq!(journal.count("message"), 1, "the other one's job was waited for");
+    running.join();
+}
+
+#[test]
 fn ten_thousand_connections_or_as_many_as_descriptors_allow() {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let limit: usize = limits

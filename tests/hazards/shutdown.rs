@@ -1,16 +1,21 @@
 //! Stopping: at any moment, from anywhere, without losing what is under way and without waiting for ever.
 
+use std::io::Write;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socketserver::family::Tcp;
 use socketserver::testing::{self, Network};
-use socketserver::{Address, BaseServer, Finish, Limits, Next, Reactor, Request, Server, TcpServer};
+use socketserver::{
+    Address, BaseServer, Finish, Limits, Message, Next, Reactor, Request, RequestHandler, Result, Server, TcpServer,
+};
 
 use crate::common::{
-    Call, Journal, Kind, PATIENCE, Peer, address_of, connect_with_small_window, echo, echoing, probe, serve, server,
-    server_with, usual,
+    Call, Journal, Kind, PATIENCE, Peer, SCRIPTED, address_of, connect_with_small_window, echo, echoing, probe, serve,
+    server, server_with, silence_scripted_panics, usual,
 };
 
 over_streams! {
@@ -99,7 +104,6 @@ fn data_in_flight_is_delivered<F: Kind>() {
     let mut sender = client.socket.try_clone().unwrap();
     let (sent, stop) = (payload.clone(), running.stop.clone());
     let thread = std::thread::spawn(move || {
-        use std::io::Write;
         sender.write_all(&sent[..1 << 20]).unwrap();
         stop.shutdown();
         sender.write_all(&sent[1 << 20..]).unwrap();
@@ -111,14 +115,13 @@ fn data_in_flight_is_delivered<F: Kind>() {
 }
 
 /// A server whose handlers note how they end.
-fn noting<F: Kind>(journal: &Journal, grace: Duration) -> Server<F, (), impl socketserver::RequestHandler> {
+fn noting<F: Kind>(journal: &Journal, grace: Duration) -> Server<F, (), impl RequestHandler> {
     let journal = journal.clone();
     let mut server = server::<F, _>(move |_| {
         let journal = journal.clone();
         probe(move |call, request: &mut Request<'_>| {
             journal.note(&call);
             if let Call::Handle = call {
-                use std::io::Write;
                 request.input.take_all();
                 request.output.write_all(&vec![7; 8 << 20])?;
                 return Ok(Next::Wait);
@@ -224,7 +227,7 @@ fn closing_a_server_ends_every_request_whatever_the_budget<F: Kind>() {
     let running = serve(server);
     let mut clients: Vec<_> = (0..3).map(|_| running.connect()).collect();
     clients.iter_mut().for_each(|client| client.echo("here"));
-    let (tell, hear) = std::sync::mpsc::channel();
+    let (tell, hear) = channel();
     let close = move |reactor: &mut Reactor| {
         reactor.server_close(id);
         tell.send(reactor.stats().active).unwrap();
@@ -320,4 +323,136 @@ fn who_reads_nothing_is_told_to_stop_as_soon_as_it_is_quiet() {
     network.run();
     network.run_for(Duration::from_millis(100));
     assert_eq!(journal.lines(), ["setup", "drain", "finish draining"]);
+}
+
+/// For each line a job, which ends when the test sends something; its result is the answer.
+#[derive(Clone)]
+struct Asking {
+    results: Arc<Mutex<Receiver<String>>>,
+    /// What `drain` says.
+    next: Next,
+}
+
+impl RequestHandler for Asking {
+    fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+        while let Some(line) = request.input.read_line()? {
+            if line == b"replace\n" {
+                request.replace_handler(self.clone());
+                break;
+            }
+            let results = Arc::clone(&self.results);
+            request.offload(move || match results.lock().unwrap().recv_timeout(PATIENCE).unwrap().as_str() {
+                "panic" => resume_unwind(Box::new(SCRIPTED)),
+                result => result.to_owned(),
+            })?;
+        }
+        Ok(Next::Wait)
+    }
+
+    fn message(&mut self, request: &mut Request<'_>, message: Message) -> Result<Next> {
+        request.output.write_all(message.downcast::<String>().expect("a job's result").as_bytes())?;
+        Ok(Next::Wait)
+    }
+
+    fn drain(&mut self, _: &mut Request<'_>) -> Result<Next> {
+        Ok(self.next)
+    }
+}
+
+fn asking() -> (testing::Client, Sender<String>) {
+    asking_and(Next::Close)
+}
+
+fn asking_and(next: Next) -> (testing::Client, Sender<String>) {
+    let (tell, results) = channel();
+    let results = Arc::new(Mutex::new(results));
+    (testing::Client::new(Asking { results, next }), tell)
+}
+
+/// Runs until it is so. Only jobs, on their threads, take real time.
+#[track_caller]
+fn run_until(client: &mut testing::Client, is_so: impl Fn(&testing::Client) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so(client) {
+        assert!(Instant::now() < deadline, "it never is so: {:?}", client.transcript());
+        std::thread::yield_now();
+        client.run();
+    }
+}
+
+#[test]
+fn a_stop_waits_for_the_answer_of_a_job() {
+    let (mut client, tell) = asking();
+    client.feed(b"one\n");
+    client.advance(Duration::from_secs(60)); // It is quiet.
+    client.shutdown();
+    client.advance(Duration::from_secs(9)); // Most of the grace.
+    assert_eq!(client.transcript(), ["setup", "handle 4"]);
+    tell.send("answer".to_owned()).unwrap();
+    run_until(&mut client, |client| !client.sent().is_empty());
+    client.advance(Duration::from_millis(500));
+    assert_eq!(client.transcript(), ["setup", "handle 4", "message", "drain", "finish draining"]);
+    assert_eq!(client.sent(), b"answer");
+}
+
+#[test]
+fn a_stop_waits_for_all_jobs_and_for_those_begun_meanwhile() {
+    let (mut client, tell) = asking();
+    client.feed(b"one\n");
+    client.shutdown();
+    client.feed(b"two\n");
+    client.advance(Duration::from_secs(1));
+    for (times, result) in [(1, "a"), (2, "b")] {
+        assert_eq!(client.finished(), None);
+        tell.send(result.to_owned()).unwrap();
+        run_until(&mut client, |client| client.sent().len() == times);
+    }
+    client.advance(Duration::from_millis(500));
+    assert_eq!((client.sent(), client.finished()), (b"ab".to_vec(), Some(Finish::Draining)));
+}
+
+#[test]
+fn a_job_that_outlasts_the_grace_is_not_waited_for() {
+    let (mut client, _tell) = asking();
+    client.feed(b"one\n");
+    client.shutdown();
+    client.advance(Duration::from_secs(10));
+    assert_eq!(client.finished(), Some(Finish::ShutDown));
+}
+
+#[test]
+fn a_successor_gets_the_answer_that_a_stop_waits_for() {
+    let (mut client, tell) = asking();
+    client.feed(b"one\nreplace\n");
+    client.shutdown();
+    client.advance(Duration::from_secs(1));
+    assert!(!client.is_closed());
+    tell.send("answer".to_owned()).unwrap();
+    run_until(&mut client, |client| client.sent() == b"answer"); // The transcript is its predecessor's.
+    client.advance(Duration::from_millis(500));
+    assert!(client.is_closed());
+}
+
+#[test]
+fn who_always_has_a_job_is_told_of_a_stop_after_half_of_the_grace() {
+    for (next, after) in [(Next::Close, "finish draining"), (Next::Wait, "handle 4")] {
+        let (mut client, tell) = asking_and(next);
+        client.feed(b"one\n");
+        client.shutdown();
+        client.advance(Duration::from_secs(5));
+        client.feed(b"two\n"); // It would begin another job.
+        assert_eq!(client.transcript(), ["setup", "handle 4"]);
+        tell.send("answer".to_owned()).unwrap();
+        run_until(&mut client, |client| !client.sent().is_empty());
+        assert_eq!(client.transcript(), ["setup", "handle 4", "message", "drain", after]);
+    }
+}
+
+#[test]
+fn a_job_that_panics_is_over() {
+    silence_scripted_panics();
+    let (mut client, tell) = asking();
+    client.feed(b"one\n");
+    tell.send("panic".to_owned()).unwrap();
+    run_until(&mut client, |client| client.finished() == Some(Finish::Panicked));
 }
