@@ -71,7 +71,9 @@ pub trait BaseServer: Sized + Send + 'static {
     /// of which several come at once.
     ///
     /// # Errors
-    /// What accept(2) says. One that concerns a single client is counted; any other pauses accepting for a while.
+    /// What accept(2) says: one that concerns a single client is counted, any other pauses accepting for a while. An error
+    /// after [`Listener::accept`] has given a client concerns that one: it is dropped and counted in
+    /// [`Stats::accept_errors`](crate::Stats).
     fn get_request(&mut self, listener: &mut Listener) -> io::Result<(Stream, Address)> {
         listener.accept()
     }

@@ -35,6 +35,8 @@ pub struct Listener {
     name: Name,
     kind: Kind,
     address: Address,
+    /// What it means if the hook fails, by what accept(2) has said to it; `None` if it has not accepted.
+    fault: Option<AcceptFault>,
     #[cfg_attr(any(target_os = "linux", target_os = "android"), expect(dead_code, reason = "inherited on Linux"))]
     options: Option<TcpOptions>,
 }
@@ -52,19 +54,20 @@ impl Listener {
         let address = socket.local_address()?;
         let (socket, name) = socket.into_parts()?;
         let kind = Kind::Tcp(TcpListener::from_std(socket.into()));
-        Ok(Listener { name, kind, address, options: Some(options.clone()) })
+        Ok(Listener { name, kind, address, fault: None, options: Some(options.clone()) })
     }
 
     #[cfg(unix)]
     pub(super) fn unix(socket: Socket) -> io::Result<Self> {
         let address = socket.local_address()?;
         let (socket, name) = socket.into_parts()?;
-        Ok(Listener { name, kind: Kind::Unix(UnixListener::from_std(socket.into())), address, options: None })
+        let kind = Kind::Unix(UnixListener::from_std(socket.into()));
+        Ok(Listener { name, kind, address, fault: None, options: None })
     }
 
     pub(crate) fn scripted(listener: impl ScriptedListener + 'static, address: Address) -> Self {
         let kind = Kind::Scripted(Box::new(listener));
-        Listener { name: Name::default(), kind, address, options: None }
+        Listener { name: Name::default(), kind, address, fault: None, options: None }
     }
 
     /// The address it is bound to, with the real port.
@@ -77,9 +80,12 @@ impl Listener {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when none waits; otherwise what accept(2) says.
     pub fn accept(&mut self) -> io::Result<(Stream, Address)> {
+        // Whatever fails after a client was taken concerns that client.
+        let fault = self.fault.insert(AcceptFault::Skip);
+        let failed = |error: &io::Error| *fault = error.into();
         match &mut self.kind {
             Kind::Tcp(socket) => {
-                let (stream, address) = socket.accept()?;
+                let (stream, address) = socket.accept().inspect_err(failed)?;
                 // Linux hands the options of the listener down to what it accepts; elsewhere they are set again.
                 #[cfg(not(any(target_os = "linux", target_os = "android")))]
                 if let Some(options) = &self.options {
@@ -91,13 +97,18 @@ impl Listener {
             Kind::Unix(socket) => {
                 // Not mio's accept, which takes an abstract name for none, and panics over a path that fills its address
                 // to the last byte.
-                let (stream, from) = socket2::SockRef::from(&*socket).accept()?;
+                let (stream, from) = socket2::SockRef::from(&*socket).accept().inspect_err(failed)?;
                 stream.set_nonblocking(true)?;
                 let stream = mio::net::UnixStream::from_std(stream.into());
                 Ok((stream.into(), super::socket::address(&from)?))
             }
-            Kind::Scripted(listener) => listener.accept(),
+            Kind::Scripted(listener) => listener.accept().inspect_err(failed),
         }
+    }
+
+    /// What an error of the hook means, unless it has not accepted since this was last asked.
+    pub(crate) fn take_fault(&mut self) -> Option<AcceptFault> {
+        self.fault.take()
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -137,6 +148,9 @@ pub(crate) enum AcceptFault {
     Empty,
     /// It concerns this client alone, or the call was interrupted: try the next one.
     Skip,
+    /// EINVAL, or no address of the client. On macOS and the BSDs it has gone meanwhile: as [`Skip`](Self::Skip). But a
+    /// listener that does not listen any more (another process has it as well, and called shutdown(2)) says so for ever.
+    Invalid,
     /// The process or the system is out of descriptors or memory, or something is wrong that only time mends:
     /// pause, and try again by ourselves, because clients that wait already bring no further event.
     Pause,
@@ -147,6 +161,7 @@ impl From<&io::Error> for AcceptFault {
         match error.raw_os_error() {
             _ if error.kind() == io::ErrorKind::WouldBlock => AcceptFault::Empty,
             _ if super::is_of_one_peer(error) => AcceptFault::Skip,
+            _ if error.kind() == io::ErrorKind::InvalidInput => AcceptFault::Invalid,
             // EOPNOTSUPP: another of those network errors.
             #[cfg(any(target_os = "linux", target_os = "android"))]
             Some(95) => AcceptFault::Skip,
@@ -169,8 +184,11 @@ mod tests {
         for number in [eintr, econnaborted, eproto, eperm, enetdown] {
             assert_eq!(fault(number), AcceptFault::Skip, "{number}");
         }
-        for number in [emfile, enfile, enobufs, enomem, einval] {
+        for number in [emfile, enfile, enobufs, enomem] {
             assert_eq!(fault(number), AcceptFault::Pause, "{number}");
         }
+        assert_eq!(fault(einval), AcceptFault::Invalid);
+        let no_address = io::Error::new(io::ErrorKind::InvalidInput, "invalid argument");
+        assert_eq!(AcceptFault::from(&no_address), AcceptFault::Invalid);
     }
 }

@@ -30,6 +30,7 @@ impl Core {
                 listener: Some(Box::new(listener)),
                 ready: false,
                 pause: Pause::none(),
+                invalid: 0,
             })),
         );
         let token = self.slots.token(key);
@@ -108,6 +109,13 @@ impl Core {
         !served.capped && served.quota > 0
     }
 
+    /// accept(2) said EINVAL for one more client in a row. Says whether that is still believed of the clients.
+    pub(crate) fn believes_invalid(&mut self, key: u32) -> bool {
+        let listening = self.slots.listening(key).expect("listeners are closed between turns");
+        listening.invalid = (listening.invalid + 1) % INVALID_MAX;
+        listening.invalid != 0
+    }
+
     /// Accepting or receiving failed for want of something: pause, longer each time. Clients that wait bring no further
     /// event, so the next attempt is ours to make.
     pub(crate) fn pause(&mut self, key: u32, doing: &str, error: &std::io::Error) {
@@ -168,6 +176,8 @@ impl Core {
     }
 }
 
+/// So many clients in a row that have gone before they were accepted are a broken listener.
+const INVALID_MAX: u32 = 1_024;
 /// The pause after accept(2) failed for want of something: first and longest.
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);

@@ -129,6 +129,8 @@ pub(crate) struct Listening {
     pub(crate) ready: bool,
     /// Accepting is paused, because accept(2) failed.
     pub(crate) pause: Pause,
+    /// How often in a row accept(2) has said EINVAL.
+    pub(crate) invalid: u32,
 }
 
 /// A pause after a system call failed for want of something: nothing but time mends that, and no event tells.

@@ -90,22 +90,29 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
             let Some(listening) = core.slots.listening(key) else { return };
             let Some(mut listener) = listening.listener.take() else { return };
             let result = self.calls.hook(core, |state| state.get_request(&mut listener));
-            core.slots.listening(key).expect("listeners are closed between turns").listener = Some(listener);
+            let mut fault = listener.take_fault();
+            let listening = core.slots.listening(key).expect("listeners are closed between turns");
+            listening.listener = Some(listener);
             let result = match result {
-                Some(Ok((stream, from))) => self.admit(core, scratch, stream, from),
+                Some(Ok((stream, from))) => {
+                    (listening.invalid, fault) = (0, None);
+                    self.admit(core, scratch, stream, from)
+                }
                 Some(Err(error)) => Err(error),
                 None => Err(io::Error::other("get_request panicked")),
             };
-            if let Err(error) = result {
-                match AcceptFault::from(&error) {
-                    AcceptFault::Empty => {
-                        core.slots.listening(key).expect("still there").ready = false;
-                        return;
-                    }
-                    AcceptFault::Skip => core.stats.accept_errors += 1,
-                    AcceptFault::Pause => return core.pause(key, "accept", &error),
+            let Err(error) = result else { continue };
+            match fault.unwrap_or_else(|| AcceptFault::from(&error)) {
+                AcceptFault::Empty => {
+                    core.slots.listening(key).expect("still there").ready = false;
+                    return;
                 }
+                AcceptFault::Invalid if core.believes_invalid(key) => {}
+                AcceptFault::Invalid | AcceptFault::Pause => return core.pause(key, "accept", &error),
+                AcceptFault::Skip => {}
             }
+            core.stats.accept_errors += 1;
+            note_fault!(Debug, "a client is lost before it is served: {error}");
         }
         core.queue(key);
     }

@@ -11,7 +11,9 @@ use socketserver::family::Tcp;
 use socketserver::testing::{Call as Io, Network, Outcome};
 use socketserver::{Address, BaseServer, Finish, Limits, Listener, Reactor, Request, Stream, TcpServer};
 
-use crate::common::{Call, Kind, PATIENCE, Peer, address_of, echo, echoing, probe, serve};
+use crate::common::{
+    Call, Kind, PATIENCE, Peer, SCRIPTED, address_of, echo, echoing, probe, serve, silence_scripted_panics,
+};
 
 over_streams! {
     a_connection_cap_leaves_clients_in_the_backlog_and_takes_them_when_others_go,
@@ -113,9 +115,9 @@ struct Faulty {
     closed: Vec<Finish>,
 }
 
-/// ECONNABORTED, EPROTO, EPERM, EINTR concern one client; EMFILE, ENFILE, ENOBUFS, ENOMEM, EINVAL ask for a pause.
+/// ECONNABORTED, EPROTO, EPERM, EINTR, EINVAL concern one client; EMFILE, ENFILE, ENOBUFS, ENOMEM ask for a pause.
 #[cfg(target_os = "linux")]
-const FAULTS: [i32; 9] = [103, 71, 1, 4, 24, 23, 105, 12, 22];
+const FAULTS: [i32; 9] = [103, 71, 1, 4, 22, 24, 23, 105, 12];
 
 impl BaseServer for Faulty {
     #[cfg(target_os = "linux")]
@@ -143,8 +145,126 @@ fn errors_of_accept_are_counted_and_everybody_is_served() {
         client.expect_eof();
     }
     let (stats, state) = running.stop_with_state();
-    assert_eq!((stats.accept_errors, stats.accept_pauses), (4, 5), "{stats:?}");
+    assert_eq!((stats.accept_errors, stats.accept_pauses), (5, 4), "{stats:?}");
     assert_eq!(state.closed, [Finish::PeerClosed; 20]);
+}
+
+/// Takes a client, and then fails in one way or another for each of the first.
+struct Picky(u32);
+
+impl Picky {
+    const WAYS: [fn() -> io::Error; 5] = [
+        || io::Error::other("no credentials"),
+        || io::ErrorKind::WouldBlock.into(),
+        || io::ErrorKind::OutOfMemory.into(),
+        || io::ErrorKind::InvalidInput.into(),
+        || panic!("{}", SCRIPTED),
+    ];
+}
+
+impl BaseServer for Picky {
+    fn get_request(&mut self, listener: &mut Listener) -> io::Result<(Stream, Address)> {
+        let taken = listener.accept()?;
+        self.0 += 1;
+        Picky::WAYS.get(self.0 as usize - 1).map_or(Ok(taken), |way| Err(way()))
+    }
+}
+
+#[test]
+fn a_get_request_that_fails_for_a_client_it_has_taken_loses_that_client_only() {
+    silence_scripted_panics();
+    let mut network = Network::new();
+    let handler = |_: &mut Picky, _: &Address| probe(|call, request: &mut Request<'_, Picky>| echo(&call, request));
+    let server = network.serve(Picky(0), handler, Limits::default()).unwrap();
+    let clients: Vec<_> = (0..10).map(|_| network.connect(server)).collect();
+    clients.iter().for_each(|client| client.send(b"hello"));
+    network.run();
+    let served = clients.iter().map(|client| client.take_received() == b"hello");
+    assert_eq!(served.collect::<Vec<_>>(), [[false; 5], [true; 5]].concat());
+    let stats = network.stats();
+    assert_eq!((stats.accept_errors, stats.accept_pauses, stats.panics), (5, 0, 1), "{stats:?}");
+}
+
+#[test]
+fn a_get_request_may_say_what_accept_said_in_its_own_words() {
+    struct Wordy;
+    impl BaseServer for Wordy {
+        fn get_request(&mut self, listener: &mut Listener) -> io::Result<(Stream, Address)> {
+            listener.accept().map_err(|error| io::Error::other(format!("accepting: {error}")))
+        }
+    }
+    let mut network = Network::new();
+    let handler = |_: &mut Wordy, _: &Address| probe(|call, request: &mut Request<'_, Wordy>| echo(&call, request));
+    let server = network.serve(Wordy, handler, Limits::default()).unwrap();
+    let mut accepts = 0;
+    network.on_call(move |call, _| match call {
+        Io::Accept
+            if {
+                accepts += 1;
+                accepts == 1
+            } =>
+        {
+            Outcome::Fail(io::ErrorKind::ConnectionAborted.into())
+        }
+        _ => Outcome::Proceed,
+    });
+    let clients = [network.connect(server), network.connect(server)];
+    network.run();
+    let stats = network.stats();
+    // That nobody waits any more is no reason for a pause.
+    assert_eq!((stats.accepted, stats.accept_errors, stats.accept_pauses), (1, 1, 0), "{stats:?}");
+    drop(clients);
+}
+
+/// macOS and the BSDs: accept(2) gives no address, or setsockopt(2) says EINVAL, because the client has gone already.
+#[test]
+fn a_client_that_has_gone_before_it_is_accepted_delays_nobody() {
+    let gone: [fn() -> io::Error; 2] =
+        [|| io::ErrorKind::InvalidInput.into(), || io::Error::new(io::ErrorKind::InvalidInput, "invalid argument")];
+    for gone in gone {
+        for accepts_per_turn in [1, 32] {
+            let mut limits = Limits::default();
+            limits.accepts_per_turn = accepts_per_turn;
+            let mut network = Network::new();
+            let handler = |_: &mut (), _: &Address| probe(|call, request: &mut Request<'_>| echo(&call, request));
+            let server = network.serve((), handler, limits).unwrap();
+            let mut accepts = 0;
+            network.on_call(move |call, _| match call {
+                Io::Accept
+                    if {
+                        accepts += 1;
+                        accepts <= 100
+                    } =>
+                {
+                    Outcome::Fail(gone())
+                }
+                _ => Outcome::Proceed,
+            });
+            let client = network.connect(server);
+            client.send(b"hello");
+            network.run();
+            assert_eq!(client.take_received(), b"hello", "at once");
+            assert_eq!((network.stats().accept_errors, network.stats().accept_pauses), (100, 0));
+        }
+    }
+}
+
+/// Another process that has the listener as well may have called shutdown(2) on it.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_listener_that_was_shut_down_by_another_process_does_not_make_the_loop_spin() {
+    let server = echoing::<Tcp>();
+    let mut server = server;
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(1).unwrap();
+    server.adopt(listener.try_clone().unwrap().into()).unwrap();
+    listener.shutdown(std::net::Shutdown::Both).unwrap();
+    let running = serve(server);
+    let stats = running.wait_for_stats("accepting is paused", |stats| stats.accept_pauses >= 3);
+    assert_eq!(stats.accept_errors, 3 * 1_023, "it is not tried in between");
+    running.connect().echo("the other listener goes on");
+    running.stop();
 }
 
 fn a_burst_beyond_the_accept_budget_needs_no_further_event<F: Kind>() {
