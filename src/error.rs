@@ -69,6 +69,13 @@ pub enum Error {
         /// What the operating system said.
         source: io::Error,
     },
+    /// A setting cannot be honoured, by itself or beside another one. Nothing is served until it is changed.
+    Setting {
+        /// The setting, or the two that contradict each other: name and value.
+        settings: Vec<(&'static str, String)>,
+        /// Why not.
+        reason: &'static str,
+    },
     /// The server has no bound address to serve.
     NotBound,
     /// The peer sent more than a limit allows. Ends the connection with [`Finish::InputLimit`](crate::Finish).
@@ -109,6 +116,11 @@ impl Error {
         Error::Other(error.into())
     }
 
+    /// A value that a setting cannot have.
+    pub(crate) fn setting(name: &'static str, value: impl fmt::Debug, reason: &'static str) -> Self {
+        Error::Setting { settings: vec![(name, format!("{value:?}"))], reason }
+    }
+
     /// What a panic carried, as far as it is text.
     pub(crate) fn from_panic(payload: &(dyn std::any::Any + Send)) -> Self {
         let message = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
@@ -137,6 +149,10 @@ impl fmt::Display for Error {
             }
             Error::Spawn { program, source } => write!(f, "cannot run {program}: {}", reason(source)),
             Error::Reactor { doing, source } => write!(f, "cannot {doing}: {}", reason(source)),
+            Error::Setting { settings, reason } => {
+                let settings: Vec<_> = settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+                write!(f, "cannot use {}: {reason}", settings.join(" with "))
+            }
             Error::NotBound => f.write_str("the server is bound to no address"),
             Error::InputLimit { what, max } => write!(f, "{what} longer than {max} bytes"),
             Error::OutputLimit { max } => write!(f, "more than {max} bytes of unsent output"),

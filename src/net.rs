@@ -28,6 +28,7 @@ use std::io;
 
 use socket2::SockRef;
 
+use crate::error::{Error, Result};
 #[cfg(all(feature = "credentials", unix))]
 pub use credentials::Credentials;
 pub(crate) use listener::AcceptFault;
@@ -77,6 +78,34 @@ fn is_of_one_peer(error: &io::Error) -> bool {
         }
     }
 }
+
+/// The system takes the size of a buffer as an int; a larger one would be cut to its lowest 32 bits.
+fn check_buffers(receive: Option<usize>, send: Option<usize>) -> Result<()> {
+    for (name, bytes) in [("receive_buffer_bytes", receive), ("send_buffer_bytes", send)] {
+        if let Some(bytes) = bytes.filter(|&bytes| i32::try_from(bytes).is_err()) {
+            return Err(Error::setting(name, bytes, "a buffer has at most 2,147,483,647 bytes"));
+        }
+    }
+    Ok(())
+}
+
+/// The names and values of the options that are not what they were. It takes the options apart, so that the compiler
+/// asks for a field that is missing here.
+macro_rules! changed_options {
+    ($options:ident { $($field:ident),* $(,)? }) => {
+        impl $options {
+            pub(super) fn changed_since(&self, before: &Self) -> Vec<(&'static str, String)> {
+                let $options { $($field),* } = self;
+                let mut changed = Vec::new();
+                $(if *$field != before.$field {
+                    changed.push((stringify!($field), format!("{:?}", $field)));
+                })*
+                changed
+            }
+        }
+    };
+}
+use changed_options;
 
 /// `SO_RCVBUF` and `SO_SNDBUF`.
 fn set_buffers(socket: &SockRef<'_>, receive: Option<usize>, send: Option<usize>) -> io::Result<()> {

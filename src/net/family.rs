@@ -8,6 +8,7 @@ use std::net::ToSocketAddrs;
 use super::datagram::DatagramSocket;
 use super::{Listener, Socket, TcpOptions, UdpOptions};
 use crate::address::Address;
+use crate::error::Result;
 
 /// One kind of socket: TCP, UDP, Unix stream or Unix datagram. Implemented here only.
 ///
@@ -36,6 +37,12 @@ pub trait Family: sealed::Sealed + Debug + Send + 'static {
     /// Whether its requests are datagrams.
     #[doc(hidden)]
     const DATAGRAMS: bool;
+    /// Refuses options that cannot be honoured.
+    #[doc(hidden)]
+    fn check(options: &Self::Options) -> Result<()>;
+    /// The options that are not what they were before, each with its new value.
+    #[doc(hidden)]
+    fn changed(options: &Self::Options, before: &Self::Options) -> Vec<(&'static str, String)>;
     /// Opens a socket that can be bound to `address`.
     #[doc(hidden)]
     fn open(options: &Self::Options, address: &Address) -> io::Result<Socket>;
@@ -196,6 +203,12 @@ impl Family for Tcp {
     const NAME: &'static str = "TCP";
     const DATAGRAMS: bool = false;
 
+    fn check(options: &TcpOptions) -> Result<()> {
+        options.check()
+    }
+    fn changed(options: &TcpOptions, before: &TcpOptions) -> Vec<(&'static str, String)> {
+        options.changed_since(before)
+    }
     fn open(options: &TcpOptions, address: &Address) -> io::Result<Socket> {
         options.open(inet(address)?)
     }
@@ -217,6 +230,12 @@ impl Family for Udp {
     const NAME: &'static str = "UDP";
     const DATAGRAMS: bool = true;
 
+    fn check(options: &UdpOptions) -> Result<()> {
+        options.check()
+    }
+    fn changed(options: &UdpOptions, before: &UdpOptions) -> Vec<(&'static str, String)> {
+        options.changed_since(before)
+    }
     fn open(options: &UdpOptions, address: &Address) -> io::Result<Socket> {
         options.open(inet(address)?)
     }
@@ -239,6 +258,12 @@ impl Family for UnixStream {
     const NAME: &'static str = "Unix stream";
     const DATAGRAMS: bool = false;
 
+    fn check(options: &super::UnixOptions) -> Result<()> {
+        options.check()
+    }
+    fn changed(options: &super::UnixOptions, before: &super::UnixOptions) -> Vec<(&'static str, String)> {
+        options.changed_since(before)
+    }
     fn open(options: &super::UnixOptions, _: &Address) -> io::Result<Socket> {
         options.open_stream()
     }
@@ -261,6 +286,12 @@ impl Family for UnixDatagram {
     const NAME: &'static str = "Unix datagram";
     const DATAGRAMS: bool = true;
 
+    fn check(options: &super::UnixOptions) -> Result<()> {
+        options.check()
+    }
+    fn changed(options: &super::UnixOptions, before: &super::UnixOptions) -> Vec<(&'static str, String)> {
+        options.changed_since(before)
+    }
     fn open(options: &super::UnixOptions, _: &Address) -> io::Result<Socket> {
         options.open_datagram()
     }

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive};
 
 use super::Socket;
 use crate::address::Address;
+use crate::error::{Error, Result};
 
 /// Options of the listening socket and of the connections it accepts.
 ///
@@ -42,11 +44,22 @@ pub struct TcpOptions {
     /// `TCP_NODELAY`: a small write leaves at once. Default: true. Source: `disable_nagle_algorithm`, false in
     /// Python.
     pub nodelay: bool,
-    /// `SO_KEEPALIVE` and its times: notice a peer that vanished. Default: `None`, off.
+    /// `SO_KEEPALIVE` and its times: notice that a silent peer has vanished. Default: `None`, off. It sends nothing while
+    /// our own bytes wait to be acknowledged; for that there is [`user_timeout`](Self::user_timeout).
     pub keepalive: Option<Keepalive>,
-    /// `SO_RCVBUF` in bytes. Default: `None`, the system's.
+    /// `TCP_KEEPCNT`: the connection is reset when so many probes in a row stay unanswered; 1 to 127. Default: `None`, the
+    /// system's (9 on Linux). Needs [`keepalive`](Self::keepalive). Source: tcp(7).
+    pub keepalive_probes: Option<u32>,
+    /// `TCP_USER_TIMEOUT`: the connection is reset when bytes that were sent stay unacknowledged for so long, or when the
+    /// peer keeps its window closed for so long; 1 ms to 24 days. It notices that a peer has vanished to which the server
+    /// keeps sending: the kernel takes small messages for minutes, and they count as activity for
+    /// [`Limits::idle_timeout`](crate::Limits::idle_timeout). With [`keepalive`](Self::keepalive) it also replaces the
+    /// number of probes. Default: `None`, the system's (about a quarter of an hour on Linux). Linux and Android; an error
+    /// where the system has no such option. Source: tcp(7), RFC 5482.
+    pub user_timeout: Option<Duration>,
+    /// `SO_RCVBUF` in bytes, at most 2,147,483,647. The system has bounds of its own. Default: `None`, the system's.
     pub receive_buffer_bytes: Option<usize>,
-    /// `SO_SNDBUF` in bytes. Default: `None`, the system's.
+    /// `SO_SNDBUF` in bytes, at most 2,147,483,647. The system has bounds of its own. Default: `None`, the system's.
     pub send_buffer_bytes: Option<usize>,
 }
 
@@ -60,13 +73,59 @@ impl Default for TcpOptions {
             ipv6_only: true,
             nodelay: true,
             keepalive: None,
+            keepalive_probes: None,
+            user_timeout: None,
             receive_buffer_bytes: None,
             send_buffer_bytes: None,
         }
     }
 }
 
+super::changed_options!(TcpOptions {
+    request_queue_size,
+    allow_reuse_address,
+    allow_reuse_port,
+    address_family,
+    ipv6_only,
+    nodelay,
+    keepalive,
+    keepalive_probes,
+    user_timeout,
+    receive_buffer_bytes,
+    send_buffer_bytes,
+});
+
 impl TcpOptions {
+    /// Refuses by name what the system would refuse with EINVAL, or take for another value.
+    pub(super) fn check(&self) -> Result<()> {
+        super::check_buffers(self.receive_buffer_bytes, self.send_buffer_bytes)?;
+        if let Some(Keepalive { idle, interval }) = self.keepalive {
+            for (name, time) in [("keepalive.idle", idle), ("keepalive.interval", interval)] {
+                if time.subsec_nanos() != 0 || !KEEPALIVE_SECONDS.contains(&time.as_secs()) {
+                    return Err(Error::setting(name, time, "it must be a whole number of seconds from 1 to 32,767"));
+                }
+            }
+        }
+        if let Some(probes) = self.keepalive_probes {
+            if self.keepalive.is_none() {
+                return Err(Error::setting(
+                    "keepalive_probes",
+                    probes,
+                    "no probes are sent, because keepalive is None",
+                ));
+            }
+            if !KEEPALIVE_PROBES.contains(&probes) {
+                return Err(Error::setting("keepalive_probes", probes, "it must be a number from 1 to 127"));
+            }
+        }
+        if let Some(time) = self.user_timeout
+            && !USER_TIMEOUT_MILLIS.contains(&time.as_millis())
+        {
+            return Err(Error::setting("user_timeout", time, "it must be a time from 1 to 2,147,483,647 ms"));
+        }
+        Ok(())
+    }
+
     /// Opens a socket for `address` with everything set that must be set before it is bound.
     pub(super) fn open(&self, address: SocketAddr) -> io::Result<Socket> {
         let socket = Socket::stream(Domain::for_address(address), Some(Protocol::TCP))?;
@@ -85,12 +144,33 @@ impl TcpOptions {
             socket.set_tcp_nodelay(true)?;
         }
         if let Some(keepalive) = &self.keepalive {
-            let times = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval);
+            let mut times = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval);
+            if let Some(probes) = self.keepalive_probes {
+                times = times.with_retries(probes);
+            }
             socket.set_tcp_keepalive(&times)?;
+        }
+        if let Some(time) = self.user_timeout {
+            set_user_timeout(socket, time)?;
         }
         super::set_buffers(socket, self.receive_buffer_bytes, self.send_buffer_bytes)
     }
 }
+
+fn set_user_timeout(socket: &SockRef<'_>, time: Duration) -> io::Result<()> {
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    return socket.set_tcp_user_timeout(Some(time));
+    #[cfg(not(any(target_os = "android", target_os = "linux")))]
+    {
+        let _ = (socket, time);
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no TCP_USER_TIMEOUT"))
+    }
+}
+
+/// What Linux takes: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT of its tcp.h, and a positive int.
+const KEEPALIVE_SECONDS: RangeInclusive<u64> = 1..=32_767;
+const KEEPALIVE_PROBES: RangeInclusive<u32> = 1..=127;
+const USER_TIMEOUT_MILLIS: RangeInclusive<u128> = 1..=i32::MAX as u128;
 
 /// Which internet addresses a server may bind.
 ///
@@ -132,8 +212,8 @@ impl AddressFamily {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keepalive {
-    /// Silence before the first probe. Whole seconds.
+    /// Silence before the first probe: whole seconds, 1 to 32,767.
     pub idle: Duration,
-    /// Time between probes. Whole seconds.
+    /// Time between probes: whole seconds, 1 to 32,767.
     pub interval: Duration,
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use socket2::{Domain, Protocol, SockRef};
 
 use super::{AddressFamily, Socket};
+use crate::error::{Error, Result};
 
 /// Options of a UDP server's sockets.
 ///
@@ -36,16 +37,18 @@ pub struct UdpOptions {
     /// Groups that are joined when the server is bound. Default: none. Others can be joined and left later:
     /// [`Control::join_multicast`](crate::Control::join_multicast).
     pub multicast_groups: Vec<MulticastGroup>,
-    /// `IP_MULTICAST_TTL`, `IPV6_MULTICAST_HOPS`: how many routers a multicast datagram passes. Default: 1, none.
+    /// `IP_MULTICAST_TTL`, `IPV6_MULTICAST_HOPS`: how many routers a multicast datagram passes, 255 at most.
+    /// Default: 1, none.
     pub multicast_ttl: u32,
     /// `IP_MULTICAST_LOOP`, `IPV6_MULTICAST_LOOP`: what is sent to a group comes back to members on this machine.
     /// Default: true.
     pub multicast_loop: bool,
     /// Where multicast datagrams leave. Default: [`MulticastInterface::Any`], as the routing table says.
     pub multicast_interface: MulticastInterface,
-    /// `SO_RCVBUF` in bytes: what may wait while the loop is busy. Default: `None`, the system's.
+    /// `SO_RCVBUF` in bytes: what may wait while the loop is busy; at most 2,147,483,647. The system has bounds of its own.
+    /// Default: `None`, the system's.
     pub receive_buffer_bytes: Option<usize>,
-    /// `SO_SNDBUF` in bytes. Default: `None`, the system's.
+    /// `SO_SNDBUF` in bytes, at most 2,147,483,647. The system has bounds of its own. Default: `None`, the system's.
     pub send_buffer_bytes: Option<usize>,
 }
 
@@ -67,7 +70,32 @@ impl Default for UdpOptions {
     }
 }
 
+super::changed_options!(UdpOptions {
+    allow_reuse_address,
+    allow_reuse_port,
+    address_family,
+    ipv6_only,
+    broadcast,
+    multicast_groups,
+    multicast_ttl,
+    multicast_loop,
+    multicast_interface,
+    receive_buffer_bytes,
+    send_buffer_bytes,
+});
+
 impl UdpOptions {
+    /// Refuses by name what the system would refuse with EINVAL, or take for another value.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.multicast_ttl > 255 {
+            return Err(Error::setting("multicast_ttl", self.multicast_ttl, "it must be 255 at most"));
+        }
+        if let Some(group) = self.multicast_groups.iter().find(|group| !group.address.is_multicast()) {
+            return Err(Error::setting("multicast_groups", group.address, "that is no address of a group"));
+        }
+        super::check_buffers(self.receive_buffer_bytes, self.send_buffer_bytes)
+    }
+
     /// Opens a socket for `address` with everything set that must be set before it is bound.
     pub(super) fn open(&self, address: SocketAddr) -> io::Result<Socket> {
         let socket = Socket::datagram(Domain::for_address(address), Some(Protocol::UDP))?;

@@ -7,6 +7,7 @@ use socket2::Domain;
 
 use super::Socket;
 use crate::address::UnixAddress;
+use crate::error::Result;
 
 /// Options of a Unix server's sockets, of either kind.
 ///
@@ -29,11 +30,12 @@ pub struct UnixOptions {
     /// the umask takes cannot be given back safely: where other users may rename on the way to the file, on musl or
     /// without `/proc`. Default: `None`, what the umask leaves of 0777.
     pub mode: Option<u32>,
-    /// `SO_RCVBUF` in bytes. Default: `None`, the system's.
+    /// `SO_RCVBUF` in bytes, at most 2,147,483,647. The system has bounds of its own. Default: `None`, the system's.
     pub receive_buffer_bytes: Option<usize>,
-    /// `SO_SNDBUF` in bytes. It also bounds the length of a datagram, and what a datagram server may have on the way to
-    /// all its peers together: one that has connected its socket to the server and does not read can fill it alone, and
-    /// the others wait until it reads or goes. Default: `None`, the system's.
+    /// `SO_SNDBUF` in bytes, at most 2,147,483,647. The system has bounds of its own. It also bounds the length of a
+    /// datagram, and what a datagram server may have on the way to all its peers together: one that has connected its
+    /// socket to the server and does not read can fill it alone, and the others wait until it reads or goes. Default:
+    /// `None`, the system's.
     pub send_buffer_bytes: Option<usize>,
 }
 
@@ -43,7 +45,13 @@ impl Default for UnixOptions {
     }
 }
 
+super::changed_options!(UnixOptions { request_queue_size, mode, receive_buffer_bytes, send_buffer_bytes });
+
 impl UnixOptions {
+    pub(super) fn check(&self) -> Result<()> {
+        super::check_buffers(self.receive_buffer_bytes, self.send_buffer_bytes)
+    }
+
     pub(super) fn open_stream(&self) -> io::Result<Socket> {
         self.prepare(Socket::stream(Domain::UNIX, None)?)
     }

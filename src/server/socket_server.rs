@@ -145,7 +145,8 @@ pub type UnixDatagramServer<S, H> = Server<UnixDatagram, S, H>;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 pub struct Server<F: Family, S, H> {
-    /// Options of its sockets, read when it is bound and activated.
+    /// Options of its sockets, which count for each socket when it is bound; `request_queue_size`, when it is activated. A
+    /// change that comes after the last socket was bound is [`Error::Setting`] when the server starts to serve.
     pub options: F::Options,
     /// Limits of its connections, read when it starts to serve.
     pub limits: Limits,
@@ -160,6 +161,8 @@ pub struct Server<F: Family, S, H> {
     activated: Vec<Bound>,
     /// Where it was bound, to be bound there again after a shutdown.
     addresses: Vec<Address>,
+    /// The options with which the last socket was bound.
+    applied: F::Options,
     kind: PhantomData<fn() -> (S, H)>,
 }
 
@@ -234,6 +237,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
             bound: Vec::new(),
             activated: Vec::new(),
             addresses: Vec::new(),
+            applied: F::Options::default(),
             kind: PhantomData,
         })
     }
@@ -241,8 +245,8 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     /// Binds the first address of those that `address` stands for that can be bound.
     ///
     /// # Errors
-    /// [`Error::Resolve`] if there is no such address, or none of the wanted family; [`Error::Bind`] with the last one
-    /// tried.
+    /// [`Error::Resolve`] if there is no such address, or none of the wanted family; [`Error::Setting`] if an option
+    /// cannot be honoured; [`Error::Bind`] with the last one tried.
     ///
     /// Source: `server_bind`; the hook of that name is called with the socket.
     pub fn server_bind(&mut self, address: impl ServerAddress<F::Domain>) -> Result<()> {
@@ -260,24 +264,36 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     }
 
     fn bind(&mut self, address: &Address) -> Result<()> {
+        F::check(&self.options)?;
         let failed = |source| Error::Bind { address: address.clone(), source };
         let socket = F::open(&self.options, address).map_err(failed)?;
         self.reactor.hosted(self.id).server_bind(&socket, address).map_err(failed)?;
         let address = socket.local_address().map_err(failed)?;
         self.bound.push((socket, address));
+        self.applied = self.options.clone();
         Ok(())
+    }
+
+    /// Refuses changes of the options that came too late for the sockets there are, except for one that may change.
+    fn check_late(&self, may_change: &str) -> Result<()> {
+        let mut changed = F::changed(&self.options, &self.applied).into_iter().filter(|(name, _)| *name != may_change);
+        let reason = "it was changed after the socket was bound";
+        changed.next().map_or(Ok(()), |setting| Err(Error::Setting { settings: vec![setting], reason }))
     }
 
     /// Makes what is bound listen: from now on clients can connect, and wait in the backlog until the server serves.
     ///
     /// # Errors
-    /// [`Error::Listen`], [`Error::NotBound`].
+    /// [`Error::Listen`], [`Error::NotBound`]; [`Error::Setting`] if options were changed that count when the socket is
+    /// bound.
     ///
     /// Source: `server_activate`; the hook of that name is called with each socket.
     pub fn server_activate(&mut self) -> Result<()> {
         if self.bound.is_empty() {
             return Err(Error::NotBound);
         }
+        self.check_late("request_queue_size")?;
+        self.applied = self.options.clone();
         // One after the other: if one fails, those behind it stay bound.
         while !self.bound.is_empty() {
             let (socket, address) = self.bound.remove(0);
@@ -293,12 +309,14 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     /// they are, and a path in the file system is not removed in the end.
     ///
     /// # Errors
-    /// [`Error::Reactor`] if it cannot be used.
+    /// [`Error::Reactor`] if it cannot be used, [`Error::Setting`] if an option cannot be honoured.
     pub fn adopt(&mut self, socket: F::Adopted) -> Result<()> {
+        F::check(&self.options)?;
         let failed = |source| Error::Reactor { doing: "adopt the socket", source };
         let bound = F::finish(Socket::from(socket.into()), &self.options).map_err(failed)?;
         self.addresses.push(bound.address().clone());
         self.activated.push(bound);
+        self.applied = self.options.clone();
         Ok(())
     }
 
@@ -318,7 +336,8 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     /// binds the same addresses again.
     ///
     /// # Errors
-    /// [`Error::NotBound`], [`Error::Reactor`], or those of [`server_bind`](Self::server_bind).
+    /// [`Error::NotBound`], [`Error::Reactor`], or those of [`server_bind`](Self::server_bind). [`Error::Setting`] if
+    /// [`options`](Self::options) were changed too late.
     ///
     /// Source: `serve_forever`.
     pub fn serve_forever(&mut self) -> Result<()> {
@@ -429,6 +448,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
                 return Err(error);
             }
         }
+        self.check_late("")?;
         for bound in std::mem::take(&mut self.activated) {
             self.reactor.open(self.id, bound)?;
         }
@@ -441,7 +461,8 @@ impl Reactor {
     /// added to that are closed.
     ///
     /// # Errors
-    /// [`Error::Full`] beyond 256 servers (16 where pointers have 32 bits), [`Error::NotBound`], [`Error::Listen`].
+    /// [`Error::Full`] beyond 256 servers (16 where pointers have 32 bits), [`Error::NotBound`], [`Error::Listen`],
+    /// [`Error::Setting`].
     pub fn add<F: Family, S: BaseServer, H: RequestHandler<S>>(
         &mut self,
         server: impl Into<Server<F, S, H>>,
@@ -453,6 +474,7 @@ impl Reactor {
         if server.activated.is_empty() {
             return Err(Error::NotBound);
         }
+        server.check_late("")?;
         let host = server.reactor.unhost().expect("a server's own reactor hosts it");
         let id = self.host(host, server.limits)?;
         for bound in server.activated {

@@ -45,6 +45,7 @@ mod datagram;
 mod faults;
 mod flow;
 mod limits;
+mod options;
 mod outbound;
 mod random;
 mod reactor;
