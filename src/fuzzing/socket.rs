@@ -78,6 +78,9 @@ impl ScriptedStream for Arc<Mutex<Socket>> {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
         Err(io::ErrorKind::WouldBlock.into())
     }
+    fn cuts_reads_short(&self) -> bool {
+        false
+    }
     fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         self.lock().expect("one thread").write_vectored(slices)
     }

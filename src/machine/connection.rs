@@ -74,7 +74,10 @@ impl Connection {
         Connection::new(Stream::datagram(route), address, handler, now, DATAGRAM)
     }
 
-    fn new(stream: Stream, address: Address, handler: u32, now: u64, flags: u32) -> Self {
+    fn new(stream: Stream, address: Address, handler: u32, now: u64, mut flags: u32) -> Self {
+        if stream.cuts_reads_short() {
+            flags |= READ_TO_END;
+        }
         Connection {
             io: Io { stream, queue: None },
             carry: None,
@@ -403,10 +406,10 @@ impl Connection {
         }
     }
 
-    /// Unix: a short read means that the socket is drained, and more will bring an event.
+    /// A short read means that the socket is drained, and more will bring an event, unless this stream cuts reads short.
     #[inline]
     fn after_read(&mut self, short: bool) {
-        if cfg!(unix) && short && !self.state.has(READ_TO_END) {
+        if short && !self.state.has(READ_TO_END) {
             self.state.flags &= !READABLE;
         }
     }

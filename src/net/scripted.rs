@@ -17,6 +17,8 @@ use crate::address::Address;
 pub(crate) trait ScriptedStream: Debug + Send {
     fn register(&mut self, token: Token) -> io::Result<()>;
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// As [`Stream::cuts_reads_short`].
+    fn cuts_reads_short(&self) -> bool;
     fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
     /// As [`Stream::connected`].
     fn connected(&self) -> io::Result<bool>;

@@ -41,7 +41,8 @@ impl Readiness {
     pub(crate) const READABLE: u32 = 1 << 0;
     pub(crate) const WRITABLE: u32 = 1 << 1;
     /// A short read is not to be trusted: the end of the stream, or a byte out of band (which cuts a read short,
-    /// tcp(7)), may follow without another event.
+    /// tcp(7)), may follow without another event. Of a stream that [cuts reads short](super::Stream::cuts_reads_short) no
+    /// short read is.
     pub(crate) const READ_TO_END: u32 = 1 << 2;
     /// Both directions are over.
     pub(crate) const HUNG_UP: u32 = 1 << 3;

@@ -100,6 +100,18 @@ impl Stream {
         }
     }
 
+    /// Whether a read may return less than there is room for although more waits, so that nothing but `WouldBlock` means
+    /// that the socket is drained. Unix ends a read of a Unix stream at a message that carries descriptors or credentials.
+    /// Other systems promise nothing for any stream.
+    pub(crate) fn cuts_reads_short(&self) -> bool {
+        match &self.kind {
+            #[cfg(unix)]
+            Kind::Unix(_) => true,
+            Kind::Scripted(stream) => stream.cuts_reads_short(),
+            Kind::Tcp(_) | Kind::Datagram(_) => cfg!(not(unix)),
+        }
+    }
+
     /// Our end of the connection. `None` when the connection is broken already.
     pub fn local_address(&self) -> Option<Address> {
         match &self.kind {

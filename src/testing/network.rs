@@ -223,7 +223,9 @@ impl Network {
         self.connect_from(server, address)
     }
 
-    /// The same from an address of your choice.
+    /// The same from an address of your choice. With a Unix address the connection is a Unix stream at its worst: every
+    /// piece that a peer [sends](Peer::send) ends a read, as a message that carries descriptors does, and no event tells
+    /// that another one waits.
     ///
     /// # Panics
     /// As for [`connect`](Self::connect).

@@ -55,7 +55,8 @@ impl Peer {
     }
 
     fn new(world: &Arc<World>, connect: Connect, server: Address, address: Address) -> (Self, Stream) {
-        let pipe = Arc::new(Mutex::new(Pipe::new(connect)));
+        let cuts_reads_short = address.ip().is_none();
+        let pipe = Arc::new(Mutex::new(Pipe::new(connect, cuts_reads_short)));
         let stream = PipeStream::new(Arc::clone(world), Arc::clone(&pipe), server, address.clone());
         (Peer { world: Arc::clone(world), pipe, address }, Stream::scripted(stream))
     }

@@ -23,6 +23,8 @@ pub(crate) struct Pipe {
     connect: Connect,
     /// What the server will read, in this order.
     arriving: VecDeque<Arrival>,
+    /// A Unix stream: each piece ends a read, as a message with ancillary data does, and no event tells of the next.
+    cuts_reads_short: bool,
     /// The server was told that there is nothing to read: what comes makes an event.
     drained: bool,
     /// An event has told of the end of the client's direction: there will be no other.
@@ -62,11 +64,12 @@ pub(super) enum Connect {
 }
 
 impl Pipe {
-    pub(super) fn new(connect: Connect) -> Self {
+    pub(super) fn new(connect: Connect, cuts_reads_short: bool) -> Self {
         Pipe {
             token: None,
             connect,
             arriving: VecDeque::new(),
+            cuts_reads_short,
             drained: true,
             end_told: false,
             sent: Vec::new(),
@@ -190,7 +193,7 @@ impl Pipe {
                 } else {
                     self.arriving.pop_front();
                 }
-                if n < buffer.len() {
+                if n < buffer.len() && !self.cuts_reads_short {
                     self.drained = true; // A short read says the same as a refusal.
                     match self.arriving.front() {
                         None => {}
@@ -307,6 +310,10 @@ impl ScriptedStream for PipeStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let outcome = self.world.call(Call::Read, Some(&self.client));
         lock(&self.pipe).read(&self.world, buffer, outcome)
+    }
+
+    fn cuts_reads_short(&self) -> bool {
+        cfg!(not(unix)) || lock(&self.pipe).cuts_reads_short
     }
 
     fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {

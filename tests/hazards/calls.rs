@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+#[cfg(unix)]
+use socketserver::UnixAddress;
 use socketserver::testing::{Call as Io, Network, Outcome, Peer};
 use socketserver::{Address, Limits, Next, Request, RequestHandler, Sent, ServerId};
 
@@ -69,6 +71,23 @@ fn a_message_costs_one_read_and_one_write() {
             assert_eq!(client.take_received().len(), pieces * bytes);
         }
     }
+}
+
+/// Where a read can end although more waits, the one that finds nothing cannot be spared.
+#[test]
+#[cfg(unix)]
+fn a_message_of_a_unix_stream_costs_one_read_more() {
+    let mut network = Network::new();
+    let server = network.serve((), |_: &mut (), _: &Address| writing(1, 5), Limits::default()).unwrap();
+    let client = network.connect_from(server, UnixAddress::unnamed());
+    network.run();
+    let calls = noting(&mut network, |_| Outcome::Proceed);
+    client.send(b"go");
+    network.run();
+    assert_eq!(taken(&calls), [Io::Read, Io::Write, Io::Read]);
+    (0..3).for_each(|_| client.send(b"go"));
+    network.run();
+    assert_eq!(taken(&calls), [Io::Read, Io::Write, Io::Read, Io::Write, Io::Read, Io::Write, Io::Read]);
 }
 
 #[test]

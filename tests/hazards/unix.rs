@@ -1,7 +1,7 @@
 //! Unix sockets: names of every kind, files that must come and go, and peers that do not read.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram as StdDatagram, UnixListener};
 use std::path::Path;
@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use socketserver::family::{Family, Unix, UnixDatagram, UnixStream};
 use socketserver::{
-    Address, BaseServer, DropPolicy, Error, Request, RequestHandler, Result, Sent, Server, UnixAddress,
-    UnixDatagramServer, UnixOptions, UnixStreamServer,
+    Address, BaseServer, DropPolicy, Error, Incoming, Next, Process, Request, RequestHandler, Result, Sent, Server,
+    StreamRequestHandler, UnixAddress, UnixDatagramServer, UnixOptions, UnixStreamServer,
 };
 
 use crate::common::{
-    Call, Directory, Journal, Kind, Mailbox, Peer, Running, echo, echoing, probe, serve, server, usual,
+    Call, Directory, Journal, Kind, Mailbox, Peer, Running, address_of, echo, echoing, probe, serve, server,
+    server_with, usual,
 };
 
 /// Makes a test of each function, once for streams and once for datagrams.
@@ -715,12 +716,75 @@ fn a_server_that_stops_waits_for_a_slow_peer_and_not_for_ever() {
     }
 }
 
+// ---- what comes beside the bytes ----
+
+/// Serves on the reactor, or on threads. Either answers ten bytes, and only once all have come: a client that reads an
+/// answer makes room, and the event for that says readable as well.
+#[cfg(target_os = "linux")]
+#[derive(Default)]
+struct Ten {
+    on_threads: bool,
+}
+
+#[cfg(target_os = "linux")]
+impl BaseServer for Ten {
+    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process {
+        if !self.on_threads {
+            return Process::Reactor;
+        }
+        Process::thread(StreamRequestHandler::new(|request| {
+            let mut bytes = [0; 10];
+            request.rfile.read_exact(&mut bytes)?;
+            request.wfile.write_all(&bytes)?;
+            request.wfile.flush()?;
+            Ok(_ = request.rfile.read_to_end(&mut Vec::new())?)
+        }))
+    }
+}
+
+/// Linux ends a read at a message with a descriptor. What is sent behind it is read without a further event, and no copy
+/// of the descriptor stays open.
+#[test]
+#[cfg(target_os = "linux")]
+fn what_follows_a_passed_descriptor_is_read_and_the_descriptor_is_closed() {
+    use std::io::IoSlice;
+    use std::os::fd::AsRawFd;
+
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+    for on_threads in [false, true] {
+        let server = server_with::<UnixStream, _, _>(Ten { on_threads }, |_, _| {
+            probe(|call, request: &mut Request<'_, Ten>| {
+                let Call::Handle = call else { return usual(&call, request) };
+                request.output.write_all(request.input.read_exact(10)?.unwrap_or_default())?;
+                Ok(Next::Wait)
+            })
+        });
+        let (passed, kept) = std::os::unix::net::UnixStream::pair().unwrap();
+        // All of it waits when the server first reads.
+        let mut client = Peer::connect(address_of(&server));
+        for byte in b"012345678" {
+            let descriptors = [passed.as_raw_fd()];
+            let beside = [ControlMessage::ScmRights(&descriptors)];
+            let bytes = [IoSlice::new(std::slice::from_ref(byte))];
+            sendmsg::<()>(client.socket.as_raw_fd(), &bytes, &beside, MsgFlags::empty(), None).unwrap();
+        }
+        client.send("9");
+        drop(passed);
+        let running = serve(server);
+        client.expect("0123456789");
+        Peer::of(kept).expect_eof();
+        drop(client);
+        running.stop();
+    }
+}
+
 // ---- who it is ----
 
 #[cfg(feature = "credentials")]
 mod credentials {
     use super::*;
-    use socketserver::{Credentials, Incoming};
+    use socketserver::Credentials;
 
     /// Keeps what it is told of its clients.
     #[derive(Default)]
@@ -735,7 +799,7 @@ mod credentials {
     }
 
     fn asked<F: Kind>() -> std::io::Result<Credentials> {
-        let server = crate::common::server_with::<F, _, _>(Asking::default(), |_, _| {
+        let server = server_with::<F, _, _>(Asking::default(), |_, _| {
             probe(|call, request: &mut Request<'_, Asking>| echo(&call, request))
         });
         let running = serve(server);

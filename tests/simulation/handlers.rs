@@ -10,7 +10,7 @@ use socketserver::{
     Sent, Timeout,
 };
 
-use crate::ledger::{Books, Ledger};
+use crate::ledger::{Books, Ledger, unix_address};
 use crate::plan::Temper;
 use crate::records::{BROADCAST, byte_of, record};
 
@@ -327,9 +327,10 @@ impl Player {
     fn connect(&mut self, request: &mut Request<'_, Site>) {
         let number = {
             let mut ledger = self.books.open();
-            let n = ledger.accounts.len() as u32;
-            let [_, b, c, d] = n.to_be_bytes();
-            let number = ledger.add(&SocketAddr::from(([100, 64 | b, c, d], 80)).into());
+            let n = ledger.accounts.len();
+            let [_, b, c, d] = (n as u32).to_be_bytes();
+            let inet = || SocketAddr::from(([100, 64 | b, c, d], 80)).into();
+            let number = ledger.add(&unix_address(n).unwrap_or_else(inet));
             ledger.accounts[number].called_at = Some(ledger.now());
             number
         };

@@ -12,7 +12,7 @@ use socketserver::{Finish, Handle, ServerId, Timeout};
 
 use crate::datagrams::Correspondence;
 use crate::handlers::{GoOn, Player, Site, meddle};
-use crate::ledger::{Books, Ledger};
+use crate::ledger::{Books, Ledger, unix_address};
 use crate::plan::{Faults, Plan, Step, Temper};
 use crate::records::{BROADCAST, bytes_of};
 
@@ -108,7 +108,11 @@ impl<'a> Stage<'a> {
     fn step(&mut self, step: &Step) {
         match *step {
             Step::Connect => {
-                let peer = self.network.connect(self.server);
+                let next = self.books.open().accounts.len();
+                let peer = match unix_address(next) {
+                    Some(address) => self.network.connect_from(self.server, address),
+                    None => self.network.connect(self.server),
+                };
                 let number = self.books.open().add(peer.address());
                 self.place(number, peer);
             }
