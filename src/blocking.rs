@@ -171,10 +171,22 @@ pub trait BlockingHandler: Send + 'static {
         0
     }
 
-    /// The longest that a read or a write of a stream waits; then it fails with
-    /// [`TimedOut`](std::io::ErrorKind::TimedOut). Zero is an error. Default: `None`, no limit.
+    /// The longest that a read of a stream waits for a byte, and a write until the client takes one; then it fails with
+    /// [`TimedOut`](std::io::ErrorKind::TimedOut). Zero is an error. Default: `None`, no limit. The two methods below tell
+    /// the two apart.
     fn timeout(&self) -> Option<Duration> {
         None
+    }
+
+    /// The same for reads alone: in the place of `select([self.request], [], [], time)`, for example. Default:
+    /// [`timeout`](Self::timeout). Source: none; Python has one time for both.
+    fn read_timeout(&self) -> Option<Duration> {
+        self.timeout()
+    }
+
+    /// The same for writes alone. Default: [`timeout`](Self::timeout). Source: none.
+    fn write_timeout(&self) -> Option<Duration> {
+        self.timeout()
     }
 
     /// Whether to set `TCP_NODELAY`. Default: false, it stays as [`TcpOptions::nodelay`](crate::TcpOptions::nodelay)
@@ -203,6 +215,12 @@ impl BlockingHandler for Box<dyn BlockingHandler> {
     }
     fn timeout(&self) -> Option<Duration> {
         (**self).timeout()
+    }
+    fn read_timeout(&self) -> Option<Duration> {
+        (**self).read_timeout()
+    }
+    fn write_timeout(&self) -> Option<Duration> {
+        (**self).write_timeout()
     }
     fn disable_nagle_algorithm(&self) -> bool {
         (**self).disable_nagle_algorithm()

@@ -60,7 +60,8 @@ pub struct Limits {
     pub output_overflow: Overflow,
 
     /// Requests that threads serve at once; the threads are started as they are needed, and end when they have been idle
-    /// for ten seconds. Default: 64. Source: none; `ThreadingMixIn` has a thread for each request.
+    /// for ten seconds. A warning is logged when it is reached. Default: 64. Source: none; `ThreadingMixIn` has a thread
+    /// for each request.
     pub max_threads: usize,
     /// Requests that programs serve at once. Default: 40. Source: `ForkingMixIn.max_children`.
     pub max_children: usize,
@@ -70,8 +71,9 @@ pub struct Limits {
     /// A stop does not wait for the threads and programs, nor does closing the server. Default: false. Source:
     /// `ThreadingMixIn.daemon_threads`.
     pub daemon_threads: bool,
-    /// Closing the server waits until its threads and programs are done: for half of
-    /// [`Config::drain_grace`] as they like, then with their input at its end, and after all of it they are ended, which
+    /// Closing the server waits until its threads and programs are done: those whose clients are
+    /// [quiet](Config::drain_quiet) with their input at its end, others for half of [`Config::drain_grace`] as they like
+    /// and then as well, and after all of it they are ended, which
     /// a handler that sleeps or computes does not notice. False: they are ended at once, and not waited for. Default:
     /// true. Source: `ThreadingMixIn.block_on_close`, `ForkingMixIn.block_on_close`; there they are never ended.
     pub block_on_close: bool,
@@ -221,7 +223,8 @@ pub struct Config {
     /// How long a stopping reactor waits for its connections before it aborts them. After half of it, handlers that
     /// are still busy are told as well. Default: 10 s.
     pub drain_grace: Duration,
-    /// A connection counts as quiet, and its handler is told that the server is stopping, when nothing was received
+    /// A connection counts as quiet, and its handler is told that the server is stopping (on a thread: its input is at its
+    /// end), when nothing was received
     /// or sent for this long and nothing waits either way. Default: 100 ms.
     pub drain_quiet: Duration,
     /// A callback that takes longer is counted and logged as a warning. Default: `None`, callbacks are not timed.

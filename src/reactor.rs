@@ -211,7 +211,7 @@ impl Reactor {
 
     /// What has happened so far.
     pub fn stats(&self) -> Stats {
-        self.core.stats.clone()
+        self.core.stats()
     }
 
     /// A way in for other threads.
@@ -421,7 +421,12 @@ impl Reactor {
             Some((server, _)) => {
                 self.servers[usize::from(server)].on_message(&mut self.core, &mut self.scratch, id.key, message);
             }
-            None => self.core.refuse(message),
+            None => {
+                if self.core.slots.is_elsewhere(id) {
+                    note_fault!(Warn, "a message for connection {id} is dropped: a request on a thread takes none");
+                }
+                self.core.refuse(message);
+            }
         }
     }
 
@@ -464,6 +469,7 @@ impl Reactor {
                 Alarm::Resume(key) => self.core.queue(key),
                 Alarm::Resend(key) => self.core.resend(key),
                 Alarm::Child(key) => self.core.child_timed_out(key),
+                Alarm::DrainLook => self.look_elsewhere(),
                 Alarm::DrainTell => self.tell_all(),
                 Alarm::DrainEnd => self.phase = Phase::Aborting,
             }

@@ -25,6 +25,17 @@ pub struct Stats {
     pub active: u64,
     /// The most that were open at once.
     pub active_max: u64,
+    /// Requests that threads serve now, at most [`Limits::max_threads`](crate::Limits) for each server.
+    pub threads_busy: u64,
+    /// Requests that programs serve now, at most [`Limits::max_children`](crate::Limits) for each server.
+    pub children_busy: u64,
+    /// Requests that wait now for a thread or a program, at most
+    /// [`Limits::thread_queue_max`](crate::Limits) for each server and kind.
+    pub requests_waiting: u64,
+    /// Offloaded jobs that are run now, at most [`Config::offload_threads`](crate::Config).
+    pub offload_busy: u64,
+    /// Offloaded jobs that wait now for a thread, at most [`Config::offload_queue_max`](crate::Config).
+    pub offload_waiting: u64,
     /// Connections over and done.
     pub closed: u64,
     /// Bytes received.

@@ -1134,6 +1134,7 @@ fn inetd_makes_clients_wait_for_a_program_and_forgets_those_that_vanish() {
     let fourth = inetd.connect();
     drop(second);
     assert_eq!(exchange(fourth, b"d"), b"d");
+    inetd.log.until("max_children (1) is reached");
     inetd.stops_in_good_order();
 }
 

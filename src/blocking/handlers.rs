@@ -35,6 +35,12 @@ pub struct StreamRequestHandler<F> {
     pub wbufsize: usize,
     /// The longest that a read or a write waits; see [`BlockingHandler::timeout`]. Default: `None`.
     pub timeout: Option<Duration>,
+    /// The longest that a read waits, if that is to differ; see [`BlockingHandler::read_timeout`]. Default: `None`, as
+    /// `timeout` says.
+    pub read_timeout: Option<Duration>,
+    /// The longest that a write waits, if that is to differ; see [`BlockingHandler::write_timeout`]. Default: `None`, as
+    /// `timeout` says.
+    pub write_timeout: Option<Duration>,
     /// Whether to set `TCP_NODELAY`; see [`BlockingHandler::disable_nagle_algorithm`]. Default: false.
     pub disable_nagle_algorithm: bool,
     handle: F,
@@ -43,7 +49,15 @@ pub struct StreamRequestHandler<F> {
 impl<F: FnMut(&mut BlockingRequest) -> Result<()> + Send + 'static> StreamRequestHandler<F> {
     /// Makes a handler whose `handle` is this function, with Python's defaults.
     pub fn new(handle: F) -> Self {
-        StreamRequestHandler { rbufsize: RBUFSIZE, wbufsize: 0, timeout: None, disable_nagle_algorithm: false, handle }
+        StreamRequestHandler {
+            rbufsize: RBUFSIZE,
+            wbufsize: 0,
+            timeout: None,
+            read_timeout: None,
+            write_timeout: None,
+            disable_nagle_algorithm: false,
+            handle,
+        }
     }
 }
 
@@ -60,6 +74,12 @@ impl<F: FnMut(&mut BlockingRequest) -> Result<()> + Send + 'static> BlockingHand
     fn timeout(&self) -> Option<Duration> {
         self.timeout
     }
+    fn read_timeout(&self) -> Option<Duration> {
+        self.read_timeout.or(self.timeout)
+    }
+    fn write_timeout(&self) -> Option<Duration> {
+        self.write_timeout.or(self.timeout)
+    }
     fn disable_nagle_algorithm(&self) -> bool {
         self.disable_nagle_algorithm
     }
@@ -71,6 +91,8 @@ impl<F> fmt::Debug for StreamRequestHandler<F> {
             .field("rbufsize", &self.rbufsize)
             .field("wbufsize", &self.wbufsize)
             .field("timeout", &self.timeout)
+            .field("read_timeout", &self.read_timeout)
+            .field("write_timeout", &self.write_timeout)
             .field("disable_nagle_algorithm", &self.disable_nagle_algorithm)
             .finish_non_exhaustive()
     }

@@ -38,10 +38,9 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// The stop is for the reactor, which goes on while the job is run.
-    pub(crate) fn new(work: Work, origin: Origin) -> (Self, Stop) {
-        let stop = Stop::new(&origin.socket.end());
-        (Job { work, origin, stop: stop.clone() }, stop)
+    /// The stop is that of the socket. The reactor has it as well, and goes on while the job is run.
+    pub(crate) fn new(work: Work, origin: Origin, stop: Stop) -> Self {
+        Job { work, origin, stop }
     }
 
     /// Serves the request, on the calling thread, until it is over and closed. Never panics.
@@ -97,8 +96,11 @@ impl BlockingRequest {
     fn open(handler: &dyn BlockingHandler, origin: Origin, stop: &Stop) -> Result<Self> {
         let socket = &origin.socket;
         socket.set_blocking()?;
-        if let Some(timeout) = handler.timeout() {
-            socket.set_timeout(Some(timeout))?;
+        if let Some(timeout) = handler.read_timeout() {
+            socket.set_read_timeout(Some(timeout))?;
+        }
+        if let Some(timeout) = handler.write_timeout() {
+            socket.set_write_timeout(Some(timeout))?;
         }
         if handler.disable_nagle_algorithm() {
             socket.set_nodelay()?;
@@ -136,7 +138,7 @@ mod tests {
 
     use super::*;
     use crate::blocking::StreamRequestHandler;
-    use crate::blocking::tests::{PATIENCE, is_timed_out, origin, pair, rest, serve};
+    use crate::blocking::tests::{PATIENCE, is_timed_out, job, origin, pair, rest, serve};
 
     type Function = Box<dyn FnMut(&mut BlockingRequest) -> Result<()> + Send>;
 
@@ -261,7 +263,7 @@ mod tests {
     fn a_request_that_is_ended_before_it_began_is_closed_and_calls_nothing() {
         let (socket, mut peer) = pair();
         let handler = StreamRequestHandler::new(|_| unreachable!());
-        let (job, stop) = Job::new(Work::Handler(Box::new(handler)), origin(socket));
+        let (job, stop) = job(Work::Handler(Box::new(handler)), origin(socket));
         stop.end(Ended::Closed);
         assert!(matches!(job.run(), Err(Error::Gone)));
         assert_eq!(rest(&mut peer), "");
@@ -272,7 +274,7 @@ mod tests {
         let (socket, mut peer) = pair();
         let (keep, dropped) = channel::<()>();
         let handler = StreamRequestHandler::new(move |_| Ok(_ = &keep));
-        let (job, stop) = Job::new(Process::thread(handler).into_work().unwrap(), origin(socket));
+        let (job, stop) = job(Process::thread(handler).into_work().unwrap(), origin(socket));
         drop(job);
         assert_eq!(rest(&mut peer), "");
         assert_eq!(dropped.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));

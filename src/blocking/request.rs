@@ -10,10 +10,13 @@ use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::panics::catch;
 use crate::reactor::handle::Handle;
+use crate::reactor::slots::ConnectionId;
 use crate::reactor::{Reactor, ServerId};
 
 /// Where a request came from: what the reactor knows of it.
 pub(crate) struct Origin {
+    /// What the reactor calls it. Known when it has its slot.
+    pub(crate) id: ConnectionId,
     pub(crate) socket: BlockingSocket,
     pub(crate) client_address: Address,
     pub(crate) local_address: Option<Address>,
@@ -58,6 +61,12 @@ pub struct BlockingRequest {
 }
 
 impl BlockingRequest {
+    /// This request's name: what [`Control::connections`](crate::Control::connections) lists. With it the request can be
+    /// [closed](crate::Control::close) from elsewhere; nothing can be [sent](crate::Control::send) to it.
+    pub fn id(&self) -> ConnectionId {
+        self.origin.id
+    }
+
     /// The client's address.
     pub fn client_address(&self) -> Address {
         self.origin.client_address.clone()

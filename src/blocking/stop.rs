@@ -2,11 +2,18 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::socket::BlockingSocket;
+
 /// What a thread may be waiting for: it can be ended by another. Must not block.
 pub(super) trait End: Send + Sync {
     fn end(&self);
     /// The server is stopping: what it waits for should come to its end soon.
     fn drain(&self) {}
+    /// Since when it has only waited for a message of its client, on the reactor's clock. `None`: it is at something, or
+    /// nobody knows.
+    fn quiet_since(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Ends a request before it began, while it is served, or after: then nothing happens. Never blocks; cheap to clone.
@@ -37,8 +44,9 @@ struct State {
 }
 
 impl Stop {
-    pub(super) fn new(target: &Arc<dyn End>) -> Self {
-        let state = Mutex::new(State { ended: None, target: Arc::downgrade(target) });
+    /// What ends a request, as long as it has nothing but this socket.
+    pub(crate) fn of(socket: &BlockingSocket) -> Self {
+        let state = Mutex::new(State { ended: None, target: Arc::downgrade(&socket.end()) });
         Stop { shared: Arc::new(Shared { state, changed: Condvar::new() }) }
     }
 
@@ -61,6 +69,12 @@ impl Stop {
         if let Some(target) = target {
             target.drain();
         }
+    }
+
+    /// Since when the request has only waited for its client.
+    pub(crate) fn quiet_since(&self) -> Option<u64> {
+        let target = self.lock().target.upgrade();
+        target?.quiet_since()
     }
 
     /// Why the request was ended, if it was.

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::*;
 use crate::address::Address;
 use crate::error::Error;
 use crate::reactor::handle::Handle;
+use crate::reactor::slots::ConnectionId;
 use crate::reactor::{Reactor, ServerId};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,8 +29,14 @@ fn nowhere() -> Handle {
 }
 
 pub(super) fn origin(socket: impl Into<BlockingSocket>) -> Origin {
+    let id = ConnectionId { key: 0, generation: 0 };
     let socket = socket.into();
-    Origin { socket, client_address: client(), local_address: None, handle: nowhere(), server: ServerId(0) }
+    Origin { id, socket, client_address: client(), local_address: None, handle: nowhere(), server: ServerId(0) }
+}
+
+pub(super) fn job(work: Work, origin: Origin) -> (Job, Stop) {
+    let stop = Stop::of(&origin.socket);
+    (Job::new(work, origin, stop.clone()), stop)
 }
 
 /// Both ends of a connection; the first is the server's.
@@ -47,7 +55,7 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) fn begin(work: Work, origin: Origin) -> Self {
-        let (job, stop) = Job::new(work, origin);
+        let (job, stop) = job(work, origin);
         let (done, result) = channel();
         std::thread::spawn(move || done.send(job.run()));
         Served { stop, result }
@@ -86,7 +94,7 @@ pub(super) fn datagram(packet: &[u8]) -> (BlockingSocket, Receiver<(Address, Vec
         sent.send((to.clone(), bytes.to_vec())).unwrap();
         Ok(())
     };
-    (BlockingSocket::datagram(packet.to_vec(), client(), send), replies)
+    (BlockingSocket::datagram(packet.to_vec(), client(), Arc::default(), send), replies)
 }
 
 /// The datagrams that a handler sends.

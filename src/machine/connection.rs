@@ -722,7 +722,8 @@ pub enum Sent {
     /// `writable` is called.
     Full,
     /// Not queued: it would pass [`Limits::output_bytes_max`] and the policy is [`Overflow::Refuse`]. A datagram: too
-    /// many wait, and the policy is [`DropPolicy::Newest`](crate::DropPolicy::Newest), or it is too long to wait at all.
+    /// many wait, and the policy is [`DropPolicy::Newest`](crate::DropPolicy::Newest), or it is too long to wait at all. A
+    /// request on a thread or with a program: only that writes to its client.
     Refused,
     /// Not queued: that connection is gone or on its way out, or was lost over this
     /// ([`Overflow::Close`]). A datagram: the peer has no name to send to, or there is no socket to send by.

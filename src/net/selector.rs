@@ -11,8 +11,26 @@ use super::{Listener, Stream};
 use crate::address::Address;
 
 pub(crate) enum Selector {
-    System { poll: Poll, events: Events, epoch: Instant },
+    System { poll: Poll, events: Events, clock: Clock },
     Scripted(Box<dyn ScriptedSelector>),
+}
+
+/// The clock of a reactor, for threads that serve its requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    epoch: Instant,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one clock")]
+impl Clock {
+    pub(crate) fn new() -> Self {
+        Clock { epoch: Instant::now() }
+    }
+
+    /// Nanoseconds since it was made. Starts above zero so that zero can mean "never".
+    pub(crate) fn now(&self) -> u64 {
+        Instant::now().duration_since(self.epoch).as_nanos() as u64 + 1
+    }
 }
 
 /// What ends a wait from any thread.
@@ -73,9 +91,7 @@ impl Readiness {
 impl Selector {
     pub(crate) fn system() -> io::Result<Self> {
         let (poll, events) = (Poll::new()?, Events::with_capacity(EVENTS));
-        #[expect(clippy::disallowed_methods, reason = "the one clock")]
-        let epoch = Instant::now();
-        Ok(Selector::System { poll, events, epoch })
+        Ok(Selector::System { poll, events, clock: Clock::new() })
     }
 
     pub(crate) fn scripted(selector: impl ScriptedSelector + 'static) -> Self {
@@ -90,15 +106,19 @@ impl Selector {
         }
     }
 
-    /// Nanoseconds since the reactor was made. Starts above zero so that zero can mean "never".
+    /// Nanoseconds since the reactor was made; above zero.
     pub(crate) fn now(&self) -> u64 {
         match self {
-            Selector::System { epoch, .. } => {
-                #[expect(clippy::disallowed_methods, reason = "the one clock")]
-                let now = Instant::now();
-                now.duration_since(*epoch).as_nanos() as u64 + 1
-            }
+            Selector::System { clock, .. } => clock.now(),
             Selector::Scripted(selector) => selector.now(),
+        }
+    }
+
+    /// The clock for other threads. One of a script has none, since no thread serves a scripted stream.
+    pub(crate) fn clock(&self) -> Option<Clock> {
+        match self {
+            Selector::System { clock, .. } => Some(*clock),
+            Selector::Scripted(_) => None,
         }
     }
 

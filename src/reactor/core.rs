@@ -10,6 +10,7 @@ use super::handle::{Handle, Message, Shared};
 use super::pool::Pool;
 use super::ready::Ready;
 use super::slots::{ConnectionId, Kind, NO_SLOT, Slots};
+use super::stopping::LOOK;
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::lifecycle::{Finish, Timeout};
@@ -42,6 +43,7 @@ pub(crate) struct Core {
     /// The reactor is stopping: new connections are asked to end like the others; no more are begun.
     pub(crate) draining: bool,
     pub(crate) aborting: bool,
+    drain_look: TimerKey,
     drain_tell: TimerKey,
     drain_end: TimerKey,
     pool: Option<Pool>,
@@ -107,7 +109,8 @@ pub(crate) enum Alarm {
     Resend(u32),
     /// A program has had its time.
     Child(u32),
-    /// Stopping: tell those who are still busy; wait no longer.
+    /// Stopping: look for quiet threads; tell those who are still busy; wait no longer.
+    DrainLook,
     DrainTell,
     DrainEnd,
 }
@@ -130,6 +133,7 @@ impl Core {
             connections_max: connections_from_descriptors(),
             draining: false,
             aborting: false,
+            drain_look: NO_TIMER,
             drain_tell: NO_TIMER,
             drain_end: NO_TIMER,
             pool: None,
@@ -257,6 +261,22 @@ impl Core {
         self.count_out(slot.server, &connection.state.address, connection.state.is_outbound());
     }
 
+    /// The counters, and what is counted only when they are asked for.
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = self.stats.clone();
+        let add = |pool: &Option<Pool>, busy: &mut u64, waiting: &mut u64| {
+            let (running, queued) = pool.as_ref().map_or((0, 0), Pool::counts);
+            (*busy, *waiting) = (*busy + running, *waiting + queued);
+        };
+        add(&self.pool, &mut stats.offload_busy, &mut stats.offload_waiting);
+        for served in &self.served {
+            add(&served.threads, &mut stats.threads_busy, &mut stats.requests_waiting);
+            #[cfg(all(unix, feature = "children"))]
+            add(&served.children, &mut stats.children_busy, &mut stats.requests_waiting);
+        }
+        stats
+    }
+
     /// Counts why a connection ended.
     pub(crate) fn count(&mut self, why: Finish) {
         let stats = &mut self.stats;
@@ -289,7 +309,7 @@ impl Core {
     pub(crate) fn send(&mut self, id: ConnectionId, bytes: Payload<'_>) -> Sent {
         let now = self.now;
         let Some((server, connection)) = self.slots.find(id) else {
-            return Sent::Gone;
+            return if self.slots.is_elsewhere(id) { Sent::Refused } else { Sent::Gone };
         };
         if let Some(route) = connection.io.stream.route() {
             if connection.state.is_closing() {
@@ -362,7 +382,7 @@ impl Core {
     pub(crate) fn offload(&mut self, connection: ConnectionId, job: Box<dyn FnOnce() -> Message + Send>) -> Result<()> {
         let (threads_max, queue_max) = (self.config.offload_threads, self.config.offload_queue_max);
         let handle = self.handle();
-        let pool = self.pool.get_or_insert_with(|| Pool::new("offload", threads_max, queue_max));
+        let pool = self.pool.get_or_insert_with(|| Pool::new("offload", "offload_threads", threads_max, queue_max));
         (pool.threads_max, pool.queue_max) = (threads_max, queue_max); // They may have been changed meanwhile.
         pool.submit(Box::new(move || handle.deliver(connection, catch(job))))
     }
@@ -429,6 +449,7 @@ impl Core {
             Alarm::Server { server, tag } => _ = self.served[usize::from(server)].timers.remove(&tag),
             Alarm::Resume(key) => self.slots.pause(key).expect("timers go with listeners").timer = NO_TIMER,
             Alarm::Resend(_) | Alarm::Child(_) => {} // Forgotten by what it is for.
+            Alarm::DrainLook => self.drain_look = NO_TIMER,
             Alarm::DrainTell => self.drain_tell = NO_TIMER,
             Alarm::DrainEnd => self.drain_end = NO_TIMER,
         }
@@ -477,9 +498,13 @@ impl Core {
         self.drain_end = self.timers.arm(self.now.saturating_add(grace), Alarm::DrainEnd);
     }
 
+    pub(crate) fn arm_look(&mut self) {
+        self.drain_look = self.timers.arm(self.now.saturating_add(LOOK), Alarm::DrainLook);
+    }
+
     pub(crate) fn cancel_drain(&mut self) {
         (self.draining, self.aborting) = (false, false);
-        for timer in [&mut self.drain_tell, &mut self.drain_end] {
+        for timer in [&mut self.drain_look, &mut self.drain_tell, &mut self.drain_end] {
             let armed = std::mem::replace(timer, NO_TIMER);
             if armed != NO_TIMER {
                 self.timers.cancel(armed);

@@ -1,10 +1,12 @@
 //! Requests that are served elsewhere, by a thread or a program: the reactor keeps a slot for each, so that they count,
 //! have a name, and can be ended; and it is told when they are over.
 
+use super::ServerId;
 use super::core::{Alarm, Core};
 use super::pool::Pool;
 use super::slots::{ConnectionId, Kind};
 use crate::address::Address;
+use crate::blocking::BlockingSocket;
 use crate::blocking::job::{Job, Origin, Work};
 use crate::blocking::stop::{Ended, Stop};
 use crate::error::Result;
@@ -15,6 +17,8 @@ use crate::timers::{NO_TIMER, TimerKey};
 pub(crate) struct Elsewhere {
     pub(crate) address: Address,
     stop: Stop,
+    /// The server is stopping, and its input is at its end.
+    is_told: bool,
     /// Ends a program that takes too long.
     timer: TimerKey,
     /// Why it was ended by us, if it was.
@@ -27,24 +31,35 @@ impl Core {
     /// # Errors
     /// [`Error::Full`](crate::Error::Full) if too many wait already; [`Error::Reactor`](crate::Error::Reactor) if no
     /// thread can be started. The request is closed then.
-    pub(crate) fn serve_elsewhere(&mut self, server: u16, work: Work, origin: Origin) -> Result<()> {
+    pub(crate) fn serve_elsewhere(
+        &mut self,
+        server: u16,
+        work: Work,
+        socket: BlockingSocket,
+        client_address: Address,
+        local_address: Option<Address>,
+    ) -> Result<()> {
+        let handle = self.handle();
         let served = &mut self.served[usize::from(server)];
         let limits = &served.limits;
-        let (pool, threads_max, time) = match work {
-            Work::Handler(_) => (&mut served.threads, limits.max_threads, None),
-            #[cfg(all(unix, feature = "children"))]
-            Work::Child(_) => (&mut served.children, limits.max_children, limits.child_timeout),
-        };
         let queue_max = limits.thread_queue_max;
-        let pool = pool.get_or_insert_with(|| Pool::new("request", threads_max, queue_max));
+        let (pool, setting, threads_max, time) = match work {
+            Work::Handler(_) => (&mut served.threads, "max_threads", limits.max_threads, None),
+            #[cfg(all(unix, feature = "children"))]
+            Work::Child(_) => (&mut served.children, "max_children", limits.max_children, limits.child_timeout),
+        };
+        let pool = pool.get_or_insert_with(|| Pool::new("request", setting, threads_max, queue_max));
         (pool.threads_max, pool.queue_max) = (threads_max, queue_max);
 
-        let (address, handle) = (origin.client_address.clone(), origin.handle.clone());
-        let (job, stop) = Job::new(work, origin);
-        let elsewhere = Elsewhere { address: address.clone(), stop, timer: NO_TIMER, ended: None };
+        let (address, stop) = (client_address.clone(), Stop::of(&socket));
+        let elsewhere =
+            Elsewhere { address: address.clone(), stop: stop.clone(), is_told: false, timer: NO_TIMER, ended: None };
         let key = self.slots.insert(server, Kind::Elsewhere(Box::new(elsewhere)));
         let id = self.slots.id(key);
-        if let Err(error) = pool.submit(Box::new(move || handle.over(id, job.run()))) {
+        let way_back = handle.clone();
+        let origin = Origin { id, socket, client_address, local_address, handle, server: ServerId(server) };
+        let job = Job::new(work, origin, stop);
+        if let Err(error) = pool.submit(Box::new(move || way_back.over(id, job.run()))) {
             self.slots.remove(key);
             return Err(error);
         }
@@ -81,13 +96,22 @@ impl Core {
         }
     }
 
-    /// The server is stopping: for those that are served elsewhere, there is no more input.
-    pub(crate) fn drain_elsewhere(&mut self, server: Option<u16>) {
+    /// The server is stopping: for those that are served elsewhere, there is no more input. `quiet_only`: for those whose
+    /// thread has only waited for its client for [`Config::drain_quiet`](crate::Config). Says whether there are others.
+    pub(crate) fn drain_elsewhere(&mut self, server: Option<u16>, quiet_only: bool) -> bool {
+        let (now, quiet) = (self.selector.now(), nanos(self.config.drain_quiet));
+        let mut others = false;
         for id in self.slots.all_elsewhere(server) {
-            if let Some(elsewhere) = self.slots.elsewhere(id.key) {
+            let Some(elsewhere) = self.slots.elsewhere(id.key).filter(|elsewhere| !elsewhere.is_told) else { continue };
+            let is_quiet = elsewhere.stop.quiet_since().is_some_and(|since| now.saturating_sub(since) >= quiet);
+            if is_quiet || !quiet_only {
+                elsewhere.is_told = true;
                 elsewhere.stop.drain();
+            } else {
+                others = true;
             }
         }
+        others
     }
 
     /// How many requests are served elsewhere: all, and those that a stop waits for.

@@ -41,7 +41,8 @@ impl Handle {
     }
 
     /// Delivers `value` to the [`message`](crate::RequestHandler::message) callback of a connection. If the
-    /// connection is gone by then it is dropped and counted.
+    /// connection is gone by then it is dropped and counted. So is one for a request on a thread or with a program, which
+    /// has no such callback: give a thread a channel of its own.
     ///
     /// # Errors
     /// [`Error::Full`](crate::Error::Full) if the queue is full, [`Error::Gone`](crate::Error::Gone) if the reactor is gone.

@@ -62,7 +62,7 @@ impl Reactor {
                 },
                 Alarm::Server { server, tag } => served[usize::from(server)].timers.get(&tag).copied(),
                 Alarm::Resume(key) => slots.pause(key).map(|pause| pause.timer),
-                Alarm::Resend(_) | Alarm::Child(_) | Alarm::DrainTell | Alarm::DrainEnd => continue,
+                Alarm::Resend(_) | Alarm::Child(_) | Alarm::DrainLook | Alarm::DrainTell | Alarm::DrainEnd => continue,
             };
             assert_eq!(owner, Some(timer), "7: {alarm:?} belongs to nobody");
             owned += usize::from(!matches!(alarm, Alarm::Resume(_)));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::sync::{Condvar, Mutex, MutexGuard, thread};
 use crate::error::{Error, Result};
+use crate::logging::{note, note_fault};
 use crate::panics::{catch, drop_caught};
 
 /// Something to run on a thread of the pool, once.
@@ -20,6 +21,8 @@ pub(crate) struct Pool {
     /// Jobs that may wait because no thread is free.
     pub(crate) queue_max: usize,
     name: &'static str,
+    /// What the user knows `threads_max` as.
+    setting: &'static str,
     idle: Duration,
     shared: Arc<Shared>,
 }
@@ -35,14 +38,22 @@ struct Jobs {
     threads: usize,
     /// Threads that are at a job; the others are free.
     running: usize,
+    /// Jobs have had to wait, and since then it has not had a tenth of its threads free.
+    full: bool,
     closed: bool,
 }
 
 impl Pool {
     /// Starts nothing yet. The name is that of the queue in [`Error::Full`] and of the threads.
-    pub(crate) fn new(name: &'static str, threads_max: usize, queue_max: usize) -> Self {
+    pub(crate) fn new(name: &'static str, setting: &'static str, threads_max: usize, queue_max: usize) -> Self {
         let shared = Arc::new(Shared { jobs: Mutex::new(Jobs::default()), work: Condvar::new() });
-        Pool { threads_max, queue_max, name, idle: IDLE, shared }
+        Pool { threads_max, queue_max, name, setting, idle: IDLE, shared }
+    }
+
+    /// How many jobs are run, and how many wait.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let jobs = self.shared.lock();
+        (jobs.running as u64, jobs.waiting.len() as u64)
     }
 
     /// Hands a job to a thread. A panic in it ends there.
@@ -66,7 +77,8 @@ impl Pool {
 
     /// Says whether there is room for one more, and sees to it that there is a thread.
     fn admit(&self, jobs: &mut Jobs) -> Result<()> {
-        let threads_max = self.threads_max.max(1);
+        let (name, setting, threads_max) = (self.name, self.setting, self.threads_max.max(1));
+        jobs.full &= !jobs.waiting.is_empty() || jobs.running > threads_max.saturating_mul(9) / 10;
         if jobs.waiting.len() >= self.queue_max.saturating_add(threads_max.saturating_sub(jobs.running)) {
             return Err(Error::Full { queue: self.name, max: self.queue_max });
         }
@@ -79,8 +91,12 @@ impl Pool {
                 Err(source) if jobs.threads == 0 => {
                     return Err(Error::Reactor { doing: "start a thread for a job that blocks", source });
                 }
-                Err(_) => {} // The threads there are will get to it.
+                // The threads there are will get to it.
+                Err(error) => note_fault!(Warn, "cannot start a thread for the {name} queue: {error}"),
             }
+        }
+        if jobs.waiting.len() >= jobs.threads - jobs.running && !std::mem::replace(&mut jobs.full, true) {
+            note!(Warn, "{setting} ({threads_max}) is reached: more wait in the {name} queue");
         }
         Ok(())
     }
@@ -174,7 +190,7 @@ mod tests {
 
     #[test]
     fn as_many_wait_as_the_queue_holds_and_one_more_is_refused() {
-        let pool = Pool::new("test", 2, 1);
+        let pool = Pool::new("test", "test_threads", 2, 1);
         let running = [held(&pool), held(&pool)];
         for (submitted, began, _) in &running {
             assert!(submitted.is_ok());
@@ -188,8 +204,36 @@ mod tests {
     }
 
     #[test]
+    fn it_is_full_from_the_first_job_that_waits_until_threads_are_free() {
+        let pool = Pool::new("test", "test_threads", 10, 10);
+        let is_full = || pool.shared.lock().full;
+        let hold = || {
+            let (submitted, began, release) = held(&pool);
+            submitted.unwrap();
+            (began, release)
+        };
+        for _ in 0..2 {
+            let mut running: Vec<_> = (0..10).map(|_| hold()).collect();
+            running.iter().for_each(|(began, _)| began.recv_timeout(PATIENCE).unwrap());
+            assert!(!is_full(), "each has a thread");
+            running.push(hold());
+            assert_eq!((is_full(), pool.counts()), (true, (10, 1)));
+            // One goes and another comes: the episode goes on.
+            running.remove(0);
+            running[9].0.recv_timeout(PATIENCE).unwrap();
+            running.push(hold());
+            assert_eq!((is_full(), pool.counts()), (true, (10, 1)));
+            drop(running);
+            settle(&pool);
+            drop(hold());
+            assert!(!is_full());
+            settle(&pool);
+        }
+    }
+
+    #[test]
     fn without_a_queue_there_is_one_job_for_each_thread() {
-        let pool = Pool::new("test", 1, 0);
+        let pool = Pool::new("test", "test_threads", 1, 0);
         let (submitted, _began, _release) = held(&pool);
         submitted.unwrap();
         assert!(matches!(held(&pool).0, Err(Error::Full { .. })));
@@ -197,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_job_that_panics_costs_no_thread() {
-        let pool = Pool::new("test", 1, 10);
+        let pool = Pool::new("test", "test_threads", 1, 10);
         for _ in 0..5 {
             pool.submit(Box::new(|| std::panic::resume_unwind(Box::new("scripted")))).unwrap();
         }
@@ -218,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_thread_ends_when_it_was_idle_and_another_is_started_when_needed() {
-        let mut pool = Pool::new("test", 1, 10);
+        let mut pool = Pool::new("test", "test_threads", 1, 10);
         pool.idle = Duration::from_millis(20);
         for _ in 0..3 {
             assert_eq!(thread_of(&pool).recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
@@ -229,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_free_thread_is_used_before_another_is_started() {
-        let mut pool = Pool::new("test", 8, 10);
+        let mut pool = Pool::new("test", "test_threads", 8, 10);
         pool.idle = PATIENCE;
         let ended = thread_of(&pool);
         settle(&pool);
@@ -250,7 +294,7 @@ mod tests {
                 std::panic::resume_unwind(Box::new("scripted"));
             }
         }
-        let pool = Pool::new("test", 1, 10);
+        let pool = Pool::new("test", "test_threads", 1, 10);
         let (submitted, began, release) = held(&pool);
         submitted.unwrap();
         began.recv_timeout(PATIENCE).unwrap();

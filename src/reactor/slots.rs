@@ -270,6 +270,11 @@ impl Slots {
         }
     }
 
+    /// Whether an id names a request that a thread or a program serves.
+    pub(crate) fn is_elsewhere(&mut self, id: ConnectionId) -> bool {
+        matches!(self.entry((id.key, id.generation)), Some(Slot { kind: Kind::Elsewhere(_), .. }))
+    }
+
     pub(crate) fn elsewhere(&mut self, key: u32) -> Option<&mut Elsewhere> {
         self.slab.get_mut(key as usize)?.kind.elsewhere()
     }

@@ -45,10 +45,19 @@ impl Reactor {
             self.core.queue(key);
         }
         self.core.arm_drain();
+        self.look_elsewhere();
+    }
+
+    /// Gives the quiet among the requests that are served elsewhere the end of their input, and looks again later for the
+    /// others: nothing tells when a thread has begun to wait.
+    pub(super) fn look_elsewhere(&mut self) {
+        if self.core.drain_elsewhere(None, true) {
+            self.core.arm_look();
+        }
     }
 
     pub(super) fn tell_all(&mut self) {
-        self.core.drain_elsewhere(None);
+        self.core.drain_elsewhere(None, false);
         for key in self.core.slots.connections(None) {
             self.core.slots.connection(key).state.drain_now();
             self.core.queue(key);
@@ -108,7 +117,7 @@ impl Reactor {
         let begun = self.core.selector.now();
         let grace = nanos(self.core.config.drain_grace);
         let (tell, end) = (begun.saturating_add(grace / 2), begun.saturating_add(grace));
-        let (mut told, mut ended) = (false, false);
+        let (mut look, mut ended) = (begun, false);
         while self.core.served[usize::from(server)].elsewhere > 0 {
             let limits = &self.core.served[usize::from(server)].limits;
             // A signal, or whoever else asks for a stop that has been carried out already, means this wait.
@@ -116,16 +125,15 @@ impl Reactor {
             self.hurried |= again || self.core.shared.now_requested();
             let waits = limits.block_on_close && !limits.daemon_threads && !self.hurried;
             let now = self.core.selector.now();
-            if !told && now >= tell {
-                told = true;
-                self.core.drain_elsewhere(Some(server));
+            if waits && now >= look {
+                let others = self.core.drain_elsewhere(Some(server), now < tell);
+                look = if others { now.saturating_add(LOOK).min(tell) } else { u64::MAX };
             }
             if !ended && (now >= end || !waits) {
                 ended = true;
                 self.core.end_all_elsewhere(Some(server));
             }
-            let next = if ended { None } else { Some(if told { end } else { tell }) };
-            let wait = next.map(|next| std::time::Duration::from_nanos(next.saturating_sub(now)));
+            let wait = (!ended).then(|| std::time::Duration::from_nanos(look.min(end).saturating_sub(now)));
             if !waits || self.turn(wait).is_err() {
                 break;
             }
@@ -135,3 +143,6 @@ impl Reactor {
 
 /// Rounds of accepting before a listener is closed: enough for any backlog, and an end for a flood.
 const BACKLOG_ROUNDS_MAX: usize = 256;
+/// How long a stop waits before it looks again which threads wait for their clients, in nanoseconds: long enough to cost
+/// nothing, short enough that the requests that wait for a thread follow each other soon.
+pub(super) const LOOK: u64 = 20_000_000;

@@ -10,7 +10,7 @@ use super::calls::{Callback, Calls, Service, drop_error};
 use super::{BaseServer, Incoming};
 use crate::address::Address;
 use crate::blocking::BlockingSocket;
-use crate::blocking::job::{Origin, Work};
+use crate::blocking::job::Work;
 use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
 use crate::lifecycle::{Finish, Timeout};
@@ -23,7 +23,7 @@ use crate::panics::catch;
 use crate::reactor::core::Core;
 use crate::reactor::handle::Message;
 use crate::reactor::slots::NO_SLOT;
-use crate::reactor::{Hosted, Scratch, ServerId};
+use crate::reactor::{Hosted, Scratch};
 
 pub(crate) struct Host<S, H> {
     limits: Arc<Limits>,
@@ -131,8 +131,11 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
             }
             Passed::Elsewhere(work) => {
                 let local = stream.local_address();
-                let Some(stream) = stream.into_std() else { return Err(io::ErrorKind::Unsupported.into()) };
-                self.send_elsewhere(core, work, stream.into(), from, local);
+                let (Some(stream), Some(clock)) = (stream.into_std(), core.selector.clock()) else {
+                    return Err(io::ErrorKind::Unsupported.into());
+                };
+                let socket = BlockingSocket::stream(stream, clock, Arc::clone(&self.limits));
+                self.send_elsewhere(core, work, socket, from, local);
             }
             Passed::No => {}
         }
@@ -196,6 +199,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
             (Ok(()), None) => Finish::Done,
             (Err(Error::Panicked { .. }), None) => Finish::Panicked,
             (Err(Error::Io(error)), None) if is_lost(error) => Finish::Reset,
+            (Err(error @ Error::InputLimit { .. }), None) => {
+                note_fault!(Debug, "{client} is closed: {error}");
+                Finish::InputLimit
+            }
             (Err(_), None) => Finish::Error,
         };
         match why {
@@ -340,7 +347,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 let send = move |to: &Address, bytes: &[u8]| {
                     Ok(handle.send_datagram(id, route, to.clone(), bytes.to_vec())?)
                 };
-                let socket = BlockingSocket::datagram(bytes.to_vec(), from.clone(), send);
+                let socket = BlockingSocket::datagram(bytes.to_vec(), from.clone(), Arc::clone(&self.limits), send);
                 return self.send_elsewhere(core, work, socket, from.clone(), local);
             }
             Passed::No => return,
@@ -407,9 +414,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         client_address: Address,
         local_address: Option<Address>,
     ) {
-        let (handle, server) = (core.handle(), ServerId(self.calls.number));
-        let origin = Origin { socket, client_address: client_address.clone(), local_address, handle, server };
-        match core.serve_elsewhere(self.calls.number, work, origin) {
+        match core.serve_elsewhere(self.calls.number, work, socket, client_address.clone(), local_address) {
             Ok(()) => {}
             Err(error @ Error::Full { .. }) => {
                 note_fault!(Warn, "{client_address} is refused: {error}");

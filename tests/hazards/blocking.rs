@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use socketserver::family::Udp;
 use socketserver::{
     Address, BaseServer, BlockingHandler, BlockingRequest, Control, DatagramRequestHandler, Error, Finish, Incoming,
-    Message, Next, NoHandler, Process, Reactor, Request, Result, StreamRequestHandler, TcpServer, UdpServer,
+    Message, Next, NoHandler, Process, Reactor, Request, Result, Sent, Stats, StreamRequestHandler, TcpServer,
+    UdpServer,
 };
 
 use crate::common::{
@@ -222,8 +223,91 @@ fn a_thread_asks_the_server_for_something() {
     assert_eq!(state.asked, 20);
 }
 
+/// A server whose stop would take an hour if it waited for its clients.
+fn patient(
+    process: impl FnMut(&Address) -> Process + Send + 'static,
+    journal: &Journal,
+    quiet: Duration,
+) -> Running<Mixed> {
+    let mut server = mixed(process, journal);
+    let mut config = server.reactor().config().clone();
+    (config.drain_grace, config.drain_quiet) = (Duration::from_secs(3_600), quiet);
+    server.reactor().set_config(config);
+    serve(server)
+}
+
 #[test]
-fn a_stop_lets_threads_finish_and_gives_those_that_wait_for_input_its_end() {
+fn a_stop_ends_the_input_of_quiet_clients_at_once_also_of_those_that_wait_for_a_thread() {
+    for quiet in [Duration::ZERO, Duration::from_millis(200)] {
+        let journal = Journal::new();
+        let running = patient(|_| upper(), &journal, quiet);
+        let mut clients: Vec<_> = (0..200).map(|_| running.connect()).collect();
+        clients[0].send("hello\n");
+        clients[0].expect("HELLO\n");
+        clients[199].send("is served in the end\n"); // Its turn comes when the others are gone.
+        running.wait_for_stats("all are admitted", |stats| stats.active == 200 && stats.threads_busy == 64);
+        running.stop.shutdown();
+        clients[..199].iter_mut().for_each(Peer::expect_eof);
+        assert_eq!(clients[199].rest(), b"IS SERVED IN THE END\n");
+        running.join();
+        assert_eq!(journal.count("closed done"), 200, "each came to its end by itself");
+    }
+}
+
+#[test]
+fn a_stop_waits_for_a_thread_that_computes_an_answer() {
+    let (journal, (mut hold, begun, release)) = (Journal::new(), held());
+    let mut first = true;
+    let process = move |from: &Address| if std::mem::take(&mut first) { hold(from) } else { upper() };
+    let running = patient(process, &journal, Duration::ZERO);
+    let (mut computing, mut quiet) = (running.connect(), running.connect());
+    begun.recv_timeout(PATIENCE).unwrap();
+    running.wait_for_stats("both have a thread", |stats| stats.threads_busy == 2);
+    running.stop.shutdown();
+    quiet.expect_eof();
+    release.send(()).unwrap();
+    assert_eq!(computing.rest(), b"done");
+    running.join();
+}
+
+#[test]
+fn a_stop_does_not_cut_a_message_that_a_thread_has_begun_to_read() {
+    let read_block = || {
+        Process::thread(StreamRequestHandler::new(|request| {
+            let mut block = [0; 4];
+            while request.rfile.read_exact(&mut block).is_ok() {
+                request.wfile.write_all(&block)?;
+            }
+            Ok(())
+        }))
+    };
+    let journal = Journal::new();
+    let mut count = 0;
+    let process = move |_: &Address| {
+        count += 1;
+        if count == 1 { upper() } else { read_block() }
+    };
+    let running = patient(process, &journal, Duration::ZERO);
+    let (mut line, mut block, mut quiet) = (running.connect(), running.connect(), running.connect());
+    // What is whole is answered when the rest has been read as well.
+    line.send("one\ntw");
+    line.expect("ONE\n");
+    block.send("1234ab");
+    block.expect("1234");
+    running.stop.shutdown();
+    quiet.expect_eof();
+    line.send("o\n");
+    line.expect("TWO\n");
+    line.expect_eof();
+    block.send("cd");
+    block.expect("abcd");
+    block.expect_eof();
+    running.join();
+    assert_eq!(journal.count("closed done"), 3);
+}
+
+#[test]
+fn after_half_of_the_grace_a_message_that_has_begun_finds_its_end_as_well() {
     let journal = Journal::new();
     let mut server = mixed(|_| upper(), &journal);
     let mut config = server.reactor().config().clone();
@@ -231,13 +315,94 @@ fn a_stop_lets_threads_finish_and_gives_those_that_wait_for_input_its_end() {
     server.reactor().set_config(config);
     let running = serve(server);
     let mut client = running.connect();
-    client.send("hello\n");
+    client.send("hello\nhalf");
     client.expect("HELLO\n");
-    // It waits for the next line, and its client says nothing more. Half of the grace later it finds the end.
     running.stop.shutdown();
+    client.expect("HALF");
     client.expect_eof();
     running.join();
     assert_eq!(journal.count("closed done"), 1, "it came to its end by itself");
+}
+
+#[test]
+fn a_line_without_an_end_on_a_thread_ends_with_the_input_limit() {
+    let journal = Journal::new();
+    let mut server = mixed(|_| upper(), &journal);
+    server.limits.line_bytes_max = 1_000;
+    let running = serve(server);
+    let mut client = running.connect();
+    client.send([b'x'; 1_001]);
+    assert!(client.read_to_the_end().0.is_empty());
+    journal.wait("closed input limit");
+    let mut client = running.connect();
+    client.send([b'x'; 1_000]);
+    client.half_close();
+    assert_eq!(client.rest(), [b'X'; 1_000]);
+    let stats = running.stop();
+    assert_eq!((stats.input_limits, stats.handler_errors, journal.count("error")), (1, 0, 0), "as on the reactor");
+}
+
+#[test]
+fn a_full_pool_shows_in_the_counters() {
+    let (journal, (process, begun, release)) = (Journal::new(), held());
+    let mut server = mixed(process, &journal);
+    server.limits.max_threads = 2;
+    let running = serve(server);
+    let clients: Vec<_> = (0..5).map(|_| running.connect()).collect();
+    (0..2).for_each(|_| begun.recv_timeout(PATIENCE).unwrap());
+    let is_full = |stats: &Stats| (stats.threads_busy, stats.requests_waiting, stats.children_busy) == (2, 3, 0);
+    running.wait_for_stats("two are served and three wait", is_full);
+    (0..5).for_each(|_| release.send(()).unwrap());
+    clients.into_iter().for_each(|mut client| assert_eq!(client.rest(), b"done"));
+    running.wait_for_stats("none is served", |stats| stats.threads_busy + stats.requests_waiting == 0);
+    running.stop();
+}
+
+#[test]
+fn what_is_sent_to_a_request_on_a_thread_is_refused_and_not_said_to_be_gone() {
+    let (tell, told) = channel();
+    let mut first = true;
+    let tell_thread = tell.clone();
+    let process = move |_: &Address| {
+        if !std::mem::take(&mut first) {
+            return Process::Reactor;
+        }
+        let tell = tell_thread.clone();
+        Process::thread(StreamRequestHandler::new(move |request| {
+            tell.send(request.id()).unwrap();
+            assert_eq!(request.rfile.read_line(&mut String::new())?, 0);
+            Ok(())
+        }))
+    };
+    let state = Mixed { process: Box::new(process), ..Mixed::default() };
+    let handler = move |_: &mut Mixed, _: &Address| {
+        let tell = tell.clone();
+        probe(move |call, request: &mut Request<'_, Mixed>| {
+            if let Call::Handle = call {
+                request.input.take_all();
+                let own = request.id();
+                let other = request.connections().into_iter().find(|id| *id != own).expect("the other is listed");
+                tell.send(other).unwrap();
+                assert_eq!(request.send(other, b"bytes"), Sent::Refused);
+                assert_eq!(request.broadcast(&b"to all\n"[..], |_| true), 1);
+                request.handle().send(other, ())?;
+                return Ok(Next::Wait);
+            }
+            usual(&call, request)
+        })
+    };
+    let running = serve(TcpServer::with_server("127.0.0.1:0", state, handler).unwrap());
+    let mut threaded = running.connect();
+    let own_name = told.recv_timeout(PATIENCE).unwrap();
+    let mut here = running.connect();
+    here.send("send it something");
+    here.expect("to all\n");
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), own_name);
+    running.wait_for_stats("the message is counted", |stats| stats.messages_dropped == 1);
+    threaded.half_close();
+    threaded.expect_eof();
+    drop(here);
+    running.stop();
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn job(tally: &Arc<Tally>) -> Job {
 fn each_job_finds_a_thread() {
     for threads_max in [1, 2] {
         model(move || {
-            let pool = Pool::new("model", threads_max, 10);
+            let pool = Pool::new("model", "threads", threads_max, 10);
             let (done, wait) = channel();
             for _ in 0..2 {
                 let done = done.clone();
@@ -51,7 +51,7 @@ fn each_job_is_run_once_or_dropped_with_the_pool() {
     for threads_max in [1, 2] {
         model(move || {
             let tally = Arc::new(Tally::default());
-            let pool = Pool::new("model", threads_max, 10);
+            let pool = Pool::new("model", "threads", threads_max, 10);
             for _ in 0..2 {
                 pool.submit(job(&tally)).unwrap();
             }
