@@ -646,8 +646,15 @@ impl Reactor {
     }
 
     /// Makes SIGINT and SIGTERM [shut the reactor down](ShutdownHandle::shutdown), and a second one
-    /// [cut it short](ShutdownHandle::shutdown_now). The handlers stay installed as long as the reactor lives.
-    /// On Windows, which has neither, this does nothing.
+    /// [cut it short](ShutdownHandle::shutdown_now), as long as the reactor lives. When no reactor is left that watches for
+    /// them, they do again what they do by default, or what handlers did that the program had before: install your own
+    /// before you call this.
+    ///
+    /// A signal that is ignored when this is first called stays ignored, as nohup(1) and background jobs of shells expect.
+    /// That is read from `/proc`, so on Linux only. One that is blocked stays blocked, with a warning in the log.
+    /// On Windows, which has neither signal, this does nothing.
+    ///
+    /// Source: Python's `signal`, which leaves an ignored SIGINT alone as well.
     ///
     /// # Errors
     /// [`Error::Reactor`] if they cannot be installed.

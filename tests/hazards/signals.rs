@@ -1,21 +1,41 @@
 //! Stopping by a signal, in a process of its own: this test binary once more, told by its environment what to be.
 #![cfg(unix)]
 
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use socketserver::{Next, Request, TcpServer};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use socketserver::{Next, Reactor, Request, TcpServer};
 
 use crate::common::{Call, PATIENCE, Peer, probe, usual};
 
 const ROLE: &str = "SOCKETSERVER_HAZARD_SIGNALS";
+const PLAINLY: &str = r#"exec "$0" "$@""#;
 
 /// Not a test of its own: the server that the tests below start as a process.
 #[test]
 fn the_server_that_signals_stop() {
     let Ok(role) = std::env::var(ROLE) else { return };
+    let mut say: Box<dyn FnMut(String)> = match role.as_str() {
+        "gone" => return when_the_reactors_are_gone(),
+        "without standard streams" => {
+            let mut output = OpenOptions::new().write(true).open("/dev/fd/3").unwrap();
+            // Rust's runtime puts something harmless where a client's socket would be otherwise.
+            if cfg!(target_os = "linux") {
+                (0..3).for_each(|fd| {
+                    assert_eq!(std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap().to_str(), Some("/dev/null"));
+                });
+            }
+            Box::new(move |line| writeln!(output, "{line}").unwrap())
+        }
+        _ => Box::new(|line| println!("\n{line}")),
+    };
     let mut server = TcpServer::new("127.0.0.1:0", move |_| {
         let stubborn = role == "stubborn";
         probe(move |call, request: &mut Request<'_>| match call {
@@ -36,8 +56,58 @@ fn the_server_that_signals_stop() {
     config.drain_quiet = Duration::from_millis(1);
     server.reactor().set_config(config);
     server.shutdown_on_signals().unwrap();
-    println!("\nport {}", server.server_address().unwrap().port().unwrap());
+    say(format!("port {}", server.server_address().unwrap().port().unwrap()));
     server.serve_forever().unwrap();
+    say("stopped".to_owned());
+}
+
+/// SIGTERM while reactors that watch it come and go, and after the last.
+fn when_the_reactors_are_gone() {
+    let taken = |reactor: &mut Reactor| {
+        let deadline = Instant::now() + PATIENCE;
+        while reactor.poll(Some(PATIENCE)).unwrap() {
+            assert!(Instant::now() < deadline, "the signal stops it");
+        }
+    };
+    let watching = || {
+        let mut reactor = Reactor::new().unwrap();
+        reactor.shutdown_on_signals().unwrap();
+        reactor.shutdown_on_signals().expect("once more is no more");
+        reactor
+    };
+    let (first, mut second) = (watching(), watching());
+    drop(first);
+    signal_hook::low_level::raise(SIGTERM).unwrap();
+    taken(&mut second);
+    drop(second);
+    let mut third = watching();
+    signal_hook::low_level::raise(SIGTERM).unwrap();
+    taken(&mut third);
+    drop((third, Reactor::new().unwrap()));
+    println!("\nport 0");
+    signal_hook::low_level::raise(SIGTERM).unwrap();
+    println!("\nstopped");
+}
+
+#[test]
+fn a_handler_that_the_program_had_before_is_what_is_left_when_the_reactor_is_gone() {
+    if std::env::var(ROLE).as_deref() != Ok("own handler") {
+        let process = Process::start_test(
+            "signals::a_handler_that_the_program_had_before_is_what_is_left_when_the_reactor_is_gone",
+            "own handler",
+            PLAINLY,
+        );
+        let (status, output) = process.exit();
+        return assert!(status.success() && output.contains("stopped"), "{status} {output}");
+    }
+    let seen = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGINT, Arc::clone(&seen)).unwrap();
+    let mut reactor = Reactor::new().unwrap();
+    reactor.shutdown_on_signals().unwrap();
+    drop(reactor);
+    println!("\nport 0");
+    signal_hook::low_level::raise(SIGINT).unwrap();
+    assert!(seen.load(Ordering::SeqCst));
     println!("\nstopped");
 }
 
@@ -50,9 +120,21 @@ struct Process {
 
 impl Process {
     fn start(role: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "signals::the_server_that_signals_stop", "--nocapture", "--test-threads=1"])
+        Process::start_under(role, PLAINLY)
+    }
+
+    /// Starts the server by a shell that is told how.
+    fn start_under(role: &str, how: &str) -> Self {
+        Process::start_test("signals::the_server_that_signals_stop", role, how)
+    }
+
+    fn start_test(test: &str, role: &str, how: &str) -> Self {
+        let mut child = Command::new("sh")
+            .args(["-c", how])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -142,4 +224,60 @@ fn a_stopped_and_continued_process_keeps_its_clients() {
     drop(clients);
     process.signal("TERM");
     assert!(process.exit().0.success());
+}
+
+#[test]
+fn a_signal_does_what_it_does_by_default_when_no_reactor_is_left() {
+    let (status, output) = Process::start("gone").exit();
+    assert_eq!(status.signal(), Some(SIGTERM), "{status} {output}");
+    assert!(!output.contains("stopped"), "{output}");
+}
+
+/// Sends the process a signal that is not to reach it; the other one stops it as ever.
+#[track_caller]
+fn expect_to_survive(process: Process, signal: &str, other: &str) {
+    let mut client = process.connect();
+    client.echo("before\n");
+    process.signal(signal);
+    process.signal(signal);
+    for _ in 0..10 {
+        client.echo("after\n");
+    }
+    process.signal(other);
+    assert_eq!(String::from_utf8(client.rest()).unwrap(), "going\n", "SIG{signal}");
+    let (status, output) = process.exit();
+    assert!(status.success() && output.contains("stopped"), "SIG{signal}: {status} {output}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_signal_that_was_ignored_at_start_stays_ignored() {
+    for (signal, other) in [("INT", "TERM"), ("TERM", "INT")] {
+        let how = format!("trap '' {signal}; {PLAINLY}");
+        expect_to_survive(Process::start_under("willing", &how), signal, other);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_signal_that_was_blocked_at_start_stays_blocked() {
+    let how = |signal: &str| format!("exec env --block-signal={signal} \"$0\" \"$@\"");
+    if !Command::new("env").args(["--block-signal=TERM", "true"]).status().is_ok_and(|status| status.success()) {
+        return println!("skipped: needs env --block-signal");
+    }
+    for (signal, other) in [("INT", "TERM"), ("TERM", "INT")] {
+        expect_to_survive(Process::start_under("willing", &how(signal)), signal, other);
+    }
+}
+
+#[test]
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn a_server_without_standard_streams_serves_and_stops() {
+    let process = Process::start_under("without standard streams", r#"exec "$0" "$@" 3>&1 <&- >&- 2>&-"#);
+    let mut client = process.connect();
+    client.echo("before\n");
+    process.signal("TERM");
+    assert_eq!(String::from_utf8(client.rest()).unwrap(), "going\n");
+    let (status, output) = process.exit();
+    assert!(status.success() && output.contains("stopped"), "{status} {output}");
 }
