@@ -45,6 +45,7 @@
 //!
 //! # Features
 //! - `signals`: SIGINT and SIGTERM shut a server down (`Reactor::shutdown_on_signals`), through signal-hook.
+//! - `rlimit`: the limit of descriptors comes from getrlimit(2) instead of `/proc`, through nix. The next three bring it.
 //! - `batch`: on Linux, many datagrams in one system call, and answers from the address that was asked, through nix.
 //! - `credentials`: who is at the other end of a Unix socket (`Stream::peer_credentials`), through nix.
 //! - `children`: requests served by programs (`Process::Child`, `ForkingTcpServer`), through shared_child.

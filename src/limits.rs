@@ -19,8 +19,11 @@ use std::time::Duration;
 #[non_exhaustive]
 pub struct Limits {
     /// Connections open at once. Above it clients wait in the backlog; accepting resumes at nine tenths of it.
-    /// Default: `None`, the soft limit of descriptors (`RLIMIT_NOFILE`, read from `/proc/self/limits` on Linux) less
-    /// a reserve of a sixteenth (at least 16, at most 256); 10,000 where that limit cannot be read.
+    /// Default: `None`, the soft limit of descriptors (`RLIMIT_NOFILE`) less a reserve of a sixteenth (at least 16, at
+    /// most 256), of all servers of the reactor together. It is read again when it is reached, so a limit that was raised
+    /// meanwhile takes effect. With the feature `rlimit`, which the features `batch`, `credentials` and `children` bring
+    /// with them, it is asked of getrlimit(2), otherwise read from `/proc/self/limits`; where neither can be had, it is
+    /// taken to be 10,000, and accepting pauses when descriptors run out.
     pub connections_max: Option<usize>,
     /// Connections open at once from one IP address; one more is accepted and closed at once, and counted as
     /// refused. Default: `None`, no such limit.
@@ -246,15 +249,22 @@ impl Default for Config {
     }
 }
 
-/// How many connections this process may have by default: its descriptors less a reserve for everything else.
-pub(crate) fn connections_from_descriptors() -> usize {
-    match descriptor_limit() {
-        Some(limit) => limit.saturating_sub((limit / 16).clamp(16, 256)).max(1),
-        None => 10_000,
-    }
+/// How many connections this process may have by default: its descriptors less a reserve for everything else. `None` if
+/// that cannot be known.
+pub(crate) fn connections_from_descriptors() -> Option<usize> {
+    descriptor_limit().map(|limit| limit.saturating_sub((limit / 16).clamp(16, 256)).max(1))
 }
 
-/// The soft limit of RLIMIT_NOFILE without an unsafe call: proc(5), on Linux only.
+/// The soft limit of RLIMIT_NOFILE: getrlimit(2).
+#[cfg(all(unix, feature = "rlimit"))]
+fn descriptor_limit() -> Option<usize> {
+    use nix::sys::resource::{Resource, getrlimit};
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    Some(usize::try_from(soft).unwrap_or(usize::MAX))
+}
+
+/// The same without an unsafe call: proc(5), on Linux only.
+#[cfg(not(all(unix, feature = "rlimit")))]
 fn descriptor_limit() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
@@ -269,7 +279,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn the_descriptor_limit_is_read_and_a_reserve_kept() {
         let limit = descriptor_limit().expect("proc(5) names it");
-        let connections = connections_from_descriptors();
+        let connections = connections_from_descriptors().expect("the same");
         assert!(connections < limit);
         assert!(connections >= limit.saturating_sub(256));
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::core::{Alarm, Core};
 use super::slots::{Kind, Listening, Pause};
 use crate::error::{Error, Result};
+use crate::limits::connections_from_descriptors;
 use crate::logging::note;
 use crate::machine::nanos;
 use crate::net::Listener;
@@ -92,14 +93,25 @@ impl Core {
         self.stats.active as usize - sessions
     }
 
+    /// How many connections a server may have, and how many count for that.
+    fn cap(&self, server: u16) -> (usize, usize) {
+        let served = &self.served[usize::from(server)];
+        match served.limits.connections_max {
+            Some(max) => (max, served.active),
+            None => (self.connections_max, self.descriptors()),
+        }
+    }
+
     /// Whether a server may accept one more connection. If not, its clients wait in the backlog.
     pub(crate) fn may_accept(&mut self, server: u16) -> bool {
-        let total = self.descriptors();
+        let (mut max, active) = self.cap(server);
         let served = &mut self.served[usize::from(server)];
-        let (max, active) = match served.limits.connections_max {
-            Some(max) => (max, served.active),
-            None => (self.connections_max, total),
-        };
+        if active >= max && served.limits.connections_max.is_none() {
+            // The limit of descriptors may have been raised meanwhile. If it cannot be read, it is as it was.
+            self.connections_max = connections_from_descriptors().unwrap_or(max);
+            max = self.connections_max;
+            served.capped &= active > max.saturating_mul(9) / 10;
+        }
         if active >= max || self.slots.is_full() {
             if !served.capped {
                 note!(Warn, "{active} connections are open: more clients wait until some close");
@@ -145,13 +157,9 @@ impl Core {
 
     /// Connections were closed, or more are allowed, so there is room again: whoever paused accepting tries at once.
     pub(crate) fn resume_accepting(&mut self) {
-        let total = self.descriptors();
         for server in 0..self.served.len() {
+            let (max, active) = self.cap(server as u16);
             let served = &mut self.served[server];
-            let (max, active) = match served.limits.connections_max {
-                Some(max) => (max, served.active),
-                None => (self.connections_max, total),
-            };
             // Some way below the cap, or each close would cost a turn of accepting.
             let uncapped = served.capped && active <= max.saturating_mul(9) / 10;
             served.capped &= !uncapped;

@@ -130,7 +130,7 @@ impl Core {
             config,
             shared,
             served: Vec::new(),
-            connections_max: connections_from_descriptors(),
+            connections_max: connections_from_descriptors().unwrap_or(CONNECTIONS_MAX),
             draining: false,
             aborting: false,
             drain_look: NO_TIMER,
@@ -519,3 +519,6 @@ fn arm(timers: &mut Timers<Alarm>, armed: &mut BTreeMap<u64, TimerKey>, tag: u64
         None => drop(armed.insert(tag, timers.arm(deadline, alarm))),
     }
 }
+
+/// For a process whose limit of descriptors cannot be read.
+const CONNECTIONS_MAX: usize = 10_000;

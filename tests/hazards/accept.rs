@@ -1,7 +1,7 @@
 //! Taking clients in when descriptors, memory or patience run out.
 
 use std::io::{self, BufRead, BufReader};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,10 +25,11 @@ over_streams! {
 /// In the child process: a server that may have more connections than the process has descriptors.
 const CHILD: &str = "SOCKETSERVER_FEW_DESCRIPTORS";
 
-/// This program again, for one test and with 64 descriptors; it knows by the variable `role`.
-fn with_few_descriptors(test: &str, role: &str) -> Command {
+/// This program again, for one test and with at most `limit` descriptors, which it may raise; it knows by the variable
+/// `role`.
+fn with_few_descriptors(limit: u32, test: &str, role: &str) -> Command {
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 64 && exec \"$0\" --exact --nocapture \"$1\""]);
+    command.args(["-c", &format!("ulimit -S -n {limit} && exec \"$0\" --exact --nocapture \"$1\"")]);
     command.arg(std::env::current_exe().unwrap()).arg(test).env(role, "1");
     command
 }
@@ -42,7 +43,7 @@ fn clients_queued_while_descriptors_were_exhausted_are_served_when_some_are_free
         return println!("skipped: needs ulimit");
     }
     let test = "accept::clients_queued_while_descriptors_were_exhausted_are_served_when_some_are_free";
-    let status = with_few_descriptors(test, CHILD).output().unwrap();
+    let status = with_few_descriptors(64, test, CHILD).output().unwrap();
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
 }
 
@@ -253,16 +254,15 @@ fn a_client_that_has_gone_before_it_is_accepted_delays_nobody() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_listener_that_was_shut_down_by_another_process_does_not_make_the_loop_spin() {
-    let server = echoing::<Tcp>();
-    let mut server = server;
-    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    listener.listen(1).unwrap();
-    server.adopt(listener.try_clone().unwrap().into()).unwrap();
-    listener.shutdown(std::net::Shutdown::Both).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut server = echoing::<Tcp>();
+    server.adopt(listener.try_clone().unwrap()).unwrap();
     let running = serve(server);
+    Peer::connect(address).echo("it listens");
+    socket2::SockRef::from(&listener).shutdown(std::net::Shutdown::Both).unwrap();
     let stats = running.wait_for_stats("accepting is paused", |stats| stats.accept_pauses >= 3);
-    assert_eq!(stats.accept_errors, 3 * 1_023, "it is not tried in between");
+    assert!(stats.accept_errors <= 1_024 * (stats.accept_pauses + 1), "it is not tried in between: {stats:?}");
     running.connect().echo("the other listener goes on");
     running.stop();
 }
@@ -381,7 +381,7 @@ fn a_server_without_a_cap_leaves_those_in_the_backlog_that_it_has_no_descriptors
         return println!("skipped: needs ulimit");
     }
     let test = "accept::a_server_without_a_cap_leaves_those_in_the_backlog_that_it_has_no_descriptors_for";
-    let mut child = with_few_descriptors(test, CROWDED).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = with_few_descriptors(64, test, CROWDED).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let address = lines.find_map(|line| line.strip_prefix("listening on ")?.parse::<SocketAddr>().ok()).unwrap();
     let mut clients: Vec<_> = (0..80).map(|_| Peer::connect(address)).collect();
@@ -392,6 +392,72 @@ fn a_server_without_a_cap_leaves_those_in_the_backlog_that_it_has_no_descriptors
     last.send("stop");
     let rest: Vec<_> = lines.collect();
     assert!(child.wait().unwrap().success(), "{rest:?}");
+    assert!(rest.iter().any(|line| line == "accepted 80, at most 48 at once"), "{rest:?}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_limit_of_descriptors_that_is_raised_takes_effect() {
+    if std::env::var_os(CROWDED).is_some() {
+        return crowded();
+    }
+    let test = "accept::a_limit_of_descriptors_that_is_raised_takes_effect";
+    let mut child = with_few_descriptors(64, test, CROWDED).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let address = lines.find_map(|line| line.strip_prefix("listening on ")?.parse::<SocketAddr>().ok()).unwrap();
+    let mut clients: Vec<_> = (0..80).map(|_| Peer::connect(address)).collect();
+    clients[79].send("is anybody there?");
+    clients[0].echo("raise");
+    clients.push(Peer::connect(address));
+    clients[80].echo("at last");
+    clients[79].expect("is anybody there?");
+    clients[0].send("stop");
+    drop(clients);
+    let rest: Vec<_> = lines.collect();
+    assert!(child.wait().unwrap().success(), "{rest:?}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_server_with_hardly_a_descriptor_serves_or_says_why_not() {
+    const SCARCE: &str = "SOCKETSERVER_SCARCE_DESCRIPTORS";
+    let test = "accept::a_server_with_hardly_a_descriptor_serves_or_says_why_not";
+    if std::env::var_os(SCARCE).is_some() {
+        return match std::panic::catch_unwind(crowded) {
+            Ok(()) => println!("\nserved"),
+            Err(panic) => println!("\nrefused: {}", panic.downcast_ref::<String>().expect("a text")),
+        };
+    }
+    let mut served = 0;
+    // With six it has a listener and nothing for a client, which waits.
+    for limit in [3, 4, 5, 7, 8, 12, 16, 17, 20] {
+        let mut child = with_few_descriptors(limit, test, SCARCE)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut said = Vec::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap) {
+            if let Some(address) = line.strip_prefix("listening on ") {
+                let mut clients: Vec<_> =
+                    (0..20).map(|_| Peer::connect(address.parse::<SocketAddr>().unwrap())).collect();
+                clients[0].echo("first");
+                let mut last = clients.pop().unwrap();
+                drop(clients);
+                last.echo("last");
+                last.send("stop");
+                served += 1;
+            }
+            said.push(line);
+        }
+        child.wait().unwrap();
+        let is_refused = said.iter().any(|line| line.contains("refused: ") && line.contains("cannot "));
+        let is_served = said.iter().any(|line| line == "served");
+        // With three not even the test harness may start.
+        assert!(is_served || is_refused || limit == 3, "with {limit} descriptors: {said:?}");
+    }
+    assert!(served > 0);
 }
 
 fn crowded() {
@@ -402,6 +468,14 @@ fn crowded() {
             {
                 request.request_shutdown();
             }
+            #[cfg(unix)]
+            if let Call::Handle = call
+                && request.input.unread() == b"raise"
+            {
+                use nix::sys::resource::{Resource, getrlimit, setrlimit};
+                let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+                setrlimit(Resource::RLIMIT_NOFILE, hard.min(1_024), hard).unwrap();
+            }
             echo(&call, request)
         })
     };
@@ -409,6 +483,6 @@ fn crowded() {
     println!("\nlistening on {}", server.server_address().unwrap());
     server.serve_forever().unwrap();
     let stats = server.reactor().stats();
-    assert_eq!((stats.accepted, stats.accept_pauses), (80, 0), "it never ran out of descriptors");
-    assert!(stats.active_max > 10 && stats.active_max < 64, "{stats:?}");
+    assert_eq!(stats.accept_pauses, 0, "it never ran out of descriptors");
+    println!("\naccepted {}, at most {} at once", stats.accepted, stats.active_max);
 }
