@@ -40,6 +40,16 @@ impl Address {
         self.as_inet().map(|address| address.port())
     }
 
+    /// The address with another port, if it has none.
+    pub(crate) fn with_port(mut self, port: u16) -> Self {
+        if let Address::Inet(address) = &mut self
+            && address.port() == 0
+        {
+            address.set_port(port);
+        }
+        self
+    }
+
     /// The address as the standard library's type, if the socket is an internet socket.
     pub fn as_inet(&self) -> Option<SocketAddr> {
         match self {
@@ -103,7 +113,8 @@ mod unix {
     /// A client that did not bind its socket has no name. It can be answered over a stream, but not with a datagram.
     ///
     /// Cheap to clone. Shown, and parsed, as a path or as `@name` for an abstract one; a path that begins with `@` is
-    /// written `./@...`.
+    /// written `./@...`. A peer chooses its own name, so what is not plainly visible in it (controls, bidirectional
+    /// overrides, bytes that are no text) is shown escaped.
     ///
     /// Source: Python's `AF_UNIX` addresses: a string, bytes that begin with a NUL, or an empty string.
     ///
@@ -219,18 +230,55 @@ mod unix {
     impl fmt::Display for UnixAddress {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             match &self.name {
-                Name::Unnamed => f.write_str("unnamed"),
-                Name::Path(path) if path.as_os_str().is_empty() => f.write_str("an empty path"),
-                Name::Path(path) => path.display().fmt(f),
-                Name::Abstract(name) => write!(f, "@{}", OsStr::from_bytes(name).display()),
+                Name::Unnamed => f.pad("unnamed"),
+                Name::Path(path) if path.as_os_str().is_empty() => f.pad("an empty path"),
+                Name::Path(path) => {
+                    let bytes = path.as_os_str().as_bytes();
+                    f.pad(&visible(if bytes.starts_with(b"@") { "./" } else { "" }, bytes))
+                }
+                Name::Abstract(name) => f.pad(&visible("@", name)),
             }
         }
+    }
+
+    /// A name as text that shows all of it and steers no terminal.
+    fn visible(prefix: &str, name: &[u8]) -> String {
+        let mut text = String::from(prefix);
+        for chunk in name.utf8_chunks() {
+            text.extend(chunk.valid().chars().flat_map(crate::logging::visible));
+            chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+        }
+        text
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn a_path_and_an_abstract_name_are_told_apart_by_their_text() {
+        for address in [UnixAddress::from_path("@x"), UnixAddress::from_abstract_name("x"), UnixAddress::from_path("x")]
+        {
+            let parsed: UnixAddress = address.to_string().parse().unwrap();
+            assert_eq!(parsed.as_abstract_name(), address.as_abstract_name(), "{address}");
+            assert_eq!(parsed.as_path().is_some(), address.as_path().is_some(), "{address}");
+        }
+        assert_eq!(UnixAddress::from_path("@x").to_string(), "./@x");
+        assert_eq!(format!("{:>6}|", UnixAddress::from_abstract_name("x")), "    @x|");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_name_that_a_peer_chose_is_shown_escaped() {
+        let name = b"a\n\x1b[2J\xff\0\xe2\x80\xae 'q' \\ \xc3\xa9";
+        let shown = "a\\n\\u{1b}[2J\\xff\\0\\u{202e} 'q' \\ é";
+        assert_eq!(UnixAddress::from_abstract_name(name).to_string(), format!("@{shown}"));
+        let path = std::os::unix::ffi::OsStrExt::from_bytes(name);
+        let path: &std::ffi::OsStr = path;
+        assert_eq!(Address::from(UnixAddress::from_path(path)).to_string(), shown);
+    }
 
     #[test]
     fn an_address_costs_a_connection_no_more_than_a_socket_address() {

@@ -245,7 +245,7 @@ from_error!(
 );
 
 /// The operating system's words without the number, so that a line reads as one sentence.
-fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = match text.rfind(" (os error ") {
         Some(end) => &text[..end],

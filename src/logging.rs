@@ -227,6 +227,12 @@ fn now() -> Instant {
     Instant::now()
 }
 
+/// The letter, escaped if it is not plainly visible.
+pub(crate) fn visible(letter: char) -> impl Iterator<Item = char> {
+    let is_visible = matches!(letter, '"' | '\'' | '\\'); // Rust escapes them all the same.
+    letter.escape_debug().skip(usize::from(is_visible))
+}
+
 /// The text with everything escaped that is not plainly visible, cut at [`LINE_CHARS_MAX`].
 fn printable(text: &fmt::Arguments<'_>) -> String {
     struct Escape(String, usize);
@@ -240,10 +246,7 @@ fn printable(text: &fmt::Arguments<'_>) -> String {
                 if self.1 > LINE_CHARS_MAX {
                     return Err(fmt::Error);
                 }
-                match letter {
-                    '"' | '\'' | '\\' => self.0.push(letter),
-                    _ => self.0.extend(letter.escape_debug()),
-                }
+                self.0.extend(visible(letter));
                 self.1 += 1;
             }
             Ok(())

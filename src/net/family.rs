@@ -5,6 +5,8 @@ use std::fmt::Debug;
 use std::io;
 use std::net::ToSocketAddrs;
 
+use socket2::Type;
+
 use super::datagram::DatagramSocket;
 use super::{Listener, Socket, TcpOptions, UdpOptions};
 use crate::address::Address;
@@ -46,6 +48,9 @@ pub trait Family: sealed::Sealed + Debug + Send + 'static {
     /// Opens a socket that can be bound to `address`.
     #[doc(hidden)]
     fn open(options: &Self::Options, address: &Address) -> io::Result<Socket>;
+    /// Checks a socket that was made elsewhere, and sets what can still be set.
+    #[doc(hidden)]
+    fn adopt(options: &Self::Options, socket: Self::Adopted) -> io::Result<Socket>;
     /// Whether an address that a name stands for may be used.
     #[doc(hidden)]
     fn admits(options: &Self::Options, address: &Address) -> bool;
@@ -120,7 +125,8 @@ pub enum Unix {}
 
 /// What a server can be bound to. For [`Inet`] whatever the standard library resolves: `"localhost:80"`,
 /// `("::1", 80)`, a [`SocketAddr`](std::net::SocketAddr). For [`Unix`] a path, or a
-/// [`UnixAddress`](crate::UnixAddress) for an abstract name.
+/// [`UnixAddress`](crate::UnixAddress) for an abstract name. A path that begins with `@`, as abstract names are often
+/// written, is an error: write `./@...`, or use a `UnixAddress`.
 ///
 /// Source: `server_address`, the first argument of Python's servers.
 ///
@@ -133,10 +139,10 @@ pub enum Unix {}
 /// # }
 /// ```
 pub trait ServerAddress<D> {
-    /// The addresses it stands for, in the order in which they are tried.
+    /// The addresses it stands for: the server is bound to all of them.
     ///
     /// # Errors
-    /// What the resolver says.
+    /// What the resolver says; [`InvalidInput`](io::ErrorKind::InvalidInput) for a path that begins with `@`.
     fn to_addresses(&self) -> io::Result<Vec<Address>>;
 
     /// The address as it was given, for messages.
@@ -159,7 +165,18 @@ impl<T: ToSocketAddrs + Debug> ServerAddress<Inet> for T {
 #[cfg(unix)]
 impl<T: AsRef<std::path::Path> + ?Sized> ServerAddress<Unix> for T {
     fn to_addresses(&self) -> io::Result<Vec<Address>> {
-        Ok(vec![crate::address::UnixAddress::from_path(self).into()])
+        use std::os::unix::ffi::OsStrExt;
+        let path = self.as_ref();
+        if let Some(name) = path.as_os_str().as_bytes().strip_prefix(b"@") {
+            // Elsewhere this means an abstract name, and to make a file of that name would go unnoticed.
+            let name = std::ffi::OsStr::from_bytes(name);
+            let text = format!(
+                "it may mean a path, which is UnixAddress::from_path(\"./@...\"), or an abstract name, which is \
+                 UnixAddress::from_abstract_name({name:?})"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        Ok(vec![crate::address::UnixAddress::from_path(path).into()])
     }
 
     fn text(&self) -> String {
@@ -212,6 +229,12 @@ impl Family for Tcp {
     fn open(options: &TcpOptions, address: &Address) -> io::Result<Socket> {
         options.open(inet(address)?)
     }
+    fn adopt(options: &TcpOptions, socket: std::net::TcpListener) -> io::Result<Socket> {
+        let socket = Socket::adopted(socket.into(), Type::STREAM)?;
+        inet(&socket.local_address()?)?;
+        options.apply(&socket.options())?;
+        Ok(socket)
+    }
     fn admits(options: &TcpOptions, address: &Address) -> bool {
         options.address_family.admits(address)
     }
@@ -238,6 +261,11 @@ impl Family for Udp {
     }
     fn open(options: &UdpOptions, address: &Address) -> io::Result<Socket> {
         options.open(inet(address)?)
+    }
+    fn adopt(options: &UdpOptions, socket: std::net::UdpSocket) -> io::Result<Socket> {
+        let socket = Socket::adopted(socket.into(), Type::DGRAM)?;
+        options.apply(&socket.options(), inet(&socket.local_address()?)?.is_ipv6())?;
+        Ok(socket)
     }
     fn admits(options: &UdpOptions, address: &Address) -> bool {
         options.address_family.admits(address)
@@ -267,6 +295,9 @@ impl Family for UnixStream {
     fn open(options: &super::UnixOptions, _: &Address) -> io::Result<Socket> {
         options.open_stream()
     }
+    fn adopt(options: &super::UnixOptions, socket: std::os::unix::net::UnixListener) -> io::Result<Socket> {
+        options.adopt(Socket::adopted(socket.into(), Type::STREAM)?)
+    }
     fn admits(_: &super::UnixOptions, _: &Address) -> bool {
         true
     }
@@ -295,6 +326,9 @@ impl Family for UnixDatagram {
     fn open(options: &super::UnixOptions, _: &Address) -> io::Result<Socket> {
         options.open_datagram()
     }
+    fn adopt(options: &super::UnixOptions, socket: std::os::unix::net::UnixDatagram) -> io::Result<Socket> {
+        options.adopt(Socket::adopted(socket.into(), Type::DGRAM)?)
+    }
     fn admits(_: &super::UnixOptions, _: &Address) -> bool {
         true
     }
@@ -307,7 +341,7 @@ impl Family for UnixDatagram {
 }
 
 fn inet(address: &Address) -> io::Result<std::net::SocketAddr> {
-    address.as_inet().ok_or_else(|| io::ErrorKind::Unsupported.into())
+    address.as_inet().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is no internet socket"))
 }
 
 mod sealed {

@@ -51,6 +51,31 @@ impl Socket {
         Ok(this)
     }
 
+    /// A socket that was made elsewhere: of this kind, bound, and listening if that is what its kind does. What is in the
+    /// file system for it is not ours.
+    pub(super) fn adopted(socket: socket2::Socket, kind: Type) -> io::Result<Self> {
+        let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        let mut this = Socket::from(socket);
+        this.listens = kind == Type::STREAM;
+        if this.socket.r#type()? != kind {
+            return refused(if this.listens { "it is no stream socket" } else { "it is no datagram socket" });
+        }
+        let address = this.local_address()?;
+        if this.listens {
+            // Not every system tells whether a socket listens, but one that is connected does not.
+            #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+            let listens = this.socket.is_listener()?;
+            #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+            let listens = true;
+            if !listens || this.socket.peer_addr().is_ok() {
+                return refused("it does not listen");
+            }
+        } else if address.port() == Some(0) || address.is_unnamed() {
+            return refused("it is not bound");
+        }
+        Ok(this)
+    }
+
     /// The mode that the file of a Unix socket is to have.
     #[cfg(unix)]
     pub(super) fn with_mode(mut self, mode: Option<u32>) -> Self {

@@ -181,7 +181,7 @@ const USER_TIMEOUT_MILLIS: RangeInclusive<u128> = 1..=i32::MAX as u128;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AddressFamily {
-    /// Either; the first address of a name that can be bound is taken.
+    /// Either: a name is served at all of its addresses.
     #[default]
     Any,
     /// IPv4 only (`AF_INET`).

@@ -103,12 +103,20 @@ impl UdpOptions {
         super::batch::prepare(std::os::fd::AsFd::as_fd(&socket), address.is_ipv6());
         let options = socket.options();
         super::set_sharing(&options, self.allow_reuse_address, self.allow_reuse_port)?;
+        if address.is_ipv6() {
+            options.set_only_v6(self.ipv6_only)?;
+        }
+        self.apply(&options, address.is_ipv6())?;
+        Ok(socket)
+    }
+
+    /// Sets what can be set on a bound socket as well.
+    pub(super) fn apply(&self, options: &SockRef<'_>, is_ipv6: bool) -> io::Result<()> {
         if self.broadcast {
             options.set_broadcast(true)?;
         }
-        super::set_buffers(&options, self.receive_buffer_bytes, self.send_buffer_bytes)?;
-        if address.is_ipv6() {
-            options.set_only_v6(self.ipv6_only)?;
+        super::set_buffers(options, self.receive_buffer_bytes, self.send_buffer_bytes)?;
+        if is_ipv6 {
             options.set_multicast_hops_v6(self.multicast_ttl)?;
             options.set_multicast_loop_v6(self.multicast_loop)?;
             options.set_multicast_if_v6(self.multicast_interface.index()?)?;
@@ -120,12 +128,11 @@ impl UdpOptions {
         // Otherwise a wildcard socket hears the groups that others on this machine have joined. What has no such option
         // does not do that.
         #[cfg(target_os = "linux")]
-        let _ =
-            if address.is_ipv6() { options.set_multicast_all_v6(false) } else { options.set_multicast_all_v4(false) };
-        for group in self.multicast_groups.iter().filter(|group| group.address.is_ipv6() == address.is_ipv6()) {
-            group.join(&options)?;
+        let _ = if is_ipv6 { options.set_multicast_all_v6(false) } else { options.set_multicast_all_v4(false) };
+        for group in self.multicast_groups.iter().filter(|group| group.address.is_ipv6() == is_ipv6) {
+            group.join(options)?;
         }
-        Ok(socket)
+        Ok(())
     }
 }
 

@@ -60,6 +60,15 @@ impl UnixOptions {
         self.prepare(Socket::datagram(Domain::UNIX, None)?)
     }
 
+    pub(super) fn adopt(&self, socket: Socket) -> io::Result<Socket> {
+        let why = match socket.local_address()?.as_unix() {
+            None => "it is no Unix socket",
+            Some(_) if self.mode.is_some() => "`mode` is for files that the server makes",
+            Some(_) => return self.prepare(socket),
+        };
+        Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+    }
+
     fn prepare(&self, socket: Socket) -> io::Result<Socket> {
         super::set_buffers(&socket.options(), self.receive_buffer_bytes, self.send_buffer_bytes)?;
         Ok(socket.with_mode(self.mode))

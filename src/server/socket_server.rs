@@ -1,15 +1,16 @@
 //! The servers: addresses, options, and Python's ways to run them. One type for all kinds of sockets.
 
-use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use super::{BaseServer, Host};
 use crate::address::Address;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::handler::RequestHandler;
 use crate::limits::Limits;
+use crate::logging::note;
 use crate::net::Socket;
 use crate::net::family::{Bound, Family, ServerAddress, Tcp, Udp};
 #[cfg(unix)]
@@ -161,6 +162,8 @@ pub struct Server<F: Family, S, H> {
     activated: Vec<Bound>,
     /// Where it was bound, to be bound there again after a shutdown.
     addresses: Vec<Address>,
+    /// Those of them whose sockets were adopted.
+    adopted: Vec<Address>,
     /// The options with which the last socket was bound.
     applied: F::Options,
     kind: PhantomData<fn() -> (S, H)>,
@@ -237,30 +240,66 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
             bound: Vec::new(),
             activated: Vec::new(),
             addresses: Vec::new(),
+            adopted: Vec::new(),
             applied: F::Options::default(),
             kind: PhantomData,
         })
     }
 
-    /// Binds the first address of those that `address` stands for that can be bound.
+    /// Binds a socket to each address that `address` stands for: `localhost`, for example, is often one of IPv6 and one of
+    /// IPv4. If its port is 0, all get the same one. An address that the resolver knows and this machine does not have is
+    /// passed over, with a warning in the log, as long as another can be bound.
     ///
     /// # Errors
     /// [`Error::Resolve`] if there is no such address, or none of the wanted family; [`Error::Setting`] if an option
-    /// cannot be honoured; [`Error::Bind`] with the last one tried.
+    /// cannot be honoured; [`Error::Bind`] with the address that cannot be bound. Then none is.
     ///
-    /// Source: `server_bind`; the hook of that name is called with the socket.
+    /// Source: `server_bind`, which binds the first address of IPv4 only; the hook of that name is called with each
+    /// socket.
     pub fn server_bind(&mut self, address: impl ServerAddress<F::Domain>) -> Result<()> {
         let unresolved = |source| Error::Resolve { address: address.text(), source };
-        let mut failed = None;
-        for candidate in address.to_addresses().map_err(unresolved)? {
-            if F::admits(&self.options, &candidate) {
-                match self.bind(&candidate) {
-                    Ok(()) => return Ok(()),
-                    Err(error) => failed = Some(error),
-                }
+        let mut addresses = Vec::new();
+        for found in address.to_addresses().map_err(unresolved)? {
+            // A hosts file may name one twice.
+            if F::admits(&self.options, &found) && !addresses.contains(&found) {
+                addresses.push(found);
             }
         }
-        Err(failed.unwrap_or_else(|| unresolved(std::io::Error::other("no address of the wanted family"))))
+        if addresses.is_empty() {
+            return Err(unresolved(io::Error::other("no address of the wanted family")));
+        }
+        let before = self.bound.len();
+        let mut tries = PORT_TRIES;
+        loop {
+            let result = self.bind_all(&addresses);
+            if result.is_err() {
+                self.bound.truncate(before);
+            }
+            tries -= 1;
+            match result {
+                // The port that the system has chosen for one address is taken at another.
+                Err(Error::Bind { address, source })
+                    if source.kind() == io::ErrorKind::AddrInUse && !addresses.contains(&address) && tries > 0 => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Binds each of these addresses, those without a port to the first port that the system chooses.
+    fn bind_all(&mut self, addresses: &[Address]) -> Result<()> {
+        let (before, mut port, mut passed_over) = (self.bound.len(), None, None);
+        for address in addresses {
+            match self.bind(&port.map_or_else(|| address.clone(), |port| address.clone().with_port(port))) {
+                Ok(()) if address.port() == Some(0) => port = self.bound.last().and_then(|(_, bound)| bound.port()),
+                Ok(()) => {}
+                Err(Error::Bind { address, source }) if addresses.len() > 1 && is_not_here(&source) => {
+                    note!(Warn, "{address} is not served: {source}");
+                    passed_over = Some(Error::Bind { address, source });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        passed_over.filter(|_| self.bound.len() == before).map_or(Ok(()), Err)
     }
 
     fn bind(&mut self, address: &Address) -> Result<()> {
@@ -289,7 +328,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     ///
     /// Source: `server_activate`; the hook of that name is called with each socket.
     pub fn server_activate(&mut self) -> Result<()> {
-        if self.bound.is_empty() {
+        if self.bound.is_empty() && self.activated.is_empty() {
             return Err(Error::NotBound);
         }
         self.check_late("request_queue_size")?;
@@ -305,17 +344,27 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         Ok(())
     }
 
-    /// Serves by a socket that was bound, and made to listen, elsewhere: inherited, for example. Its options are left as
-    /// they are, and a path in the file system is not removed in the end.
+    /// Serves by a socket that was bound, and made to listen, elsewhere: inherited, for example. It takes the place of
+    /// [`server_bind`](Self::server_bind), and [`options`](Self::options) are set on it as far as they can be set on a bound
+    /// socket, the backlog included; it keeps its `SO_REUSEADDR`, `SO_REUSEPORT` and `IPV6_V6ONLY`. The hook `server_bind`
+    /// is not called. A path in the file system is not removed in the end.
+    ///
+    /// After a shutdown [`serve_forever`](Self::serve_forever) binds the address itself. Where something else has the
+    /// socket open still, that fails, and another has to be adopted first.
     ///
     /// # Errors
-    /// [`Error::Reactor`] if it cannot be used, [`Error::Setting`] if an option cannot be honoured.
+    /// [`Error::Reactor`] if it is no listening socket of the server's family; for datagrams, no bound one.
+    /// [`Error::Setting`] if an option cannot be honoured.
     pub fn adopt(&mut self, socket: F::Adopted) -> Result<()> {
         F::check(&self.options)?;
         let failed = |source| Error::Reactor { doing: "adopt the socket", source };
-        let bound = F::finish(Socket::from(socket.into()), &self.options).map_err(failed)?;
-        self.addresses.push(bound.address().clone());
-        self.activated.push(bound);
+        let socket = F::adopt(&self.options, socket).map_err(failed)?;
+        let address = socket.local_address().map_err(failed)?;
+        if !F::admits(&self.options, &address) {
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "its address is not of the wanted family")));
+        }
+        self.adopted.push(address.clone());
+        self.bound.push((socket, address));
         self.applied = self.options.clone();
         Ok(())
     }
@@ -365,6 +414,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         self.bound.clear();
         self.activated.clear();
         self.addresses.clear();
+        self.adopted.clear();
         self.reactor.server_close(self.id);
     }
 
@@ -434,6 +484,18 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         self.reactor.server_mut(self.id).expect("the type is the one it was made with")
     }
 
+    /// Says of an address that cannot be bound again that its socket was not ours.
+    fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::Bind { address, source } if self.adopted.contains(&address) => {
+                let text =
+                    format!("{}; its socket was adopted and may be open elsewhere: adopt it again", reason(&source));
+                Error::Bind { address, source: io::Error::new(source.kind(), text) }
+            }
+            error => error,
+        }
+    }
+
     /// Gets ready to serve with the limits as they are set now.
     fn start(&mut self) -> Result<()> {
         if !self.bound.is_empty() {
@@ -445,7 +507,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
             let bound = addresses.iter().try_for_each(|address| self.bind(address));
             if let Err(error) = bound.and_then(|()| self.server_activate()) {
                 (self.bound, self.activated, self.addresses) = (Vec::new(), Vec::new(), addresses);
-                return Err(error);
+                return Err(self.explain(error));
             }
         }
         self.check_late("")?;
@@ -454,6 +516,19 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         }
         Ok(())
     }
+}
+
+/// How often another port is tried that is free at all addresses of a name.
+const PORT_TRIES: u32 = 32;
+
+/// Whether a bind failed because this machine has no such address, or no such family at all.
+fn is_not_here(error: &io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = match () {
+        () if cfg!(any(target_os = "linux", target_os = "android")) => 97,
+        () if cfg!(windows) => 10_047,
+        () => 47,
+    };
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
 }
 
 impl Reactor {

@@ -37,6 +37,7 @@ mod common;
 mod accept;
 #[cfg(all(feature = "batch", target_os = "linux"))]
 mod addresses;
+mod binding;
 mod blocking;
 mod calls;
 mod close;

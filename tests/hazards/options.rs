@@ -160,6 +160,9 @@ fn an_option_that_is_set_after_the_socket_is_bound_is_no_longer_ignored() {
             server
         };
         expect_too_late(bound, &[expected]);
+        if expected.0 == "request_queue_size" {
+            continue; // It counts until the socket is activated.
+        }
         let adopted = || {
             let mut server = tcp();
             server.adopt(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();

@@ -77,6 +77,23 @@ fn assert_in_use<T>(refused: Result<T>, name: &dyn std::fmt::Display) {
     }
 }
 
+// ---- the name ----
+
+#[test]
+fn a_text_that_may_mean_a_path_or_an_abstract_name_is_refused() {
+    let directory = Directory::new();
+    for error in [at::<UnixStream>(Path::new("@echo")).err(), at::<UnixDatagram>(Path::new("@echo")).err()] {
+        let text = error.expect("it may mean either").to_string();
+        let ways = ["@echo", "UnixAddress::from_path(\"./@...\")", "UnixAddress::from_abstract_name(\"echo\")"];
+        assert!(ways.iter().all(|way| text.contains(way)), "{text}");
+        assert!(!exists(Path::new("@echo")));
+    }
+    // In a directory it is a path and nothing else.
+    let running = serve(at::<UnixStream>(&directory.at("@echo")).unwrap());
+    assert_served::<UnixStream>(UnixAddress::from_path(directory.at("@echo")));
+    running.stop();
+}
+
 // ---- the file ----
 
 fn a_path_that_a_dead_server_left_is_taken_over<F: Local>() {

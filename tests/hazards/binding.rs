@@ -1,0 +1,278 @@
+//! Where a server listens: at every address of a name, and by sockets that were made elsewhere.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::time::Instant;
+
+use socketserver::family::{Family, Inet, Tcp, Udp};
+use socketserver::{
+    Address, AddressFamily, BaseServer, Error, Request, RequestHandler, Result, Server, Socket, TcpServer,
+};
+
+use crate::common::{Kind, Mailbox, PATIENCE, Peer, echo, echoing, probe, serve};
+
+fn unbound<F: Kind>() -> Server<F, (), impl RequestHandler + use<F>> {
+    Server::unbound((), |_, _| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap()
+}
+
+// ---- names ----
+
+/// Two addresses of this machine: what a name with two stands for.
+#[cfg(target_os = "linux")]
+fn two(port: u16) -> [SocketAddr; 2] {
+    [([127, 0, 0, 1], port).into(), ([127, 0, 0, 2], port).into()]
+}
+
+#[cfg(target_os = "linux")]
+fn served_at_all<F: Kind + Family<Domain = Inet>>() {
+    let mut server = unbound::<F>();
+    server.server_bind(&two(0)[..]).unwrap();
+    server.server_activate().unwrap();
+    let addresses = server.server_addresses();
+    let port = addresses[0].port().unwrap();
+    assert_eq!(addresses, two(port).map(Address::from), "one port for both");
+    let running = serve(server);
+    for address in addresses {
+        match F::NAME == Tcp::NAME {
+            true => Peer::connect(address).echo("is it you?"),
+            false => Mailbox::to(address).echo("is it you?"),
+        }
+    }
+    running.stop();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_name_is_served_at_all_of_its_addresses_on_one_port() {
+    served_at_all::<Tcp>();
+    served_at_all::<Udp>();
+}
+
+#[test]
+fn localhost_is_served_over_ipv4_and_ipv6() {
+    let mut server = unbound::<Tcp>();
+    server.server_bind("localhost:0").unwrap();
+    server.server_activate().unwrap();
+    let port = server.server_address().unwrap().port().unwrap();
+    let running = serve(server);
+    for address in ("localhost", port).to_socket_addrs().unwrap() {
+        // Not every machine has all the addresses that its hosts file knows.
+        if TcpListener::bind(SocketAddr::new(address.ip(), 0)).is_ok() {
+            Peer::connect(address).echo("is it you?");
+        }
+    }
+    running.stop();
+}
+
+#[test]
+fn an_address_that_a_name_has_twice_is_bound_once() {
+    let address: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let mut server = unbound::<Tcp>();
+    server.server_bind(&[address, address][..]).unwrap();
+    assert_eq!(server.server_addresses().len(), 1);
+}
+
+#[test]
+fn an_address_that_this_machine_does_not_have_is_passed_over_if_another_can_be_bound() {
+    let elsewhere: [SocketAddr; 2] = [([203, 0, 113, 77], 0).into(), ([203, 0, 113, 78], 0).into()];
+    let mut server = unbound::<Tcp>();
+    server.server_bind(&[elsewhere[0], ([127, 0, 0, 1], 0).into(), elsewhere[1]][..]).unwrap();
+    assert_eq!(server.server_addresses().len(), 1);
+    let mut server = unbound::<Tcp>();
+    for candidates in [&elsewhere[..], &elsewhere[..1]] {
+        match server.server_bind(candidates) {
+            Err(Error::Bind { source, .. }) => assert_eq!(source.kind(), io::ErrorKind::AddrNotAvailable),
+            other => panic!("{other:?}"),
+        }
+        assert!(server.server_addresses().is_empty());
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_name_with_one_address_in_use_is_not_served_by_halves() {
+    let other = TcpListener::bind("127.0.0.2:0").unwrap();
+    let port = other.local_addr().unwrap().port();
+    let mut server = unbound::<Tcp>();
+    match server.server_bind(&two(port)[..]) {
+        Err(Error::Bind { address, source }) => {
+            assert_eq!((address, source.kind()), (two(port)[1].into(), io::ErrorKind::AddrInUse));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(server.server_addresses().is_empty());
+    TcpListener::bind(two(port)[0]).expect("what was bound is free again");
+}
+
+/// Finds the port that the system has chosen for the first address taken at the second, so often.
+#[cfg(target_os = "linux")]
+struct Crowded(u32);
+
+#[cfg(target_os = "linux")]
+impl BaseServer for Crowded {
+    fn server_bind(&mut self, socket: &Socket, address: &Address) -> io::Result<()> {
+        if address.port() != Some(0) && self.0 > 0 {
+            self.0 -= 1;
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        socket.bind(address)
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_port_that_is_taken_at_another_address_is_chosen_anew() {
+    for (taken, fails) in [(5, false), (u32::MAX, true)] {
+        let handler =
+            |_: &mut Crowded, _: &Address| probe(|call, request: &mut Request<'_, Crowded>| echo(&call, request));
+        let mut server = TcpServer::unbound(Crowded(taken), handler).unwrap();
+        assert_eq!(server.server_bind(&two(0)[..]).is_err(), fails);
+        let addresses = server.server_addresses();
+        assert_eq!(addresses.len(), if fails { 0 } else { 2 });
+        assert!(fails || addresses[0].port() == addresses[1].port());
+    }
+}
+
+// ---- sockets that were made elsewhere ----
+
+/// Serves one client on a thread, and gives the server back.
+fn serve_once<H: RequestHandler>(mut server: TcpServer<(), H>) -> (TcpServer<(), H>, Result<()>) {
+    let (stop, address) = (server.shutdown_handle(), server.server_address().unwrap());
+    let thread = std::thread::spawn(move || {
+        let result = server.serve_forever();
+        (server, result)
+    });
+    // It may have to be bound first.
+    let deadline = Instant::now() + PATIENCE;
+    let mut client = loop {
+        match Peer::try_connect(address.clone()) {
+            Ok(client) => break client,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        std::thread::yield_now();
+    };
+    client.echo("served");
+    drop(client);
+    stop.shutdown();
+    thread.join().unwrap()
+}
+
+#[test]
+fn an_adopted_listener_gets_the_options_that_can_still_be_set() {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(1).unwrap();
+    let kept = listener.try_clone().unwrap();
+    let mut server = unbound::<Tcp>();
+    server.options.keepalive = Some(socketserver::Keepalive {
+        idle: std::time::Duration::from_secs(77),
+        interval: std::time::Duration::from_secs(7),
+    });
+    server.adopt(listener.into()).unwrap();
+    server.server_activate().expect("it is bound");
+    server.server_activate().expect("and stays so");
+    assert!(kept.tcp_nodelay().unwrap() && kept.keepalive().unwrap());
+    // Nothing accepts yet, and a backlog of one would make them wait.
+    let address = server.server_address().unwrap();
+    let mut clients: Vec<_> = (0..20).map(|_| Peer::connect(address.clone())).collect();
+    let running = serve(server);
+    clients.iter_mut().for_each(|client| client.echo("served"));
+    drop(clients);
+    running.stop();
+}
+
+#[track_caller]
+fn refuses<F: Family, H: RequestHandler>(mut server: Server<F, (), H>, socket: F::Adopted, why: &str) {
+    let error = server.adopt(socket).expect_err(why).to_string();
+    assert_eq!(error, format!("cannot adopt the socket: {why}"));
+    assert!(server.server_addresses().is_empty());
+}
+
+#[test]
+fn a_socket_that_cannot_be_served_is_not_adopted() {
+    use socket2::{Domain, Type};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    refuses(unbound::<Tcp>(), socket2::Socket::from(connected).into(), "it does not listen");
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+    refuses(unbound::<Tcp>(), socket2::Socket::from(datagrams).into(), "it is no stream socket");
+    refuses(unbound::<Udp>(), socket2::Socket::from(listener).into(), "it is no datagram socket");
+    let fresh = |kind| socket2::Socket::new(Domain::IPV4, kind, None).unwrap();
+    #[cfg(target_os = "linux")]
+    {
+        refuses(unbound::<Tcp>(), fresh(Type::STREAM).into(), "it does not listen");
+        let bound = fresh(Type::STREAM);
+        bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        refuses(unbound::<Tcp>(), bound.into(), "it does not listen");
+    }
+    if cfg!(unix) {
+        refuses(unbound::<Udp>(), fresh(Type::DGRAM).into(), "it is not bound");
+    }
+    let mut server = unbound::<Tcp>();
+    server.options.address_family = AddressFamily::Inet6;
+    refuses(server, TcpListener::bind("127.0.0.1:0").unwrap(), "its address is not of the wanted family");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_socket_of_another_family_is_not_adopted() {
+    use socket2::{Domain, SockAddr, Type};
+    use socketserver::family::{UnixDatagram, UnixStream};
+
+    let directory = crate::common::Directory::new();
+    let unix = |kind: Type, name: &str| {
+        let socket = socket2::Socket::new(Domain::UNIX, kind, None).unwrap();
+        socket.bind(&SockAddr::unix(directory.at(name)).unwrap()).unwrap();
+        if kind == Type::STREAM {
+            socket.listen(1).unwrap();
+        }
+        socket
+    };
+    refuses(unbound::<Tcp>(), unix(Type::STREAM, "a").into(), "it is no internet socket");
+    refuses(unbound::<Udp>(), unix(Type::DGRAM, "b").into(), "it is no internet socket");
+    refuses(unbound::<UnixStream>(), unix(Type::DGRAM, "c").into(), "it is no stream socket");
+    refuses(unbound::<UnixDatagram>(), unix(Type::STREAM, "d").into(), "it is no datagram socket");
+    let inet = |socket: std::os::fd::OwnedFd| socket2::Socket::from(socket);
+    let listener = inet(TcpListener::bind("127.0.0.1:0").unwrap().into());
+    refuses(unbound::<UnixStream>(), listener.into(), "it is no Unix socket");
+    let datagrams = inet(UdpSocket::bind("127.0.0.1:0").unwrap().into());
+    refuses(unbound::<UnixDatagram>(), datagrams.into(), "it is no Unix socket");
+    let unnamed = socket2::Socket::new(Domain::UNIX, Type::DGRAM, None).unwrap();
+    refuses(unbound::<UnixDatagram>(), unnamed.into(), "it is not bound");
+    let mut server = unbound::<UnixStream>();
+    server.options.mode = Some(0o600);
+    refuses(server, unix(Type::STREAM, "e").into(), "`mode` is for files that the server makes");
+}
+
+#[test]
+fn a_server_that_adopted_its_socket_serves_again_or_says_why_not() {
+    let mut server = unbound::<Tcp>();
+    server.adopt(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    for round in ["first", "second"] {
+        let result;
+        (server, result) = serve_once(server);
+        result.expect(round);
+    }
+    // The same where what it was inherited from has it still.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut server = unbound::<Tcp>();
+    server.adopt(listener.try_clone().unwrap()).unwrap();
+    let address = server.server_address().unwrap();
+    let (mut server, result) = serve_once(server);
+    result.unwrap();
+    let error = server.serve_forever().unwrap_err().to_string();
+    let why = "its socket was adopted and may be open elsewhere: adopt it again";
+    assert!(error.starts_with(&format!("cannot bind {address}: ")) && error.ends_with(why), "{error}");
+    server.adopt(listener).unwrap();
+    serve_once(server).1.unwrap();
+}
+
+#[test]
+fn a_server_may_be_bound_and_adopt_as_well() {
+    let mut server = echoing::<Tcp>();
+    server.adopt(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let addresses = server.server_addresses();
+    let running = serve(server);
+    addresses.into_iter().for_each(|address| Peer::connect(address).echo("served"));
+    running.stop();
+}
