@@ -68,7 +68,7 @@ pub struct Stats {
     pub datagrams_out: u64,
     /// Datagrams received that were longer than [`Limits::max_packet_size`](crate::Limits).
     pub datagrams_truncated: u64,
-    /// Datagrams received that claimed to come from the socket they were sent to; dropped.
+    /// Datagrams received that the same socket had sent: to a group that it is a member of, or to itself; dropped.
     pub datagrams_reflected: u64,
     /// Datagrams received for which there was no session left; dropped.
     pub sessions_refused: u64,

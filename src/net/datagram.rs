@@ -1,7 +1,9 @@
 //! A bound datagram socket: UDP or Unix, received from and sent through by the reactor alone.
 
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use mio::event::Source;
@@ -31,8 +33,16 @@ pub struct DatagramSocket {
     #[cfg(all(feature = "batch", target_os = "linux"))]
     batch: Option<Box<Batch>>,
     address: Address,
-    /// The last address that was asked for, and whether it is one of this machine's.
-    own: Option<(SocketAddr, bool)>,
+    /// What it has sent to its own port, at whatever address, and has not seen again. The oldest goes first.
+    away: VecDeque<Away>,
+    hasher: RandomState,
+}
+
+/// A datagram that may come back to the socket that has sent it.
+#[derive(Debug)]
+struct Away {
+    to: IpAddr,
+    hash: u64,
 }
 
 #[derive(Debug)]
@@ -82,7 +92,8 @@ impl DatagramSocket {
             batch: address.ip().map(|ip| Box::new(Batch::new(std::os::fd::AsFd::as_fd(&socket), ip.is_ipv6()))),
             kind: kind(socket),
             address,
-            own: None,
+            away: VecDeque::new(),
+            hasher: RandomState::new(),
         })
     }
 
@@ -93,7 +104,8 @@ impl DatagramSocket {
             #[cfg(all(feature = "batch", target_os = "linux"))]
             batch: None,
             address,
-            own: None,
+            away: VecDeque::new(),
+            hasher: RandomState::new(),
         }
     }
 
@@ -180,6 +192,14 @@ impl DatagramSocket {
     /// Sends datagrams, in order, until all are sent or one is not. Returns how many the system took; the error is that
     /// of the next.
     pub(crate) fn send(&mut self, bytes: &[u8], datagrams: &[Outgoing]) -> (usize, io::Result<()>) {
+        let (sent, result) = self.send_some(bytes, datagrams);
+        for datagram in &datagrams[..sent] {
+            self.remember(datagram, bytes);
+        }
+        (sent, result)
+    }
+
+    fn send_some(&mut self, bytes: &[u8], datagrams: &[Outgoing]) -> (usize, io::Result<()>) {
         #[cfg(all(feature = "batch", target_os = "linux"))]
         if let (Kind::Udp(socket), Some(batch)) = (&self.kind, &mut self.batch) {
             return batch.send(std::os::fd::AsFd::as_fd(socket), bytes, datagrams);
@@ -208,37 +228,69 @@ impl DatagramSocket {
         }
     }
 
-    /// Whether a datagram claims to come from this very socket: answered, it would come again, for ever.
-    pub(crate) fn is_own(&mut self, from: &Address, local: Option<IpAddr>) -> bool {
+    /// Keeps in mind what may come back: only what goes to our own port does.
+    fn remember(&mut self, datagram: &Outgoing, bytes: &[u8]) {
+        let (Some(to), Some(bound)) = (datagram.to.as_inet(), self.address.as_inet()) else { return };
+        if to.port() == bound.port() {
+            if self.away.len() == AWAY_MAX {
+                self.away.pop_front();
+            }
+            self.away.push_back(Away {
+                to: to.ip().to_canonical(),
+                hash: self.hasher.hash_one(&bytes[datagram.range.clone()]),
+            });
+        }
+    }
+
+    /// Whether this very socket has sent a datagram that came in: answered, it would come again, for ever. One of another
+    /// socket is a request, also if that one has our port, or even our address. The bytes tell the two apart. Who repeats
+    /// what it was just sent is told apart by our address that it has written to, or that we would have sent it from.
+    pub(crate) fn is_own(&mut self, from: &Address, local: Option<IpAddr>, bytes: &[u8]) -> bool {
         let (Some(from), Some(bound)) = (from.as_inet(), self.address.as_inet()) else {
             return *from == self.address && !from.is_unnamed();
         };
-        if from.port() != bound.port() {
+        if from.port() != bound.port() || self.away.is_empty() {
             return false;
         }
-        // Bound to a group, a socket sends from whatever address the route has.
-        if !bound.ip().is_unspecified() && !bound.ip().is_multicast() {
-            return from.ip() == bound.ip();
+        let hash = self.hasher.hash_one(bytes);
+        let came_back = |away: &Away| {
+            let address = || local.map_or_else(|| self.source_to(away.to), |local| Some(local.to_canonical()));
+            away.hash == hash && (from.ip() != away.to || address().is_none_or(|address| address == away.to))
+        };
+        let Some(at) = self.away.iter().position(came_back) else { return false };
+        let own = self.has(from);
+        if own {
+            self.away.remove(at);
         }
-        from.ip().is_loopback() || Some(from.ip()) == local || self.is_of_this_machine(from)
+        own
     }
 
-    /// An address can be bound if and only if it is ours. Asked only for peers that use our own port number, and not
-    /// twice in a row for the same.
-    fn is_of_this_machine(&mut self, mut address: SocketAddr) -> bool {
-        address.set_port(0); // The scope of a link-local address is needed.
-        if let Some((asked, ours)) = self.own
-            && asked == address
-        {
-            return ours;
+    /// Whether an address is, or may be, one of this socket's.
+    fn has(&self, mut address: SocketAddr) -> bool {
+        match self.bound_to() {
+            Some(ip) => address.ip() == ip,
+            None => {
+                // An address can be bound if and only if it is ours. The scope of a link-local address is needed.
+                address.set_port(0);
+                let bound = std::net::UdpSocket::bind(address);
+                bound.map_or_else(|error| error.kind() != io::ErrorKind::AddrNotAvailable, |_| true)
+            }
         }
-        let ours = match std::net::UdpSocket::bind(address) {
-            Ok(_) => true,
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => false,
-            Err(_) => return false, // No descriptors: the next datagram asks again.
-        };
-        self.own = Some((address, ours));
-        ours
+    }
+
+    /// The address that a datagram to `to` comes from, as far as the system tells.
+    fn source_to(&self, to: IpAddr) -> Option<IpAddr> {
+        self.bound_to().or_else(|| {
+            let any = if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+            let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
+            socket.connect((to, 9)).and_then(|()| socket.local_addr()).ok().map(|address| address.ip())
+        })
+    }
+
+    /// The one address it sends from. A wildcard socket, and one that is bound to a group, sends from whatever address the
+    /// route has.
+    fn bound_to(&self) -> Option<IpAddr> {
+        self.address.ip().filter(|ip| !ip.is_unspecified() && !ip.is_multicast())
     }
 
     pub(crate) fn join_multicast(&self, group: &MulticastGroup) -> io::Result<()> {
@@ -290,6 +342,9 @@ impl DatagramSocket {
 
 /// No datagram is longer than what a socket may have in its send buffer; this is more than systems allow for that.
 const LONGEST: usize = 16 << 20;
+
+/// More small datagrams than a receive buffer of the usual size has room for.
+const AWAY_MAX: usize = 1_024;
 
 /// The address as a UDP socket takes it: a dual-stack one knows IPv4 clients by mapped addresses.
 fn inet(to: &Address, bound: &Address) -> io::Result<SocketAddr> {

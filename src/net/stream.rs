@@ -49,7 +49,7 @@ enum Kind {
 pub(crate) struct Route {
     /// The slot of the socket.
     pub(crate) endpoint: u32,
-    /// Which of our addresses the peer wrote to, and is to be answered from, if the system tells.
+    /// Which of our addresses the peer wrote to last, and is to be answered from, if the system tells.
     pub(crate) local: Option<std::net::IpAddr>,
 }
 
@@ -67,6 +67,13 @@ impl Stream {
         match &self.kind {
             Kind::Datagram(route) => Some(**route),
             _ => None,
+        }
+    }
+
+    /// The peer of a session has written to this of our addresses, if the system tells, and is answered from it.
+    pub(crate) fn set_local(&mut self, local: Option<std::net::IpAddr>) {
+        if let (Kind::Datagram(route), Some(_)) = (&mut self.kind, local) {
+            route.local = local;
         }
     }
 

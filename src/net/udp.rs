@@ -40,8 +40,9 @@ pub struct UdpOptions {
     /// `IP_MULTICAST_TTL`, `IPV6_MULTICAST_HOPS`: how many routers a multicast datagram passes, 255 at most.
     /// Default: 1, none.
     pub multicast_ttl: u32,
-    /// `IP_MULTICAST_LOOP`, `IPV6_MULTICAST_LOOP`: what is sent to a group comes back to members on this machine.
-    /// Default: true.
+    /// `IP_MULTICAST_LOOP`, `IPV6_MULTICAST_LOOP`: what is sent to a group comes back to members on this machine. The
+    /// server itself does not serve its own ([`Stats::datagrams_reflected`](crate::Stats)), but what other members say,
+    /// also from the same address and port. Default: true.
     pub multicast_loop: bool,
     /// Where multicast datagrams leave. Default: [`MulticastInterface::Any`], as the routing table says.
     pub multicast_interface: MulticastInterface,

@@ -313,7 +313,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         let Packet { range, from, local, truncated } = packet;
         let Some(endpoint) = core.slots.endpoint(socket) else { return };
         let session = endpoint.sessions.get(from).copied();
-        if session.is_none() && endpoint.socket.is_own(from, *local) {
+        if endpoint.socket.is_own(from, *local, &scratch.input[range.clone()]) {
             core.stats.datagrams_reflected += 1;
             return;
         }
@@ -328,6 +328,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         self.take_from_quota(core);
         // One that is on its way out is no session for a new datagram.
         if let Some(key) = session.filter(|&key| !core.slots.connection(key).state.is_closing()) {
+            core.slots.connection(key).io.stream.set_local(*local);
             return self.borrowed(core, scratch, key, |calls, at| calls.on_datagram(at, range.clone()));
         }
         // The one that is on its way out gives its place to its successor.

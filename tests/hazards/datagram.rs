@@ -585,6 +585,70 @@ fn a_peer_that_has_the_server_s_port_elsewhere_is_served() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_neighbour_that_shares_the_server_s_port_is_served_also_if_it_repeats_the_answer() {
+    let mut server =
+        UdpServer::unbound((), |_, _| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap();
+    server.options.allow_reuse_address = true;
+    server.server_bind("0.0.0.0:0").unwrap();
+    let port = server.server_address().unwrap().port().unwrap();
+    let running = serve(server);
+    let neighbour = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+    neighbour.set_reuse_address(true).unwrap();
+    neighbour.bind(&SocketAddr::from(([127, 0, 0, 9], port)).into()).unwrap();
+    let neighbour = UdpSocket::from(neighbour);
+    neighbour.set_read_timeout(Some(PATIENCE)).unwrap();
+    for _ in 0..3 {
+        neighbour.send_to(b"not you", (Ipv4Addr::LOCALHOST, port)).unwrap();
+        assert_eq!(neighbour.recv(&mut [0; 8]).unwrap(), 7);
+    }
+    assert_eq!(running.stop().datagrams_reflected, 0);
+}
+
+#[test]
+fn a_forged_datagram_with_the_server_s_own_address_starts_no_loop() {
+    for limits in [Limits::default(), with_sessions(10)] {
+        let mut peers = peers(&Journal::new(), limits, |call, request| echo(&call, request));
+        let me = "192.0.2.1:9999";
+        assert_eq!(peers.ask(me, b"forged"), [b"forged"]);
+        assert!(peers.ask(me, b"forged").is_empty(), "its answer comes back");
+        assert_eq!(peers.stats().datagrams_reflected, 1);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")] // The others have to be given more than one address of the loopback first.
+fn a_session_is_answered_from_the_address_that_it_asked_last() {
+    let mut server = UdpServer::new("0.0.0.0:0", |_| {
+        probe(|call, request: &mut Request<'_>| {
+            match call {
+                Call::Handle => request.set_timer(0, Duration::ZERO),
+                Call::Timer(_) => write!(request.output, "later, {}", request.local_address().unwrap())?,
+                _ => {}
+            }
+            echo(&call, request)
+        })
+    })
+    .unwrap();
+    server.limits = with_sessions(10);
+    let port = server.server_address().unwrap().port().unwrap();
+    let running = serve(server);
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    for last in [2, 3, 2] {
+        let asked = SocketAddr::from(([127, 0, 0, last], port));
+        client.send_to(b"here", asked).unwrap();
+        for answer in ["here".to_owned(), format!("later, {asked}")] {
+            let mut packet = [0; 100];
+            let (n, from) = client.recv_from(&mut packet).unwrap();
+            assert_eq!((from, &packet[..n]), (asked, answer.as_bytes()));
+        }
+    }
+    assert_eq!(running.stats().active, 1);
+    running.stop();
+}
+
+#[test]
 fn a_dual_stack_server_reaches_clients_of_both_kinds_in_every_way() {
     let journal = Journal::new();
     let state = Noting { journal: journal.clone(), ..Noting::default() };
@@ -1518,6 +1582,49 @@ fn what_a_server_sends_to_its_own_group_does_not_come_back_as_a_request() {
         running.wait_for_stats(&format!("bound to {bound}: it came back"), |stats| stats.datagrams_in >= 2);
         let stats = running.stop();
         assert_eq!((calls.load(Ordering::Relaxed), stats.datagrams_reflected), (1, 1), "bound to {bound}");
+    }
+}
+
+#[test]
+fn members_of_a_group_on_one_machine_hear_each_other_and_not_themselves() {
+    let Some(client) = group_client() else { return };
+    let journals = [Journal::new(), Journal::new()];
+    let mut port = 0;
+    let members = journals.each_ref().map(|journal| {
+        let notes = journal.clone();
+        let mut server = UdpServer::unbound((), move |_, _| {
+            let notes = notes.clone();
+            probe(move |call, request: &mut Request<'_>| {
+                if let Call::Handle = call {
+                    let text = String::from_utf8_lossy(request.input.unread()).into_owned();
+                    if text == "speak" {
+                        let port = request.local_address().unwrap().port().unwrap();
+                        let to = SocketAddr::new(group(6).address, port);
+                        assert_eq!(request.send_to(&to.into(), b"all say the same"), Sent::Queued);
+                    }
+                    notes.note(text);
+                }
+                usual(&call, request)
+            })
+        })
+        .unwrap();
+        server.options.multicast_groups.push(group(6));
+        server.options.multicast_interface = MulticastInterface::Address(Ipv4Addr::LOCALHOST);
+        server.options.allow_reuse_address = true;
+        server.server_bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+        port = server.server_address().unwrap().port().unwrap();
+        serve(server)
+    });
+    for round in 1..=3 {
+        client.send_to(b"speak", (group(6).address, port)).unwrap();
+        for (journal, running) in journals.iter().zip(&members) {
+            journal.wait_for("all say the same", round);
+            running.wait_for_stats("its own came back", |stats| stats.datagrams_reflected == round as u64);
+        }
+    }
+    for (journal, running) in journals.iter().zip(members) {
+        assert_eq!(running.stop().datagrams_in, 9);
+        assert_eq!((journal.count("speak"), journal.count("all say the same")), (3, 3));
     }
 }
 
