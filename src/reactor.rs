@@ -621,6 +621,7 @@ impl Reactor {
         if usize::from(server) < self.servers.len() {
             self.allocate();
             self.core.unlisten_streams(server);
+            self.core.each_endpoint(Some(server), |endpoint| endpoint.closing = true);
             self.abort_server(server);
             self.wait_elsewhere(ServerId(server)); // Their answers leave meanwhile.
             self.core.unlisten(server);

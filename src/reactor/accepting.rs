@@ -52,19 +52,15 @@ impl Core {
         }
     }
 
-    /// The same for those that clients connect to. Through the others what the handlers still say has to leave; they
-    /// only receive no more.
+    /// The same for those that clients connect to. Through the others what the handlers still say has to leave.
     pub(crate) fn unlisten_streams(&mut self, server: u16) {
         let mut listeners = std::mem::take(&mut self.served[usize::from(server)].listeners);
-        listeners.retain(|&key| match self.slots.endpoint(key) {
-            Some(endpoint) => {
-                endpoint.closing = true;
-                true
-            }
-            None => {
+        listeners.retain(|&key| {
+            let is_endpoint = self.slots.endpoint(key).is_some();
+            if !is_endpoint {
                 self.unlisten_one(key);
-                false
             }
+            is_endpoint
         });
         self.served[usize::from(server)].listeners = listeners;
     }

@@ -16,6 +16,8 @@ use crate::timers::{NO_TIMER, TimerKey};
 
 pub(crate) struct Elsewhere {
     pub(crate) address: Address,
+    /// It came while the reactor was stopping.
+    late: bool,
     stop: Stop,
     /// The server is stopping, and its input is at its end.
     is_told: bool,
@@ -52,8 +54,9 @@ impl Core {
         (pool.threads_max, pool.queue_max) = (threads_max, queue_max);
 
         let (address, stop) = (client_address.clone(), Stop::of(&socket));
+        let (late, its_stop) = (self.draining, stop.clone());
         let elsewhere =
-            Elsewhere { address: address.clone(), stop: stop.clone(), is_told: false, timer: NO_TIMER, ended: None };
+            Elsewhere { address: address.clone(), late, stop: its_stop, is_told: false, timer: NO_TIMER, ended: None };
         let key = self.slots.insert(server, Kind::Elsewhere(Box::new(elsewhere)));
         let id = self.slots.id(key);
         let way_back = handle.clone();
@@ -118,6 +121,15 @@ impl Core {
     pub(crate) fn elsewhere(&self) -> (u64, u64) {
         let counts = self.served.iter().map(|served| (served.elsewhere as u64, served.limits.daemon_threads));
         counts.fold((0, 0), |(all, awaited), (count, daemon)| (all + count, awaited + if daemon { 0 } else { count }))
+    }
+
+    /// Whether a stop waits for one that has begun before it.
+    pub(crate) fn awaits_earlier(&mut self) -> bool {
+        let served = &self.served;
+        self.slots.iter().any(|(_, slot)| {
+            let awaited = !served[usize::from(slot.server)].limits.daemon_threads;
+            slot.kind.elsewhere().is_some_and(|elsewhere| awaited && !elsewhere.late)
+        })
     }
 
     /// Its slot is freed.

@@ -31,7 +31,7 @@ pub(crate) struct Endpoint {
     watches_room: bool,
     /// By peer: the slot of its session, if the server keeps sessions.
     pub(crate) sessions: HashMap<Address, u32>,
-    /// Nothing is received any more: the server is stopping.
+    /// Nothing is received any more: the server is about to be closed.
     pub(crate) closing: bool,
 }
 
@@ -185,11 +185,19 @@ impl Core {
         }
     }
 
+    /// Does something with each datagram socket, of one server or of all.
+    pub(crate) fn each_endpoint(&mut self, server: Option<u16>, mut act: impl FnMut(&mut Endpoint)) {
+        let of_server = |(number, _): &(usize, _)| server.is_none_or(|server| usize::from(server) == *number);
+        for (_, served) in self.served.iter().enumerate().filter(of_server) {
+            served.listeners.iter().for_each(|&key| self.slots.endpoint(key).into_iter().for_each(&mut act));
+        }
+    }
+
     /// Whether some server has datagrams to send.
     pub(crate) fn is_sending(&mut self) -> bool {
-        let slots = &mut self.slots;
-        let mut keys = self.served.iter().flat_map(|served| &served.listeners);
-        keys.any(|&key| slots.endpoint(key).is_some_and(|endpoint| endpoint.is_sending()))
+        let mut sends = false;
+        self.each_endpoint(None, |endpoint| sends |= endpoint.is_sending());
+        sends
     }
 
     /// Peers of a server that have a session, at whichever of its sockets.

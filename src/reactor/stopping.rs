@@ -21,22 +21,8 @@ impl Reactor {
     pub(super) fn begin_drain(&mut self) {
         self.phase = Phase::Draining;
         note!(Info, "stopping: {} connections to finish", self.core.stats.active);
+        self.take_in();
         for server in 0..self.servers.len() {
-            for key in self.core.served[server].listeners.clone() {
-                // A client in the backlog has its connection and may have sent its request; a datagram that has arrived
-                // is one.
-                for _ in 0..BACKLOG_ROUNDS_MAX {
-                    let server = &mut self.servers[server];
-                    match self.core.slots.endpoint(key).is_some() {
-                        true => server.receive(&mut self.core, &mut self.scratch, key),
-                        false => server.accept(&mut self.core, &mut self.scratch, key),
-                    }
-                    let paused = self.core.slots.pause(key).is_none_or(|pause| pause.is_on());
-                    if paused || !self.core.slots.is_ready(key) {
-                        break;
-                    }
-                }
-            }
             self.core.unlisten_streams(server as u16);
         }
         let quiet = nanos(self.core.config.drain_quiet);
@@ -53,6 +39,26 @@ impl Reactor {
     pub(super) fn look_elsewhere(&mut self) {
         if self.core.drain_elsewhere(None, true) {
             self.core.arm_look();
+        }
+    }
+
+    /// Serves what waits at the sockets of all servers: a client in the backlog has its connection and may have sent its
+    /// request; a datagram that has arrived is one.
+    fn take_in(&mut self) {
+        for server in 0..self.servers.len() {
+            for key in self.core.served[server].listeners.clone() {
+                for _ in 0..BACKLOG_ROUNDS_MAX {
+                    let server = &mut self.servers[server];
+                    match self.core.slots.endpoint(key).is_some() {
+                        true => server.receive(&mut self.core, &mut self.scratch, key),
+                        false => server.accept(&mut self.core, &mut self.scratch, key),
+                    }
+                    let paused = self.core.slots.pause(key).is_none_or(|pause| pause.is_on());
+                    if paused || !self.core.slots.is_ready(key) {
+                        break;
+                    }
+                }
+            }
         }
     }
 
@@ -100,14 +106,29 @@ impl Reactor {
         self.free_dead();
     }
 
-    /// Whether a stop has nothing left to wait for.
+    /// Whether a stop has nothing left to wait for. Until then datagrams are served like before. Those that come during
+    /// the stop do not prolong it, or it would never end: when all else is over there is one last look at the sockets,
+    /// and only what was begun by then is waited for.
     pub(super) fn is_over(&mut self) -> bool {
         let (elsewhere, awaited) = self.core.elsewhere();
         let here = self.core.stats.active - elsewhere;
-        match self.phase {
-            Phase::Draining => here + awaited == 0 && !self.core.is_sending(),
-            _ => here == 0,
+        if self.phase != Phase::Draining {
+            return here == 0;
         }
+        if here > 0 || self.core.awaits_earlier() || self.core.is_sending() {
+            return false;
+        }
+        let mut receives = false;
+        self.core.each_endpoint(None, |endpoint| {
+            receives |= !endpoint.closing;
+            endpoint.ready = true;
+        });
+        if receives {
+            self.take_in();
+            self.core.each_endpoint(None, |endpoint| endpoint.closing = true);
+            return self.is_over();
+        }
+        awaited == 0
     }
 
     /// `block_on_close`: turns on until the threads and programs of a server are done, which may want something of the

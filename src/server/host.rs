@@ -333,7 +333,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         }
         // The one that is on its way out gives its place to its successor.
         let others = |core: &mut Core| core.sessions(self.calls.number) - usize::from(session.is_some());
-        if self.limits.sessions_max.is_some_and(|max| others(core) >= max) || core.slots.is_full() {
+        let admits = |max| others(core) < max && !core.draining;
+        if !self.limits.sessions_max.is_none_or(admits) || core.slots.is_full() {
             core.stats.sessions_refused += 1;
             return;
         }

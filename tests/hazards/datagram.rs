@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socketserver::family::{Tcp, Udp};
-use socketserver::testing::Peers;
+use socketserver::testing::{Network, Peers};
 use socketserver::{
-    Address, BaseServer, ConnectionId, Control, Error, Finish, Handle, Incoming, Limits, Message, MulticastGroup,
-    MulticastInterface, Next, Reactor, Request, RequestHandler, Sent, Server, ServerId, Stats, TcpServer, Timeout,
-    UdpServer,
+    Address, BaseServer, ConnectionId, Control, DatagramRequestHandler, Error, Finish, Handle, Incoming, Limits,
+    Message, MulticastGroup, MulticastInterface, Next, Reactor, Request, RequestHandler, Sent, Server, ServerId, Stats,
+    TcpServer, ThreadingUdpServer, Timeout, UdpServer,
 };
 
 use crate::common::{
@@ -1404,12 +1404,112 @@ fn sessions_of_a_server_that_stops_go_on_until_they_let_go() {
     assert_eq!(peers.sent_to(ANN).len(), 0, "it is not quiet yet");
     peers.advance(Duration::from_millis(100));
     assert_eq!(peers.sent_to(ANN), [b"one moment"]);
-    peers.feed(ANN, b"nobody receives any more");
+    assert_eq!(peers.ask(ANN, b"are you there?"), [b"are you there?"]);
+    assert!(peers.ask(BOB, b"a new one").is_empty());
+    assert_eq!(peers.stats().sessions_refused, 1);
     peers.advance(Duration::from_secs(3));
     assert_eq!(peers.sent_to(ANN), [b"goodbye"]);
-    let expected = ["setup", "handle", "drain", "timer 1", "finish done", "close_request done"];
+    let expected = ["setup", "handle", "drain", "handle", "timer 1", "finish done", "close_request done"];
     assert_eq!(journal.lines(), expected);
     assert!(!peers.handle().shutdown_handle().is_requested(), "it has stopped");
+}
+
+#[test]
+fn single_datagrams_are_answered_until_the_last_connection_is_gone() {
+    let stays = |_: &mut (), _: &Address| {
+        probe(|call, request: &mut Request<'_>| match call {
+            Call::Drain => Ok(Next::Wait),
+            call => echo(&call, request),
+        })
+    };
+    let mut network = Network::new();
+    let tcp = network.serve((), stays, Limits::default()).unwrap();
+    let udp = network.serve_datagrams((), stays, Limits::default()).unwrap();
+    let (client, peer) = (network.connect(tcp), Address::from(BOB.parse::<SocketAddr>().unwrap()));
+    network.run();
+    network.shutdown_handle().shutdown();
+    for _ in 0..8 {
+        network.run_for(Duration::from_secs(1));
+        network.send_datagram(udp, &peer, b"hello");
+        network.run();
+        assert_eq!(network.received_datagrams(udp), [(peer.clone(), b"hello".to_vec())]);
+    }
+    client.send_eof();
+    network.run();
+    assert!(network.is_stopped());
+}
+
+/// Also if no event has told of it.
+#[test]
+fn a_datagram_that_comes_while_the_last_connection_goes_is_answered() {
+    let mut reactor = Reactor::new().unwrap();
+    let udp = echoing::<Udp>();
+    let (asking, at) = (UdpSocket::bind("127.0.0.1:0").unwrap(), address_of(&udp));
+    asking.set_read_timeout(Some(PATIENCE)).unwrap();
+    let asks = asking.try_clone().unwrap();
+    let (told, draining) = std::sync::mpsc::channel();
+    let tcp = server::<Tcp, _>(move |_| {
+        let (asks, told) = (asks.try_clone().unwrap(), told.clone());
+        probe(move |call, request: &mut Request<'_>| match call {
+            Call::Drain => {
+                told.send(()).unwrap();
+                Ok(Next::Wait)
+            }
+            Call::Finish(_) => {
+                asks.send_to(b"in time", at)?;
+                Ok(Next::Wait)
+            }
+            call => echo(&call, request),
+        })
+    });
+    let to = address_of(&tcp);
+    reactor.add(tcp).unwrap();
+    reactor.add(udp).unwrap();
+    let stopping = reactor.shutdown_handle();
+    let (_handle, stop) = run(reactor);
+    let mut client = Peer::connect(to);
+    client.echo("here");
+    stopping.shutdown();
+    draining.recv_timeout(PATIENCE).unwrap();
+    client.half_close();
+    let stats = stop();
+    assert_eq!((stats.datagrams_in, stats.datagrams_out), (1, 1));
+    assert_eq!(asking.recv(&mut [0; 8]).unwrap(), 7);
+}
+
+#[test]
+fn a_flow_of_datagrams_holds_up_no_stop() {
+    let threads = |_: &Address| {
+        DatagramRequestHandler::new(|request| {
+            std::thread::park_timeout(Duration::from_millis(2)); // Others come meanwhile.
+            request.request().send_to(b"here", &request.client_address())?;
+            Ok(())
+        })
+    };
+    let mut reactor = Reactor::new().unwrap();
+    let (here, elsewhere) = (echoing::<Udp>(), ThreadingUdpServer::new("127.0.0.1:0", threads).unwrap());
+    let to = [address_of(&here), elsewhere.server_address().unwrap().as_inet().unwrap()];
+    let mut config = reactor.config().clone();
+    config.drain_grace = Duration::from_secs(3_600);
+    reactor.set_config(config);
+    reactor.add(here).unwrap();
+    reactor.add(elsewhere).unwrap();
+    let (_handle, stop) = run(reactor);
+    let done = Arc::new(AtomicBool::new(false));
+    let flows = to.map(|to| {
+        let (done, client) = (Arc::clone(&done), UdpSocket::bind("127.0.0.1:0").unwrap());
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.send_to(b"hello", to).unwrap();
+        client.recv(&mut [0; 8]).unwrap(); // It is served.
+        std::thread::spawn(move || {
+            let most = 5_000_000;
+            let sent = (0..most).take_while(|_| !done.load(Ordering::Relaxed) && client.send_to(b"hello", to).is_ok());
+            assert!(sent.count() < most, "the stop had to wait for its end");
+        })
+    });
+    stop();
+    done.store(true, Ordering::Relaxed);
+    flows.into_iter().for_each(|flow| flow.join().unwrap());
 }
 
 #[test]
