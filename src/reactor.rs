@@ -665,6 +665,11 @@ impl Reactor {
         signals::watch(&mut self.core).map_err(failed)
     }
 
+    #[cfg(feature = "signals")]
+    pub(crate) fn watches_signals(&mut self) -> bool {
+        signals::is_watching(&mut self.core)
+    }
+
     /// The shared buffers come with the first turn: a reactor that only waits to be moved has none.
     fn allocate(&mut self) {
         let (has, needed) = (self.scratch.input.len(), self.core.read_buffer_bytes_min);

@@ -29,9 +29,20 @@ impl Signals {
     }
 }
 
+/// Whether signals stop this reactor.
+pub(crate) fn is_watching(core: &mut Core) -> bool {
+    #[cfg(unix)]
+    return core.slots.iter().any(|(_, slot)| matches!(slot.kind, Kind::Signals(_)));
+    #[cfg(not(unix))]
+    {
+        let _ = core;
+        false
+    }
+}
+
 #[cfg(unix)]
 pub(crate) fn watch(core: &mut Core) -> io::Result<()> {
-    if core.slots.iter().any(|(_, slot)| matches!(slot.kind, Kind::Signals(_))) {
+    if is_watching(core) {
         return Ok(()); // Watched twice, one signal would count as two.
     }
     let wanted = inherited::wanted();

@@ -221,7 +221,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     /// server.options.request_queue_size = 128;
     /// server.limits.connections_max = Some(1_000);
     /// server.server_bind("127.0.0.1:0")?;
-    /// server.server_bind(("localhost", 0))?;
+    /// server.server_bind(("127.0.0.1", 0))?;
     /// server.server_activate()?;
     /// assert_eq!(server.server_addresses().len(), 2);
     /// # Ok::<(), socketserver::Error>(())
@@ -533,7 +533,7 @@ fn is_not_here(error: &io::Error) -> bool {
 
 impl Reactor {
     /// Takes a server in. Its own reactor is given up, so handles must be taken from this one, and servers that were
-    /// added to that are closed.
+    /// added to that are closed. If that one watched for signals, this one does from now on.
     ///
     /// # Errors
     /// [`Error::Full`] beyond 256 servers (16 where pointers have 32 bits), [`Error::NotBound`], [`Error::Listen`],
@@ -550,6 +550,10 @@ impl Reactor {
             return Err(Error::NotBound);
         }
         server.check_late("")?;
+        #[cfg(feature = "signals")]
+        if server.reactor.watches_signals() {
+            self.shutdown_on_signals()?;
+        }
         let host = server.reactor.unhost().expect("a server's own reactor hosts it");
         let id = self.host(host, server.limits)?;
         for bound in server.activated {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use socketserver::{Next, Reactor, Request, TcpServer};
+use socketserver::{Next, NoHandler, Reactor, Request, TcpServer};
 
 use crate::common::{Call, PATIENCE, Peer, probe, usual};
 
@@ -84,6 +84,14 @@ fn when_the_reactors_are_gone() {
     signal_hook::low_level::raise(SIGTERM).unwrap();
     taken(&mut third);
     drop((third, Reactor::new().unwrap()));
+    // A server brings its wish along.
+    let mut server = TcpServer::new("127.0.0.1:0", |_| NoHandler).unwrap();
+    server.shutdown_on_signals().unwrap();
+    let mut fourth = Reactor::new().unwrap();
+    fourth.add(server).unwrap();
+    signal_hook::low_level::raise(SIGTERM).unwrap();
+    taken(&mut fourth);
+    drop(fourth);
     println!("\nport 0");
     signal_hook::low_level::raise(SIGTERM).unwrap();
     println!("\nstopped");
