@@ -491,7 +491,11 @@ impl Director {
             Call::Accept if self.chance(faults.aborted_in_backlog) => {
                 Outcome::Fail(io::ErrorKind::ConnectionAborted.into())
             }
-            Call::Accept if self.chance(faults.accept_error) => Outcome::Fail(io::Error::from_raw_os_error(EPROTO)),
+            Call::Accept if self.chance(faults.accept_error) => {
+                // The second is how macOS and the BSDs say that a client has gone.
+                let kinds = [io::Error::from_raw_os_error(EPROTO), io::ErrorKind::InvalidInput.into()];
+                Outcome::Fail(kinds.into_iter().nth(self.rng.usize(..2)).expect("one of two"))
+            }
             Call::Accept if self.chance(faults.out_of_descriptors) => {
                 let numbers = [EMFILE, ENFILE, ENOBUFS, ENOMEM];
                 Outcome::Fail(io::Error::from_raw_os_error(*self.rng.choice(&numbers).unwrap_or(&EMFILE)))
