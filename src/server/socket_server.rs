@@ -339,7 +339,9 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
             let failed = |source| Error::Listen { address: address.clone(), source };
             self.reactor.hosted(self.id).server_activate(&socket, F::backlog(&self.options)).map_err(failed)?;
             self.activated.push(F::finish(socket, &self.options).map_err(failed)?);
-            self.addresses.push(address);
+            if !self.addresses.contains(&address) {
+                self.addresses.push(address); // It may be there from before a shutdown.
+            }
         }
         Ok(())
     }

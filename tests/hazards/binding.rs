@@ -264,6 +264,10 @@ fn a_server_that_adopted_its_socket_serves_again_or_says_why_not() {
     let why = "its socket was adopted and may be open elsewhere: adopt it again";
     assert!(error.starts_with(&format!("cannot bind {address}: ")) && error.ends_with(why), "{error}");
     server.adopt(listener).unwrap();
+    let (server, result) = serve_once(server);
+    result.unwrap();
+    assert_eq!(server.server_addresses(), [address], "it has one, however often it is adopted");
+    // Now nothing else has it.
     serve_once(server).1.unwrap();
 }
 
