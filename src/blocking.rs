@@ -70,7 +70,8 @@ pub enum Process {
     /// that it leaves behind can add to it. An output of more than 65,507 bytes is an error.
     ///
     /// Another status is not an error of the server, and is logged at the level debug. Where SIGCHLD is ignored the
-    /// system tells no status, and none counts as 0. A program that cannot be run is
+    /// system tells no status, and none counts as 0. While descriptors, memory or processes have run out, the request
+    /// waits, as long as its time allows. A program that cannot be run for another reason is
     /// [`Error::Spawn`](crate::Error::Spawn). Of our signals it has what the standard library gives it: the mask and the
     /// ignored ones as we have them, so that nohup(1) works, but for SIGPIPE, which ends it.
     #[cfg(all(unix, feature = "children"))]

@@ -12,6 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
@@ -46,7 +47,7 @@ pub(super) fn run(command: Box<Command>, origin: Origin, stop: &Stop) -> Result<
 fn serve_stream(command: Box<Command>, socket: BlockingSocket, stop: &Stop) -> Result<Option<ExitStatus>> {
     socket.set_blocking()?;
     let stdio = socket.as_fd().expect("a stream has a descriptor");
-    let child = Arc::new(Running::spawn(command, stdio, None)?);
+    let child = Arc::new(start(command, stop, |command| Running::spawn(command, stdio, None))?);
     drop(socket); // The program alone has it now: when that closes it, the client sees the end.
     stop.aim(&(Arc::clone(&child) as Arc<dyn End>));
     Ok(child.wait()?)
@@ -55,8 +56,10 @@ fn serve_stream(command: Box<Command>, socket: BlockingSocket, stop: &Stop) -> R
 /// The program's end of a pair of sockets takes the place of pipes: one that is shut down from here ends the
 /// conversation even if something that the program has started still holds it open.
 fn serve_datagram(command: Box<Command>, origin: &Origin, stop: &Stop) -> Result<Option<ExitStatus>> {
-    let (ours, theirs) = UnixStream::pair()?;
-    let child = Arc::new(Running::spawn(command, theirs.as_fd(), Some(ours))?);
+    let (child, theirs) = start(command, stop, |command| {
+        let (ours, theirs) = UnixStream::pair()?;
+        Running::spawn(command, theirs.as_fd(), Some(ours)).map(|child| (Arc::new(child), theirs))
+    })?;
     stop.aim(&(Arc::clone(&child) as Arc<dyn End>));
     let (status, reply) = child.converse(origin.socket.packet(), &theirs)?;
     let failed = status.is_some_and(|status| !status.success());
@@ -77,18 +80,13 @@ struct Running {
 
 impl Running {
     /// The program is the head of a process group of its own, so that what it has started can be ended with it, and that
-    /// a Ctrl-C meant for us does not reach it. The command is dropped, and with it our copies of the descriptor. The
-    /// program has them as its 0 and 1; whatever else is ours closes on exec, as all descriptors of the standard library
-    /// and of mio do.
-    fn spawn(mut command: Box<Command>, stdio: BorrowedFd<'_>, ours: Option<UnixStream>) -> Result<Self> {
-        let spawned = stdio.try_clone_to_owned().and_then(|input| {
-            command.stdin(Stdio::from(input)).stdout(Stdio::from(stdio.try_clone_to_owned()?)).process_group(0);
-            SharedChild::spawn(&mut command)
-        });
-        match spawned {
-            Ok(process) => Ok(Running { process, ours, over: AtomicBool::new(false) }),
-            Err(source) => Err(Error::Spawn { program: command.get_program().to_string_lossy().into_owned(), source }),
-        }
+    /// a Ctrl-C meant for us does not reach it. It has our copies of the descriptor as its 0 and 1; whatever else is ours
+    /// closes on exec, as all descriptors of the standard library and of mio do.
+    fn spawn(command: &mut Command, stdio: BorrowedFd<'_>, ours: Option<UnixStream>) -> io::Result<Self> {
+        let (input, output) = (stdio.try_clone_to_owned()?, stdio.try_clone_to_owned()?);
+        let spawned = SharedChild::spawn(command.stdin(input).stdout(output).process_group(0));
+        command.stdin(Stdio::null()).stdout(Stdio::null()); // The copies go.
+        Ok(Running { process: spawned?, ours, over: AtomicBool::new(false) })
     }
 
     /// Waits until it has ended. `None`: it has, and the system does not tell its status, waitpid(2): SIGCHLD is
@@ -155,6 +153,40 @@ impl End for Running {
         }
     }
 }
+
+/// Starts a program. While descriptors, memory or processes have run out, that is tried again until the request is ended:
+/// other requests give theirs back, and a client that was admitted has waited for its turn. An attempt that fails must
+/// hold nothing, or requests would wait for each other.
+fn start<T>(
+    mut command: Box<Command>,
+    stop: &Stop,
+    mut attempt: impl FnMut(&mut Command) -> io::Result<T>,
+) -> Result<T> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut pause = PAUSE_MIN;
+    loop {
+        let source = match attempt(&mut command) {
+            Ok(started) => return Ok(started),
+            Err(source) => source,
+        };
+        if is_shortage(&source) && pause == PAUSE_MIN {
+            note_fault!(Warn, "cannot run {program} yet: {source}");
+        }
+        if !is_shortage(&source) || stop.ended_within(pause) {
+            return Err(Error::Spawn { program, source });
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN)
+}
+
+/// As between two attempts to accept.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The most that a UDP datagram over IPv4 holds: 65,535 less the headers of IP and UDP.
 const DATAGRAM_BYTES_MAX: usize = 65_507;

@@ -109,6 +109,13 @@ impl Stop {
         }
     }
 
+    /// Waits for so long, unless the request is ended before. Says whether it is.
+    #[cfg(all(unix, feature = "children"))]
+    pub(super) fn ended_within(&self, time: std::time::Duration) -> bool {
+        let waiting = self.shared.changed.wait_timeout_while(self.lock(), time, |state| state.ended.is_none());
+        waiting.unwrap_or_else(PoisonError::into_inner).0.ended.is_some()
+    }
+
     /// Something changed that [`wait`](Self::wait) waits for.
     pub(super) fn wake(&self) {
         // Whoever is about to wait has looked already but holds the lock until it does.

@@ -930,6 +930,53 @@ mod programs {
         assert_eq!(journal.count("error"), 1, "{:?}", journal.lines());
     }
 
+    #[test]
+    fn a_program_waits_for_descriptors_when_there_are_none() {
+        const ROLE: &str = "SOCKETSERVER_HAZARD_NO_DESCRIPTORS";
+        if std::env::var_os(ROLE).is_none() {
+            let test = "blocking::programs::a_program_waits_for_descriptors_when_there_are_none";
+            let mut again = Command::new("sh");
+            again.args(["-c", r#"ulimit -n 64; exec "$0" "$@""#]).arg(std::env::current_exe().unwrap());
+            let output = again.args(["--exact", test, "--nocapture"]).env(ROLE, "").output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            return;
+        }
+        let (running, client) = datagrams(|_| shell("cat"));
+        let stream = serve(mixed(|_| shell("cat"), &Journal::new()));
+        let mut peer = stream.connect();
+        assert_eq!(ask(&client, b"hello"), b"hello");
+        peer.echo("hello");
+        // One of them is left for the next connection.
+        let mut taken: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+        taken.truncate(taken.len() - 2);
+        let mut late = stream.connect();
+        late.send("late");
+        client.send(b"later").unwrap();
+        running.wait_for_stats("it has a thread", |stats| stats.children_busy == 1);
+        stream.wait_for_stats("both have a thread", |stats| stats.children_busy == 2);
+        client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        assert!(client.recv(&mut [0; 10]).is_err(), "there is nothing to run it with");
+        drop(taken);
+        late.expect("late");
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = [0; 10];
+        assert_eq!(client.recv(&mut answer).unwrap(), 5);
+        // Nor do those that wait hold what the others wait for.
+        (0..100).for_each(|number| assert_eq!(client.send(&[number]).unwrap(), 1));
+        let mut answers: Vec<_> = (0..100)
+            .map(|_| {
+                client.recv(&mut answer).unwrap();
+                answer[0]
+            })
+            .collect();
+        answers.sort();
+        assert!(answers.into_iter().eq(0..100));
+        running.stop();
+        peer.half_close();
+        late.half_close();
+        stream.stop();
+    }
+
     /// As the standard library gives them: what we were started with, but for SIGPIPE, which Rust ignores for itself.
     #[test]
     #[cfg(target_os = "linux")]
