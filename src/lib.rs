@@ -83,7 +83,7 @@ pub use error::{Error, Result};
 pub use framing::Prefix;
 pub use handler::RequestHandler;
 pub use lifecycle::{Finish, Next, Timeout};
-pub use limits::{Config, DropPolicy, Limits, Overflow};
+pub use limits::{Config, DropPolicy, Limits, Linger, Overflow};
 pub use machine::{Input, Output, Sent};
 #[cfg(all(feature = "credentials", unix))]
 pub use net::Credentials;

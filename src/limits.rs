@@ -95,10 +95,13 @@ pub struct Limits {
     pub write_timeout: Option<Duration>,
     /// Time for an outbound connection to be established. Default: 10 s. `None`: the kernel's.
     pub connect_timeout: Option<Duration>,
-    /// After our FIN, how long what the peer still sends is read and discarded, so that the last reply is not
-    /// destroyed by the RST that close(2) sends when input is unread. Default: 2 s. Zero: close at once.
+    /// Whether what the peer still sends is read and discarded when we close first, so that the last reply is not destroyed
+    /// by the RST that close(2) sends when input is unread. Default: [`Linger::WhenNeeded`]. Source: nginx's
+    /// `lingering_close`; none in Python.
+    pub linger: Linger,
+    /// How long that lasts at most, from our FIN on. Default: 2 s. Zero: as [`Linger::Never`].
     pub linger_timeout: Duration,
-    /// The most bytes discarded that way. Default: 1 MiB.
+    /// The most bytes discarded that way. Default: 1 MiB. Zero: as [`Linger::Never`].
     pub linger_bytes_max: usize,
 
     /// Connections accepted from one listener per turn. Default: 32; small enough that a flood of connections leaves
@@ -155,6 +158,7 @@ impl Default for Limits {
             read_timeout: Some(Duration::from_secs(60)),
             write_timeout: Some(Duration::from_secs(60)),
             connect_timeout: Some(Duration::from_secs(10)),
+            linger: Linger::WhenNeeded,
             linger_timeout: Duration::from_secs(2),
             linger_bytes_max: 1024 * 1024,
             accepts_per_turn: 32,
@@ -164,6 +168,29 @@ impl Default for Limits {
             datagrams_per_turn: 256,
         }
     }
+}
+
+/// When a connection lingers: [`Limits::linger`].
+///
+/// A connection that lingers costs four system calls more and its descriptor for up to
+/// [`linger_timeout`](Limits::linger_timeout), unless the peer closes as well.
+///
+/// ```
+/// let mut limits = socketserver::Limits::default();
+/// limits.linger = socketserver::Linger::Always;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Linger {
+    /// Whenever we close first. For protocols whose clients may go on sending after the reply, and still have to get it: an
+    /// upload that is refused when its beginning was read, for example.
+    Always,
+    /// If input is unread, or the last read was not short so that more may wait. Otherwise a single close(2) ends the
+    /// connection. What a peer sends after that is answered with RST, and on some systems the peer then loses what it has
+    /// not read yet.
+    WhenNeeded,
+    /// Never: close(2) at once, even over unread input.
+    Never,
 }
 
 /// The policy for output beyond [`Limits::output_bytes_max`].

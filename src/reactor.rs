@@ -522,6 +522,9 @@ impl Reactor {
         if !self.core.dead.is_empty() {
             self.free_dead();
         }
+        if let Some(error) = self.core.not_registered.take() {
+            self.core.pause_all(&error);
+        }
         if matches!(self.phase, Phase::Draining | Phase::Aborting) && self.is_over() {
             self.stopped();
         }

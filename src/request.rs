@@ -380,8 +380,7 @@ impl<S> Control<'_, S> {
     }
 
     /// The open connections of this server, its sessions, and its requests on threads and with programs. One that is
-    /// closed is among them until everything is sent and the peer has ended as well, or
-    /// [`Limits::linger_timeout`](crate::Limits) is over; one that was aborted is not.
+    /// closed is among them until everything is sent, and while it [lingers](crate::Limits::linger); one that was aborted is not.
     ///
     /// A request on a thread or with a program can be [closed](Self::close) and [aborted](Self::abort), which end it at
     /// once. Its client hears nothing but what that writes: bytes that are sent to it are [`Sent::Refused`], a broadcast

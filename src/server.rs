@@ -101,15 +101,16 @@ pub trait BaseServer: Sized + Send + 'static {
         None
     }
 
-    /// Ends our direction of a request that the server closes first, once everything is sent. Not called if the peer
-    /// was first, because then closing does it, nor if the request is aborted, refused or
-    /// served elsewhere, nor for datagrams.
+    /// Called before our direction of a request ends that the server closes first, once everything is sent. Ending it is the
+    /// reactor's, by shutdown(2) or close(2); this does nothing. Who has copies of the descriptor calls shutdown(2) here,
+    /// because closing ends nothing as long as they are open. Not called if the peer was first, nor if the request is
+    /// aborted, refused or served elsewhere, nor for datagrams.
     ///
     /// # Errors
-    /// What shutdown(2) says. Not reported: the connection is closed next in any case.
+    /// Not reported: the connection ends in any case.
     fn shutdown_request(&mut self, request: &Stream, client_address: &Address) -> io::Result<()> {
-        let _ = client_address;
-        request.shutdown(std::net::Shutdown::Write)
+        let _ = (request, client_address);
+        Ok(())
     }
 
     /// Called when a request is over, after its handler's `finish`; also for one that was refused, and for outbound

@@ -8,7 +8,7 @@ use super::state::*;
 use crate::address::Address;
 use crate::buffer::{Carry, Flush, Queue, Scan};
 use crate::lifecycle::{Finish, Timeout};
-use crate::limits::{Limits, Overflow};
+use crate::limits::{Limits, Linger, Overflow};
 use crate::net::selector::Readiness;
 use crate::net::{Route, Stream};
 use crate::stats::Stats;
@@ -45,8 +45,10 @@ pub(crate) enum Step {
     Eof,
     Drain,
     Finish(Finish),
-    /// All is sent: end our direction. Then linger.
+    /// All is sent: end our direction, and go on reading.
     Shutdown,
+    /// All is sent, and nothing that the peer sends would be read: closing ends both directions. To be reaped.
+    Close,
     /// Over. To be reaped.
     Dead,
 }
@@ -62,7 +64,8 @@ pub(crate) struct Allowance {
 impl Connection {
     pub(crate) fn accepted(stream: Stream, address: Address, handler: u32, now: u64) -> Self {
         // A fresh socket takes output, and what a client has to say has often come with it.
-        Connection::new(stream, address, handler, now, SETUP_DUE | WRITABLE | READABLE)
+        // A connection that is over by the end of its first service never waits for an event.
+        Connection::new(stream, address, handler, now, SETUP_DUE | WRITABLE | READABLE | UNREGISTERED)
     }
 
     pub(crate) fn connecting(stream: Stream, address: Address, handler: u32, now: u64) -> Self {
@@ -219,12 +222,12 @@ impl Connection {
         if self.state.has(READABLE) && !self.state.has(EOF) {
             match self.read(buffer, now, allowance, stats) {
                 Some(step) => return step,
-                None if self.state.has(ENDING) => return self.wind_down(limits, now),
+                None if self.state.has(ENDING) => return self.wind_down(buffer, limits, now, allowance),
                 None => {}
             }
         }
         if self.state.has(EOF) {
-            return self.after_eof(limits, now);
+            return self.after_eof(buffer, limits, now, allowance);
         }
         // The read may have found out that nothing waits.
         if self.state.has(DRAINING) && self.drain_is_due(now) { Step::Drain } else { Step::Rest }
@@ -256,7 +259,7 @@ impl Connection {
             return Some(Step::Setup);
         }
         if self.state.has(ENDING) {
-            return Some(self.wind_down(limits, now));
+            return Some(self.wind_down(buffer, limits, now, allowance));
         }
         if self.state.has(CONNECTING) {
             if !self.state.has(WRITABLE) {
@@ -313,7 +316,7 @@ impl Connection {
     }
 
     /// The end of the input is reached, and what came before it was read.
-    fn after_eof(&mut self, limits: &Limits, now: u64) -> Step {
+    fn after_eof(&mut self, buffer: &mut [u8], limits: &Limits, now: u64, allowance: &mut Allowance) -> Step {
         if !self.state.has(EOF_HANDLED) {
             self.state.flags |= EOF_HANDLED;
             if self.carry.is_some() {
@@ -322,7 +325,7 @@ impl Connection {
         }
         if self.state.has(BROKEN) {
             self.state.end(Finish::Reset, false);
-            return self.wind_down(limits, now);
+            return self.wind_down(buffer, limits, now, allowance);
         }
         if !self.state.has(EOF_TOLD) {
             self.state.flags |= EOF_TOLD;
@@ -331,17 +334,17 @@ impl Connection {
         // Both directions are over: nothing can happen here any more.
         if self.state.has(SHUT) {
             self.state.end(Finish::PeerClosed, false);
-            return self.wind_down(limits, now);
+            return self.wind_down(buffer, limits, now, allowance);
         }
         if self.state.has(HUNG_UP) {
             self.state.end(Finish::Reset, true);
-            return self.wind_down(limits, now);
+            return self.wind_down(buffer, limits, now, allowance);
         }
         Step::Rest
     }
 
-    /// The way out: flush, `finish`, whatever that wrote, FIN, linger.
-    fn wind_down(&mut self, limits: &Limits, now: u64) -> Step {
+    /// The way out: flush, `finish`, whatever that wrote, then FIN and linger, or close at once.
+    fn wind_down(&mut self, buffer: &mut [u8], limits: &Limits, now: u64, allowance: &mut Allowance) -> Step {
         if self.state.has(ABORTING | BROKEN) {
             self.io.queue = None;
         }
@@ -357,12 +360,27 @@ impl Connection {
         if self.state.has(ABORTING | BROKEN | EOF | DATAGRAM) {
             return self.die();
         }
+        let mut most = if limits.linger_timeout.is_zero() { 0 } else { limits.linger_bytes_max };
+        match limits.linger {
+            Linger::Always => {}
+            Linger::Never => most = 0,
+            // What the handler has left says that there may be more. So does a read that was not short; the next one tells.
+            Linger::WhenNeeded if self.carry.is_some() => {}
+            Linger::WhenNeeded if !self.state.has(READABLE) => most = 0,
+            Linger::WhenNeeded if allowance.read == 0 => return Step::Again,
+            Linger::WhenNeeded => match self.read_away(buffer, allowance) {
+                Some(n @ 1..) => most = most.saturating_sub(n),
+                None if self.state.has(READABLE) => return Step::Again, // It was interrupted.
+                Some(_) | None => most = 0,
+            },
+        }
+        if most == 0 {
+            return self.die();
+        }
+        self.carry = None;
         self.state.flags |= LINGERING;
         self.state.activity = now;
-        self.state.handler = u32::try_from(limits.linger_bytes_max).unwrap_or(u32::MAX);
-        if limits.linger_timeout.is_zero() {
-            self.state.handler = 0;
-        }
+        self.state.handler = u32::try_from(most).unwrap_or(u32::MAX);
         if self.state.has(SHUT) { Step::Again } else { Step::Shutdown }
     }
 
@@ -370,38 +388,50 @@ impl Connection {
         self.state.flags |= DEAD;
         self.carry = None;
         self.io.queue = None;
-        Step::Dead
+        if self.state.has(SHUT | ABORTING | BROKEN | EOF | DATAGRAM) { Step::Dead } else { Step::Close }
     }
 
     /// The handler is gone; what it wrote in `finish` is still sent.
     pub(crate) fn set_finished(&mut self) {
         self.state.flags = self.state.flags & !(OPEN | SETUP_DUE) | FINISHED | ENDING;
-        self.carry = None;
     }
 
-    /// Lingers: reads what the peer still sends and forgets it.
+    /// Lingers: reads what the peer still sends, until it ends its direction or has sent too much.
     fn discard(&mut self, buffer: &mut [u8], allowance: &mut Allowance) -> Step {
-        loop {
-            if self.state.handler == 0 {
-                return self.die();
-            }
+        while self.state.handler > 0 {
             if !self.state.has(READABLE) {
                 return Step::Rest;
             }
             if allowance.read == 0 {
                 return Step::Again;
             }
-            let most = buffer.len().min(allowance.read);
-            match self.io.stream.read(&mut buffer[..most]) {
-                Ok(0) => return self.die(),
-                Ok(n) => {
-                    allowance.read -= n;
-                    self.state.handler = self.state.handler.saturating_sub(n as u32);
-                    self.after_read(n < most);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.state.put(READABLE, false),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return self.die(),
+            match self.read_away(buffer, allowance) {
+                Some(0) => break,
+                Some(n) => self.state.handler = self.state.handler.saturating_sub(n as u32),
+                None => {}
+            }
+        }
+        self.die()
+    }
+
+    /// Reads what nothing is to be done with. `Some(0)`: nothing more will come. `None`: nothing is there now, or, if it is
+    /// still readable, the read was interrupted.
+    fn read_away(&mut self, buffer: &mut [u8], allowance: &mut Allowance) -> Option<usize> {
+        let most = buffer.len().min(allowance.read);
+        match self.io.stream.read(&mut buffer[..most]) {
+            Ok(n @ 1..) => {
+                allowance.read -= n;
+                self.after_read(n < most);
+                Some(n)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.state.put(READABLE, false);
+                None
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
+            Ok(_) | Err(_) => {
+                self.state.flags |= EOF;
+                Some(0)
             }
         }
     }
@@ -661,6 +691,7 @@ impl Connection {
         assert!(unread.unwrap_or(0) <= limits.input_bytes_max.saturating_add(read_bytes), "9: too much is unread");
         assert!(unsent <= limits.output_bytes_max, "9: too much is unsent");
         assert!(!self.takes_input() || !has(READABLE) || queued, "10: input waits for nothing");
+        assert!(!has(UNREGISTERED) || queued, "10: no event will wake it, and it waits");
         let ends = has(ENDING) && !has(LINGERING) && self.io.queue.is_none();
         assert!(!ends || queued, "10: the end waits for nothing");
         assert!(

@@ -233,6 +233,19 @@ impl State {
         self.flags |= SHUT;
     }
 
+    pub(crate) fn is_registered(&self) -> bool {
+        !self.has(UNREGISTERED)
+    }
+
+    /// Whether the selector has to be told of it before it waits.
+    pub(crate) fn must_register(&self) -> bool {
+        self.flags & (UNREGISTERED | DEAD) == UNREGISTERED
+    }
+
+    pub(crate) fn set_registered(&mut self) {
+        self.flags &= !UNREGISTERED;
+    }
+
     /// A timer is armed, or is not any more.
     pub(crate) fn set_watched(&mut self, watched: bool) {
         self.put(WATCHED, watched);
@@ -294,7 +307,10 @@ pub(super) const DATAGRAM: u32 = 1 << 29;
 /// The handler wrote an answer, which is to leave as one datagram.
 pub(super) const REPLY: u32 = 1 << 30;
 
+/// The selector does not know it yet, because it has never come to rest: nothing would wake it.
+pub(super) const UNREGISTERED: u32 = 1 << 31;
+
 /// If none of these is set and no output waits, a connection only reads, handles and writes. Whatever is finished,
 /// lingering or dead is ending.
 pub(super) const UNUSUAL: u32 =
-    CONNECTING | SETUP_DUE | SHUT_DUE | BROKEN | ENDING | DRAINING | FULL | PAUSED | HANDLE_DUE;
+    CONNECTING | SETUP_DUE | SHUT_DUE | BROKEN | ENDING | DRAINING | FULL | PAUSED | HANDLE_DUE | UNREGISTERED;

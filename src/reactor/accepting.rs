@@ -151,6 +151,18 @@ impl Core {
         self.stats.accept_pauses += 1;
     }
 
+    /// The same for all listeners, for want of what every connection needs.
+    pub(super) fn pause_all(&mut self, error: &std::io::Error) {
+        for server in 0..self.served.len() {
+            for at in 0..self.served[server].listeners.len() {
+                let key = self.served[server].listeners[at];
+                if self.slots.listening(key).is_some() {
+                    self.pause(key, "accept", error);
+                }
+            }
+        }
+    }
+
     /// Connections were closed, or more are allowed, so there is room again: whoever paused accepting tries at once.
     pub(crate) fn resume_accepting(&mut self) {
         for server in 0..self.served.len() {

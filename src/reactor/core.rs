@@ -51,6 +51,8 @@ pub(crate) struct Core {
     pub(crate) read_buffer_bytes_min: usize,
     /// The datagram socket that is being received from: what is sent through it meanwhile leaves when that is done.
     pub(crate) receiving: u32,
+    /// Why a connection could not be registered in this turn.
+    pub(crate) not_registered: Option<std::io::Error>,
 }
 
 /// What the reactor keeps of each server.
@@ -139,6 +141,7 @@ impl Core {
             pool: None,
             read_buffer_bytes_min: 0,
             receiving: NO_SLOT,
+            not_registered: None,
         }
     }
 
@@ -157,14 +160,14 @@ impl Core {
 
     // Connections.
 
-    /// Makes a slot for a connection and registers it, once and for all.
-    pub(crate) fn insert(&mut self, server: u16, connection: Connection) -> Result<u32, std::io::Error> {
+    /// Makes a slot for a connection.
+    pub(crate) fn insert(&mut self, server: u16, connection: Connection) -> u32 {
         let key = self.slots.insert(server, Kind::Connection(connection));
-        let token = self.slots.token(key);
-        if let Err(error) = self.selector.register_stream(&mut self.slots.connection(key).io.stream, token) {
-            self.slots.remove(key);
-            return Err(error);
-        }
+        self.inserted(server, key);
+        key
+    }
+
+    fn inserted(&mut self, server: u16, key: u32) {
         let served = &mut self.served[usize::from(server)];
         let connection = self.slots.connection(key);
         served.sessions += usize::from(connection.state.is_datagram());
@@ -174,7 +177,21 @@ impl Core {
             connection.state.drain(self.now, nanos(self.config.drain_quiet));
         }
         self.count_in(server, address.as_ref());
-        Ok(key)
+    }
+
+    /// Makes a connection that is to wait for the first time known to the selector, once and for all. The registration
+    /// reports what is ready already. If it fails, nothing would wake the connection: it ends, and since the system has no
+    /// room for more, accepting pauses. Returns whether it succeeded.
+    #[inline(never)]
+    pub(crate) fn register(&mut self, key: u32, connection: &mut Connection) -> bool {
+        match self.selector.register_stream(&mut connection.io.stream, self.slots.token(key)) {
+            Ok(()) => connection.state.set_registered(),
+            Err(error) => {
+                connection.state.end(Finish::Error, true);
+                self.not_registered = Some(error);
+            }
+        }
+        connection.state.is_registered()
     }
 
     /// One more is open, of a client that is counted if its address is given.
@@ -251,7 +268,9 @@ impl Core {
             Kind::Endpoint(endpoint) => return self.forget_endpoint(*endpoint),
             _ => return,
         };
-        self.selector.deregister(&mut connection.io.stream);
+        if connection.state.is_registered() {
+            self.selector.deregister(&mut connection.io.stream);
+        }
         self.cancel_handler_timers(&mut connection.state);
         if let Some(route) = connection.io.stream.route() {
             self.forget_session(route, &connection.state.address, key);
@@ -370,7 +389,14 @@ impl Core {
         }
         let stream = self.selector.connect(&address).map_err(failed)?;
         let connection = Connection::connecting(stream, address.clone(), u32::MAX, self.selector.now());
-        let key = self.insert(server, connection).map_err(failed)?;
+        // Nothing but an event tells how that ends.
+        let key = self.slots.insert(server, Kind::Connection(connection));
+        let token = self.slots.token(key);
+        if let Err(error) = self.selector.register_stream(&mut self.slots.connection(key).io.stream, token) {
+            self.slots.remove(key);
+            return Err(failed(error));
+        }
+        self.inserted(server, key);
         self.stats.connects += 1;
         let limits = Arc::clone(&self.served[usize::from(server)].limits);
         let mut lent = self.slots.lend(key);

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::Shutdown;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -98,6 +99,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             {
                 Step::Handle(fresh) => self.call_with(at, 0..fresh, Callback::Handle),
                 Step::Rest => {
+                    if at.connection.state.must_register() && !at.core.register(at.key, at.connection) {
+                        continue; // To its end.
+                    }
                     if !at.connection.timer_stands() {
                         at.core.watch(at.key, at.connection, limits);
                     }
@@ -114,9 +118,13 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 }
                 Step::Shutdown => {
                     at.connection.state.set_shut();
-                    let Connection { io, state, .. } = &*at.connection;
+                    self.shutdown_request(at);
                     // An error means that the connection is gone, and the next read says so too.
-                    self.hook(at.core, |server| drop(server.shutdown_request(&io.stream, &state.address)));
+                    let _ = at.connection.io.stream.shutdown(Shutdown::Write);
+                }
+                Step::Close => {
+                    self.shutdown_request(at);
+                    return at.core.dead.push(at.key);
                 }
                 Step::Dead => return at.core.dead.push(at.key),
             }
@@ -237,6 +245,11 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         self.hook(core, |state| state.handle_error(&connection.address, error));
     }
 
+    fn shutdown_request(&mut self, at: &mut Service<'_>) {
+        let Connection { io, state, .. } = &*at.connection;
+        self.hook(at.core, |server| drop(server.shutdown_request(&io.stream, &state.address)));
+    }
+
     pub(super) fn closed(&mut self, core: &mut Core, client: &Address, why: Finish) {
         self.hook(core, |state| state.close_request(client, why));
     }
@@ -279,12 +292,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     }
 
     fn drop_handler(&mut self, core: &mut Core, connection: &State) {
-        self.remove_handler(core, connection.handler as usize, connection.is_boxed());
-    }
-
-    pub(super) fn remove_handler(&mut self, core: &mut Core, handler: usize, is_boxed: bool) {
+        let handler = connection.handler as usize;
         // Dropping runs code of the user's as well.
-        let dropped = match is_boxed {
+        let dropped = match connection.is_boxed() {
             false => drop_caught(self.handlers.remove(handler)),
             true => drop_caught(self.boxed.remove(handler)),
         };

@@ -84,7 +84,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     fn accept(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
         let number = self.calls.number;
         for _ in 0..self.limits.accepts_per_turn {
-            if !core.may_accept(number) {
+            if core.not_registered.is_some() || !core.may_accept(number) {
                 return;
             }
             let Some(listening) = core.slots.listening(key) else { return };
@@ -126,7 +126,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
                 if is_boxed {
                     connection.state.set_boxed();
                 }
-                let key = self.move_in(core, connection)?;
+                let key = core.insert(self.calls.number, connection);
                 self.borrowed(core, scratch, key, |calls, at| calls.serve(at));
             }
             Passed::Elsewhere(work) => {
@@ -360,7 +360,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         }
         if self.limits.sessions_max.is_some() {
             connection.state.set_setup_due();
-            let Ok(key) = self.move_in(core, connection) else { return };
+            let key = core.insert(self.calls.number, connection);
             if let Some(endpoint) = core.slots.endpoint(socket) {
                 endpoint.sessions.insert(from.clone(), key);
             }
@@ -424,16 +424,6 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             }
             Err(error) => self.on_over(core, &client_address, None, Err(error)),
         }
-    }
-
-    /// A connection gets its slot. If that fails, its handler goes, and the request is over.
-    fn move_in(&mut self, core: &mut Core, connection: Connection) -> io::Result<u32> {
-        let (handler, is_boxed) = (connection.state.handler as usize, connection.state.is_boxed());
-        let client = connection.state.address.clone();
-        core.insert(self.calls.number, connection).inspect_err(|_| {
-            self.calls.remove_handler(core, handler, is_boxed);
-            self.calls.closed(core, &client, Finish::Error);
-        })
     }
 }
 

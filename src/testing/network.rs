@@ -380,7 +380,7 @@ impl Network {
         }
         for peer in &self.peers {
             let pipe = lock(&peer.pipe);
-            let Some(token) = pipe.token() else { continue }; // In the backlog.
+            let Some(token) = pipe.token() else { continue }; // In the backlog, or not registered and therefore queued.
             let Some((_, slot)) = slots.live(token) else { panic!("the socket of {peer:?} is open, its slot gone") };
             let Kind::Connection(connection) = &slot.kind else { panic!("the slot of {peer:?} is no connection") };
             let state = &connection.state;

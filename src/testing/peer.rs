@@ -137,8 +137,7 @@ impl Peer {
         pipe.fin || pipe.reset || pipe.closed
     }
 
-    /// Whether the server has closed its socket. After it has ended its direction it still waits for the peer's end, up to
-    /// [`Limits::linger_timeout`](crate::Limits).
+    /// Whether the server has closed its socket. After it has ended its direction it may [linger](crate::Limits::linger).
     pub fn is_socket_closed(&self) -> bool {
         lock(&self.pipe).closed
     }

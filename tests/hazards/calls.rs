@@ -3,11 +3,12 @@
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 #[cfg(unix)]
 use socketserver::UnixAddress;
 use socketserver::testing::{Call as Io, Network, Outcome, Peer};
-use socketserver::{Address, Limits, Next, Request, RequestHandler, Sent, ServerId};
+use socketserver::{Address, Config, Limits, Linger, Next, Request, RequestHandler, Result, Sent, ServerId};
 
 use crate::common::{Call, echo, probe, usual};
 
@@ -123,11 +124,121 @@ fn who_takes_no_more_is_not_tried_until_there_is_room() {
     }
 }
 
+/// A server that lingers as it is told, and closes when it has done what `act` does in `call`.
+fn closing(
+    network: &mut Network,
+    linger: Linger,
+    when: &'static str,
+    act: fn(&mut Request<'_>) -> Result<Next>,
+) -> ServerId {
+    let handler = move |_: &mut (), _: &Address| {
+        probe(move |call: Call, request: &mut Request<'_>| match call.to_string().starts_with(when) {
+            true => act(request),
+            false => Ok(Next::Wait),
+        })
+    };
+    let mut limits = Limits::default();
+    limits.linger = linger;
+    network.serve((), handler, limits).unwrap()
+}
+
+fn answer(request: &mut Request<'_>) -> Result<Next> {
+    request.input.take_all();
+    request.output.write_all(b"answer")?;
+    Ok(Next::Close)
+}
+
+#[test]
+fn who_is_answered_and_closed_costs_four_calls_and_is_never_registered() {
+    for (when, made) in [("handle", [Io::Accept, Io::Read, Io::Write]), ("setup", [Io::Accept, Io::Write, Io::Read])] {
+        let mut network = Network::new();
+        let server = closing(&mut network, Linger::WhenNeeded, when, answer);
+        network.run();
+        let calls = noting(&mut network, |_| Outcome::Proceed);
+        let client = network.connect(server);
+        if when == "handle" {
+            client.send(b"request");
+        }
+        network.run();
+        // The fourth is close(2). The last accept finds that no other client waits.
+        assert_eq!(taken(&calls), [&made[..], &[Io::Accept]].concat(), "{when}");
+        assert!(client.is_socket_closed() && !client.is_reset());
+        assert_eq!(client.take_received(), b"answer");
+    }
+}
+
+#[test]
+fn who_waits_is_registered_once() {
+    let mut network = Network::new();
+    let server = closing(&mut network, Linger::WhenNeeded, "handle", answer);
+    network.run();
+    let calls = noting(&mut network, |_| Outcome::Proceed);
+    let client = network.connect(server);
+    network.run();
+    assert_eq!(taken(&calls), [Io::Accept, Io::Read, Io::Register, Io::Accept]);
+    client.send(b"request");
+    network.run();
+    assert_eq!(taken(&calls), [Io::Read, Io::Write]);
+    assert!(client.is_socket_closed());
+}
+
+/// What comes between the first service and the registration is reported by that.
+#[test]
+fn what_comes_just_before_the_registration_is_handled() {
+    let mut network = Network::new();
+    let server = closing(&mut network, Linger::WhenNeeded, "handle", answer);
+    network.run();
+    let client = network.connect(server);
+    let early = client.clone();
+    network.on_call(move |call, _| {
+        if call == Io::Register {
+            early.send(b"request");
+        }
+        Outcome::Proceed
+    });
+    network.run();
+    assert_eq!(client.take_received(), b"answer");
+}
+
+#[test]
+fn who_cannot_be_registered_has_its_finish_and_accepting_pauses() {
+    let mut network = Network::new();
+    let ends = Arc::<Mutex<Vec<String>>>::default();
+    let notes = Arc::clone(&ends);
+    let handler = move |_: &mut (), _: &Address| {
+        let notes = Arc::clone(&notes);
+        probe(move |call, request: &mut Request<'_>| {
+            if let Call::Finish(_) = call {
+                notes.lock().unwrap().push(call.to_string());
+            }
+            echo(&call, request)
+        })
+    };
+    let server = network.serve((), handler, Limits::default()).unwrap();
+    network.run();
+    let clients = [network.connect(server), network.connect(server)];
+    clients.iter().for_each(|client| client.send(b"hello"));
+    let mut fails = true;
+    let calls = noting(&mut network, move |call| match call {
+        Io::Register if std::mem::take(&mut fails) => Outcome::Fail(std::io::Error::other("no memory")),
+        _ => Outcome::Proceed,
+    });
+    network.run();
+    assert_eq!(taken(&calls), [Io::Accept, Io::Read, Io::Write, Io::Register], "the second waits in the backlog");
+    assert!(clients[0].is_reset());
+    assert_eq!(*ends.lock().unwrap(), ["finish handler error"]);
+    assert_eq!(network.stats().accept_pauses, 1);
+    network.run_for(Duration::from_secs(1));
+    assert_eq!(clients[1].take_received(), b"hello");
+    assert_eq!(network.stats().active, 1);
+}
+
 #[test]
 fn what_lingers_is_read_once_for_each_event() {
     let mut network = Network::new();
-    let closing = || probe(|_, _: &mut Request<'_>| Ok(Next::Close));
-    let client = served(&mut network, move || Box::new(closing()));
+    let server = closing(&mut network, Linger::Always, "setup", |_| Ok(Next::Close));
+    let client = network.connect(server);
+    network.run();
     assert!(client.is_closed() && !client.is_socket_closed());
     let calls = noting(&mut network, |_| Outcome::Proceed);
     client.send(b"too late");
@@ -137,6 +248,50 @@ fn what_lingers_is_read_once_for_each_event() {
     network.run();
     assert_eq!(taken(&calls), [Io::Read]);
     assert!(client.is_socket_closed());
+}
+
+/// Closing over input that is unread, or on its way, makes the kernel send RST, which can destroy the answer.
+#[test]
+fn a_close_lingers_if_that_protects_the_answer() {
+    let part = |request: &mut Request<'_>| {
+        request.input.consume(1);
+        request.output.write_all(b"answer")?;
+        Ok(Next::Close)
+    };
+    let unread = |request: &mut Request<'_>| {
+        request.output.write_all(b"answer")?;
+        Ok(Next::Close)
+    };
+    type Act = fn(&mut Request<'_>) -> Result<Next>;
+    let whole = Config::default().read_buffer_bytes;
+    let cases: [(&str, Act, usize, bool); 5] = [
+        ("handle", answer, 10, false),
+        ("handle", part, 10, true),
+        ("setup", unread, 10, true),
+        // The read was not short: more may be on its way, or not, which the next read tells.
+        ("handle", answer, whole, false),
+        ("handle", answer, whole + 1, true),
+    ];
+    for (when, act, bytes, lingers) in cases {
+        for linger in [Linger::WhenNeeded, Linger::Always, Linger::Never] {
+            let mut network = Network::new();
+            let server = closing(&mut network, linger, when, act);
+            let client = network.connect(server);
+            client.send(&vec![b'x'; bytes]);
+            network.run();
+            assert!(client.is_closed());
+            let lingers = linger == Linger::Always || lingers && linger == Linger::WhenNeeded;
+            assert_eq!(!client.is_socket_closed(), lingers, "{when}, {bytes} bytes, {linger:?}");
+            if lingers {
+                client.send(b"more");
+                network.run();
+                assert!(!client.is_reset());
+                network.run_for(Limits::default().linger_timeout);
+                assert!(client.is_socket_closed());
+            }
+            assert_eq!(client.take_received(), b"answer");
+        }
+    }
 }
 
 #[test]

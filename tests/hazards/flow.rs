@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use socketserver::family::Tcp;
 use socketserver::testing::Network;
 use socketserver::{
-    Address, BaseServer, Control, Finish, Limits, Message, Next, Overflow, Request, RequestHandler, Result, TcpServer,
+    Address, BaseServer, Control, Finish, Limits, Linger, Message, Next, Overflow, Request, RequestHandler, Result,
+    TcpServer,
 };
 
 use crate::common::{
@@ -126,14 +127,17 @@ fn close_with_unread_input_does_not_destroy_the_reply<F: Kind>() {
     let mut client = running.connect();
     client.send("request");
     let mut uploading = client.socket.try_clone().unwrap();
-    // More than the handler reads, and all the while the reply is under way.
+    // More than the handler reads, begun before the reply is read, and all the while that is under way.
+    let (begin, begun) = std::sync::mpsc::channel();
     let upload = std::thread::spawn(move || {
         for _ in 0..64 {
             if uploading.write_all(&[b'u'; 4 << 10]).is_err() {
                 break;
             }
+            let _ = begin.send(());
         }
     });
+    (0..2).for_each(|_| begun.recv_timeout(PATIENCE).unwrap());
     assert_whole_reply(&client.rest());
     upload.join().unwrap();
     running.stop();
@@ -141,7 +145,7 @@ fn close_with_unread_input_does_not_destroy_the_reply<F: Kind>() {
 
 fn a_client_that_never_ends_its_side_does_not_keep_a_closed_connection_for_ever<F: Kind>() {
     let mut server = server::<F, _>(|_| big_reply(Next::Close, false));
-    server.limits.linger_timeout = Duration::from_millis(30);
+    (server.limits.linger, server.limits.linger_timeout) = (Linger::Always, Duration::from_millis(30));
     let running = serve(server);
     let mut client = running.connect();
     client.send("request");
@@ -153,7 +157,7 @@ fn a_client_that_never_ends_its_side_does_not_keep_a_closed_connection_for_ever<
 
 fn a_flood_after_close_is_cut_off<F: Kind>() {
     let mut server = server::<F, _>(|_| big_reply(Next::Close, false));
-    server.limits.linger_timeout = Duration::from_secs(3_600);
+    (server.limits.linger, server.limits.linger_timeout) = (Linger::Always, Duration::from_secs(3_600));
     server.limits.linger_bytes_max = 256 << 10;
     let running = serve(server);
     let mut client = running.connect();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use socketserver::testing::{Client, Network};
-use socketserver::{Address, Finish, Limits, Next, Overflow, Request, RequestHandler, Sent};
+use socketserver::{Address, Finish, Limits, Linger, Next, Overflow, Request, RequestHandler, Sent};
 
 use crate::common::{Call, probe, usual};
 
@@ -193,7 +193,7 @@ fn in_each_turn(network: &mut Network, counter: impl Fn(&Network) -> usize) -> V
 fn a_turn_gives_each_connection_its_budgets_and_no_more() {
     let mut limits = Limits::default();
     (limits.accepts_per_turn, limits.read_bytes_per_turn, limits.write_bytes_per_turn) = (3, 100, 60);
-    (limits.linger_bytes_max, limits.callbacks_per_turn) = (1_000, 16);
+    (limits.linger, limits.linger_bytes_max, limits.callbacks_per_turn) = (Linger::Always, 1_000, 16);
     let handler = |_: &mut (), _: &Address| {
         probe(|call, request: &mut Request<'_>| {
             if let Call::Handle = call

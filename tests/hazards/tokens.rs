@@ -1,10 +1,11 @@
 //! Keys are reused, ids and events are not: nothing meant for one connection reaches its successor.
 
 use std::io::Write;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use socketserver::{Address, BaseServer, ConnectionId, Incoming, Next, Reactor, Request, TcpServer};
+use socketserver::{Address, BaseServer, ConnectionId, Incoming, Next, Reactor, Request, Stream, TcpServer};
 
 use crate::common::{Call, Journal, Peer, echo, probe, serve, usual};
 
@@ -25,6 +26,9 @@ impl BaseServer for Guests {
             self.copies.push(socket.try_clone_to_owned().expect("dup"));
         }
         true
+    }
+    fn shutdown_request(&mut self, request: &Stream, _: &Address) -> std::io::Result<()> {
+        request.shutdown(Shutdown::Write) // The copies would hold up the end.
     }
 }
 
@@ -129,6 +133,8 @@ fn a_stale_event_after_the_key_was_reused_never_reaches_the_successor() {
     let mut commander = running.connect();
     journal.wait("0 setup");
     let mut first = running.connect();
+    journal.wait("1 setup");
+    running.stats(); // The turn is over: it waits for an event.
     first.send("bye\n");
     first.expect_eof();
     running.wait_for_stats("the first is reaped", |stats| stats.active == 1);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use fastrand::Rng;
-use socketserver::{Config, Limits, Overflow};
+use socketserver::{Config, Limits, Linger, Overflow};
 
 /// One simulation.
 #[derive(Clone)]
@@ -218,6 +218,7 @@ fn limits(rng: &mut Rng, size: usize) -> Limits {
     limits.output_bytes_max = limits.output_high_water + pick(&[1_000, 16_777_216]);
     limits.connections_max = Some(pick(&[3, 100_000, 100_000]));
     limits.linger_bytes_max = pick(&[0, 500, 1_048_576]);
+    limits.linger = [Linger::Always, Linger::WhenNeeded, Linger::Never][pick(&[0, 1, 2])];
     if rng.u8(..4) == 0 {
         limits.output_overflow = Overflow::Refuse;
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use socketserver::testing::{Call, Clock, Network, Outcome, Peer};
-use socketserver::{Finish, Handle, ServerId, Timeout};
+use socketserver::{Address, Finish, Handle, Linger, ServerId, Timeout};
 
 use crate::datagrams::Correspondence;
 use crate::handlers::{GoOn, Player, Site, meddle};
@@ -96,7 +96,7 @@ impl<'a> Stage<'a> {
             clock: network.clock(),
             handle: network.handle(),
         };
-        network.on_call(move |call, _| director.decide(call));
+        network.on_call(move |call, whose| director.decide(call, whose));
         let rng = Rng::with_seed(plan.seed ^ 0x7374_6167_6500);
         Stage { plan, network, server, datagrams, books, peers, faults, rng, received: 0, lingering: Vec::new() }
     }
@@ -451,7 +451,12 @@ impl<'a> Stage<'a> {
         let patience = write_timeout.min(limits.linger_timeout);
         let stopped = ledger.stopped_at.is_some_and(|stopped| closed >= stopped + self.plan.config.drain_grace);
         let flooded = account.sent >= limits.linger_bytes_max as u64;
-        if stopped || flooded || closed >= finished.saturating_add(patience) {
+        let lingers = match limits.linger {
+            Linger::Always => true,
+            Linger::WhenNeeded => account.unread_since.is_some(),
+            _ => false,
+        };
+        if !lingers || stopped || flooded || closed >= finished.saturating_add(patience) {
             return Ok(());
         }
         Err(format!("{number} ended with {why:?} at {finished:?}, and was reset at {closed:?}"))
@@ -469,7 +474,7 @@ struct Director {
 }
 
 impl Director {
-    fn decide(&mut self, call: Call) -> Outcome {
+    fn decide(&mut self, call: Call, whose: Option<&Address>) -> Outcome {
         self.count(call);
         let faults = lock(&self.faults).clone();
         if self.chance(faults.slow) {
@@ -500,7 +505,10 @@ impl Director {
                 let numbers = [EMFILE, ENFILE, ENOBUFS, ENOMEM];
                 Outcome::Fail(io::Error::from_raw_os_error(*self.rng.choice(&numbers).unwrap_or(&EMFILE)))
             }
-            Call::Register if self.chance(faults.not_registered) => Outcome::Fail(io::Error::from_raw_os_error(ENOMEM)),
+            Call::Register if self.chance(faults.not_registered) => {
+                self.expect_end(whose);
+                Outcome::Fail(io::Error::from_raw_os_error(ENOMEM))
+            }
             Call::Connect if self.chance(faults.not_connected) => {
                 Outcome::Fail(io::ErrorKind::NetworkUnreachable.into())
             }
@@ -512,6 +520,15 @@ impl Director {
             }
             Call::Read | Call::Write if self.chance(faults.short) => Outcome::AtMost(self.rng.usize(1..100)),
             _ => Outcome::Proceed,
+        }
+    }
+
+    /// A connection that no event can reach has to end.
+    fn expect_end(&self, whose: Option<&Address>) {
+        let mut ledger = self.books.open();
+        if let Some(number) = whose.and_then(|address| ledger.number(address)) {
+            ledger.end(number, Finish::Error);
+            ledger.accounts[number].may_reset = true;
         }
     }
 
