@@ -253,9 +253,11 @@ pub struct Config {
     /// How long a stopping reactor waits for its connections before it aborts them. After half of it, handlers that
     /// are still busy are told as well. Default: 10 s.
     pub drain_grace: Duration,
-    /// A connection counts as quiet, and its handler is told that the server is stopping (on a thread: its input is at its
-    /// end), when nothing was received
-    /// or sent for this long and nothing waits either way. Default: 100 ms.
+    /// A connection counts as quiet when nothing was received or sent for this long and nothing waits either way. When the
+    /// server stops, its handler is told then; on a thread its input is at its end. One that has been quiet for longer is
+    /// told at once. So it has to be longer than the round trip to a client, plus the time in which that makes its next
+    /// request of the last answer: otherwise that request is lost. And it is the time that a stop waits for a client that
+    /// has just been answered or has just connected, and says nothing. Default: 500 ms, for round trips of 300 ms and more.
     pub drain_quiet: Duration,
     /// A callback that takes longer is counted and logged as a warning. Default: `None`, callbacks are not timed.
     pub slow_callback: Option<Duration>,
@@ -270,7 +272,7 @@ impl Default for Config {
             offload_threads: 4,
             offload_queue_max: 1_024,
             drain_grace: Duration::from_secs(10),
-            drain_quiet: Duration::from_millis(100),
+            drain_quiet: Duration::from_millis(500),
             slow_callback: None,
         }
     }

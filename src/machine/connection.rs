@@ -306,6 +306,9 @@ impl Connection {
     /// either direction, or there is no more time to wait for that; and no job is under way. It is told once.
     fn drain_is_due(&mut self, now: u64) -> bool {
         let input_waits = self.state.has(READABLE) && !self.state.has(PAUSED | EOF);
+        if input_waits {
+            self.state.flags &= !DRAIN_QUIET; // If it is input, and no event that means nothing, the time begins anew.
+        }
         let quiet = self.state.has(DRAIN_QUIET) && self.io.queue.is_none() && !input_waits;
         let due = !self.state.has(DRAIN_TOLD) && (self.state.has(DRAIN_DUE) || quiet) && !self.state.has_jobs();
         if due {

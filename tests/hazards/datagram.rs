@@ -1402,7 +1402,7 @@ fn sessions_of_a_server_that_stops_go_on_until_they_let_go() {
     peers.ask(ANN, b"hello");
     peers.shutdown();
     assert_eq!(peers.sent_to(ANN).len(), 0, "it is not quiet yet");
-    peers.advance(Duration::from_millis(100));
+    peers.advance(Duration::from_millis(500));
     assert_eq!(peers.sent_to(ANN), [b"one moment"]);
     assert_eq!(peers.ask(ANN, b"are you there?"), [b"are you there?"]);
     assert!(peers.ask(BOB, b"a new one").is_empty());
@@ -1521,7 +1521,7 @@ fn sessions_that_do_not_let_go_are_ended_when_the_grace_is_over() {
     });
     peers.ask(ANN, b"hello");
     peers.shutdown();
-    peers.advance(Duration::from_millis(100));
+    peers.advance(Duration::from_millis(500));
     peers.advance(Duration::from_secs(10));
     assert_eq!(journal.lines()[2..], ["drain", "finish shut down", "close_request shut down"]);
 }

@@ -305,10 +305,12 @@ fn stopping(act: impl Fn(&Call, &mut Request<'_>) + Clone + Send + 'static) -> (
 #[test]
 fn what_arrives_while_a_handler_is_about_to_be_told_to_stop_is_handled_first() {
     let (journal, mut network, client) = stopping(|_, _| ());
-    network.advance(Duration::from_millis(100));
+    network.advance(Duration::from_millis(500));
     network.turn(); // It was quiet for long enough.
     client.send(b"just in time");
     network.run();
+    assert_eq!(journal.lines(), ["setup", "handle"], "it is quiet no more");
+    network.run_for(Duration::from_millis(500));
     assert_eq!(journal.lines(), ["setup", "handle", "drain", "finish draining"]);
 }
 
@@ -321,7 +323,7 @@ fn who_reads_nothing_is_told_to_stop_as_soon_as_it_is_quiet() {
     });
     client.send(b"unread");
     network.run();
-    network.run_for(Duration::from_millis(100));
+    network.run_for(Duration::from_millis(500));
     assert_eq!(journal.lines(), ["setup", "drain", "finish draining"]);
 }
 
@@ -455,4 +457,80 @@ fn a_job_that_panics_is_over() {
     client.feed(b"one\n");
     tell.send("panic".to_owned()).unwrap();
     run_until(&mut client, |client| client.finished() == Some(Finish::Panicked));
+}
+
+/// An echo server and clients that are all served before it stops.
+fn at_rest(clients: usize) -> (Network, Vec<testing::Peer>) {
+    let mut network = Network::new();
+    let handler = |_: &mut (), _: &Address| probe(|call, request: &mut Request<'_>| echo(&call, request));
+    let server = network.serve((), handler, Limits::default()).unwrap();
+    let clients = (0..clients).map(|_| network.connect(server)).collect();
+    network.run();
+    (network, clients)
+}
+
+/// The next request arrives a round trip after the answer has left.
+#[test]
+fn a_stop_loses_no_request_of_a_client_with_a_long_round_trip() {
+    const ROUND_TRIP: Duration = Duration::from_millis(300);
+    for stop_after in [0, 1, 150, 299].map(Duration::from_millis) {
+        let (mut network, clients) = at_rest(1);
+        let client = &clients[0];
+        for request in 0..5 {
+            if request == 1 {
+                network.run_for(stop_after);
+                network.shutdown_handle().shutdown();
+                network.run_for(ROUND_TRIP - stop_after);
+            } else {
+                network.run_for(ROUND_TRIP);
+            }
+            client.send(b"request");
+            network.run();
+            assert_eq!(client.take_received(), b"request", "{request}, stopped after {stop_after:?}");
+        }
+        network.run_for(Duration::from_secs(1));
+        assert!(client.is_closed() && !client.is_reset());
+        assert!(network.is_stopped());
+    }
+}
+
+/// It has been quiet when the stop begins, and then it speaks: from there on it is as busy as any other.
+#[test]
+fn a_request_that_comes_with_the_stop_makes_its_connection_busy() {
+    let (mut network, clients) = at_rest(1);
+    network.run_for(Duration::from_secs(60));
+    clients[0].send(b"first");
+    network.shutdown_handle().shutdown();
+    network.run();
+    assert_eq!(clients[0].take_received(), b"first");
+    network.run_for(Duration::from_millis(300));
+    clients[0].send(b"second");
+    network.run();
+    assert_eq!(clients[0].take_received(), b"second");
+    network.run_for(Duration::from_secs(1));
+    assert!(network.is_stopped());
+}
+
+#[test]
+fn a_client_that_has_been_silent_since_it_connected_is_not_cut() {
+    let (mut network, clients) = at_rest(1);
+    network.run_for(Duration::from_millis(150));
+    network.shutdown_handle().shutdown();
+    network.run_for(Duration::from_millis(300));
+    clients[0].send(b"at last");
+    network.run();
+    assert_eq!(clients[0].take_received(), b"at last");
+}
+
+/// They neither send nor close. Some have just connected, others have been there for long.
+#[test]
+fn quiet_clients_hold_up_a_stop_for_less_than_a_second_and_see_the_end() {
+    for been_there in [Duration::ZERO, Duration::from_millis(300), Duration::from_secs(60)] {
+        let (mut network, clients) = at_rest(200);
+        network.run_for(been_there);
+        network.shutdown_handle().shutdown();
+        network.run_for(Duration::from_millis(999));
+        assert!(network.is_stopped(), "{been_there:?}");
+        assert!(clients.iter().all(|client| client.is_closed() && !client.is_reset()));
+    }
 }
