@@ -15,6 +15,8 @@ pub mod family;
 mod listener;
 #[cfg(unix)]
 mod path;
+#[cfg(windows)]
+pub(crate) mod patient;
 pub(crate) mod scripted;
 pub(crate) mod selector;
 mod socket;

@@ -10,6 +10,8 @@ use super::stop::End;
 use crate::address::Address;
 use crate::limits::Limits;
 use crate::net::StdStream;
+#[cfg(windows)]
+use crate::net::patient::PatientStream;
 use crate::net::selector::Clock;
 
 /// The socket of a request as a blocking handler sees it: Python's `self.request`.
@@ -79,7 +81,10 @@ pub(super) enum Move {
 /// the reference, below.
 #[derive(Debug)]
 enum Kind {
+    #[cfg(not(windows))]
     Tcp(TcpStream),
+    #[cfg(windows)]
+    Tcp(PatientStream),
     #[cfg(unix)]
     Unix(std::os::unix::net::UnixStream),
     Datagram(Datagram),
@@ -115,7 +120,7 @@ impl BlockingSocket {
     /// A stream of a reactor, with the clock of that.
     pub(crate) fn stream(stream: StdStream, clock: Clock, limits: Arc<Limits>) -> Self {
         let kind = match stream {
-            StdStream::Tcp(stream) => Kind::Tcp(stream),
+            StdStream::Tcp(stream) => Kind::tcp(stream),
             #[cfg(unix)]
             StdStream::Unix(stream) => Kind::Unix(stream),
         };
@@ -288,7 +293,7 @@ impl BlockingSocket {
 /// With the default [`Limits`].
 impl From<TcpStream> for BlockingSocket {
     fn from(stream: TcpStream) -> Self {
-        BlockingSocket::new(Kind::Tcp(stream), Clock::new(), Arc::default())
+        BlockingSocket::new(Kind::tcp(stream), Clock::new(), Arc::default())
     }
 }
 
@@ -297,6 +302,14 @@ impl From<TcpStream> for BlockingSocket {
 impl From<std::os::unix::net::UnixStream> for BlockingSocket {
     fn from(stream: std::os::unix::net::UnixStream) -> Self {
         BlockingSocket::new(Kind::Unix(stream), Clock::new(), Arc::default())
+    }
+}
+
+impl Kind {
+    fn tcp(stream: TcpStream) -> Self {
+        #[cfg(windows)]
+        let stream = PatientStream::from(stream);
+        Kind::Tcp(stream)
     }
 }
 
@@ -446,9 +459,9 @@ mod tests {
 
     #[test]
     fn a_write_that_waits_too_long_fails_with_timed_out() {
-        for wbufsize in [0, 1_000] {
+        for wbufsize in [0, 10_000] {
             let mut handler = StreamRequestHandler::new(|request| {
-                let block = [0; 500];
+                let block = [0; 5_000];
                 loop {
                     request.wfile.write_all(&block)?;
                 }

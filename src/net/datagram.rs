@@ -133,7 +133,7 @@ impl DatagramSocket {
         if let Some(batch) = &self.batch {
             return batch.room(max) * BATCH_MESSAGES;
         }
-        max.saturating_add(1)
+        room(max)
     }
 
     /// Whether a full socket means that one peer does not read, and says nothing of the others. A Unix socket has room
@@ -163,20 +163,11 @@ impl DatagramSocket {
             return batch.receive(std::os::fd::AsFd::as_fd(socket), buffer, max, most, packets);
         }
         let _ = most; // It is one in any case.
-        // One byte more than may come: a datagram that fills it is too long.
-        let room = buffer.len().min(max.saturating_add(1));
+        let room = buffer.len().min(room(max));
         let (n, from) = match &mut self.kind {
             Kind::Udp(socket) => {
-                let received = socket.recv_from(&mut buffer[..room]).map(|(n, from)| (n, Address::from(from)));
-                #[cfg(windows)]
-                let received = match received {
-                    // WSAEMSGSIZE: it was longer. Who sent it is not said.
-                    Err(error) if error.raw_os_error() == Some(10_040) => {
-                        Ok((room, SocketAddr::from(([0, 0, 0, 0], 0)).into()))
-                    }
-                    received => received,
-                };
-                received?
+                let (n, from) = socket.recv_from(&mut buffer[..room])?;
+                (n, from.into())
             }
             #[cfg(unix)]
             Kind::Unix(socket) => {
@@ -340,6 +331,13 @@ impl DatagramSocket {
     }
 }
 
+/// One byte more than may come: a datagram that fills it is too long. Windows says of one that does not fit neither its
+/// sender nor its beginning, so there everything fits that UDP can carry.
+fn room(max: usize) -> usize {
+    let longest = if cfg!(windows) { 65_535 } else { 0 };
+    max.max(longest).saturating_add(1)
+}
+
 /// No datagram is longer than what a socket may have in its send buffer; this is more than systems allow for that.
 const LONGEST: usize = 16 << 20;
 
@@ -382,6 +380,9 @@ impl DatagramFault {
             // EMSGSIZE: an earlier datagram was too long for its way.
             #[cfg(any(target_os = "linux", target_os = "android"))]
             Some(90) => DatagramFault::Skip,
+            // WSAENETRESET: the time to live of an earlier one was over.
+            #[cfg(windows)]
+            Some(10_052) => DatagramFault::Skip,
             _ => DatagramFault::Pause,
         }
     }
@@ -397,6 +398,8 @@ impl From<&io::Error> for DatagramFault {
                 // ENOBUFS, ENFILE, EMFILE have no kind of their own.
                 #[cfg(any(target_os = "linux", target_os = "android"))]
                 Some(105 | 23 | 24) => DatagramFault::Pause,
+                #[cfg(windows)]
+                Some(10_055 | 10_024) => DatagramFault::Pause,
                 // ECONNREFUSED and its like: an earlier datagram found nobody. EMSGSIZE, EACCES, ENETUNREACH, ENOENT:
                 // this one does not get there.
                 _ => DatagramFault::Skip,

@@ -1,0 +1,95 @@
+//! A blocking TCP stream for Windows: its waits end when another thread shuts it down.
+//!
+//! The system does not see to that: shutdown(2) wakes no thread that waits in `recv` or `send` there. So a thread does
+//! not wait in the system. It tries, pauses, and tries again, 20 times a second in the end. `SO_RCVTIMEO` would be no
+//! help: Winsock says of a socket whose call has timed out that it must not be used any more.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What the blocking handlers use of [`TcpStream`]. Never in blocking mode.
+#[derive(Debug)]
+pub(crate) struct PatientStream {
+    stream: TcpStream,
+    /// What has arrived is the last. Not by shutdown(2), after which Winsock does not hand that out any more.
+    input_ends: AtomicBool,
+}
+
+/// The pauses begin short and double, so that a wait is at most twice as long as it need be, and this much longer.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+
+impl PatientStream {
+    pub(crate) fn set_nonblocking(&self, _: bool) -> io::Result<()> {
+        self.stream.set_nonblocking(true)
+    }
+
+    pub(crate) fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.stream.set_nodelay(on)
+    }
+
+    pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.stream.set_read_timeout(timeout)
+    }
+
+    pub(crate) fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.stream.set_write_timeout(timeout)
+    }
+
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        if how != Shutdown::Write {
+            self.input_ends.store(true, Ordering::Release);
+        }
+        if how != Shutdown::Read { self.stream.shutdown(Shutdown::Write) } else { Ok(()) }
+    }
+}
+
+impl From<TcpStream> for PatientStream {
+    fn from(stream: TcpStream) -> Self {
+        PatientStream { stream, input_ends: AtomicBool::new(false) }
+    }
+}
+
+impl Read for &PatientStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        until_ready(self.stream.read_timeout()?, || {
+            // Asked first: what arrived before is read.
+            let ends = self.input_ends.load(Ordering::Acquire);
+            match (&self.stream).read(buffer) {
+                Err(error) if ends && error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+                result => result,
+            }
+        })
+    }
+}
+
+impl Write for &PatientStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        until_ready(self.stream.write_timeout()?, || (&self.stream).write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "not on the reactor's thread, nor by its clock")]
+fn until_ready(timeout: Option<Duration>, mut attempt: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    let begun = Instant::now();
+    let mut pause = PAUSE_MIN;
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+        let left = timeout.map_or(PAUSE_MAX, |timeout| timeout.saturating_sub(begun.elapsed()));
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        thread::sleep(pause.min(left));
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
