@@ -300,12 +300,11 @@ fn descriptor_limit() -> Option<usize> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn the_descriptor_limit_is_read_and_a_reserve_kept() {
         let limit = descriptor_limit().expect("proc(5) names it");
         let connections = connections_from_descriptors().expect("the same");

@@ -170,12 +170,11 @@ impl From<&io::Error> for AcceptFault {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn errors_of_accept_are_told_apart() {
         let fault = |number| AcceptFault::from(&io::Error::from_raw_os_error(number));
         let (eagain, eintr, econnaborted, eproto, eperm, enetdown) = (11, 4, 103, 71, 1, 100);

@@ -48,6 +48,9 @@ fn served(network: &mut Network, handler: impl Fn() -> Box<dyn RequestHandler> +
     client
 }
 
+/// Where a short read does not say that nothing more waits, one more read does.
+const AND_FOUND_EMPTY: &[Io] = if cfg!(unix) { &[] } else { &[Io::Read] };
+
 /// Writes `pieces` of `bytes` each for whatever comes.
 fn writing(pieces: usize, bytes: usize) -> Box<dyn RequestHandler> {
     Box::new(probe(move |call, request: &mut Request<'_>| {
@@ -68,7 +71,8 @@ fn a_message_costs_one_read_and_one_write() {
         for _ in 0..3 {
             client.send(b"go");
             network.run();
-            assert_eq!(taken(&calls), [Io::Read, Io::Write], "{pieces} of {bytes} bytes");
+            let expected = [&[Io::Read, Io::Write], AND_FOUND_EMPTY].concat();
+            assert_eq!(taken(&calls), expected, "{pieces} of {bytes} bytes");
             assert_eq!(client.take_received().len(), pieces * bytes);
         }
     }
@@ -100,7 +104,8 @@ fn many_small_writes_leave_in_few_large_ones() {
         let calls = noting(&mut network, |_| Outcome::Proceed);
         client.send(b"go");
         network.run();
-        assert_eq!(taken(&calls)[1..], vec![Io::Write; writes], "{pieces} of {bytes} bytes");
+        let expected = [&vec![Io::Write; writes], AND_FOUND_EMPTY].concat();
+        assert_eq!(taken(&calls)[1..], expected, "{pieces} of {bytes} bytes");
         assert_eq!(client.take_received().len(), pieces * bytes);
     }
 }
@@ -114,10 +119,14 @@ fn who_takes_no_more_is_not_tried_until_there_is_room() {
         client.set_window(window);
         client.send(b"go");
         network.run();
-        assert_eq!(taken(&calls), [Io::Read, Io::Write], "{window} of {bytes} bytes");
+        // Where a short write does not say that there is no room, one more write does.
+        let writes = if cfg!(unix) || window == 0 { 1 } else { 2 };
+        let expected = [&[Io::Read], &vec![Io::Write; writes][..], AND_FOUND_EMPTY].concat();
+        assert_eq!(taken(&calls), expected, "{window} of {bytes} bytes");
         client.send(b"and more");
         network.run();
-        assert_eq!(taken(&calls), [Io::Read], "{window} of {bytes} bytes: what waits goes first");
+        let expected = [&[Io::Read], AND_FOUND_EMPTY].concat();
+        assert_eq!(taken(&calls), expected, "{window} of {bytes} bytes: what waits goes first");
         client.set_window(usize::MAX);
         network.run();
         assert_eq!(client.take_received().len(), 2 * bytes);
@@ -243,7 +252,7 @@ fn what_lingers_is_read_once_for_each_event() {
     let calls = noting(&mut network, |_| Outcome::Proceed);
     client.send(b"too late");
     network.run();
-    assert_eq!(taken(&calls), [Io::Read]);
+    assert_eq!(taken(&calls), [&[Io::Read], AND_FOUND_EMPTY].concat());
     client.send_eof();
     network.run();
     assert_eq!(taken(&calls), [Io::Read]);

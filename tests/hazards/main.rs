@@ -4,6 +4,7 @@
 //! Clients are those of the standard library, on the loopback, with a deadline on every wait; whatever depends on time
 //! alone runs on the testing kit's clock. Nothing sleeps, and nothing asserts how fast something is.
 #![allow(clippy::disallowed_methods, reason = "deadlines of tests are on the machine's clock")]
+#![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports, reason = "used by tests that are Linux's"))]
 
 /// Makes a test of each function, once over TCP and once over Unix sockets.
 macro_rules! over_streams {

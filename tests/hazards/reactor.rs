@@ -223,7 +223,8 @@ fn a_job_that_was_refused_holds_up_no_stop() {
 
 #[test]
 fn ten_thousand_connections_or_as_many_as_descriptors_allow() {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    // Wine has a /proc as well, and needs a minute for so many.
+    let limits = if cfg!(unix) { std::fs::read_to_string("/proc/self/limits").ok() } else { None }.unwrap_or_default();
     let limit: usize = limits
         .lines()
         .find_map(|line| line.strip_prefix("Max open files"))
