@@ -127,8 +127,8 @@ impl Core {
     pub(crate) fn awaits_earlier(&mut self) -> bool {
         let served = &self.served;
         self.slots.iter().any(|(_, slot)| {
-            let awaited = !served[usize::from(slot.server)].limits.daemon_threads;
-            slot.kind.elsewhere().is_some_and(|elsewhere| awaited && !elsewhere.late)
+            let server = usize::from(slot.server); // Of the slot of the signals it is no server's.
+            slot.kind.elsewhere().is_some_and(|elsewhere| !elsewhere.late && !served[server].limits.daemon_threads)
         })
     }
 
