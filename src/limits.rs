@@ -4,7 +4,11 @@ use std::time::Duration;
 
 /// What one server allows its connections, and how much work it does for each in one turn of the loop.
 ///
-/// Set the fields of [`Server::limits`](crate::Server::limits) before the server starts.
+/// Set the fields of [`Server::limits`](crate::Server::limits) before the server starts. What is changed later holds from
+/// the next start on ([`serve_forever`](crate::Server::serve_forever), [`handle_request`](crate::Server::handle_request)),
+/// also for the connections that are open: their deadlines are worked out anew, and one that holds more than it may ends
+/// with [`Finish::InputLimit`](crate::Finish) or [`Finish::OutputLimit`](crate::Finish). Requests that threads and programs
+/// serve already keep what they began with.
 ///
 /// ```
 /// use std::time::Duration;
@@ -15,7 +19,7 @@ use std::time::Duration;
 /// limits.line_bytes_max = 512; // RFC 1459
 /// assert_eq!(limits.output_high_water, 64 * 1024);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
     /// Connections open at once. Above it clients wait in the backlog; accepting resumes at nine tenths of it.

@@ -20,6 +20,11 @@ pub(crate) fn catch<T>(run: impl FnOnce() -> T) -> Result<T> {
     })
 }
 
+/// The text of an error that may be of the user's making.
+pub(crate) fn text_of(error: &impl std::fmt::Display) -> String {
+    catch(|| error.to_string()).unwrap_or_else(|panic| panic.to_string())
+}
+
 /// Drops something of the user's. Says whether that went without a panic.
 pub(crate) fn drop_caught<T>(value: T) -> bool {
     catch(|| drop(value)).is_ok()

@@ -30,8 +30,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
+use slab::Slab;
+
 use self::core::{Alarm, Core};
-use self::handle::{Command, Handle, Message, Shared, ShutdownHandle};
+use self::handle::{Command, Handle, Message, ShutdownHandle};
 use self::slots::{ConnectionId, Kind, SERVERS_MAX, WAKER};
 use crate::address::Address;
 use crate::error::{Error, Result};
@@ -43,7 +45,7 @@ use crate::net::datagram::Packet;
 use crate::net::family::Bound;
 use crate::net::selector::Selector;
 use crate::net::{Socket, Stream};
-use crate::panics::catch;
+use crate::panics::{catch, drop_caught};
 use crate::stats::Stats;
 
 /// The event loop: one thread, any number of servers and connections.
@@ -51,7 +53,7 @@ use crate::stats::Stats;
 /// [`TcpServer`](crate::TcpServer) brings its own; make one yourself to host several servers, or to be driven by
 /// another loop with [`poll`](Self::poll).
 ///
-/// Dropping it closes its servers: every handler gets its `finish`.
+/// Dropping it closes its servers: every handler gets its `finish`. Meanwhile no server is added and no connection begun.
 ///
 /// ```
 /// use socketserver::{Next, Reactor, Request, RequestHandler, Result, TcpServer};
@@ -82,16 +84,21 @@ pub struct Reactor {
     pub(crate) core: Core,
     scratch: Scratch,
     /// By server number.
-    servers: Vec<Box<dyn Hosted>>,
+    servers: Slab<Box<dyn Hosted>>,
     /// The slots of this turn's service.
     batch: Vec<(u32, u32)>,
-    /// What other threads have submitted and this turn has taken. Here and not in its own hands, because one of them may
-    /// close a server, which turns on until threads are done, whose word may be among the rest.
+    /// What other threads have submitted and this turn has taken. Here and not in its own hands, because a closure among
+    /// them may drop this reactor, which turns on until threads are done, whose word may be among the rest.
     taken: VecDeque<Command>,
+    /// A turn is under way: the one who asks is a closure, and cannot have another.
+    turning: bool,
     /// When the events of this turn had been collected: limits that passed later wait for the next one, because bytes
     /// may have come meanwhile.
     collected: u64,
     phase: Phase,
+    /// The stop is over: `serve_forever` or `poll` has returned because of it. It may have been carried out earlier, while
+    /// a server was closed.
+    reported: bool,
     /// A stop was cut short: nobody is waited for any more.
     hurried: bool,
 }
@@ -106,7 +113,8 @@ pub(crate) struct Scratch {
     pub(crate) packets: Vec<Packet>,
 }
 
-/// Names a server within its reactor.
+/// Names one server of one reactor, until it is closed, and nothing afterwards, nor anything in another reactor of the
+/// process.
 ///
 /// ```
 /// # use socketserver::{Next, Reactor, Request, RequestHandler, Result, TcpServer};
@@ -121,7 +129,13 @@ pub(crate) struct Scratch {
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ServerId(pub(crate) u16);
+pub struct ServerId {
+    /// Its place, which is another's when it is gone.
+    pub(crate) number: u16,
+    pub(crate) generation: u32,
+    /// [`Slots::reactor`](slots::Slots::reactor) of its reactor.
+    pub(crate) reactor: u32,
+}
 
 /// A server as the loop sees it, whatever its state and handler types: one dynamic call for all that is ready, none
 /// for each byte.
@@ -145,9 +159,12 @@ pub(crate) trait Hosted: Send {
     fn on_server_message(&mut self, core: &mut Core, message: Message);
     fn service_actions(&mut self, core: &mut Core);
     fn handle_timeout(&mut self, core: &mut Core);
-    fn server_bind(&mut self, socket: &Socket, address: &Address) -> io::Result<()>;
-    fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> io::Result<()>;
+    /// Fails with [`Error::Panicked`] if the hook panics.
+    fn server_bind(&mut self, socket: &Socket, address: &Address) -> Result<io::Result<()>>;
+    fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> Result<io::Result<()>>;
     fn server_close(&mut self, core: &mut Core);
+    /// Drops what is the user's, each by itself. Returns how many panics that cost.
+    fn dissolve(self: Box<Self>) -> u64;
     fn set_number(&mut self, number: u16);
     fn set_limits(&mut self, limits: Arc<Limits>);
     /// The user's server value.
@@ -185,23 +202,28 @@ impl Reactor {
     }
 
     pub(crate) fn with_selector(selector: Selector, config: Config) -> io::Result<Self> {
-        let shared = Shared::new(selector.waker(WAKER)?, config.messages_max);
+        let waker = Arc::new(selector.waker(WAKER)?);
         Ok(Reactor {
-            core: Core::new(selector, shared, config),
+            core: Core::new(selector, waker, config),
             scratch: Scratch { input: Box::default(), output: Vec::new(), packets: Vec::new() },
-            servers: Vec::new(),
+            servers: Slab::new(),
             batch: Vec::new(),
             taken: VecDeque::new(),
             collected: 0,
+            turning: false,
             phase: Phase::Serving,
+            reported: false,
             hurried: false,
         })
     }
 
-    /// Changes the settings. `read_buffer_bytes` counts only before the first turn.
+    /// Changes the settings, also of what is open and of a stop that is under way. `read_buffer_bytes` counts only before
+    /// the first turn.
     pub fn set_config(&mut self, config: Config) {
         self.core.shared.set_max(config.messages_max);
         self.core.config = config;
+        self.core.rearm_drain();
+        self.core.reconsider(None);
     }
 
     /// The settings in force.
@@ -224,17 +246,21 @@ impl Reactor {
         self.handle().shutdown_handle()
     }
 
-    /// Serves until [shut down](ShutdownHandle::shutdown), then returns. May be called again afterwards; but the servers
-    /// that were added are closed by then, so it serves what is added anew, and waits if there is nothing. (A
-    /// [`TcpServer`](crate::TcpServer) with a reactor of its own binds its addresses again.)
+    /// Serves until [shut down](ShutdownHandle::shutdown), then returns; at once if a stop was carried out while it did
+    /// not serve, as in the middle of [`server_close`](Self::server_close). May be called again afterwards; but the sockets
+    /// of the servers that were [added](Self::add) are closed by then. Their values can still be read; they are
+    /// [closed](Self::server_close) and dropped when it serves again or another server is added. So it serves what is
+    /// added anew, and waits if there is nothing. (A [`TcpServer`](crate::TcpServer) with a reactor of its own binds its
+    /// addresses again.)
     ///
     /// # Errors
-    /// [`Error::Reactor`] if the selector fails. Nothing that a client or a handler does ends the loop.
+    /// [`Error::Reactor`] if the selector fails, or if a closure that the loop runs ([`Handle::run`]) calls this: the loop
+    /// cannot run inside of itself. Nothing that a client or a handler does ends it.
     ///
     /// Source: `BaseServer.serve_forever`, without its `poll_interval`: nothing here is polled.
     pub fn serve_forever(&mut self) -> Result<()> {
-        self.serve_again();
-        while self.phase != Phase::Stopped {
+        self.serve_again()?;
+        while !self.report_stop() {
             self.turn(None)?;
         }
         Ok(())
@@ -250,9 +276,11 @@ impl Reactor {
     /// # Errors
     /// As for [`serve_forever`](Self::serve_forever).
     pub fn poll(&mut self, wait: Option<Duration>) -> Result<bool> {
-        self.serve_again();
-        self.turn(wait)?;
-        Ok(self.phase != Phase::Stopped)
+        self.serve_again()?;
+        if self.phase != Phase::Stopped {
+            self.turn(wait)?;
+        }
+        Ok(!self.report_stop())
     }
 
     /// How long the reactor can be left alone: zero if it has work now, `None` if only an event can bring some.
@@ -272,10 +300,12 @@ impl Reactor {
 
     fn turn(&mut self, wait: Option<Duration>) -> Result<()> {
         self.sleep(wait)?;
+        self.turning = true;
         self.service();
         self.timers();
         self.service_actions();
         self.reap();
+        self.turning = false;
         Ok(())
     }
 
@@ -352,7 +382,7 @@ impl Reactor {
                 }
                 #[cfg(all(unix, feature = "signals"))]
                 Kind::Signals(signals) => {
-                    let stop = Handle::new(Arc::clone(&self.core.shared)).shutdown_handle();
+                    let stop = ShutdownHandle::new(Arc::clone(&self.core.shared));
                     signals.deliver(&stop);
                 }
             }
@@ -396,14 +426,12 @@ impl Reactor {
                     self.deliver(id, result);
                 }
                 Command::Over(id, result) => self.over(id, result),
-                Command::Datagram(socket, route, to, bytes) => {
-                    match self.core.slots.entry((socket.key, socket.generation)).is_some() {
-                        true => _ = self.core.send_datagram(route, &to, &bytes),
-                        false => self.core.stats.datagrams_failed += 1,
-                    }
-                }
-                Command::ServerMessage(ServerId(server), message) => match self.servers.get_mut(usize::from(server)) {
-                    Some(server) => server.on_server_message(&mut self.core, message),
+                Command::Datagram(socket, route, to, bytes) => match self.core.slots.named(socket).is_some() {
+                    true => _ = self.core.send_datagram(route, &to, &bytes),
+                    false => self.core.stats.datagrams_failed += 1,
+                },
+                Command::ServerMessage(id, message) => match self.core.open_server(id) {
+                    Some(server) => self.servers[usize::from(server)].on_server_message(&mut self.core, message),
                     None => self.core.refuse(message),
                 },
                 Command::Run(job) => {
@@ -432,7 +460,7 @@ impl Reactor {
 
     /// A request that was served elsewhere is over.
     fn over(&mut self, id: ConnectionId, result: Result<()>) {
-        let Some(slot) = self.core.slots.entry((id.key, id.generation)) else { return };
+        let Some(slot) = self.core.slots.named(id) else { return };
         let server = usize::from(slot.server);
         if let Some(elsewhere) = slot.kind.elsewhere() {
             let (address, ended) = (elsewhere.address.clone(), elsewhere.ended);
@@ -472,6 +500,7 @@ impl Reactor {
                 Alarm::DrainLook => self.look_elsewhere(),
                 Alarm::DrainTell => self.tell_all(),
                 Alarm::DrainEnd => self.phase = Phase::Aborting,
+                Alarm::CloseLook(server) => self.core.look_closing(server),
             }
         }
         postponed.into_iter().for_each(|alarm| self.core.postpone(alarm, self.collected));
@@ -512,8 +541,10 @@ impl Reactor {
         if self.phase == Phase::Aborting {
             self.abort_all();
         }
-        for server in &mut self.servers {
-            server.service_actions(&mut self.core);
+        for (number, server) in &mut self.servers {
+            if !self.core.served[number].is_closed() {
+                server.service_actions(&mut self.core);
+            }
         }
     }
 
@@ -528,30 +559,40 @@ impl Reactor {
         if matches!(self.phase, Phase::Draining | Phase::Aborting) && self.is_over() {
             self.stopped();
         }
+        if !self.core.closing.is_empty() {
+            self.go_on_closing();
+        }
         if cfg!(debug_assertions) && self.core.slots.len() < CHECKED_SLOTS_MAX {
             self.check();
         }
     }
 
     /// Accepts one client of one server and serves until its connection is over.
-    pub(crate) fn handle_request(&mut self, ServerId(server): ServerId, timeout: Option<Duration>) -> Result<()> {
-        self.serve_again();
+    pub(crate) fn handle_request(&mut self, id: ServerId, timeout: Option<Duration>) -> Result<()> {
+        self.serve_again()?;
+        let server = self.core.server(id).ok_or(Error::Gone)?;
         self.core.set_quota(server, 1);
         let deadline = timeout.map(|timeout| self.core.selector.now().saturating_add(nanos(timeout)));
         while self.phase != Phase::Stopped {
-            let served = &self.core.served[usize::from(server)];
+            // A closure may have closed it, or put another reactor in the place of this one.
+            let Some(served) = self.core.open_server(id).map(|server| &self.core.served[usize::from(server)]) else {
+                break;
+            };
             let accepted = served.quota == 0;
             if accepted && served.active == served.sessions + served.elsewhere {
                 break;
             }
             let left = deadline.map(|deadline| deadline.saturating_sub(self.core.selector.now()));
             self.turn(left.filter(|_| !accepted).map(Duration::from_nanos))?;
-            if left == Some(0) && !accepted && self.core.served[usize::from(server)].quota > 0 {
+            let waits = |server: u16| self.core.served[usize::from(server)].quota > 0;
+            if left == Some(0) && !accepted && self.core.open_server(id).is_some_and(waits) {
                 self.servers[usize::from(server)].handle_timeout(&mut self.core);
                 break;
             }
         }
-        self.core.set_quota(server, usize::MAX);
+        if self.core.server(id).is_some() {
+            self.core.set_quota(server, usize::MAX);
+        }
         Ok(())
     }
 
@@ -564,87 +605,122 @@ impl Reactor {
 
     // ---- servers ----
 
-    pub(crate) fn host(&mut self, mut server: Box<dyn Hosted>, limits: Limits) -> Result<ServerId> {
-        if self.servers.len() == SERVERS_MAX {
-            return Err(Error::Full { queue: "server", max: SERVERS_MAX });
+    /// Takes a server in.
+    pub(crate) fn host(&mut self, server: Box<dyn Hosted>, limits: Limits) -> Result<ServerId> {
+        self.host_as(server, limits, false)
+    }
+
+    /// The same for the one that this reactor is made for: it stays when it is closed, and may be bound again.
+    pub(crate) fn host_own(&mut self, server: Box<dyn Hosted>, limits: Limits) -> Result<ServerId> {
+        self.host_as(server, limits, true)
+    }
+
+    fn host_as(&mut self, mut server: Box<dyn Hosted>, limits: Limits, own: bool) -> Result<ServerId> {
+        if let Err(error) = self.admits_server() {
+            self.dissolve(server);
+            return Err(error);
         }
         let limits = Arc::new(limits.usable());
-        let id = ServerId(self.core.serve(Arc::clone(&limits)));
-        server.set_number(id.0);
-        self.servers.push(server);
-        self.set_limits(id, limits);
+        let id = self.core.serve(Arc::clone(&limits), own);
+        server.set_number(id.number);
+        server.set_limits(limits);
+        let key = self.servers.insert(server);
+        debug_assert_eq!(key, usize::from(id.number), "the two tables go together");
         Ok(id)
     }
 
-    /// Takes the first server out again, to be hosted elsewhere. Others there may be are closed: this reactor is given up.
-    pub(crate) fn unhost(&mut self) -> Option<Box<dyn Hosted>> {
-        while self.servers.len() > 1 {
-            self.server_close(ServerId((self.servers.len() - 1) as u16));
-            self.core.served.pop();
-            self.servers.pop();
+    /// Whether there is room for one server more. Those whose sockets a stop has closed make room.
+    pub(crate) fn admits_server(&mut self) -> Result<()> {
+        if self.core.ends {
+            return Err(Error::Gone);
         }
-        self.core.served.pop();
-        self.servers.pop()
+        self.close_stopped();
+        if self.servers.len() == SERVERS_MAX {
+            return Err(Error::Full { queue: "server", max: SERVERS_MAX });
+        }
+        Ok(())
     }
 
-    pub(crate) fn set_limits(&mut self, ServerId(server): ServerId, limits: Arc<Limits>) {
-        self.core.set_limits(server, Arc::clone(&limits));
-        self.servers[usize::from(server)].set_limits(limits);
+    /// What is the user's goes, and may panic.
+    fn dissolve(&mut self, server: Box<dyn Hosted>) {
+        let panics = server.dissolve();
+        self.core.stats.panics += panics;
+        if panics > 0 {
+            note_fault!(Error, "a server, or what it holds, panicked while it was dropped");
+        }
     }
 
-    pub(crate) fn open(&mut self, ServerId(server): ServerId, bound: Bound) -> Result<()> {
+    /// Its number is another's from now on.
+    fn remove(&mut self, server: u16) -> Box<dyn Hosted> {
+        self.core.served.remove(usize::from(server));
+        self.servers.remove(usize::from(server))
+    }
+
+    /// Changes the limits, also of what is open.
+    pub(crate) fn set_limits(&mut self, id: ServerId, limits: Arc<Limits>) {
+        if let Some(server) = self.core.server(id)
+            && self.core.served[usize::from(server)].limits != limits
+        {
+            self.core.set_limits(server, Arc::clone(&limits));
+            self.servers[usize::from(server)].set_limits(limits);
+        }
+    }
+
+    pub(crate) fn open(&mut self, id: ServerId, bound: Bound) -> Result<()> {
         note!(Info, "listening on {}", bound.address());
+        let server = self.core.server(id).ok_or(Error::Gone)?;
         self.core.open(server, bound)
     }
 
-    pub(crate) fn hosted(&mut self, ServerId(server): ServerId) -> &mut dyn Hosted {
-        &mut *self.servers[usize::from(server)]
+    /// # Errors
+    /// [`Error::Gone`] if there is no such server: another reactor was put in the place of its own.
+    pub(crate) fn hosted(&mut self, id: ServerId) -> Result<&mut dyn Hosted> {
+        let server = self.core.server(id).ok_or(Error::Gone)?;
+        Ok(&mut *self.servers[usize::from(server)])
     }
 
     /// Takes in a connection that did not come from a listener of ours.
-    pub(crate) fn admit(&mut self, ServerId(server): ServerId, stream: Stream, from: Address) -> io::Result<()> {
+    pub(crate) fn admit(&mut self, id: ServerId, stream: Stream, from: Address) -> io::Result<()> {
         self.allocate();
-        self.servers[usize::from(server)].admit(&mut self.core, &mut self.scratch, stream, from)
+        self.servers[usize::from(id.number)].admit(&mut self.core, &mut self.scratch, stream, from)
     }
 
     /// The addresses a server listens on, with the real ports. Empty once it is closed.
-    pub fn server_addresses(&mut self, ServerId(server): ServerId) -> Vec<Address> {
-        let keys = self.core.served.get(usize::from(server)).map(|served| served.listeners.clone());
-        let keys = keys.unwrap_or_default();
+    pub fn server_addresses(&mut self, id: ServerId) -> Vec<Address> {
+        let server = self.core.server(id);
+        let keys = server.map(|server| self.core.served[usize::from(server)].listeners.clone()).unwrap_or_default();
         keys.into_iter().filter_map(|key| self.core.slots.bound(key).cloned()).collect()
     }
 
     /// Closes a server: its listeners at once, its connections by abort; every handler gets its `finish`, with
-    /// [`Finish::ShutDown`]. For requests that threads or programs serve it waits, as [`Limits::block_on_close`] says,
-    /// and their datagrams are still sent; the other servers are served meanwhile. Not to be called from a callback, which
-    /// has [`request_shutdown`](crate::Request::request_shutdown).
+    /// [`Finish::ShutDown`]. Then its value and the closure that makes its handlers are dropped, and its id names nothing
+    /// any more. (A [`Server`](crate::Server) that has this reactor of its own keeps them, and can be bound again.)
+    /// Nothing happens if there is no such server, or it is being closed already.
+    ///
+    /// For requests that threads or programs serve it waits, as [`Limits::block_on_close`] says, and their datagrams are
+    /// still sent; the other servers are served meanwhile. If a stop comes in that time, it is carried out, and
+    /// [`serve_forever`](Self::serve_forever) returns at once. Called by a closure ([`Handle::run`]), which the loop has to
+    /// get back, it does not wait: the turns that follow do the rest. Not to be called from a callback, which has
+    /// [`request_shutdown`](crate::Request::request_shutdown).
     ///
     /// Source: `BaseServer.server_close`.
-    pub fn server_close(&mut self, ServerId(server): ServerId) {
-        if usize::from(server) < self.servers.len() {
-            self.allocate();
-            self.core.unlisten_streams(server);
-            self.core.each_endpoint(Some(server), |endpoint| endpoint.closing = true);
-            self.abort_server(server);
-            self.wait_elsewhere(ServerId(server)); // Their answers leave meanwhile.
-            self.core.unlisten(server);
-            self.abort_server(server); // A hook may have connected out while we waited.
-            self.core.cancel_server_timers(server);
-            if !std::mem::replace(&mut self.core.served[usize::from(server)].closed, true) {
-                self.servers[usize::from(server)].server_close(&mut self.core);
-            }
+    pub fn server_close(&mut self, id: ServerId) {
+        if let Some(server) = self.core.server(id) {
+            self.close(server);
+            self.await_closed(id);
         }
     }
 
-    /// The server's own value, if it is an `S`: what handlers see as `request.server`.
-    pub fn server_mut<S: 'static>(&mut self, ServerId(server): ServerId) -> Option<&mut S> {
-        self.servers.get_mut(usize::from(server))?.state().downcast_mut()
+    /// The server's own value, if it is an `S`: what handlers see as `request.server`. `None` if there is no such server,
+    /// or not any more.
+    pub fn server_mut<S: 'static>(&mut self, id: ServerId) -> Option<&mut S> {
+        self.hosted(id).ok()?.state().downcast_mut()
     }
 
     /// Sets a timer of a server, as [`Control::set_timer`](crate::Control::set_timer) does, from outside its hooks.
-    /// Nothing happens if there is no such server.
-    pub fn set_timer(&mut self, ServerId(server): ServerId, tag: u64, after: Duration) {
-        if usize::from(server) < self.servers.len() {
+    /// Nothing happens if there is no such server, or it is closed.
+    pub fn set_timer(&mut self, id: ServerId, tag: u64, after: Duration) {
+        if let Some(server) = self.core.open_server(id) {
             self.core.set_server_timer(server, tag, after);
         }
     }
@@ -684,14 +760,18 @@ impl Reactor {
 
 impl Drop for Reactor {
     fn drop(&mut self) {
-        for server in 0..self.servers.len() {
-            self.server_close(ServerId(server as u16));
+        self.core.ends = true;
+        self.turning = false; // A closure may have put another in its place, in the middle of a turn.
+        loop {
+            self.close_all(None);
+            if self.servers.is_empty() {
+                break;
+            }
+            self.turn_or_hurry();
         }
-        // Threads that were not waited for: nobody will hear of their end any more.
-        for id in self.core.slots.all_elsewhere(None) {
-            self.over(id, Err(Error::Gone));
-        }
-        self.core.shared.close();
+        let waiting = std::mem::take(&mut self.taken).into_iter().chain(self.core.shared.close());
+        // One by one: dropping a message may run anything.
+        waiting.for_each(|command| _ = drop_caught(command));
     }
 }
 

@@ -391,7 +391,7 @@ impl<S> Control<'_, S> {
 
     /// The same of another server of the reactor. None if there is no such server.
     pub fn connections_of(&self, server: ServerId) -> Vec<ConnectionId> {
-        self.core.slots.open(server.0)
+        self.core.server(server).map(|server| self.core.slots.open(server)).unwrap_or_default()
     }
 
     /// The address of a connection's peer, if it is still there.

@@ -34,8 +34,8 @@ use crate::request::Control;
 /// `()` is the server with no state and all defaults.
 ///
 /// Hooks run on the reactor's thread and must not block. A panic in one is caught, counted and logged; the request it
-/// was about is closed. Only `server_bind` and `server_activate` run before there is a loop, in your own call, and
-/// panic there.
+/// was about is closed. `server_bind` and `server_activate` run in your own call, which returns
+/// [`Error::Panicked`] then.
 ///
 /// Source: `socketserver.BaseServer` and `TCPServer`.
 ///

@@ -125,7 +125,7 @@ impl<S: BaseServer> Client<S> {
         let record = Arc::new(Mutex::new(Record::default()));
         let mut handler = Some(Recorder { handler, record: Arc::clone(&record) });
         let host = Host::new(server, Box::new(move |_, _| handler.take().expect("one client, one handler")));
-        let server = reactor.host(Box::new(host), limits).expect("the first server");
+        let server = reactor.host_own(Box::new(host), limits).expect("the first server");
         let (peer, stream) = Peer::client(&world, 0, client_address());
         reactor.admit(server, stream, client_address()).expect("a script registers always");
         let id = reactor.core.slots.connections(None).first().map(|&key| reactor.core.slots.id(key));
@@ -232,6 +232,11 @@ impl<S: BaseServer> Client<S> {
     /// The server's own value.
     pub fn server_mut(&mut self) -> &mut S {
         self.reactor.server_mut(self.server).expect("the type is the one it was made with")
+    }
+
+    /// What the server is called in its reactor: for [`Handle::send_to_server`].
+    pub fn server_id(&self) -> ServerId {
+        self.server
     }
 
     /// A way in as other threads have it; call [`run`](Self::run) after using it.

@@ -140,6 +140,11 @@ impl<T> Timers<T> {
         key
     }
 
+    /// When an armed timer is due.
+    pub(crate) fn deadline(&self, key: TimerKey) -> u64 {
+        self.deadlines.get(key).expect("it is armed")
+    }
+
     /// Moves an armed timer to another deadline.
     pub(crate) fn rearm(&mut self, key: TimerKey, deadline: u64) {
         self.deadlines.set(key, deadline);

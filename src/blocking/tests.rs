@@ -29,9 +29,10 @@ fn nowhere() -> Handle {
 }
 
 pub(super) fn origin(socket: impl Into<BlockingSocket>) -> Origin {
-    let id = ConnectionId { key: 0, generation: 0 };
+    let id = ConnectionId { key: 0, generation: 0, reactor: 0 };
     let socket = socket.into();
-    Origin { id, socket, client_address: client(), local_address: None, handle: nowhere(), server: ServerId(0) }
+    let server = ServerId { number: 0, generation: 0, reactor: 0 };
+    Origin { id, socket, client_address: client(), local_address: None, handle: nowhere(), server }
 }
 
 pub(super) fn job(work: Work, origin: Origin) -> (Job, Stop) {

@@ -597,6 +597,16 @@ impl Connection {
         unread > limits.input_bytes_max && !self.state.is_read_paused() && !self.state.has(ENDING | HANDLE_DUE)
     }
 
+    /// The limits have changed: it ends if it holds more than they allow.
+    pub(crate) fn hold_to(&mut self, limits: &Limits) {
+        if self.unsent() > limits.output_bytes_max {
+            self.state.end(Finish::OutputLimit, true);
+        } else if self.carry.as_ref().is_some_and(|carry| carry.bytes.len() > limits.input_bytes_max) {
+            self.carry = None;
+            self.state.end(Finish::InputLimit, false);
+        }
+    }
+
     // Deadlines.
 
     /// Whether the connection can rest without looking at its timer: one is armed, and nothing came up that is due

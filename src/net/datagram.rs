@@ -299,6 +299,11 @@ impl DatagramSocket {
         }
     }
 
+    /// It fails only if it was not registered.
+    pub(super) fn deregister(&mut self, registry: &Registry) {
+        let _ = self.source().map(|source| registry.deregister(source));
+    }
+
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.source().map_or(Ok(()), |source| registry.register(source, token, Interest::READABLE))
     }

@@ -111,6 +111,16 @@ impl Listener {
         self.fault.take()
     }
 
+    /// It fails only if it was not registered.
+    pub(super) fn deregister(&mut self, registry: &Registry) {
+        let _ = match &mut self.kind {
+            Kind::Tcp(socket) => registry.deregister(socket),
+            #[cfg(unix)]
+            Kind::Unix(socket) => registry.deregister(socket),
+            Kind::Scripted(_) => Ok(()),
+        };
+    }
+
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match &mut self.kind {
             Kind::Tcp(socket) => registry.register(socket, token, Interest::READABLE),

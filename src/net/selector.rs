@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Token};
 
 use super::datagram::DatagramSocket;
+use super::family::Bound;
 use super::scripted::ScriptedSelector;
 use super::{Listener, Stream};
 use crate::address::Address;
@@ -195,6 +196,16 @@ impl Selector {
             Selector::Scripted(_) => {
                 socket.register_scripted(token);
                 Ok(())
+            }
+        }
+    }
+
+    /// Takes a socket out that a server serves by, to be registered with another selector.
+    pub(crate) fn deregister_bound(&self, socket: &mut Bound) {
+        if let Selector::System { poll, .. } = self {
+            match socket {
+                Bound::Listener(listener) => listener.deregister(poll.registry()),
+                Bound::Datagram(socket) => socket.deregister(poll.registry()),
             }
         }
     }

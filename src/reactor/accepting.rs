@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::core::{Alarm, Core};
+use super::core::{Alarm, Core, Life};
 use super::slots::{Kind, Listening, Pause};
 use crate::error::{Error, Result};
 use crate::limits::connections_from_descriptors;
@@ -11,12 +11,13 @@ use crate::logging::note;
 use crate::machine::nanos;
 use crate::net::Listener;
 use crate::net::family::Bound;
+use crate::panics::text_of;
 use crate::timers::NO_TIMER;
 
 impl Core {
     /// Begins to accept or to receive.
     pub(crate) fn open(&mut self, server: u16, bound: Bound) -> Result<()> {
-        self.served[usize::from(server)].closed = false;
+        self.served[usize::from(server)].life = Life::Open { stopped: false };
         match bound {
             Bound::Listener(listener) => self.listen(server, listener),
             Bound::Datagram(socket) => self.receive_from(server, socket),
@@ -52,7 +53,24 @@ impl Core {
         }
     }
 
-    /// The same for those that clients connect to. Through the others what the handlers still say has to leave.
+    /// Takes a server's sockets out, to be registered elsewhere. What waits to be sent is tried once more.
+    pub(super) fn take_sockets(&mut self, server: u16) -> Vec<Bound> {
+        let mut sockets = Vec::new();
+        for key in std::mem::take(&mut self.served[usize::from(server)].listeners) {
+            self.flush_datagrams(key);
+            self.end_pause(key);
+            match self.slots.remove(key).kind {
+                Kind::Listener(listening) => sockets.extend(listening.listener.map(|socket| Bound::Listener(*socket))),
+                Kind::Endpoint(endpoint) => sockets.push(Bound::Datagram(self.forget_endpoint(*endpoint))),
+                _ => unreachable!("listeners are of these kinds"),
+            }
+        }
+        sockets.iter_mut().for_each(|socket| self.selector.deregister_bound(socket));
+        sockets
+    }
+
+    /// Closes those sockets of a server that clients connect to. Through the others what the handlers still say has to
+    /// leave.
     pub(crate) fn unlisten_streams(&mut self, server: u16) {
         let mut listeners = std::mem::take(&mut self.served[usize::from(server)].listeners);
         listeners.retain(|&key| {
@@ -85,7 +103,7 @@ impl Core {
 
     /// Connections that have a descriptor of their own: all but the sessions of datagram servers.
     fn descriptors(&self) -> usize {
-        let sessions: usize = self.served.iter().map(|served| served.sessions).sum();
+        let sessions: usize = self.served.iter().map(|(_, served)| served.sessions).sum();
         self.stats.active as usize - sessions
     }
 
@@ -129,6 +147,7 @@ impl Core {
     pub(crate) fn pause(&mut self, key: u32, doing: &str, error: &std::io::Error) {
         let now = self.now;
         let address = self.slots.bound(key).map(ToString::to_string);
+        let error = text_of(error);
         let Some(pause) = self.slots.pause(key) else { return };
         let fresh = pause.failed_at == 0 || now - pause.failed_at > nanos(EPISODE);
         pause.backoff = if fresh { nanos(BACKOFF_MIN) } else { (pause.backoff * 2).min(nanos(BACKOFF_MAX)) };
@@ -165,11 +184,13 @@ impl Core {
 
     /// Connections were closed, or more are allowed, so there is room again: whoever paused accepting tries at once.
     pub(crate) fn resume_accepting(&mut self) {
-        for server in 0..self.served.len() {
+        for server in 0..self.served.capacity() {
+            if !self.served.contains(server) {
+                continue;
+            }
             let (max, active) = self.cap(server as u16);
             let served = &mut self.served[server];
-            // Some way below the cap, or each close would cost a turn of accepting.
-            let uncapped = served.capped && active <= max.saturating_mul(9) / 10;
+            let uncapped = served.capped && has_room(active, max);
             served.capped &= !uncapped;
             for i in 0..served.listeners.len() {
                 let key = self.served[server].listeners[i];
@@ -190,6 +211,11 @@ impl Core {
             }
         }
     }
+}
+
+/// Whether accepting goes on: some way below the cap, or each close would cost a turn of accepting.
+pub(super) fn has_room(active: usize, max: usize) -> bool {
+    active < max && active <= max.saturating_mul(9) / 10
 }
 
 /// So many clients in a row that have gone before they were accepted are a broken listener.

@@ -6,6 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use slab::Slab;
+
+use super::ServerId;
 use super::handle::{Handle, Message, Shared};
 use super::pool::Pool;
 use super::ready::Ready;
@@ -16,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::{Config, Limits, connections_from_descriptors};
 use crate::machine::{Connection, Payload, Sent, State, nanos};
-use crate::net::selector::Selector;
+use crate::net::selector::{Selector, Waker};
 use crate::panics::{catch, drop_caught};
 use crate::stats::Stats;
 use crate::timers::{Deadlines, NO_TIMER, TimerKey, Timers};
@@ -36,13 +39,22 @@ pub(crate) struct Core {
     pub(crate) stats: Stats,
     pub(crate) config: Config,
     pub(crate) shared: Arc<Shared>,
-    /// By server number.
-    pub(crate) served: Vec<Served>,
+    /// Kept for the handles, which may outlive the reactor and then have no descriptor of it.
+    _waker: Arc<Waker>,
+    /// By server number. The number of a server that is gone is given out again, its id is not.
+    pub(crate) served: Slab<Served>,
+    /// Servers that had an id.
+    servers_made: u32,
+    /// Servers that are being closed and wait for their threads and programs.
+    pub(super) closing: Vec<u16>,
+    /// The reactor is being dropped, and takes no new work.
+    pub(super) ends: bool,
     /// Connections the process may have, for servers that set no number of their own.
     pub(super) connections_max: usize,
     /// The reactor is stopping: new connections are asked to end like the others; no more are begun.
     pub(crate) draining: bool,
     pub(crate) aborting: bool,
+    drain_begun: u64,
     drain_look: TimerKey,
     drain_tell: TimerKey,
     drain_end: TimerKey,
@@ -55,8 +67,24 @@ pub(crate) struct Core {
     pub(crate) not_registered: Option<std::io::Error>,
 }
 
+/// Where a server stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// It may serve. Its sockets are gone if it was `stopped`.
+    Open { stopped: bool },
+    /// Its sockets and connections are gone; its threads and programs are waited for, and looked at with this timer.
+    Closing { begun: u64, look: TimerKey },
+    /// Its hook `server_close` was called, and no other is. Only a [`Server`](crate::Server)'s own server can come to
+    /// be open again, when it is bound; others are gone.
+    Closed,
+}
+
 /// What the reactor keeps of each server.
 pub(crate) struct Served {
+    pub(crate) id: ServerId,
+    pub(crate) life: Life,
+    /// It is the one that this reactor was made for, and stays when it is closed.
+    pub(super) own: bool,
     pub(crate) limits: Arc<Limits>,
     /// Keys of its listeners and datagram sockets.
     pub(crate) listeners: Vec<u32>,
@@ -75,11 +103,19 @@ pub(crate) struct Served {
     /// Open connections by client, kept only while there is a cap on them.
     per_client: HashMap<IpAddr, usize>,
     pub(super) timers: BTreeMap<u64, TimerKey>,
-    /// `server_close` was called.
-    pub(crate) closed: bool,
 }
 
 impl Served {
+    /// Whether it has no sockets and no hooks.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.life == Life::Closed
+    }
+
+    /// Whether closing it waits for its threads and programs.
+    pub(super) fn waits(&self) -> bool {
+        self.limits.block_on_close && !self.limits.daemon_threads
+    }
+
     #[cold]
     fn forget_client(&mut self, address: &Address) {
         let Some(ip) = address.ip() else { return };
@@ -115,11 +151,14 @@ pub(crate) enum Alarm {
     DrainLook,
     DrainTell,
     DrainEnd,
+    /// The same while a server is closed.
+    CloseLook(u16),
 }
 
 impl Core {
-    pub(crate) fn new(selector: Selector, shared: Arc<Shared>, config: Config) -> Self {
+    pub(crate) fn new(selector: Selector, waker: Arc<Waker>, config: Config) -> Self {
         let now = selector.now();
+        let shared = Shared::new(&waker, config.messages_max);
         Core {
             selector,
             slots: Slots::new(),
@@ -131,10 +170,15 @@ impl Core {
             stats: Stats::default(),
             config,
             shared,
-            served: Vec::new(),
+            _waker: waker,
+            served: Slab::new(),
+            servers_made: 0,
+            closing: Vec::new(),
+            ends: false,
             connections_max: connections_from_descriptors().unwrap_or(CONNECTIONS_MAX),
             draining: false,
             aborting: false,
+            drain_begun: 0,
             drain_look: NO_TIMER,
             drain_tell: NO_TIMER,
             drain_end: NO_TIMER,
@@ -146,7 +190,17 @@ impl Core {
     }
 
     pub(crate) fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.shared))
+        Handle::new(Arc::clone(&self.shared), self.slots.reactor)
+    }
+
+    /// The number of a server, if the id is ours and it is still there.
+    pub(crate) fn server(&self, id: ServerId) -> Option<u16> {
+        self.served.get(usize::from(id.number)).is_some_and(|served| served.id == id).then_some(id.number)
+    }
+
+    /// The same of a server that is not closed.
+    pub(crate) fn open_server(&self, id: ServerId) -> Option<u16> {
+        self.server(id).filter(|&server| !self.served[usize::from(server)].is_closed())
     }
 
     /// Puts a slot in the ready queue, unless it is there.
@@ -265,7 +319,7 @@ impl Core {
         let mut connection = match slot.kind {
             Kind::Connection(connection) => connection,
             Kind::Elsewhere(elsewhere) => return self.forget_elsewhere(slot.server, *elsewhere),
-            Kind::Endpoint(endpoint) => return self.forget_endpoint(*endpoint),
+            Kind::Endpoint(endpoint) => return drop(self.forget_endpoint(*endpoint)),
             _ => return,
         };
         if connection.state.is_registered() {
@@ -288,7 +342,7 @@ impl Core {
             (*busy, *waiting) = (*busy + running, *waiting + queued);
         };
         add(&self.pool, &mut stats.offload_busy, &mut stats.offload_waiting);
-        for served in &self.served {
+        for (_, served) in &self.served {
             add(&served.threads, &mut stats.threads_busy, &mut stats.requests_waiting);
             #[cfg(all(unix, feature = "children"))]
             add(&served.children, &mut stats.children_busy, &mut stats.requests_waiting);
@@ -351,10 +405,11 @@ impl Core {
         mut wanted: impl FnMut(ConnectionId) -> bool,
     ) -> usize {
         let limits = Arc::clone(&self.served[usize::from(server)].limits);
+        let reactor = self.slots.reactor;
         let mut count = 0;
         let mut datagrams = Vec::new();
         for (key, slot) in self.slots.iter().filter(|(_, slot)| slot.server == server) {
-            let id = ConnectionId { key, generation: slot.generation };
+            let id = ConnectionId { key, generation: slot.generation, reactor };
             let Kind::Connection(connection) = &mut slot.kind else {
                 continue;
             };
@@ -381,8 +436,11 @@ impl Core {
 
     pub(crate) fn connect(&mut self, server: u16, address: Address) -> Result<ConnectionId> {
         let failed = |source| Error::Connect { address: address.clone(), source };
-        if self.aborting {
+        if self.aborting || self.ends {
             return Err(failed(std::io::Error::other("the reactor has stopped")));
+        }
+        if !matches!(self.served[usize::from(server)].life, Life::Open { .. }) {
+            return Err(failed(std::io::Error::other("the server is closed")));
         }
         if self.slots.is_full() {
             return Err(failed(std::io::Error::other("too many connections")));
@@ -478,6 +536,11 @@ impl Core {
             Alarm::DrainLook => self.drain_look = NO_TIMER,
             Alarm::DrainTell => self.drain_tell = NO_TIMER,
             Alarm::DrainEnd => self.drain_end = NO_TIMER,
+            Alarm::CloseLook(server) => {
+                if let Life::Closing { look, .. } = &mut self.served[usize::from(server)].life {
+                    *look = NO_TIMER;
+                }
+            }
         }
     }
 
@@ -487,10 +550,29 @@ impl Core {
         }
     }
 
+    /// The tags of a server's timers, and when they are due from now. They are unset.
+    pub(super) fn take_server_timers(&mut self, server: u16) -> Vec<(u64, Duration)> {
+        let now = self.selector.now();
+        let timers = std::mem::take(&mut self.served[usize::from(server)].timers);
+        let due = |timer| {
+            let due = self.timers.deadline(timer);
+            self.timers.cancel(timer);
+            Duration::from_nanos(due.saturating_sub(now))
+        };
+        let mut due = due;
+        timers.into_iter().map(|(tag, timer)| (tag, due(timer))).collect()
+    }
+
     // Servers.
 
-    pub(crate) fn serve(&mut self, limits: Arc<Limits>) -> u16 {
-        self.served.push(Served {
+    pub(super) fn serve(&mut self, limits: Arc<Limits>, own: bool) -> ServerId {
+        self.servers_made = self.servers_made.wrapping_add(1);
+        let number = self.served.vacant_key() as u16;
+        let id = ServerId { number, generation: self.servers_made, reactor: self.slots.reactor };
+        self.served.insert(Served {
+            id,
+            life: Life::Open { stopped: false },
+            own,
             limits,
             listeners: Vec::new(),
             active: 0,
@@ -503,25 +585,102 @@ impl Core {
             quota: usize::MAX,
             per_client: HashMap::new(),
             timers: BTreeMap::new(),
-            closed: false,
         });
-        (self.served.len() - 1) as u16
+        id
     }
 
     pub(crate) fn set_limits(&mut self, server: u16, limits: Arc<Limits>) {
         self.served[usize::from(server)].limits = limits;
         self.fit_read_buffer(server);
+        self.count_clients(server);
+        self.reconsider(Some(server));
         self.resume_accepting(); // There may be room now.
+    }
+
+    /// Settings have changed: every connection, of one server or of all, is held to them, and its next deadline is worked
+    /// out anew.
+    pub(crate) fn reconsider(&mut self, server: Option<u16>) {
+        for key in self.slots.connections(server) {
+            let Some(slot) = self.slots.get(key) else { continue };
+            let limits = &self.served[usize::from(slot.server)].limits;
+            let connection = slot.kind.connection();
+            connection.hold_to(limits);
+            connection.state.set_watched(false);
+            self.queue(key);
+        }
+    }
+
+    /// Counts the clients of a server anew, because there is a cap on them now that was none before.
+    fn count_clients(&mut self, server: u16) {
+        let served = &mut self.served[usize::from(server)];
+        served.per_client.clear();
+        if served.limits.connections_per_client_max.is_none() {
+            return;
+        }
+        for (_, slot) in self.slots.iter().filter(|(_, slot)| slot.server == server) {
+            let address = match &slot.kind {
+                Kind::Connection(connection) if !connection.state.is_outbound() => &connection.state.address,
+                Kind::Elsewhere(elsewhere) => &elsewhere.address,
+                _ => continue,
+            };
+            if let Some(ip) = address.ip() {
+                *served.per_client.entry(ip).or_default() += 1;
+            }
+        }
     }
 
     // Stopping.
 
+    /// A server begins to be closed. Its threads and programs have as long as when the whole reactor stops.
+    pub(super) fn begin_closing(&mut self, server: u16) {
+        let begun = self.selector.now();
+        self.served[usize::from(server)].life = Life::Closing { begun, look: NO_TIMER };
+        self.look_closing(server);
+    }
+
+    /// Gives threads that wait for their client the end of their input, after half of the grace all of them, and ends them
+    /// after all of it.
+    pub(super) fn look_closing(&mut self, server: u16) {
+        let Life::Closing { begun, .. } = self.served[usize::from(server)].life else { return };
+        let (now, grace) = (self.selector.now(), nanos(self.config.drain_grace));
+        let (tell, end) = (begun.saturating_add(grace / 2), begun.saturating_add(grace));
+        if now >= end {
+            return self.end_all_elsewhere(Some(server));
+        }
+        let others = self.drain_elsewhere(Some(server), now < tell);
+        let next = if others { now.saturating_add(LOOK).min(tell) } else { end };
+        let look = self.timers.arm(next, Alarm::CloseLook(server));
+        self.served[usize::from(server)].life = Life::Closing { begun, look };
+    }
+
+    /// It is closed; none of its timers will fire.
+    pub(super) fn end_closing(&mut self, server: u16) {
+        let life = std::mem::replace(&mut self.served[usize::from(server)].life, Life::Closed);
+        if let Life::Closing { look, .. } = life
+            && look != NO_TIMER
+        {
+            self.timers.cancel(look);
+        }
+        self.cancel_server_timers(server);
+    }
+
     pub(crate) fn arm_drain(&mut self) {
         self.cancel_drain();
         self.draining = true;
-        let grace = nanos(self.config.drain_grace);
-        self.drain_tell = self.timers.arm(self.now.saturating_add(grace / 2), Alarm::DrainTell);
-        self.drain_end = self.timers.arm(self.now.saturating_add(grace), Alarm::DrainEnd);
+        self.drain_begun = self.now;
+        self.drain_tell = self.timers.arm(self.now, Alarm::DrainTell);
+        self.drain_end = self.timers.arm(self.now, Alarm::DrainEnd);
+        self.rearm_drain();
+    }
+
+    /// Sets the timers of a stop that have not fired to what the settings say now.
+    pub(crate) fn rearm_drain(&mut self) {
+        let (begun, grace) = (self.drain_begun, nanos(self.config.drain_grace));
+        for (timer, after) in [(self.drain_tell, grace / 2), (self.drain_end, grace)] {
+            if timer != NO_TIMER {
+                self.timers.rearm(timer, begun.saturating_add(after));
+            }
+        }
     }
 
     pub(crate) fn arm_look(&mut self) {

@@ -1,7 +1,6 @@
 //! Requests that are served elsewhere, by a thread or a program: the reactor keeps a slot for each, so that they count,
 //! have a name, and can be ended; and it is told when they are over.
 
-use super::ServerId;
 use super::core::{Alarm, Core};
 use super::pool::Pool;
 use super::slots::{ConnectionId, Kind};
@@ -43,6 +42,7 @@ impl Core {
     ) -> Result<()> {
         let handle = self.handle();
         let served = &mut self.served[usize::from(server)];
+        let server_id = served.id;
         let limits = &served.limits;
         let queue_max = limits.thread_queue_max;
         let (pool, setting, threads_max, time) = match work {
@@ -60,7 +60,7 @@ impl Core {
         let key = self.slots.insert(server, Kind::Elsewhere(Box::new(elsewhere)));
         let id = self.slots.id(key);
         let way_back = handle.clone();
-        let origin = Origin { id, socket, client_address, local_address, handle, server: ServerId(server) };
+        let origin = Origin { id, socket, client_address, local_address, handle, server: server_id };
         let job = Job::new(work, origin, stop);
         if let Err(error) = pool.submit(Box::new(move || way_back.over(id, job.run()))) {
             self.slots.remove(key);
@@ -86,7 +86,7 @@ impl Core {
 
     /// Ends a request that is served elsewhere, if that is what an id names. It is over when its thread says so.
     pub(crate) fn end_elsewhere(&mut self, id: ConnectionId, why: Finish) {
-        if let Some(elsewhere) = self.slots.entry((id.key, id.generation)).and_then(|slot| slot.kind.elsewhere()) {
+        if let Some(elsewhere) = self.slots.named(id).and_then(|slot| slot.kind.elsewhere()) {
             elsewhere.ended.get_or_insert(why);
             elsewhere.stop.end(Ended::Closed);
         }
@@ -119,7 +119,7 @@ impl Core {
 
     /// How many requests are served elsewhere: all, and those that a stop waits for.
     pub(crate) fn elsewhere(&self) -> (u64, u64) {
-        let counts = self.served.iter().map(|served| (served.elsewhere as u64, served.limits.daemon_threads));
+        let counts = self.served.iter().map(|(_, served)| (served.elsewhere as u64, served.limits.daemon_threads));
         counts.fold((0, 0), |(all, awaited), (count, daemon)| (all + count, awaited + if daemon { 0 } else { count }))
     }
 

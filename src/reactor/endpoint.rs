@@ -188,7 +188,7 @@ impl Core {
     /// Does something with each datagram socket, of one server or of all.
     pub(crate) fn each_endpoint(&mut self, server: Option<u16>, mut act: impl FnMut(&mut Endpoint)) {
         let of_server = |(number, _): &(usize, _)| server.is_none_or(|server| usize::from(server) == *number);
-        for (_, served) in self.served.iter().enumerate().filter(of_server) {
+        for (_, served) in self.served.iter().filter(of_server) {
             served.listeners.iter().for_each(|&key| self.slots.endpoint(key).into_iter().for_each(&mut act));
         }
     }
@@ -217,10 +217,11 @@ impl Core {
     }
 
     /// Its slot is freed. What is armed for it is cancelled only now: a last `finish` may have sent something that waits.
-    pub(crate) fn forget_endpoint(&mut self, endpoint: Endpoint) {
+    pub(crate) fn forget_endpoint(&mut self, endpoint: Endpoint) -> DatagramSocket {
         if endpoint.retry != NO_TIMER {
             self.timers.cancel(endpoint.retry);
         }
+        endpoint.socket
     }
 }
 

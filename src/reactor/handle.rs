@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::mailbox::Mailbox;
 use super::{ConnectionId, Reactor, ServerId};
 use crate::address::Address;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::Route;
 use crate::net::selector::Waker;
 
@@ -33,11 +33,13 @@ use crate::net::selector::Waker;
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
+    /// [`Slots::reactor`](super::slots::Slots::reactor).
+    reactor: u32,
 }
 
 impl Handle {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Handle { shared }
+    pub(crate) fn new(shared: Arc<Shared>, reactor: u32) -> Self {
+        Handle { shared, reactor }
     }
 
     /// Delivers `value` to the [`message`](crate::RequestHandler::message) callback of a connection. If the
@@ -45,16 +47,23 @@ impl Handle {
     /// has no such callback: give a thread a channel of its own.
     ///
     /// # Errors
-    /// [`Error::Full`](crate::Error::Full) if the queue is full, [`Error::Gone`](crate::Error::Gone) if the reactor is gone.
+    /// [`Error::Full`] if the queue is full, [`Error::Gone`] if the reactor is gone, or the id is another reactor's.
     pub fn send(&self, connection: ConnectionId, value: impl Any + Send) -> Result<()> {
+        if connection.reactor != self.reactor {
+            return Err(Error::Gone);
+        }
         self.shared.submit(Command::Message(connection, Message::new(value)), true)
     }
 
-    /// Delivers `value` to the [`message`](crate::BaseServer::message) hook of a server.
+    /// Delivers `value` to the [`message`](crate::BaseServer::message) hook of a server. If the server is closed by then,
+    /// it is dropped and counted.
     ///
     /// # Errors
     /// As for [`send`](Self::send).
     pub fn send_to_server(&self, server: ServerId, value: impl Any + Send) -> Result<()> {
+        if server.reactor != self.reactor {
+            return Err(Error::Gone);
+        }
         self.shared.submit(Command::ServerMessage(server, Message::new(value)), true)
     }
 
@@ -68,7 +77,7 @@ impl Handle {
 
     /// What stops the reactor.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
-        ShutdownHandle { shared: Arc::clone(&self.shared) }
+        ShutdownHandle::new(Arc::clone(&self.shared))
     }
 
     /// Whether something was submitted that the loop has not taken.
@@ -123,6 +132,10 @@ pub struct ShutdownHandle {
 }
 
 impl ShutdownHandle {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        ShutdownHandle { shared }
+    }
+
     /// Stops in good order: no more clients are accepted, every handler is told
     /// ([`drain`](crate::RequestHandler::drain)), output is flushed; after [`Config::drain_grace`](crate::Config)
     /// whoever is left is aborted. Then `serve_forever` returns. A call before it makes it return at once.
@@ -130,7 +143,8 @@ impl ShutdownHandle {
         self.shared.request_drain();
     }
 
-    /// Whether a stop was asked for and has not been carried out.
+    /// Whether a stop was asked for, and neither `serve_forever` nor [`Reactor::poll`] has returned because of it: so a
+    /// loop of [`handle_request`](crate::Server::handle_request) sees it, too.
     pub fn is_requested(&self) -> bool {
         self.shared.drain_requested()
     }

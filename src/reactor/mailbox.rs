@@ -7,13 +7,12 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 
 use super::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use super::sync::{Mutex, MutexGuard};
 use crate::error::{Error, Result};
 use crate::net::selector::Waker;
-use crate::panics::drop_caught;
 
 pub(crate) struct Mailbox<C, W> {
     queue: Mutex<Queue<C>>,
@@ -21,7 +20,8 @@ pub(crate) struct Mailbox<C, W> {
     pending: AtomicBool,
     request: AtomicU8,
     max: AtomicUsize,
-    waker: W,
+    /// The reactor's: a handle that outlives it has no descriptor.
+    waker: Weak<W>,
 }
 
 struct Queue<C> {
@@ -46,13 +46,13 @@ const REQUEST_NOW: u8 = 2;
 
 impl<C, W: Wake> Mailbox<C, W> {
     /// At most `max` bounded commands wait.
-    pub(crate) fn new(waker: W, max: usize) -> Arc<Self> {
+    pub(crate) fn new(waker: &Arc<W>, max: usize) -> Arc<Self> {
         Arc::new(Mailbox {
             queue: Mutex::new(Queue { waiting: VecDeque::new(), closed: false }),
             pending: AtomicBool::new(false),
             request: AtomicU8::new(0),
             max: AtomicUsize::new(max),
-            waker,
+            waker: Arc::downgrade(waker),
         })
     }
 
@@ -97,9 +97,24 @@ impl<C, W: Wake> Mailbox<C, W> {
     }
 
     fn wake(&self) {
-        if !self.pending.swap(true, Ordering::AcqRel) {
+        if !self.pending.swap(true, Ordering::AcqRel)
+            && let Some(waker) = self.waker.upgrade()
+        {
             // It fails only if the eventfd is broken; the command is then handled with the next event.
-            let _ = self.waker.wake();
+            let _ = waker.wake();
+        }
+    }
+
+    /// Leaves a command that another mailbox has admitted.
+    pub(crate) fn take_over(&self, command: C) {
+        let _ = self.submit(command, false); // Both are alive: one reactor takes in what the other had.
+    }
+
+    /// Asks another reactor to stop, if this one was asked.
+    pub(crate) fn pass_request(&self, to: &Self) {
+        match self.request.load(Ordering::Acquire) {
+            0 => {}
+            what => to.request(what),
         }
     }
 
@@ -137,20 +152,16 @@ impl<C, W: Wake> Mailbox<C, W> {
         self.request.load(Ordering::Acquire) >= REQUEST_NOW
     }
 
-    /// The request was carried out: `serve_forever` may be called again.
+    /// The request was carried out, and that was reported: `serve_forever` may be called again.
     pub(crate) fn clear_request(&self) {
         self.request.store(0, Ordering::Release);
     }
 
-    /// The reactor goes: what waits is dropped, what comes is refused.
-    pub(crate) fn close(&self) {
-        let waiting = {
-            let mut queue = self.lock();
-            queue.closed = true;
-            std::mem::take(&mut queue.waiting)
-        };
-        // Outside the lock, and one by one: dropping a message may run anything.
-        waiting.into_iter().for_each(|command| _ = drop_caught(command));
+    /// The reactor goes: what comes is refused. Returns what waits; dropping that may run anything.
+    pub(crate) fn close(&self) -> VecDeque<C> {
+        let mut queue = self.lock();
+        queue.closed = true;
+        std::mem::take(&mut queue.waiting)
     }
 }
 

@@ -6,6 +6,8 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod model;
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use mio::Token;
 use slab::Slab;
 
@@ -17,8 +19,9 @@ use crate::net::Listener;
 use crate::net::selector::Readiness;
 use crate::timers::{NO_TIMER, TimerKey};
 
-/// Names one connection for as long as it lives, and nothing afterwards. `Copy` and `Send`: keep it in a map, send it
-/// to a thread, write to it when you like; when the connection is gone the answer says so.
+/// Names one connection of one reactor for as long as it lives, and nothing afterwards, nor anything in another reactor
+/// of the process. `Copy` and `Send`: keep it in a map, send it to a thread, write to it when you like; when the
+/// connection is gone the answer says so.
 ///
 /// ```
 /// use socketserver::{ConnectionId, Request};
@@ -36,6 +39,15 @@ use crate::timers::{NO_TIMER, TimerKey};
 pub struct ConnectionId {
     pub(crate) key: u32,
     pub(crate) generation: u32,
+    /// [`Slots::reactor`] of its reactor.
+    pub(crate) reactor: u32,
+}
+
+impl ConnectionId {
+    /// As the ready queue has it.
+    pub(crate) fn entry(self) -> (u32, u32) {
+        (self.key, self.generation)
+    }
 }
 
 impl std::fmt::Display for ConnectionId {
@@ -47,6 +59,9 @@ impl std::fmt::Display for ConnectionId {
 
 /// Everything registered with the selector, and the generations.
 pub(crate) struct Slots {
+    /// No other reactor of the process has this number (until 2³² were made). It is in every id, and so none names
+    /// anything elsewhere.
+    pub(crate) reactor: u32,
     slab: Slab<Slot>,
     generation: u32,
     /// The same for what has no slot, so that a flood of datagrams does not use up the others.
@@ -157,7 +172,9 @@ impl Pause {
 
 impl Slots {
     pub(crate) fn new() -> Self {
-        Slots { slab: Slab::new(), generation: 0, passing: 0 }
+        static REACTORS: AtomicU32 = AtomicU32::new(0);
+        let reactor = REACTORS.fetch_add(1, Ordering::Relaxed);
+        Slots { reactor, slab: Slab::new(), generation: 0, passing: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -202,7 +219,15 @@ impl Slots {
     }
 
     pub(crate) fn id(&self, key: u32) -> ConnectionId {
-        ConnectionId { key, generation: self.slab[key as usize].generation }
+        ConnectionId { key, generation: self.slab[key as usize].generation, reactor: self.reactor }
+    }
+
+    /// The slot an id names, if it is ours and still there.
+    pub(crate) fn named(&mut self, id: ConnectionId) -> Option<&mut Slot> {
+        if id.reactor != self.reactor {
+            return None;
+        }
+        self.entry(id.entry())
     }
 
     /// A connection that must be there.
@@ -216,7 +241,7 @@ impl Slots {
 
     /// The connection an id names, if it is still there, with its server.
     pub(crate) fn find(&mut self, id: ConnectionId) -> Option<(u16, &mut Connection)> {
-        let slot = self.slab.get_mut(id.key as usize).filter(|slot| slot.generation == id.generation)?;
+        let slot = self.named(id)?;
         match &mut slot.kind {
             Kind::Connection(connection) => Some((slot.server, connection)),
             _ => None,
@@ -230,7 +255,7 @@ impl Slots {
         let claimed =
             slot.generation == generation && slot.server == server && matches!(slot.kind, Kind::Connection(_));
         slot.queued &= !claimed;
-        claimed.then_some(ConnectionId { key, generation })
+        claimed.then_some(ConnectionId { key, generation, reactor: self.reactor })
     }
 
     /// Takes a connection out while it is served: it is borrowed apart then, and nobody else can touch it.
@@ -248,7 +273,8 @@ impl Slots {
 
     /// The peer's address of the connection an id names, if it is still there.
     pub(crate) fn address(&self, id: ConnectionId) -> Option<Address> {
-        let slot = self.slab.get(id.key as usize).filter(|slot| slot.generation == id.generation)?;
+        let ours = id.reactor == self.reactor;
+        let slot = self.slab.get(id.key as usize).filter(|slot| ours && slot.generation == id.generation)?;
         match &slot.kind {
             Kind::Connection(connection) => Some(connection.state.address.clone()),
             Kind::Elsewhere(elsewhere) => Some(elsewhere.address.clone()),
@@ -272,7 +298,7 @@ impl Slots {
 
     /// Whether an id names a request that a thread or a program serves.
     pub(crate) fn is_elsewhere(&mut self, id: ConnectionId) -> bool {
-        matches!(self.entry((id.key, id.generation)), Some(Slot { kind: Kind::Elsewhere(_), .. }))
+        matches!(self.named(id), Some(Slot { kind: Kind::Elsewhere(_), .. }))
     }
 
     pub(crate) fn elsewhere(&mut self, key: u32) -> Option<&mut Elsewhere> {
@@ -297,7 +323,8 @@ impl Slots {
     fn ids(&self, server: Option<u16>, wanted: impl Fn(&Kind) -> bool) -> Vec<ConnectionId> {
         let of_server = self.slab.iter().filter(|(_, slot)| server.is_none_or(|server| slot.server == server));
         let ids = of_server.filter(|(_, slot)| wanted(&slot.kind));
-        ids.map(|(key, slot)| ConnectionId { key: key as u32, generation: slot.generation }).collect()
+        ids.map(|(key, slot)| ConnectionId { key: key as u32, generation: slot.generation, reactor: self.reactor })
+            .collect()
     }
 
     /// How a listener or an endpoint pauses.
@@ -330,7 +357,7 @@ impl Slots {
     /// An id of its own for a request that needs no slot, because it is over before anybody could ask for it.
     pub(crate) fn passing_id(&mut self) -> ConnectionId {
         self.passing = self.passing.wrapping_add(1);
-        ConnectionId { key: NO_SLOT, generation: self.passing }
+        ConnectionId { key: NO_SLOT, generation: self.passing, reactor: self.reactor }
     }
 
     pub(crate) fn iter(&mut self) -> impl Iterator<Item = (u32, &mut Slot)> {

@@ -132,10 +132,19 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         at.core.queue(at.key);
     }
 
-    /// A handler that has just taken over is set up before anything else is called.
+    /// A handler that has just taken over is set up before anything else is called, and so is the one that takes over from
+    /// it in its `setup`. If that goes on and on, the connection ends.
     pub(super) fn set_up(&mut self, at: &mut Service<'_>) {
-        if at.connection.state.take_setup_due() {
+        for _ in 0..SUCCESSORS_MAX {
+            if !at.connection.state.take_setup_due() {
+                return;
+            }
             self.call(at, Callback::Setup);
+        }
+        if at.connection.state.is_setup_due() {
+            let address = &at.connection.state.address;
+            note_fault!(Error, "{address} is closed: {SUCCESSORS_MAX} handlers in a row were replaced in their setup");
+            at.connection.state.end(Finish::Error, true);
         }
     }
 
@@ -403,6 +412,9 @@ fn note_time(core: &mut Core, address: &Address, name: &str, begun_at: u64) {
         note_fault!(Warn, "slow callback: {name} for {address} took {took:.1?}");
     }
 }
+
+/// Handlers that may replace each other while a message waits for the one that stays.
+const SUCCESSORS_MAX: usize = 1_000;
 
 /// What a callback leaves to be dealt with.
 struct Left {

@@ -19,7 +19,7 @@ use crate::logging::note_fault;
 use crate::machine::{Connection, Due};
 use crate::net::datagram::{DatagramFault, Packet};
 use crate::net::{AcceptFault, Route, Socket, Stream};
-use crate::panics::catch;
+use crate::panics::{catch, drop_caught, text_of};
 use crate::reactor::core::Core;
 use crate::reactor::handle::Message;
 use crate::reactor::slots::NO_SLOT;
@@ -102,17 +102,26 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
                 None => Err(io::Error::other("get_request panicked")),
             };
             let Err(error) = result else { continue };
-            match fault.unwrap_or_else(|| AcceptFault::from(&error)) {
+            let skips = match fault.unwrap_or_else(|| AcceptFault::from(&error)) {
                 AcceptFault::Empty => {
                     core.slots.listening(key).expect("still there").ready = false;
-                    return;
+                    false
                 }
-                AcceptFault::Invalid if core.believes_invalid(key) => {}
-                AcceptFault::Invalid | AcceptFault::Pause => return core.pause(key, "accept", &error),
-                AcceptFault::Skip => {}
+                AcceptFault::Invalid if core.believes_invalid(key) => true,
+                AcceptFault::Invalid | AcceptFault::Pause => {
+                    core.pause(key, "accept", &error);
+                    false
+                }
+                AcceptFault::Skip => true,
+            };
+            if skips {
+                core.stats.accept_errors += 1;
+                note_fault!(Debug, "a client is lost before it is served: {}", text_of(&error));
             }
-            core.stats.accept_errors += 1;
-            note_fault!(Debug, "a client is lost before it is served: {error}");
+            drop_error(core, error.into()); // It may be of the hook's making.
+            if !skips {
+                return;
+            }
         }
         core.queue(key);
     }
@@ -236,12 +245,25 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         self.calls.hook(core, S::handle_timeout);
     }
 
-    fn server_bind(&mut self, socket: &Socket, address: &Address) -> io::Result<()> {
-        self.calls.state.server_bind(socket, address)
+    fn server_bind(&mut self, socket: &Socket, address: &Address) -> Result<io::Result<()>> {
+        catch(|| self.calls.state.server_bind(socket, address))
     }
 
-    fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> io::Result<()> {
-        self.calls.state.server_activate(socket, request_queue_size)
+    fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> Result<io::Result<()>> {
+        catch(|| self.calls.state.server_activate(socket, request_queue_size))
+    }
+
+    fn dissolve(self: Box<Self>) -> u64 {
+        let Host { make_handler, calls, .. } = *self;
+        let Calls { state, handlers, boxed, newcomers, .. } = calls;
+        let mut panics = 0;
+        let mut count = |dropped: bool| panics += u64::from(!dropped);
+        handlers.into_iter().for_each(|(_, handler)| count(drop_caught(handler)));
+        boxed.into_iter().for_each(|(_, handler)| count(drop_caught(handler)));
+        newcomers.into_iter().for_each(|(_, handler)| count(drop_caught(handler)));
+        count(drop_caught(state));
+        count(drop_caught(make_handler));
+        panics
     }
 
     fn server_close(&mut self, core: &mut Core) {

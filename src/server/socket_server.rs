@@ -15,7 +15,7 @@ use crate::net::Socket;
 use crate::net::family::{Bound, Family, ServerAddress, Tcp, Udp};
 #[cfg(unix)]
 use crate::net::family::{UnixDatagram, UnixStream};
-use crate::reactor::handle::{Handle, ShutdownHandle};
+use crate::reactor::handle::{Command, Handle, ShutdownHandle};
 use crate::reactor::{Reactor, ServerId};
 
 /// A TCP server: [`Server`] over TCP. A handler for each connection.
@@ -230,7 +230,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         let mut reactor = Reactor::new()?;
         let host = Host::new(server, Box::new(handler));
         let host = if F::DATAGRAMS { host.with_datagrams() } else { host };
-        let id = reactor.host(Box::new(host), Limits::default())?;
+        let id = reactor.host_own(Box::new(host), Limits::default())?;
         Ok(Server {
             options: F::Options::default(),
             limits: Limits::default(),
@@ -306,8 +306,9 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         F::check(&self.options)?;
         let failed = |source| Error::Bind { address: address.clone(), source };
         let socket = F::open(&self.options, address).map_err(failed)?;
-        self.reactor.hosted(self.id).server_bind(&socket, address).map_err(failed)?;
+        self.reactor.hosted(self.id)?.server_bind(&socket, address)?.map_err(failed)?;
         let address = socket.local_address().map_err(failed)?;
+        self.reactor.reopen(self.id);
         self.bound.push((socket, address));
         self.applied = self.options.clone();
         Ok(())
@@ -337,7 +338,8 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         while !self.bound.is_empty() {
             let (socket, address) = self.bound.remove(0);
             let failed = |source| Error::Listen { address: address.clone(), source };
-            self.reactor.hosted(self.id).server_activate(&socket, F::backlog(&self.options)).map_err(failed)?;
+            let backlog = F::backlog(&self.options);
+            self.reactor.hosted(self.id)?.server_activate(&socket, backlog)?.map_err(failed)?;
             self.activated.push(F::finish(socket, &self.options).map_err(failed)?);
             if !self.addresses.contains(&address) {
                 self.addresses.push(address); // It may be there from before a shutdown.
@@ -365,6 +367,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         if !F::admits(&self.options, &address) {
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "its address is not of the wanted family")));
         }
+        self.reactor.reopen(self.id);
         self.adopted.push(address.clone());
         self.bound.push((socket, address));
         self.applied = self.options.clone();
@@ -388,23 +391,43 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     ///
     /// # Errors
     /// [`Error::NotBound`], [`Error::Reactor`], or those of [`server_bind`](Self::server_bind). [`Error::Setting`] if
-    /// [`options`](Self::options) were changed too late.
+    /// [`options`](Self::options) were changed too late. [`Error::Gone`] if another reactor was put in the place of its own
+    /// (see [`reactor`](Self::reactor)).
     ///
     /// Source: `serve_forever`.
     pub fn serve_forever(&mut self) -> Result<()> {
-        self.start()?;
+        if !self.reactor.has_stopped() {
+            self.start()?;
+        }
         self.reactor.serve_forever()
     }
 
     /// Serves one request: waits for a client, at most [`timeout`](Self::timeout), and returns when its connection is
-    /// over. Further clients wait in the backlog. After a timeout the hook `handle_timeout` is called. Returns at once
-    /// when shut down.
+    /// over, or the server is closed by a closure. Further clients wait in the backlog. After a timeout the hook
+    /// `handle_timeout` is called.
+    ///
+    /// Returns at once when shut down, and does so until [`serve_forever`](Self::serve_forever) or [`Reactor::poll`] has
+    /// returned because of that as well. So a loop asks [`is_requested`](ShutdownHandle::is_requested):
+    ///
+    /// ```
+    /// # use socketserver::{NoHandler, TcpServer};
+    /// let mut server = TcpServer::new("127.0.0.1:0", |_| NoHandler)?;
+    /// let stop = server.shutdown_handle();
+    /// std::thread::spawn({ let stop = stop.clone(); move || stop.shutdown() });
+    /// while !stop.is_requested() {
+    ///     server.handle_request()?;
+    /// }
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As for [`serve_forever`](Self::serve_forever).
     ///
     /// Source: `handle_request`.
     pub fn handle_request(&mut self) -> Result<()> {
+        if self.reactor.has_stopped() {
+            return Ok(());
+        }
         self.start()?;
         self.reactor.handle_request(self.id, self.timeout)
     }
@@ -476,14 +499,18 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         self.id
     }
 
-    /// Its reactor: for settings, statistics, and a foreign loop.
+    /// Its reactor: for settings, statistics, and a foreign loop. It is the server's: if another is put in its place
+    /// (`std::mem::swap`), this server has nothing to serve with, and its methods say [`Error::Gone`].
     pub fn reactor(&mut self) -> &mut Reactor {
         &mut self.reactor
     }
 
     /// Its own value: what handlers see as `request.server`.
+    ///
+    /// # Panics
+    /// If another reactor was put in the place of its own (see [`reactor`](Self::reactor)): the value is in that.
     pub fn server_mut(&mut self) -> &mut S {
-        self.reactor.server_mut(self.id).expect("the type is the one it was made with")
+        self.reactor.server_mut(self.id).expect("the value is in the reactor that the server was made with")
     }
 
     /// Says of an address that cannot be bound again that its socket was not ours.
@@ -500,10 +527,26 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
 
     /// Gets ready to serve with the limits as they are set now.
     fn start(&mut self) -> Result<()> {
+        self.reactor.hosted(self.id)?;
+        self.reactor.set_limits(self.id, Arc::new(self.limits.clone().usable()));
+        self.get_sockets()?;
+        for bound in std::mem::take(&mut self.activated) {
+            self.reactor.open(self.id, bound)?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that it has sockets to serve by: those that are bound, or else those of its addresses.
+    fn get_sockets(&mut self) -> Result<()> {
+        self.reactor.await_closed(self.id);
+        if self.reactor.is_closed(self.id) {
+            // By its id, or by a closure: what was bound before that is closed as well.
+            self.addresses.extend(self.bound.drain(..).map(|(_, address)| address));
+            self.activated.clear();
+        }
         if !self.bound.is_empty() {
             self.server_activate()?;
         }
-        self.reactor.set_limits(self.id, Arc::new(self.limits.clone().usable()));
         if self.activated.is_empty() && self.reactor.server_addresses(self.id).is_empty() {
             let addresses = std::mem::take(&mut self.addresses); // Activation adds them again.
             let bound = addresses.iter().try_for_each(|address| self.bind(address));
@@ -512,11 +555,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
                 return Err(self.explain(error));
             }
         }
-        self.check_late("")?;
-        for bound in std::mem::take(&mut self.activated) {
-            self.reactor.open(self.id, bound)?;
-        }
-        Ok(())
+        self.check_late("")
     }
 }
 
@@ -534,33 +573,45 @@ fn is_not_here(error: &io::Error) -> bool {
 }
 
 impl Reactor {
-    /// Takes a server in. Its own reactor is given up, so handles must be taken from this one, and servers that were
-    /// added to that are closed. If that one watched for signals, this one does from now on.
+    /// Takes a server in. Its own reactor is given up: servers that were added to that are closed, and handles must be taken
+    /// from this one. What was given to the server's own handle is not lost: its timers, messages, closures and a stop
+    /// come to this reactor. If that one watched for signals, this one does from now on.
+    ///
+    /// A server that has served already brings its sockets, and the clients that wait there. What it has open ends first,
+    /// as in [`server_close`](Self::server_close): connections are aborted, threads and programs are waited for. After a
+    /// stop it is bound to its addresses again.
     ///
     /// # Errors
-    /// [`Error::Full`] beyond 256 servers (16 where pointers have 32 bits), [`Error::NotBound`], [`Error::Listen`],
-    /// [`Error::Setting`].
+    /// [`Error::Full`] if there are 256 servers (16 where pointers have 32 bits) that are not closed; [`Error::Gone`] if
+    /// this reactor is being dropped, or another was put in the place of the server's own; [`Error::Setting`], and those of
+    /// [`Server::server_bind`] and [`Server::server_activate`]. The server is closed then, and dropped.
     pub fn add<F: Family, S: BaseServer, H: RequestHandler<S>>(
         &mut self,
         server: impl Into<Server<F, S, H>>,
     ) -> Result<ServerId> {
         let mut server = server.into();
-        if !server.bound.is_empty() {
-            server.server_activate()?;
-        }
-        if server.activated.is_empty() {
-            return Err(Error::NotBound);
-        }
-        server.check_late("")?;
+        self.admits_server()?;
+        server.get_sockets()?;
         #[cfg(feature = "signals")]
         if server.reactor.watches_signals() {
             self.shutdown_on_signals()?;
         }
-        let host = server.reactor.unhost().expect("a server's own reactor hosts it");
-        let id = self.host(host, server.limits)?;
-        for bound in server.activated {
-            self.open(id, bound)?;
+        let Server { reactor: mut own, id: old, limits, activated, .. } = server;
+        let moving = own.take_out(old).ok_or(Error::Gone)?;
+        let id = self.host(moving.host, limits)?;
+        for socket in moving.sockets.into_iter().chain(activated) {
+            if let Err(error) = self.open(id, socket) {
+                self.server_close(id);
+                return Err(error);
+            }
         }
+        moving.timers.into_iter().for_each(|(tag, after)| self.set_timer(id, tag, after));
+        let commands = own.take_commands().into_iter().map(|command| match command {
+            Command::ServerMessage(of, message) if of == old => Command::ServerMessage(id, message),
+            command => command,
+        });
+        commands.for_each(|command| self.core.shared.take_over(command));
+        own.core.shared.pass_request(&self.core.shared);
         Ok(id)
     }
 }

@@ -66,7 +66,8 @@ pub struct Network {
     reactor: Reactor,
     world: Arc<World>,
     /// By server number: where its clients arrive.
-    sockets: Vec<Socket>,
+    /// In the order in which the servers came, those that are closed included.
+    sockets: Vec<(ServerId, Socket)>,
     /// Those whose sockets the server has not closed, as far as we know.
     peers: Vec<Peer>,
     connected: u32,
@@ -131,9 +132,9 @@ impl Network {
     ) -> Result<ServerId> {
         let id = self.reactor.host(Box::new(Host::new(server, Box::new(make_handler))), limits)?;
         let backlog = Arc::<Mutex<Backlog>>::default();
-        let (world, address) = (Arc::clone(&self.world), server_address(id.0));
+        let (world, address) = (Arc::clone(&self.world), server_address(self.sockets.len() as u16));
         let listener = BacklogListener::new(world, Arc::clone(&backlog), address.clone());
-        self.sockets.push(Socket::Listener(backlog));
+        self.sockets.push((id, Socket::Listener(backlog)));
         let listener = Listener::scripted(listener, address);
         self.reactor.open(id, Bound::Listener(listener))?;
         Ok(id)
@@ -173,8 +174,8 @@ impl Network {
         let id = self.reactor.host(Box::new(host), limits)?;
         let wire = Arc::<Mutex<Wire>>::default();
         let socket = WireSocket::new(Arc::clone(&self.world), Arc::clone(&wire));
-        self.sockets.push(Socket::Datagrams(wire));
-        let socket = DatagramSocket::scripted(socket, server_address(id.0));
+        let socket = DatagramSocket::scripted(socket, server_address(self.sockets.len() as u16));
+        self.sockets.push((id, Socket::Datagrams(wire)));
         self.reactor.open(id, Bound::Datagram(socket))?;
         Ok(id)
     }
@@ -195,8 +196,12 @@ impl Network {
         std::mem::take(&mut lock(self.wire(server)).sent)
     }
 
+    fn place(&self, server: ServerId) -> usize {
+        self.sockets.iter().position(|(id, _)| *id == server).expect("a server of this network")
+    }
+
     fn wire(&self, server: ServerId) -> &Mutex<Wire> {
-        match &self.sockets[usize::from(server.0)] {
+        match &self.sockets[self.place(server)].1 {
             Socket::Datagrams(wire) => wire,
             Socket::Listener(_) => panic!("the server has connections, not datagrams"),
         }
@@ -230,10 +235,11 @@ impl Network {
     /// # Panics
     /// As for [`connect`](Self::connect).
     pub fn connect_from(&mut self, server: ServerId, address: impl Into<Address>) -> Peer {
-        let Socket::Listener(backlog) = &self.sockets[usize::from(server.0)] else {
+        let place = self.place(server);
+        let Socket::Listener(backlog) = &self.sockets[place].1 else {
             panic!("the server has datagrams, and nobody to connect to")
         };
-        let (peer, stream) = Peer::client(&self.world, server.0, address.into());
+        let (peer, stream) = Peer::client(&self.world, place as u16, address.into());
         lock(backlog).arrive(&self.world, stream, peer.clone());
         self.peers.push(peer.clone());
         peer
@@ -365,7 +371,7 @@ impl Network {
             return assert!(self.peers.is_empty(), "a stopped reactor has sockets open: {:?}", self.peers);
         }
         let (slots, served) = (&mut self.reactor.core.slots, &self.reactor.core.served);
-        for socket in &self.sockets {
+        for (_, socket) in &self.sockets {
             let waited_for = match socket {
                 Socket::Listener(backlog) => lock(backlog).waited_for(),
                 Socket::Datagrams(wire) => lock(wire).waited_for(),

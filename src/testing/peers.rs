@@ -77,7 +77,7 @@ impl<S: BaseServer> Peers<S> {
         let selector = Selector::scripted(Watcher::new(Arc::clone(&world)));
         let mut reactor = Reactor::with_selector(selector, Config::default()).expect("a script opens nothing");
         let host = Host::new(server, Box::new(handler)).with_datagrams();
-        let server = reactor.host(Box::new(host), limits).expect("the first server");
+        let server = reactor.host_own(Box::new(host), limits).expect("the first server");
         let wire = Arc::<Mutex<Wire>>::default();
         let socket = WireSocket::new(Arc::clone(&world), Arc::clone(&wire));
         let socket = DatagramSocket::scripted(socket, server_address(0));
@@ -128,6 +128,11 @@ impl<S: BaseServer> Peers<S> {
     /// The server's own value.
     pub fn server_mut(&mut self) -> &mut S {
         self.reactor.server_mut(self.server).expect("the type is the one it was made with")
+    }
+
+    /// What the server is called in its reactor: for [`Handle::send_to_server`].
+    pub fn server_id(&self) -> ServerId {
+        self.server
     }
 
     /// A way in as other threads have it; call [`run`](Self::run) after using it.

@@ -16,7 +16,7 @@ use socketserver::family::{Family, ServerAddress, Tcp, Udp};
 use socketserver::family::{UnixDatagram, UnixStream};
 use socketserver::{
     Address, BaseServer, Error, Finish, Handle, Limits, Message, Next, Request, RequestHandler, Result, Server,
-    ShutdownHandle, Stats, Timeout,
+    ServerId, ShutdownHandle, Stats, Timeout,
 };
 
 /// Longer than anything here takes on a busy machine. Only a failing test waits so long.
@@ -131,6 +131,7 @@ pub(crate) struct Running<S, F: Kind = Tcp> {
     pub(crate) address: F::At,
     pub(crate) stop: ShutdownHandle,
     pub(crate) handle: Handle,
+    pub(crate) id: ServerId,
     done: Receiver<(Result<()>, Stats, S)>,
 }
 
@@ -144,7 +145,7 @@ pub(crate) fn serve<F: Kind, S: BaseServer + Default, H: RequestHandler<S>>(
         server.limits.linger_timeout = Duration::from_millis(500);
     }
     let address = address_of(&server);
-    let (stop, handle) = (server.shutdown_handle(), server.handle());
+    let (stop, handle, id) = (server.shutdown_handle(), server.handle(), server.id());
     let (tell, done) = channel();
     std::thread::spawn(move || {
         let result = server.serve_forever();
@@ -153,7 +154,7 @@ pub(crate) fn serve<F: Kind, S: BaseServer + Default, H: RequestHandler<S>>(
         drop(server);
         let _ = tell.send((result, stats, state));
     });
-    Running { address, stop, handle, done }
+    Running { address, stop, handle, id, done }
 }
 
 impl<S, F: Kind> Running<S, F> {

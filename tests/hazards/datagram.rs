@@ -11,7 +11,7 @@ use socketserver::family::{Tcp, Udp};
 use socketserver::testing::{Network, Peers};
 use socketserver::{
     Address, BaseServer, ConnectionId, Control, DatagramRequestHandler, Error, Finish, Handle, Incoming, Limits,
-    Message, MulticastGroup, MulticastInterface, Next, Reactor, Request, RequestHandler, Sent, Server, ServerId, Stats,
+    Message, MulticastGroup, MulticastInterface, Next, Reactor, Request, RequestHandler, Sent, Server, Stats,
     TcpServer, ThreadingUdpServer, Timeout, UdpServer,
 };
 
@@ -1215,17 +1215,12 @@ fn whatever_is_sent_to_a_session_counts_as_activity() {
         let mut peers = peers(&journal, with_sessions(10), |call, request| usual(&call, request));
         peers.feed(ANN, b"hello");
         peers.advance(IDLE - MOMENT);
-        peers.handle().send_to_server(only_server(), Box::new(act) as Act).unwrap();
+        peers.handle().send_to_server(peers.server_id(), Box::new(act) as Act).unwrap();
         peers.run();
         assert_eq!(peers.sent_to(ANN), [b"tick"]);
         peers.advance(IDLE - MOMENT);
         assert_eq!(journal.count("timeout"), 0, "act {n}");
     }
-}
-
-/// The only server of its reactor has the first number, whichever reactor.
-fn only_server() -> ServerId {
-    TcpServer::unbound((), |_, _| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap().id()
 }
 
 #[test]

@@ -108,11 +108,7 @@ fn a_hook_panics(hook: &'static str, provoke: impl FnOnce(&Running<Fragile>)) ->
     let mut bystander = running.connect();
     bystander.echo("before");
     let arm = hook;
-    let id = {
-        // The only server of its reactor has the first number, whichever reactor.
-        TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap().id()
-    };
-    running.handle.send_to_server(id, arm).unwrap();
+    running.handle.send_to_server(running.id, arm).unwrap();
     running.stats();
     provoke(&running);
     journal.wait(&format!("broken {hook}"));

@@ -20,7 +20,7 @@ struct Bell {
     changed: Condvar,
 }
 
-impl Wake for Arc<Bell> {
+impl Wake for Bell {
     fn wake(&self) -> io::Result<()> {
         *self.rung.lock().unwrap() = true;
         self.changed.notify_one();
@@ -40,7 +40,7 @@ impl Bell {
 
 /// The reactor's part, as far as it has to do with the mailbox.
 struct Loop {
-    mailbox: Arc<Mailbox<Command, Arc<Bell>>>,
+    mailbox: Arc<Mailbox<Command, Bell>>,
     bell: Arc<Bell>,
     most: usize,
     taken: Vec<u8>,
@@ -58,7 +58,7 @@ impl Drop for Command {
 impl Loop {
     fn new(max: usize, most: usize) -> Self {
         let bell = Arc::new(Bell::default());
-        Loop { mailbox: Mailbox::new(Arc::clone(&bell), max), bell, most, taken: Vec::new() }
+        Loop { mailbox: Mailbox::new(&bell, max), bell, most, taken: Vec::new() }
     }
 
     /// As `Reactor::turn`: a wait without limit only if nothing is pending, commands if something is. What stops the

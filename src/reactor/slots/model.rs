@@ -76,10 +76,10 @@ fn names(slots: &mut Slots, made: &Made) {
     let id = made.id;
     assert_ne!(made.token, WAKER);
     assert_eq!(slots.live(made.token).map(|(key, _)| key), made.lives.then_some(id.key));
-    assert_eq!(slots.entry((id.key, id.generation)).is_some(), made.lives);
+    assert_eq!(slots.named(id).is_some(), made.lives);
     assert_eq!(slots.find(id).map(|(server, _)| server), (made.lives && !made.lent).then_some(made.server));
     assert_eq!(slots.address(id).is_some(), made.lives && !made.lent);
-    let claimed = slots.claim((id.key, id.generation), made.server);
+    let claimed = slots.claim(id.entry(), made.server);
     assert_eq!(claimed, (made.lives && !made.lent).then_some(id));
 }
 
