@@ -46,6 +46,7 @@ mod connect;
 mod datagram;
 mod faults;
 mod flow;
+mod lifecycle;
 mod limits;
 mod options;
 mod outbound;
