@@ -12,7 +12,7 @@ use socketserver::testing::{Network, Peers};
 use socketserver::{
     Address, BaseServer, ConnectionId, Control, DatagramRequestHandler, Error, Finish, Handle, Incoming, Limits,
     Message, MulticastGroup, MulticastInterface, Next, Reactor, Request, RequestHandler, Sent, Server, Stats,
-    TcpServer, ThreadingUdpServer, Timeout, UdpServer,
+    ThreadingUdpServer, Timeout, UdpServer,
 };
 
 use crate::common::{
