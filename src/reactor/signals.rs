@@ -49,8 +49,9 @@ pub(crate) fn watch(core: &mut Core) -> io::Result<()> {
     if wanted.is_empty() {
         return Ok(());
     }
+    inherited::prepare()?;
     let delivery = signal_hook_mio::v1_0::Signals::new(wanted)?;
-    let signals = Signals { delivery, watch: inherited::Watch::begin()? };
+    let signals = Signals { delivery, watch: inherited::Watch::begin() };
     let key = core.slots.insert(0, Kind::Signals(Box::new(signals)));
     let token = core.slots.token(key);
     let Some(Kind::Signals(signals)) = core.slots.get(key).map(|slot| &mut slot.kind) else {
@@ -120,10 +121,25 @@ mod inherited {
         [SIGINT, SIGTERM].into_iter().filter(|&signal| !has(BEFORE.ignored, signal)).collect()
     }
 
-    /// How many reactors watch, and whether the default is prepared for the time after the last.
+    /// How many reactors watch, and whether the default is prepared.
     static WATCHING: Mutex<(usize, bool)> = Mutex::new((0, false));
-    /// No reactor watches any more.
-    static UNWATCHED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+    /// No reactor watches, not yet or not any more.
+    static UNWATCHED: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
+
+    /// Lets a signal do what it does by default while no reactor watches. It has to be called before a reactor is told of
+    /// signals: signal-hook's handler takes its actions in this order, and may be slow on a thread of its own. A reactor
+    /// that was told first could be gone before the handler asks whether one watches.
+    pub(super) fn prepare() -> io::Result<()> {
+        let mut watching = WATCHING.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, is_prepared) = &mut *watching;
+        if !*is_prepared {
+            for signal in wanted().into_iter().filter(|&signal| !has(BEFORE.caught, signal)) {
+                signal_hook::flag::register_conditional_default(signal, Arc::clone(&UNWATCHED))?;
+            }
+            *is_prepared = true;
+        }
+        Ok(())
+    }
 
     /// One reactor watches. signal-hook's handlers stay installed for good: with nothing left that listens to them, they
     /// would swallow every signal. So they do then what the system does by default, unless the program had a handler of
@@ -131,18 +147,11 @@ mod inherited {
     pub(super) struct Watch(());
 
     impl Watch {
-        pub(super) fn begin() -> io::Result<Self> {
+        pub(super) fn begin() -> Self {
             let mut watching = WATCHING.lock().unwrap_or_else(PoisonError::into_inner);
-            let (reactors, prepared) = &mut *watching;
-            if !*prepared {
-                for signal in wanted().into_iter().filter(|&signal| !has(BEFORE.caught, signal)) {
-                    signal_hook::flag::register_conditional_default(signal, Arc::clone(&UNWATCHED))?;
-                }
-                *prepared = true;
-            }
-            *reactors += 1;
+            watching.0 += 1;
             UNWATCHED.store(false, Ordering::SeqCst);
-            Ok(Watch(()))
+            Watch(())
         }
     }
 
