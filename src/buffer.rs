@@ -5,15 +5,41 @@ pub(crate) mod model;
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
-use std::sync::Arc;
+
+use crate::shared_bytes::SharedBytes;
 
 /// Received bytes that the handler has not consumed.
 #[derive(Debug, Default)]
 pub(crate) struct Carry {
-    pub(crate) bytes: Vec<u8>,
+    bytes: Vec<u8>,
+    /// So many of them are consumed.
+    consumed: usize,
     pub(crate) scan: Scan,
     /// When the first of them arrived, or the handler last consumed some.
     pub(crate) since: u64,
+}
+
+impl Carry {
+    pub(crate) fn new(bytes: &[u8], scan: Scan, since: u64) -> Self {
+        Carry { bytes: bytes.to_vec(), consumed: 0, scan, since }
+    }
+
+    pub(crate) fn unread(&self) -> &[u8] {
+        &self.bytes[self.consumed..]
+    }
+
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Each byte is moved once at most for each that was consumed, however small the pieces.
+    pub(crate) fn consume(&mut self, n: usize) {
+        self.consumed += n;
+        if self.consumed > self.bytes.len() / 2 {
+            self.bytes.drain(..self.consumed);
+            self.consumed = 0;
+        }
+    }
 }
 
 /// How far the unread bytes were searched, and for what, so that no byte is searched twice for the same needle.
@@ -43,7 +69,7 @@ struct Chunk {
 #[derive(Debug)]
 enum Bytes {
     Own(Vec<u8>),
-    Shared(Arc<[u8]>),
+    Shared(SharedBytes),
 }
 
 /// How a flush ended.
@@ -79,7 +105,7 @@ impl Queue {
         self.check();
     }
 
-    pub(crate) fn push_shared(&mut self, bytes: Arc<[u8]>) {
+    pub(crate) fn push_shared(&mut self, bytes: SharedBytes) {
         if !bytes.is_empty() {
             self.len += bytes.len();
             self.chunks.push_back(Chunk { bytes: Bytes::Shared(bytes), sent: 0 });

@@ -68,6 +68,7 @@ mod panics;
 mod reactor;
 mod request;
 mod server;
+mod shared_bytes;
 mod stats;
 pub mod testing;
 mod timers;
@@ -107,6 +108,7 @@ pub use server::{
 };
 #[cfg(unix)]
 pub use server::{ThreadingUnixDatagramServer, ThreadingUnixStreamServer, UnixDatagramServer, UnixStreamServer};
+pub use shared_bytes::SharedBytes;
 pub use stats::Stats;
 
 /// The pages in `docs/` and the README hold code; it is compiled and run with the tests.

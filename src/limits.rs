@@ -113,7 +113,8 @@ pub struct Limits {
     pub accepts_per_turn: usize,
     /// Bytes read from one connection per turn. Default: 256 KiB, one full read of the shared buffer.
     pub read_bytes_per_turn: usize,
-    /// Bytes of queued output sent to one connection per turn. Default: 256 KiB.
+    /// Bytes sent to one connection per turn, from what waits or directly by its callbacks. It can be overshot by one
+    /// write of a callback. Default: 256 KiB.
     pub write_bytes_per_turn: usize,
     /// Callbacks for one connection per turn. Default: 16; what is left waits for the next turn.
     pub callbacks_per_turn: usize,
@@ -244,6 +245,13 @@ pub struct Config {
     /// Size of the one buffer that every connection is read into, in bytes. Default: 256 KiB (measured in
     /// `docs/decisions.md`).
     pub read_buffer_bytes: usize,
+    /// The time that all ready connections share in one turn: an equal part for each, at least 50 µs. When it is over,
+    /// [`read_line`](crate::Input::read_line) and its siblings return `None` although more may be there,
+    /// [`is_full`](crate::Output::is_full) returns true, and the connection goes on in the next turn, behind those that
+    /// became ready meanwhile. How much is read at once is chosen so that a handler that takes all of it is done in that
+    /// time. A callback cannot be interrupted between these calls, and has one message in any case. Messages from other
+    /// threads, limits that passed, and timers have a quarter of it each besides. Default: 4 ms.
+    pub turn_length: Duration,
     /// Messages and closures from other threads handled per turn. Default: 256.
     pub messages_per_turn: usize,
     /// Messages and closures from other threads that may wait; one more is refused with
@@ -271,6 +279,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             read_buffer_bytes: 256 * 1024,
+            turn_length: Duration::from_millis(4),
             messages_per_turn: 256,
             messages_max: 65_536,
             offload_threads: 4,

@@ -15,14 +15,16 @@
 //! What never happens: a callback before `setup` or after `finish`, a read while output is above the high-water mark
 //! or reading is paused, FIN before the queued output is sent.
 
+mod allowance;
 mod connection;
 pub(crate) mod input;
 pub(crate) mod outbox;
 pub(crate) mod output;
 mod state;
 
+pub(crate) use allowance::{Allowance, Slice};
 pub use connection::Sent;
-pub(crate) use connection::{Allowance, Connection, Due, Payload, Step, nanos};
+pub(crate) use connection::{Connection, Due, Payload, Step, nanos};
 pub use input::Input;
 pub(crate) use outbox::Outbox;
 pub use output::Output;

@@ -40,7 +40,7 @@ use crate::error::{Error, Result};
 use crate::lifecycle::Finish;
 use crate::limits::{Config, Limits};
 use crate::logging::{note, note_fault};
-use crate::machine::{Due, nanos};
+use crate::machine::{Allowance, Due, Slice, nanos};
 use crate::net::datagram::Packet;
 use crate::net::family::Bound;
 use crate::net::selector::Selector;
@@ -95,6 +95,8 @@ pub struct Reactor {
     /// When the events of this turn had been collected: limits that passed later wait for the next one, because bytes
     /// may have come meanwhile.
     collected: u64,
+    /// From how many new bytes on the callbacks of the next turn are timed.
+    timed_from: usize,
     phase: Phase,
     /// The stop is over: `serve_forever` or `poll` has returned because of it. It may have been carried out earlier, while
     /// a server was closed.
@@ -111,6 +113,8 @@ pub(crate) struct Scratch {
     pub(crate) output: Vec<u8>,
     /// Where in `input` the datagrams of the last receive lie.
     pub(crate) packets: Vec<Packet>,
+    /// What the connection that is being served may still do.
+    pub(crate) allowance: Allowance,
 }
 
 /// Names one server of one reactor, until it is closed, and nothing afterwards, nor anything in another reactor of the
@@ -203,13 +207,15 @@ impl Reactor {
 
     pub(crate) fn with_selector(selector: Selector, config: Config) -> io::Result<Self> {
         let waker = Arc::new(selector.waker(WAKER)?);
+        let allowance = Allowance::new(selector.clock());
         Ok(Reactor {
             core: Core::new(selector, waker, config),
-            scratch: Scratch { input: Box::default(), output: Vec::new(), packets: Vec::new() },
+            scratch: Scratch { input: Box::default(), output: Vec::new(), packets: Vec::new(), allowance },
             servers: Slab::new(),
             batch: Vec::new(),
             taken: VecDeque::new(),
             collected: 0,
+            timed_from: TIMED_BYTES,
             turning: false,
             phase: Phase::Serving,
             reported: false,
@@ -313,7 +319,10 @@ impl Reactor {
     fn sleep(&mut self, wait: Option<Duration>) -> Result<()> {
         self.allocate();
         // The clock was read at the end of the last service: a little stale is a little late, never early.
-        let wait = [wait, self.timeout_from(self.core.now)].into_iter().flatten().min();
+        let wait = match (wait, self.timeout_from(self.core.now)) {
+            (Some(wait), Some(timeout)) => Some(wait.min(timeout)),
+            (wait, timeout) => wait.or(timeout),
+        };
         let failed = |source| Error::Reactor { doing: "wait for events", source };
         self.core.selector.poll(wait).map_err(failed)?;
         let mut more = self.collect();
@@ -348,12 +357,16 @@ impl Reactor {
         })
     }
 
-    /// Serves each slot of the ready queue once, within its budget. What becomes ready meanwhile waits its turn.
+    /// Serves each slot of the ready queue once, within its budget and its share of the turn. What becomes ready meanwhile
+    /// waits its turn.
     fn service(&mut self) {
         if self.has_commands() {
             self.commands();
             self.core.now = self.core.selector.now(); // They took their time.
         }
+        let turn = &mut self.scratch.allowance.turn;
+        turn.begin(self.core.now, nanos(self.core.config.turn_length));
+        turn.timed_from = if self.core.config.slow_callback.is_some() { 0 } else { self.timed_from };
         let mut batch = std::mem::take(&mut self.batch);
         self.core.ready.take(&mut batch);
         let mut rest = &batch[..];
@@ -372,6 +385,7 @@ impl Reactor {
             }
             rest = after;
             slot.queued = false;
+            self.scratch.allowance.turn.waiting = rest.len() + 1;
             match &mut slot.kind {
                 Kind::Connection(_) | Kind::Lent | Kind::Elsewhere(_) => {}
                 Kind::Listener(_) => {
@@ -387,7 +401,7 @@ impl Reactor {
                 }
             }
         }
-        if !batch.is_empty() && self.core.next_deadline().is_some() {
+        if !batch.is_empty() {
             self.correct_stamps(&batch);
         }
         self.batch = batch;
@@ -405,8 +419,11 @@ impl Reactor {
                 }
             }
         }
+        let took = self.core.now - begun;
         let longest = &mut self.core.stats.longest_turn;
-        *longest = (*longest).max(Duration::from_nanos(self.core.now - begun));
+        *longest = (*longest).max(Duration::from_nanos(took));
+        // What is usually too little to be worth a look at the clock may be what the turn is made of.
+        self.timed_from = if self.scratch.allowance.turn.is_long(self.core.now) { 0 } else { TIMED_BYTES };
     }
 
     fn has_commands(&self) -> bool {
@@ -418,7 +435,9 @@ impl Reactor {
         if self.taken.is_empty() {
             self.taken.extend(self.core.shared.take(self.core.config.messages_per_turn));
         }
+        let slice = self.part_of_turn();
         while let Some(command) = self.taken.pop_front() {
+            self.scratch.allowance.turn.waiting = self.taken.len() + 1;
             match command {
                 Command::Message(id, message) => self.deliver(id, Ok(message)),
                 Command::Offloaded(id, result) => {
@@ -441,7 +460,19 @@ impl Reactor {
                     }
                 }
             }
+            if slice.is_over(&self.scratch.allowance.turn) {
+                break;
+            }
         }
+    }
+
+    /// Begins what is done besides the service of what is ready: a quarter of a turn each for messages, limits and
+    /// timers. What is left then comes in the next turn, and at least one of each in every turn.
+    fn part_of_turn(&mut self) -> Slice {
+        let now = self.core.selector.now();
+        let turn = &mut self.scratch.allowance.turn;
+        turn.begin(now, nanos(self.core.config.turn_length) / 4);
+        Slice::rest_of(turn, now)
     }
 
     fn deliver(&mut self, id: ConnectionId, message: Result<Message>) {
@@ -471,12 +502,18 @@ impl Reactor {
 
     /// What is due. What a callback arms meanwhile waits for the next turn, even with a deadline of now.
     fn timers(&mut self) {
-        let mut fired = false;
+        if self.core.next_deadline().is_none_or(|next| next > self.collected) {
+            return;
+        }
+        let slice = self.part_of_turn();
         for _ in 0..self.core.guards.len() {
             let Some(key) = self.core.guards.pop(self.collected) else { break };
-            fired = true;
             self.on_deadline(key);
+            if slice.is_over(&self.scratch.allowance.turn) {
+                break;
+            }
         }
+        let slice = self.part_of_turn();
         let mut postponed = Vec::new();
         for _ in 0..self.core.timers.len() {
             let Some(alarm) = self.core.timers.pop(self.collected) else {
@@ -487,7 +524,6 @@ impl Reactor {
                 continue;
             }
             self.core.forget_timer(alarm);
-            fired = true;
             match alarm {
                 Alarm::Handler { key, tag } => {
                     let server = self.core.slots.get(key).expect("timers go with their connection").server;
@@ -502,11 +538,12 @@ impl Reactor {
                 Alarm::DrainEnd => self.phase = Phase::Aborting,
                 Alarm::CloseLook(server) => self.core.look_closing(server),
             }
+            if slice.is_over(&self.scratch.allowance.turn) {
+                break;
+            }
         }
         postponed.into_iter().for_each(|alarm| self.core.postpone(alarm, self.collected));
-        if fired {
-            self.core.now = self.core.selector.now(); // Callbacks took their time, and the next wait counts from here.
-        }
+        self.core.now = self.core.selector.now(); // Callbacks took their time, and the next wait counts from here.
     }
 
     /// A connection's timer fired. It was armed for the earliest limit there was; the stamps say what holds now.
@@ -798,6 +835,8 @@ impl std::os::fd::AsRawFd for Reactor {
 
 /// How far a connection's stamp may lag behind the clock: a turn shorter than this is not corrected.
 const STAMP_ERROR_MAX: u64 = 1_000_000;
+/// A callback that is shown so many new bytes is timed.
+const TIMED_BYTES: usize = 16 * 1024;
 /// With more slots than these, looking at all of them after each turn would make debug builds useless.
 const CHECKED_SLOTS_MAX: usize = 256;
 /// Polls to empty the kernel's list of events in one turn: 65,536 events.

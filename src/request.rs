@@ -15,6 +15,7 @@ use crate::reactor::ServerId;
 use crate::reactor::core::Core;
 use crate::reactor::handle::{Handle, Message};
 use crate::reactor::slots::ConnectionId;
+use crate::shared_bytes::SharedBytes;
 use crate::stats::Stats;
 
 /// One connection during one callback: what arrived, what goes out, the server it belongs to, and the reactor.
@@ -81,7 +82,12 @@ impl<'a, S> Request<'a, S> {
     /// waiting before it goes to the socket at once. See [`Sent`].
     pub fn send(&mut self, to: ConnectionId, bytes: &[u8]) -> Sent {
         if to != self.id {
-            return self.control.send(to, bytes);
+            let sent = self.control.send(to, bytes);
+            if sent == Sent::Queued && self.output.has_had_its_time() {
+                self.control.core.owe_writable(to);
+                return Sent::Full;
+            }
+            return sent;
         }
         if self.output.route().is_some() {
             return self.send_to(&self.client_address(), bytes);
@@ -119,7 +125,16 @@ impl<'a, S> Request<'a, S> {
     /// Queues one payload for every connection of this server that `wanted` admits, without copying it for each.
     /// Returns how many took it. Connections that have too much waiting are treated as
     /// [`Limits::output_overflow`](crate::Limits::output_overflow) says.
-    pub fn broadcast(&mut self, bytes: impl Into<Arc<[u8]>>, mut wanted: impl FnMut(ConnectionId) -> bool) -> usize {
+    pub fn broadcast(&mut self, bytes: impl Into<Arc<[u8]>>, wanted: impl FnMut(ConnectionId) -> bool) -> usize {
+        self.broadcast_shared(bytes.into(), wanted)
+    }
+
+    /// The same for bytes that are not even copied once.
+    pub fn broadcast_shared(
+        &mut self,
+        bytes: impl Into<SharedBytes>,
+        mut wanted: impl FnMut(ConnectionId) -> bool,
+    ) -> usize {
         let (bytes, me) = (bytes.into(), self.id);
         let others = self.control.core.broadcast(self.control.server, &bytes, |id| id != me && wanted(id));
         let took = wanted(me) && self.output.write_shared(bytes).is_ok();
@@ -305,6 +320,15 @@ impl<S> Control<'_, S> {
 
     /// Queues one payload for all connections of this server that `wanted` admits; see [`Request::broadcast`].
     pub fn broadcast(&mut self, bytes: impl Into<Arc<[u8]>>, wanted: impl FnMut(ConnectionId) -> bool) -> usize {
+        self.broadcast_shared(bytes.into(), wanted)
+    }
+
+    /// The same for bytes that are not even copied once; see [`Request::broadcast_shared`].
+    pub fn broadcast_shared(
+        &mut self,
+        bytes: impl Into<SharedBytes>,
+        wanted: impl FnMut(ConnectionId) -> bool,
+    ) -> usize {
         self.core.broadcast(self.server, &bytes.into(), wanted)
     }
 

@@ -2,7 +2,7 @@
 
 use arbitrary::Arbitrary;
 
-use super::{Flush, Queue};
+use super::{Carry, Flush, Queue, Scan};
 use crate::fuzzing::{Socket, Take};
 
 #[derive(Clone, Debug, Arbitrary)]
@@ -67,12 +67,12 @@ fn flush(queue: &mut Queue, unsent: &[u8], budget: usize, takes: Vec<Take>) -> u
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use crate::shared_bytes::SharedBytes;
 
     use proptest::prelude::*;
 
     use super::super::{CHUNK_BYTES, SLICES};
-    use super::{Flush, Queue, Socket, Take};
+    use super::{Carry, Flush, Queue, Scan, Socket, Take};
 
     proptest! {
         #![proptest_config(crate::fuzzing::cases())]
@@ -101,6 +101,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_unread_is_not_moved_for_each_message() {
+        let mut carry = Carry::new(&[7; 1_000], Scan::default(), 0);
+        for n in 1..=500 {
+            let at = carry.unread().as_ptr();
+            carry.consume(1);
+            assert_eq!(carry.unread().as_ptr(), at.wrapping_add(1), "it is moved for one byte of {n}");
+        }
+        carry.consume(1);
+        carry.extend(&[8; 1]);
+        assert_eq!(*carry.unread(), [&[7; 499][..], &[8]].concat());
+        assert_eq!(carry.bytes.len(), 500, "what is consumed is not kept for ever");
+    }
+
+    #[test]
     fn a_chunk_is_filled_to_its_last_byte_and_grows_no_further() {
         let mut queue = Queue::default();
         queue.push(&[0; 10]);
@@ -113,9 +127,9 @@ mod tests {
 
     #[test]
     fn many_payloads_leave_in_few_calls_within_the_budget() {
-        let payload: Arc<[u8]> = vec![0; 10].into();
+        let payload = SharedBytes::from(vec![0; 10]);
         let mut queue = Queue::default();
-        (0..SLICES + 8).for_each(|_| queue.push_shared(Arc::clone(&payload)));
+        (0..SLICES + 8).for_each(|_| queue.push_shared(payload.clone()));
         // One call for as many as it takes, one for half a payload.
         let budget = SLICES * 10 + 5;
         assert_eq!(flush(&mut queue, budget), (budget, 2));

@@ -1,8 +1,8 @@
 //! One connection: its socket, what waits in either direction, and what is due next.
 
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 
+use super::allowance::Allowance;
 use super::output::{DIRECT_BYTES, OutputState};
 use super::state::*;
 use crate::address::Address;
@@ -11,6 +11,7 @@ use crate::lifecycle::{Finish, Timeout};
 use crate::limits::{Limits, Linger, Overflow};
 use crate::net::selector::Readiness;
 use crate::net::{Route, Stream};
+use crate::shared_bytes::SharedBytes;
 use crate::stats::Stats;
 
 /// Kept small, because ten thousand idle clients cost ten thousand of these: buffers, and whatever few connections
@@ -53,14 +54,6 @@ pub(crate) enum Step {
     Dead,
 }
 
-/// What one connection may still do in this turn.
-#[derive(Debug)]
-pub(crate) struct Allowance {
-    pub(crate) read: usize,
-    pub(crate) write: usize,
-    pub(crate) callbacks: usize,
-}
-
 impl Connection {
     pub(crate) fn accepted(stream: Stream, address: Address, handler: u32, now: u64) -> Self {
         // A fresh socket takes output, and what a client has to say has often come with it.
@@ -81,11 +74,7 @@ impl Connection {
         if stream.cuts_reads_short() {
             flags |= READ_TO_END;
         }
-        Connection {
-            io: Io { stream, queue: None },
-            carry: None,
-            state: State { address, flags, handler, why: Finish::Done, activity: now, extra: None },
-        }
+        Connection { io: Io { stream, queue: None }, carry: None, state: State::new(address, flags, handler, now) }
     }
 
     // What others ask.
@@ -309,7 +298,9 @@ impl Connection {
         if input_waits {
             self.state.flags &= !DRAIN_QUIET; // If it is input, and no event that means nothing, the time begins anew.
         }
-        let quiet = self.state.has(DRAIN_QUIET) && self.io.queue.is_none() && !input_waits;
+        // Its handler was interrupted, and is to go on.
+        let goes_on = self.state.has(HANDLE_DUE | FULL) && !self.state.has(PAUSED);
+        let quiet = self.state.has(DRAIN_QUIET) && self.io.queue.is_none() && !input_waits && !goes_on;
         let due = !self.state.has(DRAIN_TOLD) && (self.state.has(DRAIN_DUE) || quiet) && !self.state.has_jobs();
         if due {
             self.state.flags |= DRAIN_TOLD;
@@ -456,7 +447,7 @@ impl Connection {
         allowance: &mut Allowance,
         stats: &mut Stats,
     ) -> Option<Step> {
-        let most = buffer.len().min(allowance.read);
+        let most = buffer.len().min(allowance.read).min(self.state.bite());
         if most == 0 {
             return Some(Step::Again);
         }
@@ -468,13 +459,14 @@ impl Connection {
         allowance.read -= n;
         self.state.activity = now;
         stats.bytes_in += n as u64;
-        Some(Step::Handle(if self.carry.is_none() { n } else { self.carry_on(&buffer[..n]) }))
+        Some(Step::Handle(if self.carry.is_none() { n } else { self.carry_on(&buffer[..n], allowance) }))
     }
 
     /// Appends what arrived to what was left; nothing of it is fresh then.
     #[inline(never)]
-    fn carry_on(&mut self, bytes: &[u8]) -> usize {
-        self.carry.iter_mut().for_each(|carry| carry.bytes.extend_from_slice(bytes));
+    fn carry_on(&mut self, bytes: &[u8], allowance: &mut Allowance) -> usize {
+        self.carry.iter_mut().for_each(|carry| carry.extend(bytes));
+        allowance.appended = bytes.len();
         0
     }
 
@@ -578,13 +570,13 @@ impl Connection {
     pub(crate) fn keep(&mut self, fresh: &[u8], consumed: usize, scan: Scan, now: u64) {
         let renewed = consumed > 0 || self.state.has(HANDLE_DUE);
         match &mut self.carry {
-            None => self.carry = Some(Box::new(Carry { bytes: fresh[consumed..].to_vec(), scan, since: now })),
-            Some(carry) if consumed == carry.bytes.len() => self.carry = None,
+            None => self.carry = Some(Box::new(Carry::new(&fresh[consumed..], scan, now))),
+            Some(carry) if consumed == carry.unread().len() => self.carry = None,
             Some(carry) => {
                 if renewed {
                     carry.since = now;
                 }
-                carry.bytes.drain(..consumed);
+                carry.consume(consumed);
                 carry.scan = scan;
             }
         }
@@ -593,7 +585,7 @@ impl Connection {
     /// Whether the handler leaves more unread than it may. Input that waits because reading is paused is bounded by
     /// that, and what was held back is still to be shown to the handler.
     pub(crate) fn input_overflows(&self, limits: &Limits) -> bool {
-        let unread = self.carry.as_ref().map_or(0, |carry| carry.bytes.len());
+        let unread = self.carry.as_ref().map_or(0, |carry| carry.unread().len());
         unread > limits.input_bytes_max && !self.state.is_read_paused() && !self.state.has(ENDING | HANDLE_DUE)
     }
 
@@ -601,7 +593,7 @@ impl Connection {
     pub(crate) fn hold_to(&mut self, limits: &Limits) {
         if self.unsent() > limits.output_bytes_max {
             self.state.end(Finish::OutputLimit, true);
-        } else if self.carry.as_ref().is_some_and(|carry| carry.bytes.len() > limits.input_bytes_max) {
+        } else if self.carry.as_ref().is_some_and(|carry| carry.unread().len() > limits.input_bytes_max) {
             self.carry = None;
             self.state.end(Finish::InputLimit, false);
         }
@@ -695,7 +687,7 @@ impl Connection {
     /// The invariants that one connection can check by itself; the numbers are those of `docs/architecture.md`.
     pub(crate) fn check(&self, queued: bool, limits: &Limits, read_bytes: usize) {
         let has = |flags| self.state.has(flags);
-        let (unread, unsent) = (self.carry.as_ref().map(|carry| carry.bytes.len()), self.unsent());
+        let (unread, unsent) = (self.carry.as_ref().map(|carry| carry.unread().len()), self.unsent());
         assert!(!(has(FINISHED) && has(OPEN)), "3: a finished connection has a handler to call");
         assert!(has(ENDING) || !has(FINISHED), "3: a finished connection goes on");
         assert!(!has(DEAD), "5: the dead outlive the turn");
@@ -705,10 +697,12 @@ impl Connection {
         assert!(unsent <= limits.output_bytes_max, "9: too much is unsent");
         assert!(!self.takes_input() || !has(READABLE) || queued, "10: input waits for nothing");
         assert!(!has(UNREGISTERED) || queued, "10: no event will wake it, and it waits");
+        let goes_on = has(HANDLE_DUE) && !has(ENDING | CONNECTING) && !self.state.is_read_paused();
+        assert!(!goes_on || queued, "10: input that was held back waits for nothing");
         let ends = has(ENDING) && !has(LINGERING) && self.io.queue.is_none();
         assert!(!ends || queued, "10: the end waits for nothing");
         assert!(
-            !has(FULL) || unsent > limits.output_low_water || has(ENDING) || queued,
+            !has(FULL) || unsent > limits.output_low_water || has(ENDING | CONNECTING) || queued,
             "10: `writable` waits for nothing"
         );
     }
@@ -725,7 +719,7 @@ pub(crate) enum Due {
 /// Output that comes from elsewhere.
 pub(crate) enum Payload<'a> {
     Copied(&'a [u8]),
-    Shared(Arc<[u8]>),
+    Shared(SharedBytes),
 }
 
 impl Payload<'_> {

@@ -9,6 +9,7 @@ use std::io::{self, BufRead, Read};
 use crate::buffer::Scan;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use crate::machine::Allowance;
 
 /// The bytes a connection has received and its handler has not consumed: `request.input`.
 ///
@@ -21,10 +22,11 @@ use crate::limits::Limits;
 /// [`BufRead`] fail with [`io::ErrorKind::WouldBlock`].
 ///
 /// [`read_line`](Self::read_line), [`read_until`](Self::read_until), [`read_exact`](Self::read_exact) and
-/// [`read_frame`](Self::read_frame) also return `None` while the output is above
-/// [`Limits::output_high_water`], although more may be there: a loop that answers each message ends by itself when the
-/// peer takes no more answers, and `handle` is called again when it does. Not so with
-/// [`set_full_duplex`](crate::Request::set_full_duplex).
+/// [`read_frame`](Self::read_frame) also return `None`, although more may be there, while the output is above
+/// [`Limits::output_high_water`], and when the callback has had its share of the turn
+/// ([`Config::turn_length`](crate::Config::turn_length)): a loop that answers each message ends by itself when the
+/// peer takes no more answers, or others wait, and `handle` is called again when it may go on. With
+/// [`set_full_duplex`](crate::Request::set_full_duplex) the output does not hold the input back.
 ///
 /// Source: `StreamRequestHandler.rfile`.
 ///
@@ -55,13 +57,15 @@ pub struct Input<'a> {
     pub(crate) limits: &'a Limits,
     /// Whether the output is full, if that is to hold the input back.
     full: Option<&'a Cell<bool>>,
-    /// It was, and something is left that would have been read.
+    /// How long the callback may go on, if there is an end to that.
+    allowance: Option<&'a Allowance>,
+    /// The output was full, or the time is over, and something is left that would have been read.
     held_back: bool,
 }
 
 impl<'a> Input<'a> {
     pub(crate) fn new(bytes: &'a [u8], scan: Scan, ended: bool, limits: &'a Limits) -> Self {
-        Input { bytes, consumed: 0, scan, ended, limits, full: None, held_back: false }
+        Input { bytes, consumed: 0, scan, ended, limits, full: None, allowance: None, held_back: false }
     }
 
     /// Messages are to be read only while the output is not full.
@@ -71,7 +75,14 @@ impl<'a> Input<'a> {
         self
     }
 
-    /// Whether something was left because the output is full.
+    /// Messages after the first are to be read only while there is time.
+    #[inline]
+    pub(crate) fn timed_by(mut self, allowance: &'a Allowance) -> Self {
+        self.allowance = Some(allowance);
+        self
+    }
+
+    /// Whether something was left because the output is full, or the time over.
     #[inline]
     pub(crate) fn was_held_back(&self) -> bool {
         self.held_back
@@ -79,9 +90,14 @@ impl<'a> Input<'a> {
 
     /// Whether no message is to be read now.
     pub(crate) fn is_held(&mut self) -> bool {
-        let held = self.full.is_some_and(Cell::get) && !self.is_empty();
+        let held = !self.is_empty() && (self.full.is_some_and(Cell::get) || self.has_had_its_share());
         self.held_back |= held;
         held
+    }
+
+    /// Each callback has one message at least.
+    fn has_had_its_share(&self) -> bool {
+        self.consumed > 0 && self.allowance.is_some_and(Allowance::is_over)
     }
 
     pub(crate) fn consumed(&self) -> usize {
@@ -104,7 +120,7 @@ impl<'a> Input<'a> {
     }
 
     /// Whether the peer has ended its side: nothing comes after the unread bytes. Not as long as they are held back
-    /// because the output is full: then `handle` is called for them again.
+    /// because the output is full or the time over: then `handle` is called for them again.
     pub fn is_eof(&self) -> bool {
         self.ended && !self.held_back
     }

@@ -5,20 +5,22 @@ pub(crate) mod model;
 
 use std::cell::Cell;
 use std::io::{self, IoSlice, Write};
-use std::sync::Arc;
 
+use super::allowance::Allowance;
 use super::connection::Io;
 use crate::address::Address;
 use crate::buffer::Queue;
 use crate::error::{Error, Result};
 use crate::limits::{Limits, Overflow};
 use crate::net::Route;
+use crate::shared_bytes::SharedBytes;
 
 /// The way to the peer: `request.output`.
 ///
 /// Writing never blocks. Small writes are gathered in a buffer that all connections share and leave in one system
 /// call when the callback returns; a large one (16 KiB and more) goes to the kernel at once. What the kernel does
-/// not take is queued, in order, at most [`Limits::output_bytes_max`] bytes, and leaves as the peer reads.
+/// not take, or not in the callback's share of the turn, is queued, in order, at most [`Limits::output_bytes_max`]
+/// bytes, and leaves as the peer reads.
 ///
 /// To the peer of a datagram server everything written is one datagram, an empty write an empty one: it leaves after
 /// `finish`, or with sessions after each callback. To send several, or to somebody else, there is
@@ -52,11 +54,12 @@ pub struct Output<'a> {
     /// Bytes that can be gathered without a look at anything else: below every limit, and none if it is shut, if something
     /// waits already, or if it is no stream.
     room: usize,
-    /// Whether it is above the high-water mark, for the input to see.
+    /// Whether it is above the high-water mark, or the turn's bytes are sent, for the input to see.
     full: &'a Cell<bool>,
+    allowance: &'a Allowance,
     /// Bytes the socket took during this callback.
     taken: usize,
-    state: OutputState,
+    state: Cell<OutputState>,
 }
 
 /// How things stand with the output: some of the flags below.
@@ -68,7 +71,7 @@ impl OutputState {
     pub(crate) const WRITABLE: u8 = 1 << 0;
     /// Nothing can be written any more.
     pub(crate) const SHUT: u8 = 1 << 1;
-    /// The handler has seen the output above the high-water mark, even if the socket then took it all.
+    /// The handler has seen the output full, even if the socket then took it all.
     pub(crate) const WAS_FULL: u8 = 1 << 2;
     /// What is gathered is to be a datagram, an empty one perhaps.
     pub(crate) const REPLIED: u8 = 1 << 3;
@@ -89,6 +92,7 @@ impl<'a> Output<'a> {
         limits: &'a Limits,
         now: u64,
         full: &'a Cell<bool>,
+        allowance: &'a Allowance,
         state: OutputState,
     ) -> Self {
         let room = match state.has(OutputState::SHUT) || io.queue.is_some() || io.stream.route().is_some() {
@@ -96,7 +100,7 @@ impl<'a> Output<'a> {
             false => limits.output_bytes_max.min(limits.output_high_water).min(GATHER_BYTES),
         };
         full.set(io.queue.as_ref().is_some_and(|queue| queue.len() > limits.output_high_water));
-        Output { io, gathered, limits, now, room, full, taken: 0, state }
+        Output { io, gathered, limits, now, room, full, allowance, taken: 0, state: Cell::new(state) }
     }
 
     /// Bytes written and not yet taken by the kernel.
@@ -109,37 +113,47 @@ impl<'a> Output<'a> {
         self.len() == 0
     }
 
-    /// Whether the output is above [`Limits::output_high_water`]: a handler that produces output of its own accord
-    /// stops here and goes on in [`writable`](crate::RequestHandler::writable).
+    /// Whether to write no more for now: a handler that produces output of its own accord stops here and goes on in
+    /// [`writable`](crate::RequestHandler::writable), which is called when there is room, or in the next turn. True above
+    /// [`Limits::output_high_water`], when the socket has taken [`Limits::write_bytes_per_turn`] in this turn, and when
+    /// the callback has had its share of the turn ([`Config::turn_length`](crate::Config::turn_length)).
     pub fn is_full(&self) -> bool {
-        self.len() > self.limits.output_high_water
+        let full = self.holds() || self.has_had_its_time();
+        if full && !self.is_datagram() {
+            self.mark(OutputState::WAS_FULL);
+        }
+        full
     }
 
-    /// Queues a payload without copying it: several connections can share one.
+    /// Whether the callback's share of the turn is over.
+    pub(crate) fn has_had_its_time(&self) -> bool {
+        self.allowance.is_over()
+    }
+
+    /// The same without the time.
+    fn holds(&self) -> bool {
+        self.len() > self.limits.output_high_water || self.taken >= self.allowance.write
+    }
+
+    fn mark(&self, flags: u8) {
+        self.state.set(OutputState(self.state.get().0 | flags));
+    }
+
+    /// Writes a payload without copying it: several connections can share one. Otherwise as
+    /// [`write`](Self::write): a large one goes to the kernel at once, and what is not taken is queued.
     ///
     /// # Errors
     /// As for [`write`](Self::write).
-    pub fn write_shared(&mut self, bytes: impl Into<Arc<[u8]>>) -> Result<()> {
+    pub fn write_shared(&mut self, bytes: impl Into<SharedBytes>) -> Result<()> {
         let bytes = bytes.into();
-        if self.is_datagram() {
-            return self.put_datagram(&bytes);
+        // What is small leaves with other small writes, unless something waits before it.
+        if self.is_datagram() || bytes.len() < DIRECT_BYTES && self.io.queue.is_none() {
+            return self.put(&bytes);
         }
         self.admit(bytes.len())?;
-        if self.len() + bytes.len() > self.limits.output_bytes_max {
-            return Err(self.overflow());
-        }
-        if bytes.is_empty() {
-            return Ok(()); // It would make a queue with nothing in it.
-        }
-        // Earlier small writes keep their place in front of it.
-        if !self.gathered.is_empty() {
-            Queue::of(&mut self.io.queue, self.now).push(self.gathered);
-            self.gathered.clear();
-        }
-        Queue::of(&mut self.io.queue, self.now).push_shared(bytes);
-        self.room = 0;
-        self.full.set(self.is_full());
-        Ok(())
+        let sent = self.send(&bytes);
+        self.queue_after(sent, &bytes, |queue| queue.push_shared(bytes.slice(sent..bytes.len())));
+        self.judge()
     }
 
     /// Refuses what can't be sent or, by policy, must not be queued.
@@ -174,8 +188,14 @@ impl<'a> Output<'a> {
         if bytes.len() < DIRECT_BYTES && self.gathered.len() + bytes.len() <= GATHER_BYTES {
             self.gathered.extend_from_slice(bytes);
         } else {
-            self.send(bytes);
+            let sent = self.send(bytes);
+            self.queue_after(sent, bytes, |queue| queue.push(&bytes[sent..]));
         }
+        self.judge()
+    }
+
+    /// What became of a write.
+    fn judge(&mut self) -> Result<()> {
         if self.len() > self.limits.output_bytes_max {
             self.send(&[]);
             if self.len() > self.limits.output_bytes_max {
@@ -185,7 +205,7 @@ impl<'a> Output<'a> {
         if self.is_lost() {
             return Err(Error::Gone); // It broke under this very write.
         }
-        self.full.set(self.is_full());
+        self.full.set(self.holds());
         Ok(())
     }
 
@@ -194,7 +214,7 @@ impl<'a> Output<'a> {
         let total = slices.iter().map(|slice| slice.len()).sum();
         if self.is_datagram() {
             self.admit_datagram(total)?;
-            self.state.0 |= OutputState::REPLIED; // Also if there is no slice.
+            self.mark(OutputState::REPLIED); // Also if there is no slice.
         } else {
             self.admit(total)?;
         }
@@ -205,7 +225,7 @@ impl<'a> Output<'a> {
     fn put_datagram(&mut self, bytes: &[u8]) -> Result<()> {
         self.admit_datagram(bytes.len())?;
         self.gathered.extend_from_slice(bytes);
-        self.state.0 |= OutputState::REPLIED;
+        self.mark(OutputState::REPLIED);
         Ok(())
     }
 
@@ -218,61 +238,80 @@ impl<'a> Output<'a> {
         self.io.stream.route().is_some()
     }
 
-    /// Everything gathered and `more` go to the socket in one call if nothing waits before them; what it does not
-    /// take is queued.
-    fn send(&mut self, more: &[u8]) {
-        if self.io.queue.is_some() || !self.state.has(OutputState::WRITABLE) {
-            return self.queue_from(0, more); // What waits goes first.
+    /// Everything gathered and `more` go to the socket at once if nothing waits before them: in one call, unless it is so
+    /// much that there has to be a look at the time. What was gathered and is not taken is queued. Returns how much of
+    /// `more` went.
+    fn send(&mut self, more: &[u8]) -> usize {
+        let mut from = 0;
+        while self.io.queue.is_none() && self.state.get().has(OutputState::WRITABLE) {
+            let piece = &more[from..more.len().min(from + PIECE_BYTES)];
+            let result = match (self.gathered.is_empty(), piece.is_empty()) {
+                (true, true) => return from,
+                (true, false) => self.io.stream.write(piece),
+                (false, true) => self.io.stream.write(self.gathered),
+                (false, false) => self.io.stream.write_vectored(&[IoSlice::new(self.gathered), IoSlice::new(piece)]),
+            };
+            let taken = self.sent(result, piece.len());
+            from += taken;
+            if taken < piece.len() || from == more.len() || self.allowance.is_over() {
+                return from;
+            }
         }
-        let result = match (self.gathered.is_empty(), more.is_empty()) {
-            (true, true) => return,
-            (true, false) => self.io.stream.write(more),
-            (false, true) => self.io.stream.write(self.gathered),
-            (false, false) => self.io.stream.write_vectored(&[IoSlice::new(self.gathered), IoSlice::new(more)]),
-        };
-        self.sent(result, more);
+        self.queue_gathered(0); // What waits goes first.
+        from
     }
 
-    /// Takes in what the socket took of what was gathered and `more`.
-    fn sent(&mut self, result: io::Result<usize>, more: &[u8]) {
+    /// Takes in what the socket took of what was gathered and a piece behind that. Returns how much of the piece it took.
+    fn sent(&mut self, result: io::Result<usize>, piece: usize) -> usize {
         let taken = match result {
             Ok(n) => {
                 // Unix: a short write means that the socket's buffer is full. Elsewhere the next flush finds out.
-                if cfg!(unix) && n < self.gathered.len() + more.len() {
-                    self.state.0 &= !OutputState::WRITABLE;
+                if cfg!(unix) && n < self.gathered.len() + piece {
+                    self.is_not_writable();
                 }
                 n
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.state.0 &= !OutputState::WRITABLE;
+                self.is_not_writable();
                 0
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0, // The next flush tries again.
             Err(_) => {
-                self.state.0 |= OutputState::BROKEN;
+                self.mark(OutputState::BROKEN);
                 self.refuse();
                 self.gathered.clear();
-                return;
+                return 0;
             }
         };
         self.taken += taken;
-        self.queue_from(taken, more);
+        let from_gathered = taken.min(self.gathered.len());
+        self.queue_gathered(from_gathered);
+        taken - from_gathered
     }
 
-    /// Queues what was gathered and `more`, but for the bytes that were taken.
-    fn queue_from(&mut self, taken: usize, more: &[u8]) {
-        if taken < self.gathered.len() + more.len() {
-            let from_gathered = taken.min(self.gathered.len());
-            let queue = Queue::of(&mut self.io.queue, self.now);
-            queue.push(&self.gathered[from_gathered..]);
-            queue.push(&more[taken - from_gathered..]);
+    fn is_not_writable(&self) {
+        self.state.set(OutputState(self.state.get().0 & !OutputState::WRITABLE));
+    }
+
+    /// Queues what was gathered, but for the bytes that were taken.
+    fn queue_gathered(&mut self, taken: usize) {
+        if taken < self.gathered.len() {
+            Queue::of(&mut self.io.queue, self.now).push(&self.gathered[taken..]);
             self.room = 0;
         }
         self.gathered.clear();
     }
 
+    /// Queues the rest of a block after so much of it was sent.
+    fn queue_after(&mut self, sent: usize, bytes: &[u8], push: impl FnOnce(&mut Queue)) {
+        if sent < bytes.len() && !self.is_lost() {
+            push(Queue::of(&mut self.io.queue, self.now));
+            self.room = 0;
+        }
+    }
+
     fn overflow(&mut self) -> Error {
-        self.state.0 |= OutputState::OVERFLOWN;
+        self.mark(OutputState::OVERFLOWN);
         self.refuse();
         // The connection is lost, but it may be a turn until it ends, and so much is not to wait meanwhile.
         self.gathered.clear();
@@ -285,7 +324,7 @@ impl<'a> Output<'a> {
     #[inline(always)]
     pub(crate) fn settle(&mut self) -> (usize, OutputState) {
         let gathered = self.gathered.len();
-        if gathered > self.room || !self.state.has(OutputState::WRITABLE) {
+        if gathered > self.room || !self.state.get().has(OutputState::WRITABLE) {
             self.settle_slowly();
         } else if gathered > 0 {
             match self.io.stream.write(self.gathered) {
@@ -293,10 +332,10 @@ impl<'a> Output<'a> {
                     self.taken += n;
                     self.gathered.clear();
                 }
-                result => self.sent(result, &[]),
+                result => _ = self.sent(result, 0),
             }
         }
-        (self.taken, self.state)
+        (self.taken, self.state.get())
     }
 
     /// The same when there is something to look at first.
@@ -305,8 +344,8 @@ impl<'a> Output<'a> {
         if self.is_datagram() || self.gathered.is_empty() {
             return;
         }
-        if self.is_full() {
-            self.state.0 |= OutputState::WAS_FULL;
+        if self.len() > self.limits.output_high_water {
+            self.mark(OutputState::WAS_FULL);
         }
         if !self.is_lost() {
             self.send(&[]);
@@ -315,7 +354,7 @@ impl<'a> Output<'a> {
     }
 
     pub(crate) fn is_lost(&self) -> bool {
-        self.state.has(OutputState::BROKEN | OutputState::OVERFLOWN)
+        self.state.get().has(OutputState::BROKEN | OutputState::OVERFLOWN)
     }
 
     pub(crate) fn local_address(&self) -> Option<Address> {
@@ -323,7 +362,7 @@ impl<'a> Output<'a> {
     }
 
     pub(crate) fn is_shut(&self) -> bool {
-        self.state.has(OutputState::SHUT)
+        self.state.get().has(OutputState::SHUT)
     }
 
     /// Refuses every further write.
@@ -334,7 +373,7 @@ impl<'a> Output<'a> {
     }
 
     fn refuse(&mut self) {
-        self.state.0 |= OutputState::SHUT;
+        self.mark(OutputState::SHUT);
         self.room = 0;
     }
 
@@ -386,3 +425,5 @@ pub(crate) const DIRECT_BYTES: usize = 16 * 1024;
 const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// The most that is gathered before it is sent within a callback.
 const GATHER_BYTES: usize = 64 * 1024;
+/// From one look at the clock to the next while a large block is sent: some 50 µs.
+const PIECE_BYTES: usize = 256 * 1024;

@@ -17,6 +17,10 @@ pub(crate) struct State {
     /// When bytes last moved in either direction. Also when connecting or lingering began.
     pub(crate) activity: u64,
     pub(crate) extra: Option<Box<Extra>>,
+    /// How much one read brings, at most: so many times [`BITE_MIN`] bytes.
+    bite: u16,
+    /// How many microseconds a callback took before less was read, if that is to be held against the next.
+    took: u16,
 }
 
 /// What most connections never need.
@@ -33,6 +37,38 @@ pub(crate) struct Extra {
 }
 
 impl State {
+    pub(super) fn new(address: Address, flags: u32, handler: u32, now: u64) -> Self {
+        let bite = (BITE_FIRST / BITE_MIN) as u16;
+        State { address, flags, handler, why: Finish::Done, activity: now, extra: None, bite, took: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn bite(&self) -> usize {
+        usize::from(self.bite) * BITE_MIN
+    }
+
+    /// A callback took so many nanoseconds, of a slice of `slice`, for `came` new bytes, and consumed so many. The next
+    /// read is to bring what can be handled in a slice, so that a handler that takes all there is does not make the others
+    /// wait either.
+    pub(crate) fn learn(&mut self, came: usize, consumed: usize, stopped: bool, took: u64, slice: u64) {
+        let micros = u16::try_from(took / 1_000).unwrap_or(u16::MAX);
+        if stopped {
+            // It would have gone on: twice what it got through is enough.
+            let enough = (2 * consumed).div_ceil(BITE_MIN).max(1);
+            self.bite = self.bite.min(u16::try_from(enough).unwrap_or(u16::MAX));
+        } else if took > slice && consumed > 0 {
+            // Time that is not in the bytes does not get shorter with them.
+            let helps = self.took == 0 || micros < self.took / 4 * 3;
+            if helps && self.bite > 1 {
+                (self.bite, self.took) = (self.bite / 2, micros);
+            } else if !helps {
+                (self.bite, self.took) = (self.bite.saturating_mul(2), 0);
+            }
+        } else if came >= self.bite() && 2 * took <= slice {
+            (self.bite, self.took) = (self.bite.saturating_mul(2), 0);
+        }
+    }
+
     #[inline]
     pub(super) fn has(&self, flags: u32) -> bool {
         self.flags & flags != 0
@@ -176,9 +212,14 @@ impl State {
         self.has(FULL_DUPLEX)
     }
 
-    /// There is input that waits for nothing but room in the output.
+    /// There is input that waits for nothing but room in the output, or time.
     pub(crate) fn set_handle_due(&mut self) {
         self.flags |= HANDLE_DUE;
+    }
+
+    /// Something else has stopped to write to it for now.
+    pub(crate) fn owe_writable(&mut self) {
+        self.flags |= FULL;
     }
 
     pub(crate) fn pause_reading(&mut self) {
@@ -309,6 +350,11 @@ pub(super) const REPLY: u32 = 1 << 30;
 
 /// The selector does not know it yet, because it has never come to rest: nothing would wake it.
 pub(super) const UNREGISTERED: u32 = 1 << 31;
+
+/// The least that one read asks for, and what the first of a connection does: little enough for a handler that takes
+/// its time for each byte.
+const BITE_MIN: usize = 64;
+const BITE_FIRST: usize = 16 * 1024;
 
 /// If none of these is set and no output waits, a connection only reads, handles and writes. Whatever is finished,
 /// lingering or dead is ending.

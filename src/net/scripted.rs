@@ -5,6 +5,7 @@
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::Token;
@@ -47,6 +48,8 @@ pub(crate) trait ScriptedDatagrams: Debug + Send {
 pub(crate) trait ScriptedSelector: Send {
     /// Nanoseconds, never zero.
     fn now(&self) -> u64;
+    /// The same where the selector is out of reach.
+    fn clock(&self) -> Arc<dyn Fn() -> u64 + Send + Sync>;
     /// Never waits: if nothing is ready it takes note that the caller would have slept.
     fn poll(&mut self, wait: Option<Duration>) -> io::Result<()>;
     /// What the last poll has found.

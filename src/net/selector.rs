@@ -1,7 +1,8 @@
 //! What is ready, and what time it is: mio's poll and the system's clock, or a script's.
 
-use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use mio::{Events, Interest, Poll, Token};
 
@@ -16,21 +17,32 @@ pub(crate) enum Selector {
     Scripted(Box<dyn ScriptedSelector>),
 }
 
-/// The clock of a reactor, for threads that serve its requests.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    epoch: Instant,
+/// The clock of a reactor, to be read where its selector is out of reach, and by the threads that serve its requests.
+#[derive(Clone)]
+pub(crate) enum Clock {
+    System(Instant),
+    Scripted(Arc<dyn Fn() -> u64 + Send + Sync>),
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one clock")]
 impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "the one clock")]
     pub(crate) fn new() -> Self {
-        Clock { epoch: Instant::now() }
+        Clock::System(Instant::now())
     }
 
     /// Nanoseconds since it was made. Starts above zero so that zero can mean "never".
     pub(crate) fn now(&self) -> u64 {
-        Instant::now().duration_since(self.epoch).as_nanos() as u64 + 1
+        match self {
+            #[expect(clippy::disallowed_methods, reason = "the one clock")]
+            Clock::System(epoch) => Instant::now().duration_since(*epoch).as_nanos() as u64 + 1,
+            Clock::Scripted(now) => now(),
+        }
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Clock").field(&self.now()).finish()
     }
 }
 
@@ -115,11 +127,11 @@ impl Selector {
         }
     }
 
-    /// The clock for other threads. One of a script has none, since no thread serves a scripted stream.
-    pub(crate) fn clock(&self) -> Option<Clock> {
+    /// The same clock.
+    pub(crate) fn clock(&self) -> Clock {
         match self {
-            Selector::System { clock, .. } => Some(*clock),
-            Selector::Scripted(_) => None,
+            Selector::System { clock, .. } => clock.clone(),
+            Selector::Scripted(selector) => Clock::Scripted(selector.clock()),
         }
     }
 

@@ -21,6 +21,7 @@ use crate::limits::{Config, Limits, connections_from_descriptors};
 use crate::machine::{Connection, Payload, Sent, State, nanos};
 use crate::net::selector::{Selector, Waker};
 use crate::panics::{catch, drop_caught};
+use crate::shared_bytes::SharedBytes;
 use crate::stats::Stats;
 use crate::timers::{Deadlines, NO_TIMER, TimerKey, Timers};
 
@@ -212,6 +213,14 @@ impl Core {
         }
     }
 
+    /// The same for one that has had its share and is to go on: behind all that becomes ready until the next turn.
+    pub(crate) fn queue_again(&mut self, key: u32) {
+        if let Some(slot) = self.slots.get(key).filter(|slot| !slot.queued) {
+            slot.queued = true;
+            self.ready.push_again(key, slot.generation);
+        }
+    }
+
     // Connections.
 
     /// Makes a slot for a connection.
@@ -310,7 +319,10 @@ impl Core {
 
     /// When the next timer of whatever kind is due.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
-        [self.guards.next(), self.timers.next()].into_iter().flatten().min()
+        match (self.guards.next(), self.timers.next()) {
+            (Some(guard), Some(timer)) => Some(guard.min(timer)),
+            (guard, timer) => guard.or(timer),
+        }
     }
 
     /// Frees a dead slot: a connection's socket is closed here, and only here.
@@ -397,11 +409,19 @@ impl Core {
         sent
     }
 
+    /// Who sent to a connection has had its share: it goes on when that connection's `writable` is called.
+    pub(crate) fn owe_writable(&mut self, id: ConnectionId) {
+        if let Some((_, connection)) = self.slots.find(id) {
+            connection.state.owe_writable();
+            self.queue(id.key);
+        }
+    }
+
     /// The same payload for every connection of a server that `wanted` admits. Returns how many took it.
     pub(crate) fn broadcast(
         &mut self,
         server: u16,
-        bytes: &Arc<[u8]>,
+        bytes: &SharedBytes,
         mut wanted: impl FnMut(ConnectionId) -> bool,
     ) -> usize {
         let limits = Arc::clone(&self.served[usize::from(server)].limits);
@@ -421,7 +441,7 @@ impl Core {
                 datagrams.push((route, connection.state.address.clone()));
                 continue;
             }
-            let sent = connection.push(Payload::Shared(Arc::clone(bytes)), &limits, self.now, &mut self.stats);
+            let sent = connection.push(Payload::Shared(bytes.clone()), &limits, self.now, &mut self.stats);
             count += usize::from(matches!(sent, Sent::Queued | Sent::Full));
             if !slot.queued {
                 slot.queued = true;

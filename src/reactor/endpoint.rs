@@ -21,6 +21,8 @@ pub(crate) struct Endpoint {
     pub(crate) ready: bool,
     /// The socket has said that it has room again.
     room: bool,
+    /// Datagrams that are received with one call, at most: as many as were handled in time.
+    pub(crate) at_once: usize,
     /// Receiving is paused, because it failed.
     pub(crate) pause: Pause,
     outbox: Outbox,
@@ -64,6 +66,7 @@ impl Core {
                 socket,
                 ready: false,
                 room: false,
+                at_once: usize::MAX,
                 pause: Pause::none(),
                 outbox: Outbox::default(),
                 retry: NO_TIMER,

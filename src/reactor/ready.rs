@@ -1,22 +1,25 @@
 //! Who is owed service: a queue of slots, each in it once at most.
 //!
 //! Readiness is edge-triggered: for bytes left unread at the end of a budget the kernel sends no further event. So
-//! whoever has more to do is put back here, behind everybody else, and the next wait does not sleep.
+//! whoever has more to do is put back here, behind everybody else, and the next wait does not sleep. Who becomes ready
+//! until then is before it: a connection that asks for a little has it in the next turn, whatever the others want.
 
 /// Slots to be served in the next turn, in the order in which they came: key and generation, so that an entry dies
 /// with its slot.
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
     next: Vec<(u32, u32)>,
+    /// Those that were interrupted.
+    again: Vec<(u32, u32)>,
 }
 
 impl Ready {
     pub(crate) fn is_empty(&self) -> bool {
-        self.next.is_empty()
+        self.next.is_empty() && self.again.is_empty()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &(u32, u32)> {
-        self.next.iter()
+        self.next.iter().chain(&self.again)
     }
 
     #[inline]
@@ -24,9 +27,14 @@ impl Ready {
         self.next.push((key, generation));
     }
 
+    pub(crate) fn push_again(&mut self, key: u32, generation: u32) {
+        self.again.push((key, generation));
+    }
+
     /// Swaps the queue against `batch`, which is done with: what comes meanwhile waits for the next turn.
     pub(crate) fn take(&mut self, batch: &mut Vec<(u32, u32)>) {
         batch.clear();
         std::mem::swap(&mut self.next, batch);
+        batch.append(&mut self.again);
     }
 }

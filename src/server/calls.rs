@@ -20,7 +20,7 @@ use crate::handler::RequestHandler;
 use crate::lifecycle::{Finish, Next, Timeout};
 use crate::limits::Limits;
 use crate::logging::note_fault;
-use crate::machine::{Allowance, Connection, Input, Output, State, Step};
+use crate::machine::{Connection, Input, Output, State, Step};
 use crate::panics::{catch, drop_caught};
 use crate::reactor::Scratch;
 use crate::reactor::core::Core;
@@ -71,15 +71,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// Most of the time that is one thing: input is read, handled, and the answer leaves. That is tried here; all else,
     /// and what is left after it, takes the general way.
     pub(super) fn serve(&mut self, at: &mut Service<'_>) {
-        let limits = at.limits;
-        let mut allowance = Allowance {
-            read: limits.read_bytes_per_turn,
-            write: limits.write_bytes_per_turn,
-            callbacks: limits.callbacks_per_turn,
-        };
+        at.scratch.allowance.renew(at.limits);
         if at.connection.only_reads() {
-            let (buffer, now, stats) = (&mut at.scratch.input[..], at.core.now, &mut at.core.stats);
-            if let Some(Step::Handle(fresh)) = at.connection.read(buffer, now, &mut allowance, stats) {
+            let Scratch { input, allowance, .. } = &mut *at.scratch;
+            if let Some(Step::Handle(fresh)) = at.connection.read(input, at.core.now, allowance, &mut at.core.stats) {
                 allowance.callbacks -= 1;
                 self.handle(at, 0..fresh);
             }
@@ -87,16 +82,16 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 return;
             }
         }
-        self.advance(at, allowance);
+        self.advance(at);
     }
 
     #[inline(never)]
-    fn advance(&mut self, at: &mut Service<'_>, mut allowance: Allowance) {
+    fn advance(&mut self, at: &mut Service<'_>) {
         let limits = at.limits;
-        while allowance.callbacks > 0 {
+        while at.scratch.allowance.callbacks > 0 && !at.scratch.allowance.has_run_out() {
+            let Scratch { input, allowance, .. } = &mut *at.scratch;
             allowance.callbacks -= 1;
-            match at.connection.advance(&mut at.scratch.input, limits, at.core.now, &mut allowance, &mut at.core.stats)
-            {
+            match at.connection.advance(input, limits, at.core.now, allowance, &mut at.core.stats) {
                 Step::Handle(fresh) => self.call_with(at, 0..fresh, Callback::Handle),
                 Step::Rest => {
                     if at.connection.state.must_register() && !at.core.register(at.key, at.connection) {
@@ -129,7 +124,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 Step::Dead => return at.core.dead.push(at.key),
             }
         }
-        at.core.queue(at.key);
+        at.core.queue_again(at.key);
     }
 
     /// A handler that has just taken over is set up before anything else is called, and so is the one that takes over from
@@ -157,7 +152,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// that whatever `handle` does not need folds away, and left as soon as nothing unusual came of it.
     #[inline(always)]
     fn handle(&mut self, at: &mut Service<'_>, fresh: Range<usize>) {
-        if at.connection.state.is_boxed() || at.core.config.slow_callback.is_some() {
+        if at.connection.state.is_boxed() || self.may_take_long(at, &fresh) {
             return self.call_with(at, fresh, Callback::Handle);
         }
         let handler = &mut self.handlers[at.connection.state.handler as usize];
@@ -172,8 +167,17 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// over, it has been appended to that, and `fresh` is empty.
     #[inline(never)]
     fn call_with(&mut self, at: &mut Service<'_>, fresh: Range<usize>, callback: Callback<'_>) {
-        let timed = at.core.config.slow_callback.map(|_| (callback.name(), at.core.selector.now()));
-        let (reason, is_setup) = (callback.reason(), matches!(callback, Callback::Setup));
+        let (name, reason) = (callback.name(), callback.reason());
+        let (is_setup, is_handle) = (matches!(callback, Callback::Setup), matches!(callback, Callback::Handle));
+        let timed = at.core.config.slow_callback.is_some()
+            || match callback {
+                Callback::Handle => !at.connection.state.is_datagram() && self.may_take_long(at, &fresh),
+                Callback::Writable => true,
+                _ => false,
+            };
+        let begun_at = timed.then(|| at.scratch.allowance.look());
+        let lifted =
+            (!callback.is_followed() || at.connection.state.is_datagram()).then(|| at.scratch.allowance.lift());
         let handler = at.connection.state.handler as usize;
         let handler: &mut dyn RequestHandler<S> = match at.connection.state.is_boxed() {
             false => &mut self.handlers[handler],
@@ -181,10 +185,25 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         };
         let context = (&mut self.state, &mut self.newcomers, self.number);
         let unusual = run(at, fresh.clone(), context, |request| invoke(handler, request, callback));
-        self.follow(at, fresh, unusual, is_setup, reason);
-        if let Some((name, begun_at)) = timed {
-            note_time(at.core, &at.connection.state.address, name, begun_at);
+        if let Some(write) = lifted {
+            at.scratch.allowance.restore(write);
         }
+        if let Some(begun_at) = begun_at {
+            let took = at.scratch.allowance.look() - begun_at;
+            if is_handle {
+                learn(at, fresh.len(), unusual.as_ref(), took);
+            }
+            note_time(at.core, &at.connection.state.address, name, took);
+        }
+        self.follow(at, fresh, unusual, is_setup, reason);
+    }
+
+    /// Whether the time of `handle` is to be known, because it may well use up its slice. A little input that arrives in
+    /// one read, as most does, is not worth a look at the clock.
+    #[inline]
+    fn may_take_long(&self, at: &Service<'_>, fresh: &Range<usize>) -> bool {
+        let much = at.scratch.allowance.turn.timed_from.min(at.connection.state.bite());
+        fresh.is_empty() || fresh.len() >= much
     }
 
     /// What follows from what a callback did, returned and left.
@@ -403,8 +422,11 @@ pub(super) fn drop_error(core: &mut Core, error: Error) {
 }
 
 #[cold]
-fn note_time(core: &mut Core, address: &Address, name: &str, begun_at: u64) {
-    let took = Duration::from_nanos(core.selector.now() - begun_at);
+fn note_time(core: &mut Core, address: &Address, name: &str, took: u64) {
+    if core.config.slow_callback.is_none() {
+        return;
+    }
+    let took = Duration::from_nanos(took);
     let stats = &mut core.stats;
     stats.longest_callback = stats.longest_callback.max(took);
     if core.config.slow_callback.is_some_and(|limit| took > limit) {
@@ -416,6 +438,16 @@ fn note_time(core: &mut Core, address: &Address, name: &str, begun_at: u64) {
 /// Handlers that may replace each other while a message waits for the one that stays.
 const SUCCESSORS_MAX: usize = 1_000;
 
+/// How much the next read of a connection brings follows from what the last one has led to.
+#[cold]
+fn learn(at: &mut Service<'_>, fresh: usize, left: Option<&Left>, took: u64) {
+    let allowance = &mut at.scratch.allowance;
+    let came = fresh + std::mem::take(&mut allowance.appended);
+    let (consumed, held_back) = left.map_or((came, false), |left| (left.consumed, left.held_back));
+    let stopped = held_back && allowance.has_run_out();
+    at.connection.state.learn(came, consumed, stopped, took, allowance.slice.length());
+}
+
 /// What a callback leaves to be dealt with.
 struct Left {
     next: Next,
@@ -424,7 +456,7 @@ struct Left {
     consumed: usize,
     bytes: usize,
     scan: Scan,
-    /// Those were to be left, because the output is full.
+    /// Those were to be left, because the output is full, or the time over.
     held_back: bool,
 }
 
@@ -442,14 +474,22 @@ fn run<S>(
     let (output_state, ended) = (connection.output_state(), connection.input_ended());
     let carries = connection.carry.is_some();
     let (bytes, scan) = match &connection.carry {
-        Some(carry) => (&carry.bytes[..], carry.scan),
+        Some(carry) => (carry.unread(), carry.scan),
         None => (&scratch.input[fresh], Scan::default()),
     };
     let full = Cell::new(false);
     let held_by = (!connection.state.is_full_duplex()).then_some(&full);
     let mut request = Request {
-        input: Input::new(bytes, scan, ended, limits).held_by(held_by),
-        output: Output::new(&mut connection.io, &mut scratch.output, limits, now, &full, output_state),
+        input: Input::new(bytes, scan, ended, limits).held_by(held_by).timed_by(&scratch.allowance),
+        output: Output::new(
+            &mut connection.io,
+            &mut scratch.output,
+            limits,
+            now,
+            &full,
+            &scratch.allowance,
+            output_state,
+        ),
         server,
         state: &mut connection.state,
         id: *id,
@@ -475,6 +515,7 @@ fn run<S>(
         let (consumed, bytes) = (input.consumed(), input.len());
         Some(Left { next, error, consumed, bytes, scan: input.scan, held_back: input.was_held_back() })
     };
+    scratch.allowance.write = scratch.allowance.write.saturating_sub(output.0);
     connection.after_output(output, limits, now, &mut core.stats);
     left
 }
@@ -520,6 +561,14 @@ impl Callback<'_> {
             Callback::Finish(_) => "finish",
             Callback::ConnectFailed(_) => "connect_failed",
         }
+    }
+
+    /// Whether a later callback can go on with what this one leaves. The others are for an end, and nothing stops them.
+    fn is_followed(&self) -> bool {
+        matches!(
+            self,
+            Callback::Setup | Callback::Handle | Callback::Writable | Callback::Timer(_) | Callback::Message(_)
+        )
     }
 
     /// Why the connection ended if this callback asks for it.

@@ -16,7 +16,7 @@ use crate::handler::RequestHandler;
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::Limits;
 use crate::logging::note_fault;
-use crate::machine::{Connection, Due};
+use crate::machine::{Connection, Due, Slice};
 use crate::net::datagram::{DatagramFault, Packet};
 use crate::net::{AcceptFault, Route, Socket, Stream};
 use crate::panics::{catch, drop_caught, text_of};
@@ -61,6 +61,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     ) {
         let id = core.slots.id(key);
         let mut lent = core.slots.lend(key);
+        scratch.allowance.renew(&self.limits);
         act(
             &mut self.calls,
             &mut Service { limits: &self.limits, core, scratch, key, id, connection: lent.connection() },
@@ -75,6 +76,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         for (served, &entry) in batch.iter().enumerate() {
             let Some(id) = core.slots.claim(entry, calls.number) else { return served };
             let mut lent = core.slots.lend(id.key);
+            scratch.allowance.turn.waiting = batch.len() - served;
             calls.serve(&mut Service { limits, core, scratch, key: id.key, id, connection: lent.connection() });
             core.slots.give_back(id.key, lent);
         }
@@ -83,7 +85,12 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
 
     fn accept(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
         let number = self.calls.number;
-        for _ in 0..self.limits.accepts_per_turn {
+        let slice = Slice::default();
+        for accepted in 0..self.limits.accepts_per_turn {
+            // Each of them has a slice of its own besides, for its first service.
+            if accepted % ACCEPTS_PER_LOOK == ACCEPTS_PER_LOOK - 1 && slice.is_over(&scratch.allowance.turn) {
+                break;
+            }
             if core.not_registered.is_some() || !core.may_accept(number) {
                 return;
             }
@@ -123,7 +130,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
                 return;
             }
         }
-        core.queue(key);
+        core.queue_again(key);
     }
 
     fn admit(&mut self, core: &mut Core, scratch: &mut Scratch, stream: Stream, from: Address) -> io::Result<()> {
@@ -140,10 +147,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
             }
             Passed::Elsewhere(work) => {
                 let local = stream.local_address();
-                let (Some(stream), Some(clock)) = (stream.into_std(), core.selector.clock()) else {
-                    return Err(io::ErrorKind::Unsupported.into());
-                };
-                let socket = BlockingSocket::stream(stream, clock, Arc::clone(&self.limits));
+                let Some(stream) = stream.into_std() else { return Err(io::ErrorKind::Unsupported.into()) };
+                let socket = BlockingSocket::stream(stream, core.selector.clock(), Arc::clone(&self.limits));
                 self.send_elsewhere(core, work, socket, from, local);
             }
             Passed::No => {}
@@ -294,6 +299,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         core.receiving = key;
         core.flush_datagrams(key); // What others have sent through it.
         let mut budget = self.limits.datagrams_per_turn;
+        let slice = Slice::default();
         loop {
             // One for `handle_request`, otherwise what comes.
             let quota = core.served[usize::from(self.calls.number)].quota;
@@ -301,14 +307,15 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 break;
             }
             let Some(endpoint) = core.slots.endpoint(key).filter(|endpoint| endpoint.receives()) else { break };
-            if budget == 0 {
-                core.queue(key);
+            if budget == 0 || slice.is_over(&scratch.allowance.turn) {
+                core.queue_again(key);
                 break;
             }
+            let at_once = endpoint.at_once;
             let mut packets = std::mem::take(&mut scratch.packets);
             packets.clear();
             let max = self.limits.max_packet_size;
-            let result = endpoint.socket.receive(&mut scratch.input, max, quota, &mut packets);
+            let result = endpoint.socket.receive(&mut scratch.input, max, quota.min(at_once), &mut packets);
             match result.as_ref().map_err(DatagramFault::of_receiving) {
                 Ok(more) => endpoint.ready = *more,
                 Err(DatagramFault::Blocked) => endpoint.ready = false,
@@ -322,8 +329,14 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             for packet in &packets {
                 self.on_packet(core, scratch, key, packet);
             }
+            let count = packets.len();
             scratch.packets = packets;
             core.flush_datagrams(key);
+            // As many at once as there is time for.
+            let over = slice.is_over(&scratch.allowance.turn);
+            if let Some(endpoint) = core.slots.endpoint(key) {
+                endpoint.at_once = if over { (count / 2).max(1) } else { at_once.saturating_mul(2) };
+            }
         }
         core.receiving = NO_SLOT;
     }
@@ -448,6 +461,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         }
     }
 }
+
+/// Clients accepted from one look at the clock to the next.
+const ACCEPTS_PER_LOOK: usize = 4;
 
 /// The client of a handler that blocks has gone: no fault of the handler's, as it is none on the reactor.
 fn is_lost(error: &io::Error) -> bool {

@@ -115,6 +115,11 @@ impl ScriptedSelector for Watcher {
         self.world.now()
     }
 
+    fn clock(&self) -> Arc<dyn Fn() -> u64 + Send + Sync> {
+        let world = Arc::clone(&self.world);
+        Arc::new(move || world.now())
+    }
+
     fn poll(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.events.clear();
         let outcome = self.world.call(Call::Wait, None);

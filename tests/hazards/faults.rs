@@ -495,6 +495,14 @@ impl BaseServer for Told {
 
 /// How a connection ends whose handler does this and fails, and of how many errors the server is told and has counted.
 fn failing(
+    act: impl FnMut(&mut Request<'_, Told>) -> socketserver::Result<()> + Send + 'static,
+) -> (Finish, usize, u64) {
+    failing_over(io::ErrorKind::BrokenPipe, act)
+}
+
+/// The same when each write ends like this.
+fn failing_over(
+    write: io::ErrorKind,
     mut act: impl FnMut(&mut Request<'_, Told>) -> socketserver::Result<()> + Send + 'static,
 ) -> (Finish, usize, u64) {
     let (tell, told) = channel();
@@ -511,8 +519,8 @@ fn failing(
     let mut network = Network::new();
     let handler = move |_: &mut Told, _: &Address| handler.take().expect("one client");
     let server = network.serve(Told::default(), handler, limits).unwrap();
-    network.on_call(|call, _| match call {
-        Io::Write => Outcome::Fail(io::ErrorKind::BrokenPipe.into()),
+    network.on_call(move |call, _| match call {
+        Io::Write => Outcome::Fail(write.into()),
         _ => Outcome::Proceed,
     });
     let client = network.connect(server);
@@ -536,7 +544,8 @@ fn an_error_that_only_repeats_that_the_connection_is_lost_is_none_of_the_handler
         Err(io::Error::from(failed.kind()).into())
     });
     assert_eq!(copied, (Finish::Reset, 0, 0));
-    let limit = failing(|request| request.output.write_shared(vec![0; 1_001]));
+    let full = io::ErrorKind::WouldBlock;
+    let limit = failing_over(full, |request| request.output.write_shared(vec![0; 1_001]));
     assert_eq!(limit, (Finish::OutputLimit, 0, 0));
 }
 

@@ -170,7 +170,7 @@ fn a_write_from_a_message_behind_leftovers_of_the_budget_does_not_strand_them() 
         usual(&call, request)
     });
     let mut client = Client::with_limits((), handler, limits);
-    client.feed(b"go");
+    client.play(Script::new().short_write(5).read(b"go")); // The rest waits, and leaves within the budget.
     assert_eq!(String::from_utf8(client.sent()).unwrap(), format!("{}end", "x".repeat(60)));
 }
 
@@ -377,6 +377,7 @@ fn a_message_reaches_the_successor_also_while_much_is_to_be_sent() {
     });
     let mut client = Client::with_limits((), handler, limits);
     let (handle, id) = (client.handle(), client.id().unwrap());
+    client.play(Script::new().short_write(5));
     handle.send(id, 1).unwrap();
     handle.send(id, 2).unwrap();
     client.run();

@@ -11,8 +11,10 @@ use crate::error::{Error, Result};
 use crate::framing::Prefix;
 use crate::fuzzing::{Socket, Take};
 use crate::limits::{Limits, Overflow};
+use crate::machine::Allowance;
 use crate::machine::connection::Io;
 use crate::net::Stream;
+use crate::net::selector::Clock;
 
 /// What a handler writes in the course of a connection.
 #[derive(Clone, Debug, Arbitrary)]
@@ -35,6 +37,8 @@ pub(crate) struct Turn {
     takes: Vec<Take>,
     #[cfg_attr(test, proptest(strategy = "crate::fuzzing::few()"))]
     calls: Vec<Call>,
+    /// Bytes that may be sent in the callback, and in the flush.
+    allowed: u16,
     budget: u16,
 }
 
@@ -66,19 +70,24 @@ pub(crate) fn check(case: Case) {
     let socket = Arc::new(Mutex::new(Socket::default()));
     let mut io = Io { stream: Stream::scripted(Arc::clone(&socket)), queue: None };
     let (mut gathered, mut written, mut shut) = (Vec::new(), Vec::new(), 0);
+    let mut allowance = Allowance::new(Clock::Scripted(Arc::new(|| 1)));
     for turn in case.turns {
         socket.lock().unwrap().takes = turn.takes.into();
         // An event has come: the socket takes output, or something that waits was tried in vain and is not tried now.
         let writable = if io.queue.is_none() { OutputState::WRITABLE } else { 0 };
         let full = Cell::new(false);
-        let mut output = Output::new(&mut io, &mut gathered, &limits, 1, &full, OutputState(writable | shut));
+        allowance.renew(&limits);
+        allowance.write = usize::from(turn.allowed).max(1);
+        let state = OutputState(writable | shut);
+        let mut output = Output::new(&mut io, &mut gathered, &limits, 1, &full, &allowance, state);
         for call in turn.calls {
             step(&mut output, call, &mut written, &limits);
             if output.is_lost() {
                 break;
             }
             assert_eq!(output.len() + socket.lock().unwrap().taken.len(), written.len());
-            assert_eq!(output.is_full(), output.len() > limits.output_high_water);
+            let allowed = output.taken < allowance.write;
+            assert_eq!(output.is_full(), output.len() > limits.output_high_water || !allowed);
             assert!(full.get() == output.is_full(), "what the input sees is not so");
             assert!(output.len() <= limits.output_bytes_max);
         }

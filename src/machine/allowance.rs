@@ -1,0 +1,153 @@
+//! What a connection may do before the others have their turn: bytes, callbacks, and a slice of the turn's time.
+
+use std::cell::Cell;
+
+use crate::limits::Limits;
+use crate::net::selector::Clock;
+
+/// What one connection may still do in this turn.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    pub(crate) read: usize,
+    /// Bytes that its callbacks, or what waits, may still send.
+    pub(crate) write: usize,
+    pub(crate) callbacks: usize,
+    /// Bytes that the last read appended to what was left unread.
+    pub(crate) appended: usize,
+    pub(crate) slice: Slice,
+    pub(crate) turn: Turn,
+}
+
+/// The time that is left to all that is ready.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    clock: Clock,
+    half: u64,
+    ends: u64,
+    /// How many are to be served until then, the one that is being served included.
+    pub(crate) waiting: usize,
+    /// A callback that is shown so many new bytes is timed.
+    pub(crate) timed_from: usize,
+}
+
+/// The part of a turn that one connection has. It begins with the first look at the clock, and most connections are done
+/// before that: what they do counts as steps, and only some of the steps look.
+#[derive(Debug, Default)]
+pub(crate) struct Slice {
+    /// Zero before it has begun.
+    ends: Cell<u64>,
+    length: Cell<u64>,
+    looked: Cell<u64>,
+    /// Steps until the next look, and from one look to the next.
+    left: Cell<u32>,
+    every: Cell<u32>,
+}
+
+impl Allowance {
+    pub(crate) fn new(clock: Clock) -> Self {
+        let turn = Turn { clock, half: 0, ends: 0, waiting: 1, timed_from: 0 };
+        Allowance { read: 0, write: 0, callbacks: 0, appended: 0, slice: Slice::default(), turn }
+    }
+
+    /// Another connection's turn.
+    #[inline]
+    pub(crate) fn renew(&mut self, limits: &Limits) {
+        self.read = limits.read_bytes_per_turn;
+        self.write = limits.write_bytes_per_turn;
+        self.callbacks = limits.callbacks_per_turn;
+        self.slice.ends.set(0);
+        self.slice.left.set(0);
+    }
+
+    /// Counts a step, and says whether the slice is over.
+    #[inline]
+    pub(crate) fn is_over(&self) -> bool {
+        self.slice.is_over(&self.turn)
+    }
+
+    /// The same if it has begun.
+    #[inline]
+    pub(crate) fn has_run_out(&self) -> bool {
+        self.slice.ends.get() != 0 && self.is_over()
+    }
+
+    /// Looks at the clock: what time it is.
+    pub(crate) fn look(&self) -> u64 {
+        self.slice.look(&self.turn);
+        self.slice.looked.get()
+    }
+
+    /// Neither time nor bytes stop the next callback, which has no later one to go on in. Returns what it may have sent
+    /// otherwise.
+    pub(crate) fn lift(&mut self) -> usize {
+        self.slice.left.set(u32::MAX);
+        std::mem::replace(&mut self.write, usize::MAX)
+    }
+
+    /// The next callback has its limits again.
+    pub(crate) fn restore(&mut self, write: usize) {
+        self.slice.left.set(0);
+        self.write = write;
+    }
+}
+
+impl Turn {
+    pub(crate) fn begin(&mut self, now: u64, length: u64) {
+        (self.half, self.ends) = (now.saturating_add(length / 2), now.saturating_add(length));
+        self.waiting = 1;
+    }
+
+    /// Whether more than half of it has passed.
+    pub(crate) fn is_long(&self, now: u64) -> bool {
+        now > self.half
+    }
+}
+
+impl Slice {
+    /// All that is left of the turn.
+    pub(crate) fn rest_of(turn: &Turn, now: u64) -> Self {
+        let slice = Slice::default();
+        slice.ends.set(turn.ends);
+        slice.looked.set(now);
+        slice
+    }
+
+    #[inline]
+    pub(crate) fn is_over(&self, turn: &Turn) -> bool {
+        match self.left.get() {
+            0 => self.look(turn),
+            left => {
+                self.left.set(left - 1);
+                false
+            }
+        }
+    }
+
+    /// Steps that turn out to be short are looked at less often.
+    #[cold]
+    fn look(&self, turn: &Turn) -> bool {
+        let now = turn.clock.now();
+        let mut every = 0;
+        if self.ends.get() == 0 {
+            self.length.set((turn.ends.saturating_sub(now) / turn.waiting as u64).max(SLICE_MIN));
+            self.ends.set(now.saturating_add(self.length.get()));
+        } else if now - self.looked.get() < LOOK_NANOS {
+            every = (4 * self.every.get() + 3).min(STEPS_MAX - 1);
+        }
+        let over = now >= self.ends.get();
+        self.every.set(every);
+        self.left.set(if over { 0 } else { every });
+        self.looked.set(now);
+        over
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        self.length.get()
+    }
+}
+
+/// However many are ready, each has so long: less, and a turn would do nothing but change from one to the next.
+const SLICE_MIN: u64 = 50_000;
+/// Messages from one look at the clock to the next, at most, and as long as they take no longer than this together.
+const STEPS_MAX: u32 = 16;
+const LOOK_NANOS: u64 = 16_000;
