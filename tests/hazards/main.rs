@@ -44,6 +44,7 @@ mod calls;
 mod close;
 mod connect;
 mod datagram;
+mod fairness;
 mod faults;
 mod flow;
 mod lifecycle;

@@ -10,12 +10,15 @@ use socketserver::{
     Sent, Timeout,
 };
 
-use crate::ledger::{Books, Ledger, unix_address};
+use crate::ledger::{Books, DAWDLE_MAX, Ledger, unix_address};
 use crate::plan::Temper;
 use crate::records::{BROADCAST, byte_of, record};
 
 pub(crate) const SCRIPTED: &str = "scripted";
 const BROADCAST_BYTES: u64 = 100;
+/// The longest message of a handler that dawdles, and how many writes are enough for it.
+const MESSAGE_BYTES_MAX: usize = 32;
+const WRITES_MAX: usize = 50;
 
 /// The value of a server: the way to the books.
 pub(crate) struct Site(pub(crate) Books);
@@ -115,10 +118,12 @@ impl Player {
     }
 
     /// Consumes what there is, or a part, and compares it with what the peer has sent.
-    fn consume(&mut self, request: &mut Request<'_, Site>) {
-        let unread = request.input.len();
+    fn consume(&mut self, request: &mut Request<'_, Site>, may_dawdle: bool) {
+        let (bytes, unread) = (request.input.unread(), request.input.len());
         let take =
             if self.chance(|temper| temper.leaves_input) { self.books.open().rng.usize(..=unread) } else { unread };
+        let dawdles = may_dawdle && self.chance(|temper| temper.dawdles);
+        let take = if dawdles { self.read_slowly(request, take) } else { take };
         let number = self.number;
         let mut ledger = self.books.open();
         if unread - take > ledger.limits.input_bytes_max {
@@ -126,7 +131,6 @@ impl Player {
         }
         let account = &mut ledger.accounts[number];
         let (from, sent) = (account.consumed, account.sent);
-        let bytes = request.input.unread();
         let ended = account.sent_eof || !request.input.is_eof();
         let right = (from..).zip(bytes).all(|(n, &byte)| byte_of(number, n) == byte);
         account.consumed += take as u64;
@@ -148,7 +152,34 @@ impl Player {
         self.books.expect(ended, || format!("{number} is told of an end that has not come"));
         self.books.expect(right, || format!("{number} is shown other bytes than its peer's after {from}"));
         self.books.expect(from + unread as u64 <= sent, || format!("{number} is shown more than its peer has sent"));
-        request.input.consume(take);
+        if !dawdles {
+            request.input.consume(take);
+        }
+    }
+
+    /// Reads messages of so many bytes in all, each of which takes time, until it is told to stop. Returns how many.
+    fn read_slowly(&mut self, request: &mut Request<'_, Site>, bytes: usize) -> usize {
+        let mut read = 0;
+        while read < bytes {
+            let n = self.books.open().rng.usize(1..=MESSAGE_BYTES_MAX).min(bytes - read);
+            match request.input.read_exact(n) {
+                Ok(Some(message)) => read += message.len(),
+                _ => break,
+            }
+            self.books.dawdle();
+        }
+        read
+    }
+
+    /// Writes as long as there is room, each time after a while.
+    fn write_slowly(&mut self, request: &mut Request<'_, Site>) {
+        for _ in 0..WRITES_MAX {
+            if request.output.is_full() {
+                break;
+            }
+            self.books.dawdle();
+            self.write(request, |ledger| 1 + ledger.rng.usize(..200), false);
+        }
     }
 
     /// Does a few things.
@@ -248,11 +279,12 @@ impl Player {
             true => ledger.accept(self.number, source, count),
             false => ledger.end(self.number, Finish::OutputLimit), // If it is not over already, this was too much.
         }
-        let high = ledger.limits.output_high_water;
+        let (high, shares) = (ledger.limits.output_high_water, ledger.shares);
         drop(ledger);
         let (len, full) = (request.output.len(), request.output.is_full());
-        self.books
-            .expect(full == (len > high), || format!("is_full is {full} at {len} bytes, the high water is {high}"));
+        self.books.expect(full == (len > high) || full && shares, || {
+            format!("is_full is {full} at {len} bytes, the high water is {high}")
+        });
     }
 
     fn send(&mut self, request: &mut Request<'_, Site>) {
@@ -389,7 +421,12 @@ impl Player {
         if matches!(callback, "handle" | "writable" | "eof" | "drain") {
             self.books.spend(self.number, 0, 1); // Others come with their own occasion.
         }
-        self.consume(request);
+        let may_dawdle = matches!(callback, "handle" | "writable" | "timer" | "message"); // Others are not to be stopped.
+        self.books.open().slow_callbacks += u32::from(may_dawdle);
+        self.consume(request, may_dawdle);
+        if may_dawdle && self.chance(|temper| temper.dawdles) {
+            self.write_slowly(request);
+        }
         self.act(request);
         self.leave(reason)
     }
@@ -563,6 +600,16 @@ impl Drop for Player {
 }
 
 impl Books {
+    /// Time passes in a callback.
+    fn dawdle(&self) {
+        let mut ledger = self.open();
+        let time = Duration::from_nanos(ledger.rng.u64(..=DAWDLE_MAX.as_nanos() as u64));
+        ledger.dawdled += time;
+        if let Some(clock) = &ledger.clock {
+            clock.advance(time);
+        }
+    }
+
     /// Sends a message to a connection, and counts it if there was room.
     pub(crate) fn message(&self, handle: &Handle, id: ConnectionId) {
         if handle.send(id, For(id)).is_ok() {

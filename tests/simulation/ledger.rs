@@ -35,6 +35,9 @@ pub(crate) struct Ledger {
     addresses: Vec<Address>,
     record_bytes_max: usize,
     pub(crate) limits: Limits,
+    pub(crate) turn_length: Duration,
+    /// A handler may be told that its output is full because it has had its share of a turn.
+    pub(crate) shares: bool,
     /// Calls may fail so that a connection is broken.
     breaks: bool,
     /// Those with whom something was done since the reactor last rested.
@@ -44,6 +47,9 @@ pub(crate) struct Ledger {
     /// The turn, counted by its waits, and the accepts in it.
     pub(crate) turn: u64,
     pub(crate) accepts: usize,
+    /// Callbacks in it that may take their time, and how much they took.
+    pub(crate) slow_callbacks: u32,
+    pub(crate) dawdled: Duration,
     pub(crate) messages_sent: u64,
     pub(crate) messages_received: u64,
     pub(crate) clock: Option<Clock>,
@@ -158,11 +164,16 @@ impl Books {
             addresses: Vec::new(),
             record_bytes_max: plan.record_bytes_max,
             limits: plan.limits.clone(),
+            turn_length: plan.config.turn_length,
+            shares: plan.temper.dawdles + plan.faults.slow > 0.0
+                || plan.limits.write_bytes_per_turn < WRITES_PER_TURN * plan.record_bytes_max,
             breaks: plan.faults.broken > 0.0,
             stirred: BTreeSet::new(),
             calls: BTreeMap::new(),
             turn: 0,
             accepts: 0,
+            slow_callbacks: 0,
+            dawdled: Duration::ZERO,
             messages_sent: 0,
             messages_received: 0,
             clock: None,
@@ -196,6 +207,23 @@ impl Books {
         self.expect(within || stops, || format!("{number} has had {spent:?}, of {bytes_max} and {callbacks_max}"));
     }
 
+    /// A turn is over, in which each connection has had its share of the time, and others wait no longer than all of them
+    /// together. Not so when the reactor is asked to stop and takes in the backlog.
+    pub(crate) fn end_turn(&self) {
+        let mut ledger = self.open();
+        let dawdled = std::mem::take(&mut ledger.dawdled);
+        let callbacks = std::mem::take(&mut ledger.slow_callbacks);
+        (ledger.turn, ledger.accepts) = (ledger.turn + 1, 0);
+        // What is ready, and messages, limits and timers, have a turn and three quarters; a callback cannot be stopped
+        // between two looks at the clock, which are no more than 16 messages apart.
+        let most = 2 * ledger.turn_length + callbacks * (SLICE_MIN + 20 * DAWDLE_MAX);
+        let stops = ledger.stopped_at.is_some();
+        drop(ledger);
+        self.expect(dawdled <= most || stops, || {
+            format!("{callbacks} callbacks have taken {dawdled:?} in a turn, and may take {most:?}")
+        });
+    }
+
     /// Notes a violation unless the condition holds. A handler may not panic over it: the reactor would catch that.
     pub(crate) fn expect(&self, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
@@ -203,6 +231,13 @@ impl Books {
         }
     }
 }
+
+/// The longest that a handler dawdles at once.
+pub(crate) const DAWDLE_MAX: Duration = Duration::from_micros(100);
+/// A handler makes no more writes in a turn.
+const WRITES_PER_TURN: usize = 100;
+/// What each has of a turn, however many are ready.
+const SLICE_MIN: Duration = Duration::from_micros(50);
 
 impl Ledger {
     pub(crate) fn add(&mut self, address: &Address) -> usize {

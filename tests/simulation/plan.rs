@@ -134,6 +134,8 @@ rates! {
         replaces up to 0.2,
         messages up to 0.2,
         stays_after_eof up to 0.5,
+        /// Takes its time for each message, or for each write.
+        dawdles up to 0.5,
     }
 }
 
@@ -200,6 +202,7 @@ impl Plan {
 fn config(rng: &mut Rng, size: usize) -> Config {
     let mut config = Config::default();
     config.read_buffer_bytes = *rng.choice(&[7 + size / 50, 1_000 + size / 50, 65_536]).unwrap_or(&7);
+    config.turn_length = Duration::from_micros(*rng.choice(&[0, 1_000, 4_000]).unwrap_or(&0));
     config.messages_per_turn = *rng.choice(&[1, 3, 256]).unwrap_or(&1);
     config.messages_max = *rng.choice(&[2, 65_536]).unwrap_or(&2);
     config

@@ -534,12 +534,12 @@ impl Director {
 
     /// Each turn waits first, perhaps twice, and accepts no more than its budget; to stop it accepts all.
     fn count(&self, call: Call) {
-        let mut ledger = self.books.open();
         match call {
-            Call::Wait => (ledger.turn, ledger.accepts) = (ledger.turn + 1, 0),
-            Call::Accept => ledger.accepts += 1,
+            Call::Wait => self.books.end_turn(),
+            Call::Accept => self.books.open().accepts += 1,
             _ => {}
         }
+        let ledger = self.books.open();
         let (accepts, most, stops) = (ledger.accepts, ledger.limits.accepts_per_turn, ledger.stopped_at.is_some());
         drop(ledger);
         self.books.expect(accepts <= most || stops, || format!("{accepts} accepts in a turn, of {most}"));

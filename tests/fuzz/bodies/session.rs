@@ -177,7 +177,9 @@ impl Handler {
                 Ok(())
             }
             Action::Write(n) => self.write(&vec![n; n.into()], |bytes| Ok(request.output.write_all(bytes)?)),
-            Action::WriteShared(n) => self.write(&vec![n; n.into()], |bytes| request.output.write_shared(bytes)),
+            Action::WriteShared(n) => {
+                self.write(&vec![n; n.into()], |bytes| request.output.write_shared(bytes.to_vec()))
+            }
             Action::WriteLong(n) => {
                 self.write(&vec![n as u8; n.into()], |bytes| Ok(request.output.write_all(bytes)?))
             }
