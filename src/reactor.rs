@@ -155,6 +155,8 @@ pub(crate) trait Hosted: Send {
     fn admit(&mut self, core: &mut Core, scratch: &mut Scratch, stream: Stream, from: Address) -> io::Result<()>;
     /// A limit of a connection has passed.
     fn on_due(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, due: Due);
+    /// An outbound connection could not be established.
+    fn on_connect_failed(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, error: io::Error);
     fn on_timer(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, tag: u64);
     fn on_message(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, message: Result<Message>);
     /// A request of this client that was served elsewhere is over, perhaps because it was ended.
@@ -532,6 +534,13 @@ impl Reactor {
                 Alarm::Server { server, tag } => self.servers[usize::from(server)].on_server_timer(&mut self.core, tag),
                 Alarm::Resume(key) => self.core.queue(key),
                 Alarm::Resend(key) => self.core.resend(key),
+                Alarm::Redial { key, pause } => {
+                    if let Err(error) = self.core.redial(key, pause) {
+                        let server = self.core.slots.get(key).expect("timers go with their connection").server;
+                        let server = &mut self.servers[usize::from(server)];
+                        server.on_connect_failed(&mut self.core, &mut self.scratch, key, error);
+                    }
+                }
                 Alarm::Child(key) => self.core.child_timed_out(key),
                 Alarm::DrainLook => self.look_elsewhere(),
                 Alarm::DrainTell => self.tell_all(),

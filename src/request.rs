@@ -187,8 +187,11 @@ impl<'a, S> Request<'a, S> {
     }
 
     /// Begins an outbound connection, to be served by `handler`. Its `setup` is called when it is established, its
-    /// `connect_failed` otherwise; what is sent to the id meanwhile waits. Takes an address, because resolving a name
-    /// blocks: [`offload`](Self::offload) that.
+    /// `connect_failed` otherwise; what is sent to the id meanwhile waits. To a Unix socket whose backlog is full it is
+    /// tried again (after 10 ms, then twice as long each time, up to 1 s) until there is room or
+    /// [`Limits::connect_timeout`](crate::Limits) is over. A TCP connection that turns out to be connected to itself, as
+    /// can happen where nobody listens, is refused. Takes an address, because resolving a name blocks:
+    /// [`offload`](Self::offload) that.
     ///
     /// # Errors
     /// [`Error::Connect`](crate::Error::Connect) if it fails at once, for want of descriptors or of a route; then

@@ -32,6 +32,8 @@ pub(crate) struct Extra {
     pub(crate) idle_timeout: Option<Option<std::time::Duration>>,
     pub(crate) read_timeout: Option<Option<std::time::Duration>>,
     pub(crate) write_timeout: Option<Option<std::time::Duration>>,
+    /// An outbound connection is tried again then.
+    pub(crate) redial: Option<TimerKey>,
     /// Offloaded jobs whose results have not been delivered.
     jobs: u32,
 }

@@ -41,6 +41,8 @@ enum Kind {
     /// A session of a datagram server: there is one socket for all of them, and it is elsewhere. Boxed, because it would
     /// make every stream half again as large.
     Datagram(Box<Route>),
+    /// An outbound connection that has to be tried again: there is no socket yet.
+    Pending,
     Scripted(Box<dyn ScriptedStream>),
 }
 
@@ -62,6 +64,11 @@ impl Stream {
         Stream { kind: Kind::Datagram(Box::new(route)) }
     }
 
+    /// Stands for an outbound connection until there is one.
+    pub(crate) fn pending() -> Self {
+        Stream { kind: Kind::Pending }
+    }
+
     /// The way to the peer if this is no stream but a session of a datagram server.
     pub(crate) fn route(&self) -> Option<Route> {
         match &self.kind {
@@ -81,7 +88,8 @@ impl Stream {
     pub(crate) fn connect(address: &Address) -> io::Result<Self> {
         match address {
             Address::Inet(address) => TcpStream::connect(*address).map(Stream::from),
-            // A Unix socket connects at once or not at all: EAGAIN means that the backlog is full.
+            // A Unix socket connects at once or not at all: EAGAIN means that the backlog is full. No event tells when it is
+            // not, so that is to be tried again.
             #[cfg(unix)]
             Address::Unix(address) => super::unix::connect(address).map(Stream::from),
         }
@@ -92,6 +100,7 @@ impl Stream {
         let stream = match &self.kind {
             Kind::Tcp(stream) => stream,
             Kind::Scripted(stream) => return stream.connected(),
+            Kind::Pending => return Ok(false),
             _ => return Ok(true),
         };
         if let Some(error) = stream.take_error()? {
@@ -99,6 +108,10 @@ impl Stream {
         }
         // The order and the error kinds are those of mio's documentation of TcpStream::connect.
         match stream.peer_addr() {
+            // Where nobody listens, the system may have chosen the very port that is called: then both ends are this one.
+            Ok(peer) if stream.local_addr().is_ok_and(|local| local == peer) => {
+                Err(io::ErrorKind::ConnectionRefused.into())
+            }
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
             #[cfg(unix)]
@@ -115,6 +128,7 @@ impl Stream {
             #[cfg(unix)]
             Kind::Unix(_) => true,
             Kind::Scripted(stream) => stream.cuts_reads_short(),
+            Kind::Pending => true, // Nobody knows yet.
             Kind::Tcp(_) | Kind::Datagram(_) => cfg!(not(unix)),
         }
     }
@@ -125,7 +139,7 @@ impl Stream {
             Kind::Tcp(stream) => stream.local_addr().ok().map(Address::from),
             #[cfg(unix)]
             Kind::Unix(stream) => stream.local_addr().ok().map(Address::from),
-            Kind::Datagram(_) => None,
+            Kind::Datagram(_) | Kind::Pending => None,
             Kind::Scripted(stream) => Some(stream.local_address()),
         }
     }
@@ -153,7 +167,7 @@ impl Stream {
             Kind::Tcp(stream) => stream.shutdown(how),
             #[cfg(unix)]
             Kind::Unix(stream) => stream.shutdown(how),
-            Kind::Datagram(_) => Ok(()),
+            Kind::Datagram(_) | Kind::Pending => Ok(()),
             Kind::Scripted(stream) => {
                 stream.shutdown(how);
                 Ok(())
@@ -169,7 +183,7 @@ impl Stream {
             Kind::Tcp(stream) => drop(socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO))),
             #[cfg(unix)]
             Kind::Unix(_) => {}
-            Kind::Datagram(_) => {}
+            Kind::Datagram(_) | Kind::Pending => {}
             Kind::Scripted(stream) => stream.reset_on_close(),
         }
     }
@@ -184,7 +198,7 @@ impl Stream {
             Kind::Tcp(stream) => Some(StdStream::Tcp(std::os::windows::io::OwnedSocket::from(stream).into())),
             #[cfg(unix)]
             Kind::Unix(stream) => Some(StdStream::Unix(std::os::fd::OwnedFd::from(stream).into())),
-            Kind::Datagram(_) | Kind::Scripted(_) => None,
+            Kind::Datagram(_) | Kind::Pending | Kind::Scripted(_) => None,
         }
     }
 
@@ -195,7 +209,7 @@ impl Stream {
         match &self.kind {
             Kind::Tcp(stream) => Some(stream.as_fd()),
             Kind::Unix(stream) => Some(stream.as_fd()),
-            Kind::Datagram(_) | Kind::Scripted(_) => None,
+            Kind::Datagram(_) | Kind::Pending | Kind::Scripted(_) => None,
         }
     }
 
@@ -204,7 +218,7 @@ impl Stream {
             Kind::Tcp(stream) => registry.register(stream, token, interest),
             #[cfg(unix)]
             Kind::Unix(stream) => registry.register(stream, token, interest),
-            Kind::Datagram(_) | Kind::Scripted(_) => Ok(()),
+            Kind::Datagram(_) | Kind::Pending | Kind::Scripted(_) => Ok(()),
         }
     }
 
@@ -221,7 +235,7 @@ impl Stream {
             Kind::Tcp(stream) => registry.deregister(stream),
             #[cfg(unix)]
             Kind::Unix(stream) => registry.deregister(stream),
-            Kind::Datagram(_) | Kind::Scripted(_) => Ok(()),
+            Kind::Datagram(_) | Kind::Pending | Kind::Scripted(_) => Ok(()),
         };
     }
 }
@@ -260,7 +274,7 @@ impl Read for Stream {
             Kind::Tcp(stream) => stream.read(buffer),
             #[cfg(unix)]
             Kind::Unix(stream) => stream.read(buffer),
-            Kind::Datagram(_) => Err(io::ErrorKind::WouldBlock.into()),
+            Kind::Datagram(_) | Kind::Pending => Err(io::ErrorKind::WouldBlock.into()),
             Kind::Scripted(stream) => stream.read(buffer),
         }
     }
@@ -273,7 +287,7 @@ impl Write for Stream {
             Kind::Tcp(stream) => stream.write(bytes),
             #[cfg(unix)]
             Kind::Unix(stream) => stream.write(bytes),
-            Kind::Datagram(_) => Err(io::ErrorKind::Unsupported.into()),
+            Kind::Datagram(_) | Kind::Pending => Err(io::ErrorKind::Unsupported.into()),
             Kind::Scripted(stream) => stream.write(&[IoSlice::new(bytes)]),
         }
     }
@@ -283,7 +297,7 @@ impl Write for Stream {
             Kind::Tcp(stream) => stream.write_vectored(slices),
             #[cfg(unix)]
             Kind::Unix(stream) => stream.write_vectored(slices),
-            Kind::Datagram(_) => Err(io::ErrorKind::Unsupported.into()),
+            Kind::Datagram(_) | Kind::Pending => Err(io::ErrorKind::Unsupported.into()),
             Kind::Scripted(stream) => stream.write(slices),
         }
     }
@@ -291,5 +305,22 @@ impl Write for Stream {
     /// Does nothing: a socket has no buffer of ours.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_to_itself_is_refused() {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        // Where this is no simultaneous open it fails, and there is nothing to tell apart.
+        if socket.connect(&socket.local_addr().unwrap()).is_ok() {
+            socket.set_nonblocking(true).unwrap();
+            let stream = Stream::from(TcpStream::from_std(socket.into()));
+            assert_eq!(stream.connected().unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        }
     }
 }

@@ -75,7 +75,8 @@ impl UnixOptions {
     }
 }
 
-/// Connects a stream, at once or not at all: a full backlog is [`io::ErrorKind::WouldBlock`].
+/// Connects a stream, at once or not at all: a full backlog is [`io::ErrorKind::WouldBlock`], and no event tells when it
+/// has room.
 pub(super) fn connect(address: &UnixAddress) -> io::Result<mio::net::UnixStream> {
     mio::net::UnixStream::connect_addr(&std_address(address)?)
 }

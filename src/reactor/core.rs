@@ -2,6 +2,7 @@
 //! which is what lets a handler reach every other connection while it is borrowed itself.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::{Config, Limits, connections_from_descriptors};
 use crate::machine::{Connection, Payload, Sent, State, nanos};
+use crate::net::Stream;
 use crate::net::selector::{Selector, Waker};
 use crate::panics::{catch, drop_caught};
 use crate::shared_bytes::SharedBytes;
@@ -146,6 +148,11 @@ pub(crate) enum Alarm {
     Resume(u32),
     /// Try again to send the datagrams that wait.
     Resend(u32),
+    /// Try again to connect; the pause before that, in nanoseconds.
+    Redial {
+        key: u32,
+        pause: u64,
+    },
     /// A program has had its time.
     Child(u32),
     /// Stopping: look for quiet threads; tell those who are still busy; wait no longer.
@@ -465,7 +472,10 @@ impl Core {
         if self.slots.is_full() {
             return Err(failed(std::io::Error::other("too many connections")));
         }
-        let stream = self.selector.connect(&address).map_err(failed)?;
+        let (stream, is_pending) = match self.selector.connect(&address) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => (Stream::pending(), true),
+            connected => (connected.map_err(failed)?, false),
+        };
         let connection = Connection::connecting(stream, address.clone(), u32::MAX, self.selector.now());
         // Nothing but an event tells how that ends.
         let key = self.slots.insert(server, Kind::Connection(connection));
@@ -476,11 +486,41 @@ impl Core {
         }
         self.inserted(server, key);
         self.stats.connects += 1;
+        if is_pending {
+            self.arm_redial(key, nanos(REDIAL_MIN));
+        }
         let limits = Arc::clone(&self.served[usize::from(server)].limits);
         let mut lent = self.slots.lend(key);
         self.watch(key, lent.connection(), &limits);
         self.slots.give_back(key, lent);
         Ok(self.slots.id(key))
+    }
+
+    fn arm_redial(&mut self, key: u32, pause: u64) {
+        let timer = self.timers.arm(self.selector.now().saturating_add(pause), Alarm::Redial { key, pause });
+        self.slots.connection(key).state.extra.get_or_insert_default().redial = Some(timer);
+    }
+
+    /// Connects once more, for a connection that is still wanted.
+    ///
+    /// # Errors
+    /// What connect(2) says, except that there is no room: then it is tried again later.
+    pub(crate) fn redial(&mut self, key: u32, pause: u64) -> std::io::Result<()> {
+        let token = self.slots.token(key);
+        let connection = self.slots.connection(key);
+        if !connection.state.is_connecting() {
+            return Ok(());
+        }
+        match self.selector.connect(&connection.state.address) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.arm_redial(key, (pause * 2).min(nanos(REDIAL_MAX)));
+                Ok(())
+            }
+            connected => {
+                connection.io.stream = connected?;
+                self.selector.register_stream(&mut connection.io.stream, token)
+            }
+        }
     }
 
     pub(crate) fn offload(&mut self, connection: ConnectionId, job: Box<dyn FnOnce() -> Message + Send>) -> Result<()> {
@@ -512,7 +552,7 @@ impl Core {
     /// A connection goes, and its handler's timers with it.
     pub(crate) fn cancel_handler_timers(&mut self, state: &mut State) {
         if let Some(extra) = state.extra.take() {
-            for timer in extra.timers.into_values() {
+            for timer in extra.timers.into_values().chain(extra.redial) {
                 self.timers.cancel(timer);
             }
         }
@@ -552,6 +592,9 @@ impl Core {
             }
             Alarm::Server { server, tag } => _ = self.served[usize::from(server)].timers.remove(&tag),
             Alarm::Resume(key) => self.slots.pause(key).expect("timers go with listeners").timer = NO_TIMER,
+            Alarm::Redial { key, .. } => {
+                self.slots.connection(key).state.extra.as_mut().map(|extra| extra.redial.take());
+            }
             Alarm::Resend(_) | Alarm::Child(_) => {} // Forgotten by what it is for.
             Alarm::DrainLook => self.drain_look = NO_TIMER,
             Alarm::DrainTell => self.drain_tell = NO_TIMER,
@@ -717,6 +760,10 @@ impl Core {
         }
     }
 }
+
+/// The pause before another attempt to connect where there was no room: first and longest.
+const REDIAL_MIN: Duration = Duration::from_millis(10);
+const REDIAL_MAX: Duration = Duration::from_secs(1);
 
 fn arm(timers: &mut Timers<Alarm>, armed: &mut BTreeMap<u64, TimerKey>, tag: u64, deadline: u64, alarm: Alarm) {
     match armed.get(&tag) {

@@ -33,7 +33,8 @@ impl Reactor {
                     let watched = deadline.is_none_or(|(due, _)| guards.get(key).is_some_and(|guard| guard <= due));
                     assert!(watched || slot.queued, "11: nothing watches over {deadline:?} of slot {key}");
                     *active.entry(usize::from(slot.server)).or_insert(0) += 1;
-                    armed += connection.state.extra.as_ref().map_or(0, |extra| extra.timers.len());
+                    let extra = connection.state.extra.as_ref();
+                    armed += extra.map_or(0, |extra| extra.timers.len() + usize::from(extra.redial.is_some()));
                 }
                 Kind::Listener(listening) => {
                     let served = &served[usize::from(slot.server)];
@@ -60,6 +61,12 @@ impl Reactor {
                 Alarm::Handler { key, tag } => match slots.get(key).map(|slot| &slot.kind) {
                     Some(Kind::Connection(connection)) => {
                         connection.state.extra.as_ref().and_then(|extra| extra.timers.get(&tag).copied())
+                    }
+                    _ => None,
+                },
+                Alarm::Redial { key, .. } => match slots.get(key).map(|slot| &slot.kind) {
+                    Some(Kind::Connection(connection)) => {
+                        connection.state.extra.as_ref().and_then(|extra| extra.redial)
                     }
                     _ => None,
                 },

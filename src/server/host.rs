@@ -184,6 +184,11 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         core.queue(key);
     }
 
+    fn on_connect_failed(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, error: io::Error) {
+        self.borrowed(core, scratch, key, |calls, at| calls.connect_failed(at, error, Finish::Reset));
+        core.queue(key);
+    }
+
     fn on_timer(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, tag: u64) {
         self.borrowed(core, scratch, key, |calls, at| {
             if at.connection.state.is_open() {

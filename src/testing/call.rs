@@ -61,8 +61,8 @@ pub enum Outcome {
     Proceed,
     /// A signal came: EINTR. A wait returns with no event.
     Interrupted,
-    /// Nothing is there yet, or no room: EAGAIN. A wait returns with no event. Opening and registering a socket cannot
-    /// end like this, and proceed.
+    /// Nothing is there yet, or no room: EAGAIN. A wait returns with no event. A connection is tried again later, as to
+    /// a Unix socket whose backlog is full. Registering a socket cannot end like this, and proceeds.
     WouldBlock,
     /// No more than so many: bytes of a read or write, events of a wait. Zero is as [`WouldBlock`](Self::WouldBlock).
     /// Other calls proceed.

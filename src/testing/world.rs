@@ -156,7 +156,10 @@ impl ScriptedSelector for Watcher {
     }
 
     fn connect(&self, address: &Address) -> io::Result<Stream> {
-        self.world.call(Call::Connect, Some(address)).into_result()?;
+        match self.world.call(Call::Connect, Some(address)) {
+            Outcome::WouldBlock => return Err(io::ErrorKind::WouldBlock.into()),
+            outcome => outcome.into_result()?,
+        }
         let (peer, stream) = Peer::connecting(&self.world, address.clone());
         lock(&self.world.state).outbound.push(peer);
         Ok(stream)

@@ -4,19 +4,28 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use socketserver::{ConnectionId, Next, Request, RequestHandler, Result, Sent, TcpServer, Timeout};
+#[cfg(unix)]
+use socketserver::UnixAddress;
+use socketserver::testing::{self, Network, Outcome};
+use socketserver::{Address, ConnectionId, Limits, Next, Request, RequestHandler, Result, Sent, TcpServer, Timeout};
 
-use crate::common::{Call, Journal, PATIENCE, Running, echo, probe, serve, usual};
+use crate::common::{Call, Directory, Journal, PATIENCE, Peer, Running, echo, probe, serve, usual};
 
 /// Serves clients that each make it call `to` as soon as they say something; both ends are noted. What the client says
 /// is sent on at once, while the call is being established.
 fn calling(to: SocketAddr, journal: &Journal, close: bool) -> Running<()> {
-    let journal = journal.clone();
-    let mut server = TcpServer::new("127.0.0.1:0", move |_| {
-        let journal = journal.clone();
+    let mut server = calling_server(to, journal, close);
+    server.limits.connect_timeout = Some(Duration::from_millis(50));
+    serve(server)
+}
+
+fn calling_server(to: impl Into<Address>, journal: &Journal, close: bool) -> TcpServer<(), impl RequestHandler> {
+    let (journal, to) = (journal.clone(), to.into());
+    TcpServer::new("127.0.0.1:0", move |_| {
+        let (journal, to) = (journal.clone(), to.clone());
         probe(move |call, request: &mut Request<'_>| {
             if let Call::Handle = call {
-                let called = request.connect(to, callee(&journal, request.id()))?;
+                let called = request.connect(to.clone(), callee(&journal, request.id()))?;
                 let bytes = request.input.take_all();
                 journal.note(format!("sent early {:?}", request.send(called, bytes)));
                 if close {
@@ -27,9 +36,7 @@ fn calling(to: SocketAddr, journal: &Journal, close: bool) -> Running<()> {
             usual(&call, request)
         })
     })
-    .unwrap();
-    server.limits.connect_timeout = Some(Duration::from_millis(50));
-    serve(server)
+    .unwrap()
 }
 
 fn callee(journal: &Journal, client: ConnectionId) -> impl RequestHandler + use<> {
@@ -200,4 +207,114 @@ fn a_relay_carries_everything_and_the_half_close_both_ways() {
     assert_eq!((stats.resets, stats.handler_errors), (0, 0));
     running.stop();
     upstream.stop();
+}
+
+/// A path to call where the backlog is full, and the clients that fill it.
+#[cfg(unix)]
+fn full_backlog(directory: &Directory) -> (socket2::Socket, Address, Vec<socket2::Socket>) {
+    let socket = || socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    let (listener, path) = (socket(), directory.at("full"));
+    let name = socket2::SockAddr::unix(&path).unwrap();
+    listener.bind(&name).unwrap();
+    listener.listen(0).unwrap();
+    let mut clients = Vec::new();
+    loop {
+        let client = socket();
+        client.set_nonblocking(true).unwrap();
+        if client.connect(&name).is_err() {
+            return (listener, UnixAddress::from_path(path).into(), clients);
+        }
+        clients.push(client);
+        assert!(clients.len() < 100, "the queue of length 0 never fills");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")] // Others refuse the connection.
+fn a_unix_socket_whose_backlog_is_full_is_called_until_there_is_room() {
+    let directory = Directory::new();
+    let (listener, to, clients) = full_backlog(&directory);
+    let journal = Journal::new();
+    let running = serve(calling_server(to, &journal, false));
+    let mut client = running.connect();
+    client.send("early");
+    assert_eq!(journal.wait("sent early"), "sent early Queued");
+    for _ in clients {
+        listener.accept().unwrap();
+    }
+    let mut called = Peer::of(listener.accept().unwrap().0);
+    called.expect("early");
+    called.send("answer");
+    client.expect("answer");
+    running.stop();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_unix_socket_whose_backlog_stays_full_is_given_up_in_time() {
+    let directory = Directory::new();
+    let (_listener, to, _clients) = full_backlog(&directory);
+    let journal = Journal::new();
+    let mut server = calling_server(to.clone(), &journal, false);
+    server.limits.connect_timeout = Some(Duration::from_millis(50));
+    let running = serve(server);
+    let mut client = running.connect();
+    client.send("early");
+    client.expect_eof();
+    let failed = journal.wait("callee connect_failed");
+    assert_eq!(failed, format!("callee connect_failed cannot connect to {to}: timed out"));
+    running.stop();
+}
+
+/// A network whose first client has made its handler call somebody, and how the attempts end.
+fn attempts(mut outcome: impl FnMut(usize) -> Outcome + Send + 'static, journal: &Journal) -> Network {
+    let mut network = Network::new();
+    let mut count = 0;
+    network.on_call(move |call, _| match call {
+        testing::Call::Connect => {
+            count += 1;
+            outcome(count)
+        }
+        _ => Outcome::Proceed,
+    });
+    let journal = journal.clone();
+    let handler = move |_: &mut (), _: &Address| {
+        let journal = journal.clone();
+        probe(move |call, request: &mut Request<'_>| {
+            if let Call::Setup = call {
+                let to = SocketAddr::from(([192, 0, 2, 9], 9));
+                request.connect(to, callee(&journal, request.id()))?;
+            }
+            usual(&call, request)
+        })
+    };
+    let server = network.serve((), handler, Limits::default()).unwrap();
+    network.connect(server);
+    network.run();
+    network
+}
+
+#[test]
+fn another_error_ends_the_attempts_to_connect() {
+    let journal = Journal::new();
+    let outcome = |count| match count {
+        ..=2 => Outcome::WouldBlock,
+        _ => Outcome::Fail(std::io::ErrorKind::ConnectionRefused.into()),
+    };
+    let mut network = attempts(outcome, &journal);
+    network.run_for(Duration::from_millis(29));
+    assert!(journal.lines().is_empty());
+    network.run_for(Duration::from_millis(1)); // 10, and twice that.
+    assert_eq!(journal.lines(), ["callee connect_failed cannot connect to 192.0.2.9:9: connection refused"]);
+}
+
+#[test]
+fn a_call_that_is_not_wanted_any_more_is_not_tried_again() {
+    let journal = Journal::new();
+    let mut network = attempts(|_| Outcome::WouldBlock, &journal);
+    network.run_for(Duration::from_secs(1));
+    network.shutdown_handle().shutdown_now();
+    network.run();
+    assert!(network.is_stopped() && journal.lines().is_empty());
+    network.check_nothing_left();
 }

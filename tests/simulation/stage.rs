@@ -487,9 +487,9 @@ impl Director {
             if self.chance(faults.interrupted) {
                 return Outcome::Interrupted;
             }
-            if self.chance(faults.would_block) {
-                return Outcome::WouldBlock;
-            }
+        }
+        if call != Call::Register && self.chance(faults.would_block) {
+            return Outcome::WouldBlock;
         }
         match call {
             Call::Wait if self.chance(faults.few_events) => Outcome::AtMost(self.rng.usize(1..4)),
