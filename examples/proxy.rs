@@ -27,6 +27,8 @@ struct Proxy {
     upstream: Vec<SocketAddr>,
     /// The other end of each connection. An entry goes with the connection it is for.
     peers: HashMap<ConnectionId, ConnectionId>,
+    /// The proxy is stopping: what is silent now is taken for done.
+    stopping: bool,
 }
 
 impl BaseServer for Proxy {}
@@ -88,7 +90,8 @@ impl RequestHandler<Proxy> for End {
         match timeout {
             // It is us who do not read it, because its peer is slow; how slow it may be is the write timeout's affair.
             Timeout::Idle if request.send(peer(request), b"") == Sent::Full => Ok(Next::Wait),
-            Timeout::Idle => Ok(Next::Close),
+            Timeout::Idle if request.server.stopping => Ok(Next::Close),
+            // It may have stopped in the middle of an answer.
             _ => Ok(Next::Abort),
         }
     }
@@ -96,6 +99,7 @@ impl RequestHandler<Proxy> for End {
     /// A silent pair may be waiting for an answer, and what it is in the middle of only its ends know. So it goes on,
     /// until it was silent for longer than an answer should take, or the grace is over.
     fn drain(&mut self, request: &mut Request<'_, Proxy>) -> Result<Next> {
+        request.server.stopping = true;
         request.set_timeout(Timeout::Idle, Some(DRAIN_SILENCE));
         Ok(Next::Wait)
     }
@@ -105,7 +109,7 @@ impl RequestHandler<Proxy> for End {
             match why {
                 // Both directions have ended, and the peer may still be sending the rest.
                 Finish::PeerClosed => {}
-                Finish::Timeout(Timeout::Idle) => request.close(peer),
+                Finish::Timeout(Timeout::Idle) if request.server.stopping => request.close(peer),
                 _ => request.abort(peer),
             }
         }
@@ -153,7 +157,7 @@ fn main() -> ExitCode {
     common::run(|args: Args| {
         let unresolved = |source| Error::Resolve { address: format!("{:?}", args.upstream), source };
         let upstream = args.upstream.to_socket_addrs().map_err(unresolved)?.collect();
-        let proxy = Proxy { upstream, peers: HashMap::new() };
+        let proxy = Proxy { upstream, peers: HashMap::new(), stopping: false };
         args.options.serve(TcpServer::with_server(args.listen, proxy, |_, _| End::Client)?)
     })
 }

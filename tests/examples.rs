@@ -818,6 +818,26 @@ fn proxy_carries_a_reset() {
 }
 
 #[test]
+fn proxy_passes_half_an_answer_on_as_no_whole_one() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = upstream.local_addr().unwrap().to_string();
+    for resets in [true, false] {
+        // One breaks in the middle of its answer, one falls silent there.
+        let Some(mut proxy) = start("proxy", &["127.0.0.1:0", &address, "--timeout", "1"]) else { return };
+        let mut client = proxy.connect();
+        client.write_all(b"request").unwrap();
+        let mut server = accept(&upstream);
+        server.peek(&mut [0]).unwrap();
+        server.write_all(b"half an ans").unwrap();
+        assert_eq!(read_exact(&mut client, 11), b"half an ans");
+        let _silent = (!resets).then_some(server); // Dropped with unread input: that is a reset.
+        let error = client.read(&mut [0]).expect_err("no end in good order");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        proxy.stops_in_good_order();
+    }
+}
+
+#[test]
 fn proxy_tells_that_the_upstream_server_is_unreachable() {
     let nobody = free_address().to_string();
     let Some(mut proxy) = start("proxy", &["127.0.0.1:0", &nobody]) else { return };
