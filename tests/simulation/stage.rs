@@ -483,10 +483,8 @@ impl Director {
         if self.chance(faults.meddled) {
             self.meddle();
         }
-        if !matches!(call, Call::Register | Call::Connect) {
-            if self.chance(faults.interrupted) {
-                return Outcome::Interrupted;
-            }
+        if !matches!(call, Call::Register | Call::Connect) && self.chance(faults.interrupted) {
+            return Outcome::Interrupted;
         }
         if call != Call::Register && self.chance(faults.would_block) {
             return Outcome::WouldBlock;
