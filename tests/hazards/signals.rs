@@ -13,7 +13,11 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socketserver::{Next, NoHandler, Reactor, Request, TcpServer};
 
+use self::dispositions::with_default_signals;
 use crate::common::{Call, PATIENCE, Peer, probe, usual};
+
+#[path = "../common/dispositions.rs"]
+mod dispositions;
 
 const ROLE: &str = "SOCKETSERVER_HAZARD_SIGNALS";
 const PLAINLY: &str = r#"exec "$0" "$@""#;
@@ -137,7 +141,7 @@ impl Process {
     }
 
     fn start_test(test: &str, role: &str, how: &str) -> Self {
-        let mut child = Command::new("sh")
+        let mut child = with_default_signals("sh")
             .args(["-c", how])
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
