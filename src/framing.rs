@@ -177,7 +177,7 @@ fn encode_varint(mut length: u64) -> ([u8; VARINT_BYTES_MAX], usize) {
 }
 
 /// 64 bits, seven to a byte.
-const VARINT_BYTES_MAX: usize = 10;
+const VARINT_BYTES_MAX: usize = crate::limits::PREFIX_BYTES_MAX;
 
 #[cfg(test)]
 mod tests {

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use crate::error::{Error, Result};
+
 /// What one server allows its connections, and how much work it does for each in one turn of the loop.
 ///
-/// Set the fields of [`Server::limits`](crate::Server::limits) before the server starts. What is changed later holds from
-/// the next start on ([`serve_forever`](crate::Server::serve_forever), [`handle_request`](crate::Server::handle_request)),
-/// also for the connections that are open: their deadlines are worked out anew, and one that holds more than it may ends
-/// with [`Finish::InputLimit`](crate::Finish) or [`Finish::OutputLimit`](crate::Finish). Requests that threads and programs
-/// serve already keep what they began with.
+/// Set the fields of [`Server::limits`](crate::Server::limits) before the server starts, or change them later with
+/// [`Reactor::set_limits`](crate::Reactor::set_limits).
+///
+/// Some limits depend on each other. Of these a field that has its default value counts as not set, and follows those
+/// that are set: each mark of the output is at most a quarter of the next larger one, and unread input has room for a line
+/// and a frame. Limits that are set and contradict each other are refused when the server starts, as
+/// [`Error::Setting`](crate::Error::Setting). [`Reactor::limits`](crate::Reactor::limits) are the values in force.
 ///
 /// ```
 /// use std::time::Duration;
@@ -22,7 +26,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections open at once. Above it clients wait in the backlog; accepting resumes at nine tenths of it.
+    /// Connections open at once. Above it clients wait in the backlog; accepting resumes at nine tenths of it. With
+    /// `Some(0)` all of them wait until it is raised.
     /// Default: `None`, the soft limit of descriptors (`RLIMIT_NOFILE`) less a reserve of a sixteenth (at least 16, at
     /// most 256), of all servers of the reactor together. It is read again when it is reached, so a limit that was raised
     /// meanwhile takes effect. With the feature `rlimit`, which the features `batch`, `credentials` and `children` bring
@@ -34,12 +39,14 @@ pub struct Limits {
     pub connections_per_client_max: Option<usize>,
 
     /// Bytes received that the handler has not consumed. More ends the connection with
-    /// [`Finish::InputLimit`](crate::Finish). It can be overshot by one read. Default: 2 MiB.
+    /// [`Finish::InputLimit`](crate::Finish). It can be overshot by one read. Default: 2 MiB, or more if a line or a frame
+    /// needs it.
     pub input_bytes_max: usize,
     /// Bytes in a line or up to any other delimiter, the delimiter included. Default: 64 KiB, as `_MAXLINE` of
-    /// Python's `http.client`.
+    /// Python's `http.client`; less if `input_bytes_max` is less, and it must not be more.
     pub line_bytes_max: usize,
-    /// Bytes in the payload of a length-prefixed frame. Default: 1 MiB.
+    /// Bytes in the payload of a length-prefixed frame. Default: 1 MiB, or what `input_bytes_max` leaves beside a prefix of
+    /// 10 bytes, and it must not be more than that.
     pub frame_bytes_max: usize,
 
     /// Bytes of a datagram that is received. A longer one is reported to
@@ -55,22 +62,24 @@ pub struct Limits {
     /// Which datagram is dropped, and counted, when that is reached. Default: [`DropPolicy::Oldest`].
     pub datagram_queue_overflow: DropPolicy,
 
-    /// Unsent bytes above which a connection is no longer read, until the peer has taken some. Default: 64 KiB.
+    /// Unsent bytes above which a connection is no longer read, until the peer has taken some. Default: 64 KiB, or a
+    /// quarter of `output_bytes_max` if that is less, or four times `output_low_water` if that is more. It must not be
+    /// more than `output_bytes_max`.
     pub output_high_water: usize,
     /// Unsent bytes at or below which [`writable`](crate::RequestHandler::writable) is called and reading goes on.
-    /// Default: 16 KiB.
+    /// Default: a quarter of `output_high_water`, 16 KiB. It must not be more than that.
     pub output_low_water: usize,
-    /// Unsent bytes a connection may hold at all. Default: 16 MiB.
+    /// Unsent bytes a connection may hold at all. Default: 16 MiB, or four times `output_high_water` if that is more.
     pub output_bytes_max: usize,
     /// What happens to a write that would pass [`output_bytes_max`](Self::output_bytes_max).
     /// Default: [`Overflow::Close`].
     pub output_overflow: Overflow,
 
     /// Requests that threads serve at once; the threads are started as they are needed, and end when they have been idle
-    /// for ten seconds. A warning is logged when it is reached. Default: 64. Source: none; `ThreadingMixIn` has a thread
-    /// for each request.
+    /// for ten seconds. A warning is logged when it is reached. 0 counts as 1. Default: 64. Source: none; `ThreadingMixIn`
+    /// has a thread for each request.
     pub max_threads: usize,
-    /// Requests that programs serve at once. Default: 40. Source: `ForkingMixIn.max_children`.
+    /// Requests that programs serve at once; 0 counts as 1. Default: 40. Source: `ForkingMixIn.max_children`.
     pub max_children: usize,
     /// Requests that may wait for a thread, and for a program; one more is closed at once and counted as refused.
     /// Default: 1,024.
@@ -108,8 +117,9 @@ pub struct Limits {
     /// The most bytes discarded that way. Default: 1 MiB. Zero: as [`Linger::Never`].
     pub linger_bytes_max: usize,
 
-    /// Connections accepted from one listener per turn. Default: 32; small enough that a flood of connections leaves
-    /// the others their turn, large enough that the cost of waiting is shared.
+    /// Connections accepted from one listener per turn. Of this and the following budgets, 0 counts as 1. Default: 32;
+    /// small enough that a flood of connections leaves the others their turn, large enough that the cost of waiting is
+    /// shared.
     pub accepts_per_turn: usize,
     /// Bytes read from one connection per turn. Default: 256 KiB, one full read of the shared buffer.
     pub read_bytes_per_turn: usize,
@@ -123,17 +133,71 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// As the reactor uses them: nothing could ever be done with a budget of none.
-    pub(crate) fn usable(mut self) -> Self {
+    /// As the reactor uses them. What was not set follows what was; nothing could ever be done with a budget of none.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for two that contradict each other.
+    pub(crate) fn resolved(&self) -> Result<Self> {
+        let (mut limits, usual) = (self.clone(), Limits::default());
         let budgets = [
-            &mut self.accepts_per_turn,
-            &mut self.read_bytes_per_turn,
-            &mut self.write_bytes_per_turn,
-            &mut self.callbacks_per_turn,
-            &mut self.datagrams_per_turn,
+            &mut limits.accepts_per_turn,
+            &mut limits.read_bytes_per_turn,
+            &mut limits.write_bytes_per_turn,
+            &mut limits.callbacks_per_turn,
+            &mut limits.datagrams_per_turn,
         ];
         budgets.into_iter().for_each(|budget| *budget = (*budget).max(1));
-        self
+
+        let set = |value: usize, usual: usize| (value != usual).then_some(value);
+        let low = set(self.output_low_water, usual.output_low_water);
+        let high = set(self.output_high_water, usual.output_high_water);
+        let most = set(self.output_bytes_max, usual.output_bytes_max);
+        no_more(("output_low_water", low), ("output_high_water", high), "the low mark is above the high one", 0)?;
+        no_more(("output_high_water", high), ("output_bytes_max", most), "the mark could never be reached", 0)?;
+        no_more(("output_low_water", low), ("output_bytes_max", most), "the mark could never be reached", 0)?;
+        if high.is_none() {
+            let (wanted, room) = (low.map_or(0, |low| low.saturating_mul(4)), most.map_or(usize::MAX, |most| most / 4));
+            limits.output_high_water = usual.output_high_water.max(wanted).min(room.max(low.unwrap_or(0)));
+        }
+        if low.is_none() {
+            limits.output_low_water = limits.output_high_water / 4;
+        }
+        if most.is_none() {
+            limits.output_bytes_max = usual.output_bytes_max.max(limits.output_high_water.saturating_mul(4));
+        }
+
+        let line = set(self.line_bytes_max, usual.line_bytes_max);
+        let frame = set(self.frame_bytes_max, usual.frame_bytes_max);
+        let unread = set(self.input_bytes_max, usual.input_bytes_max);
+        no_more(("line_bytes_max", line), ("input_bytes_max", unread), "there is no room for such a line", 0)?;
+        let reason = "there is no room for such a frame and its prefix of up to 10 bytes";
+        no_more(("frame_bytes_max", frame), ("input_bytes_max", unread), reason, PREFIX_BYTES_MAX)?;
+        match unread {
+            Some(unread) => {
+                limits.line_bytes_max = limits.line_bytes_max.min(unread);
+                limits.frame_bytes_max = limits.frame_bytes_max.min(unread.saturating_sub(PREFIX_BYTES_MAX));
+            }
+            None => {
+                let framed = limits.frame_bytes_max.saturating_add(PREFIX_BYTES_MAX);
+                limits.input_bytes_max = usual.input_bytes_max.max(limits.line_bytes_max).max(framed);
+            }
+        }
+        Ok(limits)
+    }
+}
+
+/// Of two limits that are both set, the first and so many bytes beside it are no more than the second. None fits in any.
+fn no_more(
+    (name, value): (&'static str, Option<usize>),
+    (other, max): (&'static str, Option<usize>),
+    reason: &'static str,
+    beside: usize,
+) -> Result<()> {
+    match value.zip(max) {
+        Some((value, max)) if value.saturating_add(beside) > max.max(beside) => {
+            Err(Error::Setting { settings: vec![(name, value.to_string()), (other, max.to_string())], reason })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -243,7 +307,7 @@ pub enum DropPolicy {
 #[non_exhaustive]
 pub struct Config {
     /// Size of the one buffer that every connection is read into, in bytes. Default: 256 KiB (measured in
-    /// `docs/decisions.md`).
+    /// `docs/decisions.md`). At most 1 GiB.
     pub read_buffer_bytes: usize,
     /// The time that all ready connections share in one turn: an equal part for each, at least 50 µs. When it is over,
     /// [`read_line`](crate::Input::read_line) and its siblings return `None` although more may be there,
@@ -290,6 +354,24 @@ impl Default for Config {
         }
     }
 }
+
+impl Config {
+    /// # Errors
+    /// [`Error::Setting`] for what cannot be had.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.read_buffer_bytes {
+            bytes if bytes > READ_BUFFER_BYTES_MAX => {
+                Err(Error::setting("read_buffer_bytes", bytes, "it must be 1,073,741,824 (1 GiB) at most"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Of a length-prefixed frame: a length of 64 bits takes so many in groups of 7.
+pub(crate) const PREFIX_BYTES_MAX: usize = 10;
+/// More than read(2) takes in one call is of no use, and a buffer may be no longer than half of the address space.
+pub(crate) const READ_BUFFER_BYTES_MAX: usize = 1 << 30;
 
 /// How many connections this process may have by default: its descriptors less a reserve for everything else. `None` if
 /// that cannot be known.

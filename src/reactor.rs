@@ -38,7 +38,7 @@ use self::slots::{ConnectionId, Kind, SERVERS_MAX, WAKER};
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::lifecycle::Finish;
-use crate::limits::{Config, Limits};
+use crate::limits::{Config, Limits, READ_BUFFER_BYTES_MAX};
 use crate::logging::{note, note_fault};
 use crate::machine::{Allowance, Due, Slice, nanos};
 use crate::net::datagram::Packet;
@@ -200,8 +200,9 @@ impl Reactor {
     /// Makes a reactor with settings of your own.
     ///
     /// # Errors
-    /// As for [`new`](Self::new).
+    /// As for [`new`](Self::new); [`Error::Setting`] if a setting cannot be honoured.
     pub fn with_config(config: Config) -> Result<Self> {
+        config.check()?;
         let failed = |source| Error::Reactor { doing: "create the selector", source };
         let selector = Selector::system().map_err(failed)?;
         Reactor::with_selector(selector, config).map_err(failed)
@@ -229,14 +230,52 @@ impl Reactor {
     /// the first turn.
     pub fn set_config(&mut self, config: Config) {
         self.core.shared.set_max(config.messages_max);
-        self.core.config = config;
-        self.core.rearm_drain();
-        self.core.reconsider(None);
+        self.core.set_config(config);
     }
 
     /// The settings in force.
     pub fn config(&self) -> &Config {
         &self.core.config
+    }
+
+    /// Changes the limits of a server, also while it serves. What is open is held to the new ones: time limits are those
+    /// from now on, and a connection that holds more than a lowered limit allows ends, with
+    /// [`Finish::InputLimit`] or [`Finish::OutputLimit`]. A lowered number of connections, sessions, threads or programs
+    /// ends none; there are no new ones until there are few enough.
+    ///
+    /// A [`Server`](crate::Server) with a reactor of its own calls this when it starts to serve, with its own
+    /// [`limits`](crate::Server::limits).
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for limits that contradict each other, and then nothing is changed. [`Error::Gone`] if there is
+    /// no such server.
+    ///
+    /// ```
+    /// # use socketserver::{Limits, NoHandler, Reactor, TcpServer};
+    /// let mut reactor = Reactor::new()?;
+    /// let id = reactor.add(TcpServer::new("127.0.0.1:0", |_| NoHandler)?)?;
+    /// // From another thread, while the reactor serves:
+    /// reactor.handle().run(move |reactor| {
+    ///     let mut limits = Limits::default();
+    ///     limits.connections_max = Some(100);
+    ///     reactor.set_limits(id, limits).expect("they do not contradict each other");
+    /// })?;
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn set_limits(&mut self, id: ServerId, limits: Limits) -> Result<()> {
+        let limits = Arc::new(limits.resolved()?);
+        let server = self.core.server(id).ok_or(Error::Gone)?;
+        if self.core.served[usize::from(server)].limits != limits {
+            self.core.set_limits(server, Arc::clone(&limits));
+            self.servers[usize::from(server)].set_limits(limits);
+        }
+        Ok(())
+    }
+
+    /// The limits of a server as they are in force: what was not set follows what was. `None` if there is no such server.
+    pub fn limits(&self, id: ServerId) -> Option<&Limits> {
+        let server = self.core.server(id)?;
+        Some(&*self.core.served[usize::from(server)].limits)
     }
 
     /// What has happened so far.
@@ -666,7 +705,13 @@ impl Reactor {
             self.dissolve(server);
             return Err(error);
         }
-        let limits = Arc::new(limits.usable());
+        let limits = match limits.resolved() {
+            Ok(limits) => Arc::new(limits),
+            Err(error) => {
+                self.dissolve(server);
+                return Err(error);
+            }
+        };
         let id = self.core.serve(Arc::clone(&limits), own);
         server.set_number(id.number);
         server.set_limits(limits);
@@ -700,16 +745,6 @@ impl Reactor {
     fn remove(&mut self, server: u16) -> Box<dyn Hosted> {
         self.core.served.remove(usize::from(server));
         self.servers.remove(usize::from(server))
-    }
-
-    /// Changes the limits, also of what is open.
-    pub(crate) fn set_limits(&mut self, id: ServerId, limits: Arc<Limits>) {
-        if let Some(server) = self.core.server(id)
-            && self.core.served[usize::from(server)].limits != limits
-        {
-            self.core.set_limits(server, Arc::clone(&limits));
-            self.servers[usize::from(server)].set_limits(limits);
-        }
     }
 
     pub(crate) fn open(&mut self, id: ServerId, bound: Bound) -> Result<()> {
@@ -799,7 +834,8 @@ impl Reactor {
     fn allocate(&mut self) {
         let (has, needed) = (self.scratch.input.len(), self.core.read_buffer_bytes_min);
         if has == 0 || has < needed {
-            self.scratch.input = vec![0; self.core.config.read_buffer_bytes.max(needed).max(1)].into();
+            self.scratch.input =
+                vec![0; self.core.config.read_buffer_bytes.min(READ_BUFFER_BYTES_MAX).max(needed).max(1)].into();
         }
     }
 }

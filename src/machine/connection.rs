@@ -597,6 +597,7 @@ impl Connection {
             self.carry = None;
             self.state.end(Finish::InputLimit, false);
         }
+        self.mark_full(limits);
     }
 
     // Deadlines.
@@ -614,7 +615,9 @@ impl Connection {
         let mut next: Option<(u64, Due)> = None;
         let mut consider = |since: u64, time: Option<std::time::Duration>, due| {
             if let Some(time) = time {
-                let deadline = since.saturating_add(nanos(time));
+                // A handler that forgives a limit of nothing would be called again and again.
+                let time = if matches!(due, Due::Limit(_)) { nanos(time).max(LIMIT_MIN) } else { nanos(time) };
+                let deadline = since.saturating_add(time);
                 if next.is_none_or(|(earliest, _)| deadline < earliest) {
                     next = Some((deadline, due));
                 }
@@ -693,7 +696,8 @@ impl Connection {
         assert!(!has(DEAD), "5: the dead outlive the turn");
         assert!(!self.has_output() || !has(WRITABLE) || queued, "6: output waits for nothing");
         assert!(unread != Some(0) && (self.io.queue.is_none() || unsent > 0), "8: an empty buffer is kept");
-        assert!(unread.unwrap_or(0) <= limits.input_bytes_max.saturating_add(read_bytes), "9: too much is unread");
+        let unread_max = limits.input_bytes_max.saturating_add(read_bytes);
+        assert!(unread.unwrap_or(0) <= unread_max || has(ENDING), "9: too much is unread");
         assert!(unsent <= limits.output_bytes_max, "9: too much is unsent");
         assert!(!self.takes_input() || !has(READABLE) || queued, "10: input waits for nothing");
         assert!(!has(UNREGISTERED) || queued, "10: no event will wake it, and it waits");
@@ -707,6 +711,9 @@ impl Connection {
         );
     }
 }
+
+/// The shortest time limit that is kept: what a selector can wait for.
+const LIMIT_MIN: u64 = 1_000_000;
 
 /// What a connection's timer was armed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

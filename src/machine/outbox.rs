@@ -154,13 +154,11 @@ impl Outbox {
 
     /// Keeps a datagram until there is room. Says whether there was room to keep it.
     fn wait(&mut self, datagram: Waiting, limits: &Limits, stats: &mut Stats) -> bool {
-        let (needed, max) = (cost(&datagram.bytes), limits.datagram_queue_bytes_max);
-        while self.cost + needed > max && limits.datagram_queue_overflow == DropPolicy::Oldest {
-            let Some(oldest) = self.waiting.pop_front() else { break };
-            self.cost -= cost(&oldest.bytes);
-            stats.datagrams_dropped += 1;
+        let needed = cost(&datagram.bytes);
+        if limits.datagram_queue_overflow == DropPolicy::Oldest {
+            self.make_room(needed, limits, stats);
         }
-        if self.cost + needed > max {
+        if self.cost + needed > limits.datagram_queue_bytes_max {
             stats.datagrams_dropped += 1;
             return false;
         }
@@ -168,6 +166,19 @@ impl Outbox {
         self.waiting.push_back(datagram);
         self.check();
         true
+    }
+
+    /// Drops what there is too much of, if so many bytes more are to wait.
+    pub(crate) fn make_room(&mut self, needed: usize, limits: &Limits, stats: &mut Stats) {
+        while self.cost + needed > limits.datagram_queue_bytes_max {
+            let dropped = match limits.datagram_queue_overflow {
+                DropPolicy::Oldest => self.waiting.pop_front(),
+                DropPolicy::Newest => self.waiting.pop_back(),
+            };
+            let Some(dropped) = dropped else { break };
+            self.cost -= cost(&dropped.bytes);
+            stats.datagrams_dropped += 1;
+        }
     }
 
     fn check(&self) {

@@ -128,7 +128,7 @@ impl Core {
         }
         if active >= max || self.slots.is_full() {
             if !served.capped {
-                note!(Warn, "{active} connections are open: more clients wait until some close");
+                note!(Warn, "{active} connections are open, of {max} that may be: more clients wait until some close");
             }
             served.capped = true;
         }

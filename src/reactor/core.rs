@@ -57,10 +57,10 @@ pub(crate) struct Core {
     /// The reactor is stopping: new connections are asked to end like the others; no more are begun.
     pub(crate) draining: bool,
     pub(crate) aborting: bool,
-    drain_begun: u64,
     drain_look: TimerKey,
     drain_tell: TimerKey,
     drain_end: TimerKey,
+    drain_begun: u64,
     pool: Option<Pool>,
     /// What the read buffer has to hold at least, for the datagrams of some server.
     pub(crate) read_buffer_bytes_min: usize,
@@ -527,7 +527,6 @@ impl Core {
         let (threads_max, queue_max) = (self.config.offload_threads, self.config.offload_queue_max);
         let handle = self.handle();
         let pool = self.pool.get_or_insert_with(|| Pool::new("offload", "offload_threads", threads_max, queue_max));
-        (pool.threads_max, pool.queue_max) = (threads_max, queue_max); // They may have been changed meanwhile.
         pool.submit(Box::new(move || handle.deliver(connection, catch(job))))
     }
 
@@ -655,6 +654,8 @@ impl Core {
     pub(crate) fn set_limits(&mut self, server: u16, limits: Arc<Limits>) {
         self.served[usize::from(server)].limits = limits;
         self.fit_read_buffer(server);
+        self.fit_outboxes(server);
+        self.refit_elsewhere(server);
         self.count_clients(server);
         self.reconsider(Some(server));
         self.resume_accepting(); // There may be room now.
@@ -690,6 +691,15 @@ impl Core {
                 *served.per_client.entry(ip).or_default() += 1;
             }
         }
+    }
+
+    pub(crate) fn set_config(&mut self, config: Config) {
+        self.config = config;
+        if let Some(pool) = &mut self.pool {
+            pool.resize(self.config.offload_threads, self.config.offload_queue_max);
+        }
+        self.rearm_drain();
+        self.reconsider(None);
     }
 
     // Stopping.

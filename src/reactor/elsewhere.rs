@@ -20,7 +20,8 @@ pub(crate) struct Elsewhere {
     stop: Stop,
     /// The server is stopping, and its input is at its end.
     is_told: bool,
-    /// Ends a program that takes too long.
+    /// A program's: when it was given the request, and what ends it if it takes too long.
+    begun: Option<u64>,
     timer: TimerKey,
     /// Why it was ended by us, if it was.
     pub(crate) ended: Option<Finish>,
@@ -45,18 +46,24 @@ impl Core {
         let server_id = served.id;
         let limits = &served.limits;
         let queue_max = limits.thread_queue_max;
-        let (pool, setting, threads_max, time) = match work {
+        let (pool, setting, threads_max, begun) = match work {
             Work::Handler(_) => (&mut served.threads, "max_threads", limits.max_threads, None),
             #[cfg(all(unix, feature = "children"))]
-            Work::Child(_) => (&mut served.children, "max_children", limits.max_children, limits.child_timeout),
+            Work::Child(_) => (&mut served.children, "max_children", limits.max_children, Some(self.now)),
         };
         let pool = pool.get_or_insert_with(|| Pool::new("request", setting, threads_max, queue_max));
-        (pool.threads_max, pool.queue_max) = (threads_max, queue_max);
 
         let (address, stop) = (client_address.clone(), Stop::of(&socket));
         let (late, its_stop) = (self.draining, stop.clone());
-        let elsewhere =
-            Elsewhere { address: address.clone(), late, stop: its_stop, is_told: false, timer: NO_TIMER, ended: None };
+        let elsewhere = Elsewhere {
+            address: address.clone(),
+            late,
+            stop: its_stop,
+            is_told: false,
+            begun,
+            timer: NO_TIMER,
+            ended: None,
+        };
         let key = self.slots.insert(server, Kind::Elsewhere(Box::new(elsewhere)));
         let id = self.slots.id(key);
         let way_back = handle.clone();
@@ -68,11 +75,41 @@ impl Core {
         }
         served.elsewhere += 1;
         self.count_in(server, Some(&address));
-        if let Some(time) = time {
-            let timer = self.timers.arm(self.now.saturating_add(nanos(time)), Alarm::Child(key));
-            self.slots.elsewhere(key).expect("just inserted").timer = timer;
-        }
+        self.watch_child(server, key);
         Ok(())
+    }
+
+    /// Arms the timer of a program, or arms it anew if the limit has changed. One that has fired is not armed again.
+    fn watch_child(&mut self, server: u16, key: u32) {
+        let time = self.served[usize::from(server)].limits.child_timeout;
+        let Some(elsewhere) = self.slots.elsewhere(key) else { return };
+        let Some(begun) = elsewhere.begun.filter(|_| elsewhere.ended.is_none()) else { return };
+        let deadline = time.map(|time| begun.saturating_add(nanos(time)));
+        match (deadline, elsewhere.timer) {
+            (Some(deadline), NO_TIMER) => elsewhere.timer = self.timers.arm(deadline, Alarm::Child(key)),
+            (Some(deadline), timer) => self.timers.rearm(timer, deadline),
+            (None, NO_TIMER) => {}
+            (None, timer) => {
+                elsewhere.timer = NO_TIMER;
+                self.timers.cancel(timer);
+            }
+        }
+    }
+
+    /// The limits of a server have changed: so have those of its threads and programs.
+    pub(crate) fn refit_elsewhere(&mut self, server: u16) {
+        let served = &mut self.served[usize::from(server)];
+        let queue_max = served.limits.thread_queue_max;
+        if let Some(pool) = &mut served.threads {
+            pool.resize(served.limits.max_threads, queue_max);
+        }
+        #[cfg(all(unix, feature = "children"))]
+        if let Some(pool) = &mut served.children {
+            pool.resize(served.limits.max_children, queue_max);
+        }
+        for id in self.slots.all_elsewhere(Some(server)) {
+            self.watch_child(server, id.key);
+        }
     }
 
     /// A program took too long.

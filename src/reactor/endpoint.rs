@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::core::{Alarm, Core};
+use super::core::{Alarm, Core, Served};
 use super::slots::{Kind, Pause};
 use crate::address::Address;
 use crate::error::{Error, Result};
@@ -94,6 +94,16 @@ impl Core {
         for &key in &served.listeners {
             if let Some(endpoint) = self.slots.endpoint(key) {
                 self.read_buffer_bytes_min = self.read_buffer_bytes_min.max(endpoint.socket.buffer_bytes(max));
+            }
+        }
+    }
+
+    /// There may be less room than before for the datagrams that wait.
+    pub(crate) fn fit_outboxes(&mut self, server: u16) {
+        let Served { limits, listeners, .. } = &self.served[usize::from(server)];
+        for &key in listeners {
+            if let Some(endpoint) = self.slots.endpoint(key) {
+                endpoint.outbox.make_room(0, limits, &mut self.stats);
             }
         }
     }

@@ -17,9 +17,9 @@ pub(crate) type Job = Box<dyn FnOnce() + Send>;
 /// dropped.
 pub(crate) struct Pool {
     /// Threads at once; at least one is allowed. Lowering it ends no thread before that is idle.
-    pub(crate) threads_max: usize,
+    threads_max: usize,
     /// Jobs that may wait because no thread is free.
-    pub(crate) queue_max: usize,
+    queue_max: usize,
     name: &'static str,
     /// What the user knows `threads_max` as.
     setting: &'static str,
@@ -56,6 +56,17 @@ impl Pool {
         (jobs.running as u64, jobs.waiting.len() as u64)
     }
 
+    /// Changes how many threads there may be and how many jobs may wait. Those that wait get the threads they may have.
+    pub(crate) fn resize(&mut self, threads_max: usize, queue_max: usize) {
+        (self.threads_max, self.queue_max) = (threads_max, queue_max);
+        let mut jobs = self.shared.lock();
+        while jobs.waiting.len() > jobs.threads - jobs.running && jobs.threads < self.threads_max {
+            if self.start_thread(&mut jobs).is_err() {
+                break; // The threads there are will get to it.
+            }
+        }
+    }
+
     /// Hands a job to a thread. A panic in it ends there.
     ///
     /// # Errors
@@ -84,20 +95,25 @@ impl Pool {
         }
         let free = jobs.threads - jobs.running;
         if jobs.waiting.len() >= free && jobs.threads < threads_max {
-            let (shared, idle) = (Arc::clone(&self.shared), self.idle);
-            let thread = thread::Builder::new().name(format!("socketserver-{}", self.name));
-            match thread.spawn(move || shared.run(idle)) {
-                Ok(_) => jobs.threads += 1,
+            match self.start_thread(jobs) {
                 Err(source) if jobs.threads == 0 => {
                     return Err(Error::Reactor { doing: "start a thread for a job that blocks", source });
                 }
-                // The threads there are will get to it.
                 Err(error) => note_fault!(Warn, "cannot start a thread for the {name} queue: {error}"),
+                Ok(()) => {}
             }
         }
         if jobs.waiting.len() >= jobs.threads - jobs.running && !std::mem::replace(&mut jobs.full, true) {
             note!(Warn, "{setting} ({threads_max}) is reached: more wait in the {name} queue");
         }
+        Ok(())
+    }
+
+    fn start_thread(&self, jobs: &mut Jobs) -> std::io::Result<()> {
+        let (shared, idle) = (Arc::clone(&self.shared), self.idle);
+        let thread = thread::Builder::new().name(format!("socketserver-{}", self.name));
+        thread.spawn(move || shared.run(idle))?;
+        jobs.threads += 1;
         Ok(())
     }
 }

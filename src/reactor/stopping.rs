@@ -18,6 +18,7 @@ impl Reactor {
     /// # Errors
     /// If it serves already, and a closure asks.
     pub(super) fn serve_again(&mut self) -> Result<()> {
+        self.core.config.check()?;
         if self.turning {
             let source = std::io::Error::other("a closure that the loop runs cannot run the loop");
             return Err(Error::Reactor { doing: "serve", source });

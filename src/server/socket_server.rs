@@ -1,7 +1,6 @@
 //! The servers: addresses, options, and Python's ways to run them. One type for all kinds of sockets.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -149,7 +148,8 @@ pub struct Server<F: Family, S, H> {
     /// Options of its sockets, which count for each socket when it is bound; `request_queue_size`, when it is activated. A
     /// change that comes after the last socket was bound is [`Error::Setting`] when the server starts to serve.
     pub options: F::Options,
-    /// Limits of its connections, read when it starts to serve.
+    /// Limits of its connections, read when it starts to serve. Those that contradict each other are then
+    /// [`Error::Setting`]. They can be changed between two requests, and while it serves with [`Reactor::set_limits`].
     pub limits: Limits,
     /// How long [`handle_request`](Self::handle_request) waits for a client. Default: `None`, for ever. Source:
     /// `BaseServer.timeout`.
@@ -528,7 +528,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     /// Gets ready to serve with the limits as they are set now.
     fn start(&mut self) -> Result<()> {
         self.reactor.hosted(self.id)?;
-        self.reactor.set_limits(self.id, Arc::new(self.limits.clone().usable()));
+        self.reactor.set_limits(self.id, self.limits.clone())?;
         self.get_sockets()?;
         for bound in std::mem::take(&mut self.activated) {
             self.reactor.open(self.id, bound)?;

@@ -324,6 +324,19 @@ impl Network {
         !self.serving
     }
 
+    /// The limits of a server as they are in force: [`Reactor::limits`].
+    pub fn limits(&self, server: ServerId) -> Option<&Limits> {
+        self.reactor.limits(server)
+    }
+
+    /// Changes the limits of a server: [`Reactor::set_limits`].
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn set_limits(&mut self, server: ServerId, limits: Limits) -> Result<()> {
+        self.reactor.set_limits(server, limits)
+    }
+
     /// Closes one server: [`Reactor::server_close`].
     pub fn server_close(&mut self, server: ServerId) {
         self.reactor.server_close(server);

@@ -43,6 +43,7 @@ mod blocking;
 mod calls;
 mod close;
 mod connect;
+mod contradictions;
 mod datagram;
 mod fairness;
 mod faults;

@@ -447,13 +447,14 @@ impl Player {
         drop(ledger);
         self.books.expect(right, || format!("{} ends with {why:?}, and it may with {reasons:?}", self.number));
         if why == Finish::Timeout(Timeout::Write) && !reasons.contains(&why) {
-            self.expect_due(Timeout::Write, Some(since), now);
+            let limit = self.books.open().shortest_write_timeout(self.number); // It may have passed a while ago.
+            self.expect_due(Timeout::Write, limit, Some(since), now);
         }
     }
 
     /// Not before its time, counted from when that may have begun at the earliest.
-    fn expect_due(&self, which: Timeout, since: Option<Duration>, now: Duration) {
-        let (number, limit) = (self.number, self.books.open().timeout(self.number, which));
+    fn expect_due(&self, which: Timeout, limit: Option<Duration>, since: Option<Duration>, now: Duration) {
+        let number = self.number;
         let due = since.zip(limit).is_some_and(|(since, limit)| now >= since + limit);
         self.books.expect(due, || format!("{which:?} timeout of {number} at {now:?}, {limit:?} after {since:?}"));
     }
@@ -522,7 +523,8 @@ impl RequestHandler<Site> for Player {
         };
         let (gives_up, aborts) = (ledger.rng.bool(), timeout == Timeout::Write);
         drop(ledger);
-        self.expect_due(timeout, since, now);
+        let limit = self.books.open().timeout(self.number, timeout);
+        self.expect_due(timeout, limit, since, now);
         if gives_up && aborts {
             return Ok(self.abort(reason));
         }
@@ -585,7 +587,8 @@ impl RequestHandler<Site> for Player {
         };
         if source.kind() == std::io::ErrorKind::TimedOut {
             let since = self.books.open().accounts[self.number].called_at;
-            self.expect_due(Timeout::Connect, since, request.now());
+            let limit = self.books.open().timeout(self.number, Timeout::Connect);
+            self.expect_due(Timeout::Connect, limit, since, request.now());
         }
         let mut ledger = self.books.open();
         let account = &mut ledger.accounts[self.number];

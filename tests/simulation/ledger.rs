@@ -38,6 +38,8 @@ pub(crate) struct Ledger {
     pub(crate) turn_length: Duration,
     /// A handler may be told that its output is full because it has had its share of a turn.
     pub(crate) shares: bool,
+    /// The write timeouts that were in force.
+    pub(crate) write_timeouts: Vec<Option<Duration>>,
     /// Calls may fail so that a connection is broken.
     breaks: bool,
     /// Those with whom something was done since the reactor last rested.
@@ -167,6 +169,7 @@ impl Books {
             turn_length: plan.config.turn_length,
             shares: plan.temper.dawdles + plan.faults.slow > 0.0
                 || plan.limits.write_bytes_per_turn < WRITES_PER_TURN * plan.record_bytes_max,
+            write_timeouts: vec![plan.limits.write_timeout],
             breaks: plan.faults.broken > 0.0,
             stirred: BTreeSet::new(),
             calls: BTreeMap::new(),
@@ -286,6 +289,12 @@ impl Ledger {
         };
         let own = self.accounts[number].timeouts.iter().rfind(|(changed, _)| *changed == which);
         own.map_or(of_all, |(_, time)| *time)
+    }
+
+    /// The shortest write timeout that this connection may have had.
+    pub(crate) fn shortest_write_timeout(&self, number: usize) -> Option<Duration> {
+        let own = self.timeout(number, Timeout::Write);
+        self.write_timeouts.iter().copied().flatten().chain(own).min()
     }
 
     /// Those that are open for certain.

@@ -45,6 +45,8 @@ pub(crate) enum Step {
     Job,
     Turns(usize),
     Rest,
+    /// The server gets other time limits, drawn from this number.
+    Limits(u64),
     Advance(Duration),
     /// Time passes until the reactor would wake by itself, and a little more.
     Sleep(Duration),
@@ -174,7 +176,8 @@ impl Plan {
                 61..65 => Step::Message(peer),
                 65..67 => Step::Job,
                 67..85 => Step::Turns(rng.usize(1..4)),
-                85..92 => Step::Rest,
+                85..91 => Step::Rest,
+                91 => Step::Limits(rng.u64(..)),
                 92..97 => Step::Advance(Duration::from_micros(rng.u64(..20_000))),
                 97..99 => Step::Sleep(Duration::from_millis(rng.u64(..50))),
                 _ => Step::Advance(Duration::from_secs(rng.u64(..4_000))),
@@ -210,26 +213,91 @@ fn config(rng: &mut Rng, size: usize) -> Config {
 
 fn limits(rng: &mut Rng, size: usize) -> Limits {
     let mut limits = Limits::default();
+    // Of those that depend on each other in one of two plans one alone, several or none, in whatever proportion.
+    let mut each = [
+        &mut limits.input_bytes_max,
+        &mut limits.line_bytes_max,
+        &mut limits.frame_bytes_max,
+        &mut limits.output_low_water,
+        &mut limits.output_high_water,
+        &mut limits.output_bytes_max,
+    ];
+    let depends = rng.bool();
+    for _ in 0..if depends { rng.usize(..4) } else { 0 } {
+        let sizes = [0, 1, 17, 700, 4_096, 16_384, 65_536, 1 << 20, usize::MAX];
+        **rng.choice(&mut each).expect("there are six") = *rng.choice(&sizes).unwrap_or(&1);
+    }
     let mut pick = |sizes: &[usize]| *rng.choice(sizes).unwrap_or(&1);
     limits.accepts_per_turn = pick(&[1, 2, 32]);
     limits.read_bytes_per_turn = pick(&[3 + size / 50, 50 + size / 20, 262_144]);
     limits.write_bytes_per_turn = pick(&[7 + size / 50, 50 + size / 20, 262_144]);
     limits.callbacks_per_turn = pick(&[1, 2, 16]);
-    limits.input_bytes_max = pick(&[2_000, 2_097_152]);
-    limits.output_low_water = pick(&[0, 17, 700, 16_384]);
-    limits.output_high_water = limits.output_low_water + pick(&[0, 17, 700, 49_152]);
-    limits.output_bytes_max = limits.output_high_water + pick(&[1_000, 16_777_216]);
+    if !depends {
+        limits.input_bytes_max = pick(&[2_000, 2_097_152]);
+        limits.output_low_water = pick(&[0, 17, 700, 16_384]);
+        limits.output_high_water = limits.output_low_water + pick(&[0, 17, 700, 49_152]);
+        limits.output_bytes_max = limits.output_high_water + pick(&[1_000, 16_777_216]);
+    }
     limits.connections_max = Some(pick(&[3, 100_000, 100_000]));
     limits.linger_bytes_max = pick(&[0, 500, 1_048_576]);
     limits.linger = [Linger::Always, Linger::WhenNeeded, Linger::Never][pick(&[0, 1, 2])];
     if rng.u8(..4) == 0 {
         limits.output_overflow = Overflow::Refuse;
     }
+    times(rng, &mut limits);
+    limits
+}
+
+pub(crate) fn times(rng: &mut Rng, limits: &mut Limits) {
     let mut time =
         || *rng.choice(&[None, Some(Duration::from_millis(30)), Some(Duration::from_secs(60))]).unwrap_or(&None);
     (limits.idle_timeout, limits.read_timeout, limits.write_timeout) = (time(), time(), time());
     limits.connect_timeout = time();
-    limits
+}
+
+type Dependent = (&'static str, fn(&Limits) -> usize);
+
+/// Pairs of which the first must not be more than the second, and what has to fit in beside the first.
+const DEPENDENT: [(Dependent, Dependent, usize); 5] = [
+    (LOW, HIGH, 0),
+    (HIGH, ("output_bytes_max", |limits| limits.output_bytes_max), 0),
+    (LOW, ("output_bytes_max", |limits| limits.output_bytes_max), 0),
+    (("line_bytes_max", |limits| limits.line_bytes_max), UNREAD, 0),
+    (("frame_bytes_max", |limits| limits.frame_bytes_max), UNREAD, 10),
+];
+const LOW: Dependent = ("output_low_water", |limits| limits.output_low_water);
+const HIGH: Dependent = ("output_high_water", |limits| limits.output_high_water);
+const UNREAD: Dependent = ("input_bytes_max", |limits| limits.input_bytes_max);
+
+/// The names of those that are both set and contradict each other.
+pub(crate) fn contradictions(limits: &Limits) -> Vec<[&'static str; 2]> {
+    let usual = Limits::default();
+    let is_set = |(_, of): Dependent| of(limits) != of(&usual);
+    let wrong = DEPENDENT.into_iter().filter(|&(less, more, beside)| {
+        is_set(less) && is_set(more) && less.1(limits).saturating_add(beside) > more.1(limits).max(beside)
+    });
+    wrong.map(|(less, more, _)| [less.0, more.0]).collect()
+}
+
+/// The defaults of those that depend on each other.
+pub(crate) fn without_dependent(limits: &mut Limits) {
+    let usual = Limits::default();
+    (limits.input_bytes_max, limits.line_bytes_max) = (usual.input_bytes_max, usual.line_bytes_max);
+    limits.frame_bytes_max = usual.frame_bytes_max;
+    (limits.output_low_water, limits.output_high_water) = (usual.output_low_water, usual.output_high_water);
+    limits.output_bytes_max = usual.output_bytes_max;
+}
+
+/// What is set is in force, and the rest has followed.
+pub(crate) fn check_in_force(limits: &Limits, in_force: &Limits) {
+    let usual = Limits::default();
+    for (less, more, beside) in DEPENDENT {
+        for (name, of) in [less, more] {
+            assert!(of(limits) == of(&usual) || of(limits) == of(in_force), "{name} of {limits:?} is not in force");
+        }
+        let fits = less.1(in_force).saturating_add(beside) <= more.1(in_force).max(beside);
+        assert!(fits, "{} does not fit {} of {in_force:?}", less.0, more.0);
+    }
 }
 
 impl fmt::Display for Plan {

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use socketserver::testing::{Call, Clock, Network, Outcome, Peer};
-use socketserver::{Address, Finish, Handle, Linger, ServerId, Timeout};
+use socketserver::{Address, Error, Finish, Handle, Limits, Linger, ServerId, Timeout};
 
 use crate::datagrams::Correspondence;
 use crate::handlers::{GoOn, Player, Site, meddle};
 use crate::ledger::{Books, Ledger, unix_address};
-use crate::plan::{Faults, Plan, Step, Temper};
+use crate::plan::{Faults, Plan, Step, Temper, check_in_force, contradictions, times, without_dependent};
 use crate::records::{BROADCAST, bytes_of};
 
 /// What a simulation went through.
@@ -39,8 +39,9 @@ impl Tally {
 
 /// Carries out a plan. The error says what went wrong.
 pub(crate) fn play(plan: &Plan) -> Result<Tally, String> {
-    let mut stage = Stage::new(plan);
+    let mut stage = None;
     let played = catch_unwind(AssertUnwindSafe(|| {
+        let stage = stage.insert(Stage::new(plan));
         for step in &plan.steps {
             stage.step(step);
             stage.look()?;
@@ -75,17 +76,33 @@ impl<'a> Stage<'a> {
     fn new(plan: &'a Plan) -> Self {
         let books = Books::new(plan);
         let mut network = Network::with_config(plan.config.clone());
-        let made = books.clone();
-        let server = network.serve(
-            Site(books.clone()),
-            move |_, address| {
+        let mut serve = |limits: &Limits| {
+            let made = books.clone();
+            let make = move |_: &mut Site, address: &_| {
                 let number = made.open().number(address).expect("whoever connects has a number");
                 Player::new(&made, number)
-            },
-            plan.limits.clone(),
-        );
+            };
+            network.serve(Site(books.clone()), make, limits.clone())
+        };
+        let (contradictions, mut limits) = (contradictions(&plan.limits), plan.limits.clone());
+        let server = serve(&limits).or_else(|refused| {
+            let text = refused.to_string();
+            let Error::Setting { settings, .. } = refused else { panic!("no call fails yet: {text}") };
+            let names: Vec<_> = settings.iter().map(|(name, _)| *name).collect();
+            assert!(
+                contradictions.iter().any(|pair| names == pair),
+                "{text}, but these contradict: {contradictions:?}"
+            );
+            without_dependent(&mut limits);
+            serve(&limits)
+        });
         let server = server.expect("no call fails yet");
-        let datagrams = Correspondence::new(&mut network, &books, &plan.limits);
+        let refused = limits != plan.limits;
+        assert!(refused || contradictions.is_empty(), "these contradict each other and are served: {contradictions:?}");
+        let in_force = network.limits(server).expect("it is served").clone();
+        check_in_force(&limits, &in_force);
+        books.open().limits = in_force.clone();
+        let datagrams = Correspondence::new(&mut network, &books, &in_force);
         books.open().clock = Some(network.clock());
         let (peers, faults) = (Peers::default(), Arc::new(Mutex::new(plan.faults.clone())));
         let mut director = Director {
@@ -137,6 +154,16 @@ impl<'a> Stage<'a> {
             }
             Step::Turns(count) => (0..count).for_each(|_| _ = self.turn()),
             Step::Rest => self.rest(),
+            Step::Limits(seed) => {
+                let limits = {
+                    let mut ledger = self.books.open();
+                    times(&mut Rng::with_seed(seed), &mut ledger.limits);
+                    let write_timeout = ledger.limits.write_timeout;
+                    ledger.write_timeouts.push(write_timeout);
+                    ledger.limits.clone()
+                };
+                self.network.set_limits(self.server, limits).expect("they were in force before");
+            }
             Step::Advance(time) => self.network.advance(time),
             Step::Sleep(late) => self.sleep(late),
             Step::Shutdown => {
@@ -447,7 +474,7 @@ impl<'a> Stage<'a> {
         let (limits, account) = (&self.plan.limits, &ledger.accounts[number]);
         let (Some((why, finished)), Some(closed)) = (account.finished, account.closed_at) else { return Ok(()) };
         // What `finish` wrote has to be taken in time, and what the peer still sends is read for a while.
-        let write_timeout = ledger.timeout(number, Timeout::Write).unwrap_or(Duration::MAX);
+        let write_timeout = ledger.shortest_write_timeout(number).unwrap_or(Duration::MAX);
         let patience = write_timeout.min(limits.linger_timeout);
         let stopped = ledger.stopped_at.is_some_and(|stopped| closed >= stopped + self.plan.config.drain_grace);
         let flooded = account.sent >= limits.linger_bytes_max as u64;
