@@ -295,7 +295,8 @@ impl Connection {
     /// either direction, or there is no more time to wait for that; and no job is under way. It is told once.
     fn drain_is_due(&mut self, now: u64) -> bool {
         let input_waits = self.state.has(READABLE) && !self.state.has(PAUSED | EOF);
-        if input_waits {
+        // While reading is paused it stays there, and the time would be over again at once.
+        if input_waits && !self.state.is_read_paused() {
             self.state.flags &= !DRAIN_QUIET; // If it is input, and no event that means nothing, the time begins anew.
         }
         // Its handler was interrupted, and is to go on.
