@@ -124,6 +124,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 Step::Dead => return at.core.dead.push(at.key),
             }
         }
+        // How it ends depends on what arrives meanwhile, which only the selector tells.
+        if at.connection.state.must_register() {
+            at.core.register(at.key, at.connection);
+        }
         at.core.queue_again(at.key);
     }
 

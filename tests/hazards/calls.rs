@@ -8,7 +8,7 @@ use std::time::Duration;
 #[cfg(unix)]
 use socketserver::UnixAddress;
 use socketserver::testing::{Call as Io, Network, Outcome, Peer};
-use socketserver::{Address, Limits, Linger, Next, Request, RequestHandler, Result, Sent, ServerId};
+use socketserver::{Address, Config, Limits, Linger, Next, Request, RequestHandler, Result, Sent, ServerId};
 
 use crate::common::{Call, echo, probe, usual};
 
@@ -301,6 +301,33 @@ fn a_close_lingers_if_that_protects_the_answer() {
             assert_eq!(client.take_received(), b"answer");
         }
     }
+}
+
+#[test]
+fn a_close_lingers_over_what_came_while_a_long_answer_left() {
+    let long = |request: &mut Request<'_>| {
+        request.input.take_all();
+        request.output.write_all(&[b'a'; 1 << 20])?;
+        Ok(Next::Close)
+    };
+    let mut network = Network::new();
+    let clock = network.clock();
+    network.on_call(move |call, _| {
+        if call == Io::Write {
+            clock.advance(Config::default().turn_length);
+        }
+        Outcome::Proceed
+    });
+    let server = closing(&mut network, Linger::WhenNeeded, "handle", long);
+    let client = network.connect(server);
+    client.send(b"ask");
+    network.turn();
+    let begun = client.take_received().len();
+    assert!(begun > 0 && begun < 1 << 20, "it takes several turns: {begun}");
+    client.send(b"more");
+    network.run();
+    assert_eq!(begun + client.take_received().len(), 1 << 20);
+    assert!(!client.is_socket_closed(), "it lingers");
 }
 
 #[test]
