@@ -90,7 +90,7 @@ impl Loop {
     }
 
     /// Asks for a stop from a thread of its own.
-    fn stopper(&self, request: fn(&Mailbox<Command, Arc<Bell>>)) -> thread::JoinHandle<()> {
+    fn stopper(&self, request: fn(&Mailbox<Command, Bell>)) -> thread::JoinHandle<()> {
         let mailbox = Arc::clone(&self.mailbox);
         thread::spawn(move || request(&mailbox))
     }
