@@ -174,8 +174,9 @@ impl<F: Family, H: RequestHandler> Server<F, (), H> {
     /// address. Port 0 lets the system choose; see [`server_address`](Self::server_address).
     ///
     /// # Errors
-    /// [`Error::Resolve`], [`Error::Bind`], [`Error::Listen`], each with the address in it; of several addresses that
-    /// a name has, the first that can be bound is taken. [`Error::Reactor`] if the system is out of descriptors.
+    /// [`Error::Resolve`], [`Error::Bind`], [`Error::Listen`], each with the address in it; as for
+    /// [`server_bind`](Self::server_bind), which binds all addresses of a name. [`Error::Reactor`] if the system is out
+    /// of descriptors.
     ///
     /// Source: `TCPServer(server_address, RequestHandlerClass)`.
     pub fn new(
