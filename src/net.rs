@@ -60,7 +60,7 @@ fn set_sharing(socket: &SockRef<'_>, reuse_address: bool, reuse_port: bool) -> i
 /// Whether an error of accepting or receiving concerns one peer alone, or the call was interrupted: the next attempt may
 /// succeed. accept(2): "Linux accept() passes already-pending network errors on the new socket as an error code from
 /// accept()"; to be treated like EAGAIN by retrying. Receiving may tell what ICMP says of an earlier datagram.
-/// PermissionDenied is a firewall's word.
+/// PermissionDenied is a firewall's word, NotConnected what Windows says of a client that has gone before it is accepted.
 fn is_of_one_peer(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     match error.kind() {
@@ -68,6 +68,7 @@ fn is_of_one_peer(error: &io::Error) -> bool {
         | Kind::ConnectionAborted
         | Kind::ConnectionReset
         | Kind::ConnectionRefused
+        | Kind::NotConnected
         | Kind::PermissionDenied
         | Kind::TimedOut
         | Kind::HostUnreachable
