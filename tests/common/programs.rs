@@ -11,11 +11,6 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use self::dispositions::with_default_signals;
-
-#[path = "dispositions.rs"]
-mod dispositions;
-
 /// Long enough for a busy machine. Nothing waits for it to pass unless the test fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -45,7 +40,7 @@ pub(crate) fn example(name: &str) -> Option<Command> {
     }
     let mut command = match std::env::var("EXAMPLES_UNDER") {
         Ok(checker) => under(&checker, &path),
-        Err(_) => with_default_signals(path),
+        Err(_) => Command::new(path),
     };
     command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     Some(command)
@@ -54,7 +49,7 @@ pub(crate) fn example(name: &str) -> Option<Command> {
 /// The program under another that watches it: valgrind and its options, for example.
 fn under(checker: &str, program: &Path) -> Command {
     let mut words = checker.split_whitespace();
-    let mut command = with_default_signals(words.next().expect("EXAMPLES_UNDER names a program"));
+    let mut command = Command::new(words.next().expect("EXAMPLES_UNDER names a program"));
     command.args(words).arg(program);
     command
 }

@@ -13,11 +13,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socketserver::{Next, NoHandler, Reactor, Request, TcpServer};
 
-use self::dispositions::with_default_signals;
 use crate::common::{Call, PATIENCE, Peer, probe, usual};
-
-#[path = "../common/dispositions.rs"]
-mod dispositions;
 
 const ROLE: &str = "SOCKETSERVER_HAZARD_SIGNALS";
 const PLAINLY: &str = r#"exec "$0" "$@""#;
@@ -123,6 +119,19 @@ fn a_handler_that_the_program_had_before_is_what_is_left_when_the_reactor_is_gon
     println!("\nstopped");
 }
 
+/// A shell, with SIGINT and SIGTERM at their default actions even if they are ignored here: a shell without job control
+/// ignores SIGINT for what it starts in the background. Needs env(1) of GNU.
+fn shell() -> Command {
+    let mut env = Command::new("env");
+    env.arg("--default-signal=INT,TERM");
+    if !env.arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        return Command::new("sh");
+    }
+    let mut env = Command::new("env");
+    env.args(["--default-signal=INT,TERM", "sh"]);
+    env
+}
+
 /// A server in a process of its own, killed when dropped.
 struct Process {
     child: Child,
@@ -141,7 +150,7 @@ impl Process {
     }
 
     fn start_test(test: &str, role: &str, how: &str) -> Self {
-        let mut child = with_default_signals("sh")
+        let mut child = shell()
             .args(["-c", how])
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
