@@ -405,12 +405,13 @@ fn over(client: &Client, log: &Log, peer: &Peer) {
 
 fn limits(small: &Small) -> Limits {
     let mut limits = Limits::default();
-    limits.output_high_water = small.output_high_water.into();
-    limits.output_low_water = small.output_low_water.min(small.output_high_water).into();
+    // Contradictions are refused, and are not what is tried here.
     limits.output_bytes_max = small.output_bytes_max.into();
+    limits.output_high_water = usize::from(small.output_high_water).min(limits.output_bytes_max);
+    limits.output_low_water = usize::from(small.output_low_water).min(limits.output_high_water);
     limits.output_overflow = if small.refuse { Overflow::Refuse } else { Overflow::Close };
-    limits.input_bytes_max = small.input_bytes_max.into();
     limits.line_bytes_max = usize::from(small.line_bytes_max).max(1);
+    limits.input_bytes_max = usize::from(small.input_bytes_max).max(limits.line_bytes_max);
     limits.read_bytes_per_turn = usize::from(small.read_bytes_per_turn).max(1);
     limits.write_bytes_per_turn = usize::from(small.write_bytes_per_turn).max(1);
     limits.callbacks_per_turn = usize::from(small.callbacks_per_turn).max(1);
