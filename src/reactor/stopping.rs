@@ -152,7 +152,8 @@ impl Reactor {
         if self.phase != Phase::Draining {
             return here == 0;
         }
-        if here > 0 || self.core.awaits_earlier() || self.core.is_sending() {
+        // What other threads had submitted before this turn, and it had no time for, comes first.
+        if here > 0 || !self.taken.is_empty() || self.core.awaits_earlier() || self.core.is_sending() {
             return false;
         }
         let mut receives = false;

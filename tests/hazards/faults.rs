@@ -390,8 +390,9 @@ fn a_message_that_panics_when_it_is_dropped_unread_is_survived() {
         })
         .unwrap(),
     );
-    running.connect().reset();
+    let client = running.connect();
     let gone = hear.recv_timeout(crate::common::PATIENCE).unwrap();
+    client.reset();
     running.wait_for_stats("it is gone", |stats| stats.accepted == 1 && stats.active == 0);
     running.handle.send(gone, Bomb).unwrap();
     running.connect().echo("the loop goes on");
@@ -415,6 +416,7 @@ fn a_panic_of_a_connection_that_is_lost_already_is_still_reported() {
             .unwrap(),
         );
         let mut client = running.connect();
+        running.wait_for_stats("it is accepted", |stats| stats.accepted == 1);
         match lost_by {
             "reset" => client.reset(),
             _ => {
