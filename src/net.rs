@@ -8,15 +8,19 @@
 
 #[cfg(all(feature = "batch", target_os = "linux"))]
 mod batch;
+pub(crate) mod clock;
 #[cfg(all(feature = "credentials", unix))]
 mod credentials;
 pub(crate) mod datagram;
 pub mod family;
 mod listener;
+mod options;
+pub(crate) mod packet;
 #[cfg(unix)]
 mod path;
 #[cfg(windows)]
 pub(crate) mod patient;
+pub(crate) mod readiness;
 pub(crate) mod scripted;
 pub(crate) mod selector;
 mod socket;
@@ -25,12 +29,8 @@ mod tcp;
 mod udp;
 #[cfg(unix)]
 mod unix;
+mod watched;
 
-use std::io;
-
-use socket2::SockRef;
-
-use crate::error::{Error, Result};
 #[cfg(all(feature = "credentials", unix))]
 pub use credentials::Credentials;
 pub(crate) use listener::AcceptFault;
@@ -42,81 +42,3 @@ pub use tcp::{AddressFamily, Keepalive, TcpOptions};
 pub use udp::{MulticastGroup, MulticastInterface, UdpOptions};
 #[cfg(unix)]
 pub use unix::UnixOptions;
-
-/// `SO_REUSEADDR` and `SO_REUSEPORT`. On Windows the former means that anybody may take the port, and is left alone.
-fn set_sharing(socket: &SockRef<'_>, reuse_address: bool, reuse_port: bool) -> io::Result<()> {
-    if cfg!(not(windows)) {
-        socket.set_reuse_address(reuse_address)?;
-    }
-    if reuse_port {
-        #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
-        socket.set_reuse_port(true)?;
-        #[cfg(not(all(unix, not(any(target_os = "solaris", target_os = "illumos")))))]
-        return Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no SO_REUSEPORT"));
-    }
-    Ok(())
-}
-
-/// Whether an error of accepting or receiving concerns one peer alone, or the call was interrupted: the next attempt may
-/// succeed. accept(2): "Linux accept() passes already-pending network errors on the new socket as an error code from
-/// accept()"; to be treated like EAGAIN by retrying. Receiving may tell what ICMP says of an earlier datagram.
-/// PermissionDenied is a firewall's word, NotConnected what Windows says of a client that has gone before it is accepted.
-fn is_of_one_peer(error: &io::Error) -> bool {
-    use io::ErrorKind as Kind;
-    match error.kind() {
-        Kind::Interrupted
-        | Kind::ConnectionAborted
-        | Kind::ConnectionReset
-        | Kind::ConnectionRefused
-        | Kind::NotConnected
-        | Kind::PermissionDenied
-        | Kind::TimedOut
-        | Kind::HostUnreachable
-        | Kind::NetworkUnreachable
-        | Kind::NetworkDown => true,
-        // ENONET, EPROTO, ENOPROTOOPT, EHOSTDOWN have no kind of their own.
-        _ => {
-            cfg!(any(target_os = "linux", target_os = "android"))
-                && matches!(error.raw_os_error(), Some(64 | 71 | 92 | 112))
-        }
-    }
-}
-
-/// The system takes the size of a buffer as an int; a larger one would be cut to its lowest 32 bits.
-fn check_buffers(receive: Option<usize>, send: Option<usize>) -> Result<()> {
-    for (name, bytes) in [("receive_buffer_bytes", receive), ("send_buffer_bytes", send)] {
-        if let Some(bytes) = bytes.filter(|&bytes| i32::try_from(bytes).is_err()) {
-            return Err(Error::setting(name, bytes, "a buffer has at most 2,147,483,647 bytes"));
-        }
-    }
-    Ok(())
-}
-
-/// The names and values of the options that are not what they were. It takes the options apart, so that the compiler
-/// asks for a field that is missing here.
-macro_rules! changed_options {
-    ($options:ident { $($field:ident),* $(,)? }) => {
-        impl $options {
-            pub(super) fn changed_since(&self, before: &Self) -> Vec<(&'static str, String)> {
-                let $options { $($field),* } = self;
-                let mut changed = Vec::new();
-                $(if *$field != before.$field {
-                    changed.push((stringify!($field), format!("{:?}", $field)));
-                })*
-                changed
-            }
-        }
-    };
-}
-use changed_options;
-
-/// `SO_RCVBUF` and `SO_SNDBUF`.
-fn set_buffers(socket: &SockRef<'_>, receive: Option<usize>, send: Option<usize>) -> io::Result<()> {
-    if let Some(bytes) = receive {
-        socket.set_recv_buffer_size(bytes)?;
-    }
-    if let Some(bytes) = send {
-        socket.set_send_buffer_size(bytes)?;
-    }
-    Ok(())
-}

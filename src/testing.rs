@@ -127,7 +127,7 @@ impl<S: BaseServer> Client<S> {
         let host = Host::new(server, Box::new(move |_, _| handler.take().expect("one client, one handler")));
         let server = reactor.host_own(Box::new(host), limits).expect("the first server");
         let (peer, stream) = Peer::client(&world, 0, client_address());
-        reactor.admit(server, stream, client_address()).expect("a script registers always");
+        reactor.admit(server, stream.into(), client_address()).expect("a script registers always");
         let id = reactor.core.slots.connections(None).first().map(|&key| reactor.core.slots.id(key));
         let kind = std::marker::PhantomData;
         let mut client = Client { reactor, server, id, world, peer, record, kind };

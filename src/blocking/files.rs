@@ -328,7 +328,7 @@ mod tests {
     use crate::blocking::{BlockingRequest, StreamRequestHandler};
     use crate::error::Result;
     use crate::net::StdStream;
-    use crate::net::selector::Clock;
+    use crate::net::clock::Clock;
 
     #[test]
     fn without_a_buffer_each_write_is_sent_at_once_and_nothing_is_read_ahead() {

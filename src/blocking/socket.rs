@@ -10,9 +10,9 @@ use super::stop::End;
 use crate::address::Address;
 use crate::limits::Limits;
 use crate::net::StdStream;
+use crate::net::clock::Clock;
 #[cfg(windows)]
 use crate::net::patient::PatientStream;
-use crate::net::selector::Clock;
 
 /// The socket of a request as a blocking handler sees it: Python's `self.request`.
 ///

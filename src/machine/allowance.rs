@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use crate::limits::Limits;
-use crate::net::selector::Clock;
+use crate::net::clock::Clock;
 
 /// What one connection may still do in this turn.
 #[derive(Debug)]

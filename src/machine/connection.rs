@@ -9,7 +9,7 @@ use crate::address::Address;
 use crate::buffer::{Carry, Flush, Queue, Scan};
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::{Limits, Linger, Overflow};
-use crate::net::selector::Readiness;
+use crate::net::readiness::Readiness;
 use crate::net::{Route, Stream};
 use crate::shared_bytes::SharedBytes;
 use crate::stats::Stats;

@@ -13,7 +13,8 @@ use std::net::IpAddr;
 
 use crate::address::Address;
 use crate::limits::{DropPolicy, Limits};
-use crate::net::datagram::{DatagramFault, DatagramSocket, Outgoing};
+use crate::net::datagram::{DatagramFault, DatagramSocket};
+use crate::net::packet::Outgoing;
 use crate::stats::Stats;
 
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 
 use crate::address::Address;
 use crate::lifecycle::Finish;
-use crate::net::selector::Readiness;
+use crate::net::readiness::Readiness;
 use crate::timers::TimerKey;
 
 /// Where the connection stands.

@@ -13,7 +13,7 @@ use nix::sys::socket::{
     sendmmsg, setsockopt, sockopt,
 };
 
-use super::datagram::{Outgoing, Packet};
+use super::packet::{Outgoing, Packet};
 use crate::address::Address;
 
 /// What the kernel offers one socket, found out when it is opened.

@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::Range;
 
-use mio::event::Source;
 use mio::net::UdpSocket;
 #[cfg(unix)]
 use mio::net::UnixDatagram;
@@ -15,11 +13,14 @@ use socket2::SockRef;
 
 #[cfg(all(feature = "batch", target_os = "linux"))]
 use super::batch::Batch;
+use super::options::is_of_one_peer;
+use super::packet::{Outgoing, Packet};
 use super::scripted::ScriptedDatagrams;
-use super::socket::Name;
 #[cfg(unix)]
 use super::socket::sock_addr;
-use super::{MulticastGroup, Socket};
+use super::socket::{Name, Socket};
+use super::udp::MulticastGroup;
+use super::watched::Watched;
 use crate::address::Address;
 
 /// A socket that datagrams come in and go out by. Nameable because [`Family`](super::family::Family) mentions it.
@@ -51,26 +52,6 @@ enum Kind {
     #[cfg(unix)]
     Unix(UnixDatagram),
     Scripted(Box<dyn ScriptedDatagrams>),
-}
-
-/// A datagram that was received, and where in the buffer it lies.
-#[derive(Clone, Debug)]
-pub(crate) struct Packet {
-    pub(crate) range: Range<usize>,
-    pub(crate) from: Address,
-    /// Which of our addresses it was sent to, if the system tells.
-    pub(crate) local: Option<IpAddr>,
-    /// It was longer than it may be; the rest is cut off.
-    pub(crate) truncated: bool,
-}
-
-/// A datagram to be sent, and where among the bytes it lies.
-#[derive(Clone, Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) range: Range<usize>,
-    pub(crate) to: Address,
-    /// Which of our addresses it is to come from, where the system lets us choose.
-    pub(crate) local: Option<IpAddr>,
 }
 
 impl DatagramSocket {
@@ -299,40 +280,39 @@ impl DatagramSocket {
         }
     }
 
-    /// It fails only if it was not registered.
-    pub(super) fn deregister(&mut self, registry: &Registry) {
-        let _ = self.source().map(|source| registry.deregister(source));
-    }
-
-    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        self.source().map_or(Ok(()), |source| registry.register(source, token, Interest::READABLE))
-    }
-
     /// Asks for events about room as well, or no more.
-    pub(super) fn reregister(&mut self, registry: &Registry, token: Token, room: bool) -> io::Result<()> {
-        let interest = if room { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        self.source().map_or(Ok(()), |source| registry.reregister(source, token, interest))
-    }
-
-    fn source(&mut self) -> Option<&mut dyn Source> {
-        match &mut self.kind {
-            Kind::Udp(socket) => Some(socket),
+    pub(super) fn watch_room(&mut self, registry: Option<&Registry>, token: Token, on: bool) -> io::Result<()> {
+        let interest = if on { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        match (&mut self.kind, registry) {
+            (Kind::Scripted(script), _) => script.watch_room(on),
+            (_, None) => {}
+            (Kind::Udp(socket), Some(registry)) => registry.reregister(socket, token, interest)?,
             #[cfg(unix)]
-            Kind::Unix(socket) => Some(socket),
-            Kind::Scripted(_) => None,
+            (Kind::Unix(socket), Some(registry)) => registry.reregister(socket, token, interest)?,
         }
+        Ok(())
+    }
+}
+
+impl Watched for DatagramSocket {
+    fn register(&mut self, registry: Option<&Registry>, token: Token) -> io::Result<()> {
+        match (&mut self.kind, registry) {
+            (Kind::Scripted(script), _) => script.register(token),
+            (_, None) => {}
+            (Kind::Udp(socket), Some(registry)) => registry.register(socket, token, Interest::READABLE)?,
+            #[cfg(unix)]
+            (Kind::Unix(socket), Some(registry)) => registry.register(socket, token, Interest::READABLE)?,
+        }
+        Ok(())
     }
 
-    pub(super) fn register_scripted(&mut self, token: Token) {
-        if let Kind::Scripted(script) = &mut self.kind {
-            script.register(token);
-        }
-    }
-
-    pub(super) fn watch_room_scripted(&mut self, on: bool) {
-        if let Kind::Scripted(script) = &mut self.kind {
-            script.watch_room(on);
-        }
+    fn deregister(&mut self, registry: &Registry) {
+        let _ = match &mut self.kind {
+            Kind::Udp(socket) => registry.deregister(socket),
+            #[cfg(unix)]
+            Kind::Unix(socket) => registry.deregister(socket),
+            Kind::Scripted(_) => Ok(()),
+        };
     }
 }
 
@@ -381,7 +361,7 @@ impl DatagramFault {
     pub(crate) fn of_receiving(error: &io::Error) -> Self {
         match error.raw_os_error() {
             _ if error.kind() == io::ErrorKind::WouldBlock => DatagramFault::Blocked,
-            _ if super::is_of_one_peer(error) => DatagramFault::Skip,
+            _ if is_of_one_peer(error) => DatagramFault::Skip,
             // EMSGSIZE: an earlier datagram was too long for its way.
             #[cfg(any(target_os = "linux", target_os = "android"))]
             Some(90) => DatagramFault::Skip,

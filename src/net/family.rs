@@ -5,10 +5,17 @@ use std::fmt::Debug;
 use std::io;
 use std::net::ToSocketAddrs;
 
+use mio::{Registry, Token};
 use socket2::Type;
 
 use super::datagram::DatagramSocket;
-use super::{Listener, Socket, TcpOptions, UdpOptions};
+use super::listener::Listener;
+use super::socket::Socket;
+use super::tcp::TcpOptions;
+use super::udp::UdpOptions;
+#[cfg(unix)]
+use super::unix::UnixOptions;
+use super::watched::Watched;
 use crate::address::Address;
 use crate::error::Result;
 
@@ -213,6 +220,22 @@ impl Bound {
     }
 }
 
+impl Watched for Bound {
+    fn register(&mut self, registry: Option<&Registry>, token: Token) -> io::Result<()> {
+        match self {
+            Bound::Listener(listener) => listener.register(registry, token),
+            Bound::Datagram(socket) => socket.register(registry, token),
+        }
+    }
+
+    fn deregister(&mut self, registry: &Registry) {
+        match self {
+            Bound::Listener(listener) => listener.deregister(registry),
+            Bound::Datagram(socket) => socket.deregister(registry),
+        }
+    }
+}
+
 impl Family for Tcp {
     type Options = TcpOptions;
     type Domain = Inet;
@@ -280,62 +303,62 @@ impl Family for Udp {
 
 #[cfg(unix)]
 impl Family for UnixStream {
-    type Options = super::UnixOptions;
+    type Options = UnixOptions;
     type Domain = Unix;
     type Adopted = std::os::unix::net::UnixListener;
     const NAME: &'static str = "Unix stream";
     const DATAGRAMS: bool = false;
 
-    fn check(options: &super::UnixOptions) -> Result<()> {
+    fn check(options: &UnixOptions) -> Result<()> {
         options.check()
     }
-    fn changed(options: &super::UnixOptions, before: &super::UnixOptions) -> Vec<(&'static str, String)> {
+    fn changed(options: &UnixOptions, before: &UnixOptions) -> Vec<(&'static str, String)> {
         options.changed_since(before)
     }
-    fn open(options: &super::UnixOptions, _: &Address) -> io::Result<Socket> {
+    fn open(options: &UnixOptions, _: &Address) -> io::Result<Socket> {
         options.open_stream()
     }
-    fn adopt(options: &super::UnixOptions, socket: std::os::unix::net::UnixListener) -> io::Result<Socket> {
+    fn adopt(options: &UnixOptions, socket: std::os::unix::net::UnixListener) -> io::Result<Socket> {
         options.adopt(Socket::adopted(socket.into(), Type::STREAM)?)
     }
-    fn admits(_: &super::UnixOptions, _: &Address) -> bool {
+    fn admits(_: &UnixOptions, _: &Address) -> bool {
         true
     }
-    fn backlog(options: &super::UnixOptions) -> i32 {
+    fn backlog(options: &UnixOptions) -> i32 {
         options.request_queue_size
     }
-    fn finish(socket: Socket, _: &super::UnixOptions) -> io::Result<Bound> {
+    fn finish(socket: Socket, _: &UnixOptions) -> io::Result<Bound> {
         Listener::unix(socket).map(Bound::Listener)
     }
 }
 
 #[cfg(unix)]
 impl Family for UnixDatagram {
-    type Options = super::UnixOptions;
+    type Options = UnixOptions;
     type Domain = Unix;
     type Adopted = std::os::unix::net::UnixDatagram;
     const NAME: &'static str = "Unix datagram";
     const DATAGRAMS: bool = true;
 
-    fn check(options: &super::UnixOptions) -> Result<()> {
+    fn check(options: &UnixOptions) -> Result<()> {
         options.check()
     }
-    fn changed(options: &super::UnixOptions, before: &super::UnixOptions) -> Vec<(&'static str, String)> {
+    fn changed(options: &UnixOptions, before: &UnixOptions) -> Vec<(&'static str, String)> {
         options.changed_since(before)
     }
-    fn open(options: &super::UnixOptions, _: &Address) -> io::Result<Socket> {
+    fn open(options: &UnixOptions, _: &Address) -> io::Result<Socket> {
         options.open_datagram()
     }
-    fn adopt(options: &super::UnixOptions, socket: std::os::unix::net::UnixDatagram) -> io::Result<Socket> {
+    fn adopt(options: &UnixOptions, socket: std::os::unix::net::UnixDatagram) -> io::Result<Socket> {
         options.adopt(Socket::adopted(socket.into(), Type::DGRAM)?)
     }
-    fn admits(_: &super::UnixOptions, _: &Address) -> bool {
+    fn admits(_: &UnixOptions, _: &Address) -> bool {
         true
     }
-    fn backlog(_: &super::UnixOptions) -> i32 {
+    fn backlog(_: &UnixOptions) -> i32 {
         0
     }
-    fn finish(socket: Socket, _: &super::UnixOptions) -> io::Result<Bound> {
+    fn finish(socket: Socket, _: &UnixOptions) -> io::Result<Bound> {
         DatagramSocket::unix(socket).map(Bound::Datagram)
     }
 }

@@ -7,9 +7,12 @@ use mio::net::TcpListener;
 use mio::net::UnixListener;
 use mio::{Interest, Registry, Token};
 
+use super::options::is_of_one_peer;
 use super::scripted::ScriptedListener;
-use super::socket::Name;
-use super::{Socket, Stream, TcpOptions};
+use super::socket::{Name, Socket};
+use super::stream::Stream;
+use super::tcp::TcpOptions;
+use super::watched::Watched;
 use crate::address::Address;
 
 /// A bound, listening, non-blocking socket: Python's `server.socket`.
@@ -102,7 +105,10 @@ impl Listener {
                 let stream = mio::net::UnixStream::from_std(stream.into());
                 Ok((stream.into(), super::socket::address(&from)?))
             }
-            Kind::Scripted(listener) => listener.accept().inspect_err(failed),
+            Kind::Scripted(listener) => {
+                let (stream, from) = listener.accept().inspect_err(failed)?;
+                Ok((stream.into(), from))
+            }
         }
     }
 
@@ -110,31 +116,26 @@ impl Listener {
     pub(crate) fn take_fault(&mut self) -> Option<AcceptFault> {
         self.fault.take()
     }
+}
 
-    /// It fails only if it was not registered.
-    pub(super) fn deregister(&mut self, registry: &Registry) {
+impl Watched for Listener {
+    fn register(&mut self, registry: Option<&Registry>, token: Token) -> io::Result<()> {
+        match (&mut self.kind, registry) {
+            (Kind::Scripted(listener), _) => listener.register(token),
+            (_, None) => Ok(()),
+            (Kind::Tcp(socket), Some(registry)) => registry.register(socket, token, Interest::READABLE),
+            #[cfg(unix)]
+            (Kind::Unix(socket), Some(registry)) => registry.register(socket, token, Interest::READABLE),
+        }
+    }
+
+    fn deregister(&mut self, registry: &Registry) {
         let _ = match &mut self.kind {
             Kind::Tcp(socket) => registry.deregister(socket),
             #[cfg(unix)]
             Kind::Unix(socket) => registry.deregister(socket),
             Kind::Scripted(_) => Ok(()),
         };
-    }
-
-    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        match &mut self.kind {
-            Kind::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
-            #[cfg(unix)]
-            Kind::Unix(socket) => registry.register(socket, token, Interest::READABLE),
-            Kind::Scripted(_) => Ok(()),
-        }
-    }
-
-    pub(super) fn register_scripted(&mut self, token: Token) -> io::Result<()> {
-        match &mut self.kind {
-            Kind::Scripted(listener) => listener.register(token),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -170,7 +171,7 @@ impl From<&io::Error> for AcceptFault {
     fn from(error: &io::Error) -> Self {
         match error.raw_os_error() {
             _ if error.kind() == io::ErrorKind::WouldBlock => AcceptFault::Empty,
-            _ if super::is_of_one_peer(error) => AcceptFault::Skip,
+            _ if is_of_one_peer(error) => AcceptFault::Skip,
             _ if error.kind() == io::ErrorKind::InvalidInput => AcceptFault::Invalid,
             // EOPNOTSUPP: another of those network errors.
             #[cfg(any(target_os = "linux", target_os = "android"))]

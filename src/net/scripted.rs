@@ -10,18 +10,17 @@ use std::time::Duration;
 
 use mio::Token;
 
-use super::Stream;
-use super::selector::Readiness;
+use super::readiness::Readiness;
 use crate::address::Address;
 
 /// The twin of a connected socket. Dropping it is close(2).
 pub(crate) trait ScriptedStream: Debug + Send {
     fn register(&mut self, token: Token) -> io::Result<()>;
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
-    /// As [`Stream::cuts_reads_short`].
+    /// As [`Stream::cuts_reads_short`](super::stream::Stream::cuts_reads_short).
     fn cuts_reads_short(&self) -> bool;
     fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
-    /// As [`Stream::connected`].
+    /// As [`Stream::connected`](super::stream::Stream::connected).
     fn connected(&self) -> io::Result<bool>;
     fn local_address(&self) -> Address;
     fn shutdown(&self, how: Shutdown);
@@ -31,7 +30,7 @@ pub(crate) trait ScriptedStream: Debug + Send {
 /// The twin of a listening socket.
 pub(crate) trait ScriptedListener: Debug + Send {
     fn register(&mut self, token: Token) -> io::Result<()>;
-    fn accept(&mut self) -> io::Result<(Stream, Address)>;
+    fn accept(&mut self) -> io::Result<(Box<dyn ScriptedStream>, Address)>;
 }
 
 /// The twin of a datagram socket.
@@ -55,5 +54,5 @@ pub(crate) trait ScriptedSelector: Send {
     /// What the last poll has found.
     fn events(&self) -> &[(Token, Readiness)];
     fn waker(&self) -> Box<dyn Fn() + Send + Sync>;
-    fn connect(&self, address: &Address) -> io::Result<Stream>;
+    fn connect(&self, address: &Address) -> io::Result<Box<dyn ScriptedStream>>;
 }

@@ -1,49 +1,21 @@
-//! What is ready, and what time it is: mio's poll and the system's clock, or a script's.
+//! What is ready, and what time it is: mio's poll and the system's clock, or those of a script.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use std::{fmt, io};
+use std::io;
+use std::time::Duration;
 
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Registry, Token};
 
+use super::clock::Clock;
 use super::datagram::DatagramSocket;
-use super::family::Bound;
+use super::readiness::Readiness;
 use super::scripted::ScriptedSelector;
-use super::{Listener, Stream};
+use super::stream::Stream;
+use super::watched::Watched;
 use crate::address::Address;
 
 pub(crate) enum Selector {
     System { poll: Poll, events: Events, clock: Clock },
     Scripted(Box<dyn ScriptedSelector>),
-}
-
-/// The clock of a reactor, to be read where its selector is out of reach, and by the threads that serve its requests.
-#[derive(Clone)]
-pub(crate) enum Clock {
-    System(Instant),
-    Scripted(Arc<dyn Fn() -> u64 + Send + Sync>),
-}
-
-impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "the one clock")]
-    pub(crate) fn new() -> Self {
-        Clock::System(Instant::now())
-    }
-
-    /// Nanoseconds since it was made. Starts above zero so that zero can mean "never".
-    pub(crate) fn now(&self) -> u64 {
-        match self {
-            #[expect(clippy::disallowed_methods, reason = "the one clock")]
-            Clock::System(epoch) => Instant::now().duration_since(*epoch).as_nanos() as u64 + 1,
-            Clock::Scripted(now) => now(),
-        }
-    }
-}
-
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Clock").field(&self.now()).finish()
-    }
 }
 
 /// What ends a wait from any thread.
@@ -61,43 +33,6 @@ impl Waker {
                 Ok(())
             }
         }
-    }
-}
-
-/// What the kernel says of one socket. May be spurious; never taken for more than a reason to try.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Readiness(pub(crate) u32);
-
-impl Readiness {
-    pub(crate) const READABLE: u32 = 1 << 0;
-    pub(crate) const WRITABLE: u32 = 1 << 1;
-    /// A short read is not to be trusted: the end of the stream, or a byte out of band (which cuts a read short,
-    /// tcp(7)), may follow without another event. Of a stream that [cuts reads short](super::Stream::cuts_reads_short) no
-    /// short read is.
-    pub(crate) const READ_TO_END: u32 = 1 << 2;
-    /// Both directions are over.
-    pub(crate) const HUNG_UP: u32 = 1 << 3;
-
-    #[inline]
-    fn of(event: &mio::event::Event) -> Self {
-        let mut bits = 0;
-        if event.is_readable() {
-            bits |= Readiness::READABLE;
-        }
-        if event.is_writable() {
-            bits |= Readiness::WRITABLE;
-        }
-        if event.is_priority() {
-            bits |= Readiness::READ_TO_END;
-        }
-        // Hang-up and error alone are a reason to try both ways: the attempt then says what is wrong.
-        if event.is_read_closed() || event.is_error() {
-            bits |= Readiness::READABLE | Readiness::READ_TO_END;
-        }
-        if event.is_write_closed() {
-            bits |= Readiness::WRITABLE | Readiness::HUNG_UP;
-        }
-        Readiness(bits)
     }
 }
 
@@ -172,71 +107,47 @@ impl Selector {
     pub(crate) fn connect(&self, address: &Address) -> io::Result<Stream> {
         match self {
             Selector::System { .. } => Stream::connect(address),
-            Selector::Scripted(selector) => selector.connect(address),
+            Selector::Scripted(selector) => selector.connect(address).map(Stream::from),
         }
     }
 
-    /// Registers a connection once and for all, for both directions.
-    pub(crate) fn register_stream(&self, stream: &mut Stream, token: Token) -> io::Result<()> {
-        match self {
-            Selector::System { poll, .. } => stream.register(poll.registry(), token, STREAM_INTEREST),
-            Selector::Scripted(_) => stream.register_scripted(token),
-        }
+    /// Registers a socket for edge-triggered events.
+    pub(crate) fn register(&self, socket: &mut impl Watched, token: Token) -> io::Result<()> {
+        socket.register(self.registry(), token)
     }
 
-    pub(crate) fn register_listener(&self, listener: &mut Listener, token: Token) -> io::Result<()> {
-        match self {
-            Selector::System { poll, .. } => listener.register(poll.registry(), token),
-            Selector::Scripted(_) => listener.register_scripted(token),
+    /// Takes a socket out that is to be registered with another selector.
+    pub(crate) fn deregister(&self, socket: &mut impl Watched) {
+        if let Some(registry) = self.registry() {
+            socket.deregister(registry);
         }
     }
 
     /// Takes a connection out before it is closed, where closing alone does not.
-    pub(crate) fn deregister(&self, stream: &mut Stream) {
+    pub(crate) fn forget(&self, stream: &mut Stream) {
         // epoll forgets a descriptor when its last copy is closed (epoll(7)). Ours have no copies: they are
         // close-on-exec and never duplicated. That saves a system call for each connection.
-        if cfg!(not(any(target_os = "linux", target_os = "android")))
-            && let Selector::System { poll, .. } = self
-        {
-            stream.deregister(poll.registry());
-        }
-    }
-
-    pub(crate) fn register_datagram(&self, socket: &mut DatagramSocket, token: Token) -> io::Result<()> {
-        match self {
-            Selector::System { poll, .. } => socket.register(poll.registry(), token),
-            Selector::Scripted(_) => {
-                socket.register_scripted(token);
-                Ok(())
-            }
-        }
-    }
-
-    /// Takes a socket out that a server serves by, to be registered with another selector.
-    pub(crate) fn deregister_bound(&self, socket: &mut Bound) {
-        if let Selector::System { poll, .. } = self {
-            match socket {
-                Bound::Listener(listener) => listener.deregister(poll.registry()),
-                Bound::Datagram(socket) => socket.deregister(poll.registry()),
-            }
+        if cfg!(not(any(target_os = "linux", target_os = "android"))) {
+            self.deregister(stream);
         }
     }
 
     /// Whether events shall also tell when a datagram socket has room.
     pub(crate) fn watch_room(&self, socket: &mut DatagramSocket, token: Token, on: bool) -> io::Result<()> {
+        socket.watch_room(self.registry(), token, on)
+    }
+
+    fn registry(&self) -> Option<&Registry> {
         match self {
-            Selector::System { poll, .. } => socket.reregister(poll.registry(), token, on),
-            Selector::Scripted(_) => {
-                socket.watch_room_scripted(on);
-                Ok(())
-            }
+            Selector::System { poll, .. } => Some(poll.registry()),
+            Selector::Scripted(_) => None,
         }
     }
 
     #[cfg(all(unix, feature = "signals"))]
     pub(crate) fn register_source(&self, source: &mut dyn mio::event::Source, token: Token) -> io::Result<()> {
         match self {
-            Selector::System { poll, .. } => source.register(poll.registry(), token, Interest::READABLE),
+            Selector::System { poll, .. } => source.register(poll.registry(), token, mio::Interest::READABLE),
             Selector::Scripted(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -254,9 +165,3 @@ impl Selector {
 
 /// Events fetched by one wait; what is left comes with the next.
 const EVENTS: usize = 1_024;
-
-/// Where the platform tells of out-of-band bytes, we want to know: they cut a read short.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const STREAM_INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-const STREAM_INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);

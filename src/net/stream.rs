@@ -9,6 +9,7 @@ use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
 use super::scripted::ScriptedStream;
+use super::watched::Watched;
 use crate::address::Address;
 
 /// A connected, non-blocking socket: Python's `request` of a stream server.
@@ -56,10 +57,6 @@ pub(crate) struct Route {
 }
 
 impl Stream {
-    pub(crate) fn scripted(stream: impl ScriptedStream + 'static) -> Self {
-        Stream { kind: Kind::Scripted(Box::new(stream)) }
-    }
-
     pub(crate) fn datagram(route: Route) -> Self {
         Stream { kind: Kind::Datagram(Box::new(route)) }
     }
@@ -212,25 +209,21 @@ impl Stream {
             Kind::Datagram(_) | Kind::Pending | Kind::Scripted(_) => None,
         }
     }
+}
 
-    pub(super) fn register(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
-        match &mut self.kind {
-            Kind::Tcp(stream) => registry.register(stream, token, interest),
+impl Watched for Stream {
+    /// For both directions.
+    fn register(&mut self, registry: Option<&Registry>, token: Token) -> io::Result<()> {
+        match (&mut self.kind, registry) {
+            (Kind::Scripted(stream), _) => stream.register(token),
+            (Kind::Datagram(_) | Kind::Pending, _) | (_, None) => Ok(()),
+            (Kind::Tcp(stream), Some(registry)) => registry.register(stream, token, INTEREST),
             #[cfg(unix)]
-            Kind::Unix(stream) => registry.register(stream, token, interest),
-            Kind::Datagram(_) | Kind::Pending | Kind::Scripted(_) => Ok(()),
+            (Kind::Unix(stream), Some(registry)) => registry.register(stream, token, INTEREST),
         }
     }
 
-    pub(super) fn register_scripted(&mut self, token: Token) -> io::Result<()> {
-        match &mut self.kind {
-            Kind::Scripted(stream) => stream.register(token),
-            _ => Ok(()),
-        }
-    }
-
-    pub(super) fn deregister(&mut self, registry: &Registry) {
-        // It is closed next, whatever is said here.
+    fn deregister(&mut self, registry: &Registry) {
         let _ = match &mut self.kind {
             Kind::Tcp(stream) => registry.deregister(stream),
             #[cfg(unix)]
@@ -239,6 +232,12 @@ impl Stream {
         };
     }
 }
+
+/// Where the platform tells of out-of-band bytes, we want to know: they cut a read short.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// The socket of a request that leaves the reactor.
 #[derive(Debug)]
@@ -253,6 +252,12 @@ pub(crate) enum StdStream {
 const EINPROGRESS: i32 = 115;
 #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
 const EINPROGRESS: i32 = 36;
+
+impl From<Box<dyn ScriptedStream>> for Stream {
+    fn from(stream: Box<dyn ScriptedStream>) -> Self {
+        Stream { kind: Kind::Scripted(stream) }
+    }
+}
 
 impl From<TcpStream> for Stream {
     fn from(stream: TcpStream) -> Self {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive};
 
-use super::Socket;
+use super::socket::Socket;
 use crate::address::Address;
 use crate::error::{Error, Result};
 
@@ -81,7 +81,7 @@ impl Default for TcpOptions {
     }
 }
 
-super::changed_options!(TcpOptions {
+super::options::changed_options!(TcpOptions {
     request_queue_size,
     allow_reuse_address,
     allow_reuse_port,
@@ -98,7 +98,7 @@ super::changed_options!(TcpOptions {
 impl TcpOptions {
     /// Refuses by name what the system would refuse with EINVAL, or take for another value.
     pub(super) fn check(&self) -> Result<()> {
-        super::check_buffers(self.receive_buffer_bytes, self.send_buffer_bytes)?;
+        super::options::check_buffers(self.receive_buffer_bytes, self.send_buffer_bytes)?;
         if let Some(Keepalive { idle, interval }) = self.keepalive {
             for (name, time) in [("keepalive.idle", idle), ("keepalive.interval", interval)] {
                 if time.subsec_nanos() != 0 || !KEEPALIVE_SECONDS.contains(&time.as_secs()) {
@@ -133,7 +133,7 @@ impl TcpOptions {
         if address.is_ipv6() {
             options.set_only_v6(self.ipv6_only)?;
         }
-        super::set_sharing(&options, self.allow_reuse_address, self.allow_reuse_port)?;
+        super::options::set_sharing(&options, self.allow_reuse_address, self.allow_reuse_port)?;
         self.apply(&options)?;
         Ok(socket)
     }
@@ -153,7 +153,7 @@ impl TcpOptions {
         if let Some(time) = self.user_timeout {
             set_user_timeout(socket, time)?;
         }
-        super::set_buffers(socket, self.receive_buffer_bytes, self.send_buffer_bytes)
+        super::options::set_buffers(socket, self.receive_buffer_bytes, self.send_buffer_bytes)
     }
 }
 

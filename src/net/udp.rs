@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use socket2::{Domain, Protocol, SockRef};
 
-use super::{AddressFamily, Socket};
+use super::socket::Socket;
+use super::tcp::AddressFamily;
 use crate::error::{Error, Result};
 
 /// Options of a UDP server's sockets.
@@ -71,7 +72,7 @@ impl Default for UdpOptions {
     }
 }
 
-super::changed_options!(UdpOptions {
+super::options::changed_options!(UdpOptions {
     allow_reuse_address,
     allow_reuse_port,
     address_family,
@@ -94,7 +95,7 @@ impl UdpOptions {
         if let Some(group) = self.multicast_groups.iter().find(|group| !group.address.is_multicast()) {
             return Err(Error::setting("multicast_groups", group.address, "that is no address of a group"));
         }
-        super::check_buffers(self.receive_buffer_bytes, self.send_buffer_bytes)
+        super::options::check_buffers(self.receive_buffer_bytes, self.send_buffer_bytes)
     }
 
     /// Opens a socket for `address` with everything set that must be set before it is bound.
@@ -103,7 +104,7 @@ impl UdpOptions {
         #[cfg(all(feature = "batch", target_os = "linux"))]
         super::batch::prepare(std::os::fd::AsFd::as_fd(&socket), address.is_ipv6());
         let options = socket.options();
-        super::set_sharing(&options, self.allow_reuse_address, self.allow_reuse_port)?;
+        super::options::set_sharing(&options, self.allow_reuse_address, self.allow_reuse_port)?;
         if address.is_ipv6() {
             options.set_only_v6(self.ipv6_only)?;
         }
@@ -116,7 +117,7 @@ impl UdpOptions {
         if self.broadcast {
             options.set_broadcast(true)?;
         }
-        super::set_buffers(options, self.receive_buffer_bytes, self.send_buffer_bytes)?;
+        super::options::set_buffers(options, self.receive_buffer_bytes, self.send_buffer_bytes)?;
         if is_ipv6 {
             options.set_multicast_hops_v6(self.multicast_ttl)?;
             options.set_multicast_loop_v6(self.multicast_loop)?;

@@ -5,7 +5,7 @@ use std::os::unix::net::SocketAddr;
 
 use socket2::Domain;
 
-use super::Socket;
+use super::socket::Socket;
 use crate::address::UnixAddress;
 use crate::error::Result;
 
@@ -45,11 +45,11 @@ impl Default for UnixOptions {
     }
 }
 
-super::changed_options!(UnixOptions { request_queue_size, mode, receive_buffer_bytes, send_buffer_bytes });
+super::options::changed_options!(UnixOptions { request_queue_size, mode, receive_buffer_bytes, send_buffer_bytes });
 
 impl UnixOptions {
     pub(super) fn check(&self) -> Result<()> {
-        super::check_buffers(self.receive_buffer_bytes, self.send_buffer_bytes)
+        super::options::check_buffers(self.receive_buffer_bytes, self.send_buffer_bytes)
     }
 
     pub(super) fn open_stream(&self) -> io::Result<Socket> {
@@ -70,7 +70,7 @@ impl UnixOptions {
     }
 
     fn prepare(&self, socket: Socket) -> io::Result<Socket> {
-        super::set_buffers(&socket.options(), self.receive_buffer_bytes, self.send_buffer_bytes)?;
+        super::options::set_buffers(&socket.options(), self.receive_buffer_bytes, self.send_buffer_bytes)?;
         Ok(socket.with_mode(self.mode))
     }
 }

@@ -38,7 +38,7 @@ impl Core {
         let token = self.slots.token(key);
         let listening = self.slots.listening(key).expect("just inserted");
         let listener = listening.listener.as_mut().expect("nobody has it on loan");
-        if let Err(source) = self.selector.register_listener(listener, token) {
+        if let Err(source) = self.selector.register(&mut **listener, token) {
             self.slots.remove(key);
             return Err(Error::Listen { address, source });
         }
@@ -65,7 +65,7 @@ impl Core {
                 _ => unreachable!("listeners are of these kinds"),
             }
         }
-        sockets.iter_mut().for_each(|socket| self.selector.deregister_bound(socket));
+        sockets.iter_mut().for_each(|socket| self.selector.deregister(socket));
         sockets
     }
 

@@ -254,7 +254,7 @@ impl Core {
     /// room for more, accepting pauses. Returns whether it succeeded.
     #[inline(never)]
     pub(crate) fn register(&mut self, key: u32, connection: &mut Connection) -> bool {
-        match self.selector.register_stream(&mut connection.io.stream, self.slots.token(key)) {
+        match self.selector.register(&mut connection.io.stream, self.slots.token(key)) {
             Ok(()) => connection.state.set_registered(),
             Err(error) => {
                 connection.state.end(Finish::Error, true);
@@ -342,7 +342,7 @@ impl Core {
             _ => return,
         };
         if connection.state.is_registered() {
-            self.selector.deregister(&mut connection.io.stream);
+            self.selector.forget(&mut connection.io.stream);
         }
         self.cancel_handler_timers(&mut connection.state);
         if let Some(route) = connection.io.stream.route() {
@@ -480,7 +480,7 @@ impl Core {
         // Nothing but an event tells how that ends.
         let key = self.slots.insert(server, Kind::Connection(connection));
         let token = self.slots.token(key);
-        if let Err(error) = self.selector.register_stream(&mut self.slots.connection(key).io.stream, token) {
+        if let Err(error) = self.selector.register(&mut self.slots.connection(key).io.stream, token) {
             self.slots.remove(key);
             return Err(failed(error));
         }
@@ -518,7 +518,7 @@ impl Core {
             }
             connected => {
                 connection.io.stream = connected?;
-                self.selector.register_stream(&mut connection.io.stream, token)
+                self.selector.register(&mut connection.io.stream, token)
             }
         }
     }

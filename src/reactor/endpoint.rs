@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::machine::{Outbox, Sent, nanos};
 use crate::net::datagram::DatagramSocket;
-use crate::net::selector::Readiness;
+use crate::net::readiness::Readiness;
 use crate::net::{MulticastGroup, Route};
 use crate::timers::{NO_TIMER, TimerKey};
 
@@ -78,7 +78,7 @@ impl Core {
         );
         let token = self.slots.token(key);
         let endpoint = self.slots.endpoint(key).expect("just inserted");
-        if let Err(source) = self.selector.register_datagram(&mut endpoint.socket, token) {
+        if let Err(source) = self.selector.register(&mut endpoint.socket, token) {
             self.slots.remove(key);
             return Err(Error::Bind { address, source });
         }

@@ -16,7 +16,7 @@ use super::endpoint::Endpoint;
 use crate::address::Address;
 use crate::machine::Connection;
 use crate::net::Listener;
-use crate::net::selector::Readiness;
+use crate::net::readiness::Readiness;
 use crate::timers::{NO_TIMER, TimerKey};
 
 /// Names one connection of one reactor for as long as it lives, and nothing afterwards, nor anything in another reactor

@@ -10,15 +10,14 @@ use super::call::{Call, Outcome};
 use super::peer::Peer;
 use super::world::{World, lock};
 use crate::address::Address;
-use crate::net::Stream;
-use crate::net::scripted::ScriptedListener;
-use crate::net::selector::Readiness;
+use crate::net::readiness::Readiness;
+use crate::net::scripted::{ScriptedListener, ScriptedStream};
 
 /// The clients that wait at one listener.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     token: Option<Token>,
-    waiting: VecDeque<(Stream, Peer)>,
+    waiting: VecDeque<(Box<dyn ScriptedStream>, Peer)>,
     /// The server was told that nobody waits: who comes makes an event.
     drained: bool,
     closed: bool,
@@ -26,7 +25,7 @@ pub(super) struct Backlog {
 
 impl Backlog {
     /// A client connects. If nobody listens any more, it is refused.
-    pub(super) fn arrive(&mut self, world: &World, stream: Stream, peer: Peer) {
+    pub(super) fn arrive(&mut self, world: &World, stream: Box<dyn ScriptedStream>, peer: Peer) {
         if self.closed {
             return peer.turn_away();
         }
@@ -81,7 +80,7 @@ impl ScriptedListener for BacklogListener {
         Ok(())
     }
 
-    fn accept(&mut self) -> io::Result<(Stream, Address)> {
+    fn accept(&mut self) -> io::Result<(Box<dyn ScriptedStream>, Address)> {
         let outcome = self.world.call(Call::Accept, Some(&self.address));
         let mut backlog = lock(&self.backlog);
         match outcome {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::pipe::{Arrival, Connect, Pipe, PipeStream};
 use super::world::{World, lock, server_address};
 use crate::address::Address;
-use crate::net::Stream;
+use crate::net::scripted::ScriptedStream;
 
 /// Who is at the other end of one connection of a [`Network`](super::Network): a client, or whoever a handler has called
 /// with [`Request::connect`](crate::Request::connect).
@@ -45,20 +45,20 @@ pub struct Peer {
 
 impl Peer {
     /// A client, and what a listener is to hand out for it.
-    pub(super) fn client(world: &Arc<World>, server: u16, address: Address) -> (Self, Stream) {
+    pub(super) fn client(world: &Arc<World>, server: u16, address: Address) -> (Self, Box<dyn ScriptedStream>) {
         Peer::new(world, Connect::Established, server_address(server), address)
     }
 
     /// Somebody who is called.
-    pub(super) fn connecting(world: &Arc<World>, address: Address) -> (Self, Stream) {
+    pub(super) fn connecting(world: &Arc<World>, address: Address) -> (Self, Box<dyn ScriptedStream>) {
         Peer::new(world, Connect::Pending, server_address(0), address)
     }
 
-    fn new(world: &Arc<World>, connect: Connect, server: Address, address: Address) -> (Self, Stream) {
+    fn new(world: &Arc<World>, connect: Connect, server: Address, address: Address) -> (Self, Box<dyn ScriptedStream>) {
         let cuts_reads_short = address.ip().is_none();
         let pipe = Arc::new(Mutex::new(Pipe::new(connect, cuts_reads_short)));
         let stream = PipeStream::new(Arc::clone(world), Arc::clone(&pipe), server, address.clone());
-        (Peer { world: Arc::clone(world), pipe, address }, Stream::scripted(stream))
+        (Peer { world: Arc::clone(world), pipe, address }, Box::new(stream))
     }
 
     /// Nobody will accept it: a reset.

@@ -13,8 +13,8 @@ use mio::Token;
 use super::call::{Call, Outcome};
 use super::world::{World, lock};
 use crate::address::Address;
+use crate::net::readiness::Readiness;
 use crate::net::scripted::ScriptedStream;
-use crate::net::selector::Readiness;
 
 /// One scripted connection as both ends see it.
 #[derive(Debug)]

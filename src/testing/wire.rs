@@ -9,8 +9,8 @@ use mio::Token;
 use super::call::{Call, Outcome};
 use super::world::{World, lock};
 use crate::address::Address;
+use crate::net::readiness::Readiness;
 use crate::net::scripted::ScriptedDatagrams;
-use crate::net::selector::Readiness;
 
 /// Scripted datagrams as both ends see them.
 #[derive(Debug, Default)]

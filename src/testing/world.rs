@@ -10,9 +10,8 @@ use mio::Token;
 use super::call::{Call, Outcome};
 use super::peer::Peer;
 use crate::address::Address;
-use crate::net::Stream;
-use crate::net::scripted::ScriptedSelector;
-use crate::net::selector::Readiness;
+use crate::net::readiness::Readiness;
+use crate::net::scripted::{ScriptedSelector, ScriptedStream};
 use crate::reactor::handle::Handle;
 
 /// Shared by the sockets, the selector and the test.
@@ -155,7 +154,7 @@ impl ScriptedSelector for Watcher {
         })
     }
 
-    fn connect(&self, address: &Address) -> io::Result<Stream> {
+    fn connect(&self, address: &Address) -> io::Result<Box<dyn ScriptedStream>> {
         match self.world.call(Call::Connect, Some(address)) {
             Outcome::WouldBlock => return Err(io::ErrorKind::WouldBlock.into()),
             outcome => outcome.into_result()?,

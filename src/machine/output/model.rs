@@ -14,7 +14,8 @@ use crate::limits::{Limits, Overflow};
 use crate::machine::Allowance;
 use crate::machine::connection::Io;
 use crate::net::Stream;
-use crate::net::selector::Clock;
+use crate::net::clock::Clock;
+use crate::net::scripted::ScriptedStream;
 
 /// What a handler writes in the course of a connection.
 #[derive(Clone, Debug, Arbitrary)]
@@ -68,7 +69,7 @@ pub(crate) fn check(case: Case) {
         ..Limits::default()
     };
     let socket = Arc::new(Mutex::new(Socket::default()));
-    let mut io = Io { stream: Stream::scripted(Arc::clone(&socket)), queue: None };
+    let mut io = Io { stream: Stream::from(Box::new(Arc::clone(&socket)) as Box<dyn ScriptedStream>), queue: None };
     let (mut gathered, mut written, mut shut) = (Vec::new(), Vec::new(), 0);
     let mut allowance = Allowance::new(Clock::Scripted(Arc::new(|| 1)));
     for turn in case.turns {

@@ -1,0 +1,34 @@
+//! The one clock.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The clock of a reactor, to be read where its selector is out of reach, and by the threads that serve its requests.
+#[derive(Clone)]
+pub(crate) enum Clock {
+    System(Instant),
+    Scripted(Arc<dyn Fn() -> u64 + Send + Sync>),
+}
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "the one clock")]
+    pub(crate) fn new() -> Self {
+        Clock::System(Instant::now())
+    }
+
+    /// Nanoseconds since it was made. Starts above zero so that zero can mean "never".
+    pub(crate) fn now(&self) -> u64 {
+        match self {
+            #[expect(clippy::disallowed_methods, reason = "the one clock")]
+            Clock::System(epoch) => Instant::now().duration_since(*epoch).as_nanos() as u64 + 1,
+            Clock::Scripted(now) => now(),
+        }
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Clock").field(&self.now()).finish()
+    }
+}

@@ -1,0 +1,26 @@
+//! Datagrams in a buffer.
+
+use std::net::IpAddr;
+use std::ops::Range;
+
+use crate::address::Address;
+
+/// A datagram that was received, and where in the buffer it lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Packet {
+    pub(crate) range: Range<usize>,
+    pub(crate) from: Address,
+    /// Which of our addresses it was sent to, if the system tells.
+    pub(crate) local: Option<IpAddr>,
+    /// It was longer than it may be; the rest is cut off.
+    pub(crate) truncated: bool,
+}
+
+/// A datagram to be sent, and where among the bytes it lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) range: Range<usize>,
+    pub(crate) to: Address,
+    /// Which of our addresses it is to come from, where the system lets us choose.
+    pub(crate) local: Option<IpAddr>,
+}
