@@ -51,6 +51,7 @@
 //! - `children`: requests served by programs (`Process::Child`, `ForkingTcpServer`), through shared_child.
 
 mod address;
+mod backoff;
 mod blocking;
 mod buffer;
 mod error;
@@ -59,6 +60,7 @@ mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handler;
+mod ids;
 mod lifecycle;
 mod limits;
 pub mod logging;
@@ -83,6 +85,7 @@ pub use blocking::{
 pub use error::{Error, Result};
 pub use framing::Prefix;
 pub use handler::RequestHandler;
+pub use ids::{ConnectionId, ServerId};
 pub use lifecycle::{Finish, Next, Timeout};
 pub use limits::{Config, DropPolicy, Limits, Linger, Overflow};
 pub use machine::{Input, Output, Sent};
@@ -94,9 +97,8 @@ pub use net::family;
 pub use net::{
     AddressFamily, Keepalive, Listener, MulticastGroup, MulticastInterface, Socket, Stream, TcpOptions, UdpOptions,
 };
+pub use reactor::Reactor;
 pub use reactor::handle::{Handle, Message, ShutdownHandle};
-pub use reactor::slots::ConnectionId;
-pub use reactor::{Reactor, ServerId};
 pub use request::{Control, Request};
 pub use server::{
     BaseServer, Incoming, MixInServer, NoHandler, Server, TcpServer, ThreadingMixIn, ThreadingTcpServer,

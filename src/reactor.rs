@@ -34,9 +34,10 @@ use slab::Slab;
 
 use self::core::{Alarm, Core};
 use self::handle::{Command, Handle, Message, ShutdownHandle};
-use self::slots::{ConnectionId, Kind, SERVERS_MAX, WAKER};
+use self::slots::Kind;
 use crate::address::Address;
 use crate::error::{Error, Result};
+use crate::ids::{ConnectionId, SERVERS_MAX, ServerId, SlotId, WAKER};
 use crate::lifecycle::Finish;
 use crate::limits::{Config, Limits, READ_BUFFER_BYTES_MAX};
 use crate::logging::{note, note_fault};
@@ -86,7 +87,7 @@ pub struct Reactor {
     /// By server number.
     servers: Slab<Box<dyn Hosted>>,
     /// The slots of this turn's service.
-    batch: Vec<(u32, u32)>,
+    batch: Vec<SlotId>,
     /// What other threads have submitted and this turn has taken. Here and not in its own hands, because a closure among
     /// them may drop this reactor, which turns on until threads are done, whose word may be among the rest.
     taken: VecDeque<Command>,
@@ -117,36 +118,12 @@ pub(crate) struct Scratch {
     pub(crate) allowance: Allowance,
 }
 
-/// Names one server of one reactor, until it is closed, and nothing afterwards, nor anything in another reactor of the
-/// process.
-///
-/// ```
-/// # use socketserver::{Next, Reactor, Request, RequestHandler, Result, TcpServer};
-/// # struct Echo;
-/// # impl RequestHandler for Echo {
-/// #     fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> { Ok(Next::Wait) }
-/// # }
-/// let mut reactor = Reactor::new()?;
-/// let echo = reactor.add(TcpServer::new("127.0.0.1:0", |_| Echo)?)?;
-/// println!("listening on {}", reactor.server_addresses(echo)[0]);
-/// reactor.server_close(echo);
-/// # Ok::<(), socketserver::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ServerId {
-    /// Its place, which is another's when it is gone.
-    pub(crate) number: u16,
-    pub(crate) generation: u32,
-    /// [`Slots::reactor`](slots::Slots::reactor) of its reactor.
-    pub(crate) reactor: u32,
-}
-
 /// A server as the loop sees it, whatever its state and handler types: one dynamic call for all that is ready, none
 /// for each byte.
 pub(crate) trait Hosted: Send {
     /// Lets each of its connections at the head of `batch` do what is due, within its budget. Returns how many it were:
     /// the first that is something else, or somebody else's, ends it.
-    fn service(&mut self, core: &mut Core, scratch: &mut Scratch, batch: &[(u32, u32)]) -> usize;
+    fn service(&mut self, core: &mut Core, scratch: &mut Scratch, batch: &[SlotId]) -> usize;
     /// Accepts what waits at a listener, within its budget.
     fn accept(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
     /// Receives what waits at a datagram socket, within its budget, and sends what there is to send.
@@ -391,7 +368,7 @@ impl Reactor {
             Some((key, slot)) => {
                 if slot.kind.on_event(readiness) && !slot.queued {
                     slot.queued = true;
-                    ready.push(key, slot.generation);
+                    ready.push(slot.id(key));
                 }
             }
             None => stats.stale_events += u64::from(token != WAKER),
@@ -416,7 +393,7 @@ impl Reactor {
                 rest = after;
                 continue;
             };
-            let key = entry.0;
+            let key = entry.key;
             let server = usize::from(slot.server);
             if matches!(slot.kind, Kind::Connection(_)) {
                 let served = self.servers[server].service(&mut self.core, &mut self.scratch, rest);
@@ -450,7 +427,7 @@ impl Reactor {
 
     /// The clock is read once before a batch, and connections are stamped with that. If the batch took long, the
     /// stamps are too old by as much, and a limit could seem to pass early: then they are set right.
-    fn correct_stamps(&mut self, batch: &[(u32, u32)]) {
+    fn correct_stamps(&mut self, batch: &[SlotId]) {
         let begun = self.core.now;
         self.core.now = self.core.selector.now();
         if self.core.now - begun > STAMP_ERROR_MAX {
@@ -519,7 +496,7 @@ impl Reactor {
     fn deliver(&mut self, id: ConnectionId, message: Result<Message>) {
         match self.core.slots.find(id) {
             Some((server, _)) => {
-                self.servers[usize::from(server)].on_message(&mut self.core, &mut self.scratch, id.key, message);
+                self.servers[usize::from(server)].on_message(&mut self.core, &mut self.scratch, id.slot.key, message);
             }
             None => {
                 if self.core.slots.is_elsewhere(id) {
@@ -537,7 +514,7 @@ impl Reactor {
         if let Some(elsewhere) = slot.kind.elsewhere() {
             let (address, ended) = (elsewhere.address.clone(), elsewhere.ended);
             self.servers[server].on_over(&mut self.core, &address, ended, result);
-            self.core.dead.push(id.key);
+            self.core.dead.push(id.slot.key);
         }
     }
 
@@ -573,8 +550,8 @@ impl Reactor {
                 Alarm::Server { server, tag } => self.servers[usize::from(server)].on_server_timer(&mut self.core, tag),
                 Alarm::Resume(key) => self.core.queue(key),
                 Alarm::Resend(key) => self.core.resend(key),
-                Alarm::Redial { key, pause } => {
-                    if let Err(error) = self.core.redial(key, pause) {
+                Alarm::Redial { key, backoff } => {
+                    if let Err(error) = self.core.redial(key, backoff) {
                         let server = self.core.slots.get(key).expect("timers go with their connection").server;
                         let server = &mut self.servers[usize::from(server)];
                         server.on_connect_failed(&mut self.core, &mut self.scratch, key, error);

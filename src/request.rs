@@ -7,14 +7,14 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::error::Result;
 use crate::handler::RequestHandler;
+use crate::ids::ConnectionId;
+use crate::ids::ServerId;
 use crate::lifecycle::{Finish, Timeout};
 use crate::machine::{Input, Output, Payload, Sent, State};
 use crate::net::MulticastGroup;
 use crate::net::datagram::DatagramSocket;
-use crate::reactor::ServerId;
 use crate::reactor::core::Core;
 use crate::reactor::handle::{Handle, Message};
-use crate::reactor::slots::ConnectionId;
 use crate::shared_bytes::SharedBytes;
 use crate::stats::Stats;
 
@@ -203,7 +203,7 @@ impl<'a, S> Request<'a, S> {
     /// Sets a timer of this connection, or sets it anew if there is one of this tag. It calls
     /// [`timer`](RequestHandler::timer) once, never early.
     pub fn set_timer(&mut self, tag: u64, after: Duration) {
-        self.control.core.set_handler_timer(self.id.key, self.state, tag, after);
+        self.control.core.set_handler_timer(self.id.slot.key, self.state, tag, after);
     }
 
     /// Unsets a timer of this connection. Says whether it was set.
@@ -255,7 +255,7 @@ impl<'a, S> Request<'a, S> {
     /// [`close_request`](crate::BaseServer::close_request), or into the handler's `Drop`. A request of a single datagram
     /// keeps the handler it has.
     pub fn replace_handler(&mut self, handler: impl RequestHandler<S>) {
-        self.control.newcomers.push((self.id.key, Box::new(handler)));
+        self.control.newcomers.push((self.id.slot.key, Box::new(handler)));
     }
 
     /// Stops the reactor: see [`ShutdownHandle::shutdown`](crate::ShutdownHandle::shutdown).
@@ -375,7 +375,7 @@ impl<S> Control<'_, S> {
     pub fn shutdown_write(&mut self, id: ConnectionId) {
         if let Some((_, connection)) = self.core.slots.find(id) {
             connection.state.shutdown_write();
-            self.core.queue(id.key);
+            self.core.queue(id.slot.key);
         }
     }
 
@@ -392,7 +392,7 @@ impl<S> Control<'_, S> {
         if let Some((_, connection)) = self.core.slots.find(id)
             && connection.resume_reading(now)
         {
-            self.core.queue(id.key);
+            self.core.queue(id.slot.key);
         }
     }
 
@@ -402,7 +402,7 @@ impl<S> Control<'_, S> {
     /// As there.
     pub fn connect(&mut self, to: impl Into<Address>, handler: impl RequestHandler<S>) -> Result<ConnectionId> {
         let id = self.core.connect(self.server, to.into())?;
-        self.newcomers.push((id.key, Box::new(handler)));
+        self.newcomers.push((id.slot.key, Box::new(handler)));
         Ok(id)
     }
 

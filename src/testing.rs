@@ -60,12 +60,13 @@ use self::world::{Watcher, World, client_address, lock};
 use crate::error::Error;
 use crate::error::Result;
 use crate::handler::RequestHandler;
+use crate::ids::ConnectionId;
+use crate::ids::ServerId;
 use crate::lifecycle::{Finish, Next, Timeout};
 use crate::limits::{Config, Limits};
 use crate::net::selector::Selector;
+use crate::reactor::Reactor;
 use crate::reactor::handle::{Handle, Message};
-use crate::reactor::slots::ConnectionId;
-use crate::reactor::{Reactor, ServerId};
 use crate::request::Request;
 use crate::server::{BaseServer, Host};
 

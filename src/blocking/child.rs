@@ -12,7 +12,6 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
@@ -22,8 +21,10 @@ use shared_child::SharedChild;
 use super::request::Origin;
 use super::socket::BlockingSocket;
 use super::stop::{End, Stop};
+use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::logging::note_fault;
+use crate::net::packet::PAYLOAD_MAX;
 
 /// Runs the command with the request as its standard input and output, until it has ended.
 pub(super) fn run(command: Box<Command>, origin: Origin, stop: &Stop) -> Result<()> {
@@ -113,11 +114,11 @@ impl Running {
             };
             let read = move || {
                 let mut reply = Vec::new();
-                let read = ours.take(DATAGRAM_BYTES_MAX as u64 + 1).read_to_end(&mut reply);
+                let read = ours.take(PAYLOAD_MAX as u64 + 1).read_to_end(&mut reply);
                 match read {
-                    Ok(_) if reply.len() > DATAGRAM_BYTES_MAX => {
+                    Ok(_) if reply.len() > PAYLOAD_MAX => {
                         self.end();
-                        Err(Error::other(format!("a program's reply is longer than {DATAGRAM_BYTES_MAX} bytes")))
+                        Err(Error::other(format!("a program's reply is longer than {PAYLOAD_MAX} bytes")))
                     }
                     // It left its input unread when it ended; what it wrote came before this.
                     Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error.into()),
@@ -163,19 +164,18 @@ fn start<T>(
     mut attempt: impl FnMut(&mut Command) -> io::Result<T>,
 ) -> Result<T> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let mut pause = PAUSE_MIN;
+    let mut backoff = Backoff::default();
     loop {
         let source = match attempt(&mut command) {
             Ok(started) => return Ok(started),
             Err(source) => source,
         };
-        if is_shortage(&source) && pause == PAUSE_MIN {
+        if is_shortage(&source) && backoff == Backoff::default() {
             note_fault!(Warn, "cannot run {program} yet: {source}");
         }
-        if !is_shortage(&source) || stop.ended_within(pause) {
+        if !is_shortage(&source) || stop.ended_within(backoff.pause()) {
             return Err(Error::Spawn { program, source });
         }
-        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 
@@ -183,13 +183,6 @@ fn is_shortage(error: &io::Error) -> bool {
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
     matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS | Errno::EAGAIN)
 }
-
-/// As between two attempts to accept.
-const PAUSE_MIN: Duration = Duration::from_millis(10);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// The most that a UDP datagram over IPv4 holds: 65,535 less the headers of IP and UDP.
-const DATAGRAM_BYTES_MAX: usize = 65_507;
 
 #[cfg(test)]
 mod tests {
@@ -309,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_packet_is_the_program_s_input_and_its_output_the_reply() {
-        let largest = vec![b'x'; DATAGRAM_BYTES_MAX];
+        let largest = vec![b'x'; PAYLOAD_MAX];
         for packet in [b"hello\n", &largest[..]] {
             let (socket, replies) = datagram(packet);
             begin(Command::new("cat"), socket).result().unwrap();

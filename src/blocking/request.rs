@@ -8,10 +8,11 @@ use super::socket::BlockingSocket;
 use super::stop::Stop;
 use crate::address::Address;
 use crate::error::{Error, Result};
+use crate::ids::ConnectionId;
+use crate::ids::ServerId;
 use crate::panics::catch;
+use crate::reactor::Reactor;
 use crate::reactor::handle::Handle;
-use crate::reactor::slots::ConnectionId;
-use crate::reactor::{Reactor, ServerId};
 
 /// Where a request came from: what the reactor knows of it.
 pub(crate) struct Origin {

@@ -11,9 +11,10 @@ use super::stop::Stop;
 use super::*;
 use crate::address::Address;
 use crate::error::Error;
+use crate::ids::ServerId;
+use crate::ids::{ConnectionId, SlotId};
+use crate::reactor::Reactor;
 use crate::reactor::handle::Handle;
-use crate::reactor::slots::ConnectionId;
-use crate::reactor::{Reactor, ServerId};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Long enough to see that something does not happen.
@@ -29,7 +30,7 @@ fn nowhere() -> Handle {
 }
 
 pub(super) fn origin(socket: impl Into<BlockingSocket>) -> Origin {
-    let id = ConnectionId { key: 0, generation: 0, reactor: 0 };
+    let id = ConnectionId { slot: SlotId { key: 0, generation: 0 }, reactor: 0 };
     let socket = socket.into();
     let server = ServerId { number: 0, generation: 0, reactor: 0 };
     Origin { id, socket, client_address: client(), local_address: None, handle: nowhere(), server }

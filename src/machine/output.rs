@@ -13,6 +13,7 @@ use crate::buffer::Queue;
 use crate::error::{Error, Result};
 use crate::limits::{Limits, Overflow};
 use crate::net::Route;
+use crate::net::packet::PAYLOAD_MAX;
 use crate::shared_bytes::SharedBytes;
 
 /// The way to the peer: `request.output`.
@@ -230,7 +231,8 @@ impl<'a> Output<'a> {
     }
 
     fn admit_datagram(&self, n: usize) -> Result<()> {
-        let max = self.limits.max_packet_size.max(DATAGRAM_BYTES_MAX);
+        // Unix datagrams may be longer.
+        let max = self.limits.max_packet_size.max(PAYLOAD_MAX);
         if self.gathered.len() + n > max { Err(Error::OutputLimit { max }) } else { Ok(()) }
     }
 
@@ -421,8 +423,6 @@ impl Write for Output<'_> {
 
 /// A write of this size is worth a system call of its own: copying it would cost more.
 pub(crate) const DIRECT_BYTES: usize = 16 * 1024;
-/// The longest UDP datagram over IPv4: 65,535 bytes less the headers. Unix datagrams may be longer.
-const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// The most that is gathered before it is sent within a callback.
 const GATHER_BYTES: usize = 64 * 1024;
 /// From one look at the clock to the next while a large block is sent: some 50 µs.

@@ -13,7 +13,7 @@ use nix::sys::socket::{
     sendmmsg, setsockopt, sockopt,
 };
 
-use super::packet::{Outgoing, Packet};
+use super::packet::{Outgoing, PAYLOAD_MAX, Packet};
 use crate::address::Address;
 
 /// What the kernel offers one socket, found out when it is opened.
@@ -38,7 +38,7 @@ impl Batch {
         let gso = getsockopt(&socket, sockopt::UdpGsoSegment).is_ok();
         Batch {
             gro,
-            segment_max: if gso { RUN_BYTES_MAX } else { 0 },
+            segment_max: if gso { PAYLOAD_MAX } else { 0 },
             #[cfg(test)]
             calls: 0,
         }
@@ -164,7 +164,7 @@ impl Batch {
             last.range.len() == len
                 && (1..=len).contains(&next.range.len())
                 && next.range.start == last.range.end
-                && next.range.end - first.range.start <= RUN_BYTES_MAX
+                && next.range.end - first.range.start <= PAYLOAD_MAX
                 && next.to == first.to
                 && next.source() == first.source()
         };
@@ -181,7 +181,7 @@ impl Batch {
     ) -> nix::Result<usize> {
         #[cfg(test)]
         (self.calls += 1);
-        let segment = segment as u16; // At most RUN_BYTES_MAX. 0 asks for nothing.
+        let segment = segment as u16; // At most PAYLOAD_MAX. 0 asks for nothing.
         let cut = ControlMessage::UdpGsoSegments(&segment);
         // The space must be exact: the kernel takes what is left over for another message, and refuses it.
         match runs[0][0].source() {
@@ -306,9 +306,6 @@ const MESSAGES_MAX: usize = 64;
 
 /// The most that GRO makes of several datagrams, headers included: GRO_LEGACY_MAX_SIZE, which holds for UDP always.
 const COALESCED_MAX: usize = 65_536;
-
-/// What one message to be cut may have: the longest UDP payload over IPv4, 65,535 less 20 and 8 bytes of headers.
-const RUN_BYTES_MAX: usize = 65_507;
 
 /// UDP_MAX_SEGMENTS, which newer kernels have raised to 128.
 const SEGMENTS_MAX: usize = 64;
@@ -483,7 +480,7 @@ mod tests {
                     assert!(!receiver.batch.gro || calls <= 2, "{calls} calls for {sizes:?}");
                 }
             }
-            assert_eq!(client.batch.segment_max, RUN_BYTES_MAX, "the kernel refused");
+            assert_eq!(client.batch.segment_max, PAYLOAD_MAX, "the kernel refused");
         }
     }
 
@@ -658,7 +655,7 @@ mod tests {
                 assert_eq!(server.receive_bytes(3), [&good[0], &good[1], &good[0]].map(Vec::clone));
             }
         }
-        assert_eq!(client.batch.segment_max, RUN_BYTES_MAX, "it had nothing to do with segments");
+        assert_eq!(client.batch.segment_max, PAYLOAD_MAX, "it had nothing to do with segments");
     }
 
     #[test]

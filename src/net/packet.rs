@@ -24,3 +24,6 @@ pub(crate) struct Outgoing {
     /// Which of our addresses it is to come from, where the system lets us choose.
     pub(crate) local: Option<IpAddr>,
 }
+
+/// The longest UDP datagram over IPv4: 65,535 bytes less 20 and 8 bytes of headers.
+pub(crate) const PAYLOAD_MAX: usize = 65_507;

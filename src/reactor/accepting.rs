@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::core::{Alarm, Core, Life};
 use super::slots::{Kind, Listening, Pause};
+use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::limits::connections_from_descriptors;
 use crate::logging::note;
@@ -150,22 +151,22 @@ impl Core {
         let error = text_of(error);
         let Some(pause) = self.slots.pause(key) else { return };
         let fresh = pause.failed_at == 0 || now - pause.failed_at > nanos(EPISODE);
-        pause.backoff = if fresh { nanos(BACKOFF_MIN) } else { (pause.backoff * 2).min(nanos(BACKOFF_MAX)) };
         pause.failed_at = now;
         if fresh {
+            pause.backoff = Backoff::default();
             let unlogged = std::mem::take(&mut pause.unlogged);
             note!(
                 Error,
                 "cannot {doing} on {}: {error}; trying again as connections close, or within {} s (failed {unlogged} \
                  more times before)",
                 address.unwrap_or_default(),
-                BACKOFF_MAX.as_secs(),
+                Backoff::MAX.as_secs(),
             );
         } else {
             pause.unlogged += 1;
         }
         if !pause.is_on() {
-            pause.timer = self.timers.arm(now + pause.backoff, Alarm::Resume(key));
+            pause.timer = self.timers.arm(now + nanos(pause.backoff.pause()), Alarm::Resume(key));
         }
         self.stats.accept_pauses += 1;
     }
@@ -220,8 +221,5 @@ pub(super) fn has_room(active: usize, max: usize) -> bool {
 
 /// So many clients in a row that have gone before they were accepted are a broken listener.
 const INVALID_MAX: u32 = 1_024;
-/// The pause after accept(2) failed for want of something: first and longest.
-const BACKOFF_MIN: Duration = Duration::from_millis(10);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Failures less than this apart are one episode, and one line in the log.
 const EPISODE: Duration = Duration::from_secs(10);

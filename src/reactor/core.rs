@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use super::ServerId;
 use super::handle::{Handle, Message, Shared};
 use super::pool::Pool;
 use super::ready::Ready;
-use super::slots::{ConnectionId, Kind, NO_SLOT, Slots};
+use super::slots::{Kind, Slots};
 use super::stopping::LOOK;
 use crate::address::Address;
+use crate::backoff::Backoff;
 use crate::error::{Error, Result};
+use crate::ids::{ConnectionId, NO_SLOT, ServerId};
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::{Config, Limits, connections_from_descriptors};
 use crate::machine::{Connection, Payload, Sent, State, nanos};
@@ -148,10 +149,10 @@ pub(crate) enum Alarm {
     Resume(u32),
     /// Try again to send the datagrams that wait.
     Resend(u32),
-    /// Try again to connect; the pause before that, in nanoseconds.
+    /// Try again to connect, and how long to wait after that.
     Redial {
         key: u32,
-        pause: u64,
+        backoff: Backoff,
     },
     /// A program has had its time.
     Child(u32),
@@ -216,7 +217,7 @@ impl Core {
     pub(crate) fn queue(&mut self, key: u32) {
         if let Some(slot) = self.slots.get(key).filter(|slot| !slot.queued) {
             slot.queued = true;
-            self.ready.push(key, slot.generation);
+            self.ready.push(slot.id(key));
         }
     }
 
@@ -224,7 +225,7 @@ impl Core {
     pub(crate) fn queue_again(&mut self, key: u32) {
         if let Some(slot) = self.slots.get(key).filter(|slot| !slot.queued) {
             slot.queued = true;
-            self.ready.push_again(key, slot.generation);
+            self.ready.push_again(slot.id(key));
         }
     }
 
@@ -392,7 +393,7 @@ impl Core {
     pub(crate) fn end(&mut self, id: ConnectionId, why: Finish, at_once: bool) {
         if let Some((_, connection)) = self.slots.find(id) {
             connection.state.end(why, at_once);
-            self.queue(id.key);
+            self.queue(id.slot.key);
         } else {
             self.end_elsewhere(id, why);
         }
@@ -412,7 +413,7 @@ impl Core {
             return self.send_datagram(route, &to, bytes.as_slice());
         }
         let sent = connection.push(bytes, &self.served[usize::from(server)].limits, now, &mut self.stats);
-        self.queue(id.key);
+        self.queue(id.slot.key);
         sent
     }
 
@@ -420,7 +421,7 @@ impl Core {
     pub(crate) fn owe_writable(&mut self, id: ConnectionId) {
         if let Some((_, connection)) = self.slots.find(id) {
             connection.state.owe_writable();
-            self.queue(id.key);
+            self.queue(id.slot.key);
         }
     }
 
@@ -436,7 +437,7 @@ impl Core {
         let mut count = 0;
         let mut datagrams = Vec::new();
         for (key, slot) in self.slots.iter().filter(|(_, slot)| slot.server == server) {
-            let id = ConnectionId { key, generation: slot.generation, reactor };
+            let id = ConnectionId { slot: slot.id(key), reactor };
             let Kind::Connection(connection) = &mut slot.kind else {
                 continue;
             };
@@ -452,7 +453,7 @@ impl Core {
             count += usize::from(matches!(sent, Sent::Queued | Sent::Full));
             if !slot.queued {
                 slot.queued = true;
-                self.ready.push(key, slot.generation);
+                self.ready.push(slot.id(key));
             }
         }
         for (route, to) in datagrams {
@@ -487,7 +488,7 @@ impl Core {
         self.inserted(server, key);
         self.stats.connects += 1;
         if is_pending {
-            self.arm_redial(key, nanos(REDIAL_MIN));
+            self.arm_redial(key, Backoff::default());
         }
         let limits = Arc::clone(&self.served[usize::from(server)].limits);
         let mut lent = self.slots.lend(key);
@@ -496,8 +497,9 @@ impl Core {
         Ok(self.slots.id(key))
     }
 
-    fn arm_redial(&mut self, key: u32, pause: u64) {
-        let timer = self.timers.arm(self.selector.now().saturating_add(pause), Alarm::Redial { key, pause });
+    fn arm_redial(&mut self, key: u32, mut backoff: Backoff) {
+        let next = self.selector.now().saturating_add(nanos(backoff.pause()));
+        let timer = self.timers.arm(next, Alarm::Redial { key, backoff });
         self.slots.connection(key).state.extra.get_or_insert_default().redial = Some(timer);
     }
 
@@ -505,7 +507,7 @@ impl Core {
     ///
     /// # Errors
     /// What connect(2) says, except that there is no room: then it is tried again later.
-    pub(crate) fn redial(&mut self, key: u32, pause: u64) -> std::io::Result<()> {
+    pub(crate) fn redial(&mut self, key: u32, backoff: Backoff) -> std::io::Result<()> {
         let token = self.slots.token(key);
         let connection = self.slots.connection(key);
         if !connection.state.is_connecting() {
@@ -513,7 +515,7 @@ impl Core {
         }
         match self.selector.connect(&connection.state.address) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.arm_redial(key, (pause * 2).min(nanos(REDIAL_MAX)));
+                self.arm_redial(key, backoff);
                 Ok(())
             }
             connected => {
@@ -770,10 +772,6 @@ impl Core {
         }
     }
 }
-
-/// The pause before another attempt to connect where there was no room: first and longest.
-const REDIAL_MIN: Duration = Duration::from_millis(10);
-const REDIAL_MAX: Duration = Duration::from_secs(1);
 
 fn arm(timers: &mut Timers<Alarm>, armed: &mut BTreeMap<u64, TimerKey>, tag: u64, deadline: u64, alarm: Alarm) {
     match armed.get(&tag) {

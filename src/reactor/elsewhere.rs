@@ -3,12 +3,13 @@
 
 use super::core::{Alarm, Core};
 use super::pool::Pool;
-use super::slots::{ConnectionId, Kind};
+use super::slots::Kind;
 use crate::address::Address;
 use crate::blocking::BlockingSocket;
 use crate::blocking::job::{Job, Origin, Work};
 use crate::blocking::stop::{Ended, Stop};
 use crate::error::Result;
+use crate::ids::ConnectionId;
 use crate::lifecycle::{Finish, Timeout};
 use crate::machine::nanos;
 use crate::timers::{NO_TIMER, TimerKey};
@@ -108,7 +109,7 @@ impl Core {
             pool.resize(served.limits.max_children, queue_max);
         }
         for id in self.slots.all_elsewhere(Some(server)) {
-            self.watch_child(server, id.key);
+            self.watch_child(server, id.slot.key);
         }
     }
 
@@ -142,7 +143,9 @@ impl Core {
         let (now, quiet) = (self.selector.now(), nanos(self.config.drain_quiet));
         let mut others = false;
         for id in self.slots.all_elsewhere(server) {
-            let Some(elsewhere) = self.slots.elsewhere(id.key).filter(|elsewhere| !elsewhere.is_told) else { continue };
+            let Some(elsewhere) = self.slots.elsewhere(id.slot.key).filter(|elsewhere| !elsewhere.is_told) else {
+                continue;
+            };
             let is_quiet = elsewhere.stop.quiet_since().is_some_and(|since| now.saturating_sub(since) >= quiet);
             if is_quiet || !quiet_only {
                 elsewhere.is_told = true;

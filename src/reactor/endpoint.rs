@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use super::core::{Alarm, Core, Served};
 use super::slots::{Kind, Pause};
 use crate::address::Address;
+use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::machine::{Outbox, Sent, nanos};
 use crate::net::datagram::DatagramSocket;
@@ -26,9 +27,9 @@ pub(crate) struct Endpoint {
     /// Receiving is paused, because it failed.
     pub(crate) pause: Pause,
     outbox: Outbox,
-    /// What waits to be sent is tried again at the latest then, and the time until after that.
+    /// What waits to be sent is tried again at the latest then, and how long after that.
     retry: TimerKey,
-    retry_after: u64,
+    backoff: Backoff,
     /// The interest includes writing.
     watches_room: bool,
     /// By peer: the slot of its session, if the server keeps sessions.
@@ -70,7 +71,7 @@ impl Core {
                 pause: Pause::none(),
                 outbox: Outbox::default(),
                 retry: NO_TIMER,
-                retry_after: nanos(RETRY_MIN),
+                backoff: Backoff::default(),
                 watches_room: false,
                 sessions: HashMap::new(),
                 closing: false,
@@ -169,18 +170,17 @@ impl Core {
         let token = slot.token(key);
         let Kind::Endpoint(endpoint) = &mut slot.kind else { return };
         let limits = &self.served[usize::from(slot.server)].limits;
-        let Endpoint { socket, outbox, room, retry, retry_after, watches_room, .. } = &mut **endpoint;
+        let Endpoint { socket, outbox, room, retry, backoff, watches_room, .. } = &mut **endpoint;
         if std::mem::take(room) && outbox.retry(socket, &mut self.stats) {
-            *retry_after = nanos(RETRY_MIN);
+            *backoff = Backoff::default();
         }
         outbox.flush(socket, limits, &mut self.stats);
         let waits = outbox.is_waiting();
         if waits && *retry == NO_TIMER {
-            *retry = self.timers.arm(self.now.saturating_add(*retry_after), Alarm::Resend(key));
-            *retry_after = (*retry_after * 2).min(nanos(RETRY_MAX));
+            *retry = self.timers.arm(self.now.saturating_add(nanos(backoff.pause())), Alarm::Resend(key));
         } else if !waits && *retry != NO_TIMER {
             self.timers.cancel(std::mem::replace(retry, NO_TIMER));
-            *retry_after = nanos(RETRY_MIN);
+            *backoff = Backoff::default();
         }
         let watch = waits && !socket.blocks_by_peer();
         // If it fails, the timer is what remains.
@@ -237,7 +237,3 @@ impl Core {
         endpoint.socket
     }
 }
-
-/// How long what waits is left alone if no event says that there is room: first and longest.
-const RETRY_MIN: std::time::Duration = std::time::Duration::from_millis(10);
-const RETRY_MAX: std::time::Duration = std::time::Duration::from_secs(1);

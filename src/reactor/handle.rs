@@ -4,10 +4,11 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use super::Reactor;
 use super::mailbox::Mailbox;
-use super::{ConnectionId, Reactor, ServerId};
 use crate::address::Address;
 use crate::error::{Error, Result};
+use crate::ids::{ConnectionId, ServerId};
 use crate::net::Route;
 use crate::net::selector::Waker;
 

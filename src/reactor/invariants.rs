@@ -15,7 +15,7 @@ impl Reactor {
         let Core { slots, ready, timers, guards, served, stats, config, .. } = &mut self.core;
         let mut queued = HashSet::new();
         for &entry in ready.iter().filter(|&&entry| slots.entry(entry).is_some()) {
-            assert!(queued.insert(entry.0), "2: slot {} is in the ready queue twice", entry.0);
+            assert!(queued.insert(entry.key), "2: slot {} is in the ready queue twice", entry.key);
         }
         let mut active = HashMap::new();
         let mut armed = served.iter().map(|(_, served)| served.timers.len()).sum::<usize>();

@@ -4,13 +4,14 @@
 //! whoever has more to do is put back here, behind everybody else, and the next wait does not sleep. Who becomes ready
 //! until then is before it: a connection that asks for a little has it in the next turn, whatever the others want.
 
-/// Slots to be served in the next turn, in the order in which they came: key and generation, so that an entry dies
-/// with its slot.
+use crate::ids::SlotId;
+
+/// Slots to be served in the next turn, in the order in which they came. An entry dies with its slot.
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
-    next: Vec<(u32, u32)>,
+    next: Vec<SlotId>,
     /// Those that were interrupted.
-    again: Vec<(u32, u32)>,
+    again: Vec<SlotId>,
 }
 
 impl Ready {
@@ -18,21 +19,21 @@ impl Ready {
         self.next.is_empty() && self.again.is_empty()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &(u32, u32)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &SlotId> {
         self.next.iter().chain(&self.again)
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, key: u32, generation: u32) {
-        self.next.push((key, generation));
+    pub(crate) fn push(&mut self, slot: SlotId) {
+        self.next.push(slot);
     }
 
-    pub(crate) fn push_again(&mut self, key: u32, generation: u32) {
-        self.again.push((key, generation));
+    pub(crate) fn push_again(&mut self, slot: SlotId) {
+        self.again.push(slot);
     }
 
     /// Swaps the queue against `batch`, which is done with: what comes meanwhile waits for the next turn.
-    pub(crate) fn take(&mut self, batch: &mut Vec<(u32, u32)>) {
+    pub(crate) fn take(&mut self, batch: &mut Vec<SlotId>) {
         batch.clear();
         std::mem::swap(&mut self.next, batch);
         batch.append(&mut self.again);

@@ -14,48 +14,12 @@ use slab::Slab;
 use super::elsewhere::Elsewhere;
 use super::endpoint::Endpoint;
 use crate::address::Address;
+use crate::backoff::Backoff;
+use crate::ids::{ConnectionId, GENERATION_MASK, KEY_MAX, NO_SLOT, SlotId, pack, unpack};
 use crate::machine::Connection;
 use crate::net::Listener;
 use crate::net::readiness::Readiness;
 use crate::timers::{NO_TIMER, TimerKey};
-
-/// Names one connection of one reactor for as long as it lives, and nothing afterwards, nor anything in another reactor
-/// of the process. `Copy` and `Send`: keep it in a map, send it to a thread, write to it when you like; when the
-/// connection is gone the answer says so.
-///
-/// ```
-/// use socketserver::{ConnectionId, Request};
-/// use std::collections::HashMap;
-///
-/// #[derive(Default)]
-/// struct Room { names: HashMap<ConnectionId, String> }
-///
-/// fn join(request: &mut Request<'_, Room>, name: &str) {
-///     let id = request.id();
-///     request.server.names.insert(id, name.to_owned());
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId {
-    pub(crate) key: u32,
-    pub(crate) generation: u32,
-    /// [`Slots::reactor`] of its reactor.
-    pub(crate) reactor: u32,
-}
-
-impl ConnectionId {
-    /// As the ready queue has it.
-    pub(crate) fn entry(self) -> (u32, u32) {
-        (self.key, self.generation)
-    }
-}
-
-impl std::fmt::Display for ConnectionId {
-    /// A number that no two connections of a reactor have in common until 2³² have come and gone.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.generation.fmt(f)
-    }
-}
 
 /// Everything registered with the selector, and the generations.
 pub(crate) struct Slots {
@@ -77,6 +41,10 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    pub(crate) fn id(&self, key: u32) -> SlotId {
+        SlotId { key, generation: self.generation }
+    }
+
     /// The token of the slot, whose key is this.
     pub(crate) fn token(&self, key: u32) -> Token {
         pack(self.server, self.generation, key)
@@ -153,8 +121,7 @@ pub(crate) struct Listening {
 pub(crate) struct Pause {
     /// It ends with this timer.
     pub(crate) timer: TimerKey,
-    /// The last pause in nanoseconds; the next is twice as long.
-    pub(crate) backoff: u64,
+    pub(crate) backoff: Backoff,
     /// When the call last failed so, and how often since that was last logged.
     pub(crate) failed_at: u64,
     pub(crate) unlogged: u32,
@@ -162,7 +129,7 @@ pub(crate) struct Pause {
 
 impl Pause {
     pub(crate) fn none() -> Self {
-        Pause { timer: NO_TIMER, backoff: 0, failed_at: 0, unlogged: 0 }
+        Pause { timer: NO_TIMER, backoff: Backoff::default(), failed_at: 0, unlogged: 0 }
     }
 
     pub(crate) fn is_on(&self) -> bool {
@@ -202,7 +169,7 @@ impl Slots {
 
     /// The slot of an entry of the ready queue, if it is still there.
     #[inline]
-    pub(crate) fn entry(&mut self, (key, generation): (u32, u32)) -> Option<&mut Slot> {
+    pub(crate) fn entry(&mut self, SlotId { key, generation }: SlotId) -> Option<&mut Slot> {
         self.slab.get_mut(key as usize).filter(|slot| slot.generation == generation)
     }
 
@@ -218,8 +185,12 @@ impl Slots {
         self.slab[key as usize].token(key)
     }
 
+    fn id_of(&self, slot: SlotId) -> ConnectionId {
+        ConnectionId { slot, reactor: self.reactor }
+    }
+
     pub(crate) fn id(&self, key: u32) -> ConnectionId {
-        ConnectionId { key, generation: self.slab[key as usize].generation, reactor: self.reactor }
+        self.id_of(self.slab[key as usize].id(key))
     }
 
     /// The slot an id names, if it is ours and still there.
@@ -227,7 +198,7 @@ impl Slots {
         if id.reactor != self.reactor {
             return None;
         }
-        self.entry(id.entry())
+        self.entry(id.slot)
     }
 
     /// A connection that must be there.
@@ -250,12 +221,12 @@ impl Slots {
 
     /// Takes an entry out of the ready queue, if it is a connection of this server's and still there.
     #[inline(always)]
-    pub(crate) fn claim(&mut self, (key, generation): (u32, u32), server: u16) -> Option<ConnectionId> {
-        let slot = self.slab.get_mut(key as usize)?;
+    pub(crate) fn claim(&mut self, id: SlotId, server: u16) -> Option<ConnectionId> {
+        let slot = self.slab.get_mut(id.key as usize)?;
         let claimed =
-            slot.generation == generation && slot.server == server && matches!(slot.kind, Kind::Connection(_));
+            slot.generation == id.generation && slot.server == server && matches!(slot.kind, Kind::Connection(_));
         slot.queued &= !claimed;
-        claimed.then_some(ConnectionId { key, generation, reactor: self.reactor })
+        claimed.then_some(ConnectionId { slot: id, reactor: self.reactor })
     }
 
     /// Takes a connection out while it is served: it is borrowed apart then, and nobody else can touch it.
@@ -274,7 +245,7 @@ impl Slots {
     /// The peer's address of the connection an id names, if it is still there.
     pub(crate) fn address(&self, id: ConnectionId) -> Option<Address> {
         let ours = id.reactor == self.reactor;
-        let slot = self.slab.get(id.key as usize).filter(|slot| ours && slot.generation == id.generation)?;
+        let slot = self.slab.get(id.slot.key as usize).filter(|slot| ours && slot.generation == id.slot.generation)?;
         match &slot.kind {
             Kind::Connection(connection) => Some(connection.state.address.clone()),
             Kind::Elsewhere(elsewhere) => Some(elsewhere.address.clone()),
@@ -323,8 +294,7 @@ impl Slots {
     fn ids(&self, server: Option<u16>, wanted: impl Fn(&Kind) -> bool) -> Vec<ConnectionId> {
         let of_server = self.slab.iter().filter(|(_, slot)| server.is_none_or(|server| slot.server == server));
         let ids = of_server.filter(|(_, slot)| wanted(&slot.kind));
-        ids.map(|(key, slot)| ConnectionId { key: key as u32, generation: slot.generation, reactor: self.reactor })
-            .collect()
+        ids.map(|(key, slot)| self.id_of(slot.id(key as u32))).collect()
     }
 
     /// How a listener or an endpoint pauses.
@@ -357,7 +327,7 @@ impl Slots {
     /// An id of its own for a request that needs no slot, because it is over before anybody could ask for it.
     pub(crate) fn passing_id(&mut self) -> ConnectionId {
         self.passing = self.passing.wrapping_add(1);
-        ConnectionId { key: NO_SLOT, generation: self.passing, reactor: self.reactor }
+        self.id_of(SlotId { key: NO_SLOT, generation: self.passing })
     }
 
     pub(crate) fn iter(&mut self) -> impl Iterator<Item = (u32, &mut Slot)> {
@@ -366,52 +336,6 @@ impl Slots {
 
     /// The keys of all connections that the reactor serves, of one server or of all.
     pub(crate) fn connections(&self, server: Option<u16>) -> Vec<u32> {
-        self.ids(server, |kind| matches!(kind, Kind::Connection(_))).into_iter().map(|id| id.key).collect()
-    }
-}
-
-// A token, from the highest bit: server, generation, key. With 64 bits the generation has all of its 32. With 32
-// there is room for 8 of them, and that is enough here: slots are freed only after the last event of a turn, so a
-// stale event could be mistaken only if its key had been reused 256 times since the kernel sent it.
-const SERVER_BITS: u32 = if usize::BITS >= 64 { 8 } else { 4 };
-const KEY_BITS: u32 = if usize::BITS >= 64 { 24 } else { 20 };
-const GENERATION_BITS: u32 = usize::BITS - SERVER_BITS - KEY_BITS;
-const GENERATION_MASK: u32 = (u32::MAX as u64 & ((1 << GENERATION_BITS) - 1)) as u32;
-const KEY_MAX: usize = (1 << KEY_BITS) - 2;
-
-/// Servers that one reactor can host.
-pub(crate) const SERVERS_MAX: usize = 1 << SERVER_BITS;
-/// The key of no slot.
-pub(crate) const NO_SLOT: u32 = u32::MAX;
-/// Never the token of a slot.
-pub(crate) const WAKER: Token = Token(usize::MAX);
-
-fn pack(server: u16, generation: u32, key: u32) -> Token {
-    let generation = (generation & GENERATION_MASK) as usize;
-    Token((usize::from(server) << (GENERATION_BITS + KEY_BITS)) | (generation << KEY_BITS) | key as usize)
-}
-
-#[inline]
-fn unpack(token: Token) -> (u32, u32, u32) {
-    let server = token.0 >> (GENERATION_BITS + KEY_BITS);
-    let generation = (token.0 >> KEY_BITS) as u64 as u32 & GENERATION_MASK;
-    (server as u32, generation, (token.0 & ((1 << KEY_BITS) - 1)) as u32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_comes_apart_as_it_was_put_together() {
-        for server in [0, 1, SERVERS_MAX as u16 - 1] {
-            for generation in [0, 1, 255, GENERATION_MASK] {
-                for key in [0, 1, 4_095, KEY_MAX as u32] {
-                    let token = pack(server, generation, key);
-                    assert_ne!(token, WAKER);
-                    assert_eq!(unpack(token), (u32::from(server), generation, key));
-                }
-            }
-        }
+        self.ids(server, |kind| matches!(kind, Kind::Connection(_))).into_iter().map(|id| id.slot.key).collect()
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::core::Life;
 use super::handle::Command;
-use super::{Hosted, Phase, Reactor, ServerId};
+use super::{Hosted, Phase, Reactor};
 use crate::error::{Error, Result};
+use crate::ids::ServerId;
 use crate::lifecycle::Finish;
 use crate::logging::note;
 use crate::machine::nanos;
@@ -134,7 +135,7 @@ impl Reactor {
         for key in self.core.slots.connections(Some(server)) {
             self.core.slots.connection(key).state.end(Finish::ShutDown, true);
             // The budget of one turn may not suffice for `setup`, `finish` and the end.
-            let entry = self.core.slots.id(key).entry();
+            let entry = self.core.slots.id(key).slot;
             while !self.core.slots.connection(key).state.is_dead() {
                 // What it leaves in the ready queue dies with its slot.
                 self.servers[usize::from(server)].service(&mut self.core, &mut self.scratch, &[entry]);

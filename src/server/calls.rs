@@ -17,6 +17,7 @@ use crate::address::Address;
 use crate::buffer::Scan;
 use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
+use crate::ids::{ConnectionId, NO_SLOT};
 use crate::lifecycle::{Finish, Next, Timeout};
 use crate::limits::Limits;
 use crate::logging::note_fault;
@@ -25,7 +26,6 @@ use crate::panics::{catch, drop_caught};
 use crate::reactor::Scratch;
 use crate::reactor::core::Core;
 use crate::reactor::handle::Message;
-use crate::reactor::slots::{ConnectionId, NO_SLOT};
 use crate::request::{Control, Newcomers, Request};
 
 /// What callbacks need besides the limits.

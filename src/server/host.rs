@@ -13,6 +13,7 @@ use crate::blocking::BlockingSocket;
 use crate::blocking::job::Work;
 use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
+use crate::ids::{NO_SLOT, SlotId};
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::Limits;
 use crate::logging::note_fault;
@@ -23,7 +24,6 @@ use crate::net::{AcceptFault, Route, Socket, Stream};
 use crate::panics::{catch, drop_caught, text_of};
 use crate::reactor::core::Core;
 use crate::reactor::handle::Message;
-use crate::reactor::slots::NO_SLOT;
 use crate::reactor::{Hosted, Scratch};
 
 pub(crate) struct Host<S, H> {
@@ -72,14 +72,14 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
 }
 
 impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
-    fn service(&mut self, core: &mut Core, scratch: &mut Scratch, batch: &[(u32, u32)]) -> usize {
+    fn service(&mut self, core: &mut Core, scratch: &mut Scratch, batch: &[SlotId]) -> usize {
         let Host { limits, calls, .. } = self;
         for (served, &entry) in batch.iter().enumerate() {
             let Some(id) = core.slots.claim(entry, calls.number) else { return served };
-            let mut lent = core.slots.lend(id.key);
+            let mut lent = core.slots.lend(id.slot.key);
             scratch.allowance.turn.waiting = batch.len() - served;
-            calls.serve(&mut Service { limits, core, scratch, key: id.key, id, connection: lent.connection() });
-            core.slots.give_back(id.key, lent);
+            calls.serve(&mut Service { limits, core, scratch, key: id.slot.key, id, connection: lent.connection() });
+            core.slots.give_back(id.slot.key, lent);
         }
         batch.len()
     }

@@ -8,14 +8,15 @@ use super::{BaseServer, Host};
 use crate::address::Address;
 use crate::error::{Error, Result, reason};
 use crate::handler::RequestHandler;
+use crate::ids::ServerId;
 use crate::limits::Limits;
 use crate::logging::note;
 use crate::net::Socket;
 use crate::net::family::{Bound, Family, ServerAddress, Tcp, Udp};
 #[cfg(unix)]
 use crate::net::family::{UnixDatagram, UnixStream};
+use crate::reactor::Reactor;
 use crate::reactor::handle::{Command, Handle, ShutdownHandle};
-use crate::reactor::{Reactor, ServerId};
 
 /// A TCP server: [`Server`] over TCP. A handler for each connection.
 ///

@@ -12,14 +12,15 @@ use super::world::{Watcher, World, lock, numbered_address, server_address};
 use crate::address::Address;
 use crate::error::Result;
 use crate::handler::RequestHandler;
+use crate::ids::ServerId;
 use crate::limits::{Config, Limits};
 use crate::net::Listener;
 use crate::net::datagram::DatagramSocket;
 use crate::net::family::Bound;
 use crate::net::selector::Selector;
+use crate::reactor::Reactor;
 use crate::reactor::handle::{Handle, ShutdownHandle};
 use crate::reactor::slots::Kind;
-use crate::reactor::{Reactor, ServerId};
 use crate::server::{BaseServer, Host};
 use crate::stats::Stats;
 

@@ -9,12 +9,13 @@ use super::wire::{Wire, WireSocket};
 use super::world::{Watcher, World, lock, server_address};
 use crate::address::Address;
 use crate::handler::RequestHandler;
+use crate::ids::ServerId;
 use crate::limits::{Config, Limits};
 use crate::net::datagram::DatagramSocket;
 use crate::net::family::Bound;
 use crate::net::selector::Selector;
+use crate::reactor::Reactor;
 use crate::reactor::handle::Handle;
-use crate::reactor::{Reactor, ServerId};
 use crate::server::{BaseServer, Host};
 use crate::stats::Stats;
 

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use arbitrary::Arbitrary;
 use mio::Token;
 
-use super::{ConnectionId, KEY_MAX, Kind, SERVERS_MAX, Slots, WAKER, pack, unpack};
+use super::{Kind, Slots};
+use crate::ids::{ConnectionId, KEY_MAX, SERVERS_MAX, WAKER, pack, unpack};
 use crate::machine::Connection;
 use crate::net::Route;
 
@@ -58,7 +59,7 @@ pub(crate) fn check(case: Case) {
                 let Some(&key) = keys.get(usize::from(which) % keys.len().max(1)) else { continue };
                 let gone = living.remove(&key).expect("it lives");
                 made[gone].lives = false;
-                assert_eq!(slots.remove(key).generation, made[gone].id.generation);
+                assert_eq!(slots.remove(key).generation, made[gone].id.slot.generation);
             }
             Operation::Event(token) => event(&mut slots, Token(token as usize), &made, &living),
         }
@@ -75,11 +76,11 @@ pub(crate) fn check(case: Case) {
 fn names(slots: &mut Slots, made: &Made) {
     let id = made.id;
     assert_ne!(made.token, WAKER);
-    assert_eq!(slots.live(made.token).map(|(key, _)| key), made.lives.then_some(id.key));
+    assert_eq!(slots.live(made.token).map(|(key, _)| key), made.lives.then_some(id.slot.key));
     assert_eq!(slots.named(id).is_some(), made.lives);
     assert_eq!(slots.find(id).map(|(server, _)| server), (made.lives && !made.lent).then_some(made.server));
     assert_eq!(slots.address(id).is_some(), made.lives && !made.lent);
-    let claimed = slots.claim(id.entry(), made.server);
+    let claimed = slots.claim(id.slot, made.server);
     assert_eq!(claimed, (made.lives && !made.lent).then_some(id));
 }
 

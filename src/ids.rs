@@ -1,0 +1,112 @@
+//! Names of connections, servers and slots, and the tokens that the selector knows slots by.
+
+use mio::Token;
+
+/// Names one connection of one reactor for as long as it lives, and nothing afterwards, nor anything in another reactor
+/// of the process. `Copy` and `Send`: keep it in a map, send it to a thread, write to it when you like; when the
+/// connection is gone the answer says so.
+///
+/// ```
+/// use socketserver::{ConnectionId, Request};
+/// use std::collections::HashMap;
+///
+/// #[derive(Default)]
+/// struct Room { names: HashMap<ConnectionId, String> }
+///
+/// fn join(request: &mut Request<'_, Room>, name: &str) {
+///     let id = request.id();
+///     request.server.names.insert(id, name.to_owned());
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId {
+    pub(crate) slot: SlotId,
+    /// [`Slots::reactor`](crate::reactor::slots::Slots::reactor) of its reactor.
+    pub(crate) reactor: u32,
+}
+
+impl std::fmt::Display for ConnectionId {
+    /// A number that no two connections of a reactor have in common until 2³² have come and gone.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.slot.generation.fmt(f)
+    }
+}
+
+/// Names one server of one reactor, until it is closed, and nothing afterwards, nor anything in another reactor of the
+/// process.
+///
+/// ```
+/// # use socketserver::{Next, Reactor, Request, RequestHandler, Result, TcpServer};
+/// # struct Echo;
+/// # impl RequestHandler for Echo {
+/// #     fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> { Ok(Next::Wait) }
+/// # }
+/// let mut reactor = Reactor::new()?;
+/// let echo = reactor.add(TcpServer::new("127.0.0.1:0", |_| Echo)?)?;
+/// println!("listening on {}", reactor.server_addresses(echo)[0]);
+/// reactor.server_close(echo);
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServerId {
+    /// Its place, which is another's when it is gone.
+    pub(crate) number: u16,
+    pub(crate) generation: u32,
+    /// [`Slots::reactor`](crate::reactor::slots::Slots::reactor) of its reactor.
+    pub(crate) reactor: u32,
+}
+
+/// Names one slot of a reactor until it is freed: its key, which is used again, and its generation, which is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SlotId {
+    pub(crate) key: u32,
+    pub(crate) generation: u32,
+}
+
+// A token, from the highest bit: server, generation, key. With 64 bits the generation has all of its 32. With 32
+// there is room for 8 of them, and that is enough here: slots are freed only after the last event of a turn, so a
+// stale event could be mistaken only if its key had been reused 256 times since the kernel sent it.
+const SERVER_BITS: u32 = if usize::BITS >= 64 { 8 } else { 4 };
+const KEY_BITS: u32 = if usize::BITS >= 64 { 24 } else { 20 };
+const GENERATION_BITS: u32 = usize::BITS - SERVER_BITS - KEY_BITS;
+pub(crate) const GENERATION_MASK: u32 = (u32::MAX as u64 & ((1 << GENERATION_BITS) - 1)) as u32;
+pub(crate) const KEY_MAX: usize = (1 << KEY_BITS) - 2;
+
+/// Servers that one reactor can host.
+pub(crate) const SERVERS_MAX: usize = 1 << SERVER_BITS;
+/// The key of no slot.
+pub(crate) const NO_SLOT: u32 = u32::MAX;
+/// Never the token of a slot.
+pub(crate) const WAKER: Token = Token(usize::MAX);
+
+/// The token of a slot.
+pub(crate) fn pack(server: u16, generation: u32, key: u32) -> Token {
+    let generation = (generation & GENERATION_MASK) as usize;
+    Token((usize::from(server) << (GENERATION_BITS + KEY_BITS)) | (generation << KEY_BITS) | key as usize)
+}
+
+#[inline]
+/// The server, the lowest bits of the generation, and the key.
+pub(crate) fn unpack(token: Token) -> (u32, u32, u32) {
+    let server = token.0 >> (GENERATION_BITS + KEY_BITS);
+    let generation = (token.0 >> KEY_BITS) as u64 as u32 & GENERATION_MASK;
+    (server as u32, generation, (token.0 & ((1 << KEY_BITS) - 1)) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_comes_apart_as_it_was_put_together() {
+        for server in [0, 1, SERVERS_MAX as u16 - 1] {
+            for generation in [0, 1, 255, GENERATION_MASK] {
+                for key in [0, 1, 4_095, KEY_MAX as u32] {
+                    let token = pack(server, generation, key);
+                    assert_ne!(token, WAKER);
+                    assert_eq!(unpack(token), (u32::from(server), generation, key));
+                }
+            }
+        }
+    }
+}
