@@ -1,8 +1,5 @@
 //! What a connection keeps between two callbacks: input not consumed, output not sent. Neither exists while empty.
 
-#[cfg(any(test, fuzzing))]
-pub(crate) mod model;
-
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 
@@ -11,7 +8,7 @@ use crate::shared_bytes::SharedBytes;
 /// Received bytes that the handler has not consumed.
 #[derive(Debug, Default)]
 pub(crate) struct Carry {
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// So many of them are consumed.
     consumed: usize,
     pub(crate) scan: Scan,
@@ -54,14 +51,14 @@ pub(crate) struct Scan {
 /// Unsent output in order: own bytes gathered into chunks, and payloads shared with other connections.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    chunks: VecDeque<Chunk>,
+    pub(crate) chunks: VecDeque<Chunk>,
     len: usize,
     /// When the peer last took some, or the queue came to be.
     pub(crate) progress: u64,
 }
 
 #[derive(Debug)]
-struct Chunk {
+pub(crate) struct Chunk {
     bytes: Bytes,
     sent: usize,
 }
@@ -193,6 +190,6 @@ impl Chunk {
 }
 
 /// Small writes are gathered up to this size.
-const CHUNK_BYTES: usize = 64 * 1024;
+pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
 /// Buffers per vectored write: far under the kernel's IOV_MAX of 1,024, and cheap to fill.
-const SLICES: usize = 32;
+pub(crate) const SLICES: usize = 32;

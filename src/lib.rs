@@ -33,6 +33,7 @@
 //! The files, each importing only from those below it:
 //!
 //! ```text
+//! models/      for tests and fuzzers only: parts of the crate held against models of them
 //! testing      a client without a socket, for tests
 //! server/      Server and its kinds, the hooks of BaseServer, the dispatch of callbacks
 //! blocking/    handlers that block, on threads, and programs
@@ -56,15 +57,15 @@ mod blocking;
 mod buffer;
 mod error;
 mod framing;
-#[cfg(any(test, fuzzing))]
-#[doc(hidden)]
-pub mod fuzzing;
 mod handler;
 mod ids;
 mod lifecycle;
 mod limits;
 pub mod logging;
 mod machine;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod models;
 mod net;
 mod panics;
 mod reactor;

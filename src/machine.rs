@@ -16,7 +16,7 @@
 //! or reading is paused, FIN before the queued output is sent.
 
 mod allowance;
-mod connection;
+pub(crate) mod connection;
 pub(crate) mod input;
 pub(crate) mod outbox;
 pub(crate) mod output;

@@ -16,7 +16,7 @@ mod endpoint;
 pub(crate) mod handle;
 mod invariants;
 pub(crate) mod mailbox;
-mod pool;
+pub(crate) mod pool;
 mod ready;
 #[cfg(feature = "signals")]
 pub(crate) mod signals;

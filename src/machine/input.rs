@@ -1,8 +1,5 @@
 //! What arrived and was not consumed yet: Python's `rfile`, without the waiting.
 
-#[cfg(any(test, fuzzing))]
-pub(crate) mod model;
-
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
 

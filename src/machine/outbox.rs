@@ -4,9 +4,6 @@
 //! that. What the socket does not take *waits*, in order, within a bound; when that is reached, the policy says which
 //! one is dropped. Meanwhile whatever is for the same peer, or on UDP for anybody, goes behind those that wait.
 
-#[cfg(any(test, fuzzing))]
-pub(crate) mod model;
-
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
@@ -21,18 +18,18 @@ use crate::stats::Stats;
 pub(crate) struct Outbox {
     /// The bytes of all that is fresh, one datagram after the other.
     bytes: Vec<u8>,
-    fresh: Vec<Outgoing>,
-    waiting: VecDeque<Waiting>,
+    pub(crate) fresh: Vec<Outgoing>,
+    pub(crate) waiting: VecDeque<Waiting>,
     /// What `waiting` costs, in bytes.
-    cost: usize,
+    pub(crate) cost: usize,
     blocked: Blocked,
 }
 
 #[derive(Debug)]
-struct Waiting {
+pub(crate) struct Waiting {
     to: Address,
     local: Option<IpAddr>,
-    bytes: Box<[u8]>,
+    pub(crate) bytes: Box<[u8]>,
 }
 
 /// Whom the socket did not take a datagram for, when it was last tried.

@@ -1,8 +1,5 @@
 //! What goes to the peer: Python's `wfile`, without the waiting.
 
-#[cfg(any(test, fuzzing))]
-pub(crate) mod model;
-
 use std::cell::Cell;
 use std::io::{self, IoSlice, Write};
 
@@ -59,7 +56,7 @@ pub struct Output<'a> {
     full: &'a Cell<bool>,
     allowance: &'a Allowance,
     /// Bytes the socket took during this callback.
-    taken: usize,
+    pub(crate) taken: usize,
     state: Cell<OutputState>,
 }
 

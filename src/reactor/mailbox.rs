@@ -24,8 +24,8 @@ pub(crate) struct Mailbox<C, W> {
     waker: Weak<W>,
 }
 
-struct Queue<C> {
-    waiting: VecDeque<C>,
+pub(crate) struct Queue<C> {
+    pub(crate) waiting: VecDeque<C>,
     /// The reactor is gone.
     closed: bool,
 }
@@ -56,7 +56,7 @@ impl<C, W: Wake> Mailbox<C, W> {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue<C>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Queue<C>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -164,6 +164,3 @@ impl<C, W: Wake> Mailbox<C, W> {
         std::mem::take(&mut queue.waiting)
     }
 }
-
-#[cfg(all(test, loom))]
-mod models;

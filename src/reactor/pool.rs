@@ -24,18 +24,18 @@ pub(crate) struct Pool {
     /// What the user knows `threads_max` as.
     setting: &'static str,
     idle: Duration,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     jobs: Mutex<Jobs>,
     work: Condvar,
 }
 
 #[derive(Default)]
-struct Jobs {
+pub(crate) struct Jobs {
     waiting: VecDeque<Job>,
-    threads: usize,
+    pub(crate) threads: usize,
     /// Threads that are at a job; the others are free.
     running: usize,
     /// Jobs have had to wait, and since then it has not had a tenth of its threads free.
@@ -119,7 +119,7 @@ impl Pool {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Jobs> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -165,9 +165,6 @@ impl Drop for Pool {
 
 /// How long a thread stays without work: across the pauses of a busy server, not for the life of a quiet one.
 const IDLE: Duration = Duration::from_secs(10);
-
-#[cfg(all(test, loom))]
-mod models;
 
 #[cfg(test)]
 mod tests {

@@ -3,9 +3,6 @@
 //! A slab hands out the key of a freed slot again. The generation, new for every slot, keeps an event, an id or a
 //! message that was meant for the old one from reaching its successor.
 
-#[cfg(any(test, fuzzing))]
-pub(crate) mod model;
-
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mio::Token;
@@ -27,7 +24,7 @@ pub(crate) struct Slots {
     /// anything elsewhere.
     pub(crate) reactor: u32,
     slab: Slab<Slot>,
-    generation: u32,
+    pub(crate) generation: u32,
     /// The same for what has no slot, so that a flood of datagrams does not use up the others.
     passing: u32,
 }

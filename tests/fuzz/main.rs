@@ -13,7 +13,7 @@ mod session;
 #[cfg(feature = "signals")]
 #[path = "../../examples/common/mod.rs"]
 mod common;
-#[path = "../../src/fuzzing/replay.rs"]
+#[path = "../../src/models/replay.rs"]
 mod replay;
 
 #[test]

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| socketserver::fuzzing::tokens(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| socketserver::models::tokens(data));

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use arbitrary::Arbitrary;
 use mio::Token;
 
-use super::{Kind, Slots};
 use crate::ids::{ConnectionId, KEY_MAX, SERVERS_MAX, WAKER, pack, unpack};
 use crate::machine::Connection;
 use crate::net::Route;
+use crate::reactor::slots::{Kind, Slots};
 
 /// What becomes of slots, from any generation on.
 #[derive(Clone, Debug, Arbitrary)]
@@ -103,7 +103,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(crate::fuzzing::cases())]
+        #![proptest_config(crate::models::cases::cases())]
 
         #[test]
         fn only_what_lives_is_found(case: super::Case) {

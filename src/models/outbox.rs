@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use arbitrary::Arbitrary;
 use mio::Token;
 
-use super::Outbox;
 use crate::address::Address;
 use crate::limits::{DropPolicy, Limits};
+use crate::machine::Outbox;
 use crate::net::datagram::DatagramSocket;
 use crate::net::scripted::ScriptedDatagrams;
 use crate::stats::Stats;
@@ -31,9 +31,9 @@ pub(crate) enum Operation {
         peer: u8,
         length: u8,
     },
-    Flush(#[cfg_attr(test, proptest(strategy = "crate::fuzzing::few()"))] Vec<Fate>),
+    Flush(#[cfg_attr(test, proptest(strategy = "crate::models::cases::few()"))] Vec<Fate>),
     /// There may be room again.
-    Retry(#[cfg_attr(test, proptest(strategy = "crate::fuzzing::few()"))] Vec<Fate>),
+    Retry(#[cfg_attr(test, proptest(strategy = "crate::models::cases::few()"))] Vec<Fate>),
 }
 
 /// How sending a datagram ends.
@@ -174,7 +174,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::fuzzing::cases())]
+        #![proptest_config(crate::models::cases::cases())]
 
         #[test]
         fn datagrams_leave_in_order_and_are_accounted_for(case: Case) {

@@ -1,17 +1,16 @@
-//! Every order in which the loop and those who want something of it can run, tried by loom:
-//!
-//! ```text
-//! RUSTFLAGS="--cfg loom" cargo test --release --lib models
-//! ```
+//! Every order in which the loop and those who want something of it can run.
 //!
 //! The mailbox is the real one; the loop is [`Loop`], which sleeps and takes as the reactor's does. One that sleeps when
 //! nobody will wake it any more is a deadlock, which loom finds.
 
+use std::io;
+use std::sync::Arc;
+
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
-use super::*;
-use crate::reactor::sync::model;
+use super::orders::model;
+use crate::reactor::mailbox::{Mailbox, Wake};
 
 /// A waker that is remembered, as an eventfd is: it ends the sleep that is, or the next.
 #[derive(Default)]

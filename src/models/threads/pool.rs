@@ -1,12 +1,14 @@
-//! Every order in which a pool's threads and who submits to it can run, tried by loom as those of the
-//! [mailbox](crate::reactor::mailbox). There is no time in these models: a thread that waits for work waits until it is
+//! Every order in which a pool's threads and who submits to it can run. There is no time in these models: a thread that waits for work waits until it is
 //! called, and does not end for being idle.
+
+use std::sync::Arc;
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::mpsc::channel;
+use loom::thread;
 
-use super::*;
-use crate::reactor::sync::model;
+use super::orders::model;
+use crate::reactor::pool::{Job, Pool};
 
 /// What jobs have done.
 #[derive(Default)]

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use arbitrary::Arbitrary;
 
-use super::{Output, OutputState};
 use crate::error::{Error, Result};
 use crate::framing::Prefix;
-use crate::fuzzing::{Socket, Take};
 use crate::limits::{Limits, Overflow};
 use crate::machine::Allowance;
 use crate::machine::connection::Io;
+use crate::machine::output::{Output, OutputState};
+use crate::models::socket::{Socket, Take};
 use crate::net::Stream;
 use crate::net::clock::Clock;
 use crate::net::scripted::ScriptedStream;
@@ -26,7 +26,7 @@ pub(crate) struct Case {
     /// The maximum is one that a short write can reach.
     tight: bool,
     refuse: bool,
-    #[cfg_attr(test, proptest(strategy = "crate::fuzzing::few()"))]
+    #[cfg_attr(test, proptest(strategy = "crate::models::cases::few()"))]
     turns: Vec<Turn>,
 }
 
@@ -34,9 +34,9 @@ pub(crate) struct Case {
 #[derive(Clone, Debug, Arbitrary)]
 #[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub(crate) struct Turn {
-    #[cfg_attr(test, proptest(strategy = "crate::fuzzing::few()"))]
+    #[cfg_attr(test, proptest(strategy = "crate::models::cases::few()"))]
     takes: Vec<Take>,
-    #[cfg_attr(test, proptest(strategy = "crate::fuzzing::few()"))]
+    #[cfg_attr(test, proptest(strategy = "crate::models::cases::few()"))]
     calls: Vec<Call>,
     /// Bytes that may be sent in the callback, and in the flush.
     allowed: u16,
@@ -193,7 +193,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(crate::fuzzing::cases())]
+        #![proptest_config(crate::models::cases::cases())]
 
         #[test]
         fn what_is_written_arrives_once_and_in_order(case: super::Case) {

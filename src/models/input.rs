@@ -5,11 +5,11 @@ use std::io::{self, Read};
 
 use arbitrary::Arbitrary;
 
-use super::Input;
 use crate::buffer::Scan;
 use crate::error::{Error, Result};
 use crate::framing::Prefix;
 use crate::limits::Limits;
+use crate::machine::Input;
 
 /// What arrives in the course of a connection, and what its handler does.
 #[derive(Clone, Debug, Arbitrary)]
@@ -18,7 +18,7 @@ pub(crate) struct Case {
     line_bytes_max: u8,
     frame_bytes_max: u8,
     input_bytes_max: u8,
-    #[cfg_attr(test, proptest(strategy = "crate::fuzzing::few()"))]
+    #[cfg_attr(test, proptest(strategy = "crate::models::cases::few()"))]
     callbacks: Vec<Callback>,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Case {
 pub(crate) struct Callback {
     arrives: Vec<u8>,
     ended: bool,
-    #[cfg_attr(test, proptest(strategy = "crate::fuzzing::few()"))]
+    #[cfg_attr(test, proptest(strategy = "crate::models::cases::few()"))]
     calls: Vec<Call>,
 }
 
@@ -201,7 +201,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #![proptest_config(crate::fuzzing::cases())]
+        #![proptest_config(crate::models::cases::cases())]
 
         #[test]
         fn messages_are_the_same_however_they_arrive(case: super::Case) {

@@ -2,8 +2,8 @@
 
 use arbitrary::Arbitrary;
 
-use super::{Carry, Flush, Queue, Scan};
-use crate::fuzzing::{Socket, Take};
+use crate::buffer::{Flush, Queue};
+use crate::models::socket::{Socket, Take};
 
 #[derive(Clone, Debug, Arbitrary)]
 #[cfg_attr(test, derive(proptest_derive::Arbitrary))]
@@ -17,7 +17,7 @@ pub(crate) enum Operation {
     },
     Flush {
         budget: u16,
-        #[cfg_attr(test, proptest(strategy = "crate::fuzzing::few()"))]
+        #[cfg_attr(test, proptest(strategy = "crate::models::cases::few()"))]
         takes: Vec<Take>,
     },
 }
@@ -71,11 +71,11 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{CHUNK_BYTES, SLICES};
-    use super::{Carry, Flush, Queue, Scan, Socket, Take};
+    use super::{Socket, Take};
+    use crate::buffer::{CHUNK_BYTES, Carry, Flush, Queue, SLICES, Scan};
 
     proptest! {
-        #![proptest_config(crate::fuzzing::cases())]
+        #![proptest_config(crate::models::cases::cases())]
 
         #[test]
         fn the_queue_is_a_run_of_bytes(operations: Vec<super::Operation>) {
