@@ -41,7 +41,7 @@
 //! reactor/     THE LOOP, its slots, ready queue and stop; the way in for other threads
 //! machine/     one connection's rules, without clock or selector        framing
 //! net/         sockets, the selector, the clock: the only place that names mio's
-//! buffer timers limits lifecycle stats logging panics address error      leaves
+//! ids backoff buffer timers limits lifecycle stats logging panics address error      leaves
 //! ```
 //!
 //! # Features

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
-use super::core::{Alarm, Core, Life};
-use super::slots::{Kind, Listening, Pause};
+use super::books::Life;
+use super::core::Core;
+use super::entries::{Alarm, Listening, Pause};
+use super::slots::Kind;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::limits::connections_from_descriptors;

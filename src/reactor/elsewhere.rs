@@ -1,7 +1,8 @@
 //! Requests that are served elsewhere, by a thread or a program: the reactor keeps a slot for each, so that they count,
 //! have a name, and can be ended; and it is told when they are over.
 
-use super::core::{Alarm, Core};
+use super::core::Core;
+use super::entries::Alarm;
 use super::pool::Pool;
 use super::slots::Kind;
 use crate::address::Address;

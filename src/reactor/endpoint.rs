@@ -5,8 +5,10 @@
 
 use std::collections::HashMap;
 
-use super::core::{Alarm, Core, Served};
-use super::slots::{Kind, Pause};
+use super::books::Served;
+use super::core::Core;
+use super::entries::{Alarm, Pause};
+use super::slots::Kind;
 use crate::address::Address;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};

@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::Reactor;
 use super::accepting::has_room;
-use super::core::{Alarm, Core, Life};
+use super::books::Life;
+use super::core::Core;
+use super::entries::Alarm;
 use super::slots::Kind;
 
 impl Reactor {

@@ -10,13 +10,11 @@ use slab::Slab;
 
 use super::elsewhere::Elsewhere;
 use super::endpoint::Endpoint;
+use super::entries::{Listening, Pause};
 use crate::address::Address;
-use crate::backoff::Backoff;
 use crate::ids::{ConnectionId, GENERATION_MASK, KEY_MAX, NO_SLOT, SlotId, pack, unpack};
 use crate::machine::Connection;
-use crate::net::Listener;
 use crate::net::readiness::Readiness;
-use crate::timers::{NO_TIMER, TimerKey};
 
 /// Everything registered with the selector, and the generations.
 pub(crate) struct Slots {
@@ -98,39 +96,6 @@ impl Kind {
             Kind::Elsewhere(elsewhere) => Some(elsewhere),
             _ => None,
         }
-    }
-}
-
-/// A listener and how accepting from it goes.
-pub(crate) struct Listening {
-    /// On loan while a hook accepts from it.
-    pub(crate) listener: Option<Box<Listener>>,
-    /// Clients may wait, as far as we know.
-    pub(crate) ready: bool,
-    /// Accepting is paused, because accept(2) failed.
-    pub(crate) pause: Pause,
-    /// How often in a row accept(2) has said EINVAL.
-    pub(crate) invalid: u32,
-}
-
-/// A pause after a system call failed for want of something: nothing but time mends that, and no event tells.
-#[derive(Debug)]
-pub(crate) struct Pause {
-    /// It ends with this timer.
-    pub(crate) timer: TimerKey,
-    pub(crate) backoff: Backoff,
-    /// When the call last failed so, and how often since that was last logged.
-    pub(crate) failed_at: u64,
-    pub(crate) unlogged: u32,
-}
-
-impl Pause {
-    pub(crate) fn none() -> Self {
-        Pause { timer: NO_TIMER, backoff: Backoff::default(), failed_at: 0, unlogged: 0 }
-    }
-
-    pub(crate) fn is_on(&self) -> bool {
-        self.timer != NO_TIMER
     }
 }
 

@@ -23,9 +23,9 @@ use crate::limits::Limits;
 use crate::logging::note_fault;
 use crate::machine::{Connection, Input, Output, State, Step};
 use crate::panics::{catch, drop_caught};
-use crate::reactor::Scratch;
 use crate::reactor::core::Core;
 use crate::reactor::handle::Message;
+use crate::reactor::hosted::Scratch;
 use crate::request::{Control, Newcomers, Request};
 
 /// What callbacks need besides the limits.

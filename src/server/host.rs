@@ -24,7 +24,7 @@ use crate::net::{AcceptFault, Route, Socket, Stream};
 use crate::panics::{catch, drop_caught, text_of};
 use crate::reactor::core::Core;
 use crate::reactor::handle::Message;
-use crate::reactor::{Hosted, Scratch};
+use crate::reactor::hosted::{Hosted, Scratch};
 
 pub(crate) struct Host<S, H> {
     limits: Arc<Limits>,

@@ -1,0 +1,72 @@
+//! What the reactor keeps of each server.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::pool::Pool;
+use crate::address::Address;
+use crate::ids::ServerId;
+use crate::limits::Limits;
+use crate::timers::TimerKey;
+
+/// Where a server stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// It may serve. Its sockets are gone if it was `stopped`.
+    Open { stopped: bool },
+    /// Its sockets and connections are gone; its threads and programs are waited for, and looked at with this timer.
+    Closing { begun: u64, look: TimerKey },
+    /// Its hook `server_close` was called, and no other is. Only a [`Server`](crate::Server)'s own server can come to
+    /// be open again, when it is bound; others are gone.
+    Closed,
+}
+
+/// What the reactor keeps of each server.
+pub(crate) struct Served {
+    pub(crate) id: ServerId,
+    pub(crate) life: Life,
+    /// It is the one that this reactor was made for, and stays when it is closed.
+    pub(super) own: bool,
+    pub(crate) limits: Arc<Limits>,
+    /// Keys of its listeners and datagram sockets.
+    pub(crate) listeners: Vec<u32>,
+    pub(crate) active: usize,
+    /// How many of those are sessions of a datagram server, which wait for no end.
+    pub(crate) sessions: usize,
+    /// How many of them are served by threads or programs, and their threads.
+    pub(crate) elsewhere: usize,
+    pub(crate) threads: Option<Pool>,
+    #[cfg(all(unix, feature = "children"))]
+    pub(crate) children: Option<Pool>,
+    /// Accepting waits until connections have closed.
+    pub(crate) capped: bool,
+    /// Connections it may still accept; `handle_request` allows one.
+    pub(crate) quota: usize,
+    /// Open connections by client, kept only while there is a cap on them.
+    pub(super) per_client: HashMap<IpAddr, usize>,
+    pub(super) timers: BTreeMap<u64, TimerKey>,
+}
+
+impl Served {
+    /// Whether it has no sockets and no hooks.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.life == Life::Closed
+    }
+
+    /// Whether closing it waits for its threads and programs.
+    pub(super) fn waits(&self) -> bool {
+        self.limits.block_on_close && !self.limits.daemon_threads
+    }
+
+    #[cold]
+    pub(super) fn forget_client(&mut self, address: &Address) {
+        let Some(ip) = address.ip() else { return };
+        if let Some(open) = self.per_client.get_mut(&ip) {
+            *open -= 1;
+            if *open == 0 {
+                self.per_client.remove(&ip);
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What other threads have submitted: messages, closures, the ends of requests that they serve.
+
+use super::Reactor;
+use super::handle::{Command, Message};
+use crate::error::Result;
+use crate::ids::ConnectionId;
+use crate::logging::note_fault;
+use crate::panics::catch;
+
+impl Reactor {
+    pub(super) fn has_commands(&self) -> bool {
+        self.core.shared.is_pending() || !self.taken.is_empty()
+    }
+
+    /// Messages, closures and stop requests from other threads.
+    pub(super) fn commands(&mut self) {
+        if self.taken.is_empty() {
+            self.taken.extend(self.core.shared.take(self.core.config.messages_per_turn));
+        }
+        let slice = self.part_of_turn();
+        while let Some(command) = self.taken.pop_front() {
+            self.scratch.allowance.turn.waiting = self.taken.len() + 1;
+            match command {
+                Command::Message(id, message) => self.deliver(id, Ok(message)),
+                Command::Offloaded(id, result) => {
+                    self.core.slots.find(id).into_iter().for_each(|(_, connection)| connection.state.end_job());
+                    self.deliver(id, result);
+                }
+                Command::Over(id, result) => self.over(id, result),
+                Command::Datagram(socket, route, to, bytes) => match self.core.slots.named(socket).is_some() {
+                    true => _ = self.core.send_datagram(route, &to, &bytes),
+                    false => self.core.stats.datagrams_failed += 1,
+                },
+                Command::ServerMessage(id, message) => match self.core.open_server(id) {
+                    Some(server) => self.servers[usize::from(server)].on_server_message(&mut self.core, message),
+                    None => self.core.refuse(message),
+                },
+                Command::Run(job) => {
+                    if let Err(panic) = catch(|| job(self)) {
+                        self.core.stats.panics += 1;
+                        note_fault!(Error, "a closure submitted to the reactor {panic}");
+                    }
+                }
+            }
+            if slice.is_over(&self.scratch.allowance.turn) {
+                break;
+            }
+        }
+    }
+
+    pub(super) fn deliver(&mut self, id: ConnectionId, message: Result<Message>) {
+        match self.core.slots.find(id) {
+            Some((server, _)) => {
+                self.servers[usize::from(server)].on_message(&mut self.core, &mut self.scratch, id.slot.key, message);
+            }
+            None => {
+                if self.core.slots.is_elsewhere(id) {
+                    note_fault!(Warn, "a message for connection {id} is dropped: a request on a thread takes none");
+                }
+                self.core.refuse(message);
+            }
+        }
+    }
+
+    /// A request that was served elsewhere is over.
+    pub(super) fn over(&mut self, id: ConnectionId, result: Result<()>) {
+        let Some(slot) = self.core.slots.named(id) else { return };
+        let server = usize::from(slot.server);
+        if let Some(elsewhere) = slot.kind.elsewhere() {
+            let (address, ended) = (elsewhere.address.clone(), elsewhere.ended);
+            self.servers[server].on_over(&mut self.core, &address, ended, result);
+            self.core.dead.push(id.slot.key);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Outbound connections.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use super::books::Life;
+use super::core::Core;
+use super::entries::Alarm;
+use super::slots::Kind;
+use crate::address::Address;
+use crate::backoff::Backoff;
+use crate::error::{Error, Result};
+use crate::ids::ConnectionId;
+use crate::machine::{Connection, nanos};
+use crate::net::Stream;
+
+impl Core {
+    pub(crate) fn connect(&mut self, server: u16, address: Address) -> Result<ConnectionId> {
+        let failed = |source| Error::Connect { address: address.clone(), source };
+        if self.aborting || self.ends {
+            return Err(failed(std::io::Error::other("the reactor has stopped")));
+        }
+        if !matches!(self.served[usize::from(server)].life, Life::Open { .. }) {
+            return Err(failed(std::io::Error::other("the server is closed")));
+        }
+        if self.slots.is_full() {
+            return Err(failed(std::io::Error::other("too many connections")));
+        }
+        let (stream, is_pending) = match self.selector.connect(&address) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => (Stream::pending(), true),
+            connected => (connected.map_err(failed)?, false),
+        };
+        let connection = Connection::connecting(stream, address.clone(), u32::MAX, self.selector.now());
+        // Nothing but an event tells how that ends.
+        let key = self.slots.insert(server, Kind::Connection(connection));
+        let token = self.slots.token(key);
+        if let Err(error) = self.selector.register(&mut self.slots.connection(key).io.stream, token) {
+            self.slots.remove(key);
+            return Err(failed(error));
+        }
+        self.inserted(server, key);
+        self.stats.connects += 1;
+        if is_pending {
+            self.arm_redial(key, Backoff::default());
+        }
+        let limits = Arc::clone(&self.served[usize::from(server)].limits);
+        let mut lent = self.slots.lend(key);
+        self.watch(key, lent.connection(), &limits);
+        self.slots.give_back(key, lent);
+        Ok(self.slots.id(key))
+    }
+
+    pub(super) fn arm_redial(&mut self, key: u32, mut backoff: Backoff) {
+        let next = self.selector.now().saturating_add(nanos(backoff.pause()));
+        let timer = self.timers.arm(next, Alarm::Redial { key, backoff });
+        self.slots.connection(key).state.extra.get_or_insert_default().redial = Some(timer);
+    }
+
+    /// Connects once more, for a connection that is still wanted.
+    ///
+    /// # Errors
+    /// What connect(2) says, except that there is no room: then it is tried again later.
+    pub(crate) fn redial(&mut self, key: u32, backoff: Backoff) -> std::io::Result<()> {
+        let token = self.slots.token(key);
+        let connection = self.slots.connection(key);
+        if !connection.state.is_connecting() {
+            return Ok(());
+        }
+        match self.selector.connect(&connection.state.address) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.arm_redial(key, backoff);
+                Ok(())
+            }
+            connected => {
+                connection.io.stream = connected?;
+                self.selector.register(&mut connection.io.stream, token)
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Limits that have passed, and timers that are due.
+
+use std::sync::Arc;
+
+use super::entries::Alarm;
+use super::{Phase, Reactor};
+use crate::machine::{Slice, nanos};
+
+impl Reactor {
+    /// What is due. What a callback arms meanwhile waits for the next turn, even with a deadline of now.
+    pub(super) fn timers(&mut self) {
+        if self.core.next_deadline().is_none_or(|next| next > self.collected) {
+            return;
+        }
+        let slice = self.part_of_turn();
+        for _ in 0..self.core.guards.len() {
+            let Some(key) = self.core.guards.pop(self.collected) else { break };
+            self.on_deadline(key);
+            if slice.is_over(&self.scratch.allowance.turn) {
+                break;
+            }
+        }
+        let slice = self.part_of_turn();
+        let mut postponed = Vec::new();
+        for _ in 0..self.core.timers.len() {
+            let Some(alarm) = self.core.timers.pop(self.collected) else {
+                break;
+            };
+            if self.core.awaits_setup(alarm) {
+                postponed.push(alarm);
+                continue;
+            }
+            self.core.forget_timer(alarm);
+            match alarm {
+                Alarm::Handler { key, tag } => {
+                    let server = self.core.slots.get(key).expect("timers go with their connection").server;
+                    self.servers[usize::from(server)].on_timer(&mut self.core, &mut self.scratch, key, tag);
+                }
+                Alarm::Server { server, tag } => self.servers[usize::from(server)].on_server_timer(&mut self.core, tag),
+                Alarm::Resume(key) => self.core.queue(key),
+                Alarm::Resend(key) => self.core.resend(key),
+                Alarm::Redial { key, backoff } => {
+                    if let Err(error) = self.core.redial(key, backoff) {
+                        let server = self.core.slots.get(key).expect("timers go with their connection").server;
+                        let server = &mut self.servers[usize::from(server)];
+                        server.on_connect_failed(&mut self.core, &mut self.scratch, key, error);
+                    }
+                }
+                Alarm::Child(key) => self.core.child_timed_out(key),
+                Alarm::DrainLook => self.look_elsewhere(),
+                Alarm::DrainTell => self.tell_all(),
+                Alarm::DrainEnd => self.phase = Phase::Aborting,
+                Alarm::CloseLook(server) => self.core.look_closing(server),
+            }
+            if slice.is_over(&self.scratch.allowance.turn) {
+                break;
+            }
+        }
+        postponed.into_iter().for_each(|alarm| self.core.postpone(alarm, self.collected));
+        self.core.now = self.core.selector.now(); // Callbacks took their time, and the next wait counts from here.
+    }
+
+    /// Begins what is done besides the service of what is ready: a quarter of a turn each for messages, limits and
+    /// timers. What is left then comes in the next turn, and at least one of each in every turn.
+    pub(super) fn part_of_turn(&mut self) -> Slice {
+        let now = self.core.selector.now();
+        let turn = &mut self.scratch.allowance.turn;
+        turn.begin(now, nanos(self.core.config.turn_length) / 4);
+        Slice::rest_of(turn, now)
+    }
+
+    /// A connection's timer fired. It was armed for the earliest limit there was; the stamps say what holds now.
+    pub(super) fn on_deadline(&mut self, key: u32) {
+        if !self.core.guard_fired(key) {
+            return;
+        }
+        let server = usize::from(self.core.slots.get(key).expect("it has a connection").server);
+        let quiet = self.core.config.drain_quiet;
+        match self.core.slots.connection(key).deadline(&self.core.served[server].limits, quiet) {
+            Some((deadline, due)) if deadline <= self.core.now => {
+                self.servers[server].on_due(&mut self.core, &mut self.scratch, key, due);
+            }
+            // Not due after all: bytes have moved since.
+            _ => {
+                let limits = Arc::clone(&self.core.served[server].limits);
+                let mut lent = self.core.slots.lend(key);
+                self.core.watch(key, lent.connection(), &limits);
+                self.core.slots.give_back(key, lent);
+            }
+        }
+    }
+}

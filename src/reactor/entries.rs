@@ -1,0 +1,74 @@
+//! What slots and timers hold.
+
+use crate::backoff::Backoff;
+use crate::net::Listener;
+use crate::timers::{NO_TIMER, TimerKey};
+
+/// A listener and how accepting from it goes.
+pub(crate) struct Listening {
+    /// On loan while a hook accepts from it.
+    pub(crate) listener: Option<Box<Listener>>,
+    /// Clients may wait, as far as we know.
+    pub(crate) ready: bool,
+    /// Accepting is paused, because accept(2) failed.
+    pub(crate) pause: Pause,
+    /// How often in a row accept(2) has said EINVAL.
+    pub(crate) invalid: u32,
+}
+
+/// A pause after a system call failed for want of something: nothing but time mends that, and no event tells.
+#[derive(Debug)]
+pub(crate) struct Pause {
+    /// It ends with this timer.
+    pub(crate) timer: TimerKey,
+    pub(crate) backoff: Backoff,
+    /// When the call last failed so, and how often since that was last logged.
+    pub(crate) failed_at: u64,
+    pub(crate) unlogged: u32,
+}
+
+impl Pause {
+    pub(crate) fn none() -> Self {
+        Pause { timer: NO_TIMER, backoff: Backoff::default(), failed_at: 0, unlogged: 0 }
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.timer != NO_TIMER
+    }
+}
+
+/// Whom a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Alarm {
+    /// A handler's own timer.
+    Handler {
+        key: u32,
+        tag: u64,
+    },
+    /// A server's own timer.
+    Server {
+        server: u16,
+        tag: u64,
+    },
+    /// Try accepting or receiving again.
+    Resume(u32),
+    /// Try again to send the datagrams that wait.
+    Resend(u32),
+    /// Try again to connect, and how long to wait after that.
+    Redial {
+        key: u32,
+        backoff: Backoff,
+    },
+    /// A program has had its time.
+    Child(u32),
+    /// Stopping: look for quiet threads; tell those who are still busy; wait no longer.
+    DrainLook,
+    DrainTell,
+    DrainEnd,
+    /// The same while a server is closed.
+    CloseLook(u16),
+}
+
+/// How long a stop waits before it looks again which threads wait for their clients, in nanoseconds: long enough to cost
+/// nothing, short enough that the requests that wait for a thread follow each other soon.
+pub(crate) const LOOK: u64 = 20_000_000;

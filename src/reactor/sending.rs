@@ -1,0 +1,84 @@
+//! What a callback does to other connections: it sends to them, and ends them.
+
+use std::sync::Arc;
+
+use super::core::Core;
+use super::slots::Kind;
+use crate::ids::ConnectionId;
+use crate::lifecycle::Finish;
+use crate::machine::{Payload, Sent};
+use crate::shared_bytes::SharedBytes;
+
+impl Core {
+    pub(crate) fn end(&mut self, id: ConnectionId, why: Finish, at_once: bool) {
+        if let Some((_, connection)) = self.slots.find(id) {
+            connection.state.end(why, at_once);
+            self.queue(id.slot.key);
+        } else {
+            self.end_elsewhere(id, why);
+        }
+    }
+
+    pub(crate) fn send(&mut self, id: ConnectionId, bytes: Payload<'_>) -> Sent {
+        let now = self.now;
+        let Some((server, connection)) = self.slots.find(id) else {
+            return if self.slots.is_elsewhere(id) { Sent::Refused } else { Sent::Gone };
+        };
+        if let Some(route) = connection.io.stream.route() {
+            if connection.state.is_closing() {
+                return Sent::Gone;
+            }
+            connection.state.activity = now;
+            let to = connection.state.address.clone();
+            return self.send_datagram(route, &to, bytes.as_slice());
+        }
+        let sent = connection.push(bytes, &self.served[usize::from(server)].limits, now, &mut self.stats);
+        self.queue(id.slot.key);
+        sent
+    }
+
+    /// Who sent to a connection has had its share: it goes on when that connection's `writable` is called.
+    pub(crate) fn owe_writable(&mut self, id: ConnectionId) {
+        if let Some((_, connection)) = self.slots.find(id) {
+            connection.state.owe_writable();
+            self.queue(id.slot.key);
+        }
+    }
+
+    /// The same payload for every connection of a server that `wanted` admits. Returns how many took it.
+    pub(crate) fn broadcast(
+        &mut self,
+        server: u16,
+        bytes: &SharedBytes,
+        mut wanted: impl FnMut(ConnectionId) -> bool,
+    ) -> usize {
+        let limits = Arc::clone(&self.served[usize::from(server)].limits);
+        let reactor = self.slots.reactor;
+        let mut count = 0;
+        let mut datagrams = Vec::new();
+        for (key, slot) in self.slots.iter().filter(|(_, slot)| slot.server == server) {
+            let id = ConnectionId { slot: slot.id(key), reactor };
+            let Kind::Connection(connection) = &mut slot.kind else {
+                continue;
+            };
+            if !connection.state.is_open() || !wanted(id) {
+                continue;
+            }
+            if let Some(route) = connection.io.stream.route() {
+                connection.state.activity = self.now;
+                datagrams.push((route, connection.state.address.clone()));
+                continue;
+            }
+            let sent = connection.push(Payload::Shared(bytes.clone()), &limits, self.now, &mut self.stats);
+            count += usize::from(matches!(sent, Sent::Queued | Sent::Full));
+            if !slot.queued {
+                slot.queued = true;
+                self.ready.push(slot.id(key));
+            }
+        }
+        for (route, to) in datagrams {
+            count += usize::from(self.send_datagram(route, &to, bytes) == Sent::Queued);
+        }
+        count
+    }
+}

@@ -1,0 +1,289 @@
+//! The servers that a reactor hosts: taken in, given limits, asked for what they are.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::books::{Life, Served};
+use super::core::Core;
+use super::hosted::Hosted;
+use super::slots::Kind;
+use super::{Phase, Reactor};
+use crate::address::Address;
+use crate::error::{Error, Result};
+use crate::ids::{SERVERS_MAX, ServerId};
+use crate::limits::{Config, Limits};
+use crate::logging::{note, note_fault};
+use crate::machine::nanos;
+use crate::net::Stream;
+use crate::net::family::Bound;
+
+impl Reactor {
+    /// The servers there are.
+    pub(super) fn numbers(&self) -> Vec<u16> {
+        self.servers.iter().map(|(number, _)| number as u16).collect()
+    }
+
+    /// Changes the limits of a server, also while it serves. What is open is held to the new ones: time limits are those
+    /// from now on, and a connection that holds more than a lowered limit allows ends, with
+    /// [`Finish::InputLimit`] or [`Finish::OutputLimit`]. A lowered number of connections, sessions, threads or programs
+    /// ends none; there are no new ones until there are few enough.
+    ///
+    /// A [`Server`](crate::Server) with a reactor of its own calls this when it starts to serve, with its own
+    /// [`limits`](crate::Server::limits).
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for limits that contradict each other, and then nothing is changed. [`Error::Gone`] if there is
+    /// no such server.
+    ///
+    /// ```
+    /// # use socketserver::{Limits, NoHandler, Reactor, TcpServer};
+    /// let mut reactor = Reactor::new()?;
+    /// let id = reactor.add(TcpServer::new("127.0.0.1:0", |_| NoHandler)?)?;
+    /// // From another thread, while the reactor serves:
+    /// reactor.handle().run(move |reactor| {
+    ///     let mut limits = Limits::default();
+    ///     limits.connections_max = Some(100);
+    ///     reactor.set_limits(id, limits).expect("they do not contradict each other");
+    /// })?;
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn set_limits(&mut self, id: ServerId, limits: Limits) -> Result<()> {
+        let limits = Arc::new(limits.resolved()?);
+        let server = self.core.server(id).ok_or(Error::Gone)?;
+        if self.core.served[usize::from(server)].limits != limits {
+            self.core.set_limits(server, Arc::clone(&limits));
+            self.servers[usize::from(server)].set_limits(limits);
+        }
+        Ok(())
+    }
+
+    /// The limits of a server as they are in force: what was not set follows what was. `None` if there is no such server.
+    pub fn limits(&self, id: ServerId) -> Option<&Limits> {
+        let server = self.core.server(id)?;
+        Some(&*self.core.served[usize::from(server)].limits)
+    }
+
+    /// The addresses a server listens on, with the real ports. Empty once it is closed.
+    pub fn server_addresses(&mut self, id: ServerId) -> Vec<Address> {
+        let server = self.core.server(id);
+        let keys = server.map(|server| self.core.served[usize::from(server)].listeners.clone()).unwrap_or_default();
+        keys.into_iter().filter_map(|key| self.core.slots.bound(key).cloned()).collect()
+    }
+
+    /// Closes a server: its listeners at once, its connections by abort; every handler gets its `finish`, with
+    /// [`Finish::ShutDown`]. Then its value and the closure that makes its handlers are dropped, and its id names nothing
+    /// any more. (A [`Server`](crate::Server) that has this reactor of its own keeps them, and can be bound again.)
+    /// Nothing happens if there is no such server, or it is being closed already.
+    ///
+    /// For requests that threads or programs serve it waits, as [`Limits::block_on_close`] says, and their datagrams are
+    /// still sent; the other servers are served meanwhile. If a stop comes in that time, it is carried out, and
+    /// [`serve_forever`](Self::serve_forever) returns at once. Called by a closure ([`Handle::run`]), which the loop has to
+    /// get back, it does not wait: the turns that follow do the rest. Not to be called from a callback, which has
+    /// [`request_shutdown`](crate::Request::request_shutdown).
+    ///
+    /// Source: `BaseServer.server_close`.
+    pub fn server_close(&mut self, id: ServerId) {
+        if let Some(server) = self.core.server(id) {
+            self.close(server);
+            self.await_closed(id);
+        }
+    }
+
+    /// The server's own value, if it is an `S`: what handlers see as `request.server`. `None` if there is no such server,
+    /// or not any more.
+    pub fn server_mut<S: 'static>(&mut self, id: ServerId) -> Option<&mut S> {
+        self.hosted(id).ok()?.state().downcast_mut()
+    }
+
+    /// Sets a timer of a server, as [`Control::set_timer`](crate::Control::set_timer) does, from outside its hooks.
+    /// Nothing happens if there is no such server, or it is closed.
+    pub fn set_timer(&mut self, id: ServerId, tag: u64, after: Duration) {
+        if let Some(server) = self.core.open_server(id) {
+            self.core.set_server_timer(server, tag, after);
+        }
+    }
+
+    /// Accepts one client of one server and serves until its connection is over.
+    pub(crate) fn handle_request(&mut self, id: ServerId, timeout: Option<Duration>) -> Result<()> {
+        self.serve_again()?;
+        let server = self.core.server(id).ok_or(Error::Gone)?;
+        self.core.set_quota(server, 1);
+        let deadline = timeout.map(|timeout| self.core.selector.now().saturating_add(nanos(timeout)));
+        while self.phase != Phase::Stopped {
+            // A closure may have closed it, or put another reactor in the place of this one.
+            let Some(served) = self.core.open_server(id).map(|server| &self.core.served[usize::from(server)]) else {
+                break;
+            };
+            let accepted = served.quota == 0;
+            if accepted && served.active == served.sessions + served.elsewhere {
+                break;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_sub(self.core.selector.now()));
+            self.turn(left.filter(|_| !accepted).map(Duration::from_nanos))?;
+            let waits = |server: u16| self.core.served[usize::from(server)].quota > 0;
+            if left == Some(0) && !accepted && self.core.open_server(id).is_some_and(waits) {
+                self.servers[usize::from(server)].handle_timeout(&mut self.core);
+                break;
+            }
+        }
+        if self.core.server(id).is_some() {
+            self.core.set_quota(server, usize::MAX);
+        }
+        Ok(())
+    }
+
+    /// Takes a server in.
+    pub(crate) fn host(&mut self, server: Box<dyn Hosted>, limits: Limits) -> Result<ServerId> {
+        self.host_as(server, limits, false)
+    }
+
+    /// The same for the one that this reactor is made for: it stays when it is closed, and may be bound again.
+    pub(crate) fn host_own(&mut self, server: Box<dyn Hosted>, limits: Limits) -> Result<ServerId> {
+        self.host_as(server, limits, true)
+    }
+
+    fn host_as(&mut self, mut server: Box<dyn Hosted>, limits: Limits, own: bool) -> Result<ServerId> {
+        if let Err(error) = self.admits_server() {
+            self.dissolve(server);
+            return Err(error);
+        }
+        let limits = match limits.resolved() {
+            Ok(limits) => Arc::new(limits),
+            Err(error) => {
+                self.dissolve(server);
+                return Err(error);
+            }
+        };
+        let id = self.core.serve(Arc::clone(&limits), own);
+        server.set_number(id.number);
+        server.set_limits(limits);
+        let key = self.servers.insert(server);
+        debug_assert_eq!(key, usize::from(id.number), "the two tables go together");
+        Ok(id)
+    }
+
+    /// Whether there is room for one server more. Those whose sockets a stop has closed make room.
+    pub(crate) fn admits_server(&mut self) -> Result<()> {
+        if self.core.ends {
+            return Err(Error::Gone);
+        }
+        self.close_stopped();
+        if self.servers.len() == SERVERS_MAX {
+            return Err(Error::Full { queue: "server", max: SERVERS_MAX });
+        }
+        Ok(())
+    }
+
+    /// What is the user's goes, and may panic.
+    pub(super) fn dissolve(&mut self, server: Box<dyn Hosted>) {
+        let panics = server.dissolve();
+        self.core.stats.panics += panics;
+        if panics > 0 {
+            note_fault!(Error, "a server, or what it holds, panicked while it was dropped");
+        }
+    }
+
+    /// Its number is another's from now on.
+    pub(super) fn remove(&mut self, server: u16) -> Box<dyn Hosted> {
+        self.core.served.remove(usize::from(server));
+        self.servers.remove(usize::from(server))
+    }
+
+    pub(crate) fn open(&mut self, id: ServerId, bound: Bound) -> Result<()> {
+        note!(Info, "listening on {}", bound.address());
+        let server = self.core.server(id).ok_or(Error::Gone)?;
+        self.core.open(server, bound)
+    }
+
+    /// # Errors
+    /// [`Error::Gone`] if there is no such server: another reactor was put in the place of its own.
+    pub(crate) fn hosted(&mut self, id: ServerId) -> Result<&mut dyn Hosted> {
+        let server = self.core.server(id).ok_or(Error::Gone)?;
+        Ok(&mut *self.servers[usize::from(server)])
+    }
+
+    /// Takes in a connection that did not come from a listener of ours.
+    pub(crate) fn admit(&mut self, id: ServerId, stream: Stream, from: Address) -> io::Result<()> {
+        self.allocate();
+        self.servers[usize::from(id.number)].admit(&mut self.core, &mut self.scratch, stream, from)
+    }
+}
+
+impl Core {
+    pub(super) fn serve(&mut self, limits: Arc<Limits>, own: bool) -> ServerId {
+        self.servers_made = self.servers_made.wrapping_add(1);
+        let number = self.served.vacant_key() as u16;
+        let id = ServerId { number, generation: self.servers_made, reactor: self.slots.reactor };
+        self.served.insert(Served {
+            id,
+            life: Life::Open { stopped: false },
+            own,
+            limits,
+            listeners: Vec::new(),
+            active: 0,
+            sessions: 0,
+            elsewhere: 0,
+            threads: None,
+            #[cfg(all(unix, feature = "children"))]
+            children: None,
+            capped: false,
+            quota: usize::MAX,
+            per_client: HashMap::new(),
+            timers: BTreeMap::new(),
+        });
+        id
+    }
+
+    pub(crate) fn set_limits(&mut self, server: u16, limits: Arc<Limits>) {
+        self.served[usize::from(server)].limits = limits;
+        self.fit_read_buffer(server);
+        self.fit_outboxes(server);
+        self.refit_elsewhere(server);
+        self.count_clients(server);
+        self.reconsider(Some(server));
+        self.resume_accepting(); // There may be room now.
+    }
+
+    /// Settings have changed: every connection, of one server or of all, is held to them, and its next deadline is worked
+    /// out anew.
+    pub(crate) fn reconsider(&mut self, server: Option<u16>) {
+        for key in self.slots.connections(server) {
+            let Some(slot) = self.slots.get(key) else { continue };
+            let limits = &self.served[usize::from(slot.server)].limits;
+            let connection = slot.kind.connection();
+            connection.hold_to(limits);
+            connection.state.set_watched(false);
+            self.queue(key);
+        }
+    }
+
+    /// Counts the clients of a server anew, because there is a cap on them now that was none before.
+    fn count_clients(&mut self, server: u16) {
+        let served = &mut self.served[usize::from(server)];
+        served.per_client.clear();
+        if served.limits.connections_per_client_max.is_none() {
+            return;
+        }
+        for (_, slot) in self.slots.iter().filter(|(_, slot)| slot.server == server) {
+            let address = match &slot.kind {
+                Kind::Connection(connection) if !connection.state.is_outbound() => &connection.state.address,
+                Kind::Elsewhere(elsewhere) => &elsewhere.address,
+                _ => continue,
+            };
+            if let Some(ip) = address.ip() {
+                *served.per_client.entry(ip).or_default() += 1;
+            }
+        }
+    }
+
+    pub(crate) fn set_config(&mut self, config: Config) {
+        self.config = config;
+        if let Some(pool) = &mut self.pool {
+            pool.resize(self.config.offload_threads, self.config.offload_queue_max);
+        }
+        self.rearm_drain();
+        self.reconsider(None);
+    }
+}
