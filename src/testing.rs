@@ -43,6 +43,9 @@ mod network;
 mod peer;
 mod peers;
 mod pipe;
+mod record;
+mod rest;
+mod watcher;
 mod wire;
 mod world;
 
@@ -56,18 +59,19 @@ pub use self::network::Network;
 pub use self::peer::Peer;
 pub use self::peers::Peers;
 use self::pipe::Arrival;
-use self::world::{Watcher, World, client_address, lock};
-use crate::error::Error;
-use crate::error::Result;
+use self::record::{Record, Recorder};
+use self::rest::run;
+use self::watcher::Watcher;
+use self::world::{World, client_address, lock};
+use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
 use crate::ids::ConnectionId;
 use crate::ids::ServerId;
-use crate::lifecycle::{Finish, Next, Timeout};
+use crate::lifecycle::Finish;
 use crate::limits::{Config, Limits};
 use crate::net::selector::Selector;
 use crate::reactor::Reactor;
-use crate::reactor::handle::{Handle, Message};
-use crate::request::Request;
+use crate::reactor::handle::Handle;
 use crate::server::{BaseServer, Host};
 
 /// The client's end of one scripted connection, and the reactor that serves it.
@@ -260,18 +264,6 @@ impl<S: BaseServer> Client<S> {
     }
 }
 
-/// Turns until nothing is left to do before time passes or something arrives.
-fn run(reactor: &mut Reactor, world: &World, so_far: impl FnOnce() -> String) {
-    for _ in 0..TURNS_MAX {
-        reactor.poll(Some(Duration::ZERO)).expect("a script does not fail");
-        let busy = reactor.next_timeout() == Some(Duration::ZERO) || world.is_ready();
-        if !busy {
-            return;
-        }
-    }
-    panic!("the handler does not come to rest in {TURNS_MAX} turns{}", so_far());
-}
-
 /// What arrives at a scripted connection, and how it takes what is written.
 ///
 /// ```
@@ -389,69 +381,3 @@ fn random(state: &mut u64, below: usize) -> usize {
     *state ^= *state << 17;
     (*state % (below as u64 + 1)) as usize
 }
-
-#[derive(Debug, Default)]
-struct Record {
-    lines: Vec<String>,
-    finished: Option<Finish>,
-}
-
-/// Writes down what is called, and passes it on.
-struct Recorder<H> {
-    handler: H,
-    record: Arc<Mutex<Record>>,
-}
-
-impl<H> Recorder<H> {
-    fn note(&self, line: impl Into<String>) {
-        lock(&self.record).lines.push(line.into());
-    }
-}
-
-impl<S: 'static, H: RequestHandler<S>> RequestHandler<S> for Recorder<H> {
-    fn setup(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
-        self.note("setup");
-        self.handler.setup(request)
-    }
-    fn handle(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
-        self.note(format!("handle {}", request.input.len()));
-        self.handler.handle(request)
-    }
-    fn finish(&mut self, request: &mut Request<'_, S>, why: Finish) {
-        self.note(format!("finish {why}"));
-        let before = lock(&self.record).finished.replace(why);
-        assert!(before.is_none(), "finish was called twice");
-        self.handler.finish(request, why);
-    }
-    fn writable(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
-        self.note("writable");
-        self.handler.writable(request)
-    }
-    fn eof(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
-        self.note("eof");
-        self.handler.eof(request)
-    }
-    fn timeout(&mut self, request: &mut Request<'_, S>, timeout: Timeout) -> Result<Next> {
-        self.note(format!("timeout {timeout:?}"));
-        self.handler.timeout(request, timeout)
-    }
-    fn timer(&mut self, request: &mut Request<'_, S>, tag: u64) -> Result<Next> {
-        self.note(format!("timer {tag}"));
-        self.handler.timer(request, tag)
-    }
-    fn message(&mut self, request: &mut Request<'_, S>, message: Message) -> Result<Next> {
-        self.note("message");
-        self.handler.message(request, message)
-    }
-    fn drain(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
-        self.note("drain");
-        self.handler.drain(request)
-    }
-    fn connect_failed(&mut self, request: &mut Request<'_, S>, error: &Error) {
-        self.note(format!("connect_failed {error}"));
-        self.handler.connect_failed(request, error);
-    }
-}
-
-/// A handler that keeps the reactor busy for so many turns without anything arriving is stuck in a circle.
-const TURNS_MAX: usize = 100_000;

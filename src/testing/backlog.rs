@@ -15,7 +15,7 @@ use crate::net::scripted::{ScriptedListener, ScriptedStream};
 
 /// The clients that wait at one listener.
 #[derive(Debug, Default)]
-pub(super) struct Backlog {
+pub(crate) struct Backlog {
     token: Option<Token>,
     waiting: VecDeque<(Box<dyn ScriptedStream>, Peer)>,
     /// The server was told that nobody waits: who comes makes an event.
@@ -25,7 +25,7 @@ pub(super) struct Backlog {
 
 impl Backlog {
     /// A client connects. If nobody listens any more, it is refused.
-    pub(super) fn arrive(&mut self, world: &World, stream: Box<dyn ScriptedStream>, peer: Peer) {
+    pub(crate) fn arrive(&mut self, world: &World, stream: Box<dyn ScriptedStream>, peer: Peer) {
         if self.closed {
             return peer.turn_away();
         }
@@ -36,7 +36,7 @@ impl Backlog {
     }
 
     /// The listener's token if somebody waits there.
-    pub(super) fn waited_for(&self) -> Option<Token> {
+    pub(crate) fn waited_for(&self) -> Option<Token> {
         self.token.filter(|_| !self.waiting.is_empty())
     }
 
@@ -59,14 +59,14 @@ impl Backlog {
 
 /// The server's end. Dropping it is close(2): who waits is refused.
 #[derive(Debug)]
-pub(super) struct BacklogListener {
+pub(crate) struct BacklogListener {
     world: Arc<World>,
     backlog: Arc<Mutex<Backlog>>,
     address: Address,
 }
 
 impl BacklogListener {
-    pub(super) fn new(world: Arc<World>, backlog: Arc<Mutex<Backlog>>, address: Address) -> Self {
+    pub(crate) fn new(world: Arc<World>, backlog: Arc<Mutex<Backlog>>, address: Address) -> Self {
         BacklogListener { world, backlog, address }
     }
 }

@@ -76,7 +76,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// For calls that cannot be interrupted, made to wait or cut short.
-    pub(super) fn into_result(self) -> io::Result<()> {
+    pub(crate) fn into_result(self) -> io::Result<()> {
         match self {
             Outcome::Fail(error) => Err(error),
             _ => Ok(()),

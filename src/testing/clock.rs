@@ -22,7 +22,7 @@ use super::world::World;
 /// });
 /// ```
 #[derive(Clone, Debug)]
-pub struct Clock(pub(super) Arc<World>);
+pub struct Clock(pub(crate) Arc<World>);
 
 impl Clock {
     /// Time since the network was made.

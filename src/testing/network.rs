@@ -7,8 +7,10 @@ use super::backlog::{Backlog, BacklogListener};
 use super::call::{Call, Outcome};
 use super::clock::Clock;
 use super::peer::Peer;
+use super::rest::TURNS_MAX;
+use super::watcher::{Outbound, Watcher};
 use super::wire::{Wire, WireSocket};
-use super::world::{Watcher, World, lock, numbered_address, server_address};
+use super::world::{World, lock, numbered_address, server_address};
 use crate::address::Address;
 use crate::error::Result;
 use crate::handler::RequestHandler;
@@ -71,6 +73,7 @@ pub struct Network {
     sockets: Vec<(ServerId, Socket)>,
     /// Those whose sockets the server has not closed, as far as we know.
     peers: Vec<Peer>,
+    outbound: Outbound,
     connected: u32,
     checked: bool,
     serving: bool,
@@ -104,10 +107,12 @@ impl Network {
     /// The same with settings of your own.
     pub fn with_config(config: Config) -> Self {
         let world = World::new();
-        let selector = Selector::scripted(Watcher::new(Arc::clone(&world)));
-        let reactor = Reactor::with_selector(selector, config).expect("a script opens nothing");
+        let watcher = Watcher::new(Arc::clone(&world));
+        let outbound = watcher.outbound();
+        let reactor = Reactor::with_selector(Selector::scripted(watcher), config).expect("a script opens nothing");
         world.watch(reactor.handle());
-        Network { reactor, world, sockets: Vec::new(), peers: Vec::new(), connected: 0, checked: true, serving: true }
+        let (sockets, peers) = (Vec::new(), Vec::new());
+        Network { reactor, world, sockets, peers, outbound, connected: 0, checked: true, serving: true }
     }
 
     /// Leaves out the checks after each turn, which look at every connection: for measuring.
@@ -250,7 +255,7 @@ impl Network {
     /// a server of this network included. They have not answered: a test does that with [`Peer::establish`] or
     /// [`Peer::refuse`].
     pub fn called(&mut self) -> Vec<Peer> {
-        let called = self.world.take_outbound();
+        let called = std::mem::take(&mut *lock(&self.outbound));
         self.peers.extend_from_slice(&called);
         called
     }
@@ -315,7 +320,7 @@ impl Network {
         let mut turns = 0;
         while self.turn() {
             turns += 1;
-            assert!(turns < super::TURNS_MAX, "the reactor does not come to rest in {turns} turns");
+            assert!(turns < TURNS_MAX, "the reactor does not come to rest in {turns} turns");
         }
         self.check_nobody_waits();
     }

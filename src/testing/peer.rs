@@ -39,18 +39,18 @@ use crate::net::scripted::ScriptedStream;
 #[derive(Clone)]
 pub struct Peer {
     world: Arc<World>,
-    pub(super) pipe: Arc<Mutex<Pipe>>,
+    pub(crate) pipe: Arc<Mutex<Pipe>>,
     address: Address,
 }
 
 impl Peer {
     /// A client, and what a listener is to hand out for it.
-    pub(super) fn client(world: &Arc<World>, server: u16, address: Address) -> (Self, Box<dyn ScriptedStream>) {
+    pub(crate) fn client(world: &Arc<World>, server: u16, address: Address) -> (Self, Box<dyn ScriptedStream>) {
         Peer::new(world, Connect::Established, server_address(server), address)
     }
 
     /// Somebody who is called.
-    pub(super) fn connecting(world: &Arc<World>, address: Address) -> (Self, Box<dyn ScriptedStream>) {
+    pub(crate) fn connecting(world: &Arc<World>, address: Address) -> (Self, Box<dyn ScriptedStream>) {
         Peer::new(world, Connect::Pending, server_address(0), address)
     }
 
@@ -62,7 +62,7 @@ impl Peer {
     }
 
     /// Nobody will accept it: a reset.
-    pub(super) fn turn_away(&self) {
+    pub(crate) fn turn_away(&self) {
         lock(&self.pipe).reset = true;
     }
 
@@ -103,11 +103,11 @@ impl Peer {
         self.arrive(Arrival::Reset);
     }
 
-    pub(super) fn arrive(&self, arrival: Arrival) {
+    pub(crate) fn arrive(&self, arrival: Arrival) {
         lock(&self.pipe).arrive(&self.world, arrival);
     }
 
-    pub(super) fn short_write(&self, bytes: usize) {
+    pub(crate) fn short_write(&self, bytes: usize) {
         lock(&self.pipe).short_write(bytes);
     }
 

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::run;
+use super::rest::run;
+use super::watcher::Watcher;
 use super::wire::{Wire, WireSocket};
-use super::world::{Watcher, World, lock, server_address};
+use super::world::{World, lock, server_address};
 use crate::address::Address;
 use crate::handler::RequestHandler;
 use crate::ids::ServerId;

@@ -30,7 +30,7 @@ pub(crate) struct Pipe {
     /// An event has told of the end of the client's direction: there will be no other.
     end_told: bool,
     /// What the server has sent and the client has not taken out.
-    pub(super) sent: Vec<u8>,
+    pub(crate) sent: Vec<u8>,
     /// How much each coming write takes at most; afterwards as much as the window allows.
     short_writes: VecDeque<usize>,
     /// Bytes the client's side still has room for.
@@ -38,13 +38,13 @@ pub(crate) struct Pipe {
     /// The server was told that there is no room.
     blocked: bool,
     /// The server has ended its direction.
-    pub(super) fin: bool,
+    pub(crate) fin: bool,
     /// The server has reset the connection, or closed it over what it had not read.
-    pub(super) reset: bool,
+    pub(crate) reset: bool,
     /// The server's socket is closed.
-    pub(super) closed: bool,
+    pub(crate) closed: bool,
     /// A call was made to fail.
-    pub(super) broken: bool,
+    pub(crate) broken: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -57,14 +57,14 @@ pub(crate) enum Arrival {
 
 /// How far a connection is that the server has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Connect {
+pub(crate) enum Connect {
     Pending,
     Established,
     Refused,
 }
 
 impl Pipe {
-    pub(super) fn new(connect: Connect, cuts_reads_short: bool) -> Self {
+    pub(crate) fn new(connect: Connect, cuts_reads_short: bool) -> Self {
         Pipe {
             token: None,
             connect,
@@ -85,7 +85,7 @@ impl Pipe {
 
     // What the client does.
 
-    pub(super) fn arrive(&mut self, world: &World, arrival: Arrival) {
+    pub(crate) fn arrive(&mut self, world: &World, arrival: Arrival) {
         if self.closed {
             self.reset = true; // Nobody is there to read it.
         }
@@ -100,52 +100,52 @@ impl Pipe {
         }
     }
 
-    pub(super) fn short_write(&mut self, bytes: usize) {
+    pub(crate) fn short_write(&mut self, bytes: usize) {
         self.short_writes.push_back(bytes);
     }
 
     /// Sets how many more bytes the client has room for.
-    pub(super) fn set_window(&mut self, world: &World, bytes: usize) {
+    pub(crate) fn set_window(&mut self, world: &World, bytes: usize) {
         self.window = bytes;
         if bytes > 0 && std::mem::take(&mut self.blocked) {
             self.event(world, Readiness::WRITABLE);
         }
     }
 
-    pub(super) fn connected(&mut self, world: &World, connect: Connect) {
+    pub(crate) fn connected(&mut self, world: &World, connect: Connect) {
         self.connect = connect;
         let refused = Readiness::READABLE | Readiness::READ_TO_END | Readiness::HUNG_UP;
         self.event(world, Readiness::WRITABLE | if connect == Connect::Refused { refused } else { 0 });
     }
 
     /// An event that nothing stands behind.
-    pub(super) fn spurious(&self, world: &World) {
+    pub(crate) fn spurious(&self, world: &World) {
         self.event(world, Readiness::READABLE | Readiness::WRITABLE);
     }
 
     // What there is to know.
 
-    pub(super) fn token(&self) -> Option<Token> {
+    pub(crate) fn token(&self) -> Option<Token> {
         self.token
     }
 
     /// Bytes sent to the server that it has not read.
-    pub(super) fn unread(&self) -> usize {
+    pub(crate) fn unread(&self) -> usize {
         let bytes =
             self.arriving.iter().map(|arrival| if let Arrival::Bytes(bytes) = arrival { bytes.len() } else { 0 });
         bytes.sum()
     }
 
     /// Whether a read would find bytes, the end or an error.
-    pub(super) fn is_readable(&self) -> bool {
+    pub(crate) fn is_readable(&self) -> bool {
         !self.arriving.is_empty()
     }
 
-    pub(super) fn is_writable(&self) -> bool {
+    pub(crate) fn is_writable(&self) -> bool {
         self.window > 0
     }
 
-    pub(super) fn is_connecting(&self) -> bool {
+    pub(crate) fn is_connecting(&self) -> bool {
         self.connect == Connect::Pending
     }
 
@@ -287,7 +287,7 @@ impl Pipe {
 
 /// The server's end. Dropping it is close(2).
 #[derive(Debug)]
-pub(super) struct PipeStream {
+pub(crate) struct PipeStream {
     world: Arc<World>,
     pipe: Arc<Mutex<Pipe>>,
     server: Address,
@@ -295,7 +295,7 @@ pub(super) struct PipeStream {
 }
 
 impl PipeStream {
-    pub(super) fn new(world: Arc<World>, pipe: Arc<Mutex<Pipe>>, server: Address, client: Address) -> Self {
+    pub(crate) fn new(world: Arc<World>, pipe: Arc<Mutex<Pipe>>, server: Address, client: Address) -> Self {
         PipeStream { world, pipe, server, client }
     }
 }

@@ -14,19 +14,19 @@ use crate::net::scripted::ScriptedDatagrams;
 
 /// Scripted datagrams as both ends see them.
 #[derive(Debug, Default)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     token: Option<Token>,
     arriving: VecDeque<(Address, Vec<u8>)>,
-    pub(super) sent: Vec<(Address, Vec<u8>)>,
+    pub(crate) sent: Vec<(Address, Vec<u8>)>,
     /// There is no room to send.
     full: bool,
     /// The server wants to be told when there is.
-    pub(super) watches_room: bool,
+    pub(crate) watches_room: bool,
 }
 
 impl Wire {
     #[cfg(test)]
-    pub(super) fn set_full(&mut self, world: &World, full: bool) {
+    pub(crate) fn set_full(&mut self, world: &World, full: bool) {
         self.full = full;
         if !full && self.watches_room {
             self.event(world, Readiness::WRITABLE);
@@ -34,7 +34,7 @@ impl Wire {
     }
 
     /// The socket's token if something has arrived that was not received.
-    pub(super) fn waited_for(&self) -> Option<Token> {
+    pub(crate) fn waited_for(&self) -> Option<Token> {
         self.token.filter(|_| !self.arriving.is_empty())
     }
 
@@ -44,7 +44,7 @@ impl Wire {
         }
     }
 
-    pub(super) fn arrive(&mut self, world: &World, from: Address, packet: Vec<u8>) {
+    pub(crate) fn arrive(&mut self, world: &World, from: Address, packet: Vec<u8>) {
         self.arriving.push_back((from, packet));
         self.event(world, Readiness::READABLE);
     }
@@ -52,13 +52,13 @@ impl Wire {
 
 /// The server's end.
 #[derive(Debug)]
-pub(super) struct WireSocket {
+pub(crate) struct WireSocket {
     world: Arc<World>,
     wire: Arc<Mutex<Wire>>,
 }
 
 impl WireSocket {
-    pub(super) fn new(world: Arc<World>, wire: Arc<Mutex<Wire>>) -> Self {
+    pub(crate) fn new(world: Arc<World>, wire: Arc<Mutex<Wire>>) -> Self {
         WireSocket { world, wire }
     }
 

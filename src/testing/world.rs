@@ -8,33 +8,29 @@ use std::{fmt, io};
 use mio::Token;
 
 use super::call::{Call, Outcome};
-use super::peer::Peer;
 use crate::address::Address;
 use crate::net::readiness::Readiness;
-use crate::net::scripted::{ScriptedSelector, ScriptedStream};
 use crate::reactor::handle::Handle;
 
 /// Shared by the sockets, the selector and the test.
 #[derive(Default)]
 pub(crate) struct World {
-    state: Mutex<State>,
+    pub(crate) state: Mutex<State>,
     /// Apart from the state, so that it may do to the sockets whatever a test may.
     on_call: Mutex<Option<OnCall>>,
     /// Of the reactor, if it is to be told when it sleeps over something.
-    handle: OnceLock<Handle>,
+    pub(crate) handle: OnceLock<Handle>,
 }
 
 pub(crate) type OnCall = Box<dyn FnMut(Call, Option<&Address>) -> Outcome + Send>;
 
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     now: u64,
-    ready: Vec<(Token, Readiness)>,
-    woken: bool,
+    pub(crate) ready: Vec<(Token, Readiness)>,
+    pub(crate) woken: bool,
     /// The last poll found nothing and would have slept.
-    slept: bool,
-    /// Connections that the reactor has begun, and the test has not been told of.
-    outbound: Vec<Peer>,
+    pub(crate) slept: bool,
 }
 
 impl World {
@@ -59,7 +55,7 @@ impl World {
     }
 
     /// From now on it is an error to sleep while something submitted waits.
-    pub(super) fn watch(&self, handle: Handle) {
+    pub(crate) fn watch(&self, handle: Handle) {
         self.handle.get_or_init(|| handle);
     }
 
@@ -85,83 +81,11 @@ impl World {
     pub(crate) fn has_slept(&self) -> bool {
         lock(&self.state).slept
     }
-
-    pub(crate) fn take_outbound(&self) -> Vec<Peer> {
-        std::mem::take(&mut lock(&self.state).outbound)
-    }
 }
 
 impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("World").field("now", &self.now()).finish_non_exhaustive()
-    }
-}
-
-/// The selector of a world.
-pub(crate) struct Watcher {
-    world: Arc<World>,
-    events: Vec<(Token, Readiness)>,
-}
-
-impl Watcher {
-    pub(crate) fn new(world: Arc<World>) -> Self {
-        Watcher { world, events: Vec::new() }
-    }
-}
-
-impl ScriptedSelector for Watcher {
-    fn now(&self) -> u64 {
-        self.world.now()
-    }
-
-    fn clock(&self) -> Arc<dyn Fn() -> u64 + Send + Sync> {
-        let world = Arc::clone(&self.world);
-        Arc::new(move || world.now())
-    }
-
-    fn poll(&mut self, wait: Option<Duration>) -> io::Result<()> {
-        self.events.clear();
-        let outcome = self.world.call(Call::Wait, None);
-        let mut state = lock(&self.world.state);
-        state.slept = false;
-        match outcome {
-            // The wait ends early, and what there is to tell is told next time.
-            Outcome::Interrupted | Outcome::WouldBlock => return Ok(()),
-            Outcome::Fail(error) => return Err(error),
-            Outcome::AtMost(count) => {
-                let count = count.min(state.ready.len());
-                self.events.extend(state.ready.drain(..count));
-            }
-            Outcome::Proceed => self.events.append(&mut state.ready),
-        }
-        state.slept = self.events.is_empty() && !state.woken && wait != Some(Duration::ZERO);
-        state.woken = false;
-        let missed = state.slept && self.world.handle.get().is_some_and(Handle::has_waiting);
-        assert!(!missed, "something was submitted, and the loop sleeps because nobody woke it");
-        Ok(())
-    }
-
-    fn events(&self) -> &[(Token, Readiness)] {
-        &self.events
-    }
-
-    fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
-        let world = Arc::downgrade(&self.world); // Which may keep a handle, and with it this.
-        Box::new(move || {
-            if let Some(world) = world.upgrade() {
-                lock(&world.state).woken = true;
-            }
-        })
-    }
-
-    fn connect(&self, address: &Address) -> io::Result<Box<dyn ScriptedStream>> {
-        match self.world.call(Call::Connect, Some(address)) {
-            Outcome::WouldBlock => return Err(io::ErrorKind::WouldBlock.into()),
-            outcome => outcome.into_result()?,
-        }
-        let (peer, stream) = Peer::connecting(&self.world, address.clone());
-        lock(&self.world.state).outbound.push(peer);
-        Ok(stream)
     }
 }
 
