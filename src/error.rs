@@ -266,12 +266,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_survives_the_way_through_io_write() {
-        let there: io::Error = Error::OutputLimit { max: 7 }.into();
-        assert!(matches!(Error::from(there), Error::OutputLimit { max: 7 }));
-    }
-
-    #[test]
     fn the_system_s_words_read_as_part_of_a_sentence() {
         // The wording is what is tested here, and it is glibc's: 98 is EADDRINUSE on Linux only.
         #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -618,3 +618,9 @@ fn a_callback_that_panics_has_written_nothing() {
     network.run();
     assert_eq!((client.take_received(), client.is_reset()), (Vec::new(), true));
 }
+
+#[test]
+fn an_error_survives_the_way_through_io_write() {
+    let there: io::Error = Error::OutputLimit { max: 7 }.into();
+    assert!(matches!(Error::from(there), Error::OutputLimit { max: 7 }));
+}

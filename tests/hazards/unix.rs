@@ -80,6 +80,26 @@ fn assert_in_use<T>(refused: Result<T>, name: &dyn std::fmt::Display) {
 // ---- the name ----
 
 #[test]
+fn a_path_and_an_abstract_name_are_told_apart_by_their_text() {
+    for address in [UnixAddress::from_path("@x"), UnixAddress::from_abstract_name("x"), UnixAddress::from_path("x")] {
+        let parsed: UnixAddress = address.to_string().parse().unwrap();
+        assert_eq!(parsed.as_abstract_name(), address.as_abstract_name(), "{address}");
+        assert_eq!(parsed.as_path().is_some(), address.as_path().is_some(), "{address}");
+    }
+    assert_eq!(UnixAddress::from_path("@x").to_string(), "./@x");
+    assert_eq!(format!("{:>6}|", UnixAddress::from_abstract_name("x")), "    @x|");
+}
+
+#[test]
+fn a_name_that_a_peer_chose_is_shown_escaped() {
+    let name = b"a\n\x1b[2J\xff\0\xe2\x80\xae 'q' \\ \xc3\xa9";
+    let shown = "a\\n\\u{1b}[2J\\xff\\0\\u{202e} 'q' \\ é";
+    assert_eq!(UnixAddress::from_abstract_name(name).to_string(), format!("@{shown}"));
+    let path: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(name);
+    assert_eq!(Address::from(UnixAddress::from_path(path)).to_string(), shown);
+}
+
+#[test]
 fn a_text_that_may_mean_a_path_or_an_abstract_name_is_refused() {
     let directory = Directory::new();
     for error in [at::<UnixStream>(Path::new("@echo")).err(), at::<UnixDatagram>(Path::new("@echo")).err()] {
