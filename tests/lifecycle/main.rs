@@ -20,6 +20,7 @@ mod fleet;
 mod user;
 
 use std::collections::VecDeque;
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,8 +58,12 @@ impl Log {
         let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
         let steps: String = steps.iter().map(|step| format!("  {step}\n")).collect();
         let seed = self.seed.load(Ordering::Relaxed);
-        // Not by a panic: nothing may catch this, and the thread that hangs cannot be ended.
-        eprintln!("lifecycle: {what}\nsteps:\n{steps}again: LIFECYCLE_ROUNDS=1 LIFECYCLE_SEED={seed}");
+        // Not by a panic: nothing may catch this, and the thread that hangs cannot be ended. Not by `eprintln!`: the test
+        // harness keeps what that prints until the test is over, which it never is.
+        let _ = writeln!(
+            std::io::stderr(),
+            "lifecycle: {what}\nsteps:\n{steps}again: LIFECYCLE_ROUNDS=1 LIFECYCLE_SEED={seed}"
+        );
         std::process::exit(101);
     }
 }
@@ -136,6 +141,7 @@ fn whatever_is_done_in_whatever_order_nothing_hangs_panics_or_is_lost() {
     let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         default_hook(info);
+        LOG.step(format!("{info}"));
         // A second panic while the first unwinds ends the process, and this is the last to be heard of it.
         eprintln!("lifecycle: seed {}", LOG.seed.load(Ordering::Relaxed));
     }));
