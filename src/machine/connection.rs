@@ -590,11 +590,13 @@ impl Connection {
         unread > limits.input_bytes_max && !self.state.is_read_paused() && !self.state.has(ENDING | HANDLE_DUE)
     }
 
-    /// The limits have changed: it ends if it holds more than they allow.
-    pub(crate) fn hold_to(&mut self, limits: &Limits) {
+    /// The limits have changed: it ends if it holds more than they allow. While its input waits, it may hold one read more
+    /// than it is allowed; so it is held only to a limit that was lowered.
+    pub(crate) fn hold_to(&mut self, limits: &Limits, before: &Limits) {
+        let unread = self.carry.as_ref().map_or(0, |carry| carry.unread().len());
         if self.unsent() > limits.output_bytes_max {
             self.state.end(Finish::OutputLimit, true);
-        } else if self.carry.as_ref().is_some_and(|carry| carry.unread().len() > limits.input_bytes_max) {
+        } else if limits.input_bytes_max < before.input_bytes_max && unread > limits.input_bytes_max {
             self.carry = None;
             self.state.end(Finish::InputLimit, false);
         }

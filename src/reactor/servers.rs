@@ -237,24 +237,30 @@ impl Core {
     }
 
     pub(crate) fn set_limits(&mut self, server: u16, limits: Arc<Limits>) {
-        self.served[usize::from(server)].limits = limits;
+        let before = std::mem::replace(&mut self.served[usize::from(server)].limits, limits);
         self.fit_read_buffer(server);
         self.fit_outboxes(server);
         self.refit_elsewhere(server);
         self.count_clients(server);
+        self.hold_to_limits(server, &before);
         self.reconsider(Some(server));
         self.resume_accepting(); // There may be room now.
     }
 
-    /// Settings have changed: every connection, of one server or of all, is held to them, and its next deadline is worked
-    /// out anew.
+    /// What is open holds no more than lowered limits allow, or ends.
+    fn hold_to_limits(&mut self, server: u16, before: &Limits) {
+        let limits = Arc::clone(&self.served[usize::from(server)].limits);
+        for key in self.slots.connections(Some(server)) {
+            self.slots.connection(key).hold_to(&limits, before);
+        }
+    }
+
+    /// Settings have changed: every connection, of one server or of all, is looked at, and its next deadline is worked out
+    /// anew.
     pub(crate) fn reconsider(&mut self, server: Option<u16>) {
         for key in self.slots.connections(server) {
             let Some(slot) = self.slots.get(key) else { continue };
-            let limits = &self.served[usize::from(slot.server)].limits;
-            let connection = slot.kind.connection();
-            connection.hold_to(limits);
-            connection.state.set_watched(false);
+            slot.kind.connection().state.set_watched(false);
             self.queue(key);
         }
     }

@@ -482,6 +482,36 @@ fn a_connection_that_holds_more_than_a_lowered_limit_ends() {
 }
 
 #[test]
+fn a_paused_connection_that_holds_what_it_may_outlives_settings_that_are_not_about_it() {
+    // The limit can be overshot by one read.
+    let (mut network, journal) = (Network::new(), Journal::new());
+    let noted = journal.clone();
+    let handler = move |_: &mut (), _: &Address| {
+        let noted = noted.clone();
+        probe(move |call, request: &mut Request<'_>| {
+            if let Call::Finish(why) = call {
+                noted.note(why);
+            }
+            if let Call::Handle = call {
+                request.pause_reading(request.id());
+            }
+            Ok(Next::Wait)
+        })
+    };
+    let server = network.serve((), handler, with(|limits| limits.input_bytes_max = 1_000)).unwrap();
+    let peer = network.connect(server);
+    peer.send(&[b'x'; 1_500]);
+    network.run();
+    assert_eq!(network.stats().bytes_in, 1_500);
+    network.handle().run(|reactor| reactor.set_config(Config::default())).unwrap();
+    network.run();
+    change(&mut network, server, |limits| (limits.input_bytes_max, limits.idle_timeout) = (1_000, None));
+    assert_eq!(journal.lines(), Vec::<String>::new());
+    change(&mut network, server, |limits| limits.input_bytes_max = 999);
+    assert_eq!(journal.lines(), ["input limit"]);
+}
+
+#[test]
 fn marks_that_are_moved_hold_for_what_waits() {
     let (mut network, server, peer, journal) = opened(5_000);
     peer.send(b"one");
