@@ -127,13 +127,14 @@ impl Core {
             // The limit of descriptors may have been raised meanwhile. If it cannot be read, it is as it was.
             self.connections_max = connections_from_descriptors().unwrap_or(max);
             max = self.connections_max;
-            served.capped &= active > max.saturating_mul(9) / 10;
+            served.uncap(has_room(active, max), self.now);
         }
-        if active >= max || self.slots.is_full() {
-            if !served.capped {
-                note!(Warn, "{active} connections are open, of {max} that may be: more clients wait until some close");
+        if (active >= max || self.slots.is_full()) && !std::mem::replace(&mut served.capped, true) {
+            // Where connections come and go around the limit, it is reached again and again.
+            if served.uncapped_at.is_none_or(|since| self.now.saturating_sub(since) > nanos(EPISODE)) {
+                let limit = if served.limits.connections_max.is_some() { "connections_max" } else { "RLIMIT_NOFILE" };
+                note!(Warn, "{active} connections are open, of {max} that may be ({limit}): more clients wait");
             }
-            served.capped = true;
         }
         !served.capped && served.quota > 0
     }
@@ -193,8 +194,7 @@ impl Core {
             }
             let (max, active) = self.cap(server as u16);
             let served = &mut self.served[server];
-            let uncapped = served.capped && has_room(active, max);
-            served.capped &= !uncapped;
+            let uncapped = served.uncap(has_room(active, max), self.now);
             for i in 0..served.listeners.len() {
                 let key = self.served[server].listeners[i];
                 if self.end_pause(key) || (uncapped && self.slots.is_ready(key)) {
@@ -223,5 +223,5 @@ pub(super) fn has_room(active: usize, max: usize) -> bool {
 
 /// So many clients in a row that have gone before they were accepted are a broken listener.
 const INVALID_MAX: u32 = 1_024;
-/// Failures less than this apart are one episode, and one line in the log.
+/// Failures less than this apart are one episode, and one line in the log. So is reaching the limit of connections.
 const EPISODE: Duration = Duration::from_secs(10);

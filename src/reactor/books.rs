@@ -41,6 +41,8 @@ pub(crate) struct Served {
     pub(crate) children: Option<Pool>,
     /// Accepting waits until connections have closed.
     pub(crate) capped: bool,
+    /// When it last went on after that.
+    pub(super) uncapped_at: Option<u64>,
     /// Connections it may still accept; `handle_request` allows one.
     pub(crate) quota: usize,
     /// Open connections by client, kept only while there is a cap on them.
@@ -52,6 +54,15 @@ impl Served {
     /// Whether it has no sockets and no hooks.
     pub(crate) fn is_closed(&self) -> bool {
         self.life == Life::Closed
+    }
+
+    /// Accepting goes on if there is room again. Returns whether it had waited.
+    pub(super) fn uncap(&mut self, has_room: bool, now: u64) -> bool {
+        let uncapped = self.capped && has_room;
+        if uncapped {
+            (self.capped, self.uncapped_at) = (false, Some(now));
+        }
+        uncapped
     }
 
     /// Whether closing it waits for its threads and programs.

@@ -229,6 +229,7 @@ impl Core {
             #[cfg(all(unix, feature = "children"))]
             children: None,
             capped: false,
+            uncapped_at: None,
             quota: usize::MAX,
             per_client: HashMap::new(),
             timers: BTreeMap::new(),
