@@ -121,6 +121,21 @@ impl Error {
         Error::Setting { settings: vec![(name, format!("{value:?}"))], reason }
     }
 
+    /// The limit that this error names, by the name of its setting, and its value.
+    pub(crate) fn limit(&self) -> Option<(&'static str, usize)> {
+        match *self {
+            Error::InputLimit { what: "line" | "text up to the delimiter", max } => Some(("line_bytes_max", max)),
+            Error::InputLimit { what: "frame", max } => Some(("frame_bytes_max", max)),
+            Error::InputLimit { what: "block" | "unread input", max } => Some(("input_bytes_max", max)),
+            Error::InputLimit { what, max } => Some((what, max)),
+            Error::OutputLimit { max } => Some(("output_bytes_max", max)),
+            Error::Full { queue: "request", max } => Some(("thread_queue_max", max)),
+            Error::Full { queue: "offload", max } => Some(("offload_queue_max", max)),
+            Error::Full { queue: "message", max } => Some(("messages_max", max)),
+            _ => None,
+        }
+    }
+
     /// What a panic carried, as far as it is text.
     pub(crate) fn from_panic(payload: &(dyn std::any::Any + Send)) -> Self {
         let message = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {

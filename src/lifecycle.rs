@@ -48,8 +48,8 @@ pub enum Finish {
     OutputLimit,
     /// A line, a frame or the unread input grew over its limit.
     InputLimit,
-    /// A callback returned an error; [`handle_error`](crate::BaseServer::handle_error) has seen it. Or the system had no
-    /// memory left to watch the connection, which is logged.
+    /// A callback returned an error, or the system had no memory left to watch the connection;
+    /// [`handle_error`](crate::BaseServer::handle_error) has seen it.
     Error,
     /// A callback panicked; [`handle_error`](crate::BaseServer::handle_error) has seen it.
     Panicked,

@@ -111,7 +111,7 @@ pub fn dropped() -> u64 {
 /// Logs one of the crate's own lines.
 macro_rules! note {
     ($level:ident, $($text:tt)+) => {
-        if log::Level::$level <= log::max_level() {
+        if $crate::logging::shows(log::Level::$level) {
             $crate::logging::submit(log::Level::$level, "socketserver".into(), false, &format_args!($($text)+));
         }
     };
@@ -120,13 +120,19 @@ macro_rules! note {
 /// The same for faults that a peer can repeat at will: shown ten times a second at most, the rest is counted.
 macro_rules! note_fault {
     ($level:ident, $($text:tt)+) => {
-        if log::Level::$level <= log::max_level() {
+        if $crate::logging::shows(log::Level::$level) {
             $crate::logging::submit(log::Level::$level, "socketserver".into(), true, &format_args!($($text)+));
         }
     };
 }
 
 pub(crate) use {note, note_fault};
+
+/// Whether lines of this level are logged: a look at one number, whatever the logger.
+#[inline]
+pub(crate) fn shows(level: Level) -> bool {
+    level <= log::max_level()
+}
 
 pub(crate) fn submit(level: Level, target: Cow<'static, str>, repeats: bool, text: &fmt::Arguments<'_>) {
     let worker = WORKER.get_or_init(|| {

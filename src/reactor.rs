@@ -19,6 +19,7 @@ pub(crate) mod core;
 mod due;
 mod elsewhere;
 mod endpoint;
+mod ends;
 mod entries;
 pub(crate) mod handle;
 pub(crate) mod hosted;

@@ -114,7 +114,7 @@ pub trait BaseServer: Sized + Send + 'static {
     }
 
     /// Called when a request is over, after its handler's `finish`; also for one that was refused, and for outbound
-    /// connections. For a session of a datagram server it is called once, when that is over.
+    /// connections. The crate has logged the end by then, at level `Debug`, with the limit that cut it. For a session of a datagram server it is called once, when that is over.
     fn close_request(&mut self, client_address: &Address, why: Finish) {
         let _ = (client_address, why);
     }
@@ -128,8 +128,8 @@ pub trait BaseServer: Sized + Send + 'static {
         false
     }
 
-    /// Called with the error that a callback or hook returned, or its panic, before the request is closed. Logs it, at
-    /// most ten a second.
+    /// Called with the error that a callback or hook returned, or its panic, or with that of the system if it cannot watch
+    /// the connection, before the request is closed. Logs it, at most ten a second.
     ///
     /// Source: `handle_error`, which prints to standard error.
     fn handle_error(&mut self, client_address: &Address, error: &Error) {

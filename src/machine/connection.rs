@@ -614,7 +614,6 @@ impl Connection {
 
     /// The next moment at which a limit could pass, and which. What is paused stands still.
     pub(crate) fn deadline(&self, limits: &Limits, drain_quiet: std::time::Duration) -> Option<(u64, Due)> {
-        let extra = self.state.extra.as_deref();
         let mut next: Option<(u64, Due)> = None;
         let mut consider = |since: u64, time: Option<std::time::Duration>, due| {
             if let Some(time) = time {
@@ -634,24 +633,25 @@ impl Connection {
             return next;
         }
         if self.state.has(CONNECTING) {
-            consider(self.state.activity, limits.connect_timeout, Due::Limit(Timeout::Connect));
+            let timeout = self.state.time_limit(Timeout::Connect, limits);
+            consider(self.state.activity, timeout, Due::Limit(Timeout::Connect));
             return next;
         }
         if let Some(queue) = &self.io.queue {
-            let timeout = extra.and_then(|extra| extra.write_timeout).unwrap_or(limits.write_timeout);
+            let timeout = self.state.time_limit(Timeout::Write, limits);
             consider(queue.progress, timeout, Due::Limit(Timeout::Write));
         }
         if self.state.has(ENDING) {
             return next;
         }
         if let Some(carry) = self.carry.as_ref().filter(|_| !self.state.is_read_paused()) {
-            let timeout = extra.and_then(|extra| extra.read_timeout).unwrap_or(limits.read_timeout);
+            let timeout = self.state.time_limit(Timeout::Read, limits);
             consider(carry.since, timeout, Due::Limit(Timeout::Read));
         }
         if self.state.has(DRAINING) && !self.state.has(DRAIN_TOLD | DRAIN_QUIET) && !self.state.has_jobs() {
             consider(self.state.activity, Some(drain_quiet), Due::Quiet);
         }
-        let timeout = extra.and_then(|extra| extra.idle_timeout).unwrap_or(limits.idle_timeout);
+        let timeout = self.state.time_limit(Timeout::Idle, limits);
         consider(self.state.activity, timeout, Due::Limit(Timeout::Idle));
         next
     }

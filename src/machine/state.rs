@@ -1,8 +1,11 @@
 //! Where a connection stands: flags, the reason of its end, and stamps. Whoever has only the id of a connection, or is
 //! its own callback, changes these; `connection.rs` acts on them.
 
+use std::time::Duration;
+
 use crate::address::Address;
-use crate::lifecycle::Finish;
+use crate::lifecycle::{Finish, Timeout};
+use crate::limits::Limits;
 use crate::net::readiness::Readiness;
 use crate::timers::TimerKey;
 
@@ -29,9 +32,11 @@ pub(crate) struct Extra {
     /// The handler's timers by tag.
     pub(crate) timers: std::collections::BTreeMap<u64, TimerKey>,
     /// Timeouts that differ from the server's.
-    pub(crate) idle_timeout: Option<Option<std::time::Duration>>,
-    pub(crate) read_timeout: Option<Option<std::time::Duration>>,
-    pub(crate) write_timeout: Option<Option<std::time::Duration>>,
+    pub(crate) idle_timeout: Option<Option<Duration>>,
+    pub(crate) read_timeout: Option<Option<Duration>>,
+    pub(crate) write_timeout: Option<Option<Duration>>,
+    /// The limit that the error named with which a callback failed, and its value; kept only if it is going to be logged.
+    pub(crate) passed: Option<(&'static str, usize)>,
     /// An outbound connection is tried again then.
     pub(crate) redial: Option<TimerKey>,
     /// Offloaded jobs whose results have not been delivered.
@@ -108,6 +113,29 @@ impl State {
     /// To be reset: nothing is to be sent any more.
     pub(crate) fn is_aborting(&self) -> bool {
         self.has(ABORTING)
+    }
+
+    /// The handler has had its `finish`, or was not owed one, and is gone.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.has(FINISHED)
+    }
+
+    /// It lingers, and that has come to its limit.
+    pub(crate) fn has_lingered(&self) -> bool {
+        self.has(LINGERING) && !self.has(ABORTING | EOF) && self.handler == 0
+    }
+
+    /// How long a time limit is for this connection.
+    #[inline]
+    pub(crate) fn time_limit(&self, which: Timeout, limits: &Limits) -> Option<Duration> {
+        let extra = self.extra.as_deref();
+        match which {
+            Timeout::Idle => extra.and_then(|extra| extra.idle_timeout).unwrap_or(limits.idle_timeout),
+            Timeout::Read => extra.and_then(|extra| extra.read_timeout).unwrap_or(limits.read_timeout),
+            Timeout::Write => extra.and_then(|extra| extra.write_timeout).unwrap_or(limits.write_timeout),
+            Timeout::Connect => limits.connect_timeout,
+            Timeout::Child => limits.child_timeout,
+        }
     }
 
     /// Why it ends.

@@ -152,18 +152,15 @@ impl Core {
     }
 
     /// Makes a connection that is to wait for the first time known to the selector, once and for all. The registration
-    /// reports what is ready already. If it fails, nothing would wake the connection: it ends, and since the system has no
-    /// room for more, accepting pauses. Returns whether it succeeded.
+    /// reports what is ready already.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says. Nothing would wake the connection then.
     #[inline(never)]
-    pub(crate) fn register(&mut self, key: u32, connection: &mut Connection) -> bool {
-        match self.selector.register(&mut connection.io.stream, self.slots.token(key)) {
-            Ok(()) => connection.state.set_registered(),
-            Err(error) => {
-                connection.state.end(Finish::Error, true);
-                self.not_registered = Some(error);
-            }
-        }
-        connection.state.is_registered()
+    pub(crate) fn register(&mut self, key: u32, connection: &mut Connection) -> std::io::Result<()> {
+        self.selector.register(&mut connection.io.stream, self.slots.token(key))?;
+        connection.state.set_registered();
+        Ok(())
     }
 
     /// One more is open, of a client that is counted if its address is given.

@@ -20,7 +20,7 @@ use crate::handler::RequestHandler;
 use crate::ids::{ConnectionId, NO_SLOT};
 use crate::lifecycle::{Finish, Next, Timeout};
 use crate::limits::Limits;
-use crate::logging::note_fault;
+use crate::logging::{note_fault, shows};
 use crate::machine::{Connection, Input, Output, State, Step};
 use crate::panics::{catch, drop_caught};
 use crate::reactor::core::Core;
@@ -94,7 +94,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             match at.connection.advance(input, limits, at.core.now, allowance, &mut at.core.stats) {
                 Step::Handle(fresh) => self.call_with(at, 0..fresh, Callback::Handle),
                 Step::Rest => {
-                    if at.connection.state.must_register() && !at.core.register(at.key, at.connection) {
+                    if at.connection.state.must_register() && !self.register(at) {
                         continue; // To its end.
                     }
                     if !at.connection.timer_stands() {
@@ -121,14 +121,35 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                     self.shutdown_request(at);
                     return at.core.dead.push(at.key);
                 }
-                Step::Dead => return at.core.dead.push(at.key),
+                Step::Dead => {
+                    if at.connection.state.has_lingered() {
+                        at.core.note_cut(self.number, &at.connection.state, None);
+                    }
+                    return at.core.dead.push(at.key);
+                }
             }
         }
         // How it ends depends on what arrives meanwhile, which only the selector tells.
         if at.connection.state.must_register() {
-            at.core.register(at.key, at.connection);
+            self.register(at);
         }
         at.core.queue_again(at.key);
+    }
+
+    /// Makes the selector know a connection. If it cannot, that one ends, and since the system has no room for more,
+    /// accepting pauses. Returns whether it succeeded.
+    fn register(&mut self, at: &mut Service<'_>) -> bool {
+        let Err(source) = at.core.register(at.key, at.connection) else { return true };
+        let state = &mut at.connection.state;
+        state.end(Finish::Error, true);
+        let error = Error::Reactor { doing: "watch the connection", source };
+        if !state.is_finished() {
+            self.hook(at.core, |server| server.handle_error(&state.address, &error));
+        }
+        if let Error::Reactor { source, .. } = error {
+            at.core.not_registered = Some(source);
+        }
+        false
     }
 
     /// A handler that has just taken over is set up before anything else is called, and so is the one that takes over from
@@ -257,6 +278,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// A callback returned an error or panicked: the end of its connection, and of nothing else.
     #[cold]
     pub(super) fn failed(&mut self, core: &mut Core, connection: &mut State, error: &Error) {
+        if let Some(limit) = error.limit().filter(|_| shows(log::Level::Debug)) {
+            connection.extra.get_or_insert_default().passed = Some(limit);
+        }
         match error {
             Error::Panicked { .. } => {
                 connection.end(Finish::Panicked, true);
@@ -265,10 +289,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             // The connection was lost under the callback, and this error only repeats it.
             Error::Gone | Error::OutputLimit { .. } if connection.end_if_lost() => return,
             Error::Io(source) if source.kind() == io::ErrorKind::BrokenPipe && connection.end_if_lost() => return,
-            Error::InputLimit { .. } => {
-                note_fault!(Debug, "{} is closed: {error}", connection.address);
-                return connection.end(Finish::InputLimit, false);
-            }
+            Error::InputLimit { .. } => return connection.end(Finish::InputLimit, false),
             _ => {
                 connection.end(Finish::Error, false);
                 core.stats.handler_errors += 1;
@@ -282,15 +303,23 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         self.hook(at.core, |server| drop(server.shutdown_request(&io.stream, &state.address)));
     }
 
-    pub(super) fn closed(&mut self, core: &mut Core, client: &Address, why: Finish) {
+    /// A request is over that no handler on the reactor has served. `named`: the limit of an error that ended it.
+    pub(super) fn closed(
+        &mut self,
+        core: &mut Core,
+        client: &Address,
+        why: Finish,
+        named: Option<(&'static str, usize)>,
+    ) {
+        core.note_end(self.number, client, why, None, named);
         self.hook(core, |state| state.close_request(client, why));
     }
 
-    /// Nobody serves a request.
+    /// Nothing serves a request, perhaps because of a limit.
     #[cold]
-    pub(super) fn refuse(&mut self, core: &mut Core, client: &Address) {
+    pub(super) fn refuse(&mut self, core: &mut Core, client: &Address, limit: Option<(&'static str, usize)>) {
         core.stats.refused += 1;
-        self.closed(core, client, Finish::Refused);
+        self.closed(core, client, Finish::Refused, limit);
     }
 
     /// Handlers take their place: those of outbound connections, and those that replace the handler of the connection
@@ -380,7 +409,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
         self.drop_handler(at.core, &at.connection.state);
         at.connection.set_finished();
-        self.closed(at.core, &at.connection.state.address, why);
+        let state = &at.connection.state;
+        let named = state.extra.as_ref().and_then(|extra| extra.passed);
+        at.core.note_end(self.number, &state.address, why, Some(state), named);
+        self.hook(at.core, |server| server.close_request(&state.address, why));
     }
 
     #[cold]

@@ -178,7 +178,12 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
                     calls.call(at, Callback::Timeout(timeout));
                 }
                 // It was ending quietly, and the peer does not take the rest.
-                Due::Limit(timeout) if was_closing => at.connection.state.end(Finish::Timeout(timeout), true),
+                Due::Limit(timeout) if was_closing => {
+                    if at.connection.state.is_finished() {
+                        at.core.note_cut(calls.number, &at.connection.state, Some(timeout));
+                    }
+                    at.connection.state.end(Finish::Timeout(timeout), true);
+                }
                 Due::Limit(_) => {} // It ends since a moment ago.
             }
         });
@@ -219,10 +224,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
             (Ok(()), None) => Finish::Done,
             (Err(Error::Panicked { .. }), None) => Finish::Panicked,
             (Err(Error::Io(error)), None) if is_lost(error) => Finish::Reset,
-            (Err(error @ Error::InputLimit { .. }), None) => {
-                note_fault!(Debug, "{client} is closed: {error}");
-                Finish::InputLimit
-            }
+            (Err(Error::InputLimit { .. }), None) => Finish::InputLimit,
             (Err(_), None) => Finish::Error,
         };
         match why {
@@ -230,6 +232,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
             Finish::Error => core.stats.handler_errors += 1,
             _ => core.count(why),
         }
+        let named = result.as_ref().err().and_then(Error::limit);
         if let Err(error) = result {
             // Otherwise an error on the way there only repeats it.
             if matches!(why, Finish::Panicked | Finish::Error | Finish::Timeout(_)) {
@@ -237,7 +240,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
             }
             drop_error(core, error);
         }
-        self.calls.closed(core, client, why);
+        self.calls.closed(core, client, why, named);
     }
 
     fn on_server_timer(&mut self, core: &mut Core, tag: u64) {
@@ -377,6 +380,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         let admits = |max| others(core) < max && !core.draining;
         if !self.limits.sessions_max.is_none_or(admits) || core.slots.is_full() {
             core.stats.sessions_refused += 1;
+            match self.limits.sessions_max {
+                Some(max) if others(core) >= max => note_fault!(Debug, "{from} is refused (sessions_max = {max})"),
+                _ => note_fault!(Debug, "{from} is refused: there is no room, or the server is stopping"),
+            }
             return;
         }
         let bytes = &scratch.input[range.clone()];
@@ -418,6 +425,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     fn pass_hooks(&mut self, core: &mut Core, request: &Incoming<'_>, from: &Address) -> Passed {
         let Host { make_handler, calls, .. } = self;
         let in_cap = core.admits_client(calls.number, from);
+        let cap = core.served[usize::from(calls.number)].limits.connections_per_client_max.filter(|_| !in_cap);
         let state = &mut calls.state;
         let taken = catch(|| {
             if !in_cap || !state.verify_request(request, from) {
@@ -436,13 +444,13 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             Ok(Taken::Boxed(handler)) => Passed::Handler(calls.boxed.insert(handler) as u32, true),
             Ok(Taken::Elsewhere(work)) => Passed::Elsewhere(work),
             Ok(Taken::Refused) => {
-                calls.refuse(core, from);
+                calls.refuse(core, from, cap.map(|max| ("connections_per_client_max", max)));
                 Passed::No
             }
             Err(panic) => {
                 core.stats.panics += 1;
                 calls.hook(core, |state| state.handle_error(from, &panic));
-                calls.closed(core, from, Finish::Panicked);
+                calls.closed(core, from, Finish::Panicked, None);
                 Passed::No
             }
         }
@@ -461,7 +469,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             Ok(()) => {}
             Err(error @ Error::Full { .. }) => {
                 note_fault!(Warn, "{client_address} is refused: {error}");
-                self.calls.refuse(core, &client_address);
+                self.calls.refuse(core, &client_address, error.limit());
             }
             Err(error) => self.on_over(core, &client_address, None, Err(error)),
         }

@@ -8,7 +8,9 @@ use std::time::Duration;
 #[cfg(unix)]
 use socketserver::UnixAddress;
 use socketserver::testing::{Call as Io, Network, Outcome, Peer};
-use socketserver::{Address, Config, Limits, Linger, Next, Request, RequestHandler, Result, Sent, ServerId};
+use socketserver::{
+    Address, BaseServer, Config, Error, Finish, Limits, Linger, Next, Request, RequestHandler, Result, Sent, ServerId,
+};
 
 use crate::common::{Call, echo, probe, usual};
 
@@ -213,18 +215,26 @@ fn what_comes_just_before_the_registration_is_handled() {
 #[test]
 fn who_cannot_be_registered_has_its_finish_and_accepting_pauses() {
     let mut network = Network::new();
+    struct Noting(Arc<Mutex<Vec<String>>>);
+    impl BaseServer for Noting {
+        fn handle_error(&mut self, _: &Address, error: &Error) {
+            self.0.lock().unwrap().push(error.to_string());
+        }
+        fn close_request(&mut self, _: &Address, why: Finish) {
+            self.0.lock().unwrap().push(format!("closed {why}"));
+        }
+    }
     let ends = Arc::<Mutex<Vec<String>>>::default();
-    let notes = Arc::clone(&ends);
-    let handler = move |_: &mut (), _: &Address| {
-        let notes = Arc::clone(&notes);
-        probe(move |call, request: &mut Request<'_>| {
+    let handler = |server: &mut Noting, _: &Address| {
+        let notes = Arc::clone(&server.0);
+        probe(move |call, request: &mut Request<'_, Noting>| {
             if let Call::Finish(_) = call {
                 notes.lock().unwrap().push(call.to_string());
             }
             echo(&call, request)
         })
     };
-    let server = network.serve((), handler, Limits::default()).unwrap();
+    let server = network.serve(Noting(Arc::clone(&ends)), handler, Limits::default()).unwrap();
     network.run();
     let clients = [network.connect(server), network.connect(server)];
     clients.iter().for_each(|client| client.send(b"hello"));
@@ -237,7 +247,8 @@ fn who_cannot_be_registered_has_its_finish_and_accepting_pauses() {
     let made = [&[Io::Accept, Io::Read, Io::Write], AND_FOUND_EMPTY, &[Io::Register]].concat();
     assert_eq!(taken(&calls), made, "the second waits in the backlog");
     assert!(clients[0].is_reset());
-    assert_eq!(*ends.lock().unwrap(), ["finish handler error"]);
+    let told = ["cannot watch the connection: no memory", "finish handler error", "closed handler error"];
+    assert_eq!(*ends.lock().unwrap(), told);
     assert_eq!(network.stats().accept_pauses, 1);
     network.run_for(Duration::from_secs(1));
     assert_eq!(clients[1].take_received(), b"hello");

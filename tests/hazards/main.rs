@@ -45,6 +45,7 @@ mod close;
 mod connect;
 mod contradictions;
 mod datagram;
+mod ends;
 mod fairness;
 mod faults;
 mod flow;

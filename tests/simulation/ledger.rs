@@ -64,6 +64,8 @@ pub(crate) struct Ledger {
     pub(crate) ends: Vec<Finish>,
     pub(crate) panics: u64,
     pub(crate) errors: u64,
+    /// Accepted connections that the selector had no room for before their end.
+    pub(crate) unwatched: u64,
     /// Calls of `handle_error`.
     pub(crate) errors_told: u64,
     /// Handlers have called so many peers.
@@ -186,6 +188,7 @@ impl Books {
             ends: Vec::new(),
             panics: 0,
             errors: 0,
+            unwatched: 0,
             errors_told: 0,
             connects: 0,
             broadcasts: 0,

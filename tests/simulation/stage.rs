@@ -389,7 +389,8 @@ impl<'a> Stage<'a> {
         }
         equal("panics counted, and scripted", stats.panics, ledger.panics)?;
         equal("errors counted, and scripted", stats.handler_errors, ledger.errors)?;
-        equal("faults told to the server, and scripted", ledger.errors_told, ledger.errors + ledger.panics)?;
+        let faults = ledger.errors + ledger.panics + ledger.unwatched;
+        equal("faults told to the server, and scripted", ledger.errors_told, faults)?;
         equal("calls counted, and made", stats.connects, ledger.connects)?;
         for (why, counted) in [
             (Finish::Reset, stats.resets),
@@ -532,6 +533,7 @@ impl Director {
             }
             Call::Register if self.chance(faults.not_registered) => {
                 self.expect_end(whose);
+                self.expect_to_be_told(whose);
                 Outcome::Fail(io::Error::from_raw_os_error(ENOMEM))
             }
             Call::Connect if self.chance(faults.not_connected) => {
@@ -554,6 +556,15 @@ impl Director {
         if let Some(number) = whose.and_then(|address| ledger.number(address)) {
             ledger.end(number, Finish::Error);
             ledger.accounts[number].may_reset = true;
+        }
+    }
+
+    /// The server is told that nothing watches this client, unless that is over, or we have called it: then who called is.
+    fn expect_to_be_told(&self, whose: Option<&Address>) {
+        let mut ledger = self.books.open();
+        if let Some(number) = whose.and_then(|address| ledger.number(address)) {
+            let account = &ledger.accounts[number];
+            ledger.unwatched += u64::from(account.closes == 0 && account.called_at.is_none());
         }
     }
 

@@ -1,0 +1,87 @@
+//! The end of each request in the log, at level `Debug`, with the limit that cut it.
+
+use std::fmt::Debug;
+
+use super::books::Life;
+use super::core::Core;
+use crate::address::Address;
+use crate::lifecycle::{Finish, Timeout};
+use crate::logging::{note, shows};
+use crate::machine::{State, nanos};
+
+impl Core {
+    /// A request is over. `state`: of one that the reactor has served. `named`: the limit of an error that ended it.
+    pub(crate) fn note_end(
+        &self,
+        server: u16,
+        client: &Address,
+        why: Finish,
+        state: Option<&State>,
+        named: Option<(&'static str, usize)>,
+    ) {
+        if !shows(log::Level::Debug) {
+            return;
+        }
+        let limit = match why {
+            Finish::InputLimit | Finish::Refused | Finish::Error if named.is_some() => named.map(describe),
+            _ => self.limit_behind(server, why, state),
+        };
+        match limit {
+            Some(limit) => note!(Debug, "{client} is closed: {why} ({limit})"),
+            None => note!(Debug, "{client} is closed: {why}"),
+        }
+    }
+
+    /// What is left of a connection after its end is cut by a limit as well: its last output, or its lingering.
+    #[cold]
+    pub(crate) fn note_cut(&self, server: u16, state: &State, passed: Option<Timeout>) {
+        if !shows(log::Level::Debug) {
+            return;
+        }
+        let limits = &self.served[usize::from(server)].limits;
+        let limit = match passed {
+            Some(timeout) => self.limit_behind(server, Finish::Timeout(timeout), Some(state)),
+            None if self.now.saturating_sub(state.activity) >= nanos(limits.linger_timeout) => {
+                Some(describe(("linger_timeout", limits.linger_timeout)))
+            }
+            None => Some(describe(("linger_bytes_max", limits.linger_bytes_max))),
+        };
+        note!(Debug, "what is left of {} is cut off ({})", state.address, limit.unwrap_or_default());
+    }
+
+    /// The limit that stands behind a reason, if one does.
+    fn limit_behind(&self, server: u16, why: Finish, state: Option<&State>) -> Option<String> {
+        let served = &self.served[usize::from(server)];
+        let limits = &served.limits;
+        match why {
+            Finish::Timeout(which) => {
+                let name = match which {
+                    Timeout::Idle => "idle_timeout",
+                    Timeout::Read => "read_timeout",
+                    Timeout::Write => "write_timeout",
+                    Timeout::Connect => "connect_timeout",
+                    Timeout::Child => "child_timeout",
+                };
+                let time = state.map_or(limits.child_timeout, |state| state.time_limit(which, limits));
+                time.map(|time| describe((name, time)))
+            }
+            Finish::InputLimit => Some(describe(("input_bytes_max", limits.input_bytes_max))),
+            Finish::OutputLimit => Some(describe(("output_bytes_max", limits.output_bytes_max))),
+            Finish::ShutDown => {
+                let begun = match served.life {
+                    // Closing its server ends a connection at once; threads and programs have the grace.
+                    Life::Closing { begun, .. } => state.is_none().then_some(begun),
+                    _ => self.aborting.then_some(self.drain_begun),
+                };
+                let grace = self.config.drain_grace;
+                let over = begun.is_some_and(|begun| self.now.saturating_sub(begun) >= nanos(grace));
+                over.then(|| describe(("drain_grace", grace)))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn describe((name, value): (&str, impl Debug)) -> String {
+    format!("{name} = {value:?}")
+}

@@ -1,0 +1,474 @@
+//! Each end of a connection is a line in the log, with the limit that cut it. Each test is run in a process of its own,
+//! whose log is nothing but its own.
+
+use std::io::{BufRead, Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::{Mutex, Once};
+use std::time::Duration;
+
+use socketserver::logging::flush;
+use socketserver::testing::{Network, Peer};
+use socketserver::{
+    Address, BaseServer, Config, Incoming, Limits, Linger, Next, Overflow, Prefix, Request, Result, ServerId,
+    StreamRequestHandler, ThreadingTcpServer, Timeout,
+};
+
+use crate::common::{Call, PATIENCE, echo, probe, usual};
+
+struct Collector;
+
+static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+impl log::Log for Collector {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        LINES.lock().unwrap().push(format!("{} {}", record.level(), record.args()));
+    }
+
+    fn flush(&self) {}
+}
+
+/// Whether this process is one of the test's own, which collects what it logs. If not, the test is run there.
+fn is_apart(test: &str) -> bool {
+    const APART: &str = "SOCKETSERVER_HAZARD_ENDS";
+    static ONCE: Once = Once::new();
+    if std::env::var_os(APART).is_some() {
+        ONCE.call_once(|| {
+            log::set_logger(&Collector).unwrap();
+            log::set_max_level(log::LevelFilter::Debug);
+        });
+        return true;
+    }
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", &format!("ends::{test}"), "--nocapture"]).env(APART, "");
+    let output = again.output().unwrap();
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{complained}");
+    false
+}
+
+/// What was logged since the last call at level `Debug`.
+fn debug_lines() -> Vec<String> {
+    logged("DEBUG ")
+}
+
+/// The same for another level. What was logged at others is forgotten.
+fn logged(level: &str) -> Vec<String> {
+    assert!(flush(PATIENCE));
+    let lines = std::mem::take(&mut *LINES.lock().unwrap());
+    lines.into_iter().filter_map(|line| line.strip_prefix(level).map(str::to_owned)).collect()
+}
+
+type Serve = fn(&Call, &mut Request<'_>) -> Result<Next>;
+
+struct Case {
+    /// What is logged of the peer `P`.
+    expected: &'static [&'static str],
+    set: fn(&mut Limits),
+    serve: Serve,
+    act: fn(&mut Network, ServerId, &Peer),
+}
+
+/// The usual handler, but for `handle`.
+macro_rules! handle {
+    (|$request:ident| $does:expr) => {
+        |call, $request| match call {
+            Call::Handle => $does,
+            _ => usual(call, $request),
+        }
+    };
+}
+
+fn hello(network: &mut Network, _: ServerId, peer: &Peer) {
+    peer.send(&[1; 200]);
+    network.run();
+}
+
+fn wait(network: &mut Network, seconds: u64) {
+    network.advance(Duration::from_secs(seconds));
+    network.run();
+}
+
+/// What the peer does not take waits.
+fn stuffed(network: &mut Network, server: ServerId, peer: &Peer) {
+    peer.set_window(0);
+    hello(network, server, peer);
+}
+
+#[test]
+fn the_end_of_a_connection_is_logged_with_the_limit_that_cut_it() {
+    if !is_apart("the_end_of_a_connection_is_logged_with_the_limit_that_cut_it") {
+        return;
+    }
+    let nothing = |_: &mut Limits| {};
+    let cases = [
+        Case {
+            expected: &["P is closed: idle timeout (idle_timeout = 30s)"],
+            set: |limits| limits.idle_timeout = Some(Duration::from_secs(30)),
+            serve: usual,
+            act: |network, _, _| wait(network, 31),
+        },
+        Case {
+            expected: &["P is closed: idle timeout (idle_timeout = 1.5s)"],
+            set: nothing,
+            serve: |call, request| {
+                request.set_timeout(Timeout::Idle, Some(Duration::from_millis(1_500)));
+                usual(call, request)
+            },
+            act: |network, _, _| wait(network, 2),
+        },
+        Case {
+            expected: &["P is closed: read timeout (read_timeout = 7s)"],
+            set: |limits| limits.read_timeout = Some(Duration::from_secs(7)),
+            serve: handle!(|_request| Ok(Next::Wait)),
+            act: |network, server, peer| {
+                hello(network, server, peer);
+                wait(network, 8);
+            },
+        },
+        Case {
+            expected: &["P is closed: write timeout (write_timeout = 9s)"],
+            set: |limits| limits.write_timeout = Some(Duration::from_secs(9)),
+            serve: echo,
+            act: |network, server, peer| {
+                stuffed(network, server, peer);
+                wait(network, 10);
+            },
+        },
+        Case {
+            expected: &["P is closed: connect timeout (connect_timeout = 4s)"],
+            set: |limits| limits.connect_timeout = Some(Duration::from_secs(4)),
+            serve: handle!(|request| {
+                request.input.take_all();
+                let to: Address = std::net::SocketAddr::from(([198, 18, 0, 0], 32_768)).into();
+                request.connect(to, probe(|call, request| usual(&call, request)))?;
+                Ok(Next::Wait)
+            }),
+            act: |network, server, peer| {
+                hello(network, server, peer);
+                wait(network, 5);
+            },
+        },
+        Case {
+            expected: &["P is closed: input limit (line_bytes_max = 10)"],
+            set: |limits| limits.line_bytes_max = 10,
+            serve: handle!(|request| request.input.read_line().map(|_| Next::Wait)),
+            act: hello,
+        },
+        Case {
+            expected: &["P is closed: input limit (line_bytes_max = 10)"],
+            set: |limits| limits.line_bytes_max = 10,
+            serve: handle!(|request| request.input.read_until(b"end").map(|_| Next::Wait)),
+            act: hello,
+        },
+        Case {
+            expected: &["P is closed: input limit (frame_bytes_max = 256)"],
+            set: |limits| limits.frame_bytes_max = 256,
+            serve: handle!(|request| request.input.read_frame(Prefix::U16Be).map(|_| Next::Wait)),
+            act: hello,
+        },
+        Case {
+            expected: &["P is closed: input limit (input_bytes_max = 100)"],
+            set: |limits| limits.input_bytes_max = 100,
+            serve: handle!(|request| request.input.read_exact(101).map(|_| Next::Wait)),
+            act: hello,
+        },
+        Case {
+            expected: &["P is closed: input limit (input_bytes_max = 100)"],
+            set: |limits| limits.input_bytes_max = 100,
+            serve: handle!(|_request| Ok(Next::Wait)),
+            act: hello,
+        },
+        Case {
+            expected: &["P is closed: input limit (input_bytes_max = 199)"],
+            set: nothing,
+            serve: handle!(|request| {
+                request.pause_reading(request.id());
+                Ok(Next::Wait)
+            }),
+            act: |network, server, peer| {
+                hello(network, server, peer);
+                let mut limits = Limits::default();
+                limits.input_bytes_max = 199;
+                network.set_limits(server, limits).unwrap();
+                network.run();
+            },
+        },
+        Case {
+            expected: &["P is closed: output limit (output_bytes_max = 150)"],
+            set: |limits| limits.output_bytes_max = 150,
+            serve: echo,
+            act: stuffed,
+        },
+        Case {
+            expected: &["P is closed: handler error (output_bytes_max = 150)"],
+            set: |limits| (limits.output_bytes_max, limits.output_overflow) = (150, Overflow::Refuse),
+            serve: echo,
+            act: stuffed,
+        },
+        Case {
+            expected: &["P is closed: shut down (drain_grace = 3s)"],
+            set: nothing,
+            serve: |call, request| match call {
+                Call::Drain => Ok(Next::Wait),
+                _ => usual(call, request),
+            },
+            act: |network, _, _| {
+                network.shutdown_handle().shutdown();
+                wait(network, 0);
+                wait(network, 4);
+            },
+        },
+        Case {
+            expected: &["P is closed: shut down"],
+            set: nothing,
+            serve: usual,
+            act: |network, _, _| {
+                network.shutdown_handle().shutdown_now();
+                wait(network, 0);
+            },
+        },
+        Case {
+            expected: &["P is closed: shut down"],
+            set: nothing,
+            serve: usual,
+            act: |network, server, _| network.server_close(server),
+        },
+        Case {
+            expected: &["P is closed: done", "what is left of P is cut off (linger_timeout = 2s)"],
+            set: |limits| limits.linger = Linger::Always,
+            serve: handle!(|_request| Ok(Next::Close)),
+            act: |network, server, peer| {
+                hello(network, server, peer);
+                wait(network, 3);
+            },
+        },
+        Case {
+            expected: &["P is closed: done", "what is left of P is cut off (linger_bytes_max = 100)"],
+            set: |limits| (limits.linger, limits.linger_bytes_max) = (Linger::Always, 100),
+            serve: handle!(|_request| Ok(Next::Close)),
+            act: |network, server, peer| {
+                hello(network, server, peer);
+                hello(network, server, peer);
+            },
+        },
+        Case {
+            expected: &["P is closed: done", "what is left of P is cut off (write_timeout = 9s)"],
+            set: |limits| limits.write_timeout = Some(Duration::from_secs(9)),
+            serve: |call, request| match call {
+                Call::Handle => Ok(Next::Close),
+                Call::Finish(_) => {
+                    request.output.write_all(b"bye")?;
+                    Ok(Next::Wait)
+                }
+                _ => usual(call, request),
+            },
+            act: |network, server, peer| {
+                stuffed(network, server, peer);
+                wait(network, 10);
+            },
+        },
+        Case {
+            expected: &["P is closed: peer closed"],
+            set: nothing,
+            serve: usual,
+            act: |network, _, peer| {
+                peer.send_eof();
+                network.run();
+            },
+        },
+        Case {
+            expected: &["P is closed: reset"],
+            set: nothing,
+            serve: usual,
+            act: |network, _, peer| {
+                peer.send_reset();
+                network.run();
+            },
+        },
+    ];
+    for Case { expected, set, serve, act } in cases {
+        let mut config = Config::default();
+        config.drain_grace = Duration::from_secs(3);
+        let mut network = Network::with_config(config);
+        let mut limits = Limits::default();
+        set(&mut limits);
+        let handler =
+            move |_: &mut (), _: &Address| probe(move |call, request: &mut Request<'_>| serve(&call, request));
+        let server = network.serve((), handler, limits).unwrap();
+        let peer = network.connect(server);
+        network.run();
+        assert_eq!(debug_lines(), Vec::<String>::new(), "before {expected:?}");
+        act(&mut network, server, &peer);
+        let name = peer.address().to_string();
+        let lines: Vec<_> = debug_lines().into_iter().map(|line| line.replace(&name, "P")).collect();
+        assert_eq!(lines, expected);
+        drop(network);
+        debug_lines();
+    }
+}
+
+#[test]
+fn a_client_that_is_refused_is_logged_with_the_limit_that_refused_it() {
+    if !is_apart("a_client_that_is_refused_is_logged_with_the_limit_that_refused_it") {
+        return;
+    }
+    /// Refuses everything from port 2.
+    struct Strict;
+    impl BaseServer for Strict {
+        fn verify_request(&mut self, _: &Incoming<'_>, from: &Address) -> bool {
+            from.as_inet().unwrap().port() != 2
+        }
+    }
+    let at = |port| Address::from(std::net::SocketAddr::from(([198, 18, 0, 1], port)));
+    let mut limits = Limits::default();
+    limits.connections_per_client_max = Some(1);
+    limits.sessions_max = Some(1);
+    limits.idle_timeout = Some(Duration::from_secs(30));
+    let handler = |_: &mut Strict, _: &Address| probe(|call, request: &mut Request<'_, Strict>| echo(&call, request));
+    let mut network = Network::new();
+    let streams = network.serve(Strict, handler, limits.clone()).unwrap();
+    network.connect_from(streams, at(2));
+    let _one = network.connect_from(streams, at(1));
+    network.run();
+    assert_eq!(debug_lines(), ["198.18.0.1:2 is closed: refused"]);
+    network.connect_from(streams, at(3));
+    network.run();
+    assert_eq!(debug_lines(), ["198.18.0.1:3 is closed: refused (connections_per_client_max = 1)"]);
+    // A session ends with a line as well.
+    let mut network = Network::new();
+    let datagrams = network.serve_datagrams(Strict, handler, limits).unwrap();
+    debug_lines();
+    for port in [1, 3] {
+        network.send_datagram(datagrams, &at(port), b"hello");
+        network.run();
+    }
+    assert_eq!(debug_lines(), ["198.18.0.1:3 is refused (sessions_max = 1)"]);
+    wait(&mut network, 31);
+    assert_eq!(debug_lines(), ["198.18.0.1:1 is closed: idle timeout (idle_timeout = 30s)"]);
+}
+
+#[test]
+fn a_request_on_a_thread_ends_with_a_line_that_names_the_limit() {
+    if !is_apart("a_request_on_a_thread_ends_with_a_line_that_names_the_limit") {
+        return;
+    }
+    let mut server = ThreadingTcpServer::new("127.0.0.1:0", |_: &Address| {
+        StreamRequestHandler::new(|request| {
+            let mut line = String::new();
+            request.rfile.read_line(&mut line)?;
+            // Until nothing takes it any more.
+            while line == "fill\n" && request.wfile.write_all(&[0; 4_096]).is_ok() {}
+            Ok(())
+        })
+    })
+    .unwrap();
+    (server.limits.max_threads, server.limits.thread_queue_max, server.limits.line_bytes_max) = (1, 0, 10);
+    let mut config = Config::default();
+    config.drain_grace = Duration::from_millis(50);
+    server.reactor().set_config(config);
+    let address = server.server_address().unwrap().as_inet().unwrap();
+    let connect = |says: &[u8]| {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(says).unwrap();
+        let name = client.local_addr().unwrap();
+        (client, name)
+    };
+    let (_one, one) = connect(b"fill\n");
+    server.handle_request().unwrap();
+    let (mut other, refused) = connect(b"");
+    server.handle_request().unwrap();
+    assert_eq!(debug_lines(), [format!("{refused} is closed: refused (thread_queue_max = 0)")]);
+    let _ = other.read(&mut [0]); // The end, or a reset.
+    server.server_close();
+    assert_eq!(debug_lines(), [format!("{one} is closed: shut down (drain_grace = 50ms)")]);
+
+    server.server_bind("127.0.0.1:0").unwrap();
+    server.server_activate().unwrap();
+    let address = server.server_address().unwrap().as_inet().unwrap();
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"more than ten\n").unwrap();
+    let name = client.local_addr().unwrap();
+    server.handle_request().unwrap();
+    let _ = client.read_to_end(&mut Vec::new());
+    server.server_close();
+    assert_eq!(debug_lines(), [format!("{name} is closed: input limit (line_bytes_max = 10)")]);
+}
+
+#[test]
+#[cfg(all(unix, feature = "children"))]
+fn a_program_ends_with_a_line_that_names_the_limit() {
+    if !is_apart("a_program_ends_with_a_line_that_names_the_limit") {
+        return;
+    }
+    let mut server = socketserver::ForkingTcpServer::new("127.0.0.1:0", |_: &Address| {
+        let mut command = Command::new("sleep");
+        command.arg("1000");
+        command
+    })
+    .unwrap();
+    server.limits.child_timeout = Some(Duration::from_millis(50));
+    let client = TcpStream::connect(server.server_address().unwrap().as_inet().unwrap()).unwrap();
+    server.handle_request().unwrap();
+    server.server_close();
+    let expected = format!("{} is closed: child timeout (child_timeout = 50ms)", client.local_addr().unwrap());
+    assert!(debug_lines().contains(&expected));
+}
+
+#[test]
+fn a_limit_that_is_reached_again_and_again_is_one_warning() {
+    if !is_apart("a_limit_that_is_reached_again_and_again_is_one_warning") {
+        return;
+    }
+    let mut limits = Limits::default();
+    limits.connections_max = Some(10);
+    let mut network = Network::new();
+    let handler = |_: &mut (), _: &Address| probe(|call, request: &mut Request<'_>| echo(&call, request));
+    let server = network.serve((), handler, limits).unwrap();
+    let mut peers = Vec::new();
+    let mut reach = |network: &mut Network, times: usize| {
+        for _ in 0..times {
+            while peers.len() < 12 {
+                peers.push(network.connect(server));
+            }
+            network.run();
+            assert_eq!(network.stats().active, 10);
+            for peer in peers.drain(..6) {
+                Peer::send_eof(&peer);
+            }
+            network.run();
+            wait(network, 1);
+        }
+    };
+    let expected = "10 connections are open, of 10 that may be (connections_max): more clients wait";
+    reach(&mut network, 20);
+    assert_eq!(logged("WARN "), [expected]);
+    // It goes on without that for a while: what comes then is news.
+    wait(&mut network, 11);
+    reach(&mut network, 20);
+    assert_eq!(logged("WARN "), [expected]);
+}
+
+#[test]
+fn who_is_lost_for_want_of_room_in_the_selector_is_named_in_the_log() {
+    if !is_apart("who_is_lost_for_want_of_room_in_the_selector_is_named_in_the_log") {
+        return;
+    }
+    let mut network = Network::new();
+    let handler = |_: &mut (), _: &Address| probe(|call, request: &mut Request<'_>| echo(&call, request));
+    let server = network.serve((), handler, Limits::default()).unwrap();
+    network.run();
+    network.on_call(|call, _| match call {
+        socketserver::testing::Call::Register => socketserver::testing::Outcome::Fail(std::io::Error::other("no room")),
+        _ => socketserver::testing::Outcome::Proceed,
+    });
+    let peer = network.connect(server);
+    network.run();
+    let expected = format!("while serving {}: cannot watch the connection: no room", peer.address());
+    assert!(logged("ERROR ").contains(&expected));
+}
