@@ -174,8 +174,9 @@ impl Limits {
         no_more(("frame_bytes_max", frame), ("input_bytes_max", unread), reason, PREFIX_BYTES_MAX)?;
         match unread {
             Some(unread) => {
-                limits.line_bytes_max = limits.line_bytes_max.min(unread);
-                limits.frame_bytes_max = limits.frame_bytes_max.min(unread.saturating_sub(PREFIX_BYTES_MAX));
+                let framed = unread.saturating_sub(PREFIX_BYTES_MAX);
+                limits.line_bytes_max = line.unwrap_or(usual.line_bytes_max.min(unread));
+                limits.frame_bytes_max = frame.unwrap_or(usual.frame_bytes_max.min(framed));
             }
             None => {
                 let framed = limits.frame_bytes_max.saturating_add(PREFIX_BYTES_MAX);

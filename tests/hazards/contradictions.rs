@@ -222,6 +222,8 @@ fn dependent_limits_follow_the_one_that_is_set() {
     assert_eq!(input(in_force(|limits| limits.line_bytes_max = 3 << 20)), (3 << 20, 1 << 20, 3 << 20));
     assert_eq!(input(in_force(|limits| limits.frame_bytes_max = 3 << 20)), (65_536, 3 << 20, (3 << 20) + 10));
     assert_eq!(input(in_force(|limits| limits.frame_bytes_max = usize::MAX)), (65_536, usize::MAX, usize::MAX));
+    let both = in_force(|limits| (limits.frame_bytes_max, limits.input_bytes_max) = (usize::MAX, usize::MAX));
+    assert_eq!(input(both), (65_536, usize::MAX, usize::MAX), "what is set is in force");
 }
 
 #[test]
