@@ -39,6 +39,7 @@
 //! blocking/    handlers that block, on threads, and programs
 //! handler      what users implement        request    what they are given
 //! reactor/     THE LOOP, its slots, ready queue and stop; the way in for other threads
+//! datagrams/   the path of a datagram
 //! machine/     one connection's rules, without clock or selector        framing
 //! net/         sockets, the selector, the clock: the only place that names mio's
 //! ids backoff buffer timers limits lifecycle stats logging panics address error      leaves
@@ -55,6 +56,7 @@ mod address;
 mod backoff;
 mod blocking;
 mod buffer;
+mod datagrams;
 mod error;
 mod framing;
 mod handler;

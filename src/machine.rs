@@ -18,14 +18,12 @@
 mod allowance;
 pub(crate) mod connection;
 pub(crate) mod input;
-pub(crate) mod outbox;
 pub(crate) mod output;
 mod state;
 
 pub(crate) use allowance::{Allowance, Slice};
 pub use connection::Sent;
-pub(crate) use connection::{Connection, Due, Payload, Step, nanos};
+pub(crate) use connection::{Connection, Due, Payload, Step};
 pub use input::Input;
-pub(crate) use outbox::Outbox;
 pub use output::Output;
 pub(crate) use state::State;

@@ -36,8 +36,8 @@ pub use credentials::Credentials;
 pub(crate) use listener::AcceptFault;
 pub use listener::Listener;
 pub use socket::Socket;
+pub(crate) use stream::StdStream;
 pub use stream::Stream;
-pub(crate) use stream::{Route, StdStream};
 pub use tcp::{AddressFamily, Keepalive, TcpOptions};
 pub use udp::{MulticastGroup, MulticastInterface, UdpOptions};
 #[cfg(unix)]

@@ -11,16 +11,15 @@
 
 mod accepting;
 mod alarms;
-mod books;
+pub(crate) mod books;
 mod closing;
 mod commands;
 mod connecting;
 pub(crate) mod core;
 mod due;
 mod elsewhere;
-mod endpoint;
 mod ends;
-mod entries;
+pub(crate) mod entries;
 pub(crate) mod handle;
 pub(crate) mod hosted;
 mod invariants;
@@ -29,8 +28,8 @@ pub(crate) mod pool;
 mod ready;
 mod sending;
 mod servers;
-#[cfg(feature = "signals")]
-pub(crate) mod signals;
+#[cfg(all(unix, feature = "signals"))]
+mod signals;
 pub(crate) mod slots;
 mod stopping;
 mod sync;
@@ -49,10 +48,11 @@ use self::slots::Kind;
 use crate::error::{Error, Result};
 use crate::ids::{SlotId, WAKER};
 use crate::limits::{Config, READ_BUFFER_BYTES_MAX};
-use crate::machine::{Allowance, nanos};
+use crate::machine::Allowance;
 use crate::net::selector::Selector;
 use crate::panics::drop_caught;
 use crate::stats::Stats;
+use crate::timers::nanos;
 
 /// The event loop: one thread, any number of servers and connections.
 ///
@@ -406,30 +406,6 @@ impl Reactor {
     }
 
     // ---- servers ----
-
-    /// Makes SIGINT and SIGTERM [shut the reactor down](ShutdownHandle::shutdown), and a second one
-    /// [cut it short](ShutdownHandle::shutdown_now), as long as the reactor lives. When no reactor is left that watches for
-    /// them, they do again what they do by default, or what handlers did that the program had before: install your own
-    /// before you call this.
-    ///
-    /// A signal that is ignored when this is first called stays ignored, as nohup(1) and background jobs of shells expect.
-    /// That is read from `/proc`, so on Linux only. One that is blocked stays blocked, with a warning in the log.
-    /// On Windows, which has neither signal, this does nothing.
-    ///
-    /// Source: Python's `signal`, which leaves an ignored SIGINT alone as well.
-    ///
-    /// # Errors
-    /// [`Error::Reactor`] if they cannot be installed.
-    #[cfg(feature = "signals")]
-    pub fn shutdown_on_signals(&mut self) -> Result<()> {
-        let failed = |source| Error::Reactor { doing: "watch for signals", source };
-        signals::watch(&mut self.core).map_err(failed)
-    }
-
-    #[cfg(feature = "signals")]
-    pub(crate) fn watches_signals(&mut self) -> bool {
-        signals::is_watching(&mut self.core)
-    }
 
     /// The shared buffers come with the first turn: a reactor that only waits to be moved has none.
     fn allocate(&mut self) {

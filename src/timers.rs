@@ -3,6 +3,8 @@
 //! Arm, re-arm and cancel are O(log n). A connection has one timer for all its limits and re-arms it only when it
 //! fires: a message costs a stamp in the connection and nothing here.
 
+use std::time::Duration;
+
 use slab::Slab;
 
 /// Names a timer while it is armed. Reused afterwards, so the owner forgets it when the timer fires.
@@ -160,4 +162,9 @@ impl<T> Timers<T> {
         let key = self.deadlines.pop(now)?;
         Some(self.alarms.remove(key as usize))
     }
+}
+
+/// A time as the clock counts it.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -9,10 +9,12 @@ use crate::address::Address;
 use crate::buffer::{Carry, Flush, Queue, Scan};
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::{Limits, Linger, Overflow};
+use crate::net::Stream;
+use crate::net::packet::Route;
 use crate::net::readiness::Readiness;
-use crate::net::{Route, Stream};
 use crate::shared_bytes::SharedBytes;
 use crate::stats::Stats;
+use crate::timers::nanos;
 
 /// Kept small, because ten thousand idle clients cost ten thousand of these: buffers, and whatever few connections
 /// need, are boxed and exist only while they hold something.
@@ -776,8 +778,4 @@ pub enum Sent {
     /// Not queued: that connection is gone or on its way out, or was lost over this
     /// ([`Overflow::Close`]). A datagram: the peer has no name to send to, or there is no socket to send by.
     Gone,
-}
-
-pub(crate) fn nanos(time: std::time::Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -9,8 +9,8 @@ use crate::address::Address;
 use crate::buffer::Queue;
 use crate::error::{Error, Result};
 use crate::limits::{Limits, Overflow};
-use crate::net::Route;
 use crate::net::packet::PAYLOAD_MAX;
+use crate::net::packet::Route;
 use crate::shared_bytes::SharedBytes;
 
 /// The way to the peer: `request.output`.

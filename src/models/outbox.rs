@@ -9,8 +9,8 @@ use arbitrary::Arbitrary;
 use mio::Token;
 
 use crate::address::Address;
+use crate::datagrams::outbox::Outbox;
 use crate::limits::{DropPolicy, Limits};
-use crate::machine::Outbox;
 use crate::net::datagram::DatagramSocket;
 use crate::net::scripted::ScriptedDatagrams;
 use crate::stats::Stats;
@@ -145,7 +145,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::machine::outbox::Waiting;
+    use crate::datagrams::outbox::Waiting;
 
     #[test]
     fn as_much_waits_as_may_to_the_byte() {

@@ -8,7 +8,7 @@ use mio::Token;
 
 use crate::ids::{ConnectionId, KEY_MAX, SERVERS_MAX, WAKER, pack, unpack};
 use crate::machine::Connection;
-use crate::net::Route;
+use crate::net::packet::Route;
 use crate::reactor::slots::{Kind, Slots};
 
 /// What becomes of slots, from any generation on.

@@ -25,5 +25,14 @@ pub(crate) struct Outgoing {
     pub(crate) local: Option<IpAddr>,
 }
 
+/// The way to the peer of a datagram server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Route {
+    /// The slot of the socket.
+    pub(crate) endpoint: u32,
+    /// Which of our addresses the peer wrote to last, and is to be answered from, if the system tells.
+    pub(crate) local: Option<IpAddr>,
+}
+
 /// The longest UDP datagram over IPv4: 65,535 bytes less 20 and 8 bytes of headers.
 pub(crate) const PAYLOAD_MAX: usize = 65_507;

@@ -8,6 +8,7 @@ use mio::net::TcpStream;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
+use super::packet::Route;
 use super::scripted::ScriptedStream;
 use super::watched::Watched;
 use crate::address::Address;
@@ -45,15 +46,6 @@ enum Kind {
     /// An outbound connection that has to be tried again: there is no socket yet.
     Pending,
     Scripted(Box<dyn ScriptedStream>),
-}
-
-/// The way to the peer of a datagram server.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Route {
-    /// The slot of the socket.
-    pub(crate) endpoint: u32,
-    /// Which of our addresses the peer wrote to last, and is to be answered from, if the system tells.
-    pub(crate) local: Option<std::net::IpAddr>,
 }
 
 impl Stream {

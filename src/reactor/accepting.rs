@@ -11,11 +11,11 @@ use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::limits::connections_from_descriptors;
 use crate::logging::note;
-use crate::machine::nanos;
 use crate::net::Listener;
 use crate::net::family::Bound;
 use crate::panics::text_of;
 use crate::timers::NO_TIMER;
+use crate::timers::nanos;
 
 impl Core {
     /// Begins to accept or to receive.

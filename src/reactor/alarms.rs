@@ -8,7 +8,8 @@ use super::core::Core;
 use super::entries::Alarm;
 use super::slots::Kind;
 use crate::limits::Limits;
-use crate::machine::{Connection, State, nanos};
+use crate::machine::{Connection, State};
+use crate::timers::nanos;
 use crate::timers::{NO_TIMER, TimerKey, Timers};
 
 impl Core {

@@ -12,9 +12,9 @@ use crate::error::Error;
 use crate::ids::ServerId;
 use crate::lifecycle::Finish;
 use crate::logging::note;
-use crate::machine::nanos;
 use crate::net::family::Bound;
 use crate::timers::NO_TIMER;
+use crate::timers::nanos;
 
 impl Reactor {
     /// Serves the connections of a server until none is left, all of them being aborted.

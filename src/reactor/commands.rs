@@ -1,7 +1,9 @@
 //! What other threads have submitted: messages, closures, the ends of requests that they serve.
 
+use std::any::Any;
+
 use super::Reactor;
-use super::handle::{Command, Message};
+use super::handle::{Command, Handle, Message};
 use crate::error::Result;
 use crate::ids::ConnectionId;
 use crate::logging::note_fault;
@@ -71,5 +73,16 @@ impl Reactor {
             self.servers[server].on_over(&mut self.core, &address, ended, result);
             self.core.dead.push(id.slot.key);
         }
+    }
+}
+
+impl Handle {
+    /// Runs `job` on the reactor's thread, between two turns' worth of connections. It must not block.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    pub fn run(&self, job: impl FnOnce(&mut Reactor) + Send + 'static) -> Result<()> {
+        let job = |reactor: &mut dyn Any| job(reactor.downcast_mut().expect("a closure is given its reactor"));
+        self.shared.submit(Command::Run(Box::new(job)), true)
     }
 }

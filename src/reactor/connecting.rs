@@ -11,8 +11,9 @@ use crate::address::Address;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::ids::ConnectionId;
-use crate::machine::{Connection, nanos};
+use crate::machine::Connection;
 use crate::net::Stream;
+use crate::timers::nanos;
 
 impl Core {
     pub(crate) fn connect(&mut self, server: u16, address: Address) -> Result<ConnectionId> {

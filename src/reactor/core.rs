@@ -16,10 +16,11 @@ use crate::error::Result;
 use crate::ids::{ConnectionId, NO_SLOT, ServerId};
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::{Config, connections_from_descriptors};
-use crate::machine::{Connection, nanos};
+use crate::machine::Connection;
 use crate::net::selector::{Selector, Waker};
 use crate::panics::{catch, drop_caught};
 use crate::stats::Stats;
+use crate::timers::nanos;
 use crate::timers::{Deadlines, NO_TIMER, TimerKey, Timers};
 
 pub(crate) struct Core {

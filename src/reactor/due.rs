@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::entries::Alarm;
 use super::{Phase, Reactor};
-use crate::machine::{Slice, nanos};
+use crate::machine::Slice;
+use crate::timers::nanos;
 
 impl Reactor {
     /// What is due. What a callback arms meanwhile waits for the next turn, even with a deadline of now.

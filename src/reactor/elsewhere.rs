@@ -12,7 +12,7 @@ use crate::blocking::stop::{Ended, Stop};
 use crate::error::Result;
 use crate::ids::ConnectionId;
 use crate::lifecycle::{Finish, Timeout};
-use crate::machine::nanos;
+use crate::timers::nanos;
 use crate::timers::{NO_TIMER, TimerKey};
 
 pub(crate) struct Elsewhere {

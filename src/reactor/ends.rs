@@ -7,7 +7,8 @@ use super::core::Core;
 use crate::address::Address;
 use crate::lifecycle::{Finish, Timeout};
 use crate::logging::{note, shows};
-use crate::machine::{State, nanos};
+use crate::machine::State;
+use crate::timers::nanos;
 
 impl Core {
     /// A request is over. `state`: of one that the reactor has served. `named`: the limit of an error that ended it.

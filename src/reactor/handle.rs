@@ -4,12 +4,11 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use super::Reactor;
 use super::mailbox::Mailbox;
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::ids::{ConnectionId, ServerId};
-use crate::net::Route;
+use crate::net::packet::Route;
 use crate::net::selector::Waker;
 
 /// Submits work to a reactor from any thread: messages for a connection or a server, closures for the reactor.
@@ -33,7 +32,7 @@ use crate::net::selector::Waker;
 /// ```
 #[derive(Clone)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// [`Slots::reactor`](super::slots::Slots::reactor).
     reactor: u32,
 }
@@ -66,14 +65,6 @@ impl Handle {
             return Err(Error::Gone);
         }
         self.shared.submit(Command::ServerMessage(server, Message::new(value)), true)
-    }
-
-    /// Runs `job` on the reactor's thread, between two turns' worth of connections. It must not block.
-    ///
-    /// # Errors
-    /// As for [`send`](Self::send).
-    pub fn run(&self, job: impl FnOnce(&mut Reactor) + Send + 'static) -> Result<()> {
-        self.shared.submit(Command::Run(Box::new(job)), true)
     }
 
     /// What stops the reactor.
@@ -199,6 +190,9 @@ impl Message {
 /// What the handles and the reactor share.
 pub(crate) type Shared = Mailbox<Command, Waker>;
 
+/// A closure for the reactor, which is what it is given.
+pub(super) type Closure = Box<dyn FnOnce(&mut dyn Any) + Send>;
+
 pub(crate) enum Command {
     Message(ConnectionId, Message),
     ServerMessage(ServerId, Message),
@@ -207,5 +201,5 @@ pub(crate) enum Command {
     Over(ConnectionId, Result<()>),
     /// A datagram from a thread, to leave by the socket in this slot if that is still there.
     Datagram(ConnectionId, Route, Address, Vec<u8>),
-    Run(Box<dyn FnOnce(&mut Reactor) + Send>),
+    Run(Closure),
 }

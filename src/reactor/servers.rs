@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 use crate::ids::{SERVERS_MAX, ServerId};
 use crate::limits::{Config, Limits};
 use crate::logging::{note, note_fault};
-use crate::machine::nanos;
 use crate::net::Stream;
 use crate::net::family::Bound;
+use crate::timers::nanos;
 
 impl Reactor {
     /// The servers there are.

@@ -2,23 +2,30 @@
 
 use std::io;
 
-use super::core::Core;
-#[cfg(unix)]
-use super::slots::Kind;
+use super::handle::ShutdownHandle;
 
 /// The signals that stop a server.
-#[cfg(unix)]
 pub(crate) struct Signals {
     /// Goes first: a signal that comes in between does what it does by default.
     #[expect(dead_code, reason = "held")]
     watch: inherited::Watch,
-    delivery: signal_hook_mio::v1_0::Signals,
+    pub(super) delivery: signal_hook_mio::v1_0::Signals,
 }
 
-#[cfg(unix)]
 impl Signals {
+    /// `None`: all of them are ignored.
+    pub(super) fn watch() -> io::Result<Option<Self>> {
+        let wanted = inherited::wanted();
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        inherited::prepare()?;
+        let delivery = signal_hook_mio::v1_0::Signals::new(wanted)?;
+        Ok(Some(Signals { delivery, watch: inherited::Watch::begin() }))
+    }
+
     /// The first signal stops in good order, any further one at once.
-    pub(crate) fn deliver(&mut self, stop: &super::handle::ShutdownHandle) {
+    pub(crate) fn deliver(&mut self, stop: &ShutdownHandle) {
         for _signal in self.delivery.pending() {
             if stop.is_requested() {
                 stop.shutdown_now();
@@ -29,48 +36,7 @@ impl Signals {
     }
 }
 
-/// Whether signals stop this reactor.
-pub(crate) fn is_watching(core: &mut Core) -> bool {
-    #[cfg(unix)]
-    return core.slots.iter().any(|(_, slot)| matches!(slot.kind, Kind::Signals(_)));
-    #[cfg(not(unix))]
-    {
-        let _ = core;
-        false
-    }
-}
-
-#[cfg(unix)]
-pub(crate) fn watch(core: &mut Core) -> io::Result<()> {
-    if is_watching(core) {
-        return Ok(()); // Watched twice, one signal would count as two.
-    }
-    let wanted = inherited::wanted();
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    inherited::prepare()?;
-    let delivery = signal_hook_mio::v1_0::Signals::new(wanted)?;
-    let signals = Signals { delivery, watch: inherited::Watch::begin() };
-    let key = core.slots.insert(0, Kind::Signals(Box::new(signals)));
-    let token = core.slots.token(key);
-    let Some(Kind::Signals(signals)) = core.slots.get(key).map(|slot| &mut slot.kind) else {
-        unreachable!("just inserted");
-    };
-    if let Err(error) = core.selector.register_source(&mut signals.delivery, token) {
-        core.slots.remove(key);
-        return Err(error);
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-pub(crate) fn watch(_core: &mut Core) -> io::Result<()> {
-    Ok(())
-}
-
 /// What the process was started with, and what it gets back when no reactor watches any more.
-#[cfg(unix)]
 mod inherited {
     use std::io;
     use std::sync::atomic::{AtomicBool, Ordering};

@@ -9,9 +9,9 @@ use mio::Token;
 use slab::Slab;
 
 use super::elsewhere::Elsewhere;
-use super::endpoint::Endpoint;
 use super::entries::{Listening, Pause};
 use crate::address::Address;
+use crate::datagrams::endpoint::Endpoint;
 use crate::ids::{ConnectionId, GENERATION_MASK, KEY_MAX, NO_SLOT, SlotId, pack, unpack};
 use crate::machine::Connection;
 use crate::net::readiness::Readiness;
@@ -54,7 +54,7 @@ pub(crate) enum Kind {
     Endpoint(Box<Endpoint>),
     Elsewhere(Box<Elsewhere>),
     #[cfg(all(unix, feature = "signals"))]
-    Signals(Box<crate::reactor::signals::Signals>),
+    Signals(Box<super::signals::Signals>),
 }
 
 impl Kind {

@@ -3,12 +3,16 @@
 use super::books::Life;
 use super::core::Core;
 use super::entries::{Alarm, LOOK};
+#[cfg(all(unix, feature = "signals"))]
+use super::signals::Signals;
+#[cfg(all(unix, feature = "signals"))]
+use super::slots::Kind;
 use super::{Phase, Reactor};
 use crate::error::{Error, Result};
 use crate::lifecycle::Finish;
 use crate::logging::note;
-use crate::machine::nanos;
 use crate::timers::NO_TIMER;
+use crate::timers::nanos;
 
 impl Reactor {
     /// Begins to serve, perhaps after a pause, perhaps after it was stopped.
@@ -184,5 +188,52 @@ impl Core {
                 self.timers.cancel(armed);
             }
         }
+    }
+}
+
+impl Reactor {
+    /// Makes SIGINT and SIGTERM [shut the reactor down](ShutdownHandle::shutdown), and a second one
+    /// [cut it short](ShutdownHandle::shutdown_now), as long as the reactor lives. When no reactor is left that watches for
+    /// them, they do again what they do by default, or what handlers did that the program had before: install your own
+    /// before you call this.
+    ///
+    /// A signal that is ignored when this is first called stays ignored, as nohup(1) and background jobs of shells expect.
+    /// That is read from `/proc`, so on Linux only. One that is blocked stays blocked, with a warning in the log.
+    /// On Windows, which has neither signal, this does nothing.
+    ///
+    /// Source: Python's `signal`, which leaves an ignored SIGINT alone as well.
+    ///
+    /// # Errors
+    /// [`Error::Reactor`] if they cannot be installed.
+    #[cfg(feature = "signals")]
+    pub fn shutdown_on_signals(&mut self) -> Result<()> {
+        #[cfg(unix)]
+        self.watch_signals().map_err(|source| Error::Reactor { doing: "watch for signals", source })?;
+        Ok(())
+    }
+
+    #[cfg(all(unix, feature = "signals"))]
+    fn watch_signals(&mut self) -> std::io::Result<()> {
+        if self.watches_signals() {
+            return Ok(()); // Watched twice, one signal would count as two.
+        }
+        let Some(signals) = Signals::watch()? else { return Ok(()) };
+        let key = self.core.slots.insert(0, Kind::Signals(Box::new(signals)));
+        let token = self.core.slots.token(key);
+        let Some(Kind::Signals(signals)) = self.core.slots.get(key).map(|slot| &mut slot.kind) else {
+            unreachable!("just inserted");
+        };
+        self.core.selector.register_source(&mut signals.delivery, token).inspect_err(|_| {
+            self.core.slots.remove(key);
+        })
+    }
+
+    /// Whether signals stop this reactor.
+    #[cfg(feature = "signals")]
+    pub(crate) fn watches_signals(&mut self) -> bool {
+        #[cfg(unix)]
+        return self.core.slots.iter().any(|(_, slot)| matches!(slot.kind, Kind::Signals(_)));
+        #[cfg(not(unix))]
+        false
     }
 }

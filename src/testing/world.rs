@@ -46,7 +46,7 @@ impl World {
 
     pub(crate) fn advance(&self, time: Duration) {
         let mut state = lock(&self.state);
-        state.now = state.now.saturating_add(crate::machine::nanos(time));
+        state.now = state.now.saturating_add(crate::timers::nanos(time));
     }
 
     pub(crate) fn set_on_call(&self, on_call: Option<OnCall>) {

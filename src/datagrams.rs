@@ -1,0 +1,12 @@
+//! The path of a datagram.
+//!
+//! ```text
+//!  net/datagram ──▶ receiving ──▶ the handler's callbacks ──▶ sending ──▶ outbox ──▶ net/datagram
+//!  recvfrom(2)      a session,    dispatch                    by which    waits,     sendto(2)
+//!                   or one                                    socket      in order
+//!                   request
+//! ```
+
+pub(crate) mod endpoint;
+pub(crate) mod outbox;
+mod sending;
