@@ -121,6 +121,8 @@ where
 fn limits(rng: &mut Rng) -> Limits {
     let mut limits = Limits::default();
     limits.idle_timeout = Some(Duration::from_millis(rng.u64(2..40)));
+    // Clients do not read: by default what is closed waits as long for them as the watchdog does.
+    limits.write_timeout = Some(Duration::from_millis(40));
     limits.linger_timeout = Duration::from_millis(rng.u64(..3));
     limits.sessions_max = rng.bool().then(|| rng.usize(1..10));
     limits.daemon_threads = rng.u32(..8) == 0;
