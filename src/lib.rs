@@ -40,9 +40,9 @@
 //! handler      what users implement        request    what they are given
 //! reactor/     THE LOOP, its slots, ready queue and stop; the way in for other threads
 //! datagrams/   the path of a datagram
-//! machine/     one connection's rules, without clock or selector        framing
+//! connection/  one connection's rules, without clock or selector: buffers, frames, what is due
 //! net/         sockets, the selector, the clock: the only place that names mio's
-//! ids backoff buffer timers limits lifecycle stats logging panics address error      leaves
+//! ids backoff timers limits lifecycle stats logging panics address error      leaves
 //! ```
 //!
 //! # Features
@@ -55,16 +55,14 @@
 mod address;
 mod backoff;
 mod blocking;
-mod buffer;
+mod connection;
 mod datagrams;
 mod error;
-mod framing;
 mod handler;
 mod ids;
 mod lifecycle;
 mod limits;
 pub mod logging;
-mod machine;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod models;
@@ -85,13 +83,15 @@ pub use blocking::{
     BlockingHandler, BlockingReader, BlockingRequest, BlockingSocket, BlockingWriter, DatagramRequestHandler, Process,
     StreamRequestHandler,
 };
+pub use connection::Sent;
+pub use connection::frames::Prefix;
+pub use connection::input::Input;
+pub use connection::output::Output;
 pub use error::{Error, Result};
-pub use framing::Prefix;
 pub use handler::RequestHandler;
 pub use ids::{ConnectionId, ServerId};
 pub use lifecycle::{Finish, Next, Timeout};
 pub use limits::{Config, DropPolicy, Limits, Linger, Overflow};
-pub use machine::{Input, Output, Sent};
 #[cfg(all(feature = "credentials", unix))]
 pub use net::Credentials;
 #[cfg(unix)]

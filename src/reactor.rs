@@ -45,10 +45,10 @@ use self::core::Core;
 use self::handle::{Command, Handle, ShutdownHandle};
 use self::hosted::{Hosted, Scratch};
 use self::slots::Kind;
+use crate::connection::budget::Budget;
 use crate::error::{Error, Result};
 use crate::ids::{SlotId, WAKER};
 use crate::limits::{Config, READ_BUFFER_BYTES_MAX};
-use crate::machine::Allowance;
 use crate::net::selector::Selector;
 use crate::panics::drop_caught;
 use crate::stats::Stats;
@@ -144,7 +144,7 @@ impl Reactor {
 
     pub(crate) fn with_selector(selector: Selector, config: Config) -> io::Result<Self> {
         let waker = Arc::new(selector.waker(WAKER)?);
-        let allowance = Allowance::new(selector.clock());
+        let allowance = Budget::new(selector.clock());
         Ok(Reactor {
             core: Core::new(selector, waker, config),
             scratch: Scratch { input: Box::default(), output: Vec::new(), packets: Vec::new(), allowance },

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::connection::input::Input;
+use crate::connection::output::Output;
+use crate::connection::state::State;
+use crate::connection::{Payload, Sent};
 use crate::error::Result;
 use crate::handler::RequestHandler;
 use crate::ids::ConnectionId;
 use crate::ids::ServerId;
 use crate::lifecycle::{Finish, Timeout};
-use crate::machine::{Input, Output, Payload, Sent, State};
 use crate::net::MulticastGroup;
 use crate::net::datagram::DatagramSocket;
 use crate::reactor::core::Core;

@@ -3,8 +3,8 @@
 use super::endpoint::Endpoint;
 use crate::address::Address;
 use crate::backoff::Backoff;
+use crate::connection::Sent;
 use crate::error::{Error, Result};
-use crate::machine::Sent;
 use crate::net::MulticastGroup;
 use crate::net::datagram::DatagramSocket;
 use crate::net::packet::Route;

@@ -5,11 +5,11 @@ use std::io::{self, Read};
 
 use arbitrary::Arbitrary;
 
-use crate::buffer::Scan;
+use crate::connection::frames::Prefix;
+use crate::connection::input::Input;
+use crate::connection::queue::Scan;
 use crate::error::{Error, Result};
-use crate::framing::Prefix;
 use crate::limits::Limits;
-use crate::machine::Input;
 
 /// What arrives in the course of a connection, and what its handler does.
 #[derive(Clone, Debug, Arbitrary)]

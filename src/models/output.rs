@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use arbitrary::Arbitrary;
 
+use crate::connection::Io;
+use crate::connection::budget::Budget;
+use crate::connection::frames::Prefix;
+use crate::connection::output::{Output, OutputState};
 use crate::error::{Error, Result};
-use crate::framing::Prefix;
 use crate::limits::{Limits, Overflow};
-use crate::machine::Allowance;
-use crate::machine::connection::Io;
-use crate::machine::output::{Output, OutputState};
 use crate::models::socket::{Socket, Take};
 use crate::net::Stream;
 use crate::net::clock::Clock;
@@ -71,7 +71,7 @@ pub(crate) fn check(case: Case) {
     let socket = Arc::new(Mutex::new(Socket::default()));
     let mut io = Io { stream: Stream::from(Box::new(Arc::clone(&socket)) as Box<dyn ScriptedStream>), queue: None };
     let (mut gathered, mut written, mut shut) = (Vec::new(), Vec::new(), 0);
-    let mut allowance = Allowance::new(Clock::Scripted(Arc::new(|| 1)));
+    let mut allowance = Budget::new(Clock::Scripted(Arc::new(|| 1)));
     for turn in case.turns {
         socket.lock().unwrap().takes = turn.takes.into();
         // An event has come: the socket takes output, or something that waits was tried in vain and is not tried now.

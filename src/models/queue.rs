@@ -2,7 +2,7 @@
 
 use arbitrary::Arbitrary;
 
-use crate::buffer::{Flush, Queue};
+use crate::connection::queue::{Flush, Queue};
 use crate::models::socket::{Socket, Take};
 
 #[derive(Clone, Debug, Arbitrary)]
@@ -72,7 +72,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Socket, Take};
-    use crate::buffer::{CHUNK_BYTES, Carry, Flush, Queue, SLICES, Scan};
+    use crate::connection::queue::{CHUNK_BYTES, Carry, Flush, Queue, SLICES, Scan};
 
     proptest! {
         #![proptest_config(crate::models::cases::cases())]

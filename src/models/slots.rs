@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use arbitrary::Arbitrary;
 use mio::Token;
 
+use crate::connection::Connection;
 use crate::ids::{ConnectionId, KEY_MAX, SERVERS_MAX, WAKER, pack, unpack};
-use crate::machine::Connection;
 use crate::net::packet::Route;
 use crate::reactor::slots::{Kind, Slots};
 

@@ -7,8 +7,9 @@ use super::books::Life;
 use super::core::Core;
 use super::entries::Alarm;
 use super::slots::Kind;
+use crate::connection::Connection;
+use crate::connection::state::State;
 use crate::limits::Limits;
-use crate::machine::{Connection, State};
 use crate::timers::nanos;
 use crate::timers::{NO_TIMER, TimerKey, Timers};
 

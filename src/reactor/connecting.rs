@@ -9,9 +9,9 @@ use super::entries::Alarm;
 use super::slots::Kind;
 use crate::address::Address;
 use crate::backoff::Backoff;
+use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::ids::ConnectionId;
-use crate::machine::Connection;
 use crate::net::Stream;
 use crate::timers::nanos;
 

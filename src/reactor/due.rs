@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::entries::Alarm;
 use super::{Phase, Reactor};
-use crate::machine::Slice;
+use crate::connection::budget::Slice;
 use crate::timers::nanos;
 
 impl Reactor {

@@ -5,9 +5,9 @@ use std::fmt::Debug;
 use super::books::Life;
 use super::core::Core;
 use crate::address::Address;
+use crate::connection::state::State;
 use crate::lifecycle::{Finish, Timeout};
 use crate::logging::{note, shows};
-use crate::machine::State;
 use crate::timers::nanos;
 
 impl Core {

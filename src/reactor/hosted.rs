@@ -7,11 +7,12 @@ use std::sync::Arc;
 use super::core::Core;
 use super::handle::Message;
 use crate::address::Address;
+use crate::connection::Due;
+use crate::connection::budget::Budget;
 use crate::error::Result;
 use crate::ids::SlotId;
 use crate::lifecycle::Finish;
 use crate::limits::Limits;
-use crate::machine::{Allowance, Due};
 use crate::net::packet::Packet;
 use crate::net::{Socket, Stream};
 
@@ -24,7 +25,7 @@ pub(crate) struct Scratch {
     /// Where in `input` the datagrams of the last receive lie.
     pub(crate) packets: Vec<Packet>,
     /// What the connection that is being served may still do.
-    pub(crate) allowance: Allowance,
+    pub(crate) allowance: Budget,
 }
 
 /// A server as the loop sees it, whatever its state and handler types: one dynamic call for all that is ready, none

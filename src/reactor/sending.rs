@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::slots::Kind;
+use crate::connection::{Payload, Sent};
 use crate::ids::ConnectionId;
 use crate::lifecycle::Finish;
-use crate::machine::{Payload, Sent};
 use crate::shared_bytes::SharedBytes;
 
 impl Core {

@@ -11,9 +11,9 @@ use slab::Slab;
 use super::elsewhere::Elsewhere;
 use super::entries::{Listening, Pause};
 use crate::address::Address;
+use crate::connection::Connection;
 use crate::datagrams::endpoint::Endpoint;
 use crate::ids::{ConnectionId, GENERATION_MASK, KEY_MAX, NO_SLOT, SlotId, pack, unpack};
-use crate::machine::Connection;
 use crate::net::readiness::Readiness;
 
 /// Everything registered with the selector, and the generations.

@@ -3,10 +3,10 @@
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
 
-use crate::buffer::Scan;
+use super::budget::Budget;
+use super::queue::Scan;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::machine::Allowance;
 
 /// The bytes a connection has received and its handler has not consumed: `request.input`.
 ///
@@ -55,7 +55,7 @@ pub struct Input<'a> {
     /// Whether the output is full, if that is to hold the input back.
     full: Option<&'a Cell<bool>>,
     /// How long the callback may go on, if there is an end to that.
-    allowance: Option<&'a Allowance>,
+    allowance: Option<&'a Budget>,
     /// The output was full, or the time is over, and something is left that would have been read.
     held_back: bool,
 }
@@ -74,7 +74,7 @@ impl<'a> Input<'a> {
 
     /// Messages after the first are to be read only while there is time.
     #[inline]
-    pub(crate) fn timed_by(mut self, allowance: &'a Allowance) -> Self {
+    pub(crate) fn timed_by(mut self, allowance: &'a Budget) -> Self {
         self.allowance = Some(allowance);
         self
     }
@@ -94,7 +94,7 @@ impl<'a> Input<'a> {
 
     /// Each callback has one message at least.
     fn has_had_its_share(&self) -> bool {
-        self.consumed > 0 && self.allowance.is_some_and(Allowance::is_over)
+        self.consumed > 0 && self.allowance.is_some_and(Budget::is_over)
     }
 
     pub(crate) fn consumed(&self) -> usize {

@@ -7,7 +7,7 @@ use crate::net::clock::Clock;
 
 /// What one connection may still do in this turn.
 #[derive(Debug)]
-pub(crate) struct Allowance {
+pub(crate) struct Budget {
     pub(crate) read: usize,
     /// Bytes that its callbacks, or what waits, may still send.
     pub(crate) write: usize,
@@ -43,10 +43,10 @@ pub(crate) struct Slice {
     every: Cell<u32>,
 }
 
-impl Allowance {
+impl Budget {
     pub(crate) fn new(clock: Clock) -> Self {
         let turn = Turn { clock, half: 0, ends: 0, waiting: 1, timed_from: 0 };
-        Allowance { read: 0, write: 0, callbacks: 0, appended: 0, slice: Slice::default(), turn }
+        Budget { read: 0, write: 0, callbacks: 0, appended: 0, slice: Slice::default(), turn }
     }
 
     /// Another connection's turn.

@@ -2,8 +2,9 @@
 
 use std::io::IoSlice;
 
+use super::input::Input;
+use super::output::Output;
 use crate::error::{Error, Result};
-use crate::machine::{Input, Output};
 
 /// How the length of a frame's payload is written in front of it.
 ///

@@ -1,12 +1,34 @@
-//! One connection: its socket, what waits in either direction, and what is due next.
+//! The rules of one connection. No clock and no selector: readiness, limits and `now` come in, and what to do next
+//! comes out as a [`Step`].
+//!
+//! A connection moves through these states; only the reactor's service phase moves it:
+//!
+//! ```text
+//!  connecting ──▶ setup ──▶ open ──▶ ending ──▶ finish ──▶ lingering ──▶ dead
+//!       │           │         │        │ flush     │ once     │ FIN sent,   │ freed in reap
+//!       └───────────┴─────────┴────────┴───────────┴──────────┴─────────────┘ abort, reset
+//! ```
+//!
+//! A session of a datagram server is a connection without a stream of its own: it is never read, only handed datagrams,
+//! and there is nothing to flush or to linger for. A single datagram is such a session for one request.
+//!
+//! What never happens: a callback before `setup` or after `finish`, a read while output is above the high-water mark
+//! or reading is paused, FIN before the queued output is sent.
+
+pub(crate) mod budget;
+pub(crate) mod frames;
+pub(crate) mod input;
+pub(crate) mod output;
+pub(crate) mod queue;
+pub(crate) mod state;
 
 use std::io::{self, Read, Write};
 
-use super::allowance::Allowance;
-use super::output::{DIRECT_BYTES, OutputState};
-use super::state::*;
+use self::budget::Budget;
+use self::output::{DIRECT_BYTES, OutputState};
+use self::queue::{Carry, Flush, Queue, Scan};
+use self::state::*;
 use crate::address::Address;
-use crate::buffer::{Carry, Flush, Queue, Scan};
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::{Limits, Linger, Overflow};
 use crate::net::Stream;
@@ -202,7 +224,7 @@ impl Connection {
         buffer: &mut [u8],
         limits: &Limits,
         now: u64,
-        allowance: &mut Allowance,
+        allowance: &mut Budget,
         stats: &mut Stats,
     ) -> Step {
         if (self.io.queue.is_some() || self.state.has(UNUSUAL))
@@ -230,7 +252,7 @@ impl Connection {
         buffer: &mut [u8],
         limits: &Limits,
         now: u64,
-        allowance: &mut Allowance,
+        allowance: &mut Budget,
         stats: &mut Stats,
     ) -> Option<Step> {
         if self.io.queue.is_some() && self.state.has(WRITABLE) && !self.state.has(CONNECTING | ABORTING) {
@@ -313,7 +335,7 @@ impl Connection {
     }
 
     /// The end of the input is reached, and what came before it was read.
-    fn after_eof(&mut self, buffer: &mut [u8], limits: &Limits, now: u64, allowance: &mut Allowance) -> Step {
+    fn after_eof(&mut self, buffer: &mut [u8], limits: &Limits, now: u64, allowance: &mut Budget) -> Step {
         if !self.state.has(EOF_HANDLED) {
             self.state.flags |= EOF_HANDLED;
             if self.carry.is_some() {
@@ -341,7 +363,7 @@ impl Connection {
     }
 
     /// The way out: flush, `finish`, whatever that wrote, then FIN and linger, or close at once.
-    fn wind_down(&mut self, buffer: &mut [u8], limits: &Limits, now: u64, allowance: &mut Allowance) -> Step {
+    fn wind_down(&mut self, buffer: &mut [u8], limits: &Limits, now: u64, allowance: &mut Budget) -> Step {
         if self.state.has(ABORTING | BROKEN) {
             self.io.queue = None;
         }
@@ -394,7 +416,7 @@ impl Connection {
     }
 
     /// Lingers: reads what the peer still sends, until it ends its direction or has sent too much.
-    fn discard(&mut self, buffer: &mut [u8], allowance: &mut Allowance) -> Step {
+    fn discard(&mut self, buffer: &mut [u8], allowance: &mut Budget) -> Step {
         while self.state.handler > 0 {
             if !self.state.has(READABLE) {
                 return Step::Rest;
@@ -413,7 +435,7 @@ impl Connection {
 
     /// Reads what nothing is to be done with. `Some(0)`: nothing more will come. `None`: nothing is there now, or, if it is
     /// still readable, the read was interrupted.
-    fn read_away(&mut self, buffer: &mut [u8], allowance: &mut Allowance) -> Option<usize> {
+    fn read_away(&mut self, buffer: &mut [u8], allowance: &mut Budget) -> Option<usize> {
         let most = buffer.len().min(allowance.read);
         match self.io.stream.read(&mut buffer[..most]) {
             Ok(n @ 1..) => {
@@ -447,7 +469,7 @@ impl Connection {
         &mut self,
         buffer: &mut [u8],
         now: u64,
-        allowance: &mut Allowance,
+        allowance: &mut Budget,
         stats: &mut Stats,
     ) -> Option<Step> {
         let most = buffer.len().min(allowance.read).min(self.state.bite());
@@ -467,7 +489,7 @@ impl Connection {
 
     /// Appends what arrived to what was left; nothing of it is fresh then.
     #[inline(never)]
-    fn carry_on(&mut self, bytes: &[u8], allowance: &mut Allowance) -> usize {
+    fn carry_on(&mut self, bytes: &[u8], allowance: &mut Budget) -> usize {
         self.carry.iter_mut().for_each(|carry| carry.extend(bytes));
         allowance.appended = bytes.len();
         0
@@ -493,7 +515,7 @@ impl Connection {
         None
     }
 
-    fn flush(&mut self, now: u64, allowance: &mut Allowance, stats: &mut Stats) {
+    fn flush(&mut self, now: u64, allowance: &mut Budget, stats: &mut Stats) {
         let Some(queue) = &mut self.io.queue else { return };
         let (sent, result) = queue.write_to(&mut self.io.stream, allowance.write);
         allowance.write -= sent;

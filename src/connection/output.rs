@@ -3,10 +3,10 @@
 use std::cell::Cell;
 use std::io::{self, IoSlice, Write};
 
-use super::allowance::Allowance;
-use super::connection::Io;
+use super::Io;
+use super::budget::Budget;
+use super::queue::Queue;
 use crate::address::Address;
-use crate::buffer::Queue;
 use crate::error::{Error, Result};
 use crate::limits::{Limits, Overflow};
 use crate::net::packet::PAYLOAD_MAX;
@@ -54,7 +54,7 @@ pub struct Output<'a> {
     room: usize,
     /// Whether it is above the high-water mark, or the turn's bytes are sent, for the input to see.
     full: &'a Cell<bool>,
-    allowance: &'a Allowance,
+    allowance: &'a Budget,
     /// Bytes the socket took during this callback.
     pub(crate) taken: usize,
     state: Cell<OutputState>,
@@ -90,7 +90,7 @@ impl<'a> Output<'a> {
         limits: &'a Limits,
         now: u64,
         full: &'a Cell<bool>,
-        allowance: &'a Allowance,
+        allowance: &'a Budget,
         state: OutputState,
     ) -> Self {
         let room = match state.has(OutputState::SHUT) || io.queue.is_some() || io.stream.route().is_some() {
