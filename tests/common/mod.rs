@@ -114,6 +114,13 @@ pub(crate) fn server_with<F: Kind, S: BaseServer, H: RequestHandler<S>>(
     Server::with_server(place, state, make).expect("there is room")
 }
 
+/// Lets no callback of a server be interrupted because the machine was slow: for tests that assert what would be so then.
+pub(crate) fn never_interrupt<F: Family, S: BaseServer, H: RequestHandler<S>>(server: &mut Server<F, S, H>) {
+    let mut config = server.reactor().config().clone();
+    config.turn_length = Duration::from_secs(3_600);
+    server.reactor().set_config(config);
+}
+
 /// A server that sends back what comes.
 #[track_caller]
 pub(crate) fn echoing<F: Kind>() -> Server<F, (), impl RequestHandler> {

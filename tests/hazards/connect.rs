@@ -9,7 +9,7 @@ use socketserver::UnixAddress;
 use socketserver::testing::{self, Network, Outcome};
 use socketserver::{Address, ConnectionId, Limits, Next, Request, RequestHandler, Result, Sent, TcpServer, Timeout};
 
-use crate::common::{Call, Directory, Journal, PATIENCE, Peer, Running, echo, probe, serve, usual};
+use crate::common::{Call, Directory, Journal, PATIENCE, Peer, Running, echo, never_interrupt, probe, serve, usual};
 
 /// Serves clients that each make it call `to` as soon as they say something; both ends are noted. What the client says
 /// is sent on at once, while the call is being established.
@@ -21,7 +21,7 @@ fn calling(to: SocketAddr, journal: &Journal, close: bool) -> Running<()> {
 
 fn calling_server(to: impl Into<Address>, journal: &Journal, close: bool) -> TcpServer<(), impl RequestHandler> {
     let (journal, to) = (journal.clone(), to.into());
-    TcpServer::new("127.0.0.1:0", move |_| {
+    let mut server = TcpServer::new("127.0.0.1:0", move |_| {
         let (journal, to) = (journal.clone(), to.clone());
         probe(move |call, request: &mut Request<'_>| {
             if let Call::Handle = call {
@@ -36,7 +36,9 @@ fn calling_server(to: impl Into<Address>, journal: &Journal, close: bool) -> Tcp
             usual(&call, request)
         })
     })
-    .unwrap()
+    .unwrap();
+    never_interrupt(&mut server);
+    server
 }
 
 fn callee(journal: &Journal, client: ConnectionId) -> impl RequestHandler + use<> {

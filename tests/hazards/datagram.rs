@@ -16,8 +16,8 @@ use socketserver::{
 };
 
 use crate::common::{
-    Call, Journal, Kind, Mailbox, PATIENCE, Peer, Running, SCRIPTED, address_of, echo, echoing, probe, random, serve,
-    server, server_with, silence_scripted_panics, usual,
+    Call, Journal, Kind, Mailbox, PATIENCE, Peer, Running, SCRIPTED, address_of, echo, echoing, never_interrupt, probe,
+    random, serve, server, server_with, silence_scripted_panics, usual,
 };
 
 over_datagrams! {
@@ -456,7 +456,7 @@ fn what_is_left_unread_is_not_seen_again<F: Kind>() {
         });
         server.limits.sessions_max = sessions;
         server.limits.input_bytes_max = 4;
-        server.limits.read_timeout = Some(Duration::ZERO);
+        server.limits.read_timeout = Some(Duration::from_nanos(1));
         let running = serve(server);
         let client = running.mailbox();
         assert_eq!(client.ask("one\nand a rest that nobody reads"), "one");
@@ -763,6 +763,7 @@ fn every_way_to_send_reaches_a_session<F: Kind>() {
         })
     });
     server.limits.sessions_max = Some(2);
+    never_interrupt(&mut server);
     let id = server.id();
     let running = serve(server);
     let (first, second) = (running.mailbox(), running.mailbox());

@@ -122,14 +122,13 @@ fn a_handler_that_the_program_had_before_is_what_is_left_when_the_reactor_is_gon
 /// A shell, with SIGINT and SIGTERM at their default actions even if they are ignored here: a shell without job control
 /// ignores SIGINT for what it starts in the background. Needs env(1) of GNU.
 fn shell() -> Command {
-    let mut env = Command::new("env");
-    env.arg("--default-signal=INT,TERM");
-    if !env.arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
-        return Command::new("sh");
-    }
-    let mut env = Command::new("env");
-    env.args(["--default-signal=INT,TERM", "sh"]);
-    env
+    let by_env = |program| {
+        let mut env = Command::new("env");
+        env.args(["--default-signal=INT,TERM", program]);
+        env
+    };
+    let works = by_env("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    if works { by_env("sh") } else { Command::new("sh") }
 }
 
 /// A server in a process of its own, killed when dropped.

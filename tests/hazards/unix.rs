@@ -15,8 +15,8 @@ use socketserver::{
 };
 
 use crate::common::{
-    Call, Directory, Journal, Kind, Mailbox, Peer, Running, address_of, echo, echoing, probe, serve, server,
-    server_with, usual,
+    Call, Directory, Journal, Kind, Mailbox, Peer, Running, address_of, echo, echoing, never_interrupt, probe, serve,
+    server, server_with, usual,
 };
 
 /// Makes a test of each function, once for streams and once for datagrams.
@@ -481,7 +481,7 @@ fn writing_to_a_client_without_a_name_says_that_nobody_is_there() {
 /// Connects to an address for each client, and says how that went.
 fn calling(to: UnixAddress, journal: &Journal) -> Running<(), UnixStream> {
     let journal = journal.clone();
-    serve(server::<UnixStream, _>(move |_| {
+    let mut server = server::<UnixStream, _>(move |_| {
         let (to, journal) = (to.clone(), journal.clone());
         probe(move |call, request: &mut Request<'_>| {
             if let Call::Handle = call {
@@ -505,7 +505,9 @@ fn calling(to: UnixAddress, journal: &Journal) -> Running<(), UnixStream> {
             }
             usual(&call, request)
         })
-    }))
+    });
+    never_interrupt(&mut server);
+    serve(server)
 }
 
 #[test]
