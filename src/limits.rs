@@ -12,7 +12,10 @@ use crate::error::{Error, Result};
 /// Some limits depend on each other. Of these a field that has its default value counts as not set, and follows those
 /// that are set: each mark of the output is at most a quarter of the next larger one, and unread input has room for a line
 /// and a frame. Limits that are set and contradict each other are refused when the server starts, as
-/// [`Error::Setting`](crate::Error::Setting). [`Reactor::limits`](crate::Reactor::limits) are the values in force.
+/// [`Error::Setting`](crate::Error::Setting). So is a zero by which nothing could be served: of a time limit, which would
+/// pass at once (`None` is no limit), of `connections_per_client_max` and of `max_packet_size`. Any other zero means what
+/// it says: with `connections_max` or `sessions_max` of zero all wait, or are dropped, until it is raised; zero bytes of a
+/// queue, and zero places in it, are no queue. [`Reactor::limits`](crate::Reactor::limits) are the values in force.
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,7 +29,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections open at once. Above it clients wait in the backlog; accepting resumes at nine tenths of it. With
+    /// Connections open at once. The places that become free are given to the listeners in turn. Above it clients wait in the backlog; accepting resumes at nine tenths of it. With
     /// `Some(0)` all of them wait until it is raised.
     /// Default: `None`, the soft limit of descriptors (`RLIMIT_NOFILE`) less a reserve of a sixteenth (at least 16, at
     /// most 256), of all servers of the reactor together. It is read again when it is reached, so a limit that was raised
@@ -35,7 +38,7 @@ pub struct Limits {
     /// taken to be 10,000, and accepting pauses when descriptors run out.
     pub connections_max: Option<usize>,
     /// Connections open at once from one IP address; one more is accepted and closed at once, and counted as
-    /// refused. Default: `None`, no such limit.
+    /// refused. Default: `None`, no such limit. `Some(0)` would serve nobody, and is refused.
     pub connections_per_client_max: Option<usize>,
 
     /// Bytes received that the handler has not consumed. More ends the connection with
@@ -54,7 +57,7 @@ pub struct Limits {
     /// `UDPServer.max_packet_size`; there the rest is cut off without a word.
     pub max_packet_size: usize,
     /// Peers of a datagram server that have a handler of their own at once: its sessions. A datagram of one peer more
-    /// is dropped and counted. Default: `None`, no sessions: each datagram is a request of its own, as in Python.
+    /// is dropped and counted; with `Some(0)` each, until it is raised. Default: `None`, no sessions: each datagram is a request of its own, as in Python.
     pub sessions_max: Option<usize>,
     /// Bytes of datagrams that wait because the socket takes none, or a Unix peer does not read; each counts for some
     /// 60 more than it has. Default: 1 MiB for each socket.
@@ -101,8 +104,9 @@ pub struct Limits {
     /// requests that the reactor serves; one on a thread has [`timeout`](crate::BlockingHandler::timeout), a program
     /// [`child_timeout`](Self::child_timeout).
     pub idle_timeout: Option<Duration>,
-    /// Time from the first byte of a message until the handler consumed it, however many bytes trickle in meanwhile.
-    /// It stands still while reading is paused, by the handler or by unsent output. Default: 60 s. `None`: no limit.
+    /// Time for which the handler leaves input unread: from the first byte of a message until the handler consumed it,
+    /// however many bytes trickle in meanwhile. A message of which a handler has consumed all that came is not watched; set
+    /// a [timer](crate::Request::set_timer) for that, as the guide does. It stands still while reading is paused, by the handler or by unsent output. Default: 60 s. `None`: no limit.
     pub read_timeout: Option<Duration>,
     /// Time during which the peer takes nothing of the unsent output. Default: 60 s. `None`: no limit.
     pub write_timeout: Option<Duration>,
@@ -136,7 +140,7 @@ impl Limits {
     /// As the reactor uses them. What was not set follows what was; nothing could ever be done with a budget of none.
     ///
     /// # Errors
-    /// [`Error::Setting`] for two that contradict each other.
+    /// [`Error::Setting`] for two that contradict each other, and for a zero by which nothing could be served.
     pub(crate) fn resolved(&self) -> Result<Self> {
         let (mut limits, usual) = (self.clone(), Limits::default());
         let budgets = [
@@ -147,6 +151,24 @@ impl Limits {
             &mut limits.datagrams_per_turn,
         ];
         budgets.into_iter().for_each(|budget| *budget = (*budget).max(1));
+
+        let times = [
+            ("child_timeout", self.child_timeout),
+            ("idle_timeout", self.idle_timeout),
+            ("read_timeout", self.read_timeout),
+            ("write_timeout", self.write_timeout),
+            ("connect_timeout", self.connect_timeout),
+        ];
+        if let Some((name, time)) = times.into_iter().find(|(_, time)| *time == Some(Duration::ZERO)) {
+            return Err(Error::setting(name, time, "it would pass at once; None is no limit"));
+        }
+        if self.connections_per_client_max == Some(0) {
+            let reason = "no client could be served; None is no limit";
+            return Err(Error::setting("connections_per_client_max", Some(0), reason));
+        }
+        if self.max_packet_size == 0 {
+            return Err(Error::setting("max_packet_size", 0, "each datagram would be too long"));
+        }
 
         let set = |value: usize, usual: usize| (value != usual).then_some(value);
         let low = set(self.output_low_water, usual.output_low_water);
@@ -330,7 +352,8 @@ pub struct Config {
     /// How long a stopping reactor waits for its connections before it aborts them. After half of it, handlers that
     /// are still busy are told as well. Default: 10 s.
     pub drain_grace: Duration,
-    /// A connection counts as quiet when nothing was received or sent for this long and nothing waits either way. When the
+    /// A connection counts as quiet when nothing was received or sent for this long, its handler has seen all that arrived
+    /// and nothing is unsent; half a message that the handler left unread may be there. When the
     /// server stops, its handler is told then; on a thread its input is at its end. One that has been quiet for longer is
     /// told at once. So it has to be longer than the round trip to a client, plus the time in which that makes its next
     /// request of the last answer: otherwise that request is lost. And it is the time that a stop waits for a client that
