@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{Ipv6Addr, ToSocketAddrs};
 
 use mio::{Registry, Token};
 use socket2::Type;
@@ -149,7 +149,8 @@ pub trait ServerAddress<D> {
     /// The addresses it stands for: the server is bound to all of them.
     ///
     /// # Errors
-    /// What the resolver says; [`InvalidInput`](io::ErrorKind::InvalidInput) for a path that begins with `@`.
+    /// What the resolver says; [`InvalidInput`](io::ErrorKind::InvalidInput) for text without a host or a port, for an IPv6
+    /// address without brackets, and for a path that begins with `@`.
     fn to_addresses(&self) -> io::Result<Vec<Address>>;
 
     /// The address as it was given, for messages.
@@ -158,6 +159,9 @@ pub trait ServerAddress<D> {
 
 impl<T: ToSocketAddrs + Debug> ServerAddress<Inet> for T {
     fn to_addresses(&self) -> io::Result<Vec<Address>> {
+        if let Some(mistake) = mistake(&format!("{self:?}")) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, mistake));
+        }
         // As it is, not by way of From, which would take an IPv4-mapped address for one of IPv4.
         Ok(self.to_socket_addrs()?.map(Address::Inet).collect())
     }
@@ -166,6 +170,29 @@ impl<T: ToSocketAddrs + Debug> ServerAddress<Inet> for T {
         let text = format!("{self:?}");
         // What a string looks like to Debug.
         text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(&text).to_owned()
+    }
+}
+
+/// What is wrong with an address that Debug shows like this, if the resolver would not say it, or would take it for
+/// something else: `::1:80` is an address, or another one and a port.
+fn mistake(shown: &str) -> Option<&'static str> {
+    const NO_HOST: &str = "no host was given; 0.0.0.0 is every IPv4 address of this machine, [::] every one there is";
+    if shown.starts_with("(\"\",") {
+        return Some(NO_HOST);
+    }
+    let text = shown.strip_prefix('"')?.strip_suffix('"')?;
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Some("an IPv6 address is written in brackets before its port, as in [::1]:80");
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some(parts) if !text.ends_with(']') => parts,
+        _ => (text, ""),
+    };
+    match port.parse::<u16>() {
+        _ if host.is_empty() => Some(NO_HOST),
+        Ok(_) => None,
+        Err(_) if port.is_empty() => Some("no port was given, as in localhost:80; with 0 the system chooses one"),
+        Err(_) => Some("its port is no number from 0 to 65535"),
     }
 }
 

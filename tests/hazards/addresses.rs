@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use socketserver::{
-    Address, BaseServer, DatagramRequestHandler, Incoming, Limits, NoHandler, Process, Request, UdpServer,
+    Address, BaseServer, DatagramRequestHandler, Incoming, Limits, NoHandler, Process, Request, TcpServer, UdpServer,
 };
 
 use crate::common::{Call, PATIENCE, probe, serve, usual};
@@ -122,4 +122,41 @@ fn an_answer_from_a_thread_leaves_from_the_address_that_was_asked() {
         assert_eq!(ask(&client(at), b"?"), at.to_string());
     }
     running.stop();
+}
+
+#[test]
+fn an_address_without_a_host_or_a_port_is_refused_with_what_is_missing() {
+    let no_port = "no port was given, as in localhost:80; with 0 the system chooses one";
+    let no_number = "its port is no number from 0 to 65535";
+    let no_host = "no host was given; 0.0.0.0 is every IPv4 address of this machine, [::] every one there is";
+    let no_brackets = "an IPv6 address is written in brackets before its port, as in [::1]:80";
+    for (address, reason) in [
+        ("localhost", no_port),
+        ("localhost:", no_port),
+        ("127.0.0.1", no_port),
+        ("[::1]", no_port),
+        ("localhost:65536", no_number),
+        ("127.0.0.1:99999", no_number),
+        ("[::1]:65536", no_number),
+        ("127.0.0.1:-1", no_number),
+        ("localhost:http", no_number),
+        ("", no_host),
+        (":80", no_host),
+        ("::", no_brackets),
+        ("::1", no_brackets),
+        ("::1:80", no_brackets),
+        ("2001:db8::1", no_brackets),
+    ] {
+        let expected = format!("cannot resolve {address}: {reason}");
+        let tcp = TcpServer::new(address, |_| NoHandler).expect_err(address);
+        assert_eq!(tcp.to_string(), expected);
+        let udp = UdpServer::new(address.to_owned(), |_| NoHandler).expect_err(address);
+        assert_eq!(udp.to_string(), expected);
+    }
+    let error = TcpServer::new(("", 0), |_| NoHandler).err().unwrap();
+    assert_eq!(error.to_string(), format!("cannot resolve (\"\", 0): {no_host}"));
+    for address in ["127.0.0.1:0", "localhost:0"] {
+        TcpServer::new(address, |_| NoHandler).unwrap();
+    }
+    TcpServer::new(("localhost", 0), |_| NoHandler).unwrap();
 }
