@@ -101,9 +101,11 @@ pub trait RequestHandler<S = ()>: Send + 'static {
         Ok(Next::Wait)
     }
 
-    /// Called at most once, when the server is stopping and nothing waits in either direction, or half of the grace is
-    /// over; in either case not before the results of all [offloaded](Request::offload) jobs are delivered, which may be
-    /// as late as the grace ends. By default the connection is closed; with [`Next::Wait`] it may go on until the grace
+    /// Called at most once, when the server is stopping and the connection is quiet, or half of the grace is over. It is
+    /// quiet when [`handle`](Self::handle) was called for all that has arrived, nothing is unsent, and no byte has moved for
+    /// [`Config::drain_quiet`](crate::Config::drain_quiet); half a message that was left unread does not change that. In
+    /// either case it comes not before the results of all [offloaded](Request::offload) jobs are delivered, which may be as
+    /// late as the grace ends. By default the connection is closed; with [`Next::Wait`] it may go on until the grace
     /// ends.
     ///
     /// Timers, paused reading, an outbound connection that has not answered and a message that another thread is going

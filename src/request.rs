@@ -239,8 +239,9 @@ impl<'a, S> Request<'a, S> {
     }
 
     /// Runs a blocking job on the reactor's thread pool and delivers what it returns to this connection's
-    /// [`message`](RequestHandler::message); if the connection is gone by then, it is dropped. A job that panics ends
-    /// the connection as a panicking callback would. A stop waits for it, within its grace; what else ends a connection
+    /// [`message`](RequestHandler::message); if the connection is gone by then, it is dropped, and a job that no thread has
+    /// begun is dropped without being run. Nothing limits the jobs of one connection:
+    /// [pause reading](Self::pause_reading) while one is at work. A job that panics ends the connection as a panicking callback would. A stop waits for it, within its grace; what else ends a connection
     /// (the end of the stream, the idle timeout) does not.
     ///
     /// # Errors

@@ -81,7 +81,8 @@ pub struct Stats {
     pub receive_errors: u64,
     /// Events for a connection that was closed already; dropped.
     pub stale_events: u64,
-    /// Messages and offload results whose connection or server was gone; dropped.
+    /// Messages and offload results whose connection or server was gone, and offloaded jobs that had not begun by then;
+    /// dropped.
     pub messages_dropped: u64,
     /// Turns of the loop.
     pub turns: u64,

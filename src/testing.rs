@@ -60,7 +60,7 @@ pub use self::peer::Peer;
 pub use self::peers::Peers;
 use self::pipe::Arrival;
 use self::record::{Record, Recorder};
-use self::rest::run;
+use self::rest::{TURNS_MAX, run};
 use self::watcher::Watcher;
 use self::world::{World, client_address, lock};
 use crate::error::{Error, Result};
@@ -252,6 +252,49 @@ impl<S: BaseServer> Client<S> {
     /// The reactor's counters.
     pub fn stats(&self) -> crate::Stats {
         self.reactor.stats()
+    }
+
+    /// Runs the reactor until it rests and no [offloaded](Request::offload) job is left, those included that are begun
+    /// when results are delivered. Threads run the jobs, and that takes real time: the other methods do not wait for it.
+    ///
+    /// # Panics
+    /// If jobs are still at work after so long.
+    ///
+    /// ```
+    /// use socketserver::testing::Client;
+    /// use socketserver::{Message, Next, Request, RequestHandler, Result};
+    /// use std::io::Write;
+    /// use std::time::Duration;
+    ///
+    /// struct Summing;
+    /// impl RequestHandler for Summing {
+    ///     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+    ///         let bytes = request.input.take_all().to_vec();
+    ///         request.offload(move || bytes.into_iter().map(u64::from).sum::<u64>())?; // as if it took long
+    ///         Ok(Next::Wait)
+    ///     }
+    ///     fn message(&mut self, request: &mut Request<'_>, message: Message) -> Result<Next> {
+    ///         let sum = message.downcast::<u64>().expect("the job's result");
+    ///         write!(request.output, "{sum}")?;
+    ///         Ok(Next::Wait)
+    ///     }
+    /// }
+    ///
+    /// let mut client = Client::new(Summing);
+    /// client.feed(&[1, 2, 3]);
+    /// client.run_jobs(Duration::from_secs(10));
+    /// assert_eq!(client.sent(), b"6");
+    /// ```
+    pub fn run_jobs(&mut self, within: Duration) {
+        for _ in 0..TURNS_MAX {
+            self.run();
+            assert!(self.reactor.core.await_jobs(within), "jobs are still at work after {within:?}");
+            // What they have returned was delivered, or waits now.
+            if self.reactor.next_timeout() != Some(Duration::ZERO) {
+                return;
+            }
+        }
+        panic!("the handler begins one job after another, without end");
     }
 
     /// Runs the reactor until it rests.

@@ -217,7 +217,7 @@ impl State {
     }
 
     /// Its handler waits for the result of a job.
-    pub(super) fn has_jobs(&self) -> bool {
+    pub(crate) fn has_jobs(&self) -> bool {
         self.extra.as_ref().is_some_and(|extra| extra.jobs > 0)
     }
 

@@ -36,6 +36,7 @@ impl Core {
                 ready: false,
                 pause: Pause::none(),
                 invalid: 0,
+                accepted: 0,
             })),
         );
         let token = self.slots.token(key);
@@ -111,7 +112,7 @@ impl Core {
     }
 
     /// How many connections a server may have, and how many count for that.
-    fn cap(&self, server: u16) -> (usize, usize) {
+    fn most(&self, server: u16) -> (usize, usize) {
         let served = &self.served[usize::from(server)];
         match served.limits.connections_max {
             Some(max) => (max, served.active),
@@ -119,24 +120,35 @@ impl Core {
         }
     }
 
+    /// Whether a server waits until connections have closed. Those that share the limit of the process wait together:
+    /// otherwise one that did not wait yet would take each place that becomes free.
+    pub(crate) fn is_capped(&self, server: u16) -> bool {
+        let served = &self.served[usize::from(server)];
+        if served.limits.connections_max.is_some() { served.cap.is_reached } else { self.cap.is_reached }
+    }
+
     /// Whether a server may accept one more connection. If not, its clients wait in the backlog.
     pub(crate) fn may_accept(&mut self, server: u16) -> bool {
-        let (mut max, active) = self.cap(server);
-        let served = &mut self.served[usize::from(server)];
-        if active >= max && served.limits.connections_max.is_none() {
+        let (mut max, active) = self.most(server);
+        let shares = self.served[usize::from(server)].limits.connections_max.is_none();
+        if active >= max && shares {
             // The limit of descriptors may have been raised meanwhile. If it cannot be read, it is as it was.
             self.connections_max = connections_from_descriptors().unwrap_or(max);
+            if self.connections_max > max {
+                self.resume_accepting();
+            }
             max = self.connections_max;
-            served.uncap(has_room(active, max), self.now);
         }
-        if (active >= max || self.slots.is_full()) && !std::mem::replace(&mut served.capped, true) {
+        if active >= max || self.slots.is_full() {
+            let now = self.now;
+            let cap = if shares { &mut self.cap } else { &mut self.served[usize::from(server)].cap };
             // Where connections come and go around the limit, it is reached again and again.
-            if served.uncapped_at.is_none_or(|since| self.now.saturating_sub(since) > nanos(EPISODE)) {
-                let limit = if served.limits.connections_max.is_some() { "connections_max" } else { "RLIMIT_NOFILE" };
+            if cap.reach(now, nanos(EPISODE)) {
+                let limit = if shares { "RLIMIT_NOFILE" } else { "connections_max" };
                 note!(Warn, "{active} connections are open, of {max} that may be ({limit}): more clients wait");
             }
         }
-        !served.capped && served.quota > 0
+        !self.is_capped(server) && self.served[usize::from(server)].quota > 0
     }
 
     /// accept(2) said EINVAL for one more client in a row. Says whether that is still believed of the clients.
@@ -186,27 +198,38 @@ impl Core {
         }
     }
 
-    /// Connections were closed, or more are allowed, so there is room again: whoever paused accepting tries at once.
+    /// Connections were closed, or more are allowed, so there is room again: listeners that wait for it try at once. The
+    /// one that has accepted nothing for longest comes first, because the first may take all the room there is.
     pub(crate) fn resume_accepting(&mut self) {
+        let now = self.now;
+        let room = self.cap.is_reached && has_room(self.descriptors(), self.connections_max);
+        let all_uncapped = self.cap.lift(room, now);
+        let mut resumed = Vec::new();
         for server in 0..self.served.capacity() {
-            if !self.served.contains(server) {
-                continue;
-            }
-            let (max, active) = self.cap(server as u16);
-            let served = &mut self.served[server];
-            let uncapped = served.uncap(has_room(active, max), self.now);
+            let Some(served) = self.served.get_mut(server) else { continue };
+            let uncapped = match served.limits.connections_max {
+                Some(max) => served.cap.lift(has_room(served.active, max), now),
+                None => all_uncapped,
+            };
             for i in 0..served.listeners.len() {
                 let key = self.served[server].listeners[i];
                 if self.end_pause(key) || (uncapped && self.slots.is_ready(key)) {
-                    self.queue(key);
+                    resumed.push(key);
                 }
             }
         }
+        resumed.sort_by_key(|&key| self.slots.listening(key).map_or(0, |listening| listening.accepted));
+        resumed.into_iter().for_each(|key| self.queue(key));
     }
 
     /// Lets a server accept `quota` connections, beginning with those that wait already.
     pub(crate) fn set_quota(&mut self, server: u16, quota: usize) {
         self.served[usize::from(server)].quota = quota;
+        self.queue_listeners(server);
+    }
+
+    /// Lets a server look whether it may accept clients that wait already.
+    pub(super) fn queue_listeners(&mut self, server: u16) {
         for i in 0..self.served[usize::from(server)].listeners.len() {
             let key = self.served[usize::from(server)].listeners[i];
             if self.slots.is_ready(key) {

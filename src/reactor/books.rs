@@ -22,6 +22,32 @@ pub(crate) enum Life {
     Closed,
 }
 
+/// How a limit on connections stands.
+#[derive(Debug, Default)]
+pub(crate) struct Cap {
+    /// Accepting waits until connections have closed.
+    pub(super) is_reached: bool,
+    /// When it last went on after that.
+    lifted_at: Option<u64>,
+}
+
+impl Cap {
+    /// Accepting is to wait. Returns whether that is news: it did not wait, nor had until less than `episode` ago.
+    pub(super) fn reach(&mut self, now: u64, episode: u64) -> bool {
+        let again = std::mem::replace(&mut self.is_reached, true);
+        !again && self.lifted_at.is_none_or(|since| now.saturating_sub(since) > episode)
+    }
+
+    /// Accepting goes on if there is room. Returns whether it does, and had to wait until now.
+    pub(super) fn lift(&mut self, has_room: bool, now: u64) -> bool {
+        let lifted = self.is_reached && has_room;
+        if lifted {
+            (self.is_reached, self.lifted_at) = (false, Some(now));
+        }
+        lifted
+    }
+}
+
 /// What the reactor keeps of each server.
 pub(crate) struct Served {
     pub(crate) id: ServerId,
@@ -39,10 +65,8 @@ pub(crate) struct Served {
     pub(crate) threads: Option<Pool>,
     #[cfg(all(unix, feature = "children"))]
     pub(crate) children: Option<Pool>,
-    /// Accepting waits until connections have closed.
-    pub(crate) capped: bool,
-    /// When it last went on after that.
-    pub(super) uncapped_at: Option<u64>,
+    /// Its own limit on connections.
+    pub(super) cap: Cap,
     /// Connections it may still accept; `handle_request` allows one.
     pub(crate) quota: usize,
     /// Open connections by client, kept only while there is a cap on them.
@@ -54,15 +78,6 @@ impl Served {
     /// Whether it has no sockets and no hooks.
     pub(crate) fn is_closed(&self) -> bool {
         self.life == Life::Closed
-    }
-
-    /// Accepting goes on if there is room again. Returns whether it had waited.
-    pub(super) fn uncap(&mut self, has_room: bool, now: u64) -> bool {
-        let uncapped = self.capped && has_room;
-        if uncapped {
-            (self.capped, self.uncapped_at) = (false, Some(now));
-        }
-        uncapped
     }
 
     /// Whether closing it waits for its threads and programs.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::books::Served;
+use super::books::{Cap, Served};
 use super::entries::Alarm;
 use super::handle::{Handle, Message, Shared};
 use super::pool::Pool;
@@ -50,6 +50,7 @@ pub(crate) struct Core {
     pub(super) ends: bool,
     /// Connections the process may have, for servers that set no number of their own.
     pub(super) connections_max: usize,
+    pub(super) cap: Cap,
     /// The reactor is stopping: new connections are asked to end like the others; no more are begun.
     pub(crate) draining: bool,
     pub(crate) aborting: bool,
@@ -87,6 +88,7 @@ impl Core {
             closing: Vec::new(),
             ends: false,
             connections_max: connections_from_descriptors().unwrap_or(CONNECTIONS_MAX),
+            cap: Cap::default(),
             draining: false,
             aborting: false,
             drain_begun: 0,
@@ -206,6 +208,7 @@ impl Core {
     /// Frees a dead slot: a connection's socket is closed here, and only here.
     pub(crate) fn reap(&mut self, key: u32) {
         let slot = self.slots.remove(key);
+        let id = self.slots.id_of(slot.id(key));
         let mut connection = match slot.kind {
             Kind::Connection(connection) => connection,
             Kind::Elsewhere(elsewhere) => return self.forget_elsewhere(slot.server, *elsewhere),
@@ -214,6 +217,9 @@ impl Core {
         };
         if connection.state.is_registered() {
             self.selector.forget(&mut connection.io.stream);
+        }
+        if connection.state.has_jobs() {
+            self.forget_jobs(id);
         }
         self.cancel_handler_timers(&mut connection.state);
         if let Some(route) = connection.io.stream.route() {
@@ -264,7 +270,19 @@ impl Core {
         let (threads_max, queue_max) = (self.config.offload_threads, self.config.offload_queue_max);
         let handle = self.handle();
         let pool = self.pool.get_or_insert_with(|| Pool::new("offload", "offload_threads", threads_max, queue_max));
-        pool.submit(Box::new(move || handle.deliver(connection, catch(job))))
+        pool.submit_for(Some(connection), Box::new(move || handle.deliver(connection, catch(job))))
+    }
+
+    /// Drops the jobs of a connection that have not begun: a client that has gone is not to keep the threads busy.
+    #[cold]
+    fn forget_jobs(&mut self, connection: ConnectionId) {
+        let jobs = self.pool.as_ref().map(|pool| pool.take_back(connection));
+        jobs.into_iter().flatten().for_each(|job| self.refuse(job));
+    }
+
+    /// Waits until no offloaded job is left, at most so long. Returns whether none is.
+    pub(crate) fn await_jobs(&self, within: std::time::Duration) -> bool {
+        self.pool.as_ref().is_none_or(|pool| pool.wait(within))
     }
 
     // Timers of handlers and servers. They count from the moment they are set, so the clock is read anew.

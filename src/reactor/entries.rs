@@ -14,6 +14,8 @@ pub(crate) struct Listening {
     pub(crate) pause: Pause,
     /// How often in a row accept(2) has said EINVAL.
     pub(crate) invalid: u32,
+    /// [`Stats::accepted`](crate::Stats) when it last accepted a client.
+    pub(crate) accepted: u64,
 }
 
 /// A pause after a system call failed for want of something: nothing but time mends that, and no event tells.

@@ -14,7 +14,7 @@ impl Reactor {
     /// # Panics
     /// If an invariant is broken, with its number.
     pub(crate) fn check(&mut self) {
-        let Core { slots, ready, timers, guards, served, stats, config, .. } = &mut self.core;
+        let Core { slots, ready, timers, guards, served, stats, config, cap, .. } = &mut self.core;
         let mut queued = HashSet::new();
         for &entry in ready.iter().filter(|&&entry| slots.entry(entry).is_some()) {
             assert!(queued.insert(entry.key), "2: slot {} is in the ready queue twice", entry.key);
@@ -40,7 +40,9 @@ impl Reactor {
                 }
                 Kind::Listener(listening) => {
                     let served = &served[usize::from(slot.server)];
-                    let waits = listening.pause.is_on() || served.capped || served.quota == 0 || slot.queued;
+                    let capped =
+                        if served.limits.connections_max.is_some() { served.cap.is_reached } else { cap.is_reached };
+                    let waits = listening.pause.is_on() || capped || served.quota == 0 || slot.queued;
                     assert!(waits || !listening.ready || listening.listener.is_none(), "10: clients wait for nothing");
                 }
                 Kind::Elsewhere(_) => *active.entry(usize::from(slot.server)).or_insert(0) += 1,
@@ -53,7 +55,7 @@ impl Reactor {
             let active = active.get(&server).copied().unwrap_or(0);
             assert_eq!(served.active, active, "1: one slot for each open connection of a server");
             let room = served.limits.connections_max.is_some_and(|max| has_room(active, max));
-            assert!(!served.capped || !room, "10: clients wait for room that there is");
+            assert!(!served.cap.is_reached || !room, "10: clients wait for room that there is");
         }
         assert_eq!(stats.active, active.values().sum::<usize>() as u64, "1: one slot for each open connection");
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::sync::{Condvar, Mutex, MutexGuard, thread};
 use crate::error::{Error, Result};
+use crate::ids::ConnectionId;
 use crate::logging::{note, note_fault};
 use crate::panics::{catch, drop_caught};
 
@@ -30,11 +31,14 @@ pub(crate) struct Pool {
 pub(crate) struct Shared {
     jobs: Mutex<Jobs>,
     work: Condvar,
+    /// Nothing is run and nothing waits.
+    done: Condvar,
 }
 
 #[derive(Default)]
 pub(crate) struct Jobs {
-    waiting: VecDeque<Job>,
+    /// With the connection that waits for it, if it is of no use without that.
+    waiting: VecDeque<(Option<ConnectionId>, Job)>,
     pub(crate) threads: usize,
     /// Threads that are at a job; the others are free.
     running: usize,
@@ -46,7 +50,7 @@ pub(crate) struct Jobs {
 impl Pool {
     /// Starts nothing yet. The name is that of the queue in [`Error::Full`] and of the threads.
     pub(crate) fn new(name: &'static str, setting: &'static str, threads_max: usize, queue_max: usize) -> Self {
-        let shared = Arc::new(Shared { jobs: Mutex::new(Jobs::default()), work: Condvar::new() });
+        let shared = Arc::new(Shared { jobs: Mutex::new(Jobs::default()), work: Condvar::new(), done: Condvar::new() });
         Pool { threads_max, queue_max, name, setting, idle: IDLE, shared }
     }
 
@@ -73,10 +77,15 @@ impl Pool {
     /// [`Error::Full`] if it would be one too many to wait, [`Error::Reactor`] if there is no thread and none can be
     /// started; the job is dropped.
     pub(crate) fn submit(&self, job: Job) -> Result<()> {
+        self.submit_for(None, job)
+    }
+
+    /// The same for a job that may be [taken back](Self::take_back).
+    pub(crate) fn submit_for(&self, owner: Option<ConnectionId>, job: Job) -> Result<()> {
         let mut jobs = self.shared.lock();
         let admitted = self.admit(&mut jobs);
         if admitted.is_ok() {
-            jobs.waiting.push_back(job);
+            jobs.waiting.push_back((owner, job));
             drop(jobs);
             self.shared.work.notify_one();
         } else {
@@ -84,6 +93,28 @@ impl Pool {
             drop_caught(job); // It holds something of the user's.
         }
         admitted
+    }
+
+    /// The jobs of a connection that no thread has begun.
+    pub(crate) fn take_back(&self, owner: ConnectionId) -> Vec<Job> {
+        let mut jobs = self.shared.lock();
+        let all = std::mem::take(&mut jobs.waiting);
+        let (taken, left): (VecDeque<_>, VecDeque<_>) = all.into_iter().partition(|(of, _)| *of == Some(owner));
+        jobs.waiting = left;
+        taken.into_iter().map(|(_, job)| job).collect()
+    }
+
+    /// Waits until nothing is run and nothing waits, at most so long. Returns whether it is so.
+    pub(crate) fn wait(&self, within: Duration) -> bool {
+        let mut jobs = self.shared.lock();
+        while jobs.are_left() {
+            let (again, result) = self.shared.done.wait_timeout(jobs, within).unwrap_or_else(PoisonError::into_inner);
+            jobs = again;
+            if result.timed_out() {
+                break;
+            }
+        }
+        !jobs.are_left()
     }
 
     /// Says whether there is room for one more, and sees to it that there is a thread.
@@ -118,6 +149,12 @@ impl Pool {
     }
 }
 
+impl Jobs {
+    fn are_left(&self) -> bool {
+        self.running > 0 || !self.waiting.is_empty()
+    }
+}
+
 impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
@@ -128,7 +165,11 @@ impl Shared {
         while let Some(job) = self.next(idle) {
             // Whoever wants to know of a panic has caught it inside.
             let _ = catch(job);
-            self.lock().running -= 1;
+            let mut jobs = self.lock();
+            jobs.running -= 1;
+            if !jobs.are_left() {
+                self.done.notify_all();
+            }
         }
     }
 
@@ -137,7 +178,7 @@ impl Shared {
         let mut jobs = self.lock();
         let mut waited = false;
         loop {
-            if let Some(job) = jobs.waiting.pop_front() {
+            if let Some((_, job)) = jobs.waiting.pop_front() {
                 jobs.running += 1;
                 return Some(job);
             }
@@ -158,7 +199,7 @@ impl Drop for Pool {
             jobs.closed = true;
             std::mem::take(&mut jobs.waiting)
         };
-        waiting.into_iter().for_each(|job| _ = drop_caught(job));
+        waiting.into_iter().for_each(|(_, job)| _ = drop_caught(job));
         self.shared.work.notify_all();
     }
 }
@@ -195,10 +236,7 @@ mod tests {
 
     /// Until the threads are free: a job says that it is done a moment before.
     fn settle(pool: &Pool) {
-        let busy = |jobs: MutexGuard<'_, Jobs>| jobs.running > 0 || !jobs.waiting.is_empty();
-        while busy(pool.shared.lock()) {
-            std::thread::yield_now();
-        }
+        assert!(pool.wait(PATIENCE));
     }
 
     #[test]

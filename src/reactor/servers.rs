@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::books::{Life, Served};
+use super::books::{Cap, Life, Served};
 use super::core::Core;
 use super::hosted::Hosted;
 use super::slots::Kind;
@@ -228,8 +228,7 @@ impl Core {
             threads: None,
             #[cfg(all(unix, feature = "children"))]
             children: None,
-            capped: false,
-            uncapped_at: None,
+            cap: Cap::default(),
             quota: usize::MAX,
             per_client: HashMap::new(),
             timers: BTreeMap::new(),
@@ -238,7 +237,10 @@ impl Core {
     }
 
     pub(crate) fn set_limits(&mut self, server: u16, limits: Arc<Limits>) {
-        let before = std::mem::replace(&mut self.served[usize::from(server)].limits, limits);
+        let served = &mut self.served[usize::from(server)];
+        let before = std::mem::replace(&mut served.limits, limits);
+        served.cap.is_reached = false; // Its listeners find out anew.
+        self.queue_listeners(server);
         self.fit_read_buffer(server);
         self.fit_outboxes(server);
         self.refit_elsewhere(server);

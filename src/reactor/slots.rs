@@ -147,7 +147,7 @@ impl Slots {
         self.slab[key as usize].token(key)
     }
 
-    fn id_of(&self, slot: SlotId) -> ConnectionId {
+    pub(super) fn id_of(&self, slot: SlotId) -> ConnectionId {
         ConnectionId { slot, reactor: self.reactor }
     }
 

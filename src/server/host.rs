@@ -106,6 +106,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
             let result = match result {
                 Some(Ok((stream, from))) => {
                     (listening.invalid, fault) = (0, None);
+                    listening.accepted = core.stats.accepted + 1;
                     self.admit(core, scratch, stream, from)
                 }
                 Some(Err(error)) => Err(error),

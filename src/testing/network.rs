@@ -389,24 +389,26 @@ impl Network {
         if !self.serving {
             return assert!(self.peers.is_empty(), "a stopped reactor has sockets open: {:?}", self.peers);
         }
-        let (slots, served) = (&mut self.reactor.core.slots, &self.reactor.core.served);
+        let core = &mut self.reactor.core;
         for (_, socket) in &self.sockets {
             let waited_for = match socket {
                 Socket::Listener(backlog) => lock(backlog).waited_for(),
                 Socket::Datagrams(wire) => lock(wire).waited_for(),
             };
-            let Some((key, slot)) = waited_for.and_then(|token| slots.live(token)) else { continue };
-            let served = &served[usize::from(slot.server)];
-            let held_up = served.capped
-                || served.quota == 0
+            let Some((key, slot)) = waited_for.and_then(|token| core.slots.live(token)) else { continue };
+            let (server, slots) = (slot.server, &mut core.slots);
+            let held_up = core.served[usize::from(server)].quota == 0
                 || slots.pause(key).is_some_and(|pause| pause.is_on())
-                || slots.endpoint(key).is_some_and(|endpoint| endpoint.closing);
+                || slots.endpoint(key).is_some_and(|endpoint| endpoint.closing)
+                || core.is_capped(server);
             assert!(held_up, "clients or datagrams wait at {key}, and nobody will look");
         }
         for peer in &self.peers {
             let pipe = lock(&peer.pipe);
             let Some(token) = pipe.token() else { continue }; // In the backlog, or not registered and therefore queued.
-            let Some((_, slot)) = slots.live(token) else { panic!("the socket of {peer:?} is open, its slot gone") };
+            let Some((_, slot)) = core.slots.live(token) else {
+                panic!("the socket of {peer:?} is open, its slot gone")
+            };
             let Kind::Connection(connection) = &slot.kind else { panic!("the slot of {peer:?} is no connection") };
             let state = &connection.state;
             assert!(

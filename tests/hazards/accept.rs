@@ -94,6 +94,79 @@ fn a_connection_cap_leaves_clients_in_the_backlog_and_takes_them_when_others_go<
 }
 
 #[test]
+fn listeners_of_a_server_at_its_cap_are_given_the_free_places_in_turn() {
+    let mut server = echoing::<Tcp>();
+    server.server_bind("127.0.0.1:0").unwrap();
+    server.limits.connections_max = Some(10);
+    let listening: Vec<_> = server.server_addresses();
+    let running = serve(server);
+    let mut inside: Vec<_> = (0..10).map(|_| Peer::connect(listening[0].clone())).collect();
+    inside.iter_mut().for_each(|client| client.echo("in"));
+    let mut crowd: Vec<_> = (0..20).map(|_| Peer::connect(listening[0].clone())).collect();
+    crowd.iter_mut().for_each(|client| client.send("waiting"));
+    let mut others: Vec<_> = (0..3).map(|_| Peer::connect(listening[1].clone())).collect();
+    others.iter_mut().for_each(|client| client.send("waiting"));
+    for (round, client) in others.iter_mut().enumerate() {
+        // One place for each listener; or, if both are free at once, for the one whose turn it is.
+        inside.drain(..2).for_each(drop);
+        running.wait_for_stats("they are taken", |stats| stats.accepted == 12 + 2 * round as u64);
+        client.expect("waiting");
+    }
+    drop((inside, crowd, others));
+    running.stop();
+}
+
+#[test]
+fn servers_that_share_the_limit_of_descriptors_are_given_the_free_places_in_turn() {
+    if std::env::var_os(SHARED).is_some() {
+        return shared();
+    }
+    if !cfg!(unix) {
+        return println!("skipped: needs ulimit");
+    }
+    let test = "accept::servers_that_share_the_limit_of_descriptors_are_given_the_free_places_in_turn";
+    let mut child = with_few_descriptors(64, test, SHARED).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut address = || lines.find_map(|line| line.strip_prefix("listening on ")?.parse::<SocketAddr>().ok()).unwrap();
+    let (first, second) = (address(), address());
+    let mut inside: Vec<_> = (0..48).map(|_| Peer::connect(first)).collect();
+    inside.iter_mut().for_each(|client| client.echo("in"));
+    let mut crowd: Vec<_> = (0..20).map(|_| Peer::connect(first)).collect();
+    crowd.iter_mut().for_each(|client| client.send("waiting"));
+    let mut other = Peer::connect(second);
+    other.send("waiting");
+    // Five of 48 are a tenth.
+    inside.drain(..5);
+    other.expect("waiting");
+    other.echo("stop");
+    drop((inside, crowd, other));
+    let rest: Vec<_> = lines.collect();
+    assert!(child.wait().unwrap().success(), "{rest:?}");
+}
+
+/// In the child process: two servers with no cap but their descriptors.
+const SHARED: &str = "SOCKETSERVER_SHARED_DESCRIPTORS";
+
+fn shared() {
+    let mut reactor = Reactor::new().unwrap();
+    for _ in 0..2 {
+        let handler = |_: &Address| {
+            probe(|call, request: &mut Request<'_>| {
+                if let Call::Handle = call
+                    && request.input.unread() == b"stop"
+                {
+                    request.request_shutdown();
+                }
+                echo(&call, request)
+            })
+        };
+        let id = reactor.add(TcpServer::new("127.0.0.1:0", handler).unwrap()).unwrap();
+        println!("\nlistening on {}", reactor.server_addresses(id)[0]);
+    }
+    reactor.serve_forever().unwrap();
+}
+
+#[test]
 fn a_cap_per_client_refuses_the_next_one_and_forgets_those_that_left() {
     let mut server = echoing::<Tcp>();
     server.limits.connections_per_client_max = Some(2);

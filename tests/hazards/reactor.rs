@@ -200,6 +200,27 @@ fn an_offload_queue_is_bounded_and_a_late_result_is_dropped() {
 }
 
 #[test]
+fn jobs_that_have_not_begun_are_dropped_with_their_connection() {
+    let journal = Journal::new();
+    let (running, release) = offloading(&journal, |config| {
+        config.offload_threads = 1;
+        config.offload_queue_max = 3;
+    });
+    let (mut greedy, mut other) = (running.connect(), running.connect());
+    greedy.send("hold\n".repeat(4));
+    running.wait_for_stats("one is run, and the queue is full", |stats| stats.offload_waiting == 3);
+    greedy.reset();
+    running.wait_for_stats("they are dropped", |stats| stats.messages_dropped == 3 && stats.offload_waiting == 0);
+    other.send("work\n");
+    running.wait_for_stats("there is room for the other", |stats| stats.offload_waiting == 1);
+    release.send(()).unwrap();
+    journal.wait("message true");
+    let stats = running.wait_for_stats("the job that was run is dropped late", |stats| stats.messages_dropped == 4);
+    assert_eq!(stats.panics, 0);
+    running.stop();
+}
+
+#[test]
 fn a_job_that_was_refused_holds_up_no_stop() {
     let journal = Journal::new();
     let (running, release) = offloading(&journal, |config| {

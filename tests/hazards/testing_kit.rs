@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socketserver::testing::{Client, Network, Outcome, Script, check_chunking};
-use socketserver::{Address, Finish, Limits, Next, Request, Timeout};
+use socketserver::{Address, Finish, Limits, Message, Next, Request, RequestHandler, Result, Timeout};
 
-use crate::common::{Call, echo, probe, usual};
+use crate::common::{Call, PATIENCE, echo, probe, usual};
 
 #[test]
 fn a_script_is_played_in_its_order() {
@@ -684,4 +684,50 @@ fn a_network_whose_calls_use_its_peers_leaves_nothing_behind() {
     assert_eq!(peer.take_received(), b"hello");
     drop((network, peer));
     assert_eq!(Arc::strong_count(&kept), 1, "what decides about calls is gone, and all that it knew");
+}
+
+/// Counts down by jobs, each begun when the last is done.
+struct Countdown;
+
+impl RequestHandler for Countdown {
+    fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+        let from = request.input.take_all()[0];
+        request.offload(move || from)?;
+        Ok(Next::Wait)
+    }
+    fn message(&mut self, request: &mut Request<'_>, message: Message) -> Result<Next> {
+        let n = message.downcast::<u8>().expect("a job's result");
+        request.output.write_all(&[n])?;
+        if n > b'0' {
+            request.offload(move || n - 1)?;
+        }
+        Ok(Next::Wait)
+    }
+}
+
+#[test]
+fn jobs_are_awaited_and_those_that_they_lead_to() {
+    let mut client = Client::new(Countdown);
+    client.run_jobs(PATIENCE);
+    client.feed(b"9");
+    client.run_jobs(PATIENCE);
+    assert_eq!(client.sent(), b"9876543210");
+}
+
+#[test]
+fn jobs_that_take_too_long_are_not_awaited() {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let mut held = Some(held);
+    let mut client = Client::new(probe(move |call, request: &mut Request<'_>| {
+        if let Call::Handle = call {
+            let held = held.take().expect("one call");
+            request.offload(move || held.recv_timeout(PATIENCE).is_ok())?;
+        }
+        usual(&call, request)
+    }));
+    client.feed(b"go");
+    let run = std::panic::AssertUnwindSafe(|| client.run_jobs(Duration::from_millis(1)));
+    let panic = std::panic::catch_unwind(run).unwrap_err();
+    assert_eq!(panic.downcast_ref::<String>().unwrap(), "jobs are still at work after 1ms");
+    drop(release);
 }

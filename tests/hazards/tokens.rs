@@ -230,7 +230,11 @@ fn an_offloaded_result_of_a_closed_connection_never_reaches_its_successor() {
         probe(move |call, request: &mut Request<'_>| {
             notes.note(format!("{me} {call}"));
             if let (Call::Setup, Some(gate)) = (&call, gate.take()) {
-                request.offload(move || gate.recv_timeout(crate::common::PATIENCE).is_ok())?;
+                let notes = notes.clone();
+                request.offload(move || {
+                    notes.note("the job has begun");
+                    gate.recv_timeout(crate::common::PATIENCE).is_ok()
+                })?;
             }
             echo(&call, request)
         })
@@ -238,7 +242,7 @@ fn an_offloaded_result_of_a_closed_connection_never_reaches_its_successor() {
     .unwrap();
     let running = serve(server);
     let first = running.connect();
-    journal.wait("0 setup");
+    journal.wait("the job has begun");
     first.reset();
     journal.wait("0 finish reset");
     let mut successor = running.connect();
