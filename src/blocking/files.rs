@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, BufRead, BufReader, BufWriter, Cursor, Read, Write};
 
 use super::socket::{BlockingSocket, Move};
+use super::text::{read_text, read_to_end_within};
 use crate::error::Error;
 use crate::limits::Limits;
 
@@ -192,31 +193,6 @@ impl fmt::Debug for BlockingReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BlockingReader")
     }
-}
-
-/// Reads to the end, which may be at most so many bytes away.
-pub(super) fn read_to_end_within(reader: &mut impl Read, max: usize, bytes: &mut Vec<u8>) -> io::Result<usize> {
-    let count = reader.take((max as u64).saturating_add(1)).read_to_end(bytes)?;
-    if count > max { Err(Error::InputLimit { what: "unread input", max }.into()) } else { Ok(count) }
-}
-
-/// Appends what is read to a text, or nothing if that is no text.
-pub(super) fn read_text(text: &mut String, read: impl FnOnce(&mut Vec<u8>) -> io::Result<usize>) -> io::Result<usize> {
-    let mut bytes = std::mem::take(text).into_bytes();
-    let length = bytes.len();
-    let result = read(&mut bytes);
-    let (valid, result) = match String::from_utf8(bytes) {
-        Ok(valid) => (valid, result),
-        Err(error) => {
-            let mut bytes = error.into_bytes();
-            bytes.truncate(length);
-            let valid = String::from_utf8(bytes).expect("this part was a text before");
-            let invalid = io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8");
-            (valid, result.and(Err(invalid)))
-        }
-    };
-    *text = valid;
-    result
 }
 
 /// Python's `wfile`: what the client is sent.

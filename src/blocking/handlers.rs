@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{BlockingHandler, BlockingRequest, RBUFSIZE};
+use super::handler::{BlockingHandler, RBUFSIZE};
+use super::request::BlockingRequest;
 use crate::error::Result;
 
 /// A handler of streams made of one function: Python's class of this name, with its attributes as fields.

@@ -3,9 +3,10 @@
 use std::net::Shutdown;
 
 use super::files::{BlockingReader, BlockingWriter};
+use super::handler::BlockingHandler;
+use super::process::Process;
 use super::request::BlockingRequest;
 use super::stop::{Ended, Stop};
-use super::{BlockingHandler, Process};
 use crate::error::{Error, Result};
 use crate::panics::{catch, drop_caught};
 

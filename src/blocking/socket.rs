@@ -5,8 +5,8 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::files::{read_text, read_to_end_within};
-use super::stop::End;
+use super::stop::{End, Stop};
+use super::text::{read_text, read_to_end_within};
 use crate::address::Address;
 use crate::limits::Limits;
 use crate::net::StdStream;
@@ -147,9 +147,9 @@ impl BlockingSocket {
         BlockingSocket { shared: Arc::clone(&self.shared) }
     }
 
-    /// What ends whatever waits for this socket.
-    pub(super) fn end(&self) -> Arc<dyn End> {
-        Arc::clone(&self.shared) as Arc<dyn End>
+    /// What ends a request, as long as it has nothing but this socket.
+    pub(crate) fn stop(&self) -> Stop {
+        Stop::new(&(Arc::clone(&self.shared) as Arc<dyn End>))
     }
 
     pub(super) fn is_datagram(&self) -> bool {

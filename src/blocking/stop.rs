@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::socket::BlockingSocket;
-
 /// What a thread may be waiting for: it can be ended by another. Must not block.
 pub(super) trait End: Send + Sync {
     fn end(&self);
@@ -44,9 +42,9 @@ struct State {
 }
 
 impl Stop {
-    /// What ends a request, as long as it has nothing but this socket.
-    pub(crate) fn of(socket: &BlockingSocket) -> Self {
-        let state = Mutex::new(State { ended: None, target: Arc::downgrade(&socket.end()) });
+    /// What ends a request whose thread waits for this.
+    pub(super) fn new(target: &Arc<dyn End>) -> Self {
+        let state = Mutex::new(State { ended: None, target: Arc::downgrade(target) });
         Stop { shared: Arc::new(Shared { state, changed: Condvar::new() }) }
     }
 

@@ -10,7 +10,7 @@ use super::job::{Job, Origin, Work};
 use super::stop::Stop;
 use super::*;
 use crate::address::Address;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::ids::ServerId;
 use crate::ids::{ConnectionId, SlotId};
 use crate::reactor::Reactor;
@@ -37,7 +37,7 @@ pub(super) fn origin(socket: impl Into<BlockingSocket>) -> Origin {
 }
 
 pub(super) fn job(work: Work, origin: Origin) -> (Job, Stop) {
-    let stop = Stop::of(&origin.socket);
+    let stop = origin.socket.stop();
     (Job::new(work, origin, stop.clone()), stop)
 }
 

@@ -55,7 +55,7 @@ impl Core {
         };
         let pool = pool.get_or_insert_with(|| Pool::new("request", setting, threads_max, queue_max));
 
-        let (address, stop) = (client_address.clone(), Stop::of(&socket));
+        let (address, stop) = (client_address.clone(), socket.stop());
         let (late, its_stop) = (self.draining, stop.clone());
         let elsewhere = Elsewhere {
             address: address.clone(),
