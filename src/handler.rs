@@ -1,9 +1,11 @@
 //! What users implement: one value per connection, called when there is something to do.
 
+pub(crate) mod request;
+
+use self::request::Request;
 use crate::error::{Error, Result};
 use crate::lifecycle::{Finish, Next, Timeout};
 use crate::reactor::handle::Message;
-use crate::request::Request;
 
 /// Serves one connection: a state machine that the reactor calls when something happened. No callback may block.
 ///

@@ -35,9 +35,10 @@
 //! ```text
 //! models/      for tests and fuzzers only: parts of the crate held against models of them
 //! testing      a client without a socket, for tests
-//! server/      Server and its kinds, the hooks of BaseServer, the dispatch of callbacks
+//! server       Server, TcpServer and the other kinds, the hooks of BaseServer
+//! dispatch/    one server in the reactor: clients are accepted, handlers are called
 //! blocking/    handlers that block, on threads, and programs
-//! handler      what users implement        request    what they are given
+//! handler/     what users implement, and the request that they are given
 //! reactor/     THE LOOP, its slots, ready queue and stop; the way in for other threads
 //! datagrams/   the path of a datagram
 //! connection/  one connection's rules, without clock or selector: buffers, frames, what is due
@@ -57,6 +58,7 @@ mod backoff;
 mod blocking;
 mod connection;
 mod datagrams;
+mod dispatch;
 mod error;
 mod handler;
 mod ids;
@@ -69,7 +71,6 @@ pub mod models;
 mod net;
 mod panics;
 mod reactor;
-mod request;
 mod server;
 mod shared_bytes;
 mod stats;
@@ -89,6 +90,7 @@ pub use connection::input::Input;
 pub use connection::output::Output;
 pub use error::{Error, Result};
 pub use handler::RequestHandler;
+pub use handler::request::{Control, Request};
 pub use ids::{ConnectionId, ServerId};
 pub use lifecycle::{Finish, Next, Timeout};
 pub use limits::{Config, DropPolicy, Limits, Linger, Overflow};
@@ -102,17 +104,17 @@ pub use net::{
 };
 pub use reactor::Reactor;
 pub use reactor::handle::{Handle, Message, ShutdownHandle};
-pub use request::{Control, Request};
-pub use server::{
-    BaseServer, Incoming, MixInServer, NoHandler, Server, TcpServer, ThreadingMixIn, ThreadingTcpServer,
-    ThreadingUdpServer, UdpServer,
-};
+pub use server::hooks::{BaseServer, Incoming};
 #[cfg(all(unix, feature = "children"))]
-pub use server::{
+pub use server::threading::{
     ForkingMixIn, ForkingTcpServer, ForkingUdpServer, ForkingUnixDatagramServer, ForkingUnixStreamServer,
 };
+pub use server::threading::{MixInServer, NoHandler, ThreadingMixIn, ThreadingTcpServer, ThreadingUdpServer};
 #[cfg(unix)]
-pub use server::{ThreadingUnixDatagramServer, ThreadingUnixStreamServer, UnixDatagramServer, UnixStreamServer};
+pub use server::threading::{ThreadingUnixDatagramServer, ThreadingUnixStreamServer};
+pub use server::{Server, TcpServer, UdpServer};
+#[cfg(unix)]
+pub use server::{UnixDatagramServer, UnixStreamServer};
 pub use shared_bytes::SharedBytes;
 pub use stats::Stats;
 

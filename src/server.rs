@@ -1,206 +1,629 @@
-//! What users configure: the server's own value with Python's hooks, and the servers themselves.
+//! The servers: addresses, options, and Python's ways to run them. One type for all kinds of sockets.
 
-mod calls;
-mod host;
-mod mixins;
-mod socket_server;
+pub(crate) mod hooks;
+pub(crate) mod threading;
 
-use std::io;
+use std::marker::PhantomData;
+use std::time::Duration;
+use std::{fmt, io};
 
-pub(crate) use self::host::Host;
-#[cfg(all(unix, feature = "children"))]
-pub use self::mixins::{
-    ForkingMixIn, ForkingTcpServer, ForkingUdpServer, ForkingUnixDatagramServer, ForkingUnixStreamServer,
-};
-pub use self::mixins::{MixInServer, NoHandler, ThreadingMixIn, ThreadingTcpServer, ThreadingUdpServer};
-#[cfg(unix)]
-pub use self::mixins::{ThreadingUnixDatagramServer, ThreadingUnixStreamServer};
-pub use self::socket_server::{Server, TcpServer, UdpServer};
-#[cfg(unix)]
-pub use self::socket_server::{UnixDatagramServer, UnixStreamServer};
+use self::hooks::BaseServer;
 use crate::address::Address;
-use crate::blocking::Process;
-use crate::error::Error;
+use crate::dispatch::Host;
+use crate::error::{Error, Result, reason};
 use crate::handler::RequestHandler;
-use crate::lifecycle::Finish;
-use crate::logging::note_fault;
-use crate::net::{Listener, Socket, Stream};
-use crate::reactor::handle::Message;
-use crate::request::Control;
+use crate::ids::ServerId;
+use crate::limits::Limits;
+use crate::logging::note;
+use crate::net::Socket;
+use crate::net::family::{Bound, Family, ServerAddress, Tcp, Udp};
+#[cfg(unix)]
+use crate::net::family::{UnixDatagram, UnixStream};
+use crate::reactor::Reactor;
+use crate::reactor::handle::{Command, Handle, ShutdownHandle};
 
-/// The server's own value: state that all its handlers share as `request.server`, and the hooks of Python's class of
-/// this name. Every hook has a default, and it does what Python's does; `impl BaseServer for MyState {}` is enough.
+/// A TCP server: [`Server`] over TCP. A handler for each connection.
 ///
-/// `()` is the server with no state and all defaults.
-///
-/// Hooks run on the reactor's thread and must not block. A panic in one is caught, counted and logged; the request it
-/// was about is closed. `server_bind` and `server_activate` run in your own call, which returns
-/// [`Error::Panicked`] then.
-///
-/// Source: `socketserver.BaseServer` and `TCPServer`.
+/// Source: `socketserver.TCPServer`.
 ///
 /// ```
-/// use socketserver::{Address, BaseServer, Incoming};
+/// use socketserver::{Next, Request, RequestHandler, Result, TcpServer};
+/// # struct Echo;
+/// # impl RequestHandler for Echo {
+/// #     fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> { Ok(Next::Wait) }
+/// # }
+/// let mut server = TcpServer::unbound((), |_, _| Echo)?;
+/// server.options.request_queue_size = 128;
+/// server.server_bind(("localhost", 0))?;
+/// server.server_activate()?;
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+pub type TcpServer<S, H> = Server<Tcp, S, H>;
+
+/// A UDP server: [`Server`] over UDP. Each datagram is a request with a handler of its own, from `setup` to `finish`,
+/// and what that writes goes back as one datagram; or, with
+/// [`Limits::sessions_max`](crate::Limits::sessions_max), a handler for each peer.
 ///
-/// struct Local;
-/// impl BaseServer for Local {
-///     fn verify_request(&mut self, _request: &Incoming<'_>, client_address: &Address) -> bool {
-///         client_address.ip().is_some_and(|ip| ip.is_loopback())
+/// Source: `socketserver.UDPServer`, and `DatagramRequestHandler`.
+///
+/// ```
+/// use socketserver::{Next, Request, RequestHandler, Result, UdpServer};
+/// use std::io::Write;
+///
+/// struct Upper;
+/// impl RequestHandler for Upper {
+///     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+///         request.output.write_all(&request.input.take_all().to_ascii_uppercase())?;
+///         Ok(Next::Wait)
 ///     }
 /// }
+/// let mut server = UdpServer::new("127.0.0.1:0", |_client_address| Upper)?;
+/// let client = std::net::UdpSocket::bind("127.0.0.1:0")?;
+/// client.send_to(b"hello", server.server_address().unwrap().as_inet().unwrap())?;
+/// server.handle_request()?;
+/// let mut reply = [0; 100];
+/// let n = client.recv(&mut reply)?;
+/// assert_eq!(&reply[..n], b"HELLO");
+/// # Ok::<(), socketserver::Error>(())
 /// ```
-pub trait BaseServer: Sized + Send + 'static {
-    /// Binds the socket to `address`; set further options on it before. Called once for each address tried.
+pub type UdpServer<S, H> = Server<Udp, S, H>;
+
+/// A server on Unix sockets with connections: [`Server`] over a path or an abstract name.
+///
+/// The path is made as [`Socket::bind`](crate::Socket::bind) says, and removed when the server closes, if it is still
+/// its own.
+///
+/// Source: `socketserver.UnixStreamServer`, which leaves the path behind.
+///
+/// ```
+/// use socketserver::{Next, Request, RequestHandler, Result, UnixStreamServer};
+/// # struct Echo;
+/// # impl RequestHandler for Echo {
+/// #     fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> { Ok(Next::Wait) }
+/// # }
+/// let path = std::env::temp_dir().join(format!("echo-{}.sock", std::process::id()));
+/// let mut server = UnixStreamServer::unbound((), |_, _| Echo)?;
+/// server.options.mode = Some(0o600);
+/// server.server_bind(&path)?;
+/// server.server_activate()?;
+/// assert!(path.exists());
+/// drop(server);
+/// assert!(!path.exists());
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+#[cfg(unix)]
+pub type UnixStreamServer<S, H> = Server<UnixStream, S, H>;
+
+/// A server on Unix datagram sockets: [`Server`], as [`UdpServer`] over a path or an abstract name. A client that wants
+/// an answer must have bound its own socket.
+///
+/// Source: `socketserver.UnixDatagramServer`.
+///
+/// ```
+/// use socketserver::{Next, Request, RequestHandler, Result, UnixAddress, UnixDatagramServer};
+/// # struct Echo;
+/// # impl RequestHandler for Echo {
+/// #     fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> { Ok(Next::Wait) }
+/// # }
+/// let path = std::env::temp_dir().join(format!("datagrams-{}.sock", std::process::id()));
+/// let server = UnixDatagramServer::new(&path, |_client_address| Echo)?;
+/// assert_eq!(server.server_address().unwrap().as_unix().unwrap().as_path(), Some(&*path));
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+#[cfg(unix)]
+pub type UnixDatagramServer<S, H> = Server<UnixDatagram, S, H>;
+
+/// A server of one kind of socket ([`TcpServer`], [`UdpServer`], [`UnixStreamServer`], [`UnixDatagramServer`]): bound
+/// sockets, a value that its handlers share, and a handler for each request.
+///
+/// It has a [`Reactor`] of its own, or is [added](Reactor::add) to one that hosts several. Dropping it closes it, as
+/// leaving a `with` block does in Python.
+///
+/// Source: `socketserver.TCPServer` and its subclasses.
+///
+/// ```
+/// use socketserver::{Next, Request, RequestHandler, Result, TcpServer};
+/// use std::io::{Read, Write};
+///
+/// struct Echo;
+/// impl RequestHandler for Echo {
+///     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+///         request.output.write_all(request.input.take_all())?;
+///         Ok(Next::Wait)
+///     }
+/// }
+///
+/// let mut server = TcpServer::new("127.0.0.1:0", |_client_address| Echo)?;
+/// let address = server.server_address().unwrap().as_inet().unwrap();
+/// let stop = server.shutdown_handle();
+/// let thread = std::thread::spawn(move || server.serve_forever());
+///
+/// let mut client = std::net::TcpStream::connect(address)?;
+/// client.write_all(b"hello")?;
+/// client.shutdown(std::net::Shutdown::Write)?;
+/// let mut reply = String::new();
+/// client.read_to_string(&mut reply)?;
+/// assert_eq!(reply, "hello");
+///
+/// stop.shutdown();
+/// thread.join().unwrap()?;
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+pub struct Server<F: Family, S, H> {
+    /// Options of its sockets, which count for each socket when it is bound; `request_queue_size`, when it is activated. A
+    /// change that comes after the last socket was bound is [`Error::Setting`] when the server starts to serve.
+    pub options: F::Options,
+    /// Limits of its connections, read when it starts to serve. Those that contradict each other are then
+    /// [`Error::Setting`]. They can be changed between two requests, and while it serves with [`Reactor::set_limits`].
+    pub limits: Limits,
+    /// How long [`handle_request`](Self::handle_request) waits for a client. Default: `None`, for ever. Source:
+    /// `BaseServer.timeout`.
+    pub timeout: Option<Duration>,
+    reactor: Reactor,
+    id: ServerId,
+    /// Bound, and not listening yet.
+    bound: Vec<(Socket, Address)>,
+    /// Activated, and not in a reactor yet.
+    activated: Vec<Bound>,
+    /// Where it was bound, to be bound there again after a shutdown.
+    addresses: Vec<Address>,
+    /// Those of them whose sockets were adopted.
+    adopted: Vec<Address>,
+    /// The options with which the last socket was bound.
+    applied: F::Options,
+    kind: PhantomData<fn() -> (S, H)>,
+}
+
+impl<F: Family, H: RequestHandler> Server<F, (), H> {
+    /// Binds `address`, listens, and makes a handler for each request with `handler`, which is told the client's
+    /// address. Port 0 lets the system choose; see [`server_address`](Self::server_address).
     ///
     /// # Errors
-    /// What bind(2) says. Reported as [`Error::Bind`].
-    fn server_bind(&mut self, socket: &Socket, address: &Address) -> io::Result<()> {
-        socket.bind(address)
+    /// [`Error::Resolve`], [`Error::Bind`], [`Error::Listen`], each with the address in it; as for
+    /// [`server_bind`](Self::server_bind), which binds all addresses of a name. [`Error::Reactor`] if the system is out
+    /// of descriptors.
+    ///
+    /// Source: `TCPServer(server_address, RequestHandlerClass)`.
+    pub fn new(
+        address: impl ServerAddress<F::Domain>,
+        mut handler: impl FnMut(&Address) -> H + Send + 'static,
+    ) -> Result<Self> {
+        Server::with_server(address, (), move |(), client_address| handler(client_address))
     }
+}
 
-    /// Makes a bound socket listen; of a datagram socket, does nothing.
+impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
+    /// The same with a value of your own that all handlers share as `request.server`, and whose hooks are called.
     ///
     /// # Errors
-    /// What listen(2) says. Reported as [`Error::Listen`].
-    fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> io::Result<()> {
-        socket.listen(request_queue_size)
+    /// As for [`new`](Server::new).
+    pub fn with_server(
+        address: impl ServerAddress<F::Domain>,
+        server: S,
+        handler: impl FnMut(&mut S, &Address) -> H + Send + 'static,
+    ) -> Result<Self> {
+        let mut this = Server::unbound(server, handler)?;
+        this.server_bind(address)?;
+        this.server_activate()?;
+        Ok(this)
     }
 
-    /// Takes a waiting client from the listener. Called until it says
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock), or the turn's budget of accepts is used up. Not called for datagrams,
-    /// of which several come at once.
+    /// A server that is not bound yet: set its [`options`](Self::options) first, then call
+    /// [`server_bind`](Self::server_bind), once for each address it is to have, and
+    /// [`server_activate`](Self::server_activate).
     ///
     /// # Errors
-    /// What accept(2) says: one that concerns a single client is counted, any other pauses accepting for a while. An error
-    /// after [`Listener::accept`] has given a client concerns that one: it is dropped and counted in
-    /// [`Stats::accept_errors`](crate::Stats).
-    fn get_request(&mut self, listener: &mut Listener) -> io::Result<(Stream, Address)> {
-        listener.accept()
-    }
-
-    /// Says whether a request is to be served; if not it is closed at once, or the datagram dropped, and counted as
-    /// refused. Called once for each connection and for each datagram that is no session's.
-    fn verify_request(&mut self, request: &Incoming<'_>, client_address: &Address) -> bool {
-        let _ = (request, client_address);
-        true
-    }
-
-    /// Says who serves a verified request: the reactor, with the handler of
-    /// [`finish_request`](Self::finish_request), or something that may block.
+    /// [`Error::Reactor`] if the system is out of descriptors.
     ///
-    /// Source: `process_request`, which `ThreadingMixIn` and `ForkingMixIn` override.
-    fn process_request(&mut self, request: &Incoming<'_>, client_address: &Address) -> Process {
-        let _ = (request, client_address);
-        Process::Reactor
+    /// Source: `TCPServer(..., bind_and_activate=False)`.
+    ///
+    /// ```
+    /// # use socketserver::{Next, Request, RequestHandler, Result, TcpServer};
+    /// # struct Echo;
+    /// # impl RequestHandler for Echo {
+    /// #     fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> { Ok(Next::Wait) }
+    /// # }
+    /// let mut server = TcpServer::unbound((), |_, _| Echo)?;
+    /// server.options.request_queue_size = 128;
+    /// server.limits.connections_max = Some(1_000);
+    /// server.server_bind("127.0.0.1:0")?;
+    /// server.server_bind(("127.0.0.1", 0))?;
+    /// server.server_activate()?;
+    /// assert_eq!(server.server_addresses().len(), 2);
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn unbound(server: S, handler: impl FnMut(&mut S, &Address) -> H + Send + 'static) -> Result<Self> {
+        let mut reactor = Reactor::new()?;
+        let host = Host::new(server, Box::new(handler));
+        let host = if F::DATAGRAMS { host.with_datagrams() } else { host };
+        let id = reactor.host_own(Box::new(host), Limits::default())?;
+        Ok(Server {
+            options: F::Options::default(),
+            limits: Limits::default(),
+            timeout: None,
+            reactor,
+            id,
+            bound: Vec::new(),
+            activated: Vec::new(),
+            addresses: Vec::new(),
+            adopted: Vec::new(),
+            applied: F::Options::default(),
+            kind: PhantomData,
+        })
     }
 
-    /// Chooses the handler of one request. `None`: the one made by the function the server was given, Python's
-    /// `RequestHandlerClass`.
-    fn finish_request(&mut self, client_address: &Address) -> Option<Box<dyn RequestHandler<Self>>> {
-        let _ = client_address;
-        None
-    }
-
-    /// Called before our direction of a request ends that the server closes first, once everything is sent. Ending it is the
-    /// reactor's, by shutdown(2) or close(2); this does nothing. Who has copies of the descriptor calls shutdown(2) here,
-    /// because closing ends nothing as long as they are open. Not called if the peer was first, nor if the request is
-    /// aborted, refused or served elsewhere, nor for datagrams.
+    /// Binds a socket to each address that `address` stands for: `localhost`, for example, is often one of IPv6 and one of
+    /// IPv4. If its port is 0, all get the same one. An address that the resolver knows and this machine does not have is
+    /// passed over, with a warning in the log, as long as another can be bound.
     ///
     /// # Errors
-    /// Not reported: the connection ends in any case.
-    fn shutdown_request(&mut self, request: &Stream, client_address: &Address) -> io::Result<()> {
-        let _ = (request, client_address);
+    /// [`Error::Resolve`] if there is no such address, or none of the wanted family; [`Error::Setting`] if an option
+    /// cannot be honoured; [`Error::Bind`] with the address that cannot be bound. Then none is.
+    ///
+    /// Source: `server_bind`, which binds the first address of IPv4 only; the hook of that name is called with each
+    /// socket.
+    pub fn server_bind(&mut self, address: impl ServerAddress<F::Domain>) -> Result<()> {
+        let unresolved = |source| Error::Resolve { address: address.text(), source };
+        let mut addresses = Vec::new();
+        for found in address.to_addresses().map_err(unresolved)? {
+            // A hosts file may name one twice.
+            if F::admits(&self.options, &found) && !addresses.contains(&found) {
+                addresses.push(found);
+            }
+        }
+        if addresses.is_empty() {
+            return Err(unresolved(io::Error::other("no address of the wanted family")));
+        }
+        let before = self.bound.len();
+        let mut tries = PORT_TRIES;
+        loop {
+            let result = self.bind_all(&addresses);
+            if result.is_err() {
+                self.bound.truncate(before);
+            }
+            tries -= 1;
+            match result {
+                // The port that the system has chosen for one address is taken at another.
+                Err(Error::Bind { address, source })
+                    if source.kind() == io::ErrorKind::AddrInUse && !addresses.contains(&address) && tries > 0 => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Binds each of these addresses, those without a port to the first port that the system chooses.
+    fn bind_all(&mut self, addresses: &[Address]) -> Result<()> {
+        let (before, mut port, mut passed_over) = (self.bound.len(), None, None);
+        for address in addresses {
+            match self.bind(&port.map_or_else(|| address.clone(), |port| address.clone().with_port(port))) {
+                Ok(()) if address.port() == Some(0) => port = self.bound.last().and_then(|(_, bound)| bound.port()),
+                Ok(()) => {}
+                Err(Error::Bind { address, source }) if addresses.len() > 1 && is_not_here(&source) => {
+                    note!(Warn, "{address} is not served: {source}");
+                    passed_over = Some(Error::Bind { address, source });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        passed_over.filter(|_| self.bound.len() == before).map_or(Ok(()), Err)
+    }
+
+    fn bind(&mut self, address: &Address) -> Result<()> {
+        F::check(&self.options)?;
+        let failed = |source| Error::Bind { address: address.clone(), source };
+        let socket = F::open(&self.options, address).map_err(failed)?;
+        self.reactor.hosted(self.id)?.server_bind(&socket, address)?.map_err(failed)?;
+        let address = socket.local_address().map_err(failed)?;
+        self.reactor.reopen(self.id);
+        self.bound.push((socket, address));
+        self.applied = self.options.clone();
         Ok(())
     }
 
-    /// Called when a request is over, after its handler's `finish`; also for one that was refused, and for outbound
-    /// connections. The crate has logged the end by then, at level `Debug`, with the limit that cut it. For a session of a datagram server it is called once, when that is over.
-    fn close_request(&mut self, client_address: &Address, why: Finish) {
-        let _ = (client_address, why);
+    /// Refuses changes of the options that came too late for the sockets there are, except for one that may change.
+    fn check_late(&self, may_change: &str) -> Result<()> {
+        let mut changed = F::changed(&self.options, &self.applied).into_iter().filter(|(name, _)| *name != may_change);
+        let reason = "it was changed after the socket was bound";
+        changed.next().map_or(Ok(()), |setting| Err(Error::Setting { settings: vec![setting], reason }))
     }
 
-    /// Called with a datagram longer than [`Limits::max_packet_size`](crate::Limits), cut to that. It is counted. Given
-    /// back true, what there is of it is served; by default it is dropped, with a line in the log.
+    /// Makes what is bound listen: from now on clients can connect, and wait in the backlog until the server serves.
     ///
-    /// Source: none; Python's servers serve it without a word.
-    fn datagram_truncated(&mut self, packet: &[u8], client_address: &Address) -> bool {
-        note_fault!(Warn, "a datagram from {client_address} is longer than {} bytes and is dropped", packet.len());
-        false
-    }
-
-    /// Called with the error that a callback or hook returned, or its panic, or with that of the system if it cannot watch
-    /// the connection, before the request is closed. Logs it, at most ten a second.
+    /// # Errors
+    /// [`Error::Listen`], [`Error::NotBound`]; [`Error::Setting`] if options were changed that count when the socket is
+    /// bound.
     ///
-    /// Source: `handle_error`, which prints to standard error.
-    fn handle_error(&mut self, client_address: &Address, error: &Error) {
-        note_fault!(Error, "while serving {client_address}: {error}");
-    }
-
-    /// Called when [`handle_request`](TcpServer::handle_request) waited for [`timeout`](TcpServer::timeout) in vain.
-    fn handle_timeout(&mut self) {}
-
-    /// Called once in every turn of the loop. There is no tick: for something regular, set a timer.
-    fn service_actions(&mut self, control: &mut Control<'_, Self>) {
-        let _ = control;
-    }
-
-    /// Called when a timer set with [`Control::set_timer`] is due. It is then unset.
-    fn timer(&mut self, control: &mut Control<'_, Self>, tag: u64) {
-        let _ = (control, tag);
-    }
-
-    /// Called for a message from another thread: [`Handle::send_to_server`](crate::Handle::send_to_server).
-    fn message(&mut self, control: &mut Control<'_, Self>, message: Message) {
-        let _ = (control, message);
-    }
-
-    /// Called when the server was closed: its sockets are, and every handler had its `finish`.
-    fn server_close(&mut self) {}
-}
-
-impl BaseServer for () {}
-
-/// A request before anybody serves it: what [`verify_request`](BaseServer::verify_request) and
-/// [`process_request`](BaseServer::process_request) are shown.
-///
-/// Source: the `request` of those methods in Python: a socket, or for datagrams a pair of data and socket.
-///
-/// ```
-/// use socketserver::{Address, BaseServer, Incoming};
-///
-/// struct Server;
-/// impl BaseServer for Server {
-///     fn verify_request(&mut self, request: &Incoming<'_>, _client_address: &Address) -> bool {
-///         match request {
-///             Incoming::Stream(_) => true,
-///             Incoming::Datagram { packet, .. } => packet.starts_with(b"v1 "),
-///             _ => false,
-///         }
-///     }
-/// }
-/// ```
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Incoming<'a> {
-    /// A connection.
-    Stream(&'a Stream),
-    /// A datagram.
-    #[non_exhaustive]
-    Datagram {
-        /// What it contains: all of it; or a part, if [`datagram_truncated`](BaseServer::datagram_truncated) wanted that.
-        packet: &'a [u8],
-        /// As [`local_address`](Incoming::local_address) says.
-        local_address: Option<&'a Address>,
-    },
-}
-
-impl Incoming<'_> {
-    /// Our end of it, to tell requests of several addresses apart; of a datagram as
-    /// [`Request::local_address`](crate::Request::local_address) says. `None` if the connection is broken already.
-    pub fn local_address(&self) -> Option<Address> {
-        match self {
-            Incoming::Stream(stream) => stream.local_address(),
-            Incoming::Datagram { local_address, .. } => local_address.cloned(),
+    /// Source: `server_activate`; the hook of that name is called with each socket.
+    pub fn server_activate(&mut self) -> Result<()> {
+        if self.bound.is_empty() && self.activated.is_empty() {
+            return Err(Error::NotBound);
         }
+        self.check_late("request_queue_size")?;
+        self.applied = self.options.clone();
+        // One after the other: if one fails, those behind it stay bound.
+        while !self.bound.is_empty() {
+            let (socket, address) = self.bound.remove(0);
+            let failed = |source| Error::Listen { address: address.clone(), source };
+            let backlog = F::backlog(&self.options);
+            self.reactor.hosted(self.id)?.server_activate(&socket, backlog)?.map_err(failed)?;
+            self.activated.push(F::finish(socket, &self.options).map_err(failed)?);
+            if !self.addresses.contains(&address) {
+                self.addresses.push(address); // It may be there from before a shutdown.
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves by a socket that was bound, and made to listen, elsewhere: inherited, for example. It takes the place of
+    /// [`server_bind`](Self::server_bind), and [`options`](Self::options) are set on it as far as they can be set on a bound
+    /// socket, the backlog included; it keeps its `SO_REUSEADDR`, `SO_REUSEPORT` and `IPV6_V6ONLY`. The hook `server_bind`
+    /// is not called. A path in the file system is not removed in the end.
+    ///
+    /// After a shutdown [`serve_forever`](Self::serve_forever) binds the address itself. Where something else has the
+    /// socket open still, that fails, and another has to be adopted first.
+    ///
+    /// # Errors
+    /// [`Error::Reactor`] if it is no listening socket of the server's family; for datagrams, no bound one.
+    /// [`Error::Setting`] if an option cannot be honoured.
+    pub fn adopt(&mut self, socket: F::Adopted) -> Result<()> {
+        F::check(&self.options)?;
+        let failed = |source| Error::Reactor { doing: "adopt the socket", source };
+        let socket = F::adopt(&self.options, socket).map_err(failed)?;
+        let address = socket.local_address().map_err(failed)?;
+        if !F::admits(&self.options, &address) {
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "its address is not of the wanted family")));
+        }
+        self.reactor.reopen(self.id);
+        self.adopted.push(address.clone());
+        self.bound.push((socket, address));
+        self.applied = self.options.clone();
+        Ok(())
+    }
+
+    /// The first address it is bound to, with the real port.
+    ///
+    /// Source: `server_address`.
+    pub fn server_address(&self) -> Option<Address> {
+        self.server_addresses().into_iter().next()
+    }
+
+    /// All addresses it is bound to.
+    pub fn server_addresses(&self) -> Vec<Address> {
+        self.addresses.iter().chain(self.bound.iter().map(|(_, address)| address)).cloned().collect()
+    }
+
+    /// Serves until [shut down](ShutdownHandle::shutdown). Binds and activates what is not yet; after a shutdown,
+    /// binds the same addresses again.
+    ///
+    /// # Errors
+    /// [`Error::NotBound`], [`Error::Reactor`], or those of [`server_bind`](Self::server_bind). [`Error::Setting`] if
+    /// [`options`](Self::options) were changed too late. [`Error::Gone`] if another reactor was put in the place of its own
+    /// (see [`reactor`](Self::reactor)).
+    ///
+    /// Source: `serve_forever`.
+    pub fn serve_forever(&mut self) -> Result<()> {
+        if !self.reactor.has_stopped() {
+            self.start()?;
+        }
+        self.reactor.serve_forever()
+    }
+
+    /// Serves one request: waits for a client, at most [`timeout`](Self::timeout), and returns when its connection is
+    /// over, or the server is closed by a closure. Further clients wait in the backlog. After a timeout the hook
+    /// `handle_timeout` is called.
+    ///
+    /// Returns at once when shut down, and does so until [`serve_forever`](Self::serve_forever) or [`Reactor::poll`] has
+    /// returned because of that as well. So a loop asks [`is_requested`](ShutdownHandle::is_requested):
+    ///
+    /// ```
+    /// # use socketserver::{NoHandler, TcpServer};
+    /// let mut server = TcpServer::new("127.0.0.1:0", |_| NoHandler)?;
+    /// let stop = server.shutdown_handle();
+    /// std::thread::spawn({ let stop = stop.clone(); move || stop.shutdown() });
+    /// while !stop.is_requested() {
+    ///     server.handle_request()?;
+    /// }
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`serve_forever`](Self::serve_forever).
+    ///
+    /// Source: `handle_request`.
+    pub fn handle_request(&mut self) -> Result<()> {
+        if self.reactor.has_stopped() {
+            return Ok(());
+        }
+        self.start()?;
+        self.reactor.handle_request(self.id, self.timeout)
+    }
+
+    /// Closes its sockets and aborts its connections. It can be bound again.
+    ///
+    /// Source: `server_close`, and leaving the `with` block.
+    pub fn server_close(&mut self) {
+        self.bound.clear();
+        self.activated.clear();
+        self.addresses.clear();
+        self.adopted.clear();
+        self.reactor.server_close(self.id);
+    }
+
+    /// Sets a timer of the server before anything has happened that would give its hooks a
+    /// [`Control`](crate::Control): the first of a regular job. It calls [`BaseServer::timer`] once. Of a server that is
+    /// to be added to a reactor, use [`Reactor::set_timer`].
+    ///
+    /// Source: none; Python's `service_actions` is called every half second.
+    ///
+    /// ```
+    /// use socketserver::{BaseServer, Control, NoHandler, TcpServer};
+    /// use std::time::Duration;
+    ///
+    /// #[derive(Default)]
+    /// struct Ticking { ticks: u32 }
+    /// impl BaseServer for Ticking {
+    ///     fn timer(&mut self, control: &mut Control<'_, Self>, tag: u64) {
+    ///         self.ticks += 1;
+    ///         match self.ticks {
+    ///             3 => control.request_shutdown(),
+    ///             _ => control.set_timer(tag, Duration::from_millis(1)),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let mut server = TcpServer::with_server("127.0.0.1:0", Ticking::default(), |_, _| NoHandler)?;
+    /// server.set_timer(1, Duration::from_millis(1));
+    /// server.serve_forever()?;
+    /// assert_eq!(server.server_mut().ticks, 3);
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn set_timer(&mut self, tag: u64, after: Duration) {
+        self.reactor.set_timer(self.id, tag, after);
+    }
+
+    /// What stops it. Of a server that is to be added to a reactor, take the reactor's.
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        self.reactor.shutdown_handle()
+    }
+
+    /// A way in for other threads.
+    pub fn handle(&self) -> Handle {
+        self.reactor.handle()
+    }
+
+    /// Makes SIGINT and SIGTERM stop it: see [`Reactor::shutdown_on_signals`].
+    ///
+    /// # Errors
+    /// [`Error::Reactor`] if they cannot be watched.
+    #[cfg(feature = "signals")]
+    pub fn shutdown_on_signals(&mut self) -> Result<()> {
+        self.reactor.shutdown_on_signals()
+    }
+
+    /// Its number in its reactor.
+    pub fn id(&self) -> ServerId {
+        self.id
+    }
+
+    /// Its reactor: for settings, statistics, and a foreign loop. It is the server's: if another is put in its place
+    /// (`std::mem::swap`), this server has nothing to serve with, and its methods say [`Error::Gone`].
+    pub fn reactor(&mut self) -> &mut Reactor {
+        &mut self.reactor
+    }
+
+    /// Its own value: what handlers see as `request.server`.
+    ///
+    /// # Panics
+    /// If another reactor was put in the place of its own (see [`reactor`](Self::reactor)): the value is in that.
+    pub fn server_mut(&mut self) -> &mut S {
+        self.reactor.server_mut(self.id).expect("the value is in the reactor that the server was made with")
+    }
+
+    /// Says of an address that cannot be bound again that its socket was not ours.
+    fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::Bind { address, source } if self.adopted.contains(&address) => {
+                let text =
+                    format!("{}; its socket was adopted and may be open elsewhere: adopt it again", reason(&source));
+                Error::Bind { address, source: io::Error::new(source.kind(), text) }
+            }
+            error => error,
+        }
+    }
+
+    /// Gets ready to serve with the limits as they are set now.
+    fn start(&mut self) -> Result<()> {
+        self.reactor.hosted(self.id)?;
+        self.reactor.set_limits(self.id, self.limits.clone())?;
+        self.get_sockets()?;
+        for bound in std::mem::take(&mut self.activated) {
+            self.reactor.open(self.id, bound)?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that it has sockets to serve by: those that are bound, or else those of its addresses.
+    fn get_sockets(&mut self) -> Result<()> {
+        self.reactor.await_closed(self.id);
+        if self.reactor.is_closed(self.id) {
+            // By its id, or by a closure: what was bound before that is closed as well.
+            self.addresses.extend(self.bound.drain(..).map(|(_, address)| address));
+            self.activated.clear();
+        }
+        if !self.bound.is_empty() {
+            self.server_activate()?;
+        }
+        if self.activated.is_empty() && self.reactor.server_addresses(self.id).is_empty() {
+            let addresses = std::mem::take(&mut self.addresses); // Activation adds them again.
+            let bound = addresses.iter().try_for_each(|address| self.bind(address));
+            if let Err(error) = bound.and_then(|()| self.server_activate()) {
+                (self.bound, self.activated, self.addresses) = (Vec::new(), Vec::new(), addresses);
+                return Err(self.explain(error));
+            }
+        }
+        self.check_late("")
+    }
+}
+
+/// How often another port is tried that is free at all addresses of a name.
+const PORT_TRIES: u32 = 32;
+
+/// Whether a bind failed because this machine has no such address, or no such family at all.
+fn is_not_here(error: &io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = match () {
+        () if cfg!(any(target_os = "linux", target_os = "android")) => 97,
+        () if cfg!(windows) => 10_047,
+        () => 47,
+    };
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
+}
+
+impl Reactor {
+    /// Takes a server in. Its own reactor is given up: servers that were added to that are closed, and handles must be taken
+    /// from this one. What was given to the server's own handle is not lost: its timers, messages, closures and a stop
+    /// come to this reactor. If that one watched for signals, this one does from now on.
+    ///
+    /// A server that has served already brings its sockets, and the clients that wait there. What it has open ends first,
+    /// as in [`server_close`](Self::server_close): connections are aborted, threads and programs are waited for. After a
+    /// stop it is bound to its addresses again.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if there are 256 servers (16 where pointers have 32 bits) that are not closed; [`Error::Gone`] if
+    /// this reactor is being dropped, or another was put in the place of the server's own; [`Error::Setting`], and those of
+    /// [`Server::server_bind`] and [`Server::server_activate`]. The server is closed then, and dropped.
+    pub fn add<F: Family, S: BaseServer, H: RequestHandler<S>>(
+        &mut self,
+        server: impl Into<Server<F, S, H>>,
+    ) -> Result<ServerId> {
+        let mut server = server.into();
+        self.admits_server()?;
+        server.get_sockets()?;
+        #[cfg(feature = "signals")]
+        if server.reactor.watches_signals() {
+            self.shutdown_on_signals()?;
+        }
+        let Server { reactor: mut own, id: old, limits, activated, .. } = server;
+        let moving = own.take_out(old).ok_or(Error::Gone)?;
+        let id = self.host(moving.host, limits)?;
+        for socket in moving.sockets.into_iter().chain(activated) {
+            if let Err(error) = self.open(id, socket) {
+                self.server_close(id);
+                return Err(error);
+            }
+        }
+        moving.timers.into_iter().for_each(|(tag, after)| self.set_timer(id, tag, after));
+        let commands = own.take_commands().into_iter().map(|command| match command {
+            Command::ServerMessage(of, message) if of == old => Command::ServerMessage(id, message),
+            command => command,
+        });
+        commands.for_each(|command| self.core.shared.take_over(command));
+        own.core.shared.pass_request(&self.core.shared);
+        Ok(id)
+    }
+}
+
+impl<F: Family, S, H> fmt::Debug for Server<F, S, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("family", &F::NAME).field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }

@@ -63,6 +63,7 @@ use self::record::{Record, Recorder};
 use self::rest::{TURNS_MAX, run};
 use self::watcher::Watcher;
 use self::world::{World, client_address, lock};
+use crate::dispatch::Host;
 use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
 use crate::ids::ConnectionId;
@@ -72,7 +73,7 @@ use crate::limits::{Config, Limits};
 use crate::net::selector::Selector;
 use crate::reactor::Reactor;
 use crate::reactor::handle::Handle;
-use crate::server::{BaseServer, Host};
+use crate::server::hooks::BaseServer;
 
 /// The client's end of one scripted connection, and the reactor that serves it.
 ///

@@ -12,6 +12,7 @@ use super::watcher::{Outbound, Watcher};
 use super::wire::{Wire, WireSocket};
 use super::world::{World, lock, numbered_address, server_address};
 use crate::address::Address;
+use crate::dispatch::Host;
 use crate::error::Result;
 use crate::handler::RequestHandler;
 use crate::ids::ServerId;
@@ -23,7 +24,7 @@ use crate::net::selector::Selector;
 use crate::reactor::Reactor;
 use crate::reactor::handle::{Handle, ShutdownHandle};
 use crate::reactor::slots::Kind;
-use crate::server::{BaseServer, Host};
+use crate::server::hooks::BaseServer;
 use crate::stats::Stats;
 
 /// A simulated network: the reactor that serves real clients, its sockets and its clock played.

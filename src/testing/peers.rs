@@ -9,6 +9,7 @@ use super::watcher::Watcher;
 use super::wire::{Wire, WireSocket};
 use super::world::{World, lock, server_address};
 use crate::address::Address;
+use crate::dispatch::Host;
 use crate::handler::RequestHandler;
 use crate::ids::ServerId;
 use crate::limits::{Config, Limits};
@@ -17,7 +18,7 @@ use crate::net::family::Bound;
 use crate::net::selector::Selector;
 use crate::reactor::Reactor;
 use crate::reactor::handle::Handle;
-use crate::server::{BaseServer, Host};
+use crate::server::hooks::BaseServer;
 use crate::stats::Stats;
 
 /// The peers of one scripted datagram server, and the reactor that serves them: what [`Client`](super::Client) is for
@@ -161,8 +162,8 @@ fn address(text: &str) -> Address {
 mod tests {
     use super::*;
     use crate::error::Result;
+    use crate::handler::request::Request;
     use crate::lifecycle::Next;
-    use crate::request::Request;
 
     struct Echo;
     impl RequestHandler for Echo {

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use super::world::lock;
 use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
+use crate::handler::request::Request;
 use crate::lifecycle::{Finish, Next, Timeout};
 use crate::reactor::handle::Message;
-use crate::request::Request;
 
 #[derive(Debug, Default)]
 pub(crate) struct Record {

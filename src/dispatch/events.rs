@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::calls::{Callback, Calls, Service, drop_error};
-use super::{BaseServer, Incoming};
+use super::callbacks::{Callback, Calls, Service, drop_error};
 use crate::address::Address;
 use crate::blocking::BlockingSocket;
 use crate::blocking::job::Work;
@@ -27,6 +26,7 @@ use crate::panics::{catch, drop_caught, text_of};
 use crate::reactor::core::Core;
 use crate::reactor::handle::Message;
 use crate::reactor::hosted::{Hosted, Scratch};
+use crate::server::hooks::{BaseServer, Incoming};
 
 pub(crate) struct Host<S, H> {
     limits: Arc<Limits>,

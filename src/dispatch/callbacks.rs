@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use super::BaseServer;
 use crate::address::Address;
 use crate::connection::input::Input;
 use crate::connection::output::Output;
@@ -21,6 +20,7 @@ use crate::connection::state::State;
 use crate::connection::{Connection, Step};
 use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
+use crate::handler::request::{Control, Newcomers, Request};
 use crate::ids::{ConnectionId, NO_SLOT};
 use crate::lifecycle::{Finish, Next, Timeout};
 use crate::limits::Limits;
@@ -29,7 +29,7 @@ use crate::panics::{catch, drop_caught};
 use crate::reactor::core::Core;
 use crate::reactor::handle::Message;
 use crate::reactor::hosted::Scratch;
-use crate::request::{Control, Newcomers, Request};
+use crate::server::hooks::BaseServer;
 
 /// What callbacks need besides the limits.
 pub(super) struct Calls<S, H> {

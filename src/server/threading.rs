@@ -5,16 +5,17 @@ use std::ops::{Deref, DerefMut};
 #[cfg(all(unix, feature = "children"))]
 use std::process::Command;
 
-use super::{BaseServer, Incoming, Server};
+use super::Server;
+use super::hooks::{BaseServer, Incoming};
 use crate::address::Address;
 use crate::blocking::{BlockingHandler, Process};
 use crate::error::Result;
 use crate::handler::RequestHandler;
+use crate::handler::request::Request;
 use crate::lifecycle::Next;
 use crate::net::family::{Family, ServerAddress, Tcp, Udp};
 #[cfg(unix)]
 use crate::net::family::{UnixDatagram, UnixStream};
-use crate::request::Request;
 
 /// A TCP server that serves every client on a thread, with a handler that may block: [`MixInServer`].
 ///

@@ -1,0 +1,190 @@
+//! The hooks of a server: what Python's `BaseServer` lets a subclass override.
+
+use std::io;
+
+use crate::address::Address;
+use crate::blocking::Process;
+use crate::error::Error;
+use crate::handler::RequestHandler;
+use crate::handler::request::Control;
+use crate::lifecycle::Finish;
+use crate::logging::note_fault;
+use crate::net::{Listener, Socket, Stream};
+use crate::reactor::handle::Message;
+
+/// The server's own value: state that all its handlers share as `request.server`, and the hooks of Python's class of
+/// this name. Every hook has a default, and it does what Python's does; `impl BaseServer for MyState {}` is enough.
+///
+/// `()` is the server with no state and all defaults.
+///
+/// Hooks run on the reactor's thread and must not block. A panic in one is caught, counted and logged; the request it
+/// was about is closed. `server_bind` and `server_activate` run in your own call, which returns
+/// [`Error::Panicked`] then.
+///
+/// Source: `socketserver.BaseServer` and `TCPServer`.
+///
+/// ```
+/// use socketserver::{Address, BaseServer, Incoming};
+///
+/// struct Local;
+/// impl BaseServer for Local {
+///     fn verify_request(&mut self, _request: &Incoming<'_>, client_address: &Address) -> bool {
+///         client_address.ip().is_some_and(|ip| ip.is_loopback())
+///     }
+/// }
+/// ```
+pub trait BaseServer: Sized + Send + 'static {
+    /// Binds the socket to `address`; set further options on it before. Called once for each address tried.
+    ///
+    /// # Errors
+    /// What bind(2) says. Reported as [`Error::Bind`].
+    fn server_bind(&mut self, socket: &Socket, address: &Address) -> io::Result<()> {
+        socket.bind(address)
+    }
+
+    /// Makes a bound socket listen; of a datagram socket, does nothing.
+    ///
+    /// # Errors
+    /// What listen(2) says. Reported as [`Error::Listen`].
+    fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> io::Result<()> {
+        socket.listen(request_queue_size)
+    }
+
+    /// Takes a waiting client from the listener. Called until it says
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock), or the turn's budget of accepts is used up. Not called for datagrams,
+    /// of which several come at once.
+    ///
+    /// # Errors
+    /// What accept(2) says: one that concerns a single client is counted, any other pauses accepting for a while. An error
+    /// after [`Listener::accept`] has given a client concerns that one: it is dropped and counted in
+    /// [`Stats::accept_errors`](crate::Stats).
+    fn get_request(&mut self, listener: &mut Listener) -> io::Result<(Stream, Address)> {
+        listener.accept()
+    }
+
+    /// Says whether a request is to be served; if not it is closed at once, or the datagram dropped, and counted as
+    /// refused. Called once for each connection and for each datagram that is no session's.
+    fn verify_request(&mut self, request: &Incoming<'_>, client_address: &Address) -> bool {
+        let _ = (request, client_address);
+        true
+    }
+
+    /// Says who serves a verified request: the reactor, with the handler of
+    /// [`finish_request`](Self::finish_request), or something that may block.
+    ///
+    /// Source: `process_request`, which `ThreadingMixIn` and `ForkingMixIn` override.
+    fn process_request(&mut self, request: &Incoming<'_>, client_address: &Address) -> Process {
+        let _ = (request, client_address);
+        Process::Reactor
+    }
+
+    /// Chooses the handler of one request. `None`: the one made by the function the server was given, Python's
+    /// `RequestHandlerClass`.
+    fn finish_request(&mut self, client_address: &Address) -> Option<Box<dyn RequestHandler<Self>>> {
+        let _ = client_address;
+        None
+    }
+
+    /// Called before our direction of a request ends that the server closes first, once everything is sent. Ending it is the
+    /// reactor's, by shutdown(2) or close(2); this does nothing. Who has copies of the descriptor calls shutdown(2) here,
+    /// because closing ends nothing as long as they are open. Not called if the peer was first, nor if the request is
+    /// aborted, refused or served elsewhere, nor for datagrams.
+    ///
+    /// # Errors
+    /// Not reported: the connection ends in any case.
+    fn shutdown_request(&mut self, request: &Stream, client_address: &Address) -> io::Result<()> {
+        let _ = (request, client_address);
+        Ok(())
+    }
+
+    /// Called when a request is over, after its handler's `finish`; also for one that was refused, and for outbound
+    /// connections. The crate has logged the end by then, at level `Debug`, with the limit that cut it. For a session of a datagram server it is called once, when that is over.
+    fn close_request(&mut self, client_address: &Address, why: Finish) {
+        let _ = (client_address, why);
+    }
+
+    /// Called with a datagram longer than [`Limits::max_packet_size`](crate::Limits), cut to that. It is counted. Given
+    /// back true, what there is of it is served; by default it is dropped, with a line in the log.
+    ///
+    /// Source: none; Python's servers serve it without a word.
+    fn datagram_truncated(&mut self, packet: &[u8], client_address: &Address) -> bool {
+        note_fault!(Warn, "a datagram from {client_address} is longer than {} bytes and is dropped", packet.len());
+        false
+    }
+
+    /// Called with the error that a callback or hook returned, or its panic, or with that of the system if it cannot watch
+    /// the connection, before the request is closed. Logs it, at most ten a second.
+    ///
+    /// Source: `handle_error`, which prints to standard error.
+    fn handle_error(&mut self, client_address: &Address, error: &Error) {
+        note_fault!(Error, "while serving {client_address}: {error}");
+    }
+
+    /// Called when [`handle_request`](TcpServer::handle_request) waited for [`timeout`](TcpServer::timeout) in vain.
+    fn handle_timeout(&mut self) {}
+
+    /// Called once in every turn of the loop. There is no tick: for something regular, set a timer.
+    fn service_actions(&mut self, control: &mut Control<'_, Self>) {
+        let _ = control;
+    }
+
+    /// Called when a timer set with [`Control::set_timer`] is due. It is then unset.
+    fn timer(&mut self, control: &mut Control<'_, Self>, tag: u64) {
+        let _ = (control, tag);
+    }
+
+    /// Called for a message from another thread: [`Handle::send_to_server`](crate::Handle::send_to_server).
+    fn message(&mut self, control: &mut Control<'_, Self>, message: Message) {
+        let _ = (control, message);
+    }
+
+    /// Called when the server was closed: its sockets are, and every handler had its `finish`.
+    fn server_close(&mut self) {}
+}
+
+impl BaseServer for () {}
+
+/// A request before anybody serves it: what [`verify_request`](BaseServer::verify_request) and
+/// [`process_request`](BaseServer::process_request) are shown.
+///
+/// Source: the `request` of those methods in Python: a socket, or for datagrams a pair of data and socket.
+///
+/// ```
+/// use socketserver::{Address, BaseServer, Incoming};
+///
+/// struct Server;
+/// impl BaseServer for Server {
+///     fn verify_request(&mut self, request: &Incoming<'_>, _client_address: &Address) -> bool {
+///         match request {
+///             Incoming::Stream(_) => true,
+///             Incoming::Datagram { packet, .. } => packet.starts_with(b"v1 "),
+///             _ => false,
+///         }
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Incoming<'a> {
+    /// A connection.
+    Stream(&'a Stream),
+    /// A datagram.
+    #[non_exhaustive]
+    Datagram {
+        /// What it contains: all of it; or a part, if [`datagram_truncated`](BaseServer::datagram_truncated) wanted that.
+        packet: &'a [u8],
+        /// As [`local_address`](Incoming::local_address) says.
+        local_address: Option<&'a Address>,
+    },
+}
+
+impl Incoming<'_> {
+    /// Our end of it, to tell requests of several addresses apart; of a datagram as
+    /// [`Request::local_address`](crate::Request::local_address) says. `None` if the connection is broken already.
+    pub fn local_address(&self) -> Option<Address> {
+        match self {
+            Incoming::Stream(stream) => stream.local_address(),
+            Incoming::Datagram { local_address, .. } => local_address.cloned(),
+        }
+    }
+}
