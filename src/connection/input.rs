@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{self, BufRead, Read};
 
 use super::budget::Budget;
-use super::queue::Scan;
+use super::carry::Scan;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::io::{self, IoSlice, Write};
 
-use super::Io;
 use super::budget::Budget;
+use super::io::{DIRECT_BYTES, Io, OutputState};
 use super::queue::Queue;
 use crate::address::Address;
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ use crate::shared_bytes::SharedBytes;
 /// bytes, and leaves as the peer reads.
 ///
 /// To the peer of a datagram server everything written is one datagram, an empty write an empty one: it leaves after
-/// `finish`, or with sessions after each callback. To send several, or to somebody else, there is
+/// `finish`, or with sessions after each callback. To send several, or to another address, there is
 /// [`Request::send_to`](crate::Request::send_to).
 ///
 /// Above [`Limits::output_high_water`] the connection is not read until the peer has caught up, so a handler that
@@ -58,29 +58,6 @@ pub struct Output<'a> {
     /// Bytes the socket took during this callback.
     pub(crate) taken: usize,
     state: Cell<OutputState>,
-}
-
-/// How things stand with the output: some of the flags below.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OutputState(pub(crate) u8);
-
-impl OutputState {
-    /// The socket took everything so far.
-    pub(crate) const WRITABLE: u8 = 1 << 0;
-    /// Nothing can be written any more.
-    pub(crate) const SHUT: u8 = 1 << 1;
-    /// The handler has seen the output full, even if the socket then took it all.
-    pub(crate) const WAS_FULL: u8 = 1 << 2;
-    /// What is gathered is to be a datagram, an empty one perhaps.
-    pub(crate) const REPLIED: u8 = 1 << 3;
-    /// The connection was lost: the peer or the network broke it; too much waits to be sent.
-    pub(crate) const BROKEN: u8 = 1 << 4;
-    pub(crate) const OVERFLOWN: u8 = 1 << 5;
-
-    #[inline]
-    pub(crate) fn has(self, flags: u8) -> bool {
-        self.0 & flags != 0
-    }
 }
 
 impl<'a> Output<'a> {
@@ -418,8 +395,6 @@ impl Write for Output<'_> {
     }
 }
 
-/// A write of this size is worth a system call of its own: copying it would cost more.
-pub(crate) const DIRECT_BYTES: usize = 16 * 1024;
 /// The most that is gathered before it is sent within a callback.
 const GATHER_BYTES: usize = 64 * 1024;
 /// From one look at the clock to the next while a large block is sent: some 50 µs.

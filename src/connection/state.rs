@@ -1,5 +1,5 @@
-//! Where a connection stands: flags, the reason of its end, and stamps. Whoever has only the id of a connection, or is
-//! its own callback, changes these; `connection.rs` acts on them.
+//! Where a connection stands: flags, the reason of its end, and stamps. Its own callback changes these, and so does what
+//! has only the id of a connection; the other files of this folder act on them.
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ impl State {
         if on { self.flags |= flag } else { self.flags &= !flag }
     }
 
-    /// Takes a flag off and says whether it was there.
+    /// Takes a flag off and returns whether it was there.
     pub(super) fn take(&mut self, flag: u32) -> bool {
         let was = self.has(flag);
         self.flags &= !flag;
@@ -165,7 +165,7 @@ impl State {
         self.has(SETUP_DUE) && !self.has(CONNECTING)
     }
 
-    /// Asked by whoever calls `setup` now, if it is due.
+    /// Returns whether `setup` is due. If so, it is called now, and not due any more.
     pub(crate) fn take_setup_due(&mut self) -> bool {
         self.is_setup_due() && self.take(SETUP_DUE)
     }
@@ -180,7 +180,7 @@ impl State {
         self.has(OPEN) && !self.has(FINISHED)
     }
 
-    /// Ends a connection that was lost during a callback, whose error then only repeats that. Says whether it was.
+    /// Ends a connection that was lost during a callback, whose error then only repeats that. Returns whether it was.
     pub(crate) fn end_if_lost(&mut self) -> bool {
         if self.has(BROKEN) {
             self.end(Finish::Reset, false);
@@ -194,7 +194,7 @@ impl State {
         // Not established: there is nothing to flush to.
         at_once |= self.take(CONNECTING);
         if self.has(FINISHED) {
-            // Nobody is left to tell. An abort still cuts a flush or a linger short.
+            // No handler is left to tell. An abort still cuts a flush or a linger short.
             self.put(ABORTING, at_once || self.has(ABORTING));
             return;
         }
@@ -256,7 +256,7 @@ impl State {
         self.flags |= PAUSED;
     }
 
-    /// What was left unread is handed to the handler again. Says whether reading was paused.
+    /// What was left unread is handed to the handler again. Returns whether reading was paused.
     pub(crate) fn resume_reading(&mut self) -> bool {
         let resumed = self.take(PAUSED);
         self.put(HANDLE_DUE, resumed || self.has(HANDLE_DUE));

@@ -13,9 +13,9 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::address::Address;
+use crate::connection::carry::Scan;
 use crate::connection::input::Input;
 use crate::connection::output::Output;
-use crate::connection::queue::Scan;
 use crate::connection::state::State;
 use crate::connection::{Connection, Step};
 use crate::error::{Error, Result};

@@ -5,9 +5,9 @@ use std::io::{self, Read};
 
 use arbitrary::Arbitrary;
 
+use crate::connection::carry::Scan;
 use crate::connection::frames::Prefix;
 use crate::connection::input::Input;
-use crate::connection::queue::Scan;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 

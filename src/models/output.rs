@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use arbitrary::Arbitrary;
 
-use crate::connection::Io;
 use crate::connection::budget::Budget;
 use crate::connection::frames::Prefix;
-use crate::connection::output::{Output, OutputState};
+use crate::connection::io::{Io, OutputState};
+use crate::connection::output::Output;
 use crate::error::{Error, Result};
 use crate::limits::{Limits, Overflow};
 use crate::models::socket::{Socket, Take};

@@ -72,7 +72,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Socket, Take};
-    use crate::connection::queue::{CHUNK_BYTES, Carry, Flush, Queue, SLICES, Scan};
+    use crate::connection::carry::{Carry, Scan};
+    use crate::connection::queue::{CHUNK_BYTES, Flush, Queue, SLICES};
 
     proptest! {
         #![proptest_config(crate::models::cases::cases())]

@@ -1,0 +1,92 @@
+//! When a limit of a connection passes, and what sets its clock back.
+
+use super::Connection;
+use super::state::*;
+use crate::lifecycle::Timeout;
+use crate::limits::Limits;
+use crate::timers::nanos;
+
+/// What a connection's timer was armed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    Limit(Timeout),
+    Lingered,
+    Quiet,
+}
+
+impl Connection {
+    /// Whether the connection can rest without looking at its timer: one is armed, and nothing came up that is due
+    /// earlier.
+    #[inline]
+    pub(crate) fn timer_stands(&self) -> bool {
+        self.state.flags & (WATCHED | UNUSUAL) == WATCHED && self.carry.is_none() && self.io.queue.is_none()
+    }
+
+    /// The next moment at which a limit could pass, and which. What is paused stands still.
+    pub(crate) fn deadline(&self, limits: &Limits, drain_quiet: std::time::Duration) -> Option<(u64, Due)> {
+        let mut next: Option<(u64, Due)> = None;
+        let mut consider = |since: u64, time: Option<std::time::Duration>, due| {
+            if let Some(time) = time {
+                // A handler that forgives a limit of nothing would be called again and again.
+                let time = if matches!(due, Due::Limit(_)) { nanos(time).max(LIMIT_MIN) } else { nanos(time) };
+                let deadline = since.saturating_add(time);
+                if next.is_none_or(|(earliest, _)| deadline < earliest) {
+                    next = Some((deadline, due));
+                }
+            }
+        };
+        if self.state.has(DEAD | ABORTING) {
+            return None;
+        }
+        if self.state.has(LINGERING) {
+            consider(self.state.activity, Some(limits.linger_timeout), Due::Lingered);
+            return next;
+        }
+        if self.state.has(CONNECTING) {
+            let timeout = self.state.time_limit(Timeout::Connect, limits);
+            consider(self.state.activity, timeout, Due::Limit(Timeout::Connect));
+            return next;
+        }
+        if let Some(queue) = &self.io.queue {
+            let timeout = self.state.time_limit(Timeout::Write, limits);
+            consider(queue.progress, timeout, Due::Limit(Timeout::Write));
+        }
+        if self.state.has(ENDING) {
+            return next;
+        }
+        if let Some(carry) = self.carry.as_ref().filter(|_| !self.state.is_read_paused()) {
+            let timeout = self.state.time_limit(Timeout::Read, limits);
+            consider(carry.since, timeout, Due::Limit(Timeout::Read));
+        }
+        if self.state.has(DRAINING) && !self.state.has(DRAIN_TOLD | DRAIN_QUIET) && !self.state.has_jobs() {
+            consider(self.state.activity, Some(drain_quiet), Due::Quiet);
+        }
+        let timeout = self.state.time_limit(Timeout::Idle, limits);
+        consider(self.state.activity, timeout, Due::Limit(Timeout::Idle));
+        next
+    }
+
+    /// A batch that began at `begun` took until `now`: so did what was stamped in it.
+    pub(crate) fn restamp(&mut self, begun: u64, now: u64) {
+        let stamps = [
+            Some(&mut self.state.activity),
+            self.carry.as_mut().map(|carry| &mut carry.since),
+            self.io.queue.as_mut().map(|queue| &mut queue.progress),
+        ];
+        for stamp in stamps.into_iter().flatten().filter(|stamp| **stamp == begun) {
+            *stamp = now;
+        }
+    }
+
+    /// The handler wants to go on in spite of a timeout: its clock starts anew.
+    pub(crate) fn forgive(&mut self, timeout: Timeout, now: u64) {
+        match timeout {
+            Timeout::Read => self.carry.iter_mut().for_each(|carry| carry.since = now),
+            Timeout::Write => self.io.queue.iter_mut().for_each(|queue| queue.progress = now),
+            Timeout::Idle | Timeout::Connect | Timeout::Child => self.state.activity = now,
+        }
+    }
+}
+
+/// The shortest time limit that is kept: what a selector can wait for.
+const LIMIT_MIN: u64 = 1_000_000;

@@ -1,0 +1,132 @@
+//! Where a byte is read, and where what a callback leaves of the input is kept.
+
+use std::io::{self, Read};
+
+use super::budget::Budget;
+use super::carry::{Carry, Scan};
+use super::state::*;
+use super::{Connection, Step};
+use crate::lifecycle::Finish;
+use crate::limits::Limits;
+use crate::stats::Stats;
+
+impl Connection {
+    /// One read. `None`: nothing for the handler, the flags say the rest.
+    #[inline(always)]
+    pub(crate) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        now: u64,
+        allowance: &mut Budget,
+        stats: &mut Stats,
+    ) -> Option<Step> {
+        let most = buffer.len().min(allowance.read).min(self.state.bite());
+        if most == 0 {
+            return Some(Step::Again);
+        }
+        let n = match self.io.stream.read(&mut buffer[..most]) {
+            Ok(n @ 1..) => n,
+            result => return self.read_nothing(result),
+        };
+        self.after_read(n < most);
+        allowance.read -= n;
+        self.state.activity = now;
+        stats.bytes_in += n as u64;
+        Some(Step::Handle(if self.carry.is_none() { n } else { self.carry_on(&buffer[..n], allowance) }))
+    }
+
+    /// Appends what arrived to what was left; nothing of it is fresh then.
+    #[inline(never)]
+    fn carry_on(&mut self, bytes: &[u8], allowance: &mut Budget) -> usize {
+        self.carry.iter_mut().for_each(|carry| carry.extend(bytes));
+        allowance.appended = bytes.len();
+        0
+    }
+
+    /// The end of the input, or a read that failed.
+    #[inline(never)]
+    fn read_nothing(&mut self, result: io::Result<usize>) -> Option<Step> {
+        match result {
+            Ok(_) => self.state.flags |= EOF,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.state.put(READABLE, false);
+                if self.state.has(BROKEN) {
+                    self.state.end(Finish::Reset, false); // What had arrived before that is handled.
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Some(Step::Again),
+            Err(_) => {
+                self.broken();
+                self.state.end(Finish::Reset, false);
+            }
+        }
+        None
+    }
+
+    /// Reads what nothing is to be done with. `Some(0)`: nothing more will come. `None`: nothing is there now, or, if it is
+    /// still readable, the read was interrupted.
+    pub(super) fn read_away(&mut self, buffer: &mut [u8], allowance: &mut Budget) -> Option<usize> {
+        let most = buffer.len().min(allowance.read);
+        match self.io.stream.read(&mut buffer[..most]) {
+            Ok(n @ 1..) => {
+                allowance.read -= n;
+                self.after_read(n < most);
+                Some(n)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.state.put(READABLE, false);
+                None
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
+            Ok(_) | Err(_) => {
+                self.state.flags |= EOF;
+                Some(0)
+            }
+        }
+    }
+
+    /// A short read means that the socket is drained, and more will bring an event, unless this stream cuts reads short.
+    #[inline]
+    fn after_read(&mut self, short: bool) {
+        if short && !self.state.has(READ_TO_END) {
+            self.state.flags &= !READABLE;
+        }
+    }
+
+    /// Keeps what a callback left of the input: the tail of the carry, or of the fresh bytes.
+    pub(crate) fn keep(&mut self, fresh: &[u8], consumed: usize, scan: Scan, now: u64) {
+        let renewed = consumed > 0 || self.state.has(HANDLE_DUE);
+        match &mut self.carry {
+            None => self.carry = Some(Box::new(Carry::new(&fresh[consumed..], scan, now))),
+            Some(carry) if consumed == carry.unread().len() => self.carry = None,
+            Some(carry) => {
+                if renewed {
+                    carry.since = now;
+                }
+                carry.consume(consumed);
+                carry.scan = scan;
+            }
+        }
+    }
+
+    /// Whether the handler leaves more unread than it may. Input that waits because reading is paused is bounded by
+    /// that, and what was held back is still to be shown to the handler.
+    pub(crate) fn input_overflows(&self, limits: &Limits) -> bool {
+        let unread = self.carry.as_ref().map_or(0, |carry| carry.unread().len());
+        unread > limits.input_bytes_max && !self.state.is_read_paused() && !self.state.has(ENDING | HANDLE_DUE)
+    }
+
+    #[inline]
+    pub(crate) fn input_ended(&self) -> bool {
+        self.state.has(EOF | DATAGRAM) && !self.state.has(BROKEN)
+    }
+
+    /// Returns whether anything is due now.
+    pub(crate) fn resume_reading(&mut self, now: u64) -> bool {
+        let resumed = self.state.resume_reading();
+        if resumed {
+            self.carry.iter_mut().for_each(|carry| carry.since = now);
+        }
+        resumed
+    }
+}

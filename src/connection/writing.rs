@@ -1,0 +1,151 @@
+//! Where a byte is written: by the callback of another handler, by a flush, or by its own callback, whose output is
+//! taken in here.
+
+use std::io::{self, Write};
+
+use super::budget::Budget;
+use super::io::{DIRECT_BYTES, OutputState};
+use super::queue::{Flush, Queue};
+use super::state::*;
+use super::{Connection, Payload, Sent};
+use crate::lifecycle::Finish;
+use crate::limits::{Limits, Overflow};
+use crate::stats::Stats;
+
+impl Connection {
+    /// Output from somewhere else than its own running callback. A large block that nothing waits before spares itself
+    /// the copy.
+    pub(crate) fn push(&mut self, bytes: Payload<'_>, limits: &Limits, now: u64, stats: &mut Stats) -> Sent {
+        if self.state.is_ending() {
+            return Sent::Gone;
+        }
+        if self.unsent() + bytes.len() > limits.output_bytes_max {
+            if limits.output_overflow == Overflow::Refuse {
+                return Sent::Refused;
+            }
+            self.state.end(Finish::OutputLimit, true);
+            return Sent::Gone;
+        }
+        match bytes {
+            Payload::Copied(bytes) if bytes.len() >= DIRECT_BYTES && self.takes_output_now() => {
+                let sent = self.write_directly(bytes, now, stats);
+                if self.state.has(BROKEN) {
+                    return Sent::Gone;
+                }
+                Queue::of(&mut self.io.queue, now).push(&bytes[sent..]);
+            }
+            Payload::Copied(bytes) => Queue::of(&mut self.io.queue, now).push(bytes),
+            Payload::Shared(bytes) => Queue::of(&mut self.io.queue, now).push_shared(bytes),
+        }
+        if self.unsent() == 0 {
+            self.io.queue = None;
+        }
+        self.mark_full(limits);
+        if self.state.has(FULL) { Sent::Full } else { Sent::Queued }
+    }
+
+    fn takes_output_now(&self) -> bool {
+        self.io.queue.is_none() && self.state.has(WRITABLE) && !self.state.has(CONNECTING)
+    }
+
+    /// One write, past the queue. Returns how much the socket took.
+    fn write_directly(&mut self, bytes: &[u8], now: u64, stats: &mut Stats) -> usize {
+        match self.io.stream.write(bytes) {
+            Ok(sent) => {
+                // Unix: a short write means that the socket's buffer is full. Elsewhere the next flush finds out.
+                self.state.put(WRITABLE, cfg!(not(unix)) || sent == bytes.len());
+                self.state.activity = now;
+                stats.bytes_out += sent as u64;
+                return sent;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.state.put(WRITABLE, false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => self.broken(),
+        }
+        0
+    }
+
+    #[inline]
+    pub(super) fn mark_full(&mut self, limits: &Limits) {
+        if self.unsent() > limits.output_high_water {
+            self.state.flags |= FULL;
+        }
+    }
+
+    pub(super) fn flush(&mut self, now: u64, allowance: &mut Budget, stats: &mut Stats) {
+        let Some(queue) = &mut self.io.queue else { return };
+        let (sent, result) = queue.write_to(&mut self.io.stream, allowance.write);
+        allowance.write -= sent;
+        stats.bytes_out += sent as u64;
+        if sent > 0 {
+            queue.progress = now;
+            self.state.activity = now;
+        }
+        match result {
+            Ok(Flush::Empty) => self.io.queue = None,
+            Ok(Flush::Blocked) => self.state.put(WRITABLE, false),
+            Ok(Flush::Budget) => {}
+            // What arrived before the connection broke is still read and handled.
+            Err(_) => self.broken(),
+        }
+    }
+
+    /// Whether the socket takes output as far as we know, and whether output is refused.
+    #[inline]
+    pub(crate) fn output_state(&self) -> OutputState {
+        let mut state = 0;
+        if self.state.flags & (WRITABLE | CONNECTING) == WRITABLE {
+            state |= OutputState::WRITABLE;
+        }
+        if self.state.has(SHUT_DUE | SHUT | BROKEN | ABORTING | FINISHED) {
+            state |= OutputState::SHUT;
+        }
+        OutputState(state)
+    }
+
+    /// Takes in what became of the output during a callback: how much was sent, and how things stand.
+    #[inline]
+    pub(crate) fn after_output(
+        &mut self,
+        (sent, left): (usize, OutputState),
+        limits: &Limits,
+        now: u64,
+        stats: &mut Stats,
+    ) {
+        if sent > 0 {
+            self.state.activity = now;
+            stats.bytes_out += sent as u64;
+        }
+        if left.0 != OutputState::WRITABLE || self.io.queue.is_some() {
+            self.after_unusual_output(left, limits, now);
+        }
+    }
+
+    fn after_unusual_output(&mut self, left: OutputState, limits: &Limits, now: u64) {
+        if !left.has(OutputState::WRITABLE) {
+            self.state.flags &= !WRITABLE;
+        }
+        if left.has(OutputState::REPLIED) {
+            self.state.activity = now;
+            self.state.flags |= REPLY;
+        }
+        if left.has(OutputState::WAS_FULL) {
+            self.state.flags |= FULL; // A handler that stops to write because of that is owed a `writable`.
+        }
+        if left.has(OutputState::BROKEN) {
+            self.broken();
+        } else if left.has(OutputState::OVERFLOWN) {
+            self.state.end(Finish::OutputLimit, true);
+        } else if self.io.queue.is_some() {
+            self.mark_full(limits);
+        }
+    }
+
+    /// The peer or the network broke it: nothing can be sent any more.
+    pub(super) fn broken(&mut self) {
+        self.state.flags |= BROKEN | READABLE | READ_TO_END;
+        if self.io.queue.take().is_some() && self.state.has(ENDING) {
+            self.state.why = Finish::Reset; // It would have been a quiet end, but the last bytes did not get through.
+        }
+    }
+}
