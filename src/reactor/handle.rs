@@ -135,8 +135,8 @@ impl ShutdownHandle {
         self.shared.request_drain();
     }
 
-    /// Whether a stop was asked for, and neither `serve_forever` nor [`Reactor::poll`] has returned because of it: so a
-    /// loop of [`handle_request`](crate::Server::handle_request) sees it, too.
+    /// Whether a stop was asked for, and neither `serve_forever` nor [`Reactor::poll`](crate::Reactor::poll) has
+    /// returned because of it: so a loop of [`handle_request`](crate::Server::handle_request) sees it, too.
     pub fn is_requested(&self) -> bool {
         self.shared.drain_requested()
     }

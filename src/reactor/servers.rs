@@ -25,10 +25,11 @@ impl Reactor {
         self.servers.iter().map(|(number, _)| number as u16).collect()
     }
 
-    /// Changes the limits of a server, also while it serves. What is open is held to the new ones: time limits are those
-    /// from now on, and a connection that holds more than a lowered limit allows ends, with
-    /// [`Finish::InputLimit`] or [`Finish::OutputLimit`]. A lowered number of connections, sessions, threads or programs
-    /// ends none; there are no new ones until there are few enough.
+    /// Changes the limits of a server, also while it serves. What is open is held to the new ones: time limits are
+    /// those from now on, and a connection that holds more than a lowered limit allows ends, with
+    /// [`Finish::InputLimit`](crate::Finish::InputLimit) or [`Finish::OutputLimit`](crate::Finish::OutputLimit). A
+    /// lowered number of connections, sessions, threads or programs ends none; there are no new ones until there are
+    /// few enough.
     ///
     /// A [`Server`](crate::Server) with a reactor of its own calls this when it starts to serve, with its own
     /// [`limits`](crate::Server::limits).
@@ -73,15 +74,15 @@ impl Reactor {
     }
 
     /// Closes a server: its listeners at once, its connections by abort; every handler gets its `finish`, with
-    /// [`Finish::ShutDown`]. Then its value and the closure that makes its handlers are dropped, and its id names nothing
-    /// any more. (A [`Server`](crate::Server) that has this reactor of its own keeps them, and can be bound again.)
-    /// Nothing happens if there is no such server, or it is being closed already.
+    /// [`Finish::ShutDown`](crate::Finish::ShutDown). Then its value and the closure that makes its handlers are
+    /// dropped, and its id names nothing any more. (A [`Server`](crate::Server) that has this reactor of its own keeps
+    /// them, and can be bound again.) Nothing happens if there is no such server, or it is being closed already.
     ///
-    /// For requests that threads or programs serve it waits, as [`Limits::block_on_close`] says, and their datagrams are
-    /// still sent; the other servers are served meanwhile. If a stop comes in that time, it is carried out, and
-    /// [`serve_forever`](Self::serve_forever) returns at once. Called by a closure ([`Handle::run`]), which the loop has to
-    /// get back, it does not wait: the turns that follow do the rest. Not to be called from a callback, which has
-    /// [`request_shutdown`](crate::Request::request_shutdown).
+    /// For requests that threads or programs serve it waits, as [`Limits::block_on_close`] says, and their datagrams
+    /// are still sent; the other servers are served meanwhile. If a stop comes in that time, it is carried out, and
+    /// [`serve_forever`](Self::serve_forever) returns at once. Called by a closure
+    /// ([`Handle::run`](crate::Handle::run)), which the loop has to get back, it does not wait: the turns that follow
+    /// do the rest. Not to be called from a callback, which has [`request_shutdown`](crate::Request::request_shutdown).
     ///
     /// Source: `BaseServer.server_close`.
     pub fn server_close(&mut self, id: ServerId) {
