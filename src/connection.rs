@@ -53,6 +53,16 @@ pub(crate) struct Connection {
     pub(crate) state: State,
 }
 
+/// What a connection is lent while it moves on.
+pub(crate) struct Turn<'a> {
+    /// What is read lands here.
+    pub(crate) buffer: &'a mut [u8],
+    pub(crate) limits: &'a Limits,
+    pub(crate) now: u64,
+    pub(crate) budget: &'a mut Budget,
+    pub(crate) stats: &'a mut Stats,
+}
+
 /// What is due next.
 #[derive(Debug)]
 pub(crate) enum Step {
@@ -135,31 +145,24 @@ impl Connection {
 
     /// Moves the connection on by itself as far as it goes: sends, reads, discards, ends. Returns what needs the
     /// handler, the server or another turn.
-    pub(crate) fn advance(
-        &mut self,
-        buffer: &mut [u8],
-        limits: &Limits,
-        now: u64,
-        allowance: &mut Budget,
-        stats: &mut Stats,
-    ) -> Step {
+    pub(crate) fn advance(&mut self, turn: &mut Turn<'_>) -> Step {
         if (self.io.queue.is_some() || self.state.has(UNUSUAL))
-            && let Some(step) = self.advance_unusual(buffer, limits, now, allowance, stats)
+            && let Some(step) = self.advance_unusual(turn)
         {
             return step;
         }
         if self.state.has(READABLE) && !self.state.has(EOF) {
-            match self.read(buffer, now, allowance, stats) {
+            match self.read(turn) {
                 Some(step) => return step,
-                None if self.state.has(ENDING) => return self.wind_down(buffer, limits, now, allowance),
+                None if self.state.has(ENDING) => return self.wind_down(turn),
                 None => {}
             }
         }
         if self.state.has(EOF) {
-            return self.after_eof(buffer, limits, now, allowance);
+            return self.after_eof(turn);
         }
         // The read may have found out that nothing waits.
-        if self.state.has(DRAINING) && self.drain_is_due(now) { Step::Drain } else { Step::Rest }
+        if self.state.has(DRAINING) && self.drain_is_due(turn.now) { Step::Drain } else { Step::Rest }
     }
 }
 

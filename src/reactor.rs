@@ -144,10 +144,10 @@ impl Reactor {
 
     pub(crate) fn with_selector(selector: Selector, config: Config) -> io::Result<Self> {
         let waker = Arc::new(selector.waker(WAKER)?);
-        let allowance = Budget::new(selector.clock());
+        let budget = Budget::new(selector.clock());
         Ok(Reactor {
             core: Core::new(selector, waker, config),
-            scratch: Scratch { input: Box::default(), output: Vec::new(), packets: Vec::new(), allowance },
+            scratch: Scratch { input: Box::default(), output: Vec::new(), packets: Vec::new(), budget },
             servers: Slab::new(),
             batch: Vec::new(),
             taken: VecDeque::new(),
@@ -299,7 +299,7 @@ impl Reactor {
             self.commands();
             self.core.now = self.core.selector.now(); // They took their time.
         }
-        let turn = &mut self.scratch.allowance.turn;
+        let turn = &mut self.scratch.budget.turn;
         turn.begin(self.core.now, nanos(self.core.config.turn_length));
         turn.timed_from = if self.core.config.slow_callback.is_some() { 0 } else { self.timed_from };
         let mut batch = std::mem::take(&mut self.batch);
@@ -320,7 +320,7 @@ impl Reactor {
             }
             rest = after;
             slot.queued = false;
-            self.scratch.allowance.turn.waiting = rest.len() + 1;
+            self.scratch.budget.turn.waiting = rest.len() + 1;
             match &mut slot.kind {
                 Kind::Connection(_) | Kind::Lent | Kind::Elsewhere(_) => {}
                 Kind::Listener(_) => {
@@ -358,7 +358,7 @@ impl Reactor {
         let longest = &mut self.core.stats.longest_turn;
         *longest = (*longest).max(Duration::from_nanos(took));
         // What is usually too little to be worth a look at the clock may be what the turn is made of.
-        self.timed_from = if self.scratch.allowance.turn.is_long(self.core.now) { 0 } else { TIMED_BYTES };
+        self.timed_from = if self.scratch.budget.turn.is_long(self.core.now) { 0 } else { TIMED_BYTES };
     }
 
     fn service_actions(&mut self) {

@@ -15,12 +15,12 @@ pub(crate) struct Budget {
     /// Bytes that the last read appended to what was left unread.
     pub(crate) appended: usize,
     pub(crate) slice: Slice,
-    pub(crate) turn: Turn,
+    pub(crate) turn: TurnTime,
 }
 
 /// The time that is left to all that is ready.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct TurnTime {
     clock: Clock,
     half: u64,
     ends: u64,
@@ -45,7 +45,7 @@ pub(crate) struct Slice {
 
 impl Budget {
     pub(crate) fn new(clock: Clock) -> Self {
-        let turn = Turn { clock, half: 0, ends: 0, waiting: 1, timed_from: 0 };
+        let turn = TurnTime { clock, half: 0, ends: 0, waiting: 1, timed_from: 0 };
         Budget { read: 0, write: 0, callbacks: 0, appended: 0, slice: Slice::default(), turn }
     }
 
@@ -91,7 +91,7 @@ impl Budget {
     }
 }
 
-impl Turn {
+impl TurnTime {
     pub(crate) fn begin(&mut self, now: u64, length: u64) {
         (self.half, self.ends) = (now.saturating_add(length / 2), now.saturating_add(length));
         self.waiting = 1;
@@ -105,7 +105,7 @@ impl Turn {
 
 impl Slice {
     /// All that is left of the turn.
-    pub(crate) fn rest_of(turn: &Turn, now: u64) -> Self {
+    pub(crate) fn rest_of(turn: &TurnTime, now: u64) -> Self {
         let slice = Slice::default();
         slice.ends.set(turn.ends);
         slice.looked.set(now);
@@ -113,7 +113,7 @@ impl Slice {
     }
 
     #[inline]
-    pub(crate) fn is_over(&self, turn: &Turn) -> bool {
+    pub(crate) fn is_over(&self, turn: &TurnTime) -> bool {
         match self.left.get() {
             0 => self.look(turn),
             left => {
@@ -125,7 +125,7 @@ impl Slice {
 
     /// Steps that turn out to be short are looked at less often.
     #[cold]
-    fn look(&self, turn: &Turn) -> bool {
+    fn look(&self, turn: &TurnTime) -> bool {
         let now = turn.clock.now();
         let mut every = 0;
         if self.ends.get() == 0 {

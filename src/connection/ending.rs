@@ -1,14 +1,13 @@
 //! The way out: flush, `finish`, FIN, linger; or closed at once.
 
-use super::budget::Budget;
 use super::state::*;
-use super::{Connection, Step};
+use super::{Connection, Step, Turn};
 use crate::lifecycle::Finish;
 use crate::limits::{Limits, Linger};
 
 impl Connection {
     /// The way out: flush, `finish`, whatever that wrote, then FIN and linger, or close at once.
-    pub(super) fn wind_down(&mut self, buffer: &mut [u8], limits: &Limits, now: u64, allowance: &mut Budget) -> Step {
+    pub(super) fn wind_down(&mut self, turn: &mut Turn<'_>) -> Step {
         if self.state.has(ABORTING | BROKEN) {
             self.io.queue = None;
         }
@@ -24,6 +23,7 @@ impl Connection {
         if self.state.has(ABORTING | BROKEN | EOF | DATAGRAM) {
             return self.die();
         }
+        let limits = turn.limits;
         let mut most = if limits.linger_timeout.is_zero() { 0 } else { limits.linger_bytes_max };
         match limits.linger {
             Linger::Always => {}
@@ -31,8 +31,8 @@ impl Connection {
             // What the handler has left says that there may be more. So does a read that was not short; the next one tells.
             Linger::WhenNeeded if self.carry.is_some() => {}
             Linger::WhenNeeded if !self.state.has(READABLE) => most = 0,
-            Linger::WhenNeeded if allowance.read == 0 => return Step::Again,
-            Linger::WhenNeeded => match self.read_away(buffer, allowance) {
+            Linger::WhenNeeded if turn.budget.read == 0 => return Step::Again,
+            Linger::WhenNeeded => match self.read_away(turn) {
                 Some(n @ 1..) => most = most.saturating_sub(n),
                 None if self.state.has(READABLE) => return Step::Again, // It was interrupted.
                 Some(_) | None => most = 0,
@@ -43,21 +43,21 @@ impl Connection {
         }
         self.carry = None;
         self.state.flags |= LINGERING;
-        self.state.activity = now;
+        self.state.activity = turn.now;
         self.state.handler = u32::try_from(most).unwrap_or(u32::MAX);
         if self.state.has(SHUT) { Step::Again } else { Step::Shutdown }
     }
 
     /// Lingers: reads what the peer still sends, until it ends its direction or has sent too much.
-    pub(super) fn discard(&mut self, buffer: &mut [u8], allowance: &mut Budget) -> Step {
+    pub(super) fn discard(&mut self, turn: &mut Turn<'_>) -> Step {
         while self.state.handler > 0 {
             if !self.state.has(READABLE) {
                 return Step::Rest;
             }
-            if allowance.read == 0 {
+            if turn.budget.read == 0 {
                 return Step::Again;
             }
-            match self.read_away(buffer, allowance) {
+            match self.read_away(turn) {
                 Some(0) => break,
                 Some(n) => self.state.handler = self.state.handler.saturating_sub(n as u32),
                 None => {}

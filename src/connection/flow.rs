@@ -1,24 +1,14 @@
 //! What is due on a connection besides reading, and in which order.
 
-use super::budget::Budget;
 use super::state::*;
-use super::{Connection, Step};
+use super::{Connection, Step, Turn};
 use crate::lifecycle::Finish;
-use crate::limits::Limits;
-use crate::stats::Stats;
 
 impl Connection {
     /// What comes before reading, or instead of it.
-    pub(super) fn advance_unusual(
-        &mut self,
-        buffer: &mut [u8],
-        limits: &Limits,
-        now: u64,
-        allowance: &mut Budget,
-        stats: &mut Stats,
-    ) -> Option<Step> {
+    pub(super) fn advance_unusual(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
         if self.io.queue.is_some() && self.state.has(WRITABLE) && !self.state.has(CONNECTING | ABORTING) {
-            self.flush(now, allowance, stats);
+            self.flush(turn);
             if self.io.queue.is_some() && self.state.has(WRITABLE) {
                 return Some(Step::Again);
             }
@@ -27,14 +17,14 @@ impl Connection {
             return Some(Step::Rest);
         }
         if self.state.has(LINGERING) && !self.state.has(ABORTING) {
-            return Some(self.discard(buffer, allowance));
+            return Some(self.discard(turn));
         }
         // A handler that took over is set up even if the end has come meanwhile, so that `finish` finds one that was.
         if self.state.take_setup_due() {
             return Some(Step::Setup);
         }
         if self.state.has(ENDING) {
-            return Some(self.wind_down(buffer, limits, now, allowance));
+            return Some(self.wind_down(turn));
         }
         if self.state.has(CONNECTING) {
             if !self.state.has(WRITABLE) {
@@ -44,9 +34,9 @@ impl Connection {
                 Ok(true) => {
                     // What watched over connecting may be later than what holds from now on.
                     self.state.flags &= !(CONNECTING | WATCHED);
-                    self.state.activity = now;
+                    self.state.activity = turn.now;
                     if let Some(queue) = &mut self.io.queue {
-                        queue.progress = now;
+                        queue.progress = turn.now;
                     }
                     return Some(Step::Setup);
                 }
@@ -57,17 +47,17 @@ impl Connection {
                 Err(error) => return Some(Step::ConnectFailed(error)),
             }
         }
-        if self.state.has(DRAINING) && self.drain_is_due(now) {
+        if self.state.has(DRAINING) && self.drain_is_due(turn.now) {
             return Some(Step::Drain);
         }
         if self.state.has(SHUT_DUE) && self.io.queue.is_none() {
             self.state.flags &= !SHUT_DUE;
             return Some(Step::Shutdown);
         }
-        if self.state.has(FULL) && self.unsent() <= limits.output_low_water {
+        if self.state.has(FULL) && self.unsent() <= turn.limits.output_low_water {
             self.state.put(FULL, false);
             if let Some(carry) = &mut self.carry {
-                carry.since = now;
+                carry.since = turn.now;
             }
             return Some(Step::Writable);
         }
@@ -97,7 +87,7 @@ impl Connection {
     }
 
     /// The end of the input is reached, and what came before it was read.
-    pub(super) fn after_eof(&mut self, buffer: &mut [u8], limits: &Limits, now: u64, allowance: &mut Budget) -> Step {
+    pub(super) fn after_eof(&mut self, turn: &mut Turn<'_>) -> Step {
         if !self.state.has(EOF_HANDLED) {
             self.state.flags |= EOF_HANDLED;
             if self.carry.is_some() {
@@ -106,7 +96,7 @@ impl Connection {
         }
         if self.state.has(BROKEN) {
             self.state.end(Finish::Reset, false);
-            return self.wind_down(buffer, limits, now, allowance);
+            return self.wind_down(turn);
         }
         if !self.state.has(EOF_TOLD) {
             self.state.flags |= EOF_TOLD;
@@ -115,11 +105,11 @@ impl Connection {
         // Both directions are over: nothing can happen here any more.
         if self.state.has(SHUT) {
             self.state.end(Finish::PeerClosed, false);
-            return self.wind_down(buffer, limits, now, allowance);
+            return self.wind_down(turn);
         }
         if self.state.has(HUNG_UP) {
             self.state.end(Finish::Reset, true);
-            return self.wind_down(buffer, limits, now, allowance);
+            return self.wind_down(turn);
         }
         Step::Rest
     }

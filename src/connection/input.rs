@@ -55,14 +55,14 @@ pub struct Input<'a> {
     /// Whether the output is full, if that is to hold the input back.
     full: Option<&'a Cell<bool>>,
     /// How long the callback may go on, if there is an end to that.
-    allowance: Option<&'a Budget>,
+    budget: Option<&'a Budget>,
     /// The output was full, or the time is over, and something is left that would have been read.
     held_back: bool,
 }
 
 impl<'a> Input<'a> {
     pub(crate) fn new(bytes: &'a [u8], scan: Scan, ended: bool, limits: &'a Limits) -> Self {
-        Input { bytes, consumed: 0, scan, ended, limits, full: None, allowance: None, held_back: false }
+        Input { bytes, consumed: 0, scan, ended, limits, full: None, budget: None, held_back: false }
     }
 
     /// Messages are to be read only while the output is not full.
@@ -74,8 +74,8 @@ impl<'a> Input<'a> {
 
     /// Messages after the first are to be read only while there is time.
     #[inline]
-    pub(crate) fn timed_by(mut self, allowance: &'a Budget) -> Self {
-        self.allowance = Some(allowance);
+    pub(crate) fn timed_by(mut self, budget: &'a Budget) -> Self {
+        self.budget = Some(budget);
         self
     }
 
@@ -94,7 +94,7 @@ impl<'a> Input<'a> {
 
     /// Each callback has one message at least.
     fn has_had_its_share(&self) -> bool {
-        self.consumed > 0 && self.allowance.is_some_and(Budget::is_over)
+        self.consumed > 0 && self.budget.is_some_and(Budget::is_over)
     }
 
     pub(crate) fn consumed(&self) -> usize {

@@ -54,7 +54,7 @@ pub struct Output<'a> {
     room: usize,
     /// Whether it is above the high-water mark, or the turn's bytes are sent, for the input to see.
     full: &'a Cell<bool>,
-    allowance: &'a Budget,
+    budget: &'a Budget,
     /// Bytes the socket took during this callback.
     pub(crate) taken: usize,
     state: Cell<OutputState>,
@@ -67,7 +67,7 @@ impl<'a> Output<'a> {
         limits: &'a Limits,
         now: u64,
         full: &'a Cell<bool>,
-        allowance: &'a Budget,
+        budget: &'a Budget,
         state: OutputState,
     ) -> Self {
         let room = match state.has(OutputState::SHUT) || io.queue.is_some() || io.stream.route().is_some() {
@@ -75,7 +75,7 @@ impl<'a> Output<'a> {
             false => limits.output_bytes_max.min(limits.output_high_water).min(GATHER_BYTES),
         };
         full.set(io.queue.as_ref().is_some_and(|queue| queue.len() > limits.output_high_water));
-        Output { io, gathered, limits, now, room, full, allowance, taken: 0, state: Cell::new(state) }
+        Output { io, gathered, limits, now, room, full, budget, taken: 0, state: Cell::new(state) }
     }
 
     /// Bytes written and not yet taken by the kernel.
@@ -102,12 +102,12 @@ impl<'a> Output<'a> {
 
     /// Whether the callback's share of the turn is over.
     pub(crate) fn has_had_its_time(&self) -> bool {
-        self.allowance.is_over()
+        self.budget.is_over()
     }
 
     /// The same without the time.
     fn holds(&self) -> bool {
-        self.len() > self.limits.output_high_water || self.taken >= self.allowance.write
+        self.len() > self.limits.output_high_water || self.taken >= self.budget.write
     }
 
     fn mark(&self, flags: u8) {
@@ -229,7 +229,7 @@ impl<'a> Output<'a> {
             };
             let taken = self.sent(result, piece.len());
             from += taken;
-            if taken < piece.len() || from == more.len() || self.allowance.is_over() {
+            if taken < piece.len() || from == more.len() || self.budget.is_over() {
                 return from;
             }
         }

@@ -5,41 +5,34 @@ use std::io::{self, Read};
 use super::budget::Budget;
 use super::carry::{Carry, Scan};
 use super::state::*;
-use super::{Connection, Step};
+use super::{Connection, Step, Turn};
 use crate::lifecycle::Finish;
 use crate::limits::Limits;
-use crate::stats::Stats;
 
 impl Connection {
     /// One read. `None`: nothing for the handler, the flags say the rest.
     #[inline(always)]
-    pub(crate) fn read(
-        &mut self,
-        buffer: &mut [u8],
-        now: u64,
-        allowance: &mut Budget,
-        stats: &mut Stats,
-    ) -> Option<Step> {
-        let most = buffer.len().min(allowance.read).min(self.state.bite());
+    pub(crate) fn read(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
+        let most = turn.buffer.len().min(turn.budget.read).min(self.state.bite());
         if most == 0 {
             return Some(Step::Again);
         }
-        let n = match self.io.stream.read(&mut buffer[..most]) {
+        let n = match self.io.stream.read(&mut turn.buffer[..most]) {
             Ok(n @ 1..) => n,
             result => return self.read_nothing(result),
         };
         self.after_read(n < most);
-        allowance.read -= n;
-        self.state.activity = now;
-        stats.bytes_in += n as u64;
-        Some(Step::Handle(if self.carry.is_none() { n } else { self.carry_on(&buffer[..n], allowance) }))
+        turn.budget.read -= n;
+        self.state.activity = turn.now;
+        turn.stats.bytes_in += n as u64;
+        Some(Step::Handle(if self.carry.is_none() { n } else { self.carry_on(&turn.buffer[..n], turn.budget) }))
     }
 
     /// Appends what arrived to what was left; nothing of it is fresh then.
     #[inline(never)]
-    fn carry_on(&mut self, bytes: &[u8], allowance: &mut Budget) -> usize {
+    fn carry_on(&mut self, bytes: &[u8], budget: &mut Budget) -> usize {
         self.carry.iter_mut().for_each(|carry| carry.extend(bytes));
-        allowance.appended = bytes.len();
+        budget.appended = bytes.len();
         0
     }
 
@@ -65,11 +58,11 @@ impl Connection {
 
     /// Reads what nothing is to be done with. `Some(0)`: nothing more will come. `None`: nothing is there now, or, if it is
     /// still readable, the read was interrupted.
-    pub(super) fn read_away(&mut self, buffer: &mut [u8], allowance: &mut Budget) -> Option<usize> {
-        let most = buffer.len().min(allowance.read);
-        match self.io.stream.read(&mut buffer[..most]) {
+    pub(super) fn read_away(&mut self, turn: &mut Turn<'_>) -> Option<usize> {
+        let most = turn.buffer.len().min(turn.budget.read);
+        match self.io.stream.read(&mut turn.buffer[..most]) {
             Ok(n @ 1..) => {
-                allowance.read -= n;
+                turn.budget.read -= n;
                 self.after_read(n < most);
                 Some(n)
             }

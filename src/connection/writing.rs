@@ -3,11 +3,10 @@
 
 use std::io::{self, Write};
 
-use super::budget::Budget;
 use super::io::{DIRECT_BYTES, OutputState};
 use super::queue::{Flush, Queue};
 use super::state::*;
-use super::{Connection, Payload, Sent};
+use super::{Connection, Payload, Sent, Turn};
 use crate::lifecycle::Finish;
 use crate::limits::{Limits, Overflow};
 use crate::stats::Stats;
@@ -72,14 +71,14 @@ impl Connection {
         }
     }
 
-    pub(super) fn flush(&mut self, now: u64, allowance: &mut Budget, stats: &mut Stats) {
+    pub(super) fn flush(&mut self, turn: &mut Turn<'_>) {
         let Some(queue) = &mut self.io.queue else { return };
-        let (sent, result) = queue.write_to(&mut self.io.stream, allowance.write);
-        allowance.write -= sent;
-        stats.bytes_out += sent as u64;
+        let (sent, result) = queue.write_to(&mut self.io.stream, turn.budget.write);
+        turn.budget.write -= sent;
+        turn.stats.bytes_out += sent as u64;
         if sent > 0 {
-            queue.progress = now;
-            self.state.activity = now;
+            queue.progress = turn.now;
+            self.state.activity = turn.now;
         }
         match result {
             Ok(Flush::Empty) => self.io.queue = None,

@@ -17,7 +17,7 @@ use crate::connection::carry::Scan;
 use crate::connection::input::Input;
 use crate::connection::output::Output;
 use crate::connection::state::State;
-use crate::connection::{Connection, Step};
+use crate::connection::{Connection, Step, Turn};
 use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
 use crate::handler::request::{Control, Newcomers, Request};
@@ -54,6 +54,16 @@ pub(super) struct Service<'a> {
     pub(super) connection: &'a mut Connection,
 }
 
+impl Service<'_> {
+    /// The connection, and what it needs to move on.
+    #[inline(always)]
+    fn lend(&mut self) -> (&mut Connection, Turn<'_>) {
+        let Scratch { input, budget, .. } = &mut *self.scratch;
+        let Core { now, stats, .. } = &mut *self.core;
+        (self.connection, Turn { buffer: input, limits: self.limits, now: *now, budget, stats })
+    }
+}
+
 /// What is to be called, and with what.
 pub(super) enum Callback<'a> {
     Setup,
@@ -74,11 +84,11 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// Most of the time that is one thing: input is read, handled, and the answer leaves. That is tried here; all else,
     /// and what is left after it, takes the general way.
     pub(super) fn serve(&mut self, at: &mut Service<'_>) {
-        at.scratch.allowance.renew(at.limits);
+        at.scratch.budget.renew(at.limits);
         if at.connection.only_reads() {
-            let Scratch { input, allowance, .. } = &mut *at.scratch;
-            if let Some(Step::Handle(fresh)) = at.connection.read(input, at.core.now, allowance, &mut at.core.stats) {
-                allowance.callbacks -= 1;
+            let (connection, mut turn) = at.lend();
+            if let Some(Step::Handle(fresh)) = connection.read(&mut turn) {
+                turn.budget.callbacks -= 1;
                 self.handle(at, 0..fresh);
             }
             if at.connection.rests() {
@@ -91,10 +101,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     #[inline(never)]
     fn advance(&mut self, at: &mut Service<'_>) {
         let limits = at.limits;
-        while at.scratch.allowance.callbacks > 0 && !at.scratch.allowance.has_run_out() {
-            let Scratch { input, allowance, .. } = &mut *at.scratch;
-            allowance.callbacks -= 1;
-            match at.connection.advance(input, limits, at.core.now, allowance, &mut at.core.stats) {
+        while at.scratch.budget.callbacks > 0 && !at.scratch.budget.has_run_out() {
+            let (connection, mut turn) = at.lend();
+            turn.budget.callbacks -= 1;
+            match connection.advance(&mut turn) {
                 Step::Handle(fresh) => self.call_with(at, 0..fresh, Callback::Handle),
                 Step::Rest => {
                     if at.connection.state.must_register() && !self.register(at) {
@@ -203,9 +213,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 Callback::Writable => true,
                 _ => false,
             };
-        let begun_at = timed.then(|| at.scratch.allowance.look());
-        let lifted =
-            (!callback.is_followed() || at.connection.state.is_datagram()).then(|| at.scratch.allowance.lift());
+        let begun_at = timed.then(|| at.scratch.budget.look());
+        let lifted = (!callback.is_followed() || at.connection.state.is_datagram()).then(|| at.scratch.budget.lift());
         let handler = at.connection.state.handler as usize;
         let handler: &mut dyn RequestHandler<S> = match at.connection.state.is_boxed() {
             false => &mut self.handlers[handler],
@@ -214,10 +223,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         let context = (&mut self.state, &mut self.newcomers, self.number);
         let unusual = run(at, fresh.clone(), context, |request| invoke(handler, request, callback));
         if let Some(write) = lifted {
-            at.scratch.allowance.restore(write);
+            at.scratch.budget.restore(write);
         }
         if let Some(begun_at) = begun_at {
-            let took = at.scratch.allowance.look() - begun_at;
+            let took = at.scratch.budget.look() - begun_at;
             if is_handle {
                 learn(at, fresh.len(), unusual.as_ref(), took);
             }
@@ -230,7 +239,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// one read, as most does, is not worth a look at the clock.
     #[inline]
     fn may_take_long(&self, at: &Service<'_>, fresh: &Range<usize>) -> bool {
-        let much = at.scratch.allowance.turn.timed_from.min(at.connection.state.bite());
+        let much = at.scratch.budget.turn.timed_from.min(at.connection.state.bite());
         fresh.is_empty() || fresh.len() >= much
     }
 
@@ -480,11 +489,11 @@ const SUCCESSORS_MAX: usize = 1_000;
 /// How much the next read of a connection brings follows from what the last one has led to.
 #[cold]
 fn learn(at: &mut Service<'_>, fresh: usize, left: Option<&Left>, took: u64) {
-    let allowance = &mut at.scratch.allowance;
-    let came = fresh + std::mem::take(&mut allowance.appended);
+    let budget = &mut at.scratch.budget;
+    let came = fresh + std::mem::take(&mut budget.appended);
     let (consumed, held_back) = left.map_or((came, false), |left| (left.consumed, left.held_back));
-    let stopped = held_back && allowance.has_run_out();
-    at.connection.state.learn(came, consumed, stopped, took, allowance.slice.length());
+    let stopped = held_back && budget.has_run_out();
+    at.connection.state.learn(came, consumed, stopped, took, budget.slice.length());
 }
 
 /// What a callback leaves to be dealt with.
@@ -519,16 +528,8 @@ fn run<S>(
     let full = Cell::new(false);
     let held_by = (!connection.state.is_full_duplex()).then_some(&full);
     let mut request = Request {
-        input: Input::new(bytes, scan, ended, limits).held_by(held_by).timed_by(&scratch.allowance),
-        output: Output::new(
-            &mut connection.io,
-            &mut scratch.output,
-            limits,
-            now,
-            &full,
-            &scratch.allowance,
-            output_state,
-        ),
+        input: Input::new(bytes, scan, ended, limits).held_by(held_by).timed_by(&scratch.budget),
+        output: Output::new(&mut connection.io, &mut scratch.output, limits, now, &full, &scratch.budget, output_state),
         server,
         state: &mut connection.state,
         id: *id,
@@ -554,7 +555,7 @@ fn run<S>(
         let (consumed, bytes) = (input.consumed(), input.len());
         Some(Left { next, error, consumed, bytes, scan: input.scan, held_back: input.was_held_back() })
     };
-    scratch.allowance.write = scratch.allowance.write.saturating_sub(output.0);
+    scratch.budget.write = scratch.budget.write.saturating_sub(output.0);
     connection.after_output(output, limits, now, &mut core.stats);
     left
 }

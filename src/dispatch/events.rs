@@ -65,7 +65,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     ) {
         let id = core.slots.id(key);
         let mut lent = core.slots.lend(key);
-        scratch.allowance.renew(&self.limits);
+        scratch.budget.renew(&self.limits);
         act(
             &mut self.calls,
             &mut Service { limits: &self.limits, core, scratch, key, id, connection: lent.connection() },
@@ -80,7 +80,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         for (served, &entry) in batch.iter().enumerate() {
             let Some(id) = core.slots.claim(entry, calls.number) else { return served };
             let mut lent = core.slots.lend(id.slot.key);
-            scratch.allowance.turn.waiting = batch.len() - served;
+            scratch.budget.turn.waiting = batch.len() - served;
             calls.serve(&mut Service { limits, core, scratch, key: id.slot.key, id, connection: lent.connection() });
             core.slots.give_back(id.slot.key, lent);
         }
@@ -92,7 +92,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         let slice = Slice::default();
         for accepted in 0..self.limits.accepts_per_turn {
             // Each of them has a slice of its own besides, for its first service.
-            if accepted % ACCEPTS_PER_LOOK == ACCEPTS_PER_LOOK - 1 && slice.is_over(&scratch.allowance.turn) {
+            if accepted % ACCEPTS_PER_LOOK == ACCEPTS_PER_LOOK - 1 && slice.is_over(&scratch.budget.turn) {
                 break;
             }
             if core.not_registered.is_some() || !core.may_accept(number) {
@@ -320,7 +320,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 break;
             }
             let Some(endpoint) = core.slots.endpoint(key).filter(|endpoint| endpoint.receives()) else { break };
-            if budget == 0 || slice.is_over(&scratch.allowance.turn) {
+            if budget == 0 || slice.is_over(&scratch.budget.turn) {
                 core.queue_again(key);
                 break;
             }
@@ -346,7 +346,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             scratch.packets = packets;
             core.flush_datagrams(key);
             // As many at once as there is time for.
-            let over = slice.is_over(&scratch.allowance.turn);
+            let over = slice.is_over(&scratch.budget.turn);
             if let Some(endpoint) = core.slots.endpoint(key) {
                 endpoint.at_once = if over { (count / 2).max(1) } else { at_once.saturating_mul(2) };
             }

@@ -71,23 +71,23 @@ pub(crate) fn check(case: Case) {
     let socket = Arc::new(Mutex::new(Socket::default()));
     let mut io = Io { stream: Stream::from(Box::new(Arc::clone(&socket)) as Box<dyn ScriptedStream>), queue: None };
     let (mut gathered, mut written, mut shut) = (Vec::new(), Vec::new(), 0);
-    let mut allowance = Budget::new(Clock::Scripted(Arc::new(|| 1)));
+    let mut budget = Budget::new(Clock::Scripted(Arc::new(|| 1)));
     for turn in case.turns {
         socket.lock().unwrap().takes = turn.takes.into();
         // An event has come: the socket takes output, or something that waits was tried in vain and is not tried now.
         let writable = if io.queue.is_none() { OutputState::WRITABLE } else { 0 };
         let full = Cell::new(false);
-        allowance.renew(&limits);
-        allowance.write = usize::from(turn.allowed).max(1);
+        budget.renew(&limits);
+        budget.write = usize::from(turn.allowed).max(1);
         let state = OutputState(writable | shut);
-        let mut output = Output::new(&mut io, &mut gathered, &limits, 1, &full, &allowance, state);
+        let mut output = Output::new(&mut io, &mut gathered, &limits, 1, &full, &budget, state);
         for call in turn.calls {
             step(&mut output, call, &mut written, &limits);
             if output.is_lost() {
                 break;
             }
             assert_eq!(output.len() + socket.lock().unwrap().taken.len(), written.len());
-            let allowed = output.taken < allowance.write;
+            let allowed = output.taken < budget.write;
             assert_eq!(output.is_full(), output.len() > limits.output_high_water || !allowed);
             assert!(full.get() == output.is_full(), "what the input sees is not so");
             assert!(output.len() <= limits.output_bytes_max);

@@ -21,7 +21,7 @@ impl Reactor {
         }
         let slice = self.part_of_turn();
         while let Some(command) = self.taken.pop_front() {
-            self.scratch.allowance.turn.waiting = self.taken.len() + 1;
+            self.scratch.budget.turn.waiting = self.taken.len() + 1;
             match command {
                 Command::Message(id, message) => self.deliver(id, Ok(message)),
                 Command::Offloaded(id, result) => {
@@ -44,7 +44,7 @@ impl Reactor {
                     }
                 }
             }
-            if slice.is_over(&self.scratch.allowance.turn) {
+            if slice.is_over(&self.scratch.budget.turn) {
                 break;
             }
         }

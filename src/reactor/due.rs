@@ -17,7 +17,7 @@ impl Reactor {
         for _ in 0..self.core.guards.len() {
             let Some(key) = self.core.guards.pop(self.collected) else { break };
             self.on_deadline(key);
-            if slice.is_over(&self.scratch.allowance.turn) {
+            if slice.is_over(&self.scratch.budget.turn) {
                 break;
             }
         }
@@ -53,7 +53,7 @@ impl Reactor {
                 Alarm::DrainEnd => self.phase = Phase::Aborting,
                 Alarm::CloseLook(server) => self.core.look_closing(server),
             }
-            if slice.is_over(&self.scratch.allowance.turn) {
+            if slice.is_over(&self.scratch.budget.turn) {
                 break;
             }
         }
@@ -65,7 +65,7 @@ impl Reactor {
     /// timers. What is left then comes in the next turn, and at least one of each in every turn.
     pub(super) fn part_of_turn(&mut self) -> Slice {
         let now = self.core.selector.now();
-        let turn = &mut self.scratch.allowance.turn;
+        let turn = &mut self.scratch.budget.turn;
         turn.begin(now, nanos(self.core.config.turn_length) / 4);
         Slice::rest_of(turn, now)
     }

@@ -25,7 +25,7 @@ pub(crate) struct Scratch {
     /// Where in `input` the datagrams of the last receive lie.
     pub(crate) packets: Vec<Packet>,
     /// What the connection that is being served may still do.
-    pub(crate) allowance: Budget,
+    pub(crate) budget: Budget,
 }
 
 /// A server as the loop sees it, whatever its state and handler types: one dynamic call for all that is ready, none

@@ -81,7 +81,7 @@ impl Reactor {
             for key in self.core.served[server].listeners.clone() {
                 for _ in 0..BACKLOG_ROUNDS_MAX {
                     let length = nanos(self.core.config.turn_length);
-                    self.scratch.allowance.turn.begin(self.core.selector.now(), length);
+                    self.scratch.budget.turn.begin(self.core.selector.now(), length);
                     let server = &mut self.servers[server];
                     match self.core.slots.endpoint(key).is_some() {
                         true => server.receive(&mut self.core, &mut self.scratch, key),
