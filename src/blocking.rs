@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!  reactor's thread                                a thread of a pool
-//!  process_request ─▶ Process ─▶ Job ────────────▶ run: setup, handle, finish, or a program
+//!  process_request ─▶ Process ─▶ Work ───────────▶ run: setup, handle, finish, or a program
 //!                                 │                 │      server(closure) ─▶ back to the reactor, and wait
 //!                     end ◀───── Stop ─────────────▶│      a blocked read or wait returns
 //!                     over ◀────── Result ──────────┘
 //! ```
 //!
-//! The reactor never waits for any of it: it hands over a [`Job`](job::Job), keeps its [`Stop`](stop::Stop), and is
-//! told when it is over.
+//! The reactor never waits for any of it: it is given a closure that calls [`run`](job::run), keeps the
+//! [`Stop`](stop::Stop) of the request, and is told when it is over.
 
 #[cfg(all(unix, feature = "children"))]
 mod child;

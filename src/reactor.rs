@@ -17,7 +17,7 @@ mod commands;
 mod connecting;
 pub(crate) mod core;
 mod due;
-mod elsewhere;
+pub(crate) mod elsewhere;
 mod ends;
 pub(crate) mod entries;
 pub(crate) mod handle;

@@ -188,8 +188,8 @@ fn is_shortage(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use crate::blocking::job::Work;
-    use crate::blocking::stop::Ended;
     use crate::blocking::tests::{PATIENCE, Served, client, datagram, is_timed_out, origin, pair, rest};
+    use crate::reactor::entries::{Ended, Stopper as _};
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");

@@ -1,4 +1,4 @@
-//! A request on its way to a thread, and what is done with it there.
+//! What is done with a request on a thread.
 
 use std::net::Shutdown;
 
@@ -6,9 +6,10 @@ use super::files::{BlockingReader, BlockingWriter};
 use super::handler::BlockingHandler;
 use super::process::Process;
 use super::request::BlockingRequest;
-use super::stop::{Ended, Stop};
+use super::stop::Stop;
 use crate::error::{Error, Result};
 use crate::panics::{catch, drop_caught};
+use crate::reactor::entries::Ended;
 
 pub(crate) use super::request::Origin;
 
@@ -31,43 +32,29 @@ impl Process {
     }
 }
 
-/// A request and what is to serve it. Dropped instead of run, it closes the request and calls nothing.
-pub(crate) struct Job {
-    work: Work,
-    origin: Origin,
-    stop: Stop,
-}
-
-impl Job {
-    /// The stop is that of the socket. The reactor has it as well, and goes on while the job is run.
-    pub(crate) fn new(work: Work, origin: Origin, stop: Stop) -> Self {
-        Job { work, origin, stop }
-    }
-
-    /// Serves the request, on the calling thread, until it is over and closed. Never panics.
-    ///
-    /// # Errors
-    /// What the handler returned, its panic, or what kept its output or its program from going out;
-    /// [`TimedOut`](std::io::ErrorKind::TimedOut) if the request was ended for that, whatever the handler made of it;
-    /// [`Error::Gone`] if it was ended before it began.
-    pub(crate) fn run(self) -> Result<()> {
-        let Job { work, origin, stop } = self;
-        let result = match work {
-            work if stop.ended().is_some() => {
-                drop_caught(work);
-                Err(Error::Gone)
-            }
-            Work::Handler(handler) => call(handler, origin, &stop),
-            #[cfg(all(unix, feature = "children"))]
-            Work::Child(command) => attempt(|| super::child::run(command, origin, &stop)),
-        };
-        match stop.ended() {
-            Some(Ended::TimedOut) => {
-                drop_caught(result); // It may hold something of the user's.
-                Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
-            }
-            _ => result,
+/// Serves a request, on the calling thread, until it is over and closed. Never panics. The stop is that of the socket; the
+/// reactor has it as well.
+///
+/// # Errors
+/// What the handler returned, its panic, or what kept its output or its program from going out;
+/// [`TimedOut`](std::io::ErrorKind::TimedOut) if the request was ended for that, whatever the handler made of it;
+/// [`Error::Gone`] if it was ended before it began.
+pub(crate) fn run(work: Work, origin: Origin, stop: &Stop) -> Result<()> {
+    let result = match work {
+        work if stop.ended().is_some() => {
+            drop_caught(work);
+            Err(Error::Gone)
         }
+        Work::Handler(handler) => call(handler, origin, stop),
+        #[cfg(all(unix, feature = "children"))]
+        Work::Child(command) => attempt(|| super::child::run(command, origin, stop)),
+    };
+    match stop.ended() {
+        Some(Ended::TimedOut) => {
+            drop_caught(result); // It may hold something of the user's.
+            Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
+        }
+        _ => result,
     }
 }
 

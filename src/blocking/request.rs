@@ -8,10 +8,7 @@ use super::socket::BlockingSocket;
 use super::stop::Stop;
 use crate::address::Address;
 use crate::error::{Error, Result};
-use crate::ids::ConnectionId;
-use crate::ids::ServerId;
-use crate::panics::catch;
-use crate::reactor::Reactor;
+use crate::ids::{ConnectionId, ServerId};
 use crate::reactor::handle::Handle;
 
 /// Where a request came from: what the reactor knows of it.
@@ -97,7 +94,7 @@ impl BlockingRequest {
         let result = Arc::new(Mutex::new(None));
         let answer = Answer { result: Arc::clone(&result), stop: self.stop.clone() };
         let id = self.origin.server;
-        self.origin.handle.run(move |reactor| answer.give(ask(reactor, id, run)))?;
+        self.origin.handle.run(move |reactor| answer.give(reactor.ask(id, run)))?;
         let answered = || result.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.stop.wait(answered).unwrap_or(Err(Error::Gone))
     }
@@ -111,14 +108,6 @@ impl BlockingRequest {
     pub fn server_id(&self) -> ServerId {
         self.origin.server
     }
-}
-
-/// The reactor's part of [`BlockingRequest::server`].
-fn ask<S: 'static, R>(reactor: &mut Reactor, id: ServerId, run: impl FnOnce(&mut S) -> R) -> Result<R> {
-    let server = reactor.server_mut::<S>(id).ok_or(Error::Gone)?;
-    let result = catch(|| run(server));
-    reactor.core.stats.panics += u64::from(result.is_err());
-    result
 }
 
 /// What the thread waits for. If the reactor drops it without an answer, that is one.
@@ -157,8 +146,9 @@ mod tests {
     use super::*;
     use crate::blocking::StreamRequestHandler;
     use crate::blocking::job::Work;
-    use crate::blocking::stop::Ended;
     use crate::blocking::tests::{Served, origin, pair, rest, serve};
+    use crate::reactor::Reactor;
+    use crate::reactor::entries::{Ended, Stopper as _};
 
     #[test]
     fn the_server_s_value_is_asked_for_something_from_a_thread() {

@@ -2,33 +2,26 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
+use crate::reactor::entries::{Ended, Stopper};
+
 /// What a thread may be waiting for: it can be ended by another. Must not block.
 pub(super) trait End: Send + Sync {
     fn end(&self);
     /// The server is stopping: what it waits for should come to its end soon.
     fn drain(&self) {}
     /// Since when it has only waited for a message of its client, on the reactor's clock. `None`: it is at something, or
-    /// nobody knows.
+    /// that is not known.
     fn quiet_since(&self) -> Option<u64> {
         None
     }
 }
 
-/// Ends a request before it began, while it is served, or after: then nothing happens. Never blocks; cheap to clone.
+/// The [`Stopper`] of a request. Cheap to clone.
 ///
-/// It keeps nothing alive: the socket is closed when the job is done, whoever still has a `Stop`.
+/// It keeps nothing alive: the socket is closed when the request is over, although the reactor still has its `Stop`.
 #[derive(Clone)]
 pub(crate) struct Stop {
     shared: Arc<Shared>,
-}
-
-/// Why a request was ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// The server closes it.
-    Closed,
-    /// Its time is over.
-    TimedOut,
 }
 
 struct Shared {
@@ -46,33 +39,6 @@ impl Stop {
     pub(super) fn new(target: &Arc<dyn End>) -> Self {
         let state = Mutex::new(State { ended: None, target: Arc::downgrade(target) });
         Stop { shared: Arc::new(Shared { state, changed: Condvar::new() }) }
-    }
-
-    /// Ends the request: a read or write that waits returns, a program is killed. The first reason counts.
-    pub(crate) fn end(&self, why: Ended) {
-        let target = {
-            let mut state = self.lock();
-            state.ended.get_or_insert(why);
-            state.target.upgrade()
-        };
-        self.shared.changed.notify_all();
-        if let Some(target) = target {
-            target.end();
-        }
-    }
-
-    /// Lets the request come to its end by itself: for its handler there is no more input.
-    pub(crate) fn drain(&self) {
-        let target = self.lock().target.upgrade();
-        if let Some(target) = target {
-            target.drain();
-        }
-    }
-
-    /// Since when the request has only waited for its client.
-    pub(crate) fn quiet_since(&self) -> Option<u64> {
-        let target = self.lock().target.upgrade();
-        target?.quiet_since()
     }
 
     /// Why the request was ended, if it was.
@@ -123,5 +89,32 @@ impl Stop {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stopper for Stop {
+    /// A read or write that waits returns, a program is killed.
+    fn end(&self, why: Ended) {
+        let target = {
+            let mut state = self.lock();
+            state.ended.get_or_insert(why);
+            state.target.upgrade()
+        };
+        self.shared.changed.notify_all();
+        if let Some(target) = target {
+            target.end();
+        }
+    }
+
+    fn drain(&self) {
+        let target = self.lock().target.upgrade();
+        if let Some(target) = target {
+            target.drain();
+        }
+    }
+
+    fn quiet_since(&self) -> Option<u64> {
+        let target = self.lock().target.upgrade();
+        target?.quiet_since()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use super::job::{Job, Origin, Work};
+use super::job::{Origin, Work, run};
 use super::stop::Stop;
 use super::*;
 use crate::address::Address;
@@ -36,9 +36,11 @@ pub(super) fn origin(socket: impl Into<BlockingSocket>) -> Origin {
     Origin { id, socket, client_address: client(), local_address: None, handle: nowhere(), server }
 }
 
-pub(super) fn job(work: Work, origin: Origin) -> (Job, Stop) {
+/// What serves a request, and what ends it.
+pub(super) fn job(work: Work, origin: Origin) -> (impl FnOnce() -> Result<()> + Send + 'static, Stop) {
     let stop = origin.socket.stop();
-    (Job::new(work, origin, stop.clone()), stop)
+    let its_stop = stop.clone();
+    (move || run(work, origin, &its_stop), stop)
 }
 
 /// Both ends of a connection; the first is the server's.
@@ -59,7 +61,7 @@ impl Served {
     pub(super) fn begin(work: Work, origin: Origin) -> Self {
         let (job, stop) = job(work, origin);
         let (done, result) = channel();
-        std::thread::spawn(move || done.send(job.run()));
+        std::thread::spawn(move || done.send(job()));
         Served { stop, result }
     }
 

@@ -9,7 +9,7 @@ use slab::Slab;
 use super::callbacks::{Callback, Calls, Service, drop_error};
 use crate::address::Address;
 use crate::blocking::BlockingSocket;
-use crate::blocking::job::Work;
+use crate::blocking::job::{self, Origin, Work};
 use crate::connection::Connection;
 use crate::connection::budget::Slice;
 use crate::connection::deadlines::Due;
@@ -25,6 +25,7 @@ use crate::net::packet::Route;
 use crate::net::{AcceptFault, Socket, Stream};
 use crate::panics::{catch, drop_caught, text_of};
 use crate::reactor::core::Core;
+use crate::reactor::elsewhere::Place;
 use crate::reactor::handle::Message;
 use crate::reactor::hosted::{Hosted, Scratch};
 use crate::server::hooks::{BaseServer, Incoming};
@@ -460,7 +461,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         }
     }
 
-    /// A thread or a program serves a request; or nobody, if too many wait for that.
+    /// A thread or a program serves a request. It is refused if too many wait for that.
     fn send_elsewhere(
         &mut self,
         core: &mut Core,
@@ -469,7 +470,20 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         client_address: Address,
         local_address: Option<Address>,
     ) {
-        match core.serve_elsewhere(self.calls.number, work, socket, client_address.clone(), local_address) {
+        let number = self.calls.number;
+        let place = match work {
+            Work::Handler(_) => Place::Threads,
+            #[cfg(all(unix, feature = "children"))]
+            Work::Child(_) => Place::Programs,
+        };
+        let stop = socket.stop();
+        let stopper = Box::new(stop.clone());
+        let (handle, server, client) = (core.handle(), core.served[usize::from(number)].id, client_address.clone());
+        let serve = move |id| {
+            let origin = Origin { id, socket, client_address: client, local_address, handle, server };
+            job::run(work, origin, &stop)
+        };
+        match core.serve_elsewhere(number, place, client_address.clone(), stopper, serve) {
             Ok(()) => {}
             Err(error @ Error::Full { .. }) => {
                 note_fault!(Warn, "{client_address} is refused: {error}");

@@ -2,65 +2,52 @@
 //! have a name, and can be ended; and it is told when they are over.
 
 use super::core::Core;
-use super::entries::Alarm;
+use super::entries::{Alarm, Elsewhere, Ended, Stopper};
 use super::pool::Pool;
 use super::slots::Kind;
 use crate::address::Address;
-use crate::blocking::BlockingSocket;
-use crate::blocking::job::{Job, Origin, Work};
-use crate::blocking::stop::{Ended, Stop};
 use crate::error::Result;
 use crate::ids::ConnectionId;
 use crate::lifecycle::{Finish, Timeout};
-use crate::timers::nanos;
-use crate::timers::{NO_TIMER, TimerKey};
+use crate::timers::{NO_TIMER, nanos};
 
-pub(crate) struct Elsewhere {
-    pub(crate) address: Address,
-    /// It came while the reactor was stopping.
-    late: bool,
-    stop: Stop,
-    /// The server is stopping, and its input is at its end.
-    is_told: bool,
-    /// A program's: when it was given the request, and what ends it if it takes too long.
-    begun: Option<u64>,
-    timer: TimerKey,
-    /// Why it was ended by us, if it was.
-    pub(crate) ended: Option<Finish>,
+/// Where a request is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Threads,
+    #[cfg(all(unix, feature = "children"))]
+    Programs,
 }
 
 impl Core {
-    /// Hands a request to the threads of its server.
+    /// Has a thread of its server serve a request of this client: `serve` is given its name, and must not panic.
     ///
     /// # Errors
     /// [`Error::Full`](crate::Error::Full) if too many wait already; [`Error::Reactor`](crate::Error::Reactor) if no
-    /// thread can be started. The request is closed then.
+    /// thread can be started. What serves the request is dropped then.
     pub(crate) fn serve_elsewhere(
         &mut self,
         server: u16,
-        work: Work,
-        socket: BlockingSocket,
-        client_address: Address,
-        local_address: Option<Address>,
+        place: Place,
+        address: Address,
+        stop: Box<dyn Stopper>,
+        serve: impl FnOnce(ConnectionId) -> Result<()> + Send + 'static,
     ) -> Result<()> {
-        let handle = self.handle();
+        let way_back = self.handle();
         let served = &mut self.served[usize::from(server)];
-        let server_id = served.id;
         let limits = &served.limits;
         let queue_max = limits.thread_queue_max;
-        let (pool, setting, threads_max, begun) = match work {
-            Work::Handler(_) => (&mut served.threads, "max_threads", limits.max_threads, None),
+        let (pool, setting, threads_max, begun) = match place {
+            Place::Threads => (&mut served.threads, "max_threads", limits.max_threads, None),
             #[cfg(all(unix, feature = "children"))]
-            Work::Child(_) => (&mut served.children, "max_children", limits.max_children, Some(self.now)),
+            Place::Programs => (&mut served.children, "max_children", limits.max_children, Some(self.now)),
         };
         let pool = pool.get_or_insert_with(|| Pool::new("request", setting, threads_max, queue_max));
 
-        let (address, stop) = (client_address.clone(), socket.stop());
-        let (late, its_stop) = (self.draining, stop.clone());
         let elsewhere = Elsewhere {
             address: address.clone(),
-            late,
-            stop: its_stop,
+            late: self.draining,
+            stop,
             is_told: false,
             begun,
             timer: NO_TIMER,
@@ -68,10 +55,7 @@ impl Core {
         };
         let key = self.slots.insert(server, Kind::Elsewhere(Box::new(elsewhere)));
         let id = self.slots.id(key);
-        let way_back = handle.clone();
-        let origin = Origin { id, socket, client_address, local_address, handle, server: server_id };
-        let job = Job::new(work, origin, stop);
-        if let Err(error) = pool.submit(Box::new(move || way_back.over(id, job.run()))) {
+        if let Err(error) = pool.submit(Box::new(move || way_back.over(id, serve(id)))) {
             self.slots.remove(key);
             return Err(error);
         }
@@ -139,7 +123,7 @@ impl Core {
     }
 
     /// The server is stopping: for those that are served elsewhere, there is no more input. `quiet_only`: for those whose
-    /// thread has only waited for its client for [`Config::drain_quiet`](crate::Config). Says whether there are others.
+    /// thread has only waited for its client for [`Config::drain_quiet`](crate::Config). Returns whether there are others.
     pub(crate) fn drain_elsewhere(&mut self, server: Option<u16>, quiet_only: bool) -> bool {
         let (now, quiet) = (self.selector.now(), nanos(self.config.drain_quiet));
         let mut others = false;

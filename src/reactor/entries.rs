@@ -1,6 +1,8 @@
 //! What slots and timers hold.
 
+use crate::address::Address;
 use crate::backoff::Backoff;
+use crate::lifecycle::Finish;
 use crate::net::Listener;
 use crate::timers::{NO_TIMER, TimerKey};
 
@@ -39,7 +41,43 @@ impl Pause {
     }
 }
 
-/// Whom a timer is for.
+/// A request that is served elsewhere, by a thread or a program.
+pub(crate) struct Elsewhere {
+    pub(crate) address: Address,
+    /// It came while the reactor was stopping.
+    pub(super) late: bool,
+    pub(super) stop: Box<dyn Stopper>,
+    /// The server is stopping, and its input is at its end.
+    pub(super) is_told: bool,
+    /// A program's: when it was given the request, and what ends it if it takes too long.
+    pub(super) begun: Option<u64>,
+    pub(super) timer: TimerKey,
+    /// Why it was ended by us, if it was.
+    pub(crate) ended: Option<Finish>,
+}
+
+/// What ends a request that is served elsewhere: before it begins, while it is served, or after: then nothing happens.
+/// Must not block.
+pub(crate) trait Stopper: Send {
+    /// The first reason counts.
+    fn end(&self, why: Ended);
+    /// There is no more input for it, so that it comes to its end by itself.
+    fn drain(&self);
+    /// Since when it has only waited for its client, on the reactor's clock. `None`: it is at something, or that is not
+    /// known.
+    fn quiet_since(&self) -> Option<u64>;
+}
+
+/// Why a request was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The server closes it.
+    Closed,
+    /// Its time is over.
+    TimedOut,
+}
+
+/// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Alarm {
     /// A handler's own timer.

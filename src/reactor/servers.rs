@@ -17,6 +17,7 @@ use crate::limits::{Config, Limits};
 use crate::logging::{note, note_fault};
 use crate::net::Stream;
 use crate::net::family::Bound;
+use crate::panics::catch;
 use crate::timers::nanos;
 
 impl Reactor {
@@ -96,6 +97,17 @@ impl Reactor {
     /// or not any more.
     pub fn server_mut<S: 'static>(&mut self, id: ServerId) -> Option<&mut S> {
         self.hosted(id).ok()?.state().downcast_mut()
+    }
+
+    /// Asks the server's own value something for another thread.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] if there is no such server or its value is no `S`; [`Error::Panicked`] if the closure panicked.
+    pub(crate) fn ask<S: 'static, R>(&mut self, id: ServerId, run: impl FnOnce(&mut S) -> R) -> Result<R> {
+        let server = self.server_mut::<S>(id).ok_or(Error::Gone)?;
+        let result = catch(|| run(server));
+        self.core.stats.panics += u64::from(result.is_err());
+        result
     }
 
     /// Sets a timer of a server, as [`Control::set_timer`](crate::Control::set_timer) does, from outside its hooks.

@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use mio::Token;
 use slab::Slab;
 
-use super::elsewhere::Elsewhere;
-use super::entries::{Listening, Pause};
+use super::entries::{Elsewhere, Listening, Pause};
 use crate::address::Address;
 use crate::connection::Connection;
 use crate::datagrams::endpoint::Endpoint;

@@ -1,4 +1,4 @@
-//! A job is run here without a reactor.
+//! Requests are served here without a reactor.
 
 use std::io::{BufRead as _, Write as _};
 use std::panic::resume_unwind;
@@ -7,6 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use super::*;
 use crate::blocking::StreamRequestHandler;
 use crate::blocking::tests::{PATIENCE, is_timed_out, job, origin, pair, rest, serve};
+use crate::reactor::entries::Stopper as _;
 
 type Function = Box<dyn FnMut(&mut BlockingRequest) -> Result<()> + Send>;
 
@@ -133,12 +134,12 @@ fn a_request_that_is_ended_before_it_began_is_closed_and_calls_nothing() {
     let handler = StreamRequestHandler::new(|_| unreachable!());
     let (job, stop) = job(Work::Handler(Box::new(handler)), origin(socket));
     stop.end(Ended::Closed);
-    assert!(matches!(job.run(), Err(Error::Gone)));
+    assert!(matches!(job(), Err(Error::Gone)));
     assert_eq!(rest(&mut peer), "");
 }
 
 #[test]
-fn a_job_that_is_dropped_closes_the_request() {
+fn a_request_that_is_dropped_instead_of_served_is_closed() {
     let (socket, mut peer) = pair();
     let (keep, dropped) = channel::<()>();
     let handler = StreamRequestHandler::new(move |_| Ok(_ = &keep));
