@@ -43,6 +43,7 @@
 //! datagrams/   the path of a datagram
 //! connection/  one connection's rules, without clock or selector: buffers, frames, what is due
 //! net/         sockets, the selector, the clock: the only place that names mio's
+//! threads      THE THREADS: for offloaded jobs and handlers that block      sync
 //! ids backoff timers limits lifecycle stats logging panics address error      leaves
 //! ```
 //!
@@ -74,7 +75,9 @@ mod reactor;
 mod server;
 mod shared_bytes;
 mod stats;
+mod sync;
 pub mod testing;
+mod threads;
 mod timers;
 
 pub use address::Address;

@@ -24,7 +24,6 @@ pub(crate) mod handle;
 pub(crate) mod hosted;
 mod invariants;
 pub(crate) mod mailbox;
-pub(crate) mod pool;
 mod ready;
 mod sending;
 mod servers;
@@ -32,7 +31,6 @@ mod servers;
 mod signals;
 pub(crate) mod slots;
 mod stopping;
-mod sync;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::pool::Pool;
 use crate::address::Address;
 use crate::ids::ServerId;
 use crate::limits::Limits;
+use crate::threads::Pool;
 use crate::timers::TimerKey;
 
 /// Where a server stands.

@@ -8,7 +8,6 @@ use slab::Slab;
 use super::books::{Cap, Served};
 use super::entries::Alarm;
 use super::handle::{Handle, Message, Shared};
-use super::pool::Pool;
 use super::ready::Ready;
 use super::slots::{Kind, Slots};
 use crate::address::Address;
@@ -20,6 +19,7 @@ use crate::limits::{Config, connections_from_descriptors};
 use crate::net::selector::{Selector, Waker};
 use crate::panics::{catch, drop_caught};
 use crate::stats::Stats;
+use crate::threads::Pool;
 use crate::timers::nanos;
 use crate::timers::{Deadlines, NO_TIMER, TimerKey, Timers};
 

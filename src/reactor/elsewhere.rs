@@ -3,12 +3,12 @@
 
 use super::core::Core;
 use super::entries::{Alarm, Elsewhere, Ended, Stopper};
-use super::pool::Pool;
 use super::slots::Kind;
 use crate::address::Address;
 use crate::error::Result;
 use crate::ids::ConnectionId;
 use crate::lifecycle::{Finish, Timeout};
+use crate::threads::Pool;
 use crate::timers::{NO_TIMER, nanos};
 
 /// Where a request is served.

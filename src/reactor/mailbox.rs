@@ -9,10 +9,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, PoisonError, Weak};
 
-use super::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use super::sync::{Mutex, MutexGuard};
 use crate::error::{Error, Result};
 use crate::net::selector::Waker;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 pub(crate) struct Mailbox<C, W> {
     queue: Mutex<Queue<C>>,

@@ -8,7 +8,7 @@ use loom::sync::mpsc::channel;
 use loom::thread;
 
 use super::orders::model;
-use crate::reactor::pool::{Job, Pool};
+use crate::threads::{Job, Pool};
 
 /// What jobs have done.
 #[derive(Default)]

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::sync::{Condvar, Mutex, MutexGuard, thread};
 use crate::error::{Error, Result};
 use crate::ids::ConnectionId;
 use crate::logging::{note, note_fault};
 use crate::panics::{catch, drop_caught};
+use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 
 /// Something to run on a thread of the pool, once.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
