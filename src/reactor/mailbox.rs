@@ -96,7 +96,8 @@ impl<C, W: Wake> Mailbox<C, W> {
         self.wake();
     }
 
-    fn wake(&self) {
+    /// The next turn is not to sleep.
+    pub(crate) fn wake(&self) {
         if !self.pending.swap(true, Ordering::AcqRel)
             && let Some(waker) = self.waker.upgrade()
         {

@@ -30,6 +30,9 @@ impl Reactor {
             self.phase = Phase::Serving;
             (self.reported, self.hurried) = (false, false);
             self.close_stopped();
+            if self.core.shared.drain_requested() {
+                self.core.shared.wake(); // A turn since the last stop has taken the wake, and left the request for now.
+            }
         }
         Ok(())
     }

@@ -11,9 +11,9 @@ use std::time::Duration;
 use socketserver::family::Udp;
 use socketserver::testing::{Client, Peers};
 use socketserver::{
-    Address, BaseServer, ConnectionId, Control, Error, Finish, Incoming, Limits, Listener, Message, Next, NoHandler,
-    Process, Reactor, Request, RequestHandler, Result, Sent, Server, ServerId, Socket, Stream, StreamRequestHandler,
-    TcpServer, ThreadingTcpServer,
+    Address, BaseServer, Config, ConnectionId, Control, Error, Finish, Incoming, Limits, Listener, Message, Next,
+    NoHandler, Process, Reactor, Request, RequestHandler, Result, Sent, Server, ServerId, Socket, Stream,
+    StreamRequestHandler, TcpServer, ThreadingTcpServer,
 };
 
 use crate::common::{Call, Journal, Mailbox, PATIENCE, Peer, address_of, echo, echoing, probe, server, usual};
@@ -735,4 +735,27 @@ fn an_id_names_nothing_in_another_reactor() {
     second.handle().send(b, ()).unwrap();
     second.run();
     assert!(second.is_closed());
+}
+
+/// What is left of a close is waited for before a server serves again, by turns that carry no stop out.
+#[test]
+fn a_stop_before_serve_forever_is_not_lost_while_an_earlier_close_is_waited_for() {
+    let (mut server, began, release) = holding();
+    let mut config = Config::default();
+    config.drain_grace = Duration::ZERO;
+    server.reactor().set_config(config);
+    let _client = Peer::connect(server.server_addresses()[0].clone());
+    let (id, handle, stop) = (server.id(), server.handle(), server.shutdown_handle());
+    let first = stop.clone();
+    std::thread::spawn(move || {
+        began.recv_timeout(PATIENCE).unwrap();
+        handle.run(move |reactor| reactor.server_close(id)).unwrap();
+        first.shutdown();
+    });
+    server.serve_forever().unwrap();
+    stop.shutdown();
+    let (done, is_done) = channel();
+    std::thread::spawn(move || done.send(server.serve_forever().is_ok()));
+    assert!(is_done.recv_timeout(PATIENCE).expect("it is stopped"));
+    drop(release);
 }
