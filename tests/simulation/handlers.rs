@@ -277,7 +277,10 @@ impl Player {
         let mut ledger = self.books.open();
         match accepted {
             true => ledger.accept(self.number, source, count),
-            false => ledger.end(self.number, Finish::OutputLimit), // If it is not over already, this was too much.
+            false => {
+                ledger.end(self.number, Finish::OutputLimit); // If it is not over already, this was too much.
+                ledger.accounts[self.number].may_reset |= self.stage == Stage::Over;
+            }
         }
         let (high, shares) = (ledger.limits.output_high_water, ledger.shares);
         drop(ledger);
