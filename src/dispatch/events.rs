@@ -143,7 +143,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         core.stats.accepted += 1;
         self.take_from_quota(core);
         match self.pass_hooks(core, &Incoming::Stream(&stream), &from) {
-            Passed::Handler(handler, is_boxed) => {
+            Admitted::Here { handler, is_boxed } => {
                 let mut connection = Connection::accepted(stream, from, handler, core.now);
                 if is_boxed {
                     connection.state.set_boxed();
@@ -151,13 +151,13 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
                 let key = core.insert(self.calls.number, connection);
                 self.borrowed(core, scratch, key, |calls, at| calls.serve(at));
             }
-            Passed::Elsewhere(work) => {
+            Admitted::Elsewhere(work) => {
                 let local = stream.local_address();
                 let Some(stream) = stream.into_std() else { return Err(io::ErrorKind::Unsupported.into()) };
                 let socket = BlockingSocket::stream(stream, core.selector.clock(), Arc::clone(&self.limits));
                 self.send_elsewhere(core, work, socket, from, local);
             }
-            Passed::No => {}
+            Admitted::No => {}
         }
         Ok(())
     }
@@ -396,8 +396,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         let local = core.local_address(route);
         let request = Incoming::Datagram { packet: bytes, local_address: local.as_ref() };
         let (handler, is_boxed) = match self.pass_hooks(core, &request, from) {
-            Passed::Handler(handler, is_boxed) => (handler, is_boxed),
-            Passed::Elsewhere(work) => {
+            Admitted::Here { handler, is_boxed } => (handler, is_boxed),
+            Admitted::Elsewhere(work) => {
                 let (handle, id) = (core.handle(), core.slots.id(socket));
                 let send = move |to: &Address, bytes: &[u8]| {
                     Ok(handle.send_datagram(id, route, to.clone(), bytes.to_vec())?)
@@ -405,7 +405,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 let socket = BlockingSocket::datagram(bytes.to_vec(), from.clone(), Arc::clone(&self.limits), send);
                 return self.send_elsewhere(core, work, socket, from.clone(), local);
             }
-            Passed::No => return,
+            Admitted::No => return,
         };
         let mut connection = Connection::datagram(route, from.clone(), handler, core.now);
         if is_boxed {
@@ -427,38 +427,36 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     }
 
     /// Python's path of a request, in its order, up to the handler that is to serve it.
-    fn pass_hooks(&mut self, core: &mut Core, request: &Incoming<'_>, from: &Address) -> Passed {
+    fn pass_hooks(&mut self, core: &mut Core, request: &Incoming<'_>, from: &Address) -> Admitted {
         let Host { make_handler, calls, .. } = self;
         let in_cap = core.admits_client(calls.number, from);
         let cap = core.served[usize::from(calls.number)].limits.connections_per_client_max.filter(|_| !in_cap);
-        let state = &mut calls.state;
-        let taken = catch(|| {
+        let Calls { state, handlers, boxed, .. } = &mut *calls;
+        let admitted = catch(|| {
             if !in_cap || !state.verify_request(request, from) {
-                return Taken::Refused;
+                return Admitted::No;
             }
             if let Some(work) = state.process_request(request, from).into_work() {
-                return Taken::Elsewhere(work);
+                return Admitted::Elsewhere(work);
             }
             match state.finish_request(from) {
-                Some(handler) => Taken::Boxed(handler),
-                None => Taken::Own(make_handler(state, from)),
+                Some(handler) => Admitted::Here { handler: boxed.insert(handler) as u32, is_boxed: true },
+                None => {
+                    let handler = make_handler(state, from);
+                    Admitted::Here { handler: handlers.insert(handler) as u32, is_boxed: false }
+                }
             }
         });
-        match taken {
-            Ok(Taken::Own(handler)) => Passed::Handler(calls.handlers.insert(handler) as u32, false),
-            Ok(Taken::Boxed(handler)) => Passed::Handler(calls.boxed.insert(handler) as u32, true),
-            Ok(Taken::Elsewhere(work)) => Passed::Elsewhere(work),
-            Ok(Taken::Refused) => {
-                calls.refuse(core, from, cap.map(|max| ("connections_per_client_max", max)));
-                Passed::No
-            }
+        match &admitted {
+            Ok(Admitted::No) => calls.refuse(core, from, cap.map(|max| ("connections_per_client_max", max))),
+            Ok(_) => {}
             Err(panic) => {
                 core.stats.panics += 1;
-                calls.hook(core, |state| state.handle_error(from, &panic));
+                calls.hook(core, |state| state.handle_error(from, panic));
                 calls.closed(core, from, Finish::Panicked, None);
-                Passed::No
             }
         }
+        admitted.unwrap_or(Admitted::No)
     }
 
     /// A thread or a program serves a request. It is refused if too many wait for that.
@@ -503,17 +501,13 @@ fn is_lost(error: &io::Error) -> bool {
     matches!(error.kind(), Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe)
 }
 
-/// What became of a request on its way through the hooks.
-enum Taken<S, H> {
-    Own(H),
-    Boxed(Box<dyn RequestHandler<S>>),
-    Elsewhere(Work),
-    Refused,
-}
-
-/// The same when its handler has its place, boxed or not.
-enum Passed {
-    Handler(u32, bool),
+/// What becomes of a request after the hooks.
+enum Admitted {
+    /// The reactor serves it, with this handler of the server's own type, or of another.
+    Here {
+        handler: u32,
+        is_boxed: bool,
+    },
     Elsewhere(Work),
     No,
 }
