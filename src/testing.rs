@@ -255,8 +255,9 @@ impl<S: BaseServer> Client<S> {
         self.reactor.stats()
     }
 
-    /// Runs the reactor until it rests and no [offloaded](Request::offload) job is left, those included that are begun
-    /// when results are delivered. Threads run the jobs, and that takes real time: the other methods do not wait for it.
+    /// Runs the reactor until it rests and no [offloaded](crate::Request::offload) job is left, those included that
+    /// are begun when results are delivered. Threads run the jobs, and that takes real time: the other methods do not wait
+    /// for it.
     ///
     /// # Panics
     /// If jobs are still at work after so long.

@@ -117,7 +117,7 @@ impl Pool {
         !jobs.are_left()
     }
 
-    /// Says whether there is room for one more, and sees to it that there is a thread.
+    /// Returns whether there is room for one more, and sees to it that there is a thread.
     fn admit(&self, jobs: &mut Jobs) -> Result<()> {
         let (name, setting, threads_max) = (self.name, self.setting, self.threads_max.max(1));
         jobs.full &= !jobs.waiting.is_empty() || jobs.running > threads_max.saturating_mul(9) / 10;
@@ -163,7 +163,7 @@ impl Shared {
     /// A thread's life.
     fn run(&self, idle: Duration) {
         while let Some(job) = self.next(idle) {
-            // Whoever wants to know of a panic has caught it inside.
+            // The job has caught its panic already if that is to be known.
             let _ = catch(job);
             let mut jobs = self.lock();
             jobs.running -= 1;

@@ -144,7 +144,7 @@ impl End for Running {
     /// SIGKILL, for it and for what it has started: a pipeline that lived on would keep the client's connection open.
     fn end(&self) {
         if !self.over.load(Ordering::Relaxed) {
-            // Errors say that there is nobody left, or that a program has changed its user.
+            // Errors say that no process is left, or that a program has changed its user.
             let group = Pid::from_raw(self.process.id().cast_signed());
             let _ = killpg(group, Signal::SIGKILL);
             let _ = self.process.kill();

@@ -18,7 +18,8 @@ use crate::error::Result;
 /// The other methods are Python's class attributes, asked for once, before `setup`.
 ///
 /// Source: `BaseRequestHandler`, `StreamRequestHandler` and `DatagramRequestHandler`. For a handler that is one
-/// function there are [`StreamRequestHandler`] and [`DatagramRequestHandler`].
+/// function there are [`StreamRequestHandler`](crate::StreamRequestHandler) and
+/// [`DatagramRequestHandler`](crate::DatagramRequestHandler).
 ///
 /// ```
 /// use socketserver::{BlockingHandler, BlockingRequest, Process, Result};

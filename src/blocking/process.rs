@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::handler::BlockingHandler;
 
-/// Who serves a request: what the hook `process_request` answers.
+/// What serves a request: what the hook `process_request` answers.
 ///
 /// Source: `process_request` of `BaseServer`, `ThreadingMixIn` and `ForkingMixIn`. In Python one class decides for all
 /// requests; here each can be decided for itself.

@@ -230,7 +230,8 @@ impl BlockingSocket {
         }
     }
 
-    /// As many of the bytes as go out at once: `send`. Who keeps the rest knows where to go on after an error.
+    /// As many of the bytes as go out at once: `send`. A caller that keeps the rest knows where to go on after
+    /// an error.
     pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         self.shared.watch(Move::GoOn, || match self.kind() {
             Kind::Tcp(stream) => { stream }.write(bytes),
@@ -388,7 +389,7 @@ impl Read for &BlockingSocket {
     }
 }
 
-/// `sendall`: all of the bytes or an error, and then nobody can say how many went out.
+/// `sendall`: all of the bytes or an error, and then it is not known how many went out.
 impl Write for &BlockingSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.shared.watch(Move::GoOn, || {

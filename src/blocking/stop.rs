@@ -73,7 +73,7 @@ impl Stop {
         }
     }
 
-    /// Waits for so long, unless the request is ended before. Says whether it is.
+    /// Waits for so long, unless the request is ended before. Returns whether it is.
     #[cfg(all(unix, feature = "children"))]
     pub(super) fn ended_within(&self, time: std::time::Duration) -> bool {
         let waiting = self.shared.changed.wait_timeout_while(self.lock(), time, |state| state.ended.is_none());
@@ -82,7 +82,7 @@ impl Stop {
 
     /// Something changed that [`wait`](Self::wait) waits for.
     pub(super) fn wake(&self) {
-        // Whoever is about to wait has looked already but holds the lock until it does.
+        // A thread that is about to wait has looked already but holds the lock until it waits.
         drop(self.lock());
         self.shared.changed.notify_all();
     }

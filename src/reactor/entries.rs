@@ -101,7 +101,7 @@ pub(crate) enum Alarm {
     },
     /// A program has had its time.
     Child(u32),
-    /// Stopping: look for quiet threads; tell those who are still busy; wait no longer.
+    /// Stopping: look for quiet threads; tell those that are still busy; wait no longer.
     DrainLook,
     DrainTell,
     DrainEnd,

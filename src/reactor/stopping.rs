@@ -195,8 +195,8 @@ impl Core {
 }
 
 impl Reactor {
-    /// Makes SIGINT and SIGTERM [shut the reactor down](ShutdownHandle::shutdown), and a second one
-    /// [cut it short](ShutdownHandle::shutdown_now), as long as the reactor lives. When no reactor is left that watches for
+    /// Makes SIGINT and SIGTERM [shut the reactor down](crate::ShutdownHandle::shutdown), and a second one
+    /// [cut it short](crate::ShutdownHandle::shutdown_now), as long as the reactor lives. When no reactor is left that watches for
     /// them, they do again what they do by default, or what handlers did that the program had before: install your own
     /// before you call this.
     ///

@@ -120,7 +120,8 @@ pub trait BaseServer: Sized + Send + 'static {
         note_fault!(Error, "while serving {client_address}: {error}");
     }
 
-    /// Called when [`handle_request`](TcpServer::handle_request) waited for [`timeout`](TcpServer::timeout) in vain.
+    /// Called when [`handle_request`](crate::TcpServer::handle_request) waited for
+    /// [`timeout`](crate::TcpServer::timeout) in vain.
     fn handle_timeout(&mut self) {}
 
     /// Called once in every turn of the loop. There is no tick: for something regular, set a timer.
