@@ -87,7 +87,7 @@ impl BlockingRequest {
     /// `S` is the type of the server's value, the one that implements [`BaseServer`](crate::BaseServer).
     ///
     /// # Errors
-    /// [`Error::Gone`] if the request was ended, the reactor is gone, or the server's value is no `S`;
+    /// [`Error::Gone`] if the request was ended, the server is closed, the reactor is gone, or the server's value is no `S`;
     /// [`Error::Full`] beyond [`Config::messages_max`](crate::Config) messages that wait; [`Error::Panicked`] if the
     /// closure panicked.
     pub fn server<S: 'static, R: Send + 'static>(&self, run: impl FnOnce(&mut S) -> R + Send + 'static) -> Result<R> {

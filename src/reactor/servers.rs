@@ -99,11 +99,12 @@ impl Reactor {
         self.hosted(id).ok()?.state().downcast_mut()
     }
 
-    /// Asks the server's own value something for another thread.
+    /// Asks the server's own value something for a thread that may have outlived it.
     ///
     /// # Errors
-    /// [`Error::Gone`] if there is no such server or its value is no `S`; [`Error::Panicked`] if the closure panicked.
+    /// [`Error::Gone`] if there is no such server, it is closed, or its value is no `S`; [`Error::Panicked`] if the closure panicked.
     pub(crate) fn ask<S: 'static, R>(&mut self, id: ServerId, run: impl FnOnce(&mut S) -> R) -> Result<R> {
+        self.core.open_server(id).ok_or(Error::Gone)?;
         let server = self.server_mut::<S>(id).ok_or(Error::Gone)?;
         let result = catch(|| run(server));
         self.core.stats.panics += u64::from(result.is_err());

@@ -3,9 +3,9 @@
 
 use std::io::{self, Write};
 use std::panic::resume_unwind;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socketserver::family::Udp;
@@ -758,4 +758,41 @@ fn a_stop_before_serve_forever_is_not_lost_while_an_earlier_close_is_waited_for(
     std::thread::spawn(move || done.send(server.serve_forever().is_ok()));
     assert!(is_done.recv_timeout(PATIENCE).expect("it is stopped"));
     drop(release);
+}
+
+#[test]
+fn a_thread_that_outlives_its_server_does_not_reach_the_value_of_it() {
+    struct Value(Arc<AtomicBool>, Sender<()>, Arc<Mutex<Receiver<()>>>, Sender<bool>);
+    impl BaseServer for Value {
+        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process {
+            let (reached, begun) = (Arc::clone(&self.0), self.1.clone());
+            let (released, answer) = (Arc::clone(&self.2), self.3.clone());
+            Process::thread(StreamRequestHandler::new(move |request| {
+                begun.send(()).unwrap();
+                released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+                let reached = Arc::clone(&reached);
+                let asked = request.server(move |_: &mut Value| reached.store(true, Ordering::Relaxed));
+                answer.send(matches!(asked, Err(Error::Gone))).unwrap();
+                Ok(())
+            }))
+        }
+    }
+    let (begun, began) = channel();
+    let (release, released) = channel();
+    let (answer, answered) = channel();
+    let reached = Arc::new(AtomicBool::new(false));
+    let value = Value(Arc::clone(&reached), begun, Arc::new(Mutex::new(released)), answer);
+    let mut server = TcpServer::with_server("127.0.0.1:0", value, |_, _| NoHandler).unwrap();
+    server.limits.daemon_threads = true;
+    server.timeout = Some(Duration::ZERO);
+    server.handle_request().unwrap();
+    let _client = Peer::connect(server.server_addresses()[0].clone());
+    while began.try_recv().is_err() {
+        server.reactor().poll(Some(Duration::from_millis(1))).unwrap();
+    }
+    server.server_close();
+    release.send(()).unwrap();
+    assert!(answered.recv_timeout(PATIENCE).unwrap());
+    server.reactor().poll(Some(Duration::ZERO)).unwrap();
+    assert!(!reached.load(Ordering::Relaxed));
 }
