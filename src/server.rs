@@ -312,6 +312,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         F::check(&self.options)?;
         let failed = |source| Error::Bind { address: address.clone(), source };
         let socket = F::open(&self.options, address).map_err(failed)?;
+        self.reactor.await_closed(self.id); // The hooks of a close under way come first.
         self.reactor.hosted(self.id)?.server_bind(&socket, address)?.map_err(failed)?;
         let address = socket.local_address().map_err(failed)?;
         self.reactor.reopen(self.id);

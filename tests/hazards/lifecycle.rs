@@ -796,3 +796,42 @@ fn a_thread_that_outlives_its_server_does_not_reach_the_value_of_it() {
     server.reactor().poll(Some(Duration::ZERO)).unwrap();
     assert!(!reached.load(Ordering::Relaxed));
 }
+
+/// Its thread is waited for, and the hooks of the close come before those of the next start.
+#[test]
+fn a_server_that_is_bound_while_it_is_being_closed_is_closed_first() {
+    struct Value(Vec<&'static str>, Sender<()>, Arc<Mutex<Receiver<()>>>);
+    impl BaseServer for Value {
+        fn server_bind(&mut self, socket: &Socket, address: &Address) -> io::Result<()> {
+            self.0.push("bind");
+            socket.bind(address)
+        }
+        fn server_close(&mut self) {
+            self.0.push("close");
+        }
+        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process {
+            let (begun, released) = (self.1.clone(), Arc::clone(&self.2));
+            Process::thread(StreamRequestHandler::new(move |_| {
+                begun.send(()).unwrap();
+                let _ = released.lock().unwrap().recv_timeout(PATIENCE);
+                Ok(())
+            }))
+        }
+    }
+    let (begun, began) = channel();
+    let (release, released) = channel();
+    let value = Value(Vec::new(), begun, Arc::new(Mutex::new(released)));
+    let mut server = TcpServer::with_server("127.0.0.1:0", value, |_, _| NoHandler).unwrap();
+    server.timeout = Some(Duration::ZERO);
+    server.handle_request().unwrap();
+    let _client = Peer::connect(server.server_addresses()[0].clone());
+    while began.try_recv().is_err() {
+        server.reactor().poll(Some(Duration::from_millis(1))).unwrap();
+    }
+    let (id, handle) = (server.id(), server.handle());
+    handle.run(move |reactor| reactor.server_close(id)).unwrap(); // A closure does not wait.
+    server.reactor().poll(Some(Duration::ZERO)).unwrap();
+    release.send(()).unwrap();
+    server.server_bind("127.0.0.1:0").unwrap();
+    assert_eq!(server.server_mut().0, ["bind", "close", "bind"]);
+}
