@@ -9,4 +9,5 @@
 
 pub(crate) mod endpoint;
 pub(crate) mod outbox;
+mod receiving;
 mod sending;

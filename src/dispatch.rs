@@ -1,6 +1,139 @@
-//! The dispatch of callbacks: one server in the reactor, and which of its handlers is called when.
+//! One server in the reactor: its value and its handlers, and how a callback or hook reaches them.
+//!
+//! Handlers of accepted connections are of one type and live side by side in a slab; those of outbound connections
+//! and replaced ones are boxed and live in another. The connections are in the reactor. Because the two are apart, a
+//! running handler can reach every connection, and no cell or reference count is needed.
+//!
+//! ```text
+//!  the loop ──▶ events ──┬──▶ accept ──▶ admit ──┬──▶ callbacks ──▶ run ──▶ the handler
+//!                        │    clients    hooks   │    which is due    one of them
+//!                        └───────────────────────┘         └──▶ finish, successors
+//! ```
 
-mod callbacks;
+mod accept;
+pub(crate) mod admit;
+pub(crate) mod callbacks;
 mod events;
+mod finish;
+mod run;
+mod successors;
 
-pub(crate) use self::events::Host;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::address::Address;
+use crate::connection::Connection;
+use crate::error::Error;
+use crate::handler::RequestHandler;
+use crate::handler::request::{Control, Newcomers};
+use crate::ids::ConnectionId;
+use crate::limits::Limits;
+use crate::logging::note_fault;
+use crate::panics::{catch, drop_caught};
+use crate::reactor::core::Core;
+use crate::reactor::hosted::Scratch;
+use crate::server::hooks::BaseServer;
+
+/// One server in the reactor.
+pub(crate) struct Host<S, H> {
+    pub(crate) limits: Arc<Limits>,
+    make_handler: MakeHandler<S, H>,
+    pub(crate) calls: Calls<S, H>,
+    receive: Option<Receive<S, H>>,
+}
+
+/// [`Host::receive_datagrams`], so that a program whose servers have no datagrams does not contain it.
+type Receive<S, H> = fn(&mut Host<S, H>, &mut Core, &mut Scratch, u32);
+
+/// Python's `RequestHandlerClass`.
+pub(crate) type MakeHandler<S, H> = Box<dyn FnMut(&mut S, &Address) -> H + Send>;
+
+/// What callbacks need besides the limits.
+pub(crate) struct Calls<S, H> {
+    /// Our number in the reactor.
+    pub(crate) number: u16,
+    state: S,
+    handlers: Slab<H>,
+    boxed: Slab<Box<dyn RequestHandler<S>>>,
+    /// Handlers that move in when the callback that is running returns; see [`Control`].
+    newcomers: Newcomers<S>,
+}
+
+/// A connection that is being served, and what is needed for that. It is in our hands, not in its slot, so that its
+/// parts can be borrowed apart.
+pub(crate) struct Service<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) core: &'a mut Core,
+    pub(crate) scratch: &'a mut Scratch,
+    /// Its slot; [`NO_SLOT`] for a single datagram, which needs none.
+    pub(crate) key: u32,
+    pub(crate) id: ConnectionId,
+    pub(crate) connection: &'a mut Connection,
+}
+
+impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
+    pub(crate) fn new(state: S, make_handler: MakeHandler<S, H>) -> Self {
+        let calls = Calls { number: 0, state, handlers: Slab::new(), boxed: Slab::new(), newcomers: Vec::new() };
+        Host { limits: Arc::default(), make_handler, calls, receive: None }
+    }
+
+    /// Its requests are datagrams.
+    pub(crate) fn with_datagrams(mut self) -> Self {
+        self.receive = Some(Host::receive_datagrams);
+        self
+    }
+
+    /// Takes a connection out of its slot, does something with it, and puts it back.
+    #[inline(always)]
+    pub(crate) fn borrowed(
+        &mut self,
+        core: &mut Core,
+        scratch: &mut Scratch,
+        key: u32,
+        act: impl FnOnce(&mut Calls<S, H>, &mut Service<'_>),
+    ) {
+        let id = core.slots.id(key);
+        let mut lent = core.slots.lend(key);
+        scratch.budget.renew(&self.limits);
+        act(
+            &mut self.calls,
+            &mut Service { limits: &self.limits, core, scratch, key, id, connection: lent.connection() },
+        );
+        core.slots.give_back(key, lent);
+    }
+}
+
+impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
+    /// Runs a hook of the server's. A panic is logged, and is what `None` means.
+    pub(crate) fn hook<T>(&mut self, core: &mut Core, hook: impl FnOnce(&mut S) -> T) -> Option<T> {
+        catch(|| hook(&mut self.state)).inspect_err(|panic| note_hook_panic(core, panic)).ok()
+    }
+
+    /// The same for hooks that act on the reactor.
+    fn control_hook(&mut self, core: &mut Core, hook: impl FnOnce(&mut S, &mut Control<'_, S>)) {
+        let mut control = Control { core: &mut *core, server: self.number, newcomers: &mut self.newcomers };
+        let result = catch(|| hook(&mut self.state, &mut control));
+        if !self.newcomers.is_empty() {
+            self.move_in(core, None);
+        }
+        if let Err(panic) = result {
+            note_hook_panic(core, &panic);
+        }
+    }
+}
+
+#[cold]
+fn note_hook_panic(core: &mut Core, panic: &Error) {
+    core.stats.panics += 1;
+    note_fault!(Error, "a hook of the server {panic}");
+}
+
+/// An error of the user's goes, which runs code of the user's as well.
+#[cold]
+fn drop_error(core: &mut Core, error: Error) {
+    if !drop_caught(error) {
+        core.stats.panics += 1;
+        note_fault!(Error, "an error of a handler panicked while it was dropped");
+    }
+}

@@ -1,0 +1,133 @@
+//! The way of a new request: Python's hooks in their order, then a handler, a thread or a program.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{Calls, Host};
+use crate::address::Address;
+use crate::blocking::BlockingSocket;
+use crate::blocking::job::{self, Origin, Work};
+use crate::connection::Connection;
+use crate::error::Error;
+use crate::handler::RequestHandler;
+use crate::lifecycle::Finish;
+use crate::logging::note_fault;
+use crate::net::Stream;
+use crate::panics::catch;
+use crate::reactor::core::Core;
+use crate::reactor::elsewhere::Place;
+use crate::reactor::hosted::Scratch;
+use crate::server::hooks::{BaseServer, Incoming};
+
+impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
+    /// Takes a connection in: see [`Hosted::admit`](crate::reactor::hosted::Hosted::admit).
+    pub(super) fn take_in(
+        &mut self,
+        core: &mut Core,
+        scratch: &mut Scratch,
+        stream: Stream,
+        from: Address,
+    ) -> io::Result<()> {
+        core.stats.accepted += 1;
+        self.take_from_quota(core);
+        match self.pass_hooks(core, &Incoming::Stream(&stream), &from) {
+            Admitted::Here { handler, is_boxed } => {
+                let mut connection = Connection::accepted(stream, from, handler, core.now);
+                if is_boxed {
+                    connection.state.set_boxed();
+                }
+                let key = core.insert(self.calls.number, connection);
+                self.borrowed(core, scratch, key, |calls, at| calls.serve(at));
+            }
+            Admitted::Elsewhere(work) => {
+                let local = stream.local_address();
+                let Some(stream) = stream.into_std() else { return Err(io::ErrorKind::Unsupported.into()) };
+                let socket = BlockingSocket::stream(stream, core.selector.clock(), Arc::clone(&self.limits));
+                self.send_elsewhere(core, work, socket, from, local);
+            }
+            Admitted::No => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn take_from_quota(&self, core: &mut Core) {
+        let served = &mut core.served[usize::from(self.calls.number)];
+        served.quota = served.quota.saturating_sub(1);
+    }
+
+    /// Python's path of a request, in its order, up to the handler that is to serve it.
+    pub(crate) fn pass_hooks(&mut self, core: &mut Core, request: &Incoming<'_>, from: &Address) -> Admitted {
+        let Host { make_handler, calls, .. } = self;
+        let in_cap = core.admits_client(calls.number, from);
+        let cap = core.served[usize::from(calls.number)].limits.connections_per_client_max.filter(|_| !in_cap);
+        let Calls { state, handlers, boxed, .. } = &mut *calls;
+        let admitted = catch(|| {
+            if !in_cap || !state.verify_request(request, from) {
+                return Admitted::No;
+            }
+            if let Some(work) = state.process_request(request, from).into_work() {
+                return Admitted::Elsewhere(work);
+            }
+            match state.finish_request(from) {
+                Some(handler) => Admitted::Here { handler: boxed.insert(handler) as u32, is_boxed: true },
+                None => {
+                    let handler = make_handler(state, from);
+                    Admitted::Here { handler: handlers.insert(handler) as u32, is_boxed: false }
+                }
+            }
+        });
+        match &admitted {
+            Ok(Admitted::No) => calls.refuse(core, from, cap.map(|max| ("connections_per_client_max", max))),
+            Ok(_) => {}
+            Err(panic) => {
+                core.stats.panics += 1;
+                calls.hook(core, |state| state.handle_error(from, panic));
+                calls.closed(core, from, Finish::Panicked, None);
+            }
+        }
+        admitted.unwrap_or(Admitted::No)
+    }
+
+    /// A thread or a program serves a request. It is refused if too many wait for that.
+    pub(crate) fn send_elsewhere(
+        &mut self,
+        core: &mut Core,
+        work: Work,
+        socket: BlockingSocket,
+        client_address: Address,
+        local_address: Option<Address>,
+    ) {
+        let number = self.calls.number;
+        let place = match work {
+            Work::Handler(_) => Place::Threads,
+            #[cfg(all(unix, feature = "children"))]
+            Work::Child(_) => Place::Programs,
+        };
+        let stop = socket.stop();
+        let stopper = Box::new(stop.clone());
+        let (handle, server, client) = (core.handle(), core.served[usize::from(number)].id, client_address.clone());
+        let serve = move |id| {
+            let origin = Origin { id, socket, client_address: client, local_address, handle, server };
+            job::run(work, origin, &stop)
+        };
+        match core.serve_elsewhere(number, place, client_address.clone(), stopper, serve) {
+            Ok(()) => {}
+            Err(error @ Error::Full { .. }) => {
+                note_fault!(Warn, "{client_address} is refused: {error}");
+                self.calls.refuse(core, &client_address, error.limit());
+            }
+            Err(error) => self.calls.over(core, &client_address, None, Err(error)),
+        }
+    }
+}
+
+/// What becomes of a request after the hooks.
+pub(crate) enum Admitted {
+    /// The reactor serves it, with this handler of the server's own type, or of another.
+    Here {
+        handler: u32,
+        is_boxed: bool,
+    },
+    Elsewhere(Work),
+    No,
+}

@@ -1,0 +1,133 @@
+//! How a request ends: `finish`, an error, a refusal; and the hooks that are told.
+
+use std::io;
+
+use super::callbacks::Callback;
+use super::{Calls, Service, drop_error};
+use crate::address::Address;
+use crate::connection::Connection;
+use crate::connection::state::State;
+use crate::error::{Error, Result};
+use crate::handler::RequestHandler;
+use crate::lifecycle::Finish;
+use crate::logging::{note_fault, shows};
+use crate::panics::drop_caught;
+use crate::reactor::core::Core;
+use crate::server::hooks::BaseServer;
+
+impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
+    /// The last callback, once; then the handler goes.
+    pub(crate) fn finish(&mut self, at: &mut Service<'_>, why: Finish) {
+        if at.connection.state.owes_finish() {
+            self.call(at, Callback::Finish(why));
+            at.core.count(why);
+        }
+        self.drop_handler(at.core, &at.connection.state);
+        at.connection.set_finished();
+        let state = &at.connection.state;
+        let named = state.extra.as_ref().and_then(|extra| extra.passed);
+        at.core.note_end(self.number, &state.address, why, Some(state), named);
+        self.hook(at.core, |server| server.close_request(&state.address, why));
+    }
+
+    /// A callback returned an error or panicked: the end of its connection, and of nothing else.
+    #[cold]
+    pub(super) fn failed(&mut self, core: &mut Core, connection: &mut State, error: &Error) {
+        if let Some(limit) = error.limit().filter(|_| shows(log::Level::Debug)) {
+            connection.extra.get_or_insert_default().passed = Some(limit);
+        }
+        match error {
+            Error::Panicked { .. } => {
+                connection.end(Finish::Panicked, true);
+                core.stats.panics += 1;
+            }
+            // The connection was lost under the callback, and this error only repeats it.
+            Error::Gone | Error::OutputLimit { .. } if connection.end_if_lost() => return,
+            Error::Io(source) if source.kind() == io::ErrorKind::BrokenPipe && connection.end_if_lost() => return,
+            Error::InputLimit { .. } => return connection.end(Finish::InputLimit, false),
+            _ => {
+                connection.end(Finish::Error, false);
+                core.stats.handler_errors += 1;
+            }
+        }
+        self.hook(core, |state| state.handle_error(&connection.address, error));
+    }
+
+    #[cold]
+    pub(super) fn connect_failed(&mut self, at: &mut Service<'_>, source: io::Error, why: Finish) {
+        let error = Error::Connect { address: at.connection.state.address.clone(), source };
+        at.core.stats.connects_failed += 1;
+        note_fault!(Warn, "{error}");
+        at.connection.state.end(why, true);
+        self.call(at, Callback::ConnectFailed(&error));
+    }
+
+    pub(super) fn shutdown_request(&mut self, at: &mut Service<'_>) {
+        let Connection { io, state, .. } = &*at.connection;
+        self.hook(at.core, |server| drop(server.shutdown_request(&io.stream, &state.address)));
+    }
+
+    /// A request that was served elsewhere is over: see [`Hosted::on_over`](crate::reactor::hosted::Hosted::on_over).
+    pub(super) fn over(&mut self, core: &mut Core, client: &Address, ended: Option<Finish>, result: Result<()>) {
+        let why = match (&result, ended) {
+            (_, Some(ended)) => ended,
+            (Ok(()), None) => Finish::Done,
+            (Err(Error::Panicked { .. }), None) => Finish::Panicked,
+            (Err(Error::Io(error)), None) if is_lost(error) => Finish::Reset,
+            (Err(Error::InputLimit { .. }), None) => Finish::InputLimit,
+            (Err(_), None) => Finish::Error,
+        };
+        match why {
+            Finish::Panicked => core.stats.panics += 1,
+            Finish::Error => core.stats.handler_errors += 1,
+            _ => core.count(why),
+        }
+        let named = result.as_ref().err().and_then(Error::limit);
+        if let Err(error) = result {
+            // Otherwise an error on the way there only repeats it.
+            if matches!(why, Finish::Panicked | Finish::Error | Finish::Timeout(_)) {
+                self.hook(core, |state| state.handle_error(client, &error));
+            }
+            drop_error(core, error);
+        }
+        self.closed(core, client, why, named);
+    }
+
+    /// A request is over that no handler on the reactor has served. `named`: the limit of an error that ended it.
+    pub(super) fn closed(
+        &mut self,
+        core: &mut Core,
+        client: &Address,
+        why: Finish,
+        named: Option<(&'static str, usize)>,
+    ) {
+        core.note_end(self.number, client, why, None, named);
+        self.hook(core, |state| state.close_request(client, why));
+    }
+
+    /// Nothing serves a request, perhaps because of a limit.
+    #[cold]
+    pub(super) fn refuse(&mut self, core: &mut Core, client: &Address, limit: Option<(&'static str, usize)>) {
+        core.stats.refused += 1;
+        self.closed(core, client, Finish::Refused, limit);
+    }
+
+    pub(super) fn drop_handler(&mut self, core: &mut Core, connection: &State) {
+        let handler = connection.handler as usize;
+        // Dropping runs code of the user's as well.
+        let dropped = match connection.is_boxed() {
+            false => drop_caught(self.handlers.remove(handler)),
+            true => drop_caught(self.boxed.remove(handler)),
+        };
+        if !dropped {
+            core.stats.panics += 1;
+            note_fault!(Error, "a handler panicked while it was dropped");
+        }
+    }
+}
+
+/// The client of a handler that blocks has gone: no fault of the handler's, as it is none on the reactor.
+fn is_lost(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe)
+}

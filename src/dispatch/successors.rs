@@ -1,0 +1,63 @@
+//! A handler that replaces another, and that of an outbound connection: how each takes its place.
+
+use super::callbacks::Callback;
+use super::{Calls, Service};
+use crate::connection::Connection;
+use crate::handler::RequestHandler;
+use crate::ids::NO_SLOT;
+use crate::lifecycle::Finish;
+use crate::logging::note_fault;
+use crate::panics::drop_caught;
+use crate::reactor::core::Core;
+use crate::server::hooks::BaseServer;
+
+/// Handlers that may replace each other while a message waits for the one that stays.
+const SUCCESSORS_MAX: usize = 1_000;
+
+impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
+    /// A handler that has just taken over is set up before anything else is called, and so is the one that takes over from
+    /// it in its `setup`. If that goes on and on, the connection ends.
+    pub(crate) fn set_up(&mut self, at: &mut Service<'_>) {
+        for _ in 0..SUCCESSORS_MAX {
+            if !at.connection.state.take_setup_due() {
+                return;
+            }
+            self.call(at, Callback::Setup);
+        }
+        if at.connection.state.is_setup_due() {
+            let address = &at.connection.state.address;
+            note_fault!(Error, "{address} is closed: {SUCCESSORS_MAX} handlers in a row were replaced in their setup");
+            at.connection.state.end(Finish::Error, true);
+        }
+    }
+
+    /// Handlers take their place: those of outbound connections, and those that replace the handler of the connection
+    /// that was served, if its callback did not fail.
+    #[cold]
+    pub(super) fn move_in(&mut self, core: &mut Core, mut served: Option<(u32, &mut Connection, bool)>) {
+        for (key, handler) in std::mem::take(&mut self.newcomers) {
+            match &mut served {
+                Some((own, connection, wanted)) if *own == key => {
+                    self.replace_handler(core, connection, handler, *wanted && key != NO_SLOT);
+                }
+                _ => core.slots.connection(key).state.handler = self.boxed.insert(handler) as u32,
+            }
+        }
+    }
+
+    /// A connection that ends keeps the handler it has, for its `finish`.
+    fn replace_handler(
+        &mut self,
+        core: &mut Core,
+        connection: &mut Connection,
+        successor: Box<dyn RequestHandler<S>>,
+        wanted: bool,
+    ) {
+        if wanted && !connection.state.is_closing() {
+            self.drop_handler(core, &connection.state);
+            connection.replaced_handler(self.boxed.insert(successor) as u32);
+        } else if !drop_caught(successor) {
+            core.stats.panics += 1;
+        }
+    }
+}
