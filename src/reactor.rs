@@ -30,6 +30,7 @@ mod servers;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
 pub(crate) mod slots;
+mod stop;
 mod stopping;
 
 use std::collections::VecDeque;
@@ -43,6 +44,7 @@ use self::core::Core;
 use self::handle::{Command, Handle, ShutdownHandle};
 use self::hosted::{Hosted, Scratch};
 use self::slots::Kind;
+use self::stop::Stop;
 use crate::connection::budget::Budget;
 use crate::error::{Error, Result};
 use crate::ids::{SlotId, WAKER};
@@ -101,23 +103,6 @@ pub struct Reactor {
     collected: u64,
     /// From how many new bytes on the callbacks of the next turn are timed.
     timed_from: usize,
-    phase: Phase,
-    /// The stop is over: `serve_forever` or `poll` has returned because of it. It may have been carried out earlier, while
-    /// a server was closed.
-    reported: bool,
-    /// A stop was cut short: nobody is waited for any more.
-    hurried: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Serving,
-    /// Stopping; connections are let go as they fall quiet.
-    Draining,
-    /// Stopping; nobody is waited for any more.
-    Aborting,
-    /// Stopped: `serve_forever` returns.
-    Stopped,
 }
 
 impl Reactor {
@@ -152,9 +137,6 @@ impl Reactor {
             collected: 0,
             timed_from: TIMED_BYTES,
             turning: false,
-            phase: Phase::Serving,
-            reported: false,
-            hurried: false,
         })
     }
 
@@ -216,7 +198,7 @@ impl Reactor {
     /// As for [`serve_forever`](Self::serve_forever).
     pub fn poll(&mut self, wait: Option<Duration>) -> Result<bool> {
         self.serve_again()?;
-        if self.phase != Phase::Stopped {
+        if !self.core.stop.is_over() {
             self.turn(wait)?;
         }
         Ok(!self.report_stop())
@@ -360,14 +342,13 @@ impl Reactor {
     }
 
     fn service_actions(&mut self) {
-        if self.phase == Phase::Serving && self.core.shared.drain_requested() {
+        if matches!(self.core.stop, Stop::No) && self.core.shared.drain_requested() {
             self.begin_drain();
         }
-        if self.phase == Phase::Draining && self.core.shared.now_requested() {
-            self.phase = Phase::Aborting;
-            self.hurried = true;
+        if self.core.stop.is_draining() && self.core.shared.now_requested() {
+            self.core.stop.abort(&mut self.core.timers);
         }
-        if self.phase == Phase::Aborting {
+        if self.core.stop.is_aborting() {
             self.abort_all();
         }
         for (number, server) in &mut self.servers {
@@ -385,7 +366,7 @@ impl Reactor {
         if let Some(error) = self.core.not_registered.take() {
             self.core.pause_all(&error);
         }
-        if matches!(self.phase, Phase::Draining | Phase::Aborting) && self.is_over() {
+        if self.core.stop.is_under_way() && self.is_over() {
             self.stopped();
         }
         if !self.core.closing.is_empty() {
@@ -417,14 +398,14 @@ impl Reactor {
 
 impl Drop for Reactor {
     fn drop(&mut self) {
-        self.core.ends = true;
+        self.core.stop.give_up(false, &mut self.core.timers);
         self.turning = false; // A closure may have put another in its place, in the middle of a turn.
         loop {
             self.close_all(None);
             if self.servers.is_empty() {
                 break;
             }
-            self.turn_or_hurry();
+            self.turn_or_give_up();
         }
         let waiting = std::mem::take(&mut self.taken).into_iter().chain(self.core.shared.close());
         // One by one: dropping a message may run anything.

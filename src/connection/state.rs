@@ -284,6 +284,11 @@ impl State {
         self.flags |= DRAINING | if is_quiet { DRAIN_QUIET } else { 0 };
     }
 
+    /// Whether its handler is told, or will be, that the server is stopping.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.has(DRAINING)
+    }
+
     /// Busy or not, the handler is told now; after the jobs that are under way.
     pub(crate) fn drain_now(&mut self) {
         self.flags |= DRAINING | DRAIN_DUE;

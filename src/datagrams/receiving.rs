@@ -95,7 +95,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         }
         // The one that is on its way out gives its place to its successor.
         let others = |core: &mut Core| core.sessions(self.calls.number) - usize::from(session.is_some());
-        let admits = |max| others(core) < max && !core.draining;
+        let admits = |max| others(core) < max && !core.stop.is_under_way();
         if !self.limits.sessions_max.is_none_or(admits) || core.slots.is_full() {
             core.stats.sessions_refused += 1;
             match self.limits.sessions_max {

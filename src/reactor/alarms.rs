@@ -106,9 +106,9 @@ impl Core {
                 self.slots.connection(key).state.extra.as_mut().map(|extra| extra.redial.take());
             }
             Alarm::Resend(_) | Alarm::Child(_) => {} // Forgotten by what it is for.
-            Alarm::DrainLook => self.drain_look = NO_TIMER,
-            Alarm::DrainTell => self.drain_tell = NO_TIMER,
-            Alarm::DrainEnd => self.drain_end = NO_TIMER,
+            Alarm::DrainLook | Alarm::DrainTell | Alarm::DrainEnd => {
+                *self.stop.timer(alarm).expect("it is cancelled with its stage") = NO_TIMER;
+            }
             Alarm::CloseLook(server) => {
                 if let Life::Closing { look, .. } = &mut self.served[usize::from(server)].life {
                     *look = NO_TIMER;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use super::Reactor;
 use super::books::Life;
 use super::core::Core;
 use super::entries::{Alarm, LOOK};
 use super::handle::Command;
 use super::hosted::Hosted;
-use super::{Phase, Reactor};
 use crate::error::Error;
 use crate::ids::ServerId;
 use crate::lifecycle::Finish;
@@ -48,7 +48,7 @@ impl Reactor {
     /// Waits until a server that is being closed is closed. A closure, which the loop has to get back, does not.
     pub(crate) fn await_closed(&mut self, id: ServerId) {
         while !self.turning && self.core.server(id).is_some_and(|server| self.core.closing.contains(&server)) {
-            self.turn_or_hurry();
+            self.turn_or_give_up();
         }
     }
 
@@ -68,11 +68,16 @@ impl Reactor {
     /// `block_on_close`: closes the servers whose threads and programs are done. They may want something of the reactor
     /// meanwhile, and their answers leave. Those that are not waited for are ended now.
     pub(super) fn go_on_closing(&mut self) {
-        // A signal, or whoever else asks for a stop that is over already, means this wait.
-        let again = self.phase == Phase::Stopped && self.reported && self.core.shared.drain_requested();
-        self.hurried |= again || self.core.shared.now_requested();
+        self.close_those_done(self.is_hurried());
+    }
+
+    fn is_hurried(&self) -> bool {
+        self.core.stop.is_hurried(self.core.shared.drain_requested(), self.core.shared.now_requested())
+    }
+
+    fn close_those_done(&mut self, hurried: bool) {
         for server in std::mem::take(&mut self.core.closing) {
-            if self.hurried || !self.core.served[usize::from(server)].waits() {
+            if hurried || !self.core.served[usize::from(server)].waits() {
                 self.give_up_elsewhere(server);
             }
             match self.core.served[usize::from(server)].active {
@@ -82,7 +87,7 @@ impl Reactor {
         }
     }
 
-    /// Threads and programs that are not waited for. Of their end nobody will hear.
+    /// Threads and programs that are not waited for: their requests are over, whatever they still do.
     fn give_up_elsewhere(&mut self, server: u16) {
         self.core.end_all_elsewhere(Some(server));
         for id in self.core.slots.all_elsewhere(Some(server)) {
@@ -126,37 +131,38 @@ impl Reactor {
         }
     }
 
-    /// A turn while something is waited for. If there can be none, nothing is waited for any more.
-    pub(super) fn turn_or_hurry(&mut self) {
-        if let Err(error) = self.turn(None) {
+    /// A turn while something is waited for. If there can be none, nothing is waited for any more. Returns whether there
+    /// was one.
+    pub(super) fn turn_or_give_up(&mut self) -> bool {
+        let turned = self.turn(None);
+        if let Err(error) = &turned {
             note!(Error, "{error}");
-            self.hurried = true;
-            self.go_on_closing();
+            self.close_those_done(true);
         }
+        turned.is_ok()
     }
 
     /// Takes a server out of a reactor that is given up. What it has open ends, as when it is closed; the sockets it
     /// serves by come with it.
     pub(crate) fn take_out(&mut self, id: ServerId) -> Option<Moving> {
         let server = self.core.server(id)?;
-        (self.phase, self.reported) = (Phase::Stopped, false); // A stop goes with it, and takes no socket away.
-        self.core.ends = true;
+        self.core.stop.give_up(true, &mut self.core.timers); // A stop goes with it, and takes no socket away.
         self.allocate();
         self.await_closed(id);
         self.core.served[usize::from(server)].quota = 0;
         self.core.begin_closing(server);
         self.abort_server(server);
         // The others that may be here are closed while there are turns: their threads report to this reactor.
+        let mut turned = true;
         loop {
             self.close_all(Some(server));
-            self.hurried |= self.core.shared.now_requested();
-            if self.hurried || !self.core.served[usize::from(server)].waits() {
+            if !turned || self.is_hurried() || !self.core.served[usize::from(server)].waits() {
                 self.give_up_elsewhere(server);
             }
             if self.core.served[usize::from(server)].active == 0 && self.servers.len() == 1 {
                 break;
             }
-            self.turn_or_hurry();
+            turned = self.turn_or_give_up();
         }
         let sockets = self.core.take_sockets(server);
         let timers = self.core.take_server_timers(server);
@@ -171,9 +177,10 @@ impl Reactor {
 }
 
 impl Core {
-    /// A server begins to be closed. Its threads and programs have as long as when the whole reactor stops.
+    /// A server begins to be closed. Its threads and programs have as long as when the whole reactor stops, and what is left
+    /// of that if it stops.
     pub(super) fn begin_closing(&mut self, server: u16) {
-        let begun = self.selector.now();
+        let begun = self.stop.begun().unwrap_or_else(|| self.selector.now());
         self.served[usize::from(server)].life = Life::Closing { begun, look: NO_TIMER };
         self.look_closing(server);
     }

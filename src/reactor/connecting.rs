@@ -18,7 +18,7 @@ use crate::timers::nanos;
 impl Core {
     pub(crate) fn connect(&mut self, server: u16, address: Address) -> Result<ConnectionId> {
         let failed = |source| Error::Connect { address: address.clone(), source };
-        if self.aborting || self.ends {
+        if self.stop.is_aborting() || self.stop.is_given_up() {
             return Err(failed(std::io::Error::other("the reactor has stopped")));
         }
         if !matches!(self.served[usize::from(server)].life, Life::Open { .. }) {

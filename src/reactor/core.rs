@@ -10,6 +10,7 @@ use super::entries::Alarm;
 use super::handle::{Handle, Message, Shared};
 use super::ready::Ready;
 use super::slots::{Kind, Slots};
+use super::stop::Stop;
 use crate::address::Address;
 use crate::connection::Connection;
 use crate::error::Result;
@@ -21,7 +22,7 @@ use crate::panics::{catch, drop_caught};
 use crate::stats::Stats;
 use crate::threads::Pool;
 use crate::timers::nanos;
-use crate::timers::{Deadlines, NO_TIMER, TimerKey, Timers};
+use crate::timers::{Deadlines, Timers};
 
 pub(crate) struct Core {
     pub(crate) selector: Selector,
@@ -46,18 +47,10 @@ pub(crate) struct Core {
     pub(super) servers_made: u32,
     /// Servers that are being closed and wait for their threads and programs.
     pub(super) closing: Vec<u16>,
-    /// The reactor is being dropped, and takes no new work.
-    pub(super) ends: bool,
     /// Connections the process may have, for servers that set no number of their own.
     pub(super) connections_max: usize,
     pub(super) cap: Cap,
-    /// The reactor is stopping: new connections are asked to end like the others; no more are begun.
-    pub(crate) draining: bool,
-    pub(crate) aborting: bool,
-    pub(super) drain_look: TimerKey,
-    pub(super) drain_tell: TimerKey,
-    pub(super) drain_end: TimerKey,
-    pub(super) drain_begun: u64,
+    pub(crate) stop: Stop,
     pub(super) pool: Option<Pool>,
     /// What the read buffer has to hold at least, for the datagrams of some server.
     pub(crate) read_buffer_bytes_min: usize,
@@ -86,15 +79,9 @@ impl Core {
             served: Slab::new(),
             servers_made: 0,
             closing: Vec::new(),
-            ends: false,
             connections_max: connections_from_descriptors().unwrap_or(CONNECTIONS_MAX),
             cap: Cap::default(),
-            draining: false,
-            aborting: false,
-            drain_begun: 0,
-            drain_look: NO_TIMER,
-            drain_tell: NO_TIMER,
-            drain_end: NO_TIMER,
+            stop: Stop::No,
             pool: None,
             read_buffer_bytes_min: 0,
             receiving: NO_SLOT,
@@ -148,7 +135,7 @@ impl Core {
         served.sessions += usize::from(connection.state.is_datagram());
         let counted = served.limits.connections_per_client_max.is_some() && !connection.state.is_outbound();
         let address = counted.then(|| connection.state.address.clone());
-        if self.draining {
+        if self.stop.is_under_way() {
             connection.state.drain(self.now, nanos(self.config.drain_quiet));
         }
         self.count_in(server, address.as_ref());

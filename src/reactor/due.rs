@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::Reactor;
 use super::entries::Alarm;
-use super::{Phase, Reactor};
 use crate::connection::budget::Slice;
 use crate::timers::nanos;
 
@@ -50,7 +50,7 @@ impl Reactor {
                 Alarm::Child(key) => self.core.child_timed_out(key),
                 Alarm::DrainLook => self.look_elsewhere(),
                 Alarm::DrainTell => self.tell_all(),
-                Alarm::DrainEnd => self.phase = Phase::Aborting,
+                Alarm::DrainEnd => self.core.stop.abort(&mut self.core.timers),
                 Alarm::CloseLook(server) => self.core.look_closing(server),
             }
             if slice.is_over(&self.scratch.budget.turn) {

@@ -46,7 +46,7 @@ impl Core {
 
         let elsewhere = Elsewhere {
             address: address.clone(),
-            late: self.draining,
+            late: self.stop.is_under_way(),
             stop,
             is_told: false,
             begun,

@@ -72,7 +72,7 @@ impl Core {
                 let begun = match served.life {
                     // Closing its server ends a connection at once; threads and programs have the grace.
                     Life::Closing { begun, .. } => state.is_none().then_some(begun),
-                    _ => self.aborting.then_some(self.drain_begun),
+                    _ => self.stop.begun().filter(|_| self.stop.is_aborting()),
                 };
                 let grace = self.config.drain_grace;
                 let over = begun.is_some_and(|begun| self.now.saturating_sub(begun) >= nanos(grace));

@@ -9,12 +9,13 @@ use super::books::Life;
 use super::core::Core;
 use super::entries::Alarm;
 use super::slots::Kind;
+use crate::timers::NO_TIMER;
 
 impl Reactor {
     /// # Panics
     /// If an invariant is broken, with its number.
     pub(crate) fn check(&mut self) {
-        let Core { slots, ready, timers, guards, served, stats, config, cap, .. } = &mut self.core;
+        let Core { slots, ready, timers, guards, served, stats, config, cap, stop, .. } = &mut self.core;
         let mut queued = HashSet::new();
         for &entry in ready.iter().filter(|&&entry| slots.entry(entry).is_some()) {
             assert!(queued.insert(entry.key), "2: slot {} is in the ready queue twice", entry.key);
@@ -34,6 +35,8 @@ impl Reactor {
                     let deadline = connection.deadline(limits, config.drain_quiet);
                     let watched = deadline.is_none_or(|(due, _)| guards.get(key).is_some_and(|guard| guard <= due));
                     assert!(watched || slot.queued, "11: nothing watches over {deadline:?} of slot {key}");
+                    let asked = connection.state.is_draining() || !stop.is_under_way();
+                    assert!(asked, "12: slot {key} is not told of the stop");
                     *active.entry(usize::from(slot.server)).or_insert(0) += 1;
                     let extra = connection.state.extra.as_ref();
                     armed += extra.map_or(0, |extra| extra.timers.len() + usize::from(extra.redial.is_some()));
@@ -59,6 +62,8 @@ impl Reactor {
         }
         assert_eq!(stats.active, active.values().sum::<usize>() as u64, "1: one slot for each open connection");
 
+        let ends = stop.timer(Alarm::DrainEnd).is_none_or(|end| *end != NO_TIMER);
+        assert!(ends, "12: nothing ends the wait of a stop");
         let mut owned = 0;
         for (timer, alarm) in timers.iter() {
             let owner = match *alarm {
@@ -80,7 +85,11 @@ impl Reactor {
                     Life::Closing { look, .. } if look == timer => continue,
                     _ => None,
                 },
-                Alarm::Resend(_) | Alarm::Child(_) | Alarm::DrainLook | Alarm::DrainTell | Alarm::DrainEnd => continue,
+                Alarm::DrainLook | Alarm::DrainTell | Alarm::DrainEnd => match stop.timer(*alarm) {
+                    Some(&mut its) if its == timer => continue,
+                    _ => None,
+                },
+                Alarm::Resend(_) | Alarm::Child(_) => continue,
             };
             assert_eq!(owner, Some(timer), "7: {alarm:?} belongs to nobody");
             owned += usize::from(!matches!(alarm, Alarm::Resume(_)));

@@ -5,11 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Reactor;
 use super::books::{Cap, Life, Served};
 use super::core::Core;
 use super::hosted::Hosted;
 use super::slots::Kind;
-use super::{Phase, Reactor};
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::ids::{SERVERS_MAX, ServerId};
@@ -125,7 +125,7 @@ impl Reactor {
         let server = self.core.server(id).ok_or(Error::Gone)?;
         self.core.set_quota(server, 1);
         let deadline = timeout.map(|timeout| self.core.selector.now().saturating_add(nanos(timeout)));
-        while self.phase != Phase::Stopped {
+        while !self.core.stop.is_over() {
             // A closure may have closed it, or put another reactor in the place of this one.
             let Some(served) = self.core.open_server(id).map(|server| &self.core.served[usize::from(server)]) else {
                 break;
@@ -180,7 +180,7 @@ impl Reactor {
 
     /// Whether there is room for one server more. Those whose sockets a stop has closed make room.
     pub(crate) fn admits_server(&mut self) -> Result<()> {
-        if self.core.ends {
+        if self.core.stop.is_given_up() {
             return Err(Error::Gone);
         }
         self.close_stopped();
@@ -306,7 +306,7 @@ impl Core {
         if let Some(pool) = &mut self.pool {
             pool.resize(self.config.offload_threads, self.config.offload_queue_max);
         }
-        self.rearm_drain();
+        self.stop.rearm(nanos(self.config.drain_grace), &mut self.timers);
         self.reconsider(None);
     }
 }

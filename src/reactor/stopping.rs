@@ -1,17 +1,15 @@
 //! Stopping, in phases: no more clients, every handler told, output sent, an end to the waiting.
 
+use super::Reactor;
 use super::books::Life;
-use super::core::Core;
-use super::entries::{Alarm, LOOK};
 #[cfg(all(unix, feature = "signals"))]
 use super::signals::Signals;
 #[cfg(all(unix, feature = "signals"))]
 use super::slots::Kind;
-use super::{Phase, Reactor};
+use super::stop::Stop;
 use crate::error::{Error, Result};
 use crate::lifecycle::Finish;
 use crate::logging::note;
-use crate::timers::NO_TIMER;
 use crate::timers::nanos;
 
 impl Reactor {
@@ -26,9 +24,7 @@ impl Reactor {
             return Err(Error::Reactor { doing: "serve", source });
         }
         self.core.now = self.core.selector.now();
-        if self.phase == Phase::Stopped && self.reported {
-            self.phase = Phase::Serving;
-            (self.reported, self.hurried) = (false, false);
+        if self.core.stop.serve_again() {
             self.close_stopped();
             if self.core.shared.drain_requested() {
                 self.core.shared.wake(); // A turn since the last stop has taken the wake, and left the request for now.
@@ -39,22 +35,20 @@ impl Reactor {
 
     /// Whether it has stopped; then that is said now, and the stop is over.
     pub(super) fn report_stop(&mut self) -> bool {
-        let stopped = self.phase == Phase::Stopped;
+        let stopped = self.core.stop.report(self.core.shared.now_requested());
         if stopped {
-            self.reported = true;
             self.core.shared.clear_request();
         }
         stopped
     }
 
-    /// Whether a stop was carried out that nobody has heard of.
+    /// Whether a stop was carried out and is not reported.
     pub(crate) fn has_stopped(&self) -> bool {
-        self.phase == Phase::Stopped && !self.reported
+        matches!(self.core.stop, Stop::Stopped)
     }
 
     /// Takes in the clients that are connected already, closes the listeners, and asks every connection to end.
     pub(super) fn begin_drain(&mut self) {
-        self.phase = Phase::Draining;
         note!(Info, "stopping: {} connections to finish", self.core.stats.active);
         self.take_in();
         for server in self.numbers() {
@@ -65,7 +59,8 @@ impl Reactor {
             self.core.slots.connection(key).state.drain(self.core.now, quiet);
             self.core.queue(key);
         }
-        self.core.arm_drain();
+        let grace = nanos(self.core.config.drain_grace);
+        self.core.stop.drain(self.core.now, grace, &mut self.core.timers);
         self.look_elsewhere();
     }
 
@@ -73,7 +68,7 @@ impl Reactor {
     /// others: nothing tells when a thread has begun to wait.
     pub(super) fn look_elsewhere(&mut self) {
         if self.core.drain_elsewhere(None, true) {
-            self.core.arm_look();
+            self.core.stop.look_again(self.core.now, &mut self.core.timers);
         }
     }
 
@@ -108,7 +103,6 @@ impl Reactor {
     }
 
     pub(super) fn abort_all(&mut self) {
-        self.core.aborting = true;
         self.core.end_all_elsewhere(None);
         for key in self.core.slots.connections(None) {
             self.core.slots.connection(key).state.end(Finish::ShutDown, true);
@@ -117,7 +111,7 @@ impl Reactor {
     }
 
     pub(super) fn stopped(&mut self) {
-        self.phase = Phase::Stopped;
+        self.core.stop.carry_out(&mut self.core.timers);
         for server in self.numbers() {
             self.core.unlisten(server);
             let served = &mut self.core.served[usize::from(server)];
@@ -126,7 +120,6 @@ impl Reactor {
             }
         }
         self.free_dead();
-        self.core.cancel_drain();
     }
 
     /// Whether a stop has nothing left to wait for. Until then datagrams are served like before. Those that come during
@@ -135,7 +128,7 @@ impl Reactor {
     pub(super) fn is_over(&mut self) -> bool {
         let (elsewhere, awaited) = self.core.elsewhere();
         let here = self.core.stats.active - elsewhere;
-        if self.phase != Phase::Draining {
+        if !self.core.stop.is_draining() {
             return here == 0;
         }
         // What other threads had submitted before this turn, and it had no time for, comes first.
@@ -158,41 +151,6 @@ impl Reactor {
 
 /// Rounds of accepting before a listener is closed: enough for any backlog, and an end for a flood.
 const BACKLOG_ROUNDS_MAX: usize = 256;
-
-impl Core {
-    pub(crate) fn arm_drain(&mut self) {
-        self.cancel_drain();
-        self.draining = true;
-        self.drain_begun = self.now;
-        self.drain_tell = self.timers.arm(self.now, Alarm::DrainTell);
-        self.drain_end = self.timers.arm(self.now, Alarm::DrainEnd);
-        self.rearm_drain();
-    }
-
-    /// Sets the timers of a stop that have not fired to what the settings say now.
-    pub(crate) fn rearm_drain(&mut self) {
-        let (begun, grace) = (self.drain_begun, nanos(self.config.drain_grace));
-        for (timer, after) in [(self.drain_tell, grace / 2), (self.drain_end, grace)] {
-            if timer != NO_TIMER {
-                self.timers.rearm(timer, begun.saturating_add(after));
-            }
-        }
-    }
-
-    pub(crate) fn arm_look(&mut self) {
-        self.drain_look = self.timers.arm(self.now.saturating_add(LOOK), Alarm::DrainLook);
-    }
-
-    pub(crate) fn cancel_drain(&mut self) {
-        (self.draining, self.aborting) = (false, false);
-        for timer in [&mut self.drain_look, &mut self.drain_tell, &mut self.drain_end] {
-            let armed = std::mem::replace(timer, NO_TIMER);
-            if armed != NO_TIMER {
-                self.timers.cancel(armed);
-            }
-        }
-    }
-}
 
 impl Reactor {
     /// Makes SIGINT and SIGTERM [shut the reactor down](crate::ShutdownHandle::shutdown), and a second one

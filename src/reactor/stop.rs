@@ -1,0 +1,218 @@
+//! How far the stop of a reactor has come, and each step from one stage to the next.
+
+use super::entries::{Alarm, LOOK};
+use crate::timers::{NO_TIMER, TimerKey, Timers};
+
+/// How far the stop of a reactor has come. A request to stop stays in the mailbox until the stop is reported.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// It serves.
+    No,
+    /// Connections end as they fall quiet. The timers look for quiet threads, tell all that are busy, and end the wait.
+    Draining { begun: u64, look: TimerKey, tell: TimerKey, end: TimerKey },
+    /// Every connection is ended.
+    Aborting { begun: u64 },
+    /// It is carried out, and `serve_forever` or `poll` has yet to return because of it: it may have been carried out
+    /// while a server was closed.
+    Stopped,
+    /// `serve_forever` or `poll` has returned. If the stop was `hurried`, no thread or program is waited for any more.
+    Reported { hurried: bool },
+    /// The reactor is dropped, or its server moves to another. It takes no new work, and stops no more: its servers are
+    /// closed. `begun` is of the stop that was under way, `hurried` of the one that was `reported`.
+    GivenUp { begun: Option<u64>, reported: bool, hurried: bool },
+}
+
+impl Stop {
+    /// Whether it is under way: new connections are asked to end like the others.
+    #[inline]
+    pub(crate) fn is_under_way(&self) -> bool {
+        matches!(self, Stop::Draining { .. } | Stop::Aborting { .. })
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        matches!(self, Stop::Draining { .. })
+    }
+
+    pub(crate) fn is_aborting(&self) -> bool {
+        matches!(self, Stop::Aborting { .. })
+    }
+
+    /// Whether it is carried out, reported or not.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self, Stop::Stopped | Stop::Reported { .. })
+    }
+
+    pub(crate) fn is_given_up(&self) -> bool {
+        matches!(self, Stop::GivenUp { .. })
+    }
+
+    /// When the grace began that threads and programs have, if a stop has begun it.
+    pub(crate) fn begun(&self) -> Option<u64> {
+        match *self {
+            Stop::Draining { begun, .. } | Stop::Aborting { begun } => Some(begun),
+            Stop::GivenUp { begun, .. } => begun,
+            Stop::No | Stop::Stopped | Stop::Reported { .. } => None,
+        }
+    }
+
+    /// Whether servers that are being closed wait for no thread or program any more. After a stop, another request means
+    /// this wait.
+    pub(crate) fn is_hurried(&self, drain_requested: bool, now_requested: bool) -> bool {
+        let (reported, hurried) = match *self {
+            Stop::Reported { hurried } => (true, hurried),
+            Stop::GivenUp { reported, hurried, .. } => (reported, hurried),
+            _ => (false, false),
+        };
+        hurried || now_requested || (reported && drain_requested)
+    }
+
+    // The steps.
+
+    pub(crate) fn drain(&mut self, now: u64, grace: u64, timers: &mut Timers<Alarm>) {
+        debug_assert!(matches!(self, Stop::No));
+        let (tell, end) = (timers.arm(now, Alarm::DrainTell), timers.arm(now, Alarm::DrainEnd));
+        *self = Stop::Draining { begun: now, look: NO_TIMER, tell, end };
+        self.rearm(grace, timers);
+    }
+
+    /// Sets the timers that have not fired to what the settings say now.
+    pub(crate) fn rearm(&mut self, grace: u64, timers: &mut Timers<Alarm>) {
+        let Stop::Draining { begun, tell, end, .. } = *self else { return };
+        for (timer, after) in [(tell, grace / 2), (end, grace)] {
+            if timer != NO_TIMER {
+                timers.rearm(timer, begun.saturating_add(after));
+            }
+        }
+    }
+
+    /// There are threads that were busy when they were looked at.
+    pub(crate) fn look_again(&mut self, now: u64, timers: &mut Timers<Alarm>) {
+        if let Stop::Draining { look, .. } = self {
+            *look = timers.arm(now.saturating_add(LOOK), Alarm::DrainLook);
+        }
+    }
+
+    /// The timer that it has for this alarm, or none.
+    pub(crate) fn timer(&mut self, alarm: Alarm) -> Option<&mut TimerKey> {
+        match (self, alarm) {
+            (Stop::Draining { look, .. }, Alarm::DrainLook) => Some(look),
+            (Stop::Draining { tell, .. }, Alarm::DrainTell) => Some(tell),
+            (Stop::Draining { end, .. }, Alarm::DrainEnd) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// The grace is over, or the stop is cut short.
+    pub(crate) fn abort(&mut self, timers: &mut Timers<Alarm>) {
+        let Stop::Draining { begun, .. } = *self else { unreachable!("only what drains is cut short: {self:?}") };
+        self.go_on(Stop::Aborting { begun }, timers);
+    }
+
+    pub(crate) fn carry_out(&mut self, timers: &mut Timers<Alarm>) {
+        debug_assert!(self.is_under_way());
+        self.go_on(Stop::Stopped, timers);
+    }
+
+    /// Returns whether it is carried out; then that is reported now.
+    pub(crate) fn report(&mut self, now_requested: bool) -> bool {
+        if let Stop::Stopped = self {
+            *self = Stop::Reported { hurried: now_requested };
+        }
+        self.is_over()
+    }
+
+    /// The reactor serves. Returns whether it does so again, after a stop.
+    pub(crate) fn serve_again(&mut self) -> bool {
+        let again = matches!(self, Stop::Reported { .. });
+        if again {
+            *self = Stop::No;
+        }
+        again
+    }
+
+    /// `moves`: a server takes its reactor's requests to stop along, so they do not mean this one.
+    pub(crate) fn give_up(&mut self, moves: bool, timers: &mut Timers<Alarm>) {
+        let (reported, hurried) = match *self {
+            Stop::Reported { hurried } => (!moves, hurried),
+            Stop::GivenUp { .. } => return, // Its server has moved, and now it is dropped.
+            _ => (false, false),
+        };
+        let begun = self.begun();
+        self.go_on(Stop::GivenUp { begun, reported, hurried }, timers);
+    }
+
+    /// None of the timers of the stage before will fire.
+    fn go_on(&mut self, next: Stop, timers: &mut Timers<Alarm>) {
+        if let Stop::Draining { look, tell, end, .. } = std::mem::replace(self, next) {
+            for timer in [look, tell, end].into_iter().filter(|&timer| timer != NO_TIMER) {
+                timers.cancel(timer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: u64 = 1_000_000_000;
+
+    fn draining() -> (Stop, Timers<Alarm>) {
+        let (mut stop, mut timers) = (Stop::No, Timers::new());
+        stop.drain(7, GRACE, &mut timers);
+        stop.look_again(7, &mut timers);
+        assert_eq!(timers.iter().count(), 3);
+        (stop, timers)
+    }
+
+    #[test]
+    fn no_timer_of_a_stop_outlasts_it() {
+        let ends: [fn(&mut Stop, &mut Timers<Alarm>); 3] =
+            [Stop::abort, Stop::carry_out, |it, timers| it.give_up(true, timers)];
+        for end in ends {
+            let (mut stop, mut timers) = draining();
+            end(&mut stop, &mut timers);
+            assert_eq!(timers.iter().count(), 0, "{stop:?}");
+        }
+    }
+
+    #[test]
+    fn a_changed_grace_counts_from_the_beginning_and_arms_nothing_that_has_fired() {
+        let (mut stop, mut timers) = draining();
+        let tell =
+            timers.pop(7 + GRACE / 2).and_then(|_look| timers.pop(7 + GRACE / 2)).expect("half of the grace is over");
+        *stop.timer(tell).expect("it is this one's") = NO_TIMER;
+        stop.rearm(2 * GRACE, &mut timers);
+        assert_eq!((timers.iter().count(), timers.next()), (1, Some(7 + 2 * GRACE)));
+    }
+
+    #[test]
+    fn a_reactor_that_is_given_up_keeps_the_grace_that_has_begun() {
+        for aborts in [false, true] {
+            let (mut stop, mut timers) = draining();
+            if aborts {
+                stop.abort(&mut timers);
+            }
+            stop.give_up(false, &mut timers);
+            assert_eq!(stop.begun(), Some(7));
+            assert!(!stop.is_hurried(true, false), "it is the request of the stop that was under way");
+        }
+    }
+
+    #[test]
+    fn a_request_after_a_stop_means_the_wait_unless_the_server_moves() {
+        for (hurried, moves) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (mut stop, mut timers) = draining();
+            stop.carry_out(&mut timers);
+            assert!(!stop.is_hurried(true, false), "not reported");
+            assert!(!stop.serve_again());
+            assert!(stop.report(hurried));
+            assert_eq!(stop.is_hurried(false, false), hurried);
+            assert!(stop.is_hurried(true, false));
+            stop.give_up(moves, &mut timers);
+            assert_eq!(stop.is_hurried(false, false), hurried);
+            assert_eq!(stop.is_hurried(true, false), hurried || !moves);
+            assert!(!stop.serve_again());
+        }
+    }
+}
