@@ -60,7 +60,7 @@ pub(super) fn check_buffers(receive: Option<usize>, send: Option<usize>) -> Resu
 macro_rules! changed_options {
     ($options:ident { $($field:ident),* $(,)? }) => {
         impl $options {
-            pub(in crate::net) fn changed_since(&self, before: &Self) -> Vec<(&'static str, String)> {
+            pub(super) fn changed_since(&self, before: &Self) -> Vec<(&'static str, String)> {
                 let $options { $($field),* } = self;
                 let mut changed = Vec::new();
                 $(if *$field != before.$field {
