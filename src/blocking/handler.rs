@@ -57,6 +57,7 @@ pub trait BlockingHandler: Send + 'static {
 
     /// Bytes that `rfile` reads ahead. 0: none, so that nothing of what the handler leaves is taken from the socket.
     /// Default: 8,192, Python's -1 (`io.DEFAULT_BUFFER_SIZE`). Of no use for a datagram.
+    /// More than 1 GiB is an error of the request ([`Error::Setting`](crate::Error::Setting)), here and in `wbufsize`.
     fn rbufsize(&self) -> usize {
         RBUFSIZE
     }

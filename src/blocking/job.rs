@@ -8,6 +8,7 @@ use super::process::Process;
 use super::request::BlockingRequest;
 use super::stop::Stop;
 use crate::error::{Error, Result};
+use crate::limits::READ_BUFFER_BYTES_MAX;
 use crate::panics::{catch, drop_caught};
 use crate::reactor::entries::Ended;
 
@@ -93,8 +94,14 @@ impl BlockingRequest {
         if handler.disable_nagle_algorithm() {
             socket.set_nodelay()?;
         }
-        let rfile = BlockingReader::new(socket, handler.rbufsize());
-        let wfile = BlockingWriter::new(socket, handler.wbufsize());
+        let (rbufsize, wbufsize) = (handler.rbufsize(), handler.wbufsize());
+        for (name, bytes) in [("rbufsize", rbufsize), ("wbufsize", wbufsize)] {
+            if bytes > READ_BUFFER_BYTES_MAX {
+                return Err(Error::setting(name, bytes, "it must be 1,073,741,824 (1 GiB) at most"));
+            }
+        }
+        let rfile = BlockingReader::new(socket, rbufsize);
+        let wfile = BlockingWriter::new(socket, wbufsize);
         Ok(BlockingRequest { rfile, wfile, origin, stop: stop.clone() })
     }
 

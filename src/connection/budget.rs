@@ -131,7 +131,7 @@ impl Slice {
         if self.ends.get() == 0 {
             self.length.set((turn.ends.saturating_sub(now) / turn.waiting as u64).max(SLICE_MIN));
             self.ends.set(now.saturating_add(self.length.get()));
-        } else if now - self.looked.get() < LOOK_NANOS {
+        } else if now.saturating_sub(self.looked.get()) < LOOK_NANOS {
             every = (4 * self.every.get() + 3).min(STEPS_MAX - 1);
         }
         let over = now >= self.ends.get();

@@ -58,11 +58,23 @@ pub struct Input<'a> {
     budget: Option<&'a Budget>,
     /// The output was full, or the time is over, and something is left that would have been read.
     held_back: bool,
+    /// Where a block of no bytes was last read, by the bytes consumed before it.
+    empty_at: usize,
 }
 
 impl<'a> Input<'a> {
     pub(crate) fn new(bytes: &'a [u8], scan: Scan, ended: bool, limits: &'a Limits) -> Self {
-        Input { bytes, consumed: 0, scan, ended, limits, full: None, budget: None, held_back: false }
+        Input {
+            bytes,
+            consumed: 0,
+            scan,
+            ended,
+            limits,
+            full: None,
+            budget: None,
+            held_back: false,
+            empty_at: usize::MAX,
+        }
     }
 
     /// Messages are to be read only while the output is not full.
@@ -157,7 +169,8 @@ impl<'a> Input<'a> {
     }
 
     /// Consumes and returns exactly `n` bytes, or `None` until they are there. At the end of the stream fewer bytes
-    /// stay unread and the answer stays `None`.
+    /// stay unread and the answer stays `None`. A block of no bytes (`n` is 0) is read once: if nothing was consumed since,
+    /// the answer is `None`, so that a loop ends.
     ///
     /// # Errors
     /// [`Error::InputLimit`] at once if `n` is more than [`Limits::input_bytes_max`], and could never arrive.
@@ -167,6 +180,10 @@ impl<'a> Input<'a> {
         let max = self.limits.input_bytes_max;
         if n > max {
             return Err(Error::InputLimit { what: "block", max });
+        }
+        if n == 0 {
+            let again = std::mem::replace(&mut self.empty_at, self.consumed) == self.consumed;
+            return Ok((!again).then_some(&[]));
         }
         Ok((n <= self.len() && !self.is_held()).then(|| self.take(n)))
     }

@@ -156,6 +156,24 @@ fn when_the_pool_is_full_requests_are_refused_and_counted() {
 }
 
 #[test]
+fn a_buffer_of_a_thread_that_cannot_be_had_is_an_error_of_the_request() {
+    let journal = Journal::new();
+    let mut turn = 0;
+    let process = move |_: &Address| {
+        turn += 1;
+        let mut handler = StreamRequestHandler::new(|_| Ok(()));
+        *(if turn == 1 { &mut handler.rbufsize } else { &mut handler.wbufsize }) = isize::MAX as usize;
+        Process::thread(handler)
+    };
+    let running = serve(mixed(process, &journal));
+    for name in ["rbufsize", "wbufsize"] {
+        running.connect().read_to_the_end().1.unwrap();
+        journal.wait(&format!("error cannot use {name} = {}: it must be 1,073,741,824 (1 GiB) at most", isize::MAX));
+    }
+    running.stop();
+}
+
+#[test]
 fn an_error_or_a_panic_on_a_thread_goes_to_handle_error_and_ends_that_request_only() {
     silence_scripted_panics();
     let journal = Journal::new();

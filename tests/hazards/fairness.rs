@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use socketserver::testing::{Clock, Network, Peer};
+use socketserver::testing::{Client, Clock, Network, Peer};
 use socketserver::{
     Address, Config, ConnectionId, Finish, Limits, Message, Next, Prefix, Request, RequestHandler, Result, Sent,
 };
@@ -524,4 +524,47 @@ fn a_client_that_resets_while_its_input_is_held_back_is_done_with() {
     network.run();
     assert_eq!(told.try_recv(), Ok(Finish::Reset));
     assert_eq!(network.stats().active, 0);
+}
+
+#[test]
+fn a_loop_over_blocks_of_no_bytes_ends() {
+    #[derive(Default)]
+    struct Blocks {
+        size: Option<usize>,
+        empty: usize,
+    }
+    impl RequestHandler for Blocks {
+        fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+            let size = match self.size {
+                Some(size) => size,
+                None => {
+                    let Some(line) = request.input.read_line()? else { return Ok(Next::Wait) };
+                    *self.size.insert(std::str::from_utf8(line).unwrap().trim().parse().unwrap())
+                }
+            };
+            while let Some(block) = request.input.read_exact(size)? {
+                self.empty += usize::from(block.is_empty());
+                assert!(self.empty < 10, "it goes on and on");
+                request.output.write_all(b"block")?;
+            }
+            Ok(Next::Wait)
+        }
+    }
+    let mut client = Client::new(Blocks::default());
+    client.feed(b"0\n");
+    assert_eq!(client.sent(), b"block");
+    client.feed(b"more");
+    assert_eq!(client.sent(), b"blockblock");
+    assert!(!client.is_closed());
+
+    // Each is read where bytes come in between.
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+        while matches!(call, Call::Handle) && request.input.read_line()?.is_some() {
+            assert_eq!(request.input.read_exact(0)?, Some(&b""[..]));
+            request.output.write_all(b".")?;
+        }
+        Ok(Next::Wait)
+    }));
+    client.feed(b"a\nb\nc\n");
+    assert_eq!(client.sent(), b"...");
 }
