@@ -152,10 +152,10 @@ pub type UnixDatagramServer<S, H> = Server<UnixDatagram, S, H>;
 /// ```
 pub struct Server<F: Family, S, H> {
     /// Options of its sockets, which count for each socket when it is bound; `request_queue_size`, when it is activated. A
-    /// change that comes after the last socket was bound is [`Error::Setting`] when the server starts to serve.
+    /// change that comes after the last socket was bound is [`Error::Setting`](crate::Error::Setting) when the server starts to serve.
     pub options: F::Options,
     /// Limits of its connections, read when it starts to serve. Those that contradict each other are then
-    /// [`Error::Setting`]. They can be changed between two requests, and while it serves with [`Reactor::set_limits`].
+    /// [`Error::Setting`](crate::Error::Setting). They can be changed between two requests, and while it serves with [`Reactor::set_limits`].
     pub limits: Limits,
     /// How long [`handle_request`](Self::handle_request) waits for a client. Default: `None`, for ever. Source:
     /// `BaseServer.timeout`.
@@ -180,8 +180,8 @@ impl<F: Family, H: RequestHandler> Server<F, (), H> {
     /// address. Port 0 lets the system choose; see [`server_address`](Self::server_address).
     ///
     /// # Errors
-    /// [`Error::Resolve`], [`Error::Bind`], [`Error::Listen`], each with the address in it; as for
-    /// [`server_bind`](Self::server_bind), which binds all addresses of a name. [`Error::Reactor`] if the system is out
+    /// [`Error::Resolve`](crate::Error::Resolve), [`Error::Bind`](crate::Error::Bind), [`Error::Listen`](crate::Error::Listen), each with the address in it; as for
+    /// [`server_bind`](Self::server_bind), which binds all addresses of a name. [`Error::Reactor`](crate::Error::Reactor) if the system is out
     /// of descriptors.
     ///
     /// Source: `TCPServer(server_address, RequestHandlerClass)`.
@@ -214,7 +214,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     /// [`server_activate`](Self::server_activate).
     ///
     /// # Errors
-    /// [`Error::Reactor`] if the system is out of descriptors.
+    /// [`Error::Reactor`](crate::Error::Reactor) if the system is out of descriptors.
     ///
     /// Source: `TCPServer(..., bind_and_activate=False)`.
     ///
@@ -269,8 +269,8 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     /// binds the same addresses again.
     ///
     /// # Errors
-    /// [`Error::NotBound`], [`Error::Reactor`], or those of [`server_bind`](Self::server_bind). [`Error::Setting`] if
-    /// [`options`](Self::options) were changed too late. [`Error::Gone`] if another reactor was put in the place of its own
+    /// [`Error::NotBound`](crate::Error::NotBound), [`Error::Reactor`](crate::Error::Reactor), or those of [`server_bind`](Self::server_bind). [`Error::Setting`](crate::Error::Setting) if
+    /// [`options`](Self::options) were changed too late. [`Error::Gone`](crate::Error::Gone) if another reactor was put in the place of its own
     /// (see [`reactor`](Self::reactor)).
     ///
     /// Source: `serve_forever`.
@@ -367,7 +367,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     /// Makes SIGINT and SIGTERM stop it: see [`Reactor::shutdown_on_signals`].
     ///
     /// # Errors
-    /// [`Error::Reactor`] if they cannot be watched.
+    /// [`Error::Reactor`](crate::Error::Reactor) if they cannot be watched.
     #[cfg(feature = "signals")]
     pub fn shutdown_on_signals(&mut self) -> Result<()> {
         self.reactor.shutdown_on_signals()
@@ -379,7 +379,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     }
 
     /// Its reactor: for settings, statistics, and a foreign loop. It is the server's: if another is put in its place
-    /// (`std::mem::swap`), this server has nothing to serve with, and its methods say [`Error::Gone`].
+    /// (`std::mem::swap`), this server has nothing to serve with, and its methods say [`Error::Gone`](crate::Error::Gone).
     pub fn reactor(&mut self) -> &mut Reactor {
         &mut self.reactor
     }

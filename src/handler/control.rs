@@ -17,17 +17,17 @@ use crate::shared_bytes::SharedBytes;
 use crate::stats::Stats;
 
 impl<S> Control<'_, S> {
-    /// Queues bytes for a connection; see [`Request::send`].
+    /// Queues bytes for a connection; see [`Request::send`](crate::Request::send).
     pub fn send(&mut self, to: ConnectionId, bytes: &[u8]) -> Sent {
         self.core.send(to, Payload::Copied(bytes))
     }
 
-    /// Queues one payload for all connections of this server that `wanted` admits; see [`Request::broadcast`].
+    /// Queues one payload for all connections of this server that `wanted` admits; see [`Request::broadcast`](crate::Request::broadcast).
     pub fn broadcast(&mut self, bytes: impl Into<Arc<[u8]>>, wanted: impl FnMut(ConnectionId) -> bool) -> usize {
         self.broadcast_shared(bytes.into(), wanted)
     }
 
-    /// The same for bytes that are not even copied once; see [`Request::broadcast_shared`].
+    /// The same for bytes that are not even copied once; see [`Request::broadcast_shared`](crate::Request::broadcast_shared).
     pub fn broadcast_shared(
         &mut self,
         bytes: impl Into<SharedBytes>,
@@ -72,7 +72,7 @@ impl<S> Control<'_, S> {
         self.core.end(id, Finish::Evicted, true);
     }
 
-    /// Ends our direction of a connection; see [`Request::shutdown_write`].
+    /// Ends our direction of a connection; see [`Request::shutdown_write`](crate::Request::shutdown_write).
     pub fn shutdown_write(&mut self, id: ConnectionId) {
         if let Some((_, connection)) = self.core.slots.find(id) {
             connection.state.shutdown_write();
@@ -80,14 +80,14 @@ impl<S> Control<'_, S> {
         }
     }
 
-    /// Stops reading a connection; see [`Request::pause_reading`].
+    /// Stops reading a connection; see [`Request::pause_reading`](crate::Request::pause_reading).
     pub fn pause_reading(&mut self, id: ConnectionId) {
         if let Some((_, connection)) = self.core.slots.find(id) {
             connection.state.pause_reading();
         }
     }
 
-    /// Reads a paused connection again; see [`Request::resume_reading`].
+    /// Reads a paused connection again; see [`Request::resume_reading`](crate::Request::resume_reading).
     pub fn resume_reading(&mut self, id: ConnectionId) {
         let now = self.core.now;
         if let Some((_, connection)) = self.core.slots.find(id)
@@ -97,7 +97,7 @@ impl<S> Control<'_, S> {
         }
     }
 
-    /// Begins an outbound connection; see [`Request::connect`].
+    /// Begins an outbound connection; see [`Request::connect`](crate::Request::connect).
     ///
     /// # Errors
     /// As there.
