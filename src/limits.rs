@@ -159,12 +159,12 @@ impl Limits {
             ("write_timeout", self.write_timeout),
             ("connect_timeout", self.connect_timeout),
         ];
-        if let Some((name, time)) = times.into_iter().find(|(_, time)| *time == Some(Duration::ZERO)) {
-            return Err(Error::setting(name, time, "it would pass at once; None is no limit"));
+        if let Some((name, _)) = times.into_iter().find(|(_, time)| *time == Some(Duration::ZERO)) {
+            return Err(Error::setting(name, format_args!("Some(0ns)"), "it would pass at once; None is no limit"));
         }
         if self.connections_per_client_max == Some(0) {
             let reason = "no client could be served; None is no limit";
-            return Err(Error::setting("connections_per_client_max", Some(0), reason));
+            return Err(Error::setting("connections_per_client_max", format_args!("Some(0)"), reason));
         }
         if self.max_packet_size == 0 {
             return Err(Error::setting("max_packet_size", 0, "each datagram would be too long"));

@@ -204,7 +204,7 @@ impl Core {
         let now = self.now;
         let room = self.cap.is_reached && has_room(self.descriptors(), self.connections_max);
         let all_uncapped = self.cap.lift(room, now);
-        let mut resumed = Vec::new();
+        let mut resumed: Vec<(u64, u32)> = Vec::new();
         for server in 0..self.served.capacity() {
             let Some(served) = self.served.get_mut(server) else { continue };
             let uncapped = match served.limits.connections_max {
@@ -214,12 +214,13 @@ impl Core {
             for i in 0..served.listeners.len() {
                 let key = self.served[server].listeners[i];
                 if self.end_pause(key) || (uncapped && self.slots.is_ready(key)) {
-                    resumed.push(key);
+                    let accepted = self.slots.listening(key).map_or(0, |listening| listening.accepted);
+                    let place = resumed.partition_point(|&(before, _)| before <= accepted);
+                    resumed.insert(place, (accepted, key));
                 }
             }
         }
-        resumed.sort_by_key(|&key| self.slots.listening(key).map_or(0, |listening| listening.accepted));
-        resumed.into_iter().for_each(|key| self.queue(key));
+        resumed.into_iter().for_each(|(_, key)| self.queue(key));
     }
 
     /// Lets a server accept `quota` connections, beginning with those that wait already.
