@@ -123,7 +123,7 @@ pub use stats::Stats;
 
 /// The pages in `docs/` and the README hold code; it is compiled and run with the tests.
 #[cfg(doctest)]
-mod pages {
+mod doc_tests {
     #[doc = include_str!("../README.md")]
     mod readme {}
     #[doc = include_str!("../docs/guide.md")]
