@@ -37,7 +37,6 @@ use crate::server::hooks::BaseServer;
 
 /// One server in the reactor.
 pub(crate) struct Host<S, H> {
-    pub(crate) limits: Arc<Limits>,
     make_handler: MakeHandler<S, H>,
     pub(crate) calls: Calls<S, H>,
     receive: Option<Receive<S, H>>,
@@ -75,7 +74,7 @@ pub(crate) struct Service<'a> {
 impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     pub(crate) fn new(state: S, make_handler: MakeHandler<S, H>) -> Self {
         let calls = Calls { number: 0, state, handlers: Slab::new(), boxed: Slab::new(), newcomers: Vec::new() };
-        Host { limits: Arc::default(), make_handler, calls, receive: None }
+        Host { make_handler, calls, receive: None }
     }
 
     /// Its requests are datagrams.
@@ -95,12 +94,16 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     ) {
         let id = core.slots.id(key);
         let mut lent = core.slots.lend(key);
-        scratch.budget.renew(&self.limits);
-        act(
-            &mut self.calls,
-            &mut Service { limits: &self.limits, core, scratch, key, id, connection: lent.connection() },
-        );
+        let limits = &*self.limits(core);
+        scratch.budget.renew(limits);
+        act(&mut self.calls, &mut Service { limits, core, scratch, key, id, connection: lent.connection() });
         core.slots.give_back(key, lent);
+    }
+
+    /// Its limits as they are now. Held for one batch, because a callback borrows the core, where they are.
+    #[inline]
+    pub(crate) fn limits(&self, core: &Core) -> Arc<Limits> {
+        Arc::clone(&core.served[usize::from(self.calls.number)].limits)
     }
 }
 

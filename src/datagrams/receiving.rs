@@ -13,6 +13,7 @@ use crate::dispatch::{Calls, Host, Service};
 use crate::handler::RequestHandler;
 use crate::ids::NO_SLOT;
 use crate::lifecycle::Finish;
+use crate::limits::Limits;
 use crate::logging::note_fault;
 use crate::net::datagram::DatagramFault;
 use crate::net::packet::{Packet, Route};
@@ -25,7 +26,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     pub(crate) fn receive_datagrams(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
         core.receiving = key;
         core.flush_datagrams(key); // What others have sent through it.
-        let mut budget = self.limits.datagrams_per_turn;
+        let limits = &self.limits(core);
+        let mut budget = limits.datagrams_per_turn;
         let slice = Slice::default();
         loop {
             // One for `handle_request`, otherwise what comes.
@@ -41,7 +43,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             let at_once = endpoint.at_once;
             let mut packets = std::mem::take(&mut scratch.packets);
             packets.clear();
-            let max = self.limits.max_packet_size;
+            let max = limits.max_packet_size;
             let result = endpoint.socket.receive(&mut scratch.input, max, quota.min(at_once), &mut packets);
             match result.as_ref().map_err(DatagramFault::of_receiving) {
                 Ok(more) => endpoint.ready = *more,
@@ -54,7 +56,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             }
             budget = budget.saturating_sub(packets.len());
             for packet in &packets {
-                self.on_packet(core, scratch, key, packet);
+                self.on_packet(core, scratch, limits, key, packet);
             }
             let count = packets.len();
             scratch.packets = packets;
@@ -69,7 +71,14 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     }
 
     /// One datagram: for the session of its peer, or a request of its own.
-    fn on_packet(&mut self, core: &mut Core, scratch: &mut Scratch, socket: u32, packet: &Packet) {
+    fn on_packet(
+        &mut self,
+        core: &mut Core,
+        scratch: &mut Scratch,
+        limits: &Arc<Limits>,
+        socket: u32,
+        packet: &Packet,
+    ) {
         core.stats.datagrams_in += 1;
         core.stats.bytes_in += packet.range.len() as u64;
         let Packet { range, from, local, truncated } = packet;
@@ -96,9 +105,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         // The one that is on its way out gives its place to its successor.
         let others = |core: &mut Core| core.sessions(self.calls.number) - usize::from(session.is_some());
         let admits = |max| others(core) < max && !core.stop.is_under_way();
-        if !self.limits.sessions_max.is_none_or(admits) || core.slots.is_full() {
+        if !limits.sessions_max.is_none_or(admits) || core.slots.is_full() {
             core.stats.sessions_refused += 1;
-            match self.limits.sessions_max {
+            match limits.sessions_max {
                 Some(max) if others(core) >= max => note_fault!(Debug, "{from} is refused (sessions_max = {max})"),
                 _ => note_fault!(Debug, "{from} is refused: there is no room, or the server is stopping"),
             }
@@ -115,7 +124,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 let send = move |to: &Address, bytes: &[u8]| {
                     Ok(handle.send_datagram(id, route, to.clone(), bytes.to_vec())?)
                 };
-                let socket = BlockingSocket::datagram(bytes.to_vec(), from.clone(), Arc::clone(&self.limits), send);
+                let socket = BlockingSocket::datagram(bytes.to_vec(), from.clone(), Arc::clone(limits), send);
                 return self.send_elsewhere(core, work, socket, from.clone(), local);
             }
             Admitted::No => return,
@@ -124,7 +133,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         if is_boxed {
             connection.state.set_boxed();
         }
-        if self.limits.sessions_max.is_some() {
+        if limits.sessions_max.is_some() {
             connection.state.set_setup_due();
             let key = core.insert(self.calls.number, connection);
             if let Some(endpoint) = core.slots.endpoint(socket) {
@@ -133,7 +142,6 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             self.borrowed(core, scratch, key, |calls, at| calls.on_datagram(at, range.clone()));
         } else {
             let id = core.slots.passing_id();
-            let limits = &self.limits;
             let mut at = Service { limits, core, scratch, key: NO_SLOT, id, connection: &mut connection };
             self.calls.serve_single(&mut at, range.clone());
         }

@@ -1,7 +1,6 @@
 //! The way of a new request: Python's hooks in their order, then a handler, a thread or a program.
 
 use std::io;
-use std::sync::Arc;
 
 use super::{Calls, Host};
 use crate::address::Address;
@@ -42,7 +41,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             Admitted::Elsewhere(work) => {
                 let local = stream.local_address();
                 let Some(stream) = stream.into_std() else { return Err(io::ErrorKind::Unsupported.into()) };
-                let socket = BlockingSocket::stream(stream, core.selector.clock(), Arc::clone(&self.limits));
+                let socket = BlockingSocket::stream(stream, core.selector.clock(), self.limits(core));
                 self.send_elsewhere(core, work, socket, from, local);
             }
             Admitted::No => {}

@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::io;
-use std::sync::Arc;
 
 use super::callbacks::Callback;
 use super::{Calls, Host, Service};
@@ -12,7 +11,6 @@ use crate::error::Result;
 use crate::handler::RequestHandler;
 use crate::ids::SlotId;
 use crate::lifecycle::{Finish, Timeout};
-use crate::limits::Limits;
 use crate::net::{Socket, Stream};
 use crate::panics::{catch, drop_caught};
 use crate::reactor::core::Core;
@@ -22,7 +20,8 @@ use crate::server::hooks::BaseServer;
 
 impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     fn service(&mut self, core: &mut Core, scratch: &mut Scratch, batch: &[SlotId]) -> usize {
-        let Host { limits, calls, .. } = self;
+        let limits = &*self.limits(core);
+        let calls = &mut self.calls;
         for (served, &entry) in batch.iter().enumerate() {
             let Some(id) = core.slots.claim(entry, calls.number) else { return served };
             let mut lent = core.slots.lend(id.slot.key);
@@ -149,10 +148,6 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
 
     fn set_number(&mut self, number: u16) {
         self.calls.number = number;
-    }
-
-    fn set_limits(&mut self, limits: Arc<Limits>) {
-        self.limits = limits;
     }
 
     fn state(&mut self) -> &mut dyn Any {

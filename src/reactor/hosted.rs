@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::io;
-use std::sync::Arc;
 
 use super::core::Core;
 use super::handle::Message;
@@ -12,7 +11,6 @@ use crate::connection::deadlines::Due;
 use crate::error::Result;
 use crate::ids::SlotId;
 use crate::lifecycle::Finish;
-use crate::limits::Limits;
 use crate::net::packet::Packet;
 use crate::net::{Socket, Stream};
 
@@ -59,7 +57,6 @@ pub(crate) trait Hosted: Send {
     /// Drops what is the user's, each by itself. Returns how many panics that cost.
     fn dissolve(self: Box<Self>) -> u64;
     fn set_number(&mut self, number: u16);
-    fn set_limits(&mut self, limits: Arc<Limits>);
     /// The user's server value.
     fn state(&mut self) -> &mut dyn Any;
 }

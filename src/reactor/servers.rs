@@ -55,8 +55,7 @@ impl Reactor {
         let limits = Arc::new(limits.resolved()?);
         let server = self.core.server(id).ok_or(Error::Gone)?;
         if self.core.served[usize::from(server)].limits != limits {
-            self.core.set_limits(server, Arc::clone(&limits));
-            self.servers[usize::from(server)].set_limits(limits);
+            self.core.set_limits(server, limits);
         }
         Ok(())
     }
@@ -170,9 +169,8 @@ impl Reactor {
                 return Err(error);
             }
         };
-        let id = self.core.serve(Arc::clone(&limits), own);
+        let id = self.core.serve(limits, own);
         server.set_number(id.number);
-        server.set_limits(limits);
         let key = self.servers.insert(server);
         debug_assert_eq!(key, usize::from(id.number), "the two tables go together");
         Ok(id)
