@@ -6,6 +6,7 @@ use std::fmt::{Debug, Display};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -50,6 +51,29 @@ impl Drop for Directory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// Whether this process is one of a test's own. If not, the test, named by its path, is run in one. `prepare`: what a
+/// shell does first; empty if nothing is to be prepared.
+#[track_caller]
+pub(crate) fn is_apart(test: &str, prepare: &str) -> bool {
+    const APART: &str = "SOCKETSERVER_TEST_APART";
+    if std::env::var_os(APART).is_some() {
+        return true;
+    }
+    let program = std::env::current_exe().unwrap();
+    let mut again = if prepare.is_empty() { Command::new(program) } else { prepared(prepare, program) };
+    let output = again.args(["--exact", test, "--nocapture"]).env(APART, "").output().unwrap();
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{complained}");
+    false
+}
+
+/// A shell that prepares something and becomes the program.
+fn prepared(prepare: &str, program: PathBuf) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!(r#"{prepare}; exec "$0" "$@""#)]).arg(program);
+    shell
 }
 
 /// A kind of server, and where there is room for one.

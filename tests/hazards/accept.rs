@@ -12,7 +12,7 @@ use socketserver::testing::{Call as Io, Network, Outcome};
 use socketserver::{Address, BaseServer, Finish, Limits, Listener, Reactor, Request, Stream, TcpServer};
 
 use crate::common::{
-    Call, Kind, PATIENCE, Peer, SCRIPTED, address_of, echo, echoing, probe, serve, silence_scripted_panics,
+    self, Call, Kind, PATIENCE, Peer, SCRIPTED, address_of, echo, echoing, probe, serve, silence_scripted_panics,
 };
 
 over_streams! {
@@ -21,9 +21,6 @@ over_streams! {
     what_came_with_a_client_is_handled_in_the_turn_that_accepts_it,
     idle_means_idle,
 }
-
-/// In the child process: a server that may have more connections than the process has descriptors.
-const CHILD: &str = "SOCKETSERVER_FEW_DESCRIPTORS";
 
 /// This program again, for one test and with at most `limit` descriptors, which it may raise; it knows by the variable
 /// `role`.
@@ -36,18 +33,13 @@ fn with_few_descriptors(limit: u32, test: &str, role: &str) -> Command {
 
 #[test]
 fn clients_queued_while_descriptors_were_exhausted_are_served_when_some_are_free() {
-    if std::env::var_os(CHILD).is_some() {
-        return few_descriptors();
-    }
     if !cfg!(unix) {
         return println!("skipped: needs ulimit");
     }
     let test = "accept::clients_queued_while_descriptors_were_exhausted_are_served_when_some_are_free";
-    let status = with_few_descriptors(64, test, CHILD).output().unwrap();
-    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
-}
-
-fn few_descriptors() {
+    if !common::is_apart(test, "ulimit -S -n 64") {
+        return;
+    }
     let mut server = echoing::<Tcp>();
     server.limits.connections_max = Some(1_000);
     // Both ends are in this process, so the clients come first and leave the server a few descriptors only.

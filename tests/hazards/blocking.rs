@@ -13,7 +13,7 @@ use socketserver::{
 };
 
 use crate::common::{
-    Call, Journal, PATIENCE, Peer, Running, SCRIPTED, echo, probe, serve, silence_scripted_panics, usual,
+    self, Call, Journal, PATIENCE, Peer, Running, SCRIPTED, echo, probe, serve, silence_scripted_panics, usual,
 };
 
 /// Serves what `process` says where it says, and the rest with an echo on the reactor. Notes what the hooks are told.
@@ -837,21 +837,6 @@ mod programs {
         Process::child(command)
     }
 
-    /// Whether this process is one of the test's own. If not, the test is run there, and the shell prepares that.
-    fn is_apart(prepare: &str, test: &str) -> bool {
-        const APART: &str = "SOCKETSERVER_HAZARD_PROGRAMS";
-        if std::env::var_os(APART).is_some() {
-            return true;
-        }
-        let mut again = Command::new("sh");
-        again.args(["-c", &format!(r#"{prepare}; exec "$0" "$@""#)]).arg(std::env::current_exe().unwrap());
-        again.args(["--exact", &format!("blocking::programs::{test}"), "--nocapture"]).env(APART, "");
-        let output = again.output().unwrap();
-        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && said.contains("1 passed"), "{said}{complained}");
-        false
-    }
-
     #[test]
     fn a_program_serves_many_clients_at_once() {
         let journal = Journal::new();
@@ -938,7 +923,8 @@ mod programs {
     /// A parent that ignores SIGCHLD leaves that to us, and the system then tells nothing of how a program ended.
     #[test]
     fn a_status_that_the_system_does_not_tell_is_no_failure() {
-        if !is_apart("trap '' CHLD", "a_status_that_the_system_does_not_tell_is_no_failure") {
+        let test = "blocking::programs::a_status_that_the_system_does_not_tell_is_no_failure";
+        if !common::is_apart(test, "trap '' CHLD") {
             return;
         }
         let (running, client) = datagrams(|_| shell("cat; echo done"));
@@ -962,7 +948,8 @@ mod programs {
 
     #[test]
     fn a_program_waits_for_descriptors_when_there_are_none() {
-        if !is_apart("ulimit -n 64", "a_program_waits_for_descriptors_when_there_are_none") {
+        let test = "blocking::programs::a_program_waits_for_descriptors_when_there_are_none";
+        if !common::is_apart(test, "ulimit -n 64") {
             return;
         }
         let (running, client) = datagrams(|_| shell("cat"));

@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, IoSlice, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,8 +15,8 @@ use socketserver::{
 };
 
 use crate::common::{
-    Call, Journal, Kind, Mailbox, PATIENCE, Peer, Running, SCRIPTED, address_of, echo, echoing, never_interrupt, probe,
-    random, serve, server, server_with, silence_scripted_panics, usual,
+    self, Call, Journal, Kind, Mailbox, PATIENCE, Peer, Running, SCRIPTED, address_of, echo, echoing, never_interrupt,
+    probe, random, serve, server, server_with, silence_scripted_panics, usual,
 };
 
 over_datagrams! {
@@ -1097,21 +1096,12 @@ fn all_kinds_of_servers_share_a_reactor() {
     assert_eq!((stats.accepted, stats.datagrams_in, stats.datagrams_out), (2, 6, 6));
 }
 
-/// In the child process: fewer descriptors than sessions.
-const CHILD: &str = "SOCKETSERVER_SESSIONS_AND_DESCRIPTORS";
-
 #[test]
 #[cfg(unix)]
 fn sessions_take_no_descriptors_from_stream_clients() {
-    if std::env::var_os(CHILD).is_none() {
-        let output = Command::new("sh")
-            .args(["-c", "ulimit -n 64 && exec \"$0\" --exact --nocapture \"$1\""])
-            .arg(std::env::current_exe().unwrap())
-            .arg("datagram::sessions_take_no_descriptors_from_stream_clients")
-            .env(CHILD, "1")
-            .output()
-            .unwrap();
-        return assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Fewer descriptors than sessions.
+    if !common::is_apart("datagram::sessions_take_no_descriptors_from_stream_clients", "ulimit -n 64") {
+        return;
     }
     let mut reactor = Reactor::new().unwrap();
     let (tcp, mut udp) = (echoing::<Tcp>(), echoing::<Udp>());

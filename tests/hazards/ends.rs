@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, Read, Write};
 use std::net::TcpStream;
+#[cfg(all(unix, feature = "children"))]
 use std::process::Command;
 use std::sync::{Mutex, Once};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use socketserver::{
     StreamRequestHandler, ThreadingTcpServer, Timeout,
 };
 
-use crate::common::{Call, PATIENCE, echo, probe, usual};
+use crate::common::{self, Call, PATIENCE, echo, probe, usual};
 
 struct Collector;
 
@@ -32,23 +33,17 @@ impl log::Log for Collector {
     fn flush(&self) {}
 }
 
-/// Whether this process is one of the test's own, which collects what it logs. If not, the test is run there.
+/// Whether this process is the test's own, which collects what it logs. If not, the test is run there.
 fn is_apart(test: &str) -> bool {
-    const APART: &str = "SOCKETSERVER_HAZARD_ENDS";
     static ONCE: Once = Once::new();
-    if std::env::var_os(APART).is_some() {
+    let is_apart = common::is_apart(&format!("ends::{test}"), "");
+    if is_apart {
         ONCE.call_once(|| {
             log::set_logger(&Collector).unwrap();
             log::set_max_level(log::LevelFilter::Debug);
         });
-        return true;
     }
-    let mut again = Command::new(std::env::current_exe().unwrap());
-    again.args(["--exact", &format!("ends::{test}"), "--nocapture"]).env(APART, "");
-    let output = again.output().unwrap();
-    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "{said}{complained}");
-    false
+    is_apart
 }
 
 /// What was logged since the last call at level `Debug`.
