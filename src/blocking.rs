@@ -14,6 +14,7 @@
 
 #[cfg(all(unix, feature = "children"))]
 mod child;
+mod descriptor;
 mod files;
 mod handler;
 mod handlers;

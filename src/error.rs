@@ -1,8 +1,10 @@
 //! What can go wrong, said with what was being done and to what.
 
+use std::time::Duration;
 use std::{fmt, io};
 
 use crate::address::Address;
+use crate::lifecycle::{Finish, Timeout};
 
 /// The crate's result: what every callback and every fallible call returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -85,6 +87,18 @@ pub enum Error {
         /// The limit it passed, in bytes.
         max: usize,
     },
+    /// A time limit passed of a request on a thread or of a program. Inside an [`io::Error`], whose kind is then
+    /// [`TimedOut`](io::ErrorKind::TimedOut), it comes from `rfile`, `wfile` and the socket. Ends the request with
+    /// [`Finish::Timeout`](crate::Finish).
+    TimeLimit {
+        /// What took too long.
+        which: Timeout,
+        /// What has set the limit: `"timeout"`, `"read_timeout"` or `"write_timeout"` of the handler, the method
+        /// `"set_timeout"`, `"set_read_timeout"` or `"set_write_timeout"` of the socket, or `"child_timeout"`.
+        setting: &'static str,
+        /// The limit.
+        max: Duration,
+    },
     /// More output than [`Limits::output_bytes_max`](crate::Limits) would have to wait for the peer.
     OutputLimit {
         /// The limit, in bytes.
@@ -121,19 +135,21 @@ impl Error {
         Error::Setting { settings: vec![(name, format!("{value:?}"))], reason }
     }
 
-    /// The limit that this error names, by the name of its setting, and its value.
-    pub(crate) fn limit(&self) -> Option<(&'static str, usize)> {
-        match *self {
-            Error::InputLimit { what: "line" | "text up to the delimiter", max } => Some(("line_bytes_max", max)),
-            Error::InputLimit { what: "frame", max } => Some(("frame_bytes_max", max)),
-            Error::InputLimit { what: "block" | "unread input", max } => Some(("input_bytes_max", max)),
-            Error::InputLimit { what, max } => Some((what, max)),
-            Error::OutputLimit { max } => Some(("output_bytes_max", max)),
-            Error::Full { queue: "request", max } => Some(("thread_queue_max", max)),
-            Error::Full { queue: "offload", max } => Some(("offload_queue_max", max)),
-            Error::Full { queue: "message", max } => Some(("messages_max", max)),
-            _ => None,
-        }
+    /// The limit that this error names.
+    pub(crate) fn limit(&self) -> Option<Passed> {
+        let (name, max) = match *self {
+            Error::InputLimit { what: "line" | "text up to the delimiter", max } => ("line_bytes_max", max),
+            Error::InputLimit { what: "frame", max } => ("frame_bytes_max", max),
+            Error::InputLimit { what: "block" | "unread input", max } => ("input_bytes_max", max),
+            Error::InputLimit { what, max } => (what, max),
+            Error::TimeLimit { setting, max, .. } => return Some(Passed::Time(setting, max)),
+            Error::OutputLimit { max } => ("output_bytes_max", max),
+            Error::Full { queue: "request", max } => ("thread_queue_max", max),
+            Error::Full { queue: "offload", max } => ("offload_queue_max", max),
+            Error::Full { queue: "message", max } => ("messages_max", max),
+            _ => return None,
+        };
+        Some(Passed::Count(name, max))
     }
 
     /// What a panic carried, as far as it is text.
@@ -170,6 +186,9 @@ impl fmt::Display for Error {
             }
             Error::NotBound => f.write_str("the server is bound to no address"),
             Error::InputLimit { what, max } => write!(f, "{what} longer than {max} bytes"),
+            Error::TimeLimit { which, setting, max } => {
+                write!(f, "{} ({})", Finish::Timeout(*which), Passed::Time(setting, *max))
+            }
             Error::OutputLimit { max } => write!(f, "more than {max} bytes of unsent output"),
             Error::Full { queue, max } => write!(f, "the {queue} queue is full ({max} items)"),
             Error::Gone => f.write_str("the connection is gone"),
@@ -218,6 +237,7 @@ impl From<Error> for io::Error {
         match error {
             Error::Io(error) => error,
             Error::Gone => io::Error::new(io::ErrorKind::BrokenPipe, error),
+            Error::TimeLimit { .. } => io::Error::new(io::ErrorKind::TimedOut, error),
             error => io::Error::other(error),
         }
     }
@@ -258,6 +278,22 @@ from_error!(
     std::num::ParseFloatError,
     std::net::AddrParseError
 );
+
+/// A limit that was passed, by the name of what has set it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Passed {
+    Count(&'static str, usize),
+    Time(&'static str, Duration),
+}
+
+impl fmt::Display for Passed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Passed::Count(name, max) => write!(f, "{name} = {max}"),
+            Passed::Time(name, max) => write!(f, "{name} = {max:?}"),
+        }
+    }
+}
 
 /// The operating system's words without the number, so that a line reads as one sentence.
 pub(crate) fn reason(error: &io::Error) -> String {

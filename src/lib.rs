@@ -44,7 +44,7 @@
 //! connection/  one connection's rules, without clock or selector: buffers, frames, what is due
 //! net/         sockets, the selector, the clock: the only place that names mio's
 //! threads      THE THREADS: for offloaded jobs and handlers that block      sync
-//! ids backoff timers limits lifecycle stats logging panics address error      leaves
+//! ids backoff timers limits stats logging panics error lifecycle address      leaves
 //! ```
 //!
 //! # Features

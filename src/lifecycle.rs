@@ -69,9 +69,10 @@ pub enum Finish {
 pub enum Timeout {
     /// Nothing was received and nothing sent for `idle_timeout`.
     Idle,
-    /// A message was begun but not complete within `read_timeout`: input stayed unconsumed that long.
+    /// A message was begun but not complete within `read_timeout`: input stayed unconsumed that long. On a thread, a read
+    /// waited for longer than the handler allows.
     Read,
-    /// The peer took none of the waiting output for `write_timeout`.
+    /// The peer took none of the waiting output for `write_timeout`. On a thread, for longer than the handler allows.
     Write,
     /// An outbound connection was not established within `connect_timeout`.
     Connect,

@@ -188,7 +188,7 @@ fn is_shortage(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use crate::blocking::job::Work;
-    use crate::blocking::tests::{PATIENCE, Served, client, datagram, is_timed_out, origin, pair, rest};
+    use crate::blocking::tests::{MOMENT, PATIENCE, Served, client, datagram, is_timed_out, origin, pair, rest};
     use crate::reactor::entries::{Ended, Stopper as _};
 
     fn shell(script: &str) -> Command {
@@ -251,13 +251,13 @@ mod tests {
 
     #[test]
     fn a_program_that_does_not_end_is_killed() {
-        for why in [Ended::Closed, Ended::TimedOut] {
+        for why in [Ended::Closed, Ended::TimedOut(MOMENT)] {
             let (socket, mut peer) = pair();
             let served = begin(shell("echo ready; exec sleep 1000"), socket);
             peer.read_exact(&mut [0; 6]).unwrap();
             served.stop.end(why);
             let result = served.result();
-            assert_eq!(is_timed_out(&result), why == Ended::TimedOut);
+            assert_eq!(is_timed_out(&result), why != Ended::Closed);
             assert_eq!(result.is_ok(), why == Ended::Closed);
             assert_eq!(rest(&mut peer), "");
         }
@@ -268,7 +268,7 @@ mod tests {
         for _ in 0..20 {
             let (socket, _peer) = pair();
             let served = begin(shell("exec sleep 1000"), socket);
-            served.stop.end(Ended::TimedOut);
+            served.stop.end(Ended::TimedOut(MOMENT));
             assert!(is_timed_out(&served.result()));
         }
     }
@@ -358,7 +358,7 @@ mod tests {
         let (socket, replies) = datagram(b"hello");
         let served = begin(shell("sleep 20 & wait"), socket);
         assert!(served.is_running());
-        served.stop.end(Ended::TimedOut);
+        served.stop.end(Ended::TimedOut(MOMENT));
         assert!(is_timed_out(&served.result()));
         assert!(replies.recv().is_err());
     }

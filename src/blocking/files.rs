@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io::{self, BufRead, BufReader, BufWriter, Cursor, Read, Write};
 
-use super::socket::{BlockingSocket, Move};
+use super::descriptor::Move;
+use super::socket::BlockingSocket;
 use super::text::{read_text, read_to_end_within};
 use crate::error::Error;
 use crate::limits::Limits;
@@ -53,7 +54,7 @@ struct Receiver {
 
 impl Read for Receiver {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.receive(self.what, buffer)
+        self.socket.descriptor().receive(self.what, buffer)
     }
 }
 
@@ -81,8 +82,8 @@ impl BlockingReader {
 
     fn limits(&self) -> &Limits {
         match &self.kind {
-            Reader::Stream(stream) => stream.get_ref().socket.limits(),
-            Reader::Packet(packet) => packet.get_ref().0.limits(),
+            Reader::Stream(stream) => &stream.get_ref().socket.descriptor().limits,
+            Reader::Packet(packet) => &packet.get_ref().0.descriptor().limits,
         }
     }
 
@@ -229,7 +230,7 @@ struct Sender(BlockingSocket);
 
 impl Write for Sender {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.send(bytes)
+        self.0.descriptor().send(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -69,8 +69,8 @@ pub trait BlockingHandler: Send + 'static {
     }
 
     /// The longest that a read of a stream waits for a byte, and a write until the client takes one; then it fails with
-    /// [`TimedOut`](std::io::ErrorKind::TimedOut). Zero is an error. Default: `None`, no limit. The two methods below tell
-    /// the two apart.
+    /// [`TimedOut`](std::io::ErrorKind::TimedOut), of which `?` makes an [`Error::TimeLimit`](crate::Error::TimeLimit).
+    /// Zero is an error. Default: `None`, no limit. The two methods below tell the two apart.
     fn timeout(&self) -> Option<Duration> {
         None
     }

@@ -8,6 +8,7 @@ use super::process::Process;
 use super::request::BlockingRequest;
 use super::stop::Stop;
 use crate::error::{Error, Result};
+use crate::lifecycle::Timeout;
 use crate::limits::READ_BUFFER_BYTES_MAX;
 use crate::panics::{catch, drop_caught};
 use crate::reactor::entries::Ended;
@@ -38,7 +39,7 @@ impl Process {
 ///
 /// # Errors
 /// What the handler returned, its panic, or what kept its output or its program from going out;
-/// [`TimedOut`](std::io::ErrorKind::TimedOut) if the request was ended for that, whatever the handler made of it;
+/// [`Error::TimeLimit`] if the request was ended for that, whatever the handler made of it;
 /// [`Error::Gone`] if it was ended before it began.
 pub(crate) fn run(work: Work, origin: Origin, stop: &Stop) -> Result<()> {
     let result = match work {
@@ -51,9 +52,9 @@ pub(crate) fn run(work: Work, origin: Origin, stop: &Stop) -> Result<()> {
         Work::Child(command) => attempt(|| super::child::run(command, origin, stop)),
     };
     match stop.ended() {
-        Some(Ended::TimedOut) => {
+        Some(Ended::TimedOut(max)) => {
             drop_caught(result); // It may hold something of the user's.
-            Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
+            Err(Error::TimeLimit { which: Timeout::Child, setting: "child_timeout", max })
         }
         _ => result,
     }
@@ -85,11 +86,15 @@ impl BlockingRequest {
     fn open(handler: &dyn BlockingHandler, origin: Origin, stop: &Stop) -> Result<Self> {
         let socket = &origin.socket;
         socket.set_blocking()?;
-        if let Some(timeout) = handler.read_timeout() {
-            socket.set_read_timeout(Some(timeout))?;
-        }
-        if let Some(timeout) = handler.write_timeout() {
-            socket.set_write_timeout(Some(timeout))?;
+        let both = handler.timeout();
+        let times = [
+            (Timeout::Read, "read_timeout", handler.read_timeout()),
+            (Timeout::Write, "write_timeout", handler.write_timeout()),
+        ];
+        for (which, own, time) in times {
+            if time.is_some() {
+                socket.descriptor().set_time(which, if time == both { "timeout" } else { own }, time)?;
+            }
         }
         if handler.disable_nagle_algorithm() {
             socket.set_nodelay()?;

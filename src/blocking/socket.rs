@@ -2,17 +2,17 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::descriptor::{Datagram, Descriptor, Kind, Move};
 use super::stop::{End, Stop};
 use super::text::{read_text, read_to_end_within};
 use crate::address::Address;
+use crate::lifecycle::Timeout;
 use crate::limits::Limits;
 use crate::net::StdStream;
 use crate::net::clock::Clock;
-#[cfg(windows)]
-use crate::net::patient::PatientStream;
 
 /// The socket of a request as a blocking handler sees it: Python's `self.request`.
 ///
@@ -43,66 +43,7 @@ use crate::net::patient::PatientStream;
 /// ```
 #[derive(Debug)]
 pub struct BlockingSocket {
-    shared: Arc<Shared>,
-}
-
-/// The one descriptor, and what is known of its use.
-#[derive(Debug)]
-struct Shared {
-    kind: Kind,
-    limits: Arc<Limits>,
-    clock: Clock,
-    moves: Mutex<Moves>,
-}
-
-/// What the threads that have the socket do with it: from that the reactor knows whether its client is quiet.
-#[derive(Debug, Default)]
-struct Moves {
-    /// Threads that wait for a message to begin.
-    waiting: usize,
-    /// Threads that wait for the rest of a message, or that write.
-    busy: usize,
-    /// Since when no byte has moved and no thread has done anything but wait.
-    since: u64,
-    /// Bytes have moved since a thread last began to wait.
-    moved: bool,
-}
-
-/// What a thread is about to do with the socket.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Move {
-    /// To read, perhaps the first bytes of a message.
-    Begin,
-    /// To read the rest of a message, or to write.
-    GoOn,
-}
-
-/// The standard library reads and writes through `&TcpStream`, which has to be mutable: hence `{ stream }`, a copy of
-/// the reference, below.
-#[derive(Debug)]
-enum Kind {
-    #[cfg(not(windows))]
-    Tcp(TcpStream),
-    #[cfg(windows)]
-    Tcp(PatientStream),
-    #[cfg(unix)]
-    Unix(std::os::unix::net::UnixStream),
-    Datagram(Datagram),
-}
-
-/// Sends a datagram from the server's socket.
-type SendTo = Box<dyn Fn(&Address, &[u8]) -> io::Result<()> + Send + Sync>;
-
-struct Datagram {
-    packet: Vec<u8>,
-    client: Address,
-    send: SendTo,
-}
-
-impl std::fmt::Debug for Datagram {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Datagram").field("packet", &self.packet.len()).field("client", &self.client).finish()
-    }
+    descriptor: Arc<Descriptor>,
 }
 
 impl BlockingSocket {
@@ -114,42 +55,35 @@ impl BlockingSocket {
         send: impl Fn(&Address, &[u8]) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         let kind = Kind::Datagram(Datagram { packet, client, send: Box::new(send) });
-        BlockingSocket::new(kind, Clock::new(), limits)
+        Descriptor::new(kind, Clock::new(), limits).into()
     }
 
     /// A stream of a reactor, with the clock of that.
     pub(crate) fn stream(stream: StdStream, clock: Clock, limits: Arc<Limits>) -> Self {
-        let kind = match stream {
-            StdStream::Tcp(stream) => Kind::tcp(stream),
+        match stream {
+            StdStream::Tcp(stream) => Descriptor::tcp(stream, clock, limits),
             #[cfg(unix)]
-            StdStream::Unix(stream) => Kind::Unix(stream),
-        };
-        BlockingSocket::new(kind, clock, limits)
-    }
-
-    fn new(kind: Kind, clock: Clock, limits: Arc<Limits>) -> Self {
-        let moves = Mutex::new(Moves { since: clock.now(), ..Moves::default() });
-        BlockingSocket { shared: Arc::new(Shared { kind, limits, clock, moves }) }
+            StdStream::Unix(stream) => Descriptor::new(Kind::Unix(stream), clock, limits),
+        }
+        .into()
     }
 
     fn kind(&self) -> &Kind {
-        &self.shared.kind
+        &self.descriptor.kind
     }
 
-    /// Those of the server it belongs to.
-    pub(super) fn limits(&self) -> &Limits {
-        &self.shared.limits
+    pub(super) fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
     }
 
-    /// The same descriptor once more, for `rfile`, `wfile` and the [`Stop`](super::stop::Stop); it is closed with the
-    /// last of them.
+    /// The same descriptor once more, for `rfile` and `wfile`; it is closed with the last of them.
     pub(super) fn share(&self) -> Self {
-        BlockingSocket { shared: Arc::clone(&self.shared) }
+        BlockingSocket { descriptor: Arc::clone(&self.descriptor) }
     }
 
     /// What ends a request, as long as it has nothing but this socket.
     pub(crate) fn stop(&self) -> Stop {
-        Stop::new(&(Arc::clone(&self.shared) as Arc<dyn End>))
+        Stop::new(&(Arc::clone(&self.descriptor) as Arc<dyn End>))
     }
 
     pub(super) fn is_datagram(&self) -> bool {
@@ -184,7 +118,7 @@ impl BlockingSocket {
     /// # Errors
     /// What the call says; that the connection is broken already, for example.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.shared.shutdown(how)
+        self.descriptor.shutdown(how)
     }
 
     /// Sets how long a read and a write of a stream wait at most, both; `None`: without limit. Does nothing to a datagram.
@@ -194,7 +128,8 @@ impl BlockingSocket {
     ///
     /// Source: `socket.settimeout`.
     pub fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.set_read_timeout(timeout).and_then(|()| self.set_write_timeout(timeout))
+        let set = |which| self.descriptor.set_time(which, "set_timeout", timeout);
+        set(Timeout::Read).and_then(|()| set(Timeout::Write))
     }
 
     /// Sets how long a read of a stream waits at most for a byte; `None`: without limit. It begins as
@@ -205,12 +140,7 @@ impl BlockingSocket {
     ///
     /// Source: `std::net::TcpStream`; Python has one time for both.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        match self.kind() {
-            Kind::Tcp(stream) => stream.set_read_timeout(timeout),
-            #[cfg(unix)]
-            Kind::Unix(stream) => stream.set_read_timeout(timeout),
-            Kind::Datagram(_) => Ok(()),
-        }
+        self.descriptor.set_time(Timeout::Read, "set_read_timeout", timeout)
     }
 
     /// Sets how long a write of a stream waits at most until the client takes another byte; `None`: without limit. It
@@ -222,43 +152,7 @@ impl BlockingSocket {
     ///
     /// Source: `std::net::TcpStream`; Python has one time for both.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        match self.kind() {
-            Kind::Tcp(stream) => stream.set_write_timeout(timeout),
-            #[cfg(unix)]
-            Kind::Unix(stream) => stream.set_write_timeout(timeout),
-            Kind::Datagram(_) => Ok(()),
-        }
-    }
-
-    /// As many of the bytes as go out at once: `send`. A caller that keeps the rest knows where to go on after
-    /// an error.
-    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.shared.watch(Move::GoOn, || match self.kind() {
-            Kind::Tcp(stream) => { stream }.write(bytes),
-            #[cfg(unix)]
-            Kind::Unix(stream) => { stream }.write(bytes),
-            Kind::Datagram(datagram) => (datagram.send)(&datagram.client, bytes).map(|()| bytes.len()),
-        })
-    }
-
-    /// What is there, or the next that comes: `recv`. 0 is the end of the stream.
-    pub(super) fn receive(&self, what: Move, buffer: &mut [u8]) -> io::Result<usize> {
-        self.shared.watch(what, || {
-            loop {
-                let result = match self.kind() {
-                    Kind::Tcp(stream) => { stream }.read(buffer),
-                    #[cfg(unix)]
-                    Kind::Unix(stream) => { stream }.read(buffer),
-                    Kind::Datagram(_) => Err(io::ErrorKind::Unsupported.into()),
-                };
-                match result {
-                    // As Python does since PEP 475. With a time limit the system does not do it, signal(7), and SIGCHLD
-                    // may arrive whether or not anybody handles it.
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    result => return result,
-                }
-            }
-        })
+        self.descriptor.set_time(Timeout::Write, "set_write_timeout", timeout)
     }
 
     /// The reactor's sockets do not block; on a thread they do.
@@ -291,10 +185,16 @@ impl BlockingSocket {
     }
 }
 
+impl From<Descriptor> for BlockingSocket {
+    fn from(descriptor: Descriptor) -> Self {
+        BlockingSocket { descriptor: Arc::new(descriptor) }
+    }
+}
+
 /// With the default [`Limits`].
 impl From<TcpStream> for BlockingSocket {
     fn from(stream: TcpStream) -> Self {
-        BlockingSocket::new(Kind::tcp(stream), Clock::new(), Arc::default())
+        Descriptor::tcp(stream, Clock::new(), Arc::default()).into()
     }
 }
 
@@ -302,86 +202,19 @@ impl From<TcpStream> for BlockingSocket {
 #[cfg(unix)]
 impl From<std::os::unix::net::UnixStream> for BlockingSocket {
     fn from(stream: std::os::unix::net::UnixStream) -> Self {
-        BlockingSocket::new(Kind::Unix(stream), Clock::new(), Arc::default())
-    }
-}
-
-impl Kind {
-    fn tcp(stream: TcpStream) -> Self {
-        #[cfg(windows)]
-        let stream = PatientStream::from(stream);
-        Kind::Tcp(stream)
-    }
-}
-
-impl Shared {
-    /// Does something with the socket that may wait, and notes that.
-    fn watch(&self, what: Move, run: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
-        {
-            let mut moves = self.moves();
-            match what {
-                Move::Begin => moves.waiting += 1,
-                Move::GoOn => moves.busy += 1,
-            }
-            // A wait that begins anew because its time was over goes on for as long as nothing has moved.
-            if std::mem::take(&mut moves.moved) {
-                moves.since = self.clock.now();
-            }
-        }
-        let result = run().map_err(timed_out);
-        let mut moves = self.moves();
-        match what {
-            Move::Begin => moves.waiting -= 1,
-            Move::GoOn => moves.busy -= 1,
-        }
-        if matches!(result, Ok(1..)) {
-            moves.moved = true;
-            moves.since = self.clock.now();
-        }
-        result
-    }
-
-    fn moves(&self) -> MutexGuard<'_, Moves> {
-        self.moves.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        match &self.kind {
-            Kind::Tcp(stream) => stream.shutdown(how),
-            #[cfg(unix)]
-            Kind::Unix(stream) => stream.shutdown(how),
-            Kind::Datagram(_) => Ok(()),
-        }
-    }
-}
-
-/// An error of a shutdown says that the connection is gone, which ends a wait as well.
-impl End for Shared {
-    /// A thread that waits for the socket goes on at once. A datagram is read already and waits for nothing.
-    fn end(&self) {
-        let _ = self.shutdown(Shutdown::Both);
-    }
-
-    /// A thread that waits for input finds its end, after what has arrived already. What it writes is still sent.
-    fn drain(&self) {
-        let _ = self.shutdown(Shutdown::Read);
-    }
-
-    fn quiet_since(&self) -> Option<u64> {
-        let moves = self.moves();
-        (moves.waiting > 0 && moves.busy == 0).then_some(moves.since)
+        Descriptor::new(Kind::Unix(stream), Clock::new(), Arc::default()).into()
     }
 }
 
 /// `recv`: waits until there are bytes. 0 is the end of the stream.
 impl Read for &BlockingSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.receive(Move::Begin, buffer)
+        self.descriptor.receive(Move::Begin, buffer)
     }
 
     /// Fails if more than [`Limits::input_bytes_max`] bytes come.
     fn read_to_end(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
-        read_to_end_within(self, self.limits().input_bytes_max, bytes)
+        read_to_end_within(self, self.descriptor.limits.input_bytes_max, bytes)
     }
 
     fn read_to_string(&mut self, text: &mut String) -> io::Result<usize> {
@@ -392,15 +225,7 @@ impl Read for &BlockingSocket {
 /// `sendall`: all of the bytes or an error, and then it is not known how many went out.
 impl Write for &BlockingSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.shared.watch(Move::GoOn, || {
-            match self.kind() {
-                Kind::Tcp(stream) => { stream }.write_all(bytes),
-                #[cfg(unix)]
-                Kind::Unix(stream) => { stream }.write_all(bytes),
-                Kind::Datagram(datagram) => (datagram.send)(&datagram.client, bytes),
-            }
-            .map(|()| bytes.len())
-        })
+        self.descriptor.send_all(bytes)
     }
 
     /// Does nothing: a socket has no buffer of ours.
@@ -430,14 +255,6 @@ impl Write for BlockingSocket {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// On Unix a blocking socket says that it would block when its time is over.
-fn timed_out(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
-        _ => error,
     }
 }
 

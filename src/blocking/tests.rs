@@ -1,6 +1,6 @@
 //! What the tests of blocking handlers share: requests on real sockets and threads, without a server.
 
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -88,7 +88,7 @@ pub(super) fn rest(peer: &mut TcpStream) -> String {
 }
 
 pub(super) fn is_timed_out(result: &Result<()>) -> bool {
-    matches!(result, Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut)
+    matches!(result, Err(Error::TimeLimit { max: MOMENT, .. }))
 }
 
 /// A datagram, and what is sent back.

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::error::Passed;
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::Limits;
 use crate::net::readiness::Readiness;
@@ -35,8 +36,8 @@ pub(crate) struct Extra {
     pub(crate) idle_timeout: Option<Option<Duration>>,
     pub(crate) read_timeout: Option<Option<Duration>>,
     pub(crate) write_timeout: Option<Option<Duration>>,
-    /// The limit that the error named with which a callback failed, and its value; kept only if it is going to be logged.
-    pub(crate) passed: Option<(&'static str, usize)>,
+    /// The limit that the error named with which a callback failed; kept only if it is going to be logged.
+    pub(crate) passed: Option<Passed>,
     /// An outbound connection is tried again then.
     pub(crate) redial: Option<TimerKey>,
     /// Offloaded jobs whose results have not been delivered.

@@ -7,7 +7,7 @@ use crate::address::Address;
 use crate::blocking::BlockingSocket;
 use crate::blocking::job::{self, Origin, Work};
 use crate::connection::Connection;
-use crate::error::Error;
+use crate::error::{Error, Passed};
 use crate::handler::RequestHandler;
 use crate::lifecycle::Finish;
 use crate::logging::note_fault;
@@ -76,7 +76,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             }
         });
         match &admitted {
-            Ok(Admitted::No) => calls.refuse(core, from, cap.map(|max| ("connections_per_client_max", max))),
+            Ok(Admitted::No) => {
+                calls.refuse(core, from, cap.map(|max| Passed::Count("connections_per_client_max", max)))
+            }
             Ok(_) => {}
             Err(panic) => {
                 core.stats.panics += 1;

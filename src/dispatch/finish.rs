@@ -7,7 +7,7 @@ use super::{Calls, Service, drop_error};
 use crate::address::Address;
 use crate::connection::Connection;
 use crate::connection::state::State;
-use crate::error::{Error, Result};
+use crate::error::{Error, Passed, Result};
 use crate::handler::RequestHandler;
 use crate::lifecycle::Finish;
 use crate::logging::{note_fault, shows};
@@ -75,6 +75,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             (Err(Error::Panicked { .. }), None) => Finish::Panicked,
             (Err(Error::Io(error)), None) if is_lost(error) => Finish::Reset,
             (Err(Error::InputLimit { .. }), None) => Finish::InputLimit,
+            (Err(Error::TimeLimit { which, .. }), None) => Finish::Timeout(*which),
             (Err(_), None) => Finish::Error,
         };
         match why {
@@ -94,20 +95,14 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     }
 
     /// A request is over that no handler on the reactor has served. `named`: the limit of an error that ended it.
-    pub(super) fn closed(
-        &mut self,
-        core: &mut Core,
-        client: &Address,
-        why: Finish,
-        named: Option<(&'static str, usize)>,
-    ) {
+    pub(super) fn closed(&mut self, core: &mut Core, client: &Address, why: Finish, named: Option<Passed>) {
         core.note_end(self.number, client, why, None, named);
         self.hook(core, |state| state.close_request(client, why));
     }
 
     /// Nothing serves a request, perhaps because of a limit.
     #[cold]
-    pub(super) fn refuse(&mut self, core: &mut Core, client: &Address, limit: Option<(&'static str, usize)>) {
+    pub(super) fn refuse(&mut self, core: &mut Core, client: &Address, limit: Option<Passed>) {
         core.stats.refused += 1;
         self.closed(core, client, Finish::Refused, limit);
     }

@@ -100,10 +100,12 @@ impl Core {
 
     /// A program took too long.
     pub(crate) fn child_timed_out(&mut self, key: u32) {
-        if let Some(elsewhere) = self.slots.elsewhere(key) {
+        let Some(slot) = self.slots.get(key) else { return };
+        let time = self.served[usize::from(slot.server)].limits.child_timeout;
+        if let Some((elsewhere, time)) = slot.kind.elsewhere().zip(time) {
             elsewhere.timer = NO_TIMER;
             elsewhere.ended.get_or_insert(Finish::Timeout(Timeout::Child));
-            elsewhere.stop.end(Ended::TimedOut);
+            elsewhere.stop.end(Ended::TimedOut(time));
         }
     }
 

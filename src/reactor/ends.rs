@@ -1,11 +1,10 @@
 //! The end of each request in the log, at level `Debug`, with the limit that cut it.
 
-use std::fmt::Debug;
-
 use super::books::Life;
 use super::core::Core;
 use crate::address::Address;
 use crate::connection::state::State;
+use crate::error::Passed;
 use crate::lifecycle::{Finish, Timeout};
 use crate::logging::{note, shows};
 use crate::timers::nanos;
@@ -18,13 +17,13 @@ impl Core {
         client: &Address,
         why: Finish,
         state: Option<&State>,
-        named: Option<(&'static str, usize)>,
+        named: Option<Passed>,
     ) {
         if !shows(log::Level::Debug) {
             return;
         }
         let limit = match why {
-            Finish::InputLimit | Finish::Refused | Finish::Error if named.is_some() => named.map(describe),
+            Finish::InputLimit | Finish::Timeout(_) | Finish::Refused | Finish::Error if named.is_some() => named,
             _ => self.limit_behind(server, why, state),
         };
         match limit {
@@ -43,15 +42,18 @@ impl Core {
         let limit = match passed {
             Some(timeout) => self.limit_behind(server, Finish::Timeout(timeout), Some(state)),
             None if self.now.saturating_sub(state.activity) >= nanos(limits.linger_timeout) => {
-                Some(describe(("linger_timeout", limits.linger_timeout)))
+                Some(Passed::Time("linger_timeout", limits.linger_timeout))
             }
-            None => Some(describe(("linger_bytes_max", limits.linger_bytes_max))),
+            None => Some(Passed::Count("linger_bytes_max", limits.linger_bytes_max)),
         };
-        note!(Debug, "what is left of {} is cut off ({})", state.address, limit.unwrap_or_default());
+        match limit {
+            Some(limit) => note!(Debug, "what is left of {} is cut off ({limit})", state.address),
+            None => note!(Debug, "what is left of {} is cut off", state.address),
+        }
     }
 
     /// The limit that stands behind a reason, if one does.
-    fn limit_behind(&self, server: u16, why: Finish, state: Option<&State>) -> Option<String> {
+    fn limit_behind(&self, server: u16, why: Finish, state: Option<&State>) -> Option<Passed> {
         let served = &self.served[usize::from(server)];
         let limits = &served.limits;
         match why {
@@ -64,10 +66,10 @@ impl Core {
                     Timeout::Child => "child_timeout",
                 };
                 let time = state.map_or(limits.child_timeout, |state| state.time_limit(which, limits));
-                time.map(|time| describe((name, time)))
+                time.map(|time| Passed::Time(name, time))
             }
-            Finish::InputLimit => Some(describe(("input_bytes_max", limits.input_bytes_max))),
-            Finish::OutputLimit => Some(describe(("output_bytes_max", limits.output_bytes_max))),
+            Finish::InputLimit => Some(Passed::Count("input_bytes_max", limits.input_bytes_max)),
+            Finish::OutputLimit => Some(Passed::Count("output_bytes_max", limits.output_bytes_max)),
             Finish::ShutDown => {
                 let begun = match served.life {
                     // Closing its server ends a connection at once; threads and programs have the grace.
@@ -76,13 +78,9 @@ impl Core {
                 };
                 let grace = self.config.drain_grace;
                 let over = begun.is_some_and(|begun| self.now.saturating_sub(begun) >= nanos(grace));
-                over.then(|| describe(("drain_grace", grace)))
+                over.then_some(Passed::Time("drain_grace", grace))
             }
             _ => None,
         }
     }
-}
-
-fn describe((name, value): (&str, impl Debug)) -> String {
-    format!("{name} = {value:?}")
 }

@@ -1,5 +1,7 @@
 //! What slots and timers hold.
 
+use std::time::Duration;
+
 use crate::address::Address;
 use crate::backoff::Backoff;
 use crate::lifecycle::Finish;
@@ -73,8 +75,8 @@ pub(crate) trait Stopper: Send {
 pub(crate) enum Ended {
     /// The server closes it.
     Closed,
-    /// Its time is over.
-    TimedOut,
+    /// Its time is over, which was so long.
+    TimedOut(Duration),
 }
 
 /// What a timer is for.

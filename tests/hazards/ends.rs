@@ -1,7 +1,7 @@
 //! Each end of a connection is a line in the log, with the limit that cut it. Each test is run in a process of its own,
 //! whose log is nothing but its own.
 
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::TcpStream;
 #[cfg(all(unix, feature = "children"))]
 use std::process::Command;
@@ -11,8 +11,8 @@ use std::time::Duration;
 use socketserver::logging::flush;
 use socketserver::testing::{Network, Peer};
 use socketserver::{
-    Address, BaseServer, Config, Incoming, Limits, Linger, Next, Overflow, Prefix, Request, Result, ServerId,
-    StreamRequestHandler, ThreadingTcpServer, Timeout,
+    Address, BaseServer, BlockingRequest, Config, Incoming, Limits, Linger, Next, Overflow, Prefix, Request, Result,
+    ServerId, StreamRequestHandler, ThreadingTcpServer, Timeout,
 };
 
 use crate::common::{self, Call, PATIENCE, echo, probe, usual};
@@ -397,6 +397,95 @@ fn a_request_on_a_thread_ends_with_a_line_that_names_the_limit() {
 }
 
 #[test]
+fn a_time_limit_of_a_thread_s_socket_is_named_when_it_has_passed() {
+    if !is_apart("a_time_limit_of_a_thread_s_socket_is_named_when_it_has_passed") {
+        return;
+    }
+    const SHORT: Option<Duration> = Some(Duration::from_millis(20));
+    const LONG: Option<Duration> = Some(Duration::from_secs(600));
+    type Serve = fn(&mut BlockingRequest) -> Result<()>;
+    type Handler = StreamRequestHandler<Serve>;
+    type Set = fn(&mut Handler);
+    let (read, write): (Serve, Serve) = (
+        |request| Ok(_ = request.rfile.read_line(&mut String::new())?),
+        |request| {
+            // Until nothing takes it any more.
+            loop {
+                request.wfile.write_all(&[0; 4_096])?;
+            }
+        },
+    );
+    let set_nothing = |_: &mut Handler| {};
+    let cases: &[(&str, Set, Serve)] = &[
+        ("read timeout (timeout = 20ms)", |handler| handler.timeout = SHORT, read),
+        ("write timeout (timeout = 20ms)", |handler| handler.timeout = SHORT, write),
+        ("read timeout (read_timeout = 20ms)", |handler| (handler.timeout, handler.read_timeout) = (LONG, SHORT), read),
+        (
+            "write timeout (write_timeout = 20ms)",
+            |handler| (handler.timeout, handler.write_timeout) = (LONG, SHORT),
+            write,
+        ),
+        // What the handler has left in the buffer is sent when it is over.
+        (
+            "write timeout (write_timeout = 20ms)",
+            |handler| (handler.write_timeout, handler.wbufsize) = (SHORT, 1 << 26),
+            |request| Ok(request.wfile.write_all(&[0; 1 << 25])?),
+        ),
+        ("read timeout (set_timeout = 20ms)", set_nothing, |request| {
+            request.request().set_timeout(SHORT)?;
+            let mut socket = request.request();
+            Ok(_ = socket.read(&mut [0])?)
+        }),
+        (
+            "read timeout (set_read_timeout = 20ms)",
+            |handler| handler.timeout = LONG,
+            |request| {
+                request.request().set_read_timeout(SHORT)?;
+                Ok(request.rfile.read_exact(&mut [0])?)
+            },
+        ),
+        (
+            "write timeout (set_write_timeout = 20ms)",
+            |handler| (handler.timeout, handler.wbufsize) = (LONG, 10_000),
+            |request| {
+                request.request().set_write_timeout(SHORT)?;
+                loop {
+                    request.wfile.write_all(&[0; 4_096])?;
+                }
+            },
+        ),
+        // Of a limit that the handler has dealt with there is nothing to say.
+        (
+            "done",
+            |handler| handler.timeout = SHORT,
+            |request| {
+                let error = request.rfile.read_line(&mut String::new()).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::TimedOut);
+                Ok(())
+            },
+        ),
+        // Nor is it the limit of another socket.
+        ("handler error", |handler| handler.timeout = LONG, |_| Err(std::io::Error::from(ErrorKind::TimedOut).into())),
+    ];
+    for &(expected, set, serve) in cases {
+        let mut server = ThreadingTcpServer::new("127.0.0.1:0", move |_: &Address| {
+            let mut handler = StreamRequestHandler::new(serve);
+            set(&mut handler);
+            handler
+        })
+        .unwrap();
+        let client = TcpStream::connect(server.server_address().unwrap().as_inet().unwrap()).unwrap();
+        server.handle_request().unwrap();
+        server.server_close();
+        assert_eq!(debug_lines(), [format!("{} is closed: {expected}", client.local_addr().unwrap())]);
+        let stats = server.reactor().stats();
+        let counts = (stats.timeouts_read, stats.timeouts_write, stats.handler_errors);
+        let is = |kind: &str| u64::from(expected.starts_with(kind));
+        assert_eq!(counts, (is("read timeout"), is("write timeout"), is("handler error")), "{expected}");
+    }
+}
+
+#[test]
 #[cfg(all(unix, feature = "children"))]
 fn a_program_ends_with_a_line_that_names_the_limit() {
     if !is_apart("a_program_ends_with_a_line_that_names_the_limit") {
@@ -412,8 +501,12 @@ fn a_program_ends_with_a_line_that_names_the_limit() {
     let client = TcpStream::connect(server.server_address().unwrap().as_inet().unwrap()).unwrap();
     server.handle_request().unwrap();
     server.server_close();
-    let expected = format!("{} is closed: child timeout (child_timeout = 50ms)", client.local_addr().unwrap());
-    assert!(debug_lines().contains(&expected));
+    let client = client.local_addr().unwrap();
+    let expected = [
+        format!("ERROR while serving {client}: child timeout (child_timeout = 50ms)"),
+        format!("DEBUG {client} is closed: child timeout (child_timeout = 50ms)"),
+    ];
+    assert!(logged("").ends_with(&expected));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 
 use super::*;
 use crate::blocking::StreamRequestHandler;
-use crate::blocking::tests::{PATIENCE, is_timed_out, job, origin, pair, rest, serve};
+use crate::blocking::tests::{MOMENT, PATIENCE, is_timed_out, job, origin, pair, rest, serve};
 use crate::reactor::entries::Stopper as _;
 
 type Function = Box<dyn FnMut(&mut BlockingRequest) -> Result<()> + Send>;
@@ -123,7 +123,7 @@ fn a_request_whose_time_is_over_is_reported_as_such() {
         let _ = request.rfile.read_line(&mut String::new());
         Ok(())
     }));
-    served.stop.end(Ended::TimedOut);
+    served.stop.end(Ended::TimedOut(MOMENT));
     served.stop.end(Ended::Closed); // The first reason counts.
     assert!(is_timed_out(&served.result()));
 }
@@ -147,5 +147,5 @@ fn a_request_that_is_dropped_instead_of_served_is_closed() {
     drop(job);
     assert_eq!(rest(&mut peer), "");
     assert_eq!(dropped.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
-    stop.end(Ended::TimedOut);
+    stop.end(Ended::TimedOut(MOMENT));
 }

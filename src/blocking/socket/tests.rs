@@ -59,16 +59,16 @@ fn a_time_for_writes_does_not_cut_a_client_that_says_nothing() {
 fn a_client_is_quiet_while_a_thread_waits_for_a_message_and_does_nothing_else() {
     let (socket, mut peer) = pair();
     let socket = BlockingSocket::from(socket);
-    let shared = Arc::clone(&socket.shared);
+    let descriptor = Arc::clone(&socket.descriptor);
     let quiet_since = || {
-        let deadline = shared.clock.now() + PATIENCE.as_nanos() as u64;
-        while shared.quiet_since().is_none() {
-            assert!(shared.clock.now() < deadline, "it does not wait");
+        let deadline = descriptor.clock.now() + PATIENCE.as_nanos() as u64;
+        while descriptor.quiet_since().is_none() {
+            assert!(descriptor.clock.now() < deadline, "it does not wait");
             std::thread::yield_now();
         }
-        shared.quiet_since().unwrap()
+        descriptor.quiet_since().unwrap()
     };
-    assert_eq!(shared.quiet_since(), None, "nobody waits yet");
+    assert_eq!(descriptor.quiet_since(), None, "nobody waits yet");
     let mut handler = StreamRequestHandler::new(|request| {
         let mut line = String::new();
         loop {
@@ -87,13 +87,13 @@ fn a_client_is_quiet_while_a_thread_waits_for_a_message_and_does_nothing_else() 
     assert_eq!(quiet_since(), first, "a wait that is tried again goes on");
     peer.write_all(b"one\nhal").unwrap();
     peer.read_exact(&mut [0; 4]).unwrap();
-    assert_eq!(shared.quiet_since(), None, "a message has begun");
+    assert_eq!(descriptor.quiet_since(), None, "a message has begun");
     peer.write_all(b"f\n").unwrap();
     peer.read_exact(&mut [0; 5]).unwrap();
     assert!(quiet_since() > first);
-    shared.drain();
+    descriptor.drain();
     served.result().unwrap();
-    assert_eq!(shared.quiet_since(), None);
+    assert_eq!(descriptor.quiet_since(), None);
 }
 
 #[test]

@@ -1,0 +1,238 @@
+//! The descriptor of a request on a thread, and what is known of its use.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::stop::End;
+use crate::address::Address;
+use crate::error::Error;
+use crate::lifecycle::Timeout;
+use crate::limits::Limits;
+use crate::net::clock::Clock;
+#[cfg(windows)]
+use crate::net::patient::PatientStream;
+
+/// What `rfile`, `wfile`, the socket and the [`Stop`](super::stop::Stop) of a request share.
+#[derive(Debug)]
+pub(super) struct Descriptor {
+    pub(super) kind: Kind,
+    /// Those of the server it belongs to.
+    pub(super) limits: Arc<Limits>,
+    pub(super) clock: Clock,
+    moves: Mutex<Moves>,
+    times: Mutex<Times>,
+}
+
+/// The standard library reads and writes through `&TcpStream`, which has to be mutable: hence `{ stream }`, a copy of
+/// the reference, below.
+#[derive(Debug)]
+pub(super) enum Kind {
+    #[cfg(not(windows))]
+    Tcp(TcpStream),
+    #[cfg(windows)]
+    Tcp(PatientStream),
+    #[cfg(unix)]
+    Unix(std::os::unix::net::UnixStream),
+    Datagram(Datagram),
+}
+
+/// Sends a datagram from the server's socket.
+type SendTo = Box<dyn Fn(&Address, &[u8]) -> io::Result<()> + Send + Sync>;
+
+pub(super) struct Datagram {
+    pub(super) packet: Vec<u8>,
+    pub(super) client: Address,
+    pub(super) send: SendTo,
+}
+
+impl std::fmt::Debug for Datagram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Datagram").field("packet", &self.packet.len()).field("client", &self.client).finish()
+    }
+}
+
+/// What the threads that have the socket do with it: from that the reactor knows whether its client is quiet.
+#[derive(Debug, Default)]
+struct Moves {
+    /// Threads that wait for a message to begin.
+    waiting: usize,
+    /// Threads that wait for the rest of a message, or that write.
+    busy: usize,
+    /// Since when no byte has moved and no thread has done anything but wait.
+    since: u64,
+    /// Bytes have moved since a thread last began to wait.
+    moved: bool,
+}
+
+/// The longest that a call waits, and what has set it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    read: Option<(&'static str, Duration)>,
+    write: Option<(&'static str, Duration)>,
+}
+
+/// What a thread is about to do with the socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Move {
+    /// To read, perhaps the first bytes of a message.
+    Begin,
+    /// To read the rest of a message.
+    GoOn,
+    Write,
+}
+
+impl Descriptor {
+    pub(super) fn tcp(stream: TcpStream, clock: Clock, limits: Arc<Limits>) -> Self {
+        #[cfg(windows)]
+        let stream = PatientStream::from(stream);
+        Descriptor::new(Kind::Tcp(stream), clock, limits)
+    }
+
+    pub(super) fn new(kind: Kind, clock: Clock, limits: Arc<Limits>) -> Self {
+        let moves = Mutex::new(Moves { since: clock.now(), ..Moves::default() });
+        Descriptor { kind, limits, clock, moves, times: Mutex::default() }
+    }
+
+    /// What is there, or the next that comes: `recv`. 0 is the end of the stream.
+    pub(super) fn receive(&self, what: Move, buffer: &mut [u8]) -> io::Result<usize> {
+        self.watch(what, || {
+            loop {
+                let result = match &self.kind {
+                    Kind::Tcp(stream) => { stream }.read(buffer),
+                    #[cfg(unix)]
+                    Kind::Unix(stream) => { stream }.read(buffer),
+                    Kind::Datagram(_) => Err(io::ErrorKind::Unsupported.into()),
+                };
+                match result {
+                    // As Python does since PEP 475. With a time limit the system does not do it, signal(7), and SIGCHLD
+                    // may arrive whether or not anybody handles it.
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    result => return result,
+                }
+            }
+        })
+    }
+
+    /// As many of the bytes as go out at once: `send`. A caller that keeps the rest knows where to go on after
+    /// an error.
+    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.watch(Move::Write, || match &self.kind {
+            Kind::Tcp(stream) => { stream }.write(bytes),
+            #[cfg(unix)]
+            Kind::Unix(stream) => { stream }.write(bytes),
+            Kind::Datagram(datagram) => (datagram.send)(&datagram.client, bytes).map(|()| bytes.len()),
+        })
+    }
+
+    /// All of the bytes or an error: `sendall`.
+    pub(super) fn send_all(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.watch(Move::Write, || {
+            match &self.kind {
+                Kind::Tcp(stream) => { stream }.write_all(bytes),
+                #[cfg(unix)]
+                Kind::Unix(stream) => { stream }.write_all(bytes),
+                Kind::Datagram(datagram) => (datagram.send)(&datagram.client, bytes),
+            }
+            .map(|()| bytes.len())
+        })
+    }
+
+    /// Sets how long a read or a write of a stream waits. `setting`: what the user has set.
+    pub(super) fn set_time(&self, which: Timeout, setting: &'static str, time: Option<Duration>) -> io::Result<()> {
+        let is_read = which == Timeout::Read;
+        match &self.kind {
+            Kind::Tcp(stream) if is_read => stream.set_read_timeout(time)?,
+            Kind::Tcp(stream) => stream.set_write_timeout(time)?,
+            #[cfg(unix)]
+            Kind::Unix(stream) if is_read => stream.set_read_timeout(time)?,
+            #[cfg(unix)]
+            Kind::Unix(stream) => stream.set_write_timeout(time)?,
+            Kind::Datagram(_) => {}
+        }
+        let mut times = self.times();
+        *(if is_read { &mut times.read } else { &mut times.write }) = time.map(|time| (setting, time));
+        Ok(())
+    }
+
+    pub(super) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match &self.kind {
+            Kind::Tcp(stream) => stream.shutdown(how),
+            #[cfg(unix)]
+            Kind::Unix(stream) => stream.shutdown(how),
+            Kind::Datagram(_) => Ok(()),
+        }
+    }
+
+    /// Does something with the socket that may wait, and notes that.
+    fn watch(&self, what: Move, run: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+        {
+            let mut moves = self.moves();
+            match what {
+                Move::Begin => moves.waiting += 1,
+                Move::GoOn | Move::Write => moves.busy += 1,
+            }
+            // A wait that begins anew because its time was over goes on for as long as nothing has moved.
+            if std::mem::take(&mut moves.moved) {
+                moves.since = self.clock.now();
+            }
+        }
+        let result = run().map_err(|error| self.explain(what, error));
+        let mut moves = self.moves();
+        match what {
+            Move::Begin => moves.waiting -= 1,
+            Move::GoOn | Move::Write => moves.busy -= 1,
+        }
+        if matches!(result, Ok(1..)) {
+            moves.moved = true;
+            moves.since = self.clock.now();
+        }
+        result
+    }
+
+    /// A call whose time is over says so with the limit, if that is known: it may have been set on the descriptor. The
+    /// system says on Unix that the call would block, and `TimedOut` when the connection is lost.
+    fn explain(&self, what: Move, error: io::Error) -> io::Error {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {}
+            io::ErrorKind::TimedOut if error.raw_os_error().is_none() => {}
+            _ => return error,
+        }
+        let times = *self.times();
+        let (which, time) = match what {
+            Move::Begin | Move::GoOn => (Timeout::Read, times.read),
+            Move::Write => (Timeout::Write, times.write),
+        };
+        match time {
+            Some((setting, max)) => Error::TimeLimit { which, setting, max }.into(),
+            None => io::ErrorKind::TimedOut.into(),
+        }
+    }
+
+    fn moves(&self) -> MutexGuard<'_, Moves> {
+        self.moves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An error of a shutdown says that the connection is gone, which ends a wait as well.
+impl End for Descriptor {
+    /// A thread that waits for the socket goes on at once. A datagram is read already and waits for nothing.
+    fn end(&self) {
+        let _ = self.shutdown(Shutdown::Both);
+    }
+
+    /// A thread that waits for input finds its end, after what has arrived already. What it writes is still sent.
+    fn drain(&self) {
+        let _ = self.shutdown(Shutdown::Read);
+    }
+
+    fn quiet_since(&self) -> Option<u64> {
+        let moves = self.moves();
+        (moves.waiting > 0 && moves.busy == 0).then_some(moves.since)
+    }
+}
