@@ -91,7 +91,7 @@ struct Summary;
 
 impl RequestHandler<Sums> for Summary {
     fn setup(&mut self, request: &mut Request<'_, Sums>) -> Result<Next> {
-        let adding = request.connections().len() - 1; // Without this one.
+        let adding = request.others.connections().len();
         let Sums { finished, largest, .. } = *request.server;
         let largest = largest.map_or("none".to_owned(), |largest| largest.to_string());
         writeln!(request.output, "{finished} sums, the largest {largest}; {adding} clients")?;

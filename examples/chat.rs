@@ -105,12 +105,9 @@ fn enter(request: &mut Request<'_, Chat>, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Sends a line to all members but this one; visitors without a name do not listen in.
+/// Sends a line to all other members, and not to visitors without a name.
 fn tell_others(request: &mut Request<'_, Chat>, text: String) {
-    // A broadcast borrows the request as a whole, so the members are taken out meanwhile.
-    let (me, members) = (request.id(), std::mem::take(&mut request.server.members));
-    request.broadcast(text.into_bytes(), |id| id != me && members.contains_key(&id));
-    request.server.members = members;
+    request.others.broadcast(text.into_bytes(), |id| request.server.members.contains_key(&id));
 }
 
 const NAME_CHARS_MAX: usize = 32;

@@ -65,7 +65,7 @@ impl RequestHandler<Control> for Commander {
                 ["list"] => list(request),
                 ["kick", id] => kick(request, id),
                 ["stop"] => {
-                    request.request_shutdown();
+                    request.others.request_shutdown();
                     "stopping\n".to_owned()
                 }
                 _ => "no such command: try help\n".to_owned(),
@@ -84,7 +84,7 @@ stop     ends the server in good order
 ";
 
 fn stats(request: &mut Request<'_, Control>) -> String {
-    let stats = request.stats();
+    let stats = request.others.stats();
     format!(
         "clients {}\naccepted {}\nrefused {}\nbytes in {}\nbytes out {}\n",
         clients(request).len(),
@@ -108,7 +108,7 @@ fn kick(request: &mut Request<'_, Control>, number: &str) -> String {
     match clients(request).into_iter().find(|(id, _)| id.to_string() == number) {
         Some((id, address)) => {
             // At once, however much it has not read; `close` would let it have the rest.
-            request.abort(id);
+            request.others.abort(id);
             log::info!("{address} was kicked out");
             format!("kicked {address}\n")
         }
@@ -118,9 +118,9 @@ fn kick(request: &mut Request<'_, Control>, number: &str) -> String {
 
 fn clients(request: &mut Request<'_, Control>) -> Vec<(ConnectionId, Address)> {
     let echo = request.server.echo;
-    let control = request.control();
-    let with_address = |id| Some((id, control.client_address(id)?));
-    control.connections_of(echo).into_iter().filter_map(with_address).collect()
+    let others = &request.others;
+    let with_address = |id| Some((id, others.client_address(id)?));
+    others.connections_of(echo).into_iter().filter_map(with_address).collect()
 }
 
 /// An echo server with a Unix socket to control it, which admits its own user only

@@ -47,10 +47,10 @@ impl RequestHandler<Proxy> for End {
         match self {
             End::Client => {
                 // Nothing is taken from the client before somebody is there to have it.
-                request.pause_reading(request.id());
+                request.pause_reading();
                 connect(request, request.id(), 0)?;
             }
-            End::Upstream(_) => request.resume_reading(peer(request)),
+            End::Upstream(_) => request.others.resume_reading(peer(request)),
         }
         Ok(Next::Wait)
     }
@@ -61,15 +61,15 @@ impl RequestHandler<Proxy> for End {
         };
         // The library has logged which address failed and why.
         if connect(request, client, *failed + 1).is_err() {
-            request.close(client);
+            request.others.close(client);
         }
     }
 
     fn handle(&mut self, request: &mut Request<'_, Proxy>) -> Result<Next> {
         let bytes = request.input.take_all();
-        match request.send(peer(request), bytes) {
+        match request.others.send(peer(request), bytes) {
             Sent::Queued => {}
-            Sent::Full => request.pause_reading(request.id()),
+            Sent::Full => request.pause_reading(),
             // Bytes that nobody will have: the sender is to know.
             _ => return Ok(Next::Abort),
         }
@@ -77,19 +77,19 @@ impl RequestHandler<Proxy> for End {
     }
 
     fn writable(&mut self, request: &mut Request<'_, Proxy>) -> Result<Next> {
-        request.resume_reading(peer(request));
+        request.others.resume_reading(peer(request));
         Ok(Next::Wait)
     }
 
     fn eof(&mut self, request: &mut Request<'_, Proxy>) -> Result<Next> {
-        request.shutdown_write(peer(request));
+        request.others.shutdown_write(peer(request));
         Ok(Next::Wait) // Until the other direction has ended as well.
     }
 
     fn timeout(&mut self, request: &mut Request<'_, Proxy>, timeout: Timeout) -> Result<Next> {
         match timeout {
             // It is us who do not read it, because its peer is slow; how slow it may be is the write timeout's affair.
-            Timeout::Idle if request.send(peer(request), b"") == Sent::Full => Ok(Next::Wait),
+            Timeout::Idle if request.others.send(peer(request), b"") == Sent::Full => Ok(Next::Wait),
             Timeout::Idle if request.server.stopping => Ok(Next::Close),
             // It may have stopped in the middle of an answer.
             _ => Ok(Next::Abort),
@@ -109,8 +109,8 @@ impl RequestHandler<Proxy> for End {
             match why {
                 // Both directions have ended, and the peer may still be sending the rest.
                 Finish::PeerClosed => {}
-                Finish::Timeout(Timeout::Idle) if request.server.stopping => request.close(peer),
-                _ => request.abort(peer),
+                Finish::Timeout(Timeout::Idle) if request.server.stopping => request.others.close(peer),
+                _ => request.others.abort(peer),
             }
         }
     }
@@ -127,7 +127,7 @@ fn peer(request: &Request<'_, Proxy>) -> ConnectionId {
 fn connect(request: &mut Request<'_, Proxy>, client: ConnectionId, first: usize) -> Result<()> {
     let mut failed = Error::Gone;
     for number in first..request.server.upstream.len() {
-        match request.connect(request.server.upstream[number], End::Upstream(number)) {
+        match request.others.connect(request.server.upstream[number], End::Upstream(number)) {
             Ok(upstream) => {
                 request.server.peers.insert(client, upstream);
                 request.server.peers.insert(upstream, client);

@@ -192,10 +192,10 @@ impl Payload<'_> {
 /// // A relay: what waits in one direction is no reason not to read the other (set_full_duplex, in `setup`).
 /// # fn relay(request: &mut Request<'_>, other: ConnectionId) {
 /// let bytes = request.input.take_all();
-/// match request.send(other, bytes) {
+/// match request.others.send(other, bytes) {
 ///     Sent::Queued => {}
-///     Sent::Full => request.pause_reading(request.id()), // until its handler's `writable`
-///     Sent::Refused | Sent::Gone => request.close(request.id()),
+///     Sent::Full => request.pause_reading(), // until its handler's `writable`
+///     Sent::Refused | Sent::Gone => request.close(),
 ///     _ => {}
 /// }
 /// # }
@@ -212,7 +212,8 @@ pub enum Sent {
     /// Not queued: it would pass [`Limits::output_bytes_max`] and the policy is
     /// [`Overflow::Refuse`](crate::Overflow::Refuse). A datagram: too many wait, and the policy is
     /// [`DropPolicy::Newest`](crate::DropPolicy::Newest), or it is too long to wait at all. A request on a thread or with
-    /// a program: only that writes to its client.
+    /// a program: only that writes to its client. The connection whose callback is running: that writes to its
+    /// [`output`](crate::Request::output).
     Refused,
     /// Not queued: that connection is gone or on its way out, or was lost over this
     /// ([`Overflow::Close`](crate::Overflow::Close)). A datagram: the peer has no name to send to, or there is no socket

@@ -26,7 +26,7 @@ use crate::address::Address;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::handler::RequestHandler;
-use crate::handler::request::{Control, Newcomers};
+use crate::handler::others::{Others, Pending};
 use crate::ids::ConnectionId;
 use crate::limits::Limits;
 use crate::logging::note_fault;
@@ -50,13 +50,11 @@ pub(crate) type MakeHandler<S, H> = Box<dyn FnMut(&mut S, &Address) -> H + Send>
 
 /// What callbacks need besides the limits.
 pub(crate) struct Calls<S, H> {
-    /// Our number in the reactor.
-    pub(crate) number: u16,
     state: S,
     handlers: Slab<H>,
     boxed: Slab<Box<dyn RequestHandler<S>>>,
-    /// Handlers that move in when the callback that is running returns; see [`Control`].
-    newcomers: Newcomers<S>,
+    /// What is done when the callback that is running returns.
+    pending: Pending<S>,
 }
 
 /// A connection that is being served, and what is needed for that. It is in our hands, not in its slot, so that its
@@ -73,7 +71,8 @@ pub(crate) struct Service<'a> {
 
 impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     pub(crate) fn new(state: S, make_handler: MakeHandler<S, H>) -> Self {
-        let calls = Calls { number: 0, state, handlers: Slab::new(), boxed: Slab::new(), newcomers: Vec::new() };
+        let pending = Pending { server: 0, orders: Vec::new() };
+        let calls = Calls { state, handlers: Slab::new(), boxed: Slab::new(), pending };
         Host { make_handler, calls, receive: None }
     }
 
@@ -103,22 +102,27 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     /// Its limits as they are now. Held for one batch, because a callback borrows the core, where they are.
     #[inline]
     pub(crate) fn limits(&self, core: &Core) -> Arc<Limits> {
-        Arc::clone(&core.served[usize::from(self.calls.number)].limits)
+        Arc::clone(&core.served[usize::from(self.calls.number())].limits)
     }
 }
 
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
+    /// The server's number in the reactor.
+    pub(crate) fn number(&self) -> u16 {
+        self.pending.server
+    }
+
     /// Runs a hook of the server's. A panic is logged, and is what `None` means.
     pub(crate) fn hook<T>(&mut self, core: &mut Core, hook: impl FnOnce(&mut S) -> T) -> Option<T> {
         catch(|| hook(&mut self.state)).inspect_err(|panic| note_hook_panic(core, panic)).ok()
     }
 
     /// The same for hooks that act on the reactor.
-    fn control_hook(&mut self, core: &mut Core, hook: impl FnOnce(&mut S, &mut Control<'_, S>)) {
-        let mut control = Control { core: &mut *core, server: self.number, newcomers: &mut self.newcomers };
-        let result = catch(|| hook(&mut self.state, &mut control));
-        if !self.newcomers.is_empty() {
-            self.move_in(core, None);
+    fn acting_hook(&mut self, core: &mut Core, hook: impl FnOnce(&mut S, &mut Others<'_, S>)) {
+        let mut others = Others { core: &mut *core, pending: &mut self.pending, budget: None };
+        let result = catch(|| hook(&mut self.state, &mut others));
+        if !self.pending.orders.is_empty() {
+            self.carry_out(core, None);
         }
         if let Err(panic) = result {
             note_hook_panic(core, &panic);

@@ -1,6 +1,6 @@
 //! What users implement: one value per connection, called when there is something to do.
 
-mod control;
+pub(crate) mod others;
 pub(crate) mod request;
 
 use self::request::Request;

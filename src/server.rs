@@ -323,23 +323,23 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     }
 
     /// Sets a timer of the server before anything has happened that would give its hooks a
-    /// [`Control`](crate::Control): the first of a regular job. It calls [`BaseServer::timer`] once. Of a server that is
+    /// [`Others`](crate::Others): the first of a regular job. It calls [`BaseServer::timer`] once. Of a server that is
     /// to be added to a reactor, use [`Reactor::set_timer`].
     ///
     /// Source: none; Python's `service_actions` is called every half second.
     ///
     /// ```
-    /// use socketserver::{BaseServer, Control, NoHandler, TcpServer};
+    /// use socketserver::{BaseServer, Others, NoHandler, TcpServer};
     /// use std::time::Duration;
     ///
     /// #[derive(Default)]
     /// struct Ticking { ticks: u32 }
     /// impl BaseServer for Ticking {
-    ///     fn timer(&mut self, control: &mut Control<'_, Self>, tag: u64) {
+    ///     fn timer(&mut self, others: &mut Others<'_, Self>, tag: u64) {
     ///         self.ticks += 1;
     ///         match self.ticks {
-    ///             3 => control.request_shutdown(),
-    ///             _ => control.set_timer(tag, Duration::from_millis(1)),
+    ///             3 => others.request_shutdown(),
+    ///             _ => others.set_server_timer(tag, Duration::from_millis(1)),
     ///         }
     ///     }
     /// }

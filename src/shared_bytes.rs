@@ -5,7 +5,7 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 /// Bytes that are not copied when they are queued: what
-/// [`write_shared`](crate::Output::write_shared) and [`broadcast_shared`](crate::Request::broadcast_shared) take.
+/// [`write_shared`](crate::Output::write_shared) and [`broadcast_shared`](crate::Others::broadcast_shared) take.
 ///
 /// Made without a copy from `&'static [u8]`, `&'static str`, `Vec<u8>`, `String`, `Box<[u8]>`, `Arc<[u8]>`,
 /// `Arc<Vec<u8>>` and `Arc<str>`. A clone and a [`slice`](Self::slice) share the same memory, which is freed with the last

@@ -371,7 +371,7 @@ fn an_error_of_a_handler_is_handled_and_handle_request_returns() {
 #[test]
 fn a_handler_ends_the_server_without_an_error_and_a_panic_is_handled() {
     let exit = |request: &mut Request<'_, Watched>| {
-        request.request_shutdown();
+        request.others.request_shutdown();
         Ok(Next::Close)
     };
     assert_eq!(one_request(|_| Process::Reactor, exit), ["handler called", "closed: done"]);

@@ -59,8 +59,8 @@ pub struct BlockingRequest {
 }
 
 impl BlockingRequest {
-    /// This request's name: what [`Control::connections`](crate::Control::connections) lists. With it the request can be
-    /// [closed](crate::Control::close) from elsewhere; nothing can be [sent](crate::Control::send) to it.
+    /// This request's name: what [`Others::connections`](crate::Others::connections) lists. With it the request can be
+    /// [closed](crate::Others::close) from elsewhere; nothing can be [sent](crate::Others::send) to it.
     pub fn id(&self) -> ConnectionId {
         self.origin.id
     }

@@ -31,7 +31,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         let slice = Slice::default();
         loop {
             // One for `handle_request`, otherwise what comes.
-            let quota = core.served[usize::from(self.calls.number)].quota;
+            let quota = core.served[usize::from(self.calls.number())].quota;
             if quota == 0 {
                 break;
             }
@@ -103,7 +103,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             return self.borrowed(core, scratch, key, |calls, at| calls.on_datagram(at, range.clone()));
         }
         // The one that is on its way out gives its place to its successor.
-        let others = |core: &mut Core| core.sessions(self.calls.number) - usize::from(session.is_some());
+        let others = |core: &mut Core| core.sessions(self.calls.number()) - usize::from(session.is_some());
         let admits = |max| others(core) < max && !core.stop.is_under_way();
         if !limits.sessions_max.is_none_or(admits) || core.slots.is_full() {
             core.stats.sessions_refused += 1;
@@ -135,7 +135,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         }
         if limits.sessions_max.is_some() {
             connection.state.set_setup_due();
-            let key = core.insert(self.calls.number, connection);
+            let key = core.insert(self.calls.number(), connection);
             if let Some(endpoint) = core.slots.endpoint(socket) {
                 endpoint.sessions.insert(from.clone(), key);
             }

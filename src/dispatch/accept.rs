@@ -18,7 +18,7 @@ const ACCEPTS_PER_LOOK: usize = 4;
 impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     /// Accepts what waits at a listener, within its budget.
     pub(super) fn accept_waiting(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
-        let number = self.calls.number;
+        let number = self.calls.number();
         let slice = Slice::default();
         for accepted in 0..self.limits(core).accepts_per_turn {
             // Each of them has a slice of its own besides, for its first service.

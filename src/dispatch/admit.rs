@@ -35,7 +35,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 if is_boxed {
                     connection.state.set_boxed();
                 }
-                let key = core.insert(self.calls.number, connection);
+                let key = core.insert(self.calls.number(), connection);
                 self.borrowed(core, scratch, key, |calls, at| calls.serve(at));
             }
             Admitted::Elsewhere(work) => {
@@ -50,15 +50,15 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     }
 
     pub(crate) fn take_from_quota(&self, core: &mut Core) {
-        let served = &mut core.served[usize::from(self.calls.number)];
+        let served = &mut core.served[usize::from(self.calls.number())];
         served.quota = served.quota.saturating_sub(1);
     }
 
     /// Python's path of a request, in its order, up to the handler that is to serve it.
     pub(crate) fn pass_hooks(&mut self, core: &mut Core, request: &Incoming<'_>, from: &Address) -> Admitted {
         let Host { make_handler, calls, .. } = self;
-        let in_cap = core.admits_client(calls.number, from);
-        let cap = core.served[usize::from(calls.number)].limits.connections_per_client_max.filter(|_| !in_cap);
+        let in_cap = core.admits_client(calls.number(), from);
+        let cap = core.served[usize::from(calls.number())].limits.connections_per_client_max.filter(|_| !in_cap);
         let Calls { state, handlers, boxed, .. } = &mut *calls;
         let admitted = catch(|| {
             if !in_cap || !state.verify_request(request, from) {
@@ -98,7 +98,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         client_address: Address,
         local_address: Option<Address>,
     ) {
-        let number = self.calls.number;
+        let number = self.calls.number();
         let place = match work {
             Work::Handler(_) => Place::Threads,
             #[cfg(all(unix, feature = "children"))]

@@ -101,7 +101,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 }
                 Step::Dead => {
                     if at.connection.state.has_lingered() {
-                        at.core.note_cut(self.number, &at.connection.state, None);
+                        at.core.note_cut(self.number(), &at.connection.state, None);
                     }
                     return at.core.dead.push(at.key);
                 }
@@ -143,9 +143,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             return self.call_with(at, fresh, Callback::Handle);
         }
         let handler = &mut self.handlers[at.connection.state.handler as usize];
-        let context = (&mut self.state, &mut self.newcomers, self.number);
+        let context = (&mut self.state, &mut self.pending);
         let unusual = run(at, fresh.clone(), context, |request| handler.handle(request));
-        if unusual.is_some() || !self.newcomers.is_empty() {
+        if unusual.is_some() || !self.pending.orders.is_empty() {
             self.follow(at, fresh, unusual, false, Finish::Done);
         }
     }
@@ -169,7 +169,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             false => &mut self.handlers[handler],
             true => &mut *self.boxed[handler],
         };
-        let context = (&mut self.state, &mut self.newcomers, self.number);
+        let context = (&mut self.state, &mut self.pending);
         let unusual = run(at, fresh.clone(), context, |request| invoke(handler, request, callback));
         if let Some(write) = lifted {
             at.scratch.budget.restore(write);
@@ -223,8 +223,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         if is_setup && error.is_none() {
             connection.set_open();
         }
-        if !self.newcomers.is_empty() {
-            self.move_in(core, Some((*key, connection, error.is_none())));
+        if !self.pending.orders.is_empty() {
+            self.carry_out(core, Some((*key, connection, error.is_none())));
         }
         // A session's answer leaves now; that of a single datagram when `finish` had its say.
         if connection.state.is_datagram() && (*key != NO_SLOT || error.is_some()) {

@@ -23,7 +23,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         let limits = &*self.limits(core);
         let calls = &mut self.calls;
         for (served, &entry) in batch.iter().enumerate() {
-            let Some(id) = core.slots.claim(entry, calls.number) else { return served };
+            let Some(id) = core.slots.claim(entry, calls.number()) else { return served };
             let mut lent = core.slots.lend(id.slot.key);
             scratch.budget.turn.waiting = batch.len() - served;
             calls.serve(&mut Service { limits, core, scratch, key: id.slot.key, id, connection: lent.connection() });
@@ -63,7 +63,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
                 // It was ending quietly, and the peer does not take the rest.
                 Due::Limit(timeout) if was_closing => {
                     if at.connection.state.is_finished() {
-                        at.core.note_cut(calls.number, &at.connection.state, Some(timeout));
+                        at.core.note_cut(calls.number(), &at.connection.state, Some(timeout));
                     }
                     at.connection.state.end(Finish::Timeout(timeout), true);
                 }
@@ -106,15 +106,15 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     }
 
     fn on_server_timer(&mut self, core: &mut Core, tag: u64) {
-        self.calls.control_hook(core, |state, control| state.timer(control, tag));
+        self.calls.acting_hook(core, |state, others| state.timer(others, tag));
     }
 
     fn on_server_message(&mut self, core: &mut Core, message: Message) {
-        self.calls.control_hook(core, |state, control| state.message(control, message));
+        self.calls.acting_hook(core, |state, others| state.message(others, message));
     }
 
     fn service_actions(&mut self, core: &mut Core) {
-        self.calls.control_hook(core, S::service_actions);
+        self.calls.acting_hook(core, S::service_actions);
     }
 
     fn handle_timeout(&mut self, core: &mut Core) {
@@ -131,12 +131,12 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
 
     fn dissolve(self: Box<Self>) -> u64 {
         let Host { make_handler, calls, .. } = *self;
-        let Calls { state, handlers, boxed, newcomers, .. } = calls;
+        let Calls { state, handlers, boxed, pending } = calls;
         let mut panics = 0;
         let mut count = |dropped: bool| panics += u64::from(!dropped);
         handlers.into_iter().for_each(|(_, handler)| count(drop_caught(handler)));
         boxed.into_iter().for_each(|(_, handler)| count(drop_caught(handler)));
-        newcomers.into_iter().for_each(|(_, handler)| count(drop_caught(handler)));
+        pending.orders.into_iter().for_each(|(_, order)| count(drop_caught(order)));
         count(drop_caught(state));
         count(drop_caught(make_handler));
         panics
@@ -147,7 +147,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     }
 
     fn set_number(&mut self, number: u16) {
-        self.calls.number = number;
+        self.calls.pending.server = number;
     }
 
     fn state(&mut self) -> &mut dyn Any {

@@ -26,7 +26,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         at.connection.set_finished();
         let state = &at.connection.state;
         let named = state.extra.as_ref().and_then(|extra| extra.passed);
-        at.core.note_end(self.number, &state.address, why, Some(state), named);
+        at.core.note_end(self.number(), &state.address, why, Some(state), named);
         self.hook(at.core, |server| server.close_request(&state.address, why));
     }
 
@@ -96,7 +96,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
 
     /// A request is over that no handler on the reactor has served. `named`: the limit of an error that ended it.
     pub(super) fn closed(&mut self, core: &mut Core, client: &Address, why: Finish, named: Option<Passed>) {
-        core.note_end(self.number, client, why, None, named);
+        core.note_end(self.number(), client, why, None, named);
         self.hook(core, |state| state.close_request(client, why));
     }
 

@@ -8,7 +8,8 @@ use crate::connection::carry::Scan;
 use crate::connection::input::Input;
 use crate::connection::output::Output;
 use crate::error::{Error, Result};
-use crate::handler::request::{Control, Newcomers, Request};
+use crate::handler::others::{Others, Pending};
+use crate::handler::request::Request;
 use crate::lifecycle::Next;
 use crate::limits::Limits;
 use crate::panics::catch;
@@ -19,7 +20,7 @@ use crate::panics::catch;
 pub(super) fn run<S>(
     at: &mut Service<'_>,
     fresh: Range<usize>,
-    (server, newcomers, number): (&mut S, &mut Newcomers<S>, u16),
+    (server, pending): (&mut S, &mut Pending<S>),
     callback: impl FnOnce(&mut Request<'_, S>) -> Result<Next>,
 ) -> Option<Left> {
     let Service { limits, core, scratch, id, connection, .. } = at;
@@ -36,9 +37,9 @@ pub(super) fn run<S>(
         input: Input::new(bytes, scan, ended, limits).held_by(held_by).timed_by(&scratch.budget),
         output: Output::new(&mut connection.io, &mut scratch.output, limits, now, &full, &scratch.budget, output_state),
         server,
+        others: Others { core, pending, budget: Some(&scratch.budget) },
         state: &mut connection.state,
         id: *id,
-        control: Control { core, server: number, newcomers },
     };
     let mut error = None;
     let returned = catch(|| {

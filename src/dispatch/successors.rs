@@ -1,9 +1,11 @@
-//! A handler that replaces another, and that of an outbound connection: how each takes its place.
+//! What is done when a callback returns: handlers of outbound connections and those that replace another take their
+//! places, and the own connection is ended or paused that was named by its id.
 
 use super::callbacks::Callback;
 use super::{Calls, Service};
 use crate::connection::Connection;
 use crate::handler::RequestHandler;
+use crate::handler::others::Order;
 use crate::ids::NO_SLOT;
 use crate::lifecycle::Finish;
 use crate::logging::note_fault;
@@ -31,16 +33,24 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
     }
 
-    /// Handlers take their place: those of outbound connections, and those that replace the handler of the connection
-    /// that was served, if its callback did not fail.
+    /// Carries out what a callback has ordered: of the connection that was served, and whether its callback succeeded,
+    /// and of outbound ones. A handler takes over only from one that did not fail.
     #[cold]
-    pub(super) fn move_in(&mut self, core: &mut Core, mut served: Option<(u32, &mut Connection, bool)>) {
-        for (key, handler) in std::mem::take(&mut self.newcomers) {
-            match &mut served {
-                Some((own, connection, wanted)) if *own == key => {
-                    self.replace_handler(core, connection, handler, *wanted && key != NO_SLOT);
+    pub(super) fn carry_out(&mut self, core: &mut Core, mut served: Option<(u32, &mut Connection, bool)>) {
+        for (key, order) in std::mem::take(&mut self.pending.orders) {
+            let own = served.as_mut().filter(|(own, ..)| *own == key);
+            match (order, own) {
+                (Order::Serve(handler), Some((_, connection, succeeded))) => {
+                    self.replace_handler(core, connection, handler, *succeeded && key != NO_SLOT);
                 }
-                _ => core.slots.connection(key).state.handler = self.boxed.insert(handler) as u32,
+                (Order::Serve(handler), None) => {
+                    core.slots.connection(key).state.handler = self.boxed.insert(handler) as u32;
+                }
+                (Order::End { at_once }, Some((_, connection, _))) => connection.state.end(Finish::Done, at_once),
+                (Order::ShutdownWrite, Some((_, connection, _))) => connection.state.shutdown_write(),
+                (Order::PauseReading, Some((_, connection, _))) => connection.state.pause_reading(),
+                (Order::ResumeReading, Some((_, connection, _))) => _ = connection.state.resume_reading(),
+                (_, None) => {} // A single datagram that is over.
             }
         }
     }

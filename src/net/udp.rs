@@ -36,7 +36,7 @@ pub struct UdpOptions {
     /// `SO_BROADCAST`: datagrams may be sent to broadcast addresses. Default: false.
     pub broadcast: bool,
     /// Groups that are joined when the server is bound. Default: none. Others can be joined and left later:
-    /// [`Control::join_multicast`](crate::Control::join_multicast).
+    /// [`Others::join_multicast`](crate::Others::join_multicast).
     pub multicast_groups: Vec<MulticastGroup>,
     /// `IP_MULTICAST_TTL`, `IPV6_MULTICAST_HOPS`: how many routers a multicast datagram passes, 255 at most.
     /// Default: 1, none.

@@ -22,7 +22,8 @@ impl Core {
     pub(crate) fn send(&mut self, id: ConnectionId, bytes: Payload<'_>) -> Sent {
         let now = self.now;
         let Some((server, connection)) = self.slots.find(id) else {
-            return if self.slots.is_elsewhere(id) { Sent::Refused } else { Sent::Gone };
+            let is_refused = self.slots.is_elsewhere(id) || self.slots.is_lent(id);
+            return if is_refused { Sent::Refused } else { Sent::Gone };
         };
         if let Some(route) = connection.io.stream.route() {
             if connection.state.is_closing() {

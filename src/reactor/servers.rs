@@ -82,7 +82,7 @@ impl Reactor {
     /// are still sent; the other servers are served meanwhile. If a stop comes in that time, it is carried out, and
     /// [`serve_forever`](Self::serve_forever) returns at once. Called by a closure
     /// ([`Handle::run`](crate::Handle::run)), which the loop has to get back, it does not wait: the turns that follow
-    /// do the rest. Not to be called from a callback, which has [`request_shutdown`](crate::Request::request_shutdown).
+    /// do the rest. Not to be called from a callback, which has [`request_shutdown`](crate::Others::request_shutdown).
     ///
     /// Source: `BaseServer.server_close`.
     pub fn server_close(&mut self, id: ServerId) {
@@ -110,7 +110,7 @@ impl Reactor {
         result
     }
 
-    /// Sets a timer of a server, as [`Control::set_timer`](crate::Control::set_timer) does, from outside its hooks.
+    /// Sets a timer of a server, as [`Others::set_server_timer`](crate::Others::set_server_timer) does, from outside its hooks.
     /// Nothing happens if there is no such server, or it is closed.
     pub fn set_timer(&mut self, id: ServerId, tag: u64, after: Duration) {
         if let Some(server) = self.core.open_server(id) {

@@ -203,6 +203,14 @@ impl Slots {
         std::mem::forget(lent); // There is nothing in it to drop; this spares the check.
     }
 
+    /// Whether an id names the connection whose callback is running, or the single datagram.
+    pub(crate) fn is_lent(&mut self, id: ConnectionId) -> bool {
+        match id.slot.key {
+            NO_SLOT => id == self.id_of(SlotId { key: NO_SLOT, generation: self.passing }),
+            _ => matches!(self.named(id), Some(Slot { kind: Kind::Lent, .. })),
+        }
+    }
+
     /// The peer's address of the connection an id names, if it is still there.
     pub(crate) fn address(&self, id: ConnectionId) -> Option<Address> {
         let ours = id.reactor == self.reactor;
@@ -242,12 +250,12 @@ impl Slots {
         self.ids(server, |kind| matches!(kind, Kind::Elsewhere(_)))
     }
 
-    /// The requests of a server that are open, wherever they are served.
+    /// The requests of a server that are open, wherever they are served, but for the one whose callback is running.
     pub(crate) fn open(&self, server: u16) -> Vec<ConnectionId> {
         self.ids(Some(server), |kind| match kind {
             // One that was reset, or is over, waits here only for the end of the turn.
             Kind::Connection(connection) => !connection.state.is_aborting() && !connection.state.is_dead(),
-            Kind::Lent | Kind::Elsewhere(_) => true,
+            Kind::Elsewhere(_) => true,
             _ => false,
         })
     }

@@ -6,7 +6,7 @@ use crate::address::Address;
 use crate::blocking::Process;
 use crate::error::Error;
 use crate::handler::RequestHandler;
-use crate::handler::request::Control;
+use crate::handler::others::Others;
 use crate::lifecycle::Finish;
 use crate::logging::note_fault;
 use crate::net::{Listener, Socket, Stream};
@@ -125,18 +125,18 @@ pub trait BaseServer: Sized + Send + 'static {
     fn handle_timeout(&mut self) {}
 
     /// Called once in every turn of the loop. There is no tick: for something regular, set a timer.
-    fn service_actions(&mut self, control: &mut Control<'_, Self>) {
-        let _ = control;
+    fn service_actions(&mut self, others: &mut Others<'_, Self>) {
+        let _ = others;
     }
 
-    /// Called when a timer set with [`Control::set_timer`] is due. It is then unset.
-    fn timer(&mut self, control: &mut Control<'_, Self>, tag: u64) {
-        let _ = (control, tag);
+    /// Called when a timer set with [`Others::set_server_timer`] is due. It is then unset.
+    fn timer(&mut self, others: &mut Others<'_, Self>, tag: u64) {
+        let _ = (others, tag);
     }
 
     /// Called for a message from another thread: [`Handle::send_to_server`](crate::Handle::send_to_server).
-    fn message(&mut self, control: &mut Control<'_, Self>, message: Message) {
-        let _ = (control, message);
+    fn message(&mut self, others: &mut Others<'_, Self>, message: Message) {
+        let _ = (others, message);
     }
 
     /// Called when the server was closed: its sockets are, and every handler had its `finish`.

@@ -9,7 +9,7 @@ use crate::address::Address;
 use crate::net::scripted::ScriptedStream;
 
 /// Who is at the other end of one connection of a [`Network`](super::Network): a client, or whoever a handler has called
-/// with [`Request::connect`](crate::Request::connect).
+/// with [`Others::connect`](crate::Others::connect).
 ///
 /// A copy is the same peer. It may be moved to another thread, and used within [`on_call`](super::Network::on_call): then
 /// things happen in the middle of a turn. What it does, the reactor sees in its next turn.

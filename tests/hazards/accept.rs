@@ -147,7 +147,7 @@ fn shared() {
                 if let Call::Handle = call
                     && request.input.unread() == b"stop"
                 {
-                    request.request_shutdown();
+                    request.others.request_shutdown();
                 }
                 echo(&call, request)
             })
@@ -531,7 +531,7 @@ fn crowded() {
             if let Call::Handle = call
                 && request.input.unread() == b"stop"
             {
-                request.request_shutdown();
+                request.others.request_shutdown();
             }
             #[cfg(unix)]
             if let Call::Handle = call

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use socketserver::family::Udp;
 use socketserver::{
-    Address, BaseServer, BlockingHandler, BlockingRequest, Control, DatagramRequestHandler, Error, Finish, Incoming,
-    Message, Next, NoHandler, Process, Reactor, Request, Result, Sent, Stats, StreamRequestHandler, TcpServer,
+    Address, BaseServer, BlockingHandler, BlockingRequest, DatagramRequestHandler, Error, Finish, Incoming, Message,
+    Next, NoHandler, Others, Process, Reactor, Request, Result, Sent, Stats, StreamRequestHandler, TcpServer,
     UdpServer,
 };
 
@@ -39,10 +39,10 @@ impl BaseServer for Mixed {
     fn close_request(&mut self, _: &Address, why: Finish) {
         self.journal.note(format!("closed {why}"));
     }
-    fn message(&mut self, control: &mut Control<'_, Self>, message: Message) {
+    fn message(&mut self, others: &mut Others<'_, Self>, message: Message) {
         // Somebody wants all requests ended.
         drop(message);
-        control.connections().into_iter().for_each(|id| control.close(id));
+        others.connections().into_iter().for_each(|id| others.close(id));
     }
 }
 
@@ -398,12 +398,12 @@ fn what_is_sent_to_a_request_on_a_thread_is_refused_and_not_said_to_be_gone() {
         probe(move |call, request: &mut Request<'_, Mixed>| {
             if let Call::Handle = call {
                 request.input.take_all();
-                let own = request.id();
-                let other = request.connections().into_iter().find(|id| *id != own).expect("the other is listed");
+                let other = *request.others.connections().first().expect("the other is listed");
                 tell.send(other).unwrap();
-                assert_eq!(request.send(other, b"bytes"), Sent::Refused);
-                assert_eq!(request.broadcast(&b"to all\n"[..], |_| true), 1);
-                request.handle().send(other, ())?;
+                assert_eq!(request.others.send(other, b"bytes"), Sent::Refused);
+                assert_eq!(request.others.broadcast(&b"to all\n"[..], |_| true), 0);
+                request.others.handle().send(other, ())?;
+                request.output.write_all(b"sent\n")?;
                 return Ok(Next::Wait);
             }
             usual(&call, request)
@@ -414,7 +414,7 @@ fn what_is_sent_to_a_request_on_a_thread_is_refused_and_not_said_to_be_gone() {
     let own_name = told.recv_timeout(PATIENCE).unwrap();
     let mut here = running.connect();
     here.send("send it something");
-    here.expect("to all\n");
+    here.expect("sent\n");
     assert_eq!(told.recv_timeout(PATIENCE).unwrap(), own_name);
     running.wait_for_stats("the message is counted", |stats| stats.messages_dropped == 1);
     threaded.half_close();
@@ -1103,9 +1103,8 @@ fn requests_on_threads_are_among_the_connections_and_have_an_address() {
     let handler = |_: &mut Mixed, _: &Address| {
         probe(|call, request: &mut Request<'_, Mixed>| {
             if let Call::Handle = call {
-                let own = request.id();
-                for id in request.connections().into_iter().filter(|id| *id != own) {
-                    let address = request.control().client_address(id).expect("it is there");
+                for id in request.others.connections() {
+                    let address = request.others.client_address(id).expect("it is there");
                     writeln!(request.output, "{address}")?;
                 }
                 request.input.take_all();

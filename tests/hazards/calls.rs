@@ -427,8 +427,8 @@ fn a_large_block_for_somebody_whose_connection_broke_is_not_taken() {
             let tell = tell.clone();
             probe(move |call, request: &mut Request<'_>| {
                 if let Call::Handle = call {
-                    let other = request.connections().into_iter().find(|id| *id != request.id()).expect("the other");
-                    tell.send(request.send(other, &[b'x'; 20_000])).unwrap();
+                    let other = *request.others.connections().first().expect("the other");
+                    tell.send(request.others.send(other, &[b'x'; 20_000])).unwrap();
                 }
                 usual(&call, request)
             })

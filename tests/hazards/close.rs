@@ -15,7 +15,9 @@ enum Action {
     ReturnClose,
     ReturnAbort,
     CloseSelf,
+    CloseOwnId,
     AbortSelf,
+    AbortOwnId,
     ClosePeer,
     AbortPeer,
     Shutdown,
@@ -23,11 +25,13 @@ enum Action {
     Panic,
 }
 
-const ACTIONS: [Action; 9] = [
+const ACTIONS: [Action; 11] = [
     Action::ReturnClose,
     Action::ReturnAbort,
     Action::CloseSelf,
+    Action::CloseOwnId,
     Action::AbortSelf,
+    Action::AbortOwnId,
     Action::ClosePeer,
     Action::AbortPeer,
     Action::Shutdown,
@@ -56,11 +60,13 @@ impl Action {
         match self {
             Action::ReturnClose => return Ok(Next::Close),
             Action::ReturnAbort => return Ok(Next::Abort),
-            Action::CloseSelf => request.close(id),
-            Action::AbortSelf => request.abort(id),
-            Action::ClosePeer => request.close(bystander),
-            Action::AbortPeer => request.abort(bystander),
-            Action::Shutdown => request.request_shutdown(),
+            Action::CloseSelf => request.close(),
+            Action::AbortSelf => request.abort(),
+            Action::CloseOwnId => request.others.close(id),
+            Action::AbortOwnId => request.others.abort(id),
+            Action::ClosePeer => request.others.close(bystander),
+            Action::AbortPeer => request.others.abort(bystander),
+            Action::Shutdown => request.others.request_shutdown(),
             Action::Fail => return Err(SCRIPTED.into()),
             Action::Panic => panic!("{}", SCRIPTED),
         }
@@ -68,11 +74,11 @@ impl Action {
     }
 
     fn aborts(self) -> bool {
-        matches!(self, Action::ReturnAbort | Action::AbortSelf | Action::Panic)
+        matches!(self, Action::ReturnAbort | Action::AbortSelf | Action::AbortOwnId | Action::Panic)
     }
 
     fn ends_self(self) -> bool {
-        self.aborts() || matches!(self, Action::ReturnClose | Action::CloseSelf | Action::Fail)
+        self.aborts() || matches!(self, Action::ReturnClose | Action::CloseSelf | Action::CloseOwnId | Action::Fail)
     }
 }
 
@@ -101,7 +107,7 @@ fn in_one_way<F: Kind>(callback: &'static str, action: Action) {
             match (&call, callback) {
                 (Call::Handle, "timeout") => request.set_timeout(Timeout::Idle, Some(Duration::from_millis(5))),
                 (Call::Handle, "timer") => request.set_timer(7, Duration::from_millis(1)),
-                (Call::Handle, "message") => request.handle().send(request.id(), "wake up")?,
+                (Call::Handle, "message") => request.others.handle().send(request.id(), "wake up")?,
                 // More than the kernel's buffers hold, so that it becomes writable later.
                 (Call::Handle, "writable") => {
                     request.output.write_all(&vec![0; 12 << 20])?;
@@ -236,10 +242,10 @@ fn who_was_aborted_is_no_connection_any_more_from_that_moment_on() {
     let handler = |call: Call, request: &mut Request<'_>| {
         let Call::Handle = call else { return usual(&call, request) };
         if request.input.take_all() == b"out" {
-            let others: Vec<_> = request.connections().into_iter().filter(|&id| id != request.id()).collect();
-            others.iter().for_each(|&id| request.abort(id));
-            let left = request.connections();
-            writeln!(request.output, "{} {}", others.len(), left == [request.id()])?;
+            let others = request.others.connections();
+            others.iter().for_each(|&id| request.others.abort(id));
+            let left = request.others.connections();
+            writeln!(request.output, "{} {}", others.len(), left.is_empty())?;
         } else {
             request.output.write_all(b"in\n")?;
         }

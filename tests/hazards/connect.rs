@@ -25,11 +25,11 @@ fn calling_server(to: impl Into<Address>, journal: &Journal, close: bool) -> Tcp
         let (journal, to) = (journal.clone(), to.clone());
         probe(move |call, request: &mut Request<'_>| {
             if let Call::Handle = call {
-                let called = request.connect(to.clone(), callee(&journal, request.id()))?;
+                let called = request.others.connect(to.clone(), callee(&journal, request.id()))?;
                 let bytes = request.input.take_all();
-                journal.note(format!("sent early {:?}", request.send(called, bytes)));
+                journal.note(format!("sent early {:?}", request.others.send(called, bytes)));
                 if close {
-                    request.close(called);
+                    request.others.close(called);
                 }
                 return Ok(Next::Wait);
             }
@@ -46,10 +46,10 @@ fn callee(journal: &Journal, client: ConnectionId) -> impl RequestHandler + use<
     probe(move |call, request: &mut Request<'_>| {
         journal.note(format!("callee {call}"));
         match call {
-            Call::ConnectFailed(_) => request.close(client),
+            Call::ConnectFailed(_) => request.others.close(client),
             Call::Handle => {
                 let bytes = request.input.take_all();
-                assert_eq!(request.send(client, bytes), Sent::Queued);
+                assert_eq!(request.others.send(client, bytes), Sent::Queued);
                 return Ok(Next::Wait);
             }
             _ => {}
@@ -160,28 +160,28 @@ impl RequestHandler for Relay {
         request.set_full_duplex(true);
         if let Some(to) = self.to {
             let me = request.id();
-            self.peer = Some(request.connect(to, Relay { to: None, peer: Some(me) })?);
+            self.peer = Some(request.others.connect(to, Relay { to: None, peer: Some(me) })?);
         }
         Ok(Next::Wait)
     }
     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
-        let (me, peer) = (request.id(), self.peer.expect("set in setup"));
+        let peer = self.peer.expect("set in setup");
         let bytes = request.input.take_all();
-        match request.send(peer, bytes) {
+        match request.others.send(peer, bytes) {
             Sent::Queued => Ok(Next::Wait),
             Sent::Full => {
-                request.pause_reading(me);
+                request.pause_reading();
                 Ok(Next::Wait)
             }
             _ => Ok(Next::Close),
         }
     }
     fn writable(&mut self, request: &mut Request<'_>) -> Result<Next> {
-        request.resume_reading(self.peer.expect("set in setup"));
+        request.others.resume_reading(self.peer.expect("set in setup"));
         Ok(Next::Wait)
     }
     fn eof(&mut self, request: &mut Request<'_>) -> Result<Next> {
-        request.shutdown_write(self.peer.expect("set in setup"));
+        request.others.shutdown_write(self.peer.expect("set in setup"));
         Ok(Next::Wait)
     }
     fn timeout(&mut self, _: &mut Request<'_>, _: Timeout) -> Result<Next> {
@@ -285,7 +285,7 @@ fn attempts(mut outcome: impl FnMut(usize) -> Outcome + Send + 'static, journal:
         probe(move |call, request: &mut Request<'_>| {
             if let Call::Setup = call {
                 let to = SocketAddr::from(([192, 0, 2, 9], 9));
-                request.connect(to, callee(&journal, request.id()))?;
+                request.others.connect(to, callee(&journal, request.id()))?;
             }
             usual(&call, request)
         })

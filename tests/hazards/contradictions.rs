@@ -507,7 +507,7 @@ fn a_paused_connection_that_holds_what_it_may_outlives_settings_that_are_not_abo
                 noted.note(why);
             }
             if let Call::Handle = call {
-                request.pause_reading(request.id());
+                request.pause_reading();
             }
             Ok(Next::Wait)
         })

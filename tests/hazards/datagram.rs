@@ -9,8 +9,8 @@ use std::time::Duration;
 use socketserver::family::{Tcp, Udp};
 use socketserver::testing::{Network, Peers};
 use socketserver::{
-    Address, BaseServer, ConnectionId, Control, DatagramRequestHandler, Error, Finish, Handle, Incoming, Limits,
-    Message, MulticastGroup, MulticastInterface, Next, Reactor, Request, RequestHandler, Sent, Server, Stats,
+    Address, BaseServer, ConnectionId, DatagramRequestHandler, Error, Finish, Handle, Incoming, Limits, Message,
+    MulticastGroup, MulticastInterface, Next, Others, Reactor, Request, RequestHandler, Sent, Server, Stats,
     ThreadingUdpServer, Timeout, UdpServer,
 };
 
@@ -61,7 +61,7 @@ struct Noting {
 }
 
 /// What a server is asked to do from another thread.
-type Act = Box<dyn FnOnce(&mut Control<'_, Noting>) + Send>;
+type Act = Box<dyn FnOnce(&mut Others<'_, Noting>) + Send>;
 
 impl Noting {
     fn hook(&mut self, name: &'static str) {
@@ -97,8 +97,8 @@ impl BaseServer for Noting {
     fn handle_timeout(&mut self) {
         self.journal.note("handle_timeout");
     }
-    fn message(&mut self, control: &mut Control<'_, Self>, message: Message) {
-        message.downcast::<Act>().expect("an act")(control);
+    fn message(&mut self, others: &mut Others<'_, Self>, message: Message) {
+        message.downcast::<Act>().expect("an act")(others);
     }
 }
 
@@ -410,8 +410,10 @@ fn abort_sends_nothing_and_close_does<F: Kind>() {
                 match &ends[..] {
                     b"close" => return Ok(Next::Close),
                     b"abort" => return Ok(Next::Abort),
-                    b"close itself" => request.close(id),
-                    b"abort itself" => request.abort(id),
+                    b"close itself" => request.close(),
+                    b"abort itself" => request.abort(),
+                    b"close by id" => request.others.close(id),
+                    b"abort by id" => request.others.abort(id),
                     _ => {}
                 }
                 Ok(Next::Wait)
@@ -420,7 +422,7 @@ fn abort_sends_nothing_and_close_does<F: Kind>() {
         server.limits.sessions_max = sessions;
         let running = serve(server);
         let client = running.mailbox();
-        for ends in ["close", "abort", "close itself", "abort itself", "close"] {
+        for ends in ["close", "abort", "close itself", "abort itself", "close by id", "abort by id", "close"] {
             client.send(ends);
             if ends.starts_with("abort") {
                 continue;
@@ -434,8 +436,8 @@ fn abort_sends_nothing_and_close_does<F: Kind>() {
             }
         }
         let stats = running.stop();
-        assert_eq!(journal.count("finish done"), 5, "{:?}", journal.lines());
-        assert_eq!(stats.datagrams_out, if sessions.is_some() { 6 } else { 3 });
+        assert_eq!(journal.count("finish done"), 7, "{:?}", journal.lines());
+        assert_eq!(stats.datagrams_out, if sessions.is_some() { 8 } else { 4 });
     }
 }
 
@@ -673,7 +675,7 @@ fn a_dual_stack_server_reaches_clients_of_both_kinds_in_every_way() {
         client.expect("send_to");
         client.expect("answer");
         let to = client.address.clone();
-        let act: Act = Box::new(move |control| assert_eq!(control.send_to(&to, b"from the hook"), Sent::Queued));
+        let act: Act = Box::new(move |others| assert_eq!(others.send_to(&to, b"from the hook"), Sent::Queued));
         running.handle.send_to_server(id, act).unwrap();
         client.expect("from the hook");
     }
@@ -692,8 +694,8 @@ fn one_request_can_write_to_others<F: Kind>() {
                         assert_eq!(request.send_to(to, text.as_bytes()), Sent::Queued);
                     }
                 }
-                // Its own name serves as well.
-                assert_eq!(request.send(request.id(), b"sent"), Sent::Queued);
+                // What is sent to itself is the answer, and written.
+                assert_eq!(request.others.send(request.id(), b"sent"), Sent::Refused);
             }
             echo(&call, request)
         })
@@ -704,9 +706,8 @@ fn one_request_can_write_to_others<F: Kind>() {
     for listener in &listeners {
         ["first", "", "last"].iter().for_each(|text| listener.expect(text));
     }
-    client.expect("sent");
     client.expect("answered");
-    assert_eq!(running.stop().datagrams_out, 11);
+    assert_eq!(running.stop().datagrams_out, 10);
 }
 
 fn a_connection_begun_for_a_datagram_can_answer_it<F: Kind>() {
@@ -727,7 +728,7 @@ fn a_connection_begun_for_a_datagram_can_answer_it<F: Kind>() {
                     }
                     call => usual(&call, request),
                 });
-                request.connect(far, relay)?;
+                request.others.connect(far, relay)?;
             }
             usual(&call, request)
         })
@@ -752,11 +753,9 @@ fn every_way_to_send_reaches_a_session<F: Kind>() {
             }
             if let (Call::Handle, b"tell") = (&call, request.input.unread()) {
                 let first = ids.lock().unwrap()[0];
-                assert_eq!(request.connections().len(), 2);
-                assert_eq!(request.send(first, b"send"), Sent::Queued);
-                // To itself it is the answer.
-                assert_eq!(request.broadcast(&b"broadcast"[..], |_| true), 2);
-                request.input.take_all();
+                assert_eq!(request.others.connections(), [first]);
+                assert_eq!(request.others.send(first, b"send"), Sent::Queued);
+                assert_eq!(request.others.broadcast(&b"broadcast"[..], |_| true), 1);
             }
             echo(&call, request)
         })
@@ -769,20 +768,20 @@ fn every_way_to_send_reaches_a_session<F: Kind>() {
     first.echo("one");
     second.echo("two");
     second.send("tell");
-    second.expect("broadcast");
+    second.expect("tell");
     first.expect("send");
     first.expect("broadcast");
     let (session, to) = (ids.lock().unwrap()[0], first.address.clone());
-    let act: Act = Box::new(move |control| {
-        assert_eq!(control.send(session, b"control"), Sent::Queued);
-        assert_eq!(control.send_to(&to, b""), Sent::Queued);
-        assert_eq!(control.broadcast(&b"to all"[..], |_| true), 2);
-        control.close(session);
-        assert_eq!(control.send(session, b"too late"), Sent::Gone);
-        assert_eq!(control.broadcast(&b"without it"[..], |_| true), 1);
+    let act: Act = Box::new(move |others| {
+        assert_eq!(others.send(session, b"control"), Sent::Queued);
+        assert_eq!(others.send_to(&to, b""), Sent::Queued);
+        assert_eq!(others.broadcast(&b"to all"[..], |_| true), 2);
+        others.close(session);
+        assert_eq!(others.send(session, b"too late"), Sent::Gone);
+        assert_eq!(others.broadcast(&b"without it"[..], |_| true), 1);
         // Nobody has a socket of that kind.
         let of_no_family = Address::from(SocketAddr::from((Ipv6Addr::LOCALHOST, 9)));
-        assert_eq!(control.send_to(&of_no_family, b""), Sent::Gone);
+        assert_eq!(others.send_to(&of_no_family, b""), Sent::Gone);
     });
     running.handle.send_to_server(id, act).unwrap();
     ["control", "", "to all"].iter().for_each(|text| first.expect(text));
@@ -953,7 +952,7 @@ fn a_session_gets_messages_and_can_be_closed_from_elsewhere<F: Kind>() {
                 Call::Finish(why) => notes.note(format!("finish {why}")),
                 Call::Message(message) => {
                     match message.downcast::<ConnectionId>() {
-                        Ok(other) => request.close(other),
+                        Ok(other) => request.others.close(other),
                         Err(message) => request.output.write_all(message.downcast::<&str>().unwrap().as_bytes())?,
                     }
                     return Ok(Next::Wait);
@@ -1174,10 +1173,8 @@ fn a_session_is_idle_only_while_nothing_moves_and_ends_once() {
 
 #[test]
 fn whatever_is_sent_to_a_session_counts_as_activity() {
-    let ways: [fn(&mut Request<'_, Noting>); 4] = [
+    let ways: [fn(&mut Request<'_, Noting>); 2] = [
         |request| request.output.write_all(b"tick").unwrap(),
-        |request| _ = request.send(request.id(), b"tick"),
-        |request| _ = request.broadcast(&b"tick"[..], |_| true),
         |request| _ = request.send_to(&request.client_address(), b"tick"),
     ];
     for (n, way) in ways.into_iter().enumerate() {
@@ -1198,9 +1195,9 @@ fn whatever_is_sent_to_a_session_counts_as_activity() {
         assert_eq!(journal.count("timeout"), 1, "way {n}");
     }
     // And from elsewhere.
-    let acts: [fn(&mut Control<'_, Noting>); 2] = [
-        |control| _ = control.broadcast(&b"tick"[..], |_| true),
-        |control| _ = control.send(control.connections()[0], b"tick"),
+    let acts: [fn(&mut Others<'_, Noting>); 2] = [
+        |others| _ = others.broadcast(&b"tick"[..], |_| true),
+        |others| _ = others.send(others.connections()[0], b"tick"),
     ];
     for (n, act) in acts.into_iter().enumerate() {
         let journal = Journal::new();
@@ -1308,9 +1305,9 @@ fn a_single_datagram_leaves_neither_timer_nor_slot_behind() {
         request.set_timer(2, Duration::ZERO);
         request.set_timeout(Timeout::Idle, Some(MOMENT));
         assert!(request.cancel_timer(2));
-        assert_eq!(request.connections(), []);
+        assert_eq!(request.others.connections(), []);
         // What comes back later finds nobody.
-        request.handle().send(request.id(), "anybody?")?;
+        request.others.handle().send(request.id(), "anybody?")?;
         echo(&call, request)
     });
     for n in 1..=100 {
@@ -1603,29 +1600,29 @@ fn a_multicast_group_is_heard_while_the_server_is_a_member() {
     hear("one");
     // Joined, and left, by a hook.
     let (tell, heard) = std::sync::mpsc::channel();
-    let act = |act: fn(&mut Control<'_, Noting>, &MulticastGroup) -> socketserver::Result<()>| {
+    let act = |act: fn(&mut Others<'_, Noting>, &MulticastGroup) -> socketserver::Result<()>| {
         let tell = tell.clone();
-        let act: Act = Box::new(move |control| tell.send(act(control, &group(3)).map_err(|e| e.to_string())).unwrap());
+        let act: Act = Box::new(move |others| tell.send(act(others, &group(3)).map_err(|e| e.to_string())).unwrap());
         running.handle.send_to_server(id, act).unwrap();
         heard.recv_timeout(PATIENCE).unwrap()
     };
     let here = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     ask(&group(3), port, "not a member").unwrap();
-    act(|control, group| control.join_multicast(group)).unwrap();
+    act(|others, group| others.join_multicast(group)).unwrap();
     ask(&group(3), port, "two").unwrap();
     hear("two");
-    act(|control, group| control.join_multicast(group)).expect_err("a member already");
-    act(|control, group| control.leave_multicast(group)).unwrap();
+    act(|others, group| others.join_multicast(group)).expect_err("a member already");
+    act(|others, group| others.leave_multicast(group)).unwrap();
     ask(&group(3), port, "a member no more").unwrap();
     client.send_to(b"three", here).unwrap();
     hear("three");
-    act(|control, group| control.leave_multicast(group)).expect_err("no member");
-    let of_ipv6: Act = Box::new(|control| {
+    act(|others, group| others.leave_multicast(group)).expect_err("no member");
+    let of_ipv6: Act = Box::new(|others| {
         let other = MulticastGroup::new([0xff02, 0, 0, 0, 0, 0, 0, 0x77]);
-        assert!(matches!(control.join_multicast(&other), Err(Error::NotBound)));
+        assert!(matches!(others.join_multicast(&other), Err(Error::NotBound)));
         let mut other = group(4);
         other.interface = MulticastInterface::Index(1);
-        assert!(matches!(control.join_multicast(&other), Err(Error::Io(_))));
+        assert!(matches!(others.join_multicast(&other), Err(Error::Io(_))));
     });
     running.handle.send_to_server(id, of_ipv6).unwrap();
     assert_eq!(running.stop().panics, 0);

@@ -140,7 +140,7 @@ fn the_end_of_a_connection_is_logged_with_the_limit_that_cut_it() {
             serve: handle!(|request| {
                 request.input.take_all();
                 let to: Address = std::net::SocketAddr::from(([198, 18, 0, 0], 32_768)).into();
-                request.connect(to, probe(|call, request| usual(&call, request)))?;
+                request.others.connect(to, probe(|call, request| usual(&call, request)))?;
                 Ok(Next::Wait)
             }),
             act: |network, server, peer| {
@@ -182,7 +182,7 @@ fn the_end_of_a_connection_is_logged_with_the_limit_that_cut_it() {
             expected: &["P is closed: input limit (input_bytes_max = 199)"],
             set: nothing,
             serve: handle!(|request| {
-                request.pause_reading(request.id());
+                request.pause_reading();
                 Ok(Next::Wait)
             }),
             act: |network, server, peer| {

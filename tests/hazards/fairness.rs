@@ -257,15 +257,15 @@ fn one_that_sends_to_another_without_end_is_told_to_stop() {
     impl RequestHandler for Pump {
         fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
             if request.input.take_all() == b"go" {
-                self.to = request.connections().into_iter().find(|&id| id != request.id());
+                self.to = request.others.connections().first().copied();
                 self.pump(request);
             }
             Ok(Next::Wait)
         }
         fn writable(&mut self, request: &mut Request<'_>) -> Result<Next> {
             // Of the one that is sent to.
-            for id in request.connections().into_iter().filter(|&id| id != request.id()) {
-                request.handle().send(id, ())?;
+            for id in request.others.connections() {
+                request.others.handle().send(id, ())?;
             }
             Ok(Next::Wait)
         }
@@ -280,7 +280,7 @@ fn one_that_sends_to_another_without_end_is_told_to_stop() {
             while self.left > 0 {
                 self.clock.advance(Duration::from_micros(100));
                 self.left -= 1;
-                if request.send(to, &[b'x'; 20_000]) != Sent::Queued {
+                if request.others.send(to, &[b'x'; 20_000]) != Sent::Queued {
                     break;
                 }
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use socketserver::testing::{Call as Io, Network, Outcome};
 use socketserver::{
-    Address, BaseServer, Control, Error, Finish, Incoming, Limits, Listener, Message, Next, Process, Request,
+    Address, BaseServer, Error, Finish, Incoming, Limits, Listener, Message, Next, Others, Process, Request,
     RequestHandler, Socket, Stream, TcpServer,
 };
 use std::io::{self, Write};
@@ -61,19 +61,19 @@ impl BaseServer for Fragile {
         self.journal.note(format!("handle_error {error}"));
         self.hook("handle_error");
     }
-    fn service_actions(&mut self, _: &mut Control<'_, Self>) {
+    fn service_actions(&mut self, _: &mut Others<'_, Self>) {
         self.hook("service_actions");
     }
-    fn timer(&mut self, control: &mut Control<'_, Self>, _: u64) {
-        control.set_timer(1, Duration::from_secs(3_600));
+    fn timer(&mut self, others: &mut Others<'_, Self>, _: u64) {
+        others.set_server_timer(1, Duration::from_secs(3_600));
         self.hook("timer");
     }
-    fn message(&mut self, control: &mut Control<'_, Self>, message: Message) {
+    fn message(&mut self, others: &mut Others<'_, Self>, message: Message) {
         match message.downcast::<&'static str>() {
             Ok(hook) => {
                 self.breaks = Some(hook);
                 if hook == "timer" {
-                    control.set_timer(1, Duration::ZERO);
+                    others.set_server_timer(1, Duration::ZERO);
                 }
                 self.hook("message");
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use socketserver::family::Tcp;
 use socketserver::testing::Network;
 use socketserver::{
-    Address, BaseServer, Control, Finish, Limits, Linger, Message, Next, Overflow, Request, RequestHandler, Result,
+    Address, BaseServer, Finish, Limits, Linger, Message, Next, Others, Overflow, Request, RequestHandler, Result,
     TcpServer,
 };
 
@@ -80,7 +80,7 @@ fn big_reply(next: Next, half_close: bool) -> impl RequestHandler {
             request.input.take_all();
             request.output.write_all(&pattern(REPLY_BYTES))?;
             if half_close {
-                request.shutdown_write(request.id());
+                request.shutdown_write();
             }
             return Ok(next);
         }
@@ -410,10 +410,10 @@ fn a_paused_connection_is_not_read_and_loses_nothing<F: Kind>() {
         probe(move |call, request: &mut Request<'_>| {
             match call {
                 Call::Setup => {
-                    request.pause_reading(request.id());
+                    request.pause_reading();
                     tell.send(request.id()).unwrap();
                 }
-                Call::Message(_) => request.resume_reading(request.id()),
+                Call::Message(_) => request.resume_reading(),
                 _ => {}
             }
             echo(&call, request)
@@ -541,31 +541,31 @@ fn a_proxy_with_backpressure_loses_nothing<F: Kind>() {
             request.set_full_duplex(true);
             if let Some(upstream) = self.upstream.take() {
                 let far = Side { other: Some(request.id()), upstream: None };
-                self.other = Some(request.connect(upstream, far)?);
+                self.other = Some(request.others.connect(upstream, far)?);
             }
             Ok(Next::Wait)
         }
         fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
             let other = self.other.expect("both sides know each other");
             let bytes = request.input.take_all();
-            match request.send(other, bytes) {
+            match request.others.send(other, bytes) {
                 Sent::Queued => {}
-                Sent::Full => request.pause_reading(request.id()),
+                Sent::Full => request.pause_reading(),
                 _ => return Ok(Next::Close),
             }
             Ok(Next::Wait)
         }
         fn writable(&mut self, request: &mut Request<'_>) -> Result<Next> {
-            request.resume_reading(self.other.expect("both sides know each other"));
+            request.others.resume_reading(self.other.expect("both sides know each other"));
             Ok(Next::Wait)
         }
         fn eof(&mut self, request: &mut Request<'_>) -> Result<Next> {
-            request.shutdown_write(self.other.expect("both sides know each other"));
+            request.others.shutdown_write(self.other.expect("both sides know each other"));
             Ok(Next::Wait)
         }
         fn finish(&mut self, request: &mut Request<'_>, _: Finish) {
             if let Some(other) = self.other {
-                request.close(other);
+                request.others.close(other);
             }
         }
     }
@@ -638,8 +638,8 @@ fn an_abort_sends_nothing_any_more_even_if_there_is_room() {
     #[derive(Default)]
     struct Aborting;
     impl BaseServer for Aborting {
-        fn message(&mut self, control: &mut Control<'_, Self>, _: Message) {
-            control.connections().into_iter().for_each(|id| control.abort(id));
+        fn message(&mut self, others: &mut Others<'_, Self>, _: Message) {
+            others.connections().into_iter().for_each(|id| others.abort(id));
         }
     }
     let handler = |_: &mut Aborting, _: &Address| {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use socketserver::family::Udp;
 use socketserver::testing::{Client, Peers};
 use socketserver::{
-    Address, BaseServer, Config, ConnectionId, Control, Error, Finish, Incoming, Limits, Listener, Message, Next,
-    NoHandler, Process, Reactor, Request, RequestHandler, Result, Sent, Server, ServerId, Socket, Stream,
+    Address, BaseServer, Config, ConnectionId, Error, Finish, Incoming, Limits, Listener, Message, Next, NoHandler,
+    Others, Process, Reactor, Request, RequestHandler, Result, Sent, Server, ServerId, Socket, Stream,
     StreamRequestHandler, TcpServer, ThreadingTcpServer,
 };
 
@@ -115,19 +115,19 @@ struct Told {
 }
 
 impl BaseServer for Told {
-    fn service_actions(&mut self, control: &mut Control<'_, Self>) {
+    fn service_actions(&mut self, others: &mut Others<'_, Self>) {
         if self.calls.swap(0, Ordering::SeqCst) > 0 {
             let handler = probe(|call, request: &mut Request<'_, Told>| {
                 request.server.journal.note(&call);
                 Ok(Next::Wait)
             });
-            self.journal.note(format!("connects: {}", control.connect(self.far, handler).is_ok()));
+            self.journal.note(format!("connects: {}", others.connect(self.far, handler).is_ok()));
         }
     }
-    fn message(&mut self, _: &mut Control<'_, Self>, _: Message) {
+    fn message(&mut self, _: &mut Others<'_, Self>, _: Message) {
         self.journal.note("message");
     }
-    fn timer(&mut self, _: &mut Control<'_, Self>, tag: u64) {
+    fn timer(&mut self, _: &mut Others<'_, Self>, tag: u64) {
         self.journal.note(format!("timer {tag}"));
     }
     fn server_close(&mut self) {
@@ -658,10 +658,10 @@ fn a_request_on_a_thread_is_listed_and_takes_nothing_from_others() {
                 Ok(())
             }))
         }
-        fn service_actions(&mut self, control: &mut Control<'_, Self>) {
-            if let Some(&id) = control.connections().first() {
-                let sent = (control.send(id, b"x"), control.connections().len());
-                control.handle().send(id, ()).unwrap();
+        fn service_actions(&mut self, others: &mut Others<'_, Self>) {
+            if let Some(&id) = others.connections().first() {
+                let sent = (others.send(id, b"x"), others.connections().len());
+                others.handle().send(id, ()).unwrap();
                 let _ = self.0.send(sent);
             }
         }
@@ -725,8 +725,8 @@ fn an_id_names_nothing_in_another_reactor() {
     assert!(!second.is_closed());
     let mut sessions = Peers::new(move |_| {
         probe(move |_, request: &mut Request<'_>| {
-            assert_eq!(request.send(a, b"x"), Sent::Gone);
-            request.close(b);
+            assert_eq!(request.others.send(a, b"x"), Sent::Gone);
+            request.others.close(b);
             Ok(Next::Wait)
         })
     });

@@ -107,8 +107,8 @@ fn forwarding() -> impl RequestHandler {
     probe(|call, request: &mut Request<'_>| {
         let Call::Handle = call else { return usual(&call, request) };
         let n = std::str::from_utf8(request.input.take_all()).unwrap().parse().unwrap();
-        let other = request.connections().into_iter().find(|id| *id != request.id()).expect("the other client");
-        let sent = request.send(other, &vec![b'x'; n]);
+        let other = *request.others.connections().first().expect("the other client");
+        let sent = request.others.send(other, &vec![b'x'; n]);
         write!(request.output, "{sent:?}")?;
         Ok(Next::Wait)
     })

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 
 use socketserver::{
-    Address, BaseServer, Control, Error, Finish, Message, Next, Request, RequestHandler, Result, Sent, TcpServer,
+    Address, BaseServer, Error, Finish, Message, Next, Others, Request, RequestHandler, Result, Sent, TcpServer,
 };
 
 use crate::common::{Call, Journal, Peer, SCRIPTED, echo, probe, serve, silence_scripted_panics, usual};
@@ -19,10 +19,10 @@ impl BaseServer for Book {
     fn handle_error(&mut self, _: &Address, error: &Error) {
         self.0.note(format!("handle_error {error}"));
     }
-    fn message(&mut self, control: &mut Control<'_, Self>, message: Message) {
+    fn message(&mut self, others: &mut Others<'_, Self>, message: Message) {
         let to: SocketAddr = message.downcast().expect("a message is an address to call");
-        let id = control.connect(to, probe(|call, request: &mut Request<'_, Book>| echo(&call, request)));
-        assert_eq!(control.send(id.expect("somebody listens"), b"hello"), Sent::Queued);
+        let id = others.connect(to, probe(|call, request: &mut Request<'_, Book>| echo(&call, request)));
+        assert_eq!(others.send(id.expect("somebody listens"), b"hello"), Sent::Queued);
     }
 }
 
@@ -61,10 +61,10 @@ fn what_setup_writes_follows_what_was_sent_before_the_connection_stood() {
             }
             usual(&call, request)
         });
-        let id = request.connect(to, greeter)?;
+        let id = request.others.connect(to, greeter)?;
         // Full: the callback has had its time, on a slow machine.
-        assert!(matches!(request.send(id, b"sent "), Sent::Queued | Sent::Full));
-        assert!(matches!(request.send(id, b"before "), Sent::Queued | Sent::Full));
+        assert!(matches!(request.others.send(id, b"sent "), Sent::Queued | Sent::Full));
+        assert!(matches!(request.others.send(id, b"before "), Sent::Queued | Sent::Full));
         Ok(())
     }));
     let mut client = running.connect();
@@ -86,7 +86,7 @@ fn a_panic_in_connect_failed_ends_that_connection_only() {
             Call::ConnectFailed(_) => panic!("{}", SCRIPTED),
             call => usual(&call, request),
         });
-        request.connect(to, fragile).map(drop)
+        request.others.connect(to, fragile).map(drop)
     }));
     let mut client = running.connect();
     client.send("go");
@@ -112,7 +112,7 @@ fn a_handler_put_in_place_by_connect_failed_is_never_called() {
             }
             usual(&call, request)
         });
-        request.connect(to, failing).map(drop)
+        request.others.connect(to, failing).map(drop)
     }));
     let mut client = running.connect();
     client.send("go");
@@ -132,14 +132,15 @@ fn a_chain_of_calls_from_connect_failed_does_not_hold_the_loop() {
         fn connect_failed(&mut self, request: &mut Request<'_, Book>, _: &Error) {
             self.2.note("failed");
             if self.1 > 0 {
-                request.connect(self.0, Stubborn(self.0, self.1 - 1, self.2.clone())).unwrap();
+                request.others.connect(self.0, Stubborn(self.0, self.1 - 1, self.2.clone())).unwrap();
             }
         }
     }
     let (to, journal) = (nobody(), Journal::new());
     let notes = journal.clone();
-    let running =
-        serve(on_demand(&journal, move |request| request.connect(to, Stubborn(to, 99, notes.clone())).map(drop)));
+    let running = serve(on_demand(&journal, move |request| {
+        request.others.connect(to, Stubborn(to, 99, notes.clone())).map(drop)
+    }));
     let mut client = running.connect();
     client.send("go");
     journal.wait_for("failed", 100);
@@ -154,7 +155,7 @@ fn the_cap_per_client_is_about_those_who_come() {
     let (to, journal) = (far.local_addr().unwrap(), Journal::new());
     let mut server = on_demand(&journal, move |request| {
         for _ in 0..3 {
-            request.connect(to, probe(|call, request: &mut Request<'_, Book>| usual(&call, request)))?;
+            request.others.connect(to, probe(|call, request: &mut Request<'_, Book>| usual(&call, request)))?;
         }
         Ok(())
     });

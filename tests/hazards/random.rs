@@ -69,19 +69,15 @@ impl Anything {
             log.owed &= call != "handle";
             log.paused
         };
-        let (id, before) = (request.id(), request.input.len());
+        let before = request.input.len();
         for _ in 0..self.pick(4) {
             match self.pick(16) {
                 0..4 => {
                     let (n, byte) = (1 + self.pick(40) as usize, self.pick(256) as u8);
                     let bytes = vec![byte; n];
-                    let taken = match self.pick(3) {
+                    let taken = match self.pick(2) {
                         0 => request.output.write_all(&bytes).is_ok(),
-                        1 => request.output.write_shared(bytes.clone()).is_ok(),
-                        _ => {
-                            let sent = request.send(id, &bytes);
-                            matches!(sent, socketserver::Sent::Queued | socketserver::Sent::Full)
-                        }
+                        _ => request.output.write_shared(bytes.clone()).is_ok(),
                     };
                     if taken {
                         lock(&self.log).written.extend_from_slice(&bytes);
@@ -90,11 +86,11 @@ impl Anything {
                 4 | 5 => request.input.consume(1 + self.state as usize % 30),
                 6 => drop(request.input.take_all()),
                 7 => {
-                    request.pause_reading(id);
+                    request.pause_reading();
                     lock(&self.log).paused = true;
                 }
                 8 | 9 => {
-                    request.resume_reading(id);
+                    request.resume_reading();
                     lock(&self.log).paused = false;
                 }
                 10 => {
@@ -108,7 +104,7 @@ impl Anything {
                     request.set_timeout(which, Some(time));
                 }
                 13 if self.pick(4) == 0 => {
-                    request.shutdown_write(id);
+                    request.shutdown_write();
                     lock(&self.log).shut = true;
                 }
                 14 if self.pick(3) == 0 => {
@@ -129,12 +125,12 @@ impl Anything {
                 panic!("{}", SCRIPTED);
             }
             4 => {
-                request.close(id);
+                request.close();
                 lock(&self.log).ending = true;
                 Ok(Next::Wait)
             }
             5 => {
-                request.abort(id);
+                request.abort();
                 lock(&self.log).ending = true;
                 Ok(Next::Wait)
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use socketserver::testing::Network;
 use socketserver::{
-    Address, BaseServer, Config, Control, Error, Limits, Message, Next, Reactor, Request, RequestHandler, Result,
+    Address, BaseServer, Config, Error, Limits, Message, Next, Others, Reactor, Request, RequestHandler, Result,
     TcpServer,
 };
 
@@ -88,7 +88,7 @@ fn messages_from_threads_arrive_in_order_or_are_counted_as_dropped() {
         probe(move |call, request: &mut Request<'_>| {
             match call {
                 Call::Setup => {
-                    let (handle, id) = (request.handle(), request.id());
+                    let (handle, id) = (request.others.handle(), request.id());
                     std::thread::spawn(move || (0..1_000u32).for_each(|i| handle.send(id, i).unwrap()));
                     return Ok(Next::Wait);
                 }
@@ -355,12 +355,12 @@ impl BaseServer for Noted {
     fn handle_timeout(&mut self) {
         self.timeouts += 1;
     }
-    fn message(&mut self, _: &mut Control<'_, Self>, _: Message) {
+    fn message(&mut self, _: &mut Others<'_, Self>, _: Message) {
         self.told.as_ref().unwrap().send(()).unwrap();
     }
-    fn timer(&mut self, control: &mut Control<'_, Self>, _: u64) {
+    fn timer(&mut self, others: &mut Others<'_, Self>, _: u64) {
         self.ticks += 1;
-        control.request_shutdown();
+        others.request_shutdown();
     }
 }
 

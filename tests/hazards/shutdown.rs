@@ -64,7 +64,7 @@ fn from_a_handler<F: Kind>() {
     let server = server::<F, _>(|_| {
         probe(|call, request: &mut Request<'_>| {
             if let Call::Handle = call {
-                request.request_shutdown();
+                request.others.request_shutdown();
             }
             echo(&call, request)
         })
@@ -166,7 +166,8 @@ fn a_handler_that_connects_out_while_it_is_stopped_does_not_keep_the_loop_alive<
         let to = to.clone();
         probe(move |call, request: &mut Request<'_>| {
             if let Call::Finish(_) = call {
-                let _ = request.connect(to.clone(), probe(|call, request: &mut Request<'_>| usual(&call, request)));
+                let _ =
+                    request.others.connect(to.clone(), probe(|call, request: &mut Request<'_>| usual(&call, request)));
             }
             echo(&call, request)
         })
@@ -318,7 +319,7 @@ fn what_arrives_while_a_handler_is_about_to_be_told_to_stop_is_handled_first() {
 fn who_reads_nothing_is_told_to_stop_as_soon_as_it_is_quiet() {
     let (journal, mut network, client) = stopping(|call, request| {
         if let Call::Setup = call {
-            request.pause_reading(request.id());
+            request.pause_reading();
         }
     });
     client.send(b"unread");

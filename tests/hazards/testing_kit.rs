@@ -162,7 +162,7 @@ fn a_write_from_a_message_behind_leftovers_of_the_budget_does_not_strand_them() 
                 for _ in 0..3 {
                     request.output.write_shared(&[b'x'; 20][..])?;
                 }
-                request.handle().send(request.id(), ())?;
+                request.others.handle().send(request.id(), ())?;
             }
             Call::Message(_) => request.output.write_all(b"end")?,
             _ => {}
@@ -181,7 +181,7 @@ fn shutdown_write_sends_fin_once_the_queue_has_left() {
             if let Call::Handle = call {
                 request.input.take_all();
                 request.output.write_all(b"the whole reply")?;
-                request.shutdown_write(request.id());
+                request.shutdown_write();
             }
             usual(&call, request)
         }));
@@ -203,7 +203,7 @@ fn what_is_written_after_shutdown_write_is_refused() {
         if let Call::Handle = call {
             request.input.take_all();
             request.output.write_all(b"said")?;
-            request.shutdown_write(request.id());
+            request.shutdown_write();
             let error = request.output.write_all(b"unsaid").unwrap_err();
             assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
         }
@@ -237,13 +237,13 @@ fn what_was_left_unread_is_handed_over_when_reading_is_resumed_from_another_call
     for resumed_by in ["timer", "message"] {
         let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
             match call {
-                Call::Handle if request.input.unread() == b"wait" && request.now() < Duration::from_secs(1) => {
-                    request.pause_reading(request.id());
+                Call::Handle if request.input.unread() == b"wait" && request.others.now() < Duration::from_secs(1) => {
+                    request.pause_reading();
                     request.set_timer(1, Duration::from_secs(1));
                     return Ok(Next::Wait);
                 }
                 Call::Handle => return echo(&call, request),
-                Call::Timer(_) | Call::Message(_) => request.resume_reading(request.id()),
+                Call::Timer(_) | Call::Message(_) => request.resume_reading(),
                 _ => {}
             }
             usual(&call, request)
@@ -268,12 +268,12 @@ fn a_resumed_connection_gets_a_fresh_read_timeout() {
         match call {
             Call::Setup => request.set_timer(1, Duration::from_secs(20)),
             Call::Handle => {
-                if request.now() < Duration::from_secs(20) {
-                    request.pause_reading(request.id());
+                if request.others.now() < Duration::from_secs(20) {
+                    request.pause_reading();
                 }
                 return Ok(Next::Wait); // Half a message.
             }
-            Call::Timer(_) => request.resume_reading(request.id()),
+            Call::Timer(_) => request.resume_reading(),
             _ => {}
         }
         usual(&call, request)
@@ -392,11 +392,10 @@ fn a_limit_that_passes_as_a_successor_closes_does_not_cut_that_short() {
     let limits = limits(|limits| (limits.idle_timeout, limits.callbacks_per_turn) = (Some(idle), 1));
     let mut paused = false;
     let handler = probe(move |call, request: &mut Request<'_>| {
-        let me = request.id();
         match call {
             Call::Handle if !paused => {
                 paused = true;
-                request.pause_reading(me);
+                request.pause_reading();
             }
             // Nothing moves with this, and it is the one callback of this turn.
             Call::Handle => request.replace_handler(probe(|call, request: &mut Request<'_>| match call {
@@ -406,7 +405,7 @@ fn a_limit_that_passes_as_a_successor_closes_does_not_cut_that_short() {
                 }
                 call => usual(&call, request),
             })),
-            Call::Message(_) => request.resume_reading(me),
+            Call::Message(_) => request.resume_reading(),
             call => return usual(&call, request),
         }
         Ok(Next::Wait)

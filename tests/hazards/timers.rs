@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use socketserver::testing::{self, Client, Network, Outcome};
-use socketserver::{BaseServer, Control, Finish, Limits, Next, Request, RequestHandler, Result, TcpServer, Timeout};
+use socketserver::{BaseServer, Finish, Limits, Next, Others, Request, RequestHandler, Result, TcpServer, Timeout};
 
 use crate::common::{Call, echo, probe, serve, usual};
 
@@ -208,20 +208,20 @@ struct Ticking {
 }
 
 impl BaseServer for Ticking {
-    fn timer(&mut self, control: &mut Control<'_, Self>, tag: u64) {
+    fn timer(&mut self, others: &mut Others<'_, Self>, tag: u64) {
         self.ticks += 1;
-        assert_eq!(control.broadcast(&b"tick\n"[..], |_| true), control.connections().len());
+        assert_eq!(others.broadcast(&b"tick\n"[..], |_| true), others.connections().len());
         if self.ticks < tag {
-            control.set_timer(tag, Duration::ZERO);
+            others.set_server_timer(tag, Duration::ZERO);
         } else {
-            control.request_shutdown();
+            others.request_shutdown();
         }
     }
-    fn message(&mut self, control: &mut Control<'_, Self>, _: socketserver::Message) {
-        control.set_timer(9, Duration::from_secs(3_600));
-        assert!(control.cancel_timer(9));
-        assert!(!control.cancel_timer(9));
-        control.set_timer(3, Duration::ZERO);
+    fn message(&mut self, others: &mut Others<'_, Self>, _: socketserver::Message) {
+        others.set_server_timer(9, Duration::from_secs(3_600));
+        assert!(others.cancel_server_timer(9));
+        assert!(!others.cancel_server_timer(9));
+        others.set_server_timer(3, Duration::ZERO);
     }
 }
 
@@ -246,9 +246,9 @@ fn a_server_s_timer_outlives_the_connection_that_set_it() {
     let handler = |_: &mut Ticking, _: &socketserver::Address| {
         probe(|call, request: &mut Request<'_, Ticking>| {
             if let Call::Finish(_) = call {
-                request.set_server_timer(9, Duration::from_secs(3_600));
-                assert!(request.cancel_server_timer(9));
-                request.set_server_timer(1, Duration::ZERO);
+                request.others.set_server_timer(9, Duration::from_secs(3_600));
+                assert!(request.others.cancel_server_timer(9));
+                request.others.set_server_timer(1, Duration::ZERO);
             }
             echo(&call, request)
         })
@@ -280,7 +280,7 @@ fn an_outbound_connection_is_idle_by_its_own_limit_and_not_by_that_for_connectin
     struct Caller;
     impl RequestHandler<Finished> for Caller {
         fn setup(&mut self, request: &mut Request<'_, Finished>) -> Result<Next> {
-            request.connect(SocketAddr::from(([192, 0, 2, 9], 80)), Called)?;
+            request.others.connect(SocketAddr::from(([192, 0, 2, 9], 80)), Called)?;
             Ok(Next::Wait)
         }
         fn handle(&mut self, _: &mut Request<'_, Finished>) -> Result<Next> {

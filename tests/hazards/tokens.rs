@@ -5,7 +5,8 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use socketserver::{Address, BaseServer, ConnectionId, Incoming, Next, Reactor, Request, Stream, TcpServer};
+use socketserver::testing::Client;
+use socketserver::{Address, BaseServer, ConnectionId, Incoming, Next, Reactor, Request, Sent, Stream, TcpServer};
 
 use crate::common::{Call, Journal, Peer, echo, probe, serve, usual};
 
@@ -56,20 +57,20 @@ fn obedient(keep_copies: bool, journal: &Journal) -> TcpServer<Guests, impl sock
                         let to = request.server.ids[to];
                         match order {
                             "send" => {
-                                let sent = request.send(to, words.next().unwrap_or_default().as_bytes());
+                                let sent = request.others.send(to, words.next().unwrap_or_default().as_bytes());
                                 writeln!(request.output, "{sent:?}")?;
                             }
                             "message" => {
-                                request.handle().send(to, "for you")?;
+                                request.others.handle().send(to, "for you")?;
                                 writeln!(request.output, "done")?;
                             }
                             "act" => {
-                                request.pause_reading(to);
-                                request.resume_reading(to);
-                                request.pause_reading(to);
-                                request.shutdown_write(to);
-                                request.close(to);
-                                request.abort(to);
+                                request.others.pause_reading(to);
+                                request.others.resume_reading(to);
+                                request.others.pause_reading(to);
+                                request.others.shutdown_write(to);
+                                request.others.close(to);
+                                request.others.abort(to);
                                 writeln!(request.output, "done")?;
                             }
                             _ => return Err("what?".into()),
@@ -99,7 +100,7 @@ fn a_stale_id_answers_gone_and_reaches_nobody() {
     let running = serve(obedient(false, &journal));
     let mut commander = running.connect();
     commander.send("send 0 hello\n");
-    commander.expect("helloQueued\n");
+    commander.expect("Refused\n"); // It is itself.
 
     let mut first = running.connect();
     journal.wait("1 setup");
@@ -116,7 +117,7 @@ fn a_stale_id_answers_gone_and_reaches_nobody() {
     }
     running.wait_for_stats("the message is dropped", |stats| stats.messages_dropped == 1);
     successor.send("send 2 me\n");
-    successor.expect("meQueued\n");
+    successor.expect("Refused\n");
     assert_eq!(journal.count("2 message"), 0);
     let (_, guests) = running.stop_with_state();
     assert_eq!(key(guests.ids[1]), key(guests.ids[2]), "the test is about a key that is reused");
@@ -145,7 +146,7 @@ fn a_stale_event_after_the_key_was_reused_never_reaches_the_successor() {
     let stats = running.wait_for_stats("the stale event", |stats| stats.stale_events > 0);
     assert_eq!(stats.active, 2);
     successor.send("send 2 me\n");
-    successor.expect("meQueued\n");
+    successor.expect("Refused\n");
     assert_eq!(journal.count("2 handle"), 1, "{:?}", journal.lines());
     commander.send("send 2 still\n");
     assert_eq!(commander.line(), "Queued");
@@ -294,4 +295,43 @@ fn every_sent_outcome_is_told_apart() {
         }
         running.stop();
     }
+}
+
+#[test]
+fn the_own_id_given_to_others_does_what_the_own_method_does() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+        let me = request.id();
+        match call {
+            Call::Handle => match request.input.take_all() {
+                b"pause" => request.others.pause_reading(me),
+                b"pause and resume" => {
+                    request.others.pause_reading(me);
+                    request.others.resume_reading(me);
+                }
+                b"shut" => request.others.shutdown_write(me),
+                b"who" => {
+                    assert_eq!(request.others.connections(), []);
+                    assert_eq!(request.others.client_address(me), None);
+                    assert_eq!(request.others.send(me, b"lost"), Sent::Refused);
+                    assert_eq!(request.others.broadcast(&b"lost"[..], |id| panic!("{id} is asked")), 0);
+                }
+                _ => {}
+            },
+            Call::Message(_) => request.others.resume_reading(me),
+            call => return usual(&call, request),
+        }
+        request.output.write_all(b".")?;
+        Ok(Next::Wait)
+    }));
+    client.feed(b"who");
+    client.feed(b"pause and resume");
+    client.feed(b"pause");
+    client.feed(b"this waits");
+    assert_eq!(client.take_sent(), b"...");
+    client.message(()).unwrap();
+    assert_eq!(client.take_sent(), b"..");
+    client.feed(b"shut");
+    client.feed(b"more");
+    assert_eq!(client.finished(), Some(socketserver::Finish::Error), "{:?}", client.transcript());
+    assert_eq!(client.take_sent(), b".", "what is written after the end of our direction fails");
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use socketserver::{
-    Address, BaseServer, Control, DatagramRequestHandler, Error, Finish, Incoming, Listener, Message, Next, Process,
+    Address, BaseServer, DatagramRequestHandler, Error, Finish, Incoming, Listener, Message, Next, Others, Process,
     Request, RequestHandler, Result, Socket, Stream, StreamRequestHandler,
 };
 
@@ -227,29 +227,29 @@ impl BaseServer for Value {
         }
     }
 
-    fn service_actions(&mut self, control: &mut Control<'_, Self>) {
+    fn service_actions(&mut self, others: &mut Others<'_, Self>) {
         self.hook("service_actions");
         if self.rng.u32(..40) == 0 {
             let handler = Handler::new(&self.ledger, &mut self.rng, self.far);
-            let _ = control.connect(self.far, handler);
+            let _ = others.connect(self.far, handler);
         }
         if self.rng.u32(..20) == 0 {
-            for id in control.connections() {
-                let _ = control.send(id, b"hello");
+            for id in others.connections() {
+                let _ = others.send(id, b"hello");
             }
         }
     }
 
-    fn timer(&mut self, control: &mut Control<'_, Self>, tag: u64) {
+    fn timer(&mut self, others: &mut Others<'_, Self>, tag: u64) {
         self.hook("timer");
         match tag {
-            0 => control.connections().into_iter().for_each(|id| control.close(id)),
-            1 => control.set_timer(1, Duration::from_millis(1)),
+            0 => others.connections().into_iter().for_each(|id| others.close(id)),
+            1 => others.set_server_timer(1, Duration::from_millis(1)),
             _ => {}
         }
     }
 
-    fn message(&mut self, _: &mut Control<'_, Self>, message: Message) {
+    fn message(&mut self, _: &mut Others<'_, Self>, message: Message) {
         self.hook("message");
         drop(message);
     }
@@ -328,7 +328,7 @@ impl Handler {
     fn note(&mut self, request: &mut Request<'_, Value>) {
         let bomb = Bomb::new(&self.bomb.ledger, self.rng.u32(..10) == 0);
         let note = Note { post: Arc::clone(&self.post), delivered: false, _bomb: bomb };
-        if let Err(Error::Full { .. } | Error::Gone) = request.handle().send(request.id(), note) {
+        if let Err(Error::Full { .. } | Error::Gone) = request.others.handle().send(request.id(), note) {
             self.post.lost.store(false, Ordering::SeqCst);
         }
     }
@@ -376,10 +376,10 @@ impl RequestHandler<Value> for Handler {
                 }
                 b'x' => {
                     let handler = Handler::new(&self.bomb.ledger, &mut self.rng, self.far);
-                    let _ = request.connect(self.far, handler);
+                    let _ = request.others.connect(self.far, handler);
                 }
                 b't' => request.set_timer(7, Duration::from_micros(self.rng.u64(..3_000))),
-                b's' => request.request_shutdown(),
+                b's' => request.others.request_shutdown(),
                 b'B' => _ = request.output.write_all(&[b'x'; 300_000]),
                 _ => _ = request.output.write_all(&[*byte]),
             }

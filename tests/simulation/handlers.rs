@@ -6,7 +6,7 @@ use std::panic::resume_unwind;
 use std::time::Duration;
 
 use socketserver::{
-    Address, BaseServer, ConnectionId, Control, Error, Finish, Handle, Message, Next, Request, RequestHandler, Result,
+    Address, BaseServer, ConnectionId, Error, Finish, Handle, Message, Next, Others, Request, RequestHandler, Result,
     Sent, Timeout,
 };
 
@@ -44,28 +44,28 @@ impl BaseServer for Site {
         });
     }
 
-    fn timer(&mut self, control: &mut Control<'_, Self>, tag: u64) {
+    fn timer(&mut self, others: &mut Others<'_, Self>, tag: u64) {
         let goes_on = {
             let mut ledger = self.0.open();
             ledger.temper.sets_server_timers > 0.0 && ledger.rng.bool()
         };
         if goes_on {
-            control.set_timer(tag + 1, Duration::from_millis(5));
+            others.set_server_timer(tag + 1, Duration::from_millis(5));
         }
     }
 
-    fn message(&mut self, control: &mut Control<'_, Self>, message: Message) {
+    fn message(&mut self, others: &mut Others<'_, Self>, message: Message) {
         if message.is::<GoOn>() {
-            for id in control.connections() {
-                control.resume_reading(id);
+            for id in others.connections() {
+                others.resume_reading(id);
                 let mut ledger = self.0.open();
-                let number = control.client_address(id).and_then(|address| ledger.number(&address));
+                let number = others.client_address(id).and_then(|address| ledger.number(&address));
                 let Some(number) = number else { continue };
                 ledger.accounts[number].paused = false;
                 ledger.stirred.insert(number);
                 if ledger.accounts[number].eof_told {
                     ledger.end(number, Finish::Evicted);
-                    control.close(id);
+                    others.close(id);
                 }
             }
         }
@@ -107,7 +107,7 @@ impl Player {
         let finished = ledger.accounts[number].finished;
         ledger.accounts[number].id = Some(request.id());
         if request.output.is_empty() {
-            ledger.accounts[number].unsent_since = request.now();
+            ledger.accounts[number].unsent_since = request.others.now();
         }
         ledger.stirred.insert(number);
         *ledger.calls.entry(callback.to_owned()).or_default() += 1;
@@ -137,12 +137,12 @@ impl Player {
         let fresh = (from + unread as u64).saturating_sub(account.shown) as usize;
         let paused = account.paused || (account.full && !account.full_duplex);
         if fresh > 0 {
-            (account.shown, account.active_at) = (from + unread as u64, request.now());
+            (account.shown, account.active_at) = (from + unread as u64, request.others.now());
         }
         account.unread_since = match account.unread_since {
             _ if take == unread => None,
             Some(since) if take == 0 => Some(since),
-            _ => Some(request.now()),
+            _ => Some(request.others.now()),
         };
         drop(ledger);
         self.books.spend(number, fresh, 0);
@@ -203,35 +203,38 @@ impl Player {
         let other = self.books.open().any();
         if let Some((victim, id)) = other {
             self.books.open().stirred.insert(victim);
-            let reason = if id == me { Finish::Done } else { Finish::Evicted };
+            let own = id == me;
+            // Half of the players act on themselves by their ids.
+            let own_method = own && number.is_multiple_of(2);
+            let reason = if own { Finish::Done } else { Finish::Evicted };
             if self.chance(|temper| temper.closes_others) {
                 self.books.open().end(victim, reason);
-                request.close(id);
+                if own_method { request.close() } else { request.others.close(id) }
             }
             if self.chance(|temper| temper.aborts_others) {
                 self.books.open().accounts[victim].may_reset = true;
                 self.books.open().end(victim, reason);
-                request.abort(id);
+                if own_method { request.abort() } else { request.others.abort(id) }
             }
             if self.chance(|temper| temper.shuts_write) {
                 self.books.open().accounts[victim].shut |= true;
-                request.shutdown_write(id);
+                if own_method { request.shutdown_write() } else { request.others.shutdown_write(id) }
             }
             if self.chance(|temper| temper.pauses) {
                 self.books.open().accounts[victim].paused = true;
-                request.pause_reading(id);
+                if own_method { request.pause_reading() } else { request.others.pause_reading(id) }
             }
             if self.chance(|temper| temper.resumes) {
                 self.books.open().accounts[victim].paused = false;
-                request.resume_reading(id);
+                if own_method { request.resume_reading() } else { request.others.resume_reading(id) }
             }
             if self.chance(|temper| temper.messages) {
-                self.books.message(&request.handle(), id);
+                self.books.message(&request.others.handle(), id);
             }
         }
         if self.chance(|temper| temper.resumes) {
             self.books.open().accounts[number].paused = false;
-            request.resume_reading(me);
+            if number.is_multiple_of(2) { request.resume_reading() } else { request.others.resume_reading(me) }
         }
         if self.chance(|temper| temper.full_duplex) {
             let on = self.books.open().rng.bool();
@@ -242,7 +245,7 @@ impl Player {
             self.set_timer(request);
         }
         if self.chance(|temper| temper.sets_server_timers) {
-            request.set_server_timer(1, Duration::from_millis(1));
+            request.others.set_server_timer(1, Duration::from_millis(1));
         }
         if self.chance(|temper| temper.sets_timeouts) {
             let mut ledger = self.books.open();
@@ -292,6 +295,10 @@ impl Player {
 
     fn send(&mut self, request: &mut Request<'_, Site>) {
         let Some((to, id)) = self.books.open().any() else { return };
+        if id == request.id() {
+            let sent = request.others.send(id, b"to itself");
+            return self.books.expect(sent == Sent::Refused, || format!("a send of {to} to itself says {sent:?}"));
+        }
         let source = self.number as u32;
         let (count, before, over, has_room) = {
             let mut ledger = self.books.open();
@@ -301,7 +308,7 @@ impl Player {
             let before = account.accepted.get(&source).copied().unwrap_or(0);
             (count, before, account.finished.is_some(), ledger.has_room(to, count))
         };
-        let sent = request.send(id, &record(source, before, count));
+        let sent = request.others.send(id, &record(source, before, count));
         match sent {
             Sent::Queued | Sent::Full => self.books.open().accept(to, source, count),
             Sent::Gone => self.books.open().end(to, Finish::OutputLimit), // If it is not over already, this was too much.
@@ -312,7 +319,7 @@ impl Player {
         self.books.expect(!over || sent == Sent::Gone, || format!("a send to {to}, which is finished, says {sent:?}"));
     }
 
-    /// Something for everybody who is open.
+    /// Sends something to all others that are open.
     fn broadcast(&mut self, request: &mut Request<'_, Site>) {
         let (before, open) = {
             let mut ledger = self.books.open();
@@ -322,12 +329,14 @@ impl Player {
             (ledger.broadcasts - BROADCAST_BYTES, ledger.open())
         };
         let mut asked = Vec::new();
-        let took = request.broadcast(record(BROADCAST, before, BROADCAST_BYTES as usize), |id| {
+        let took = request.others.broadcast(record(BROADCAST, before, BROADCAST_BYTES as usize), |id| {
             asked.push(id);
             true
         });
         self.books.expect(took <= asked.len(), || format!("{took} took a broadcast of {} who were asked", asked.len()));
-        for id in open {
+        let me = request.id();
+        self.books.expect(!asked.contains(&me), || format!("a broadcast of {me:?} asks for itself"));
+        for id in open.into_iter().filter(|&id| id != me) {
             self.books.expect(asked.contains(&id), || format!("a broadcast leaves out {id:?}, which is open"));
         }
         let mut ledger = self.books.open();
@@ -370,7 +379,7 @@ impl Player {
             number
         };
         let address = self.books.open().address(number);
-        match request.connect(address, Player::new(&self.books, number)) {
+        match request.others.connect(address, Player::new(&self.books, number)) {
             Ok(id) => {
                 let mut ledger = self.books.open();
                 ledger.accounts[number].id = Some(id);
@@ -472,7 +481,7 @@ impl RequestHandler<Site> for Player {
             account.setup_called = true;
             (account.open, account.eof_told, account.replaced) = (false, false, false); // A successor begins anew.
             if account.active_at.is_zero() {
-                account.active_at = request.now();
+                account.active_at = request.others.now();
             }
         }
         self.stage = Stage::Over; // Unless it succeeds.
@@ -515,7 +524,7 @@ impl RequestHandler<Site> for Player {
 
     fn timeout(&mut self, request: &mut Request<'_, Site>, timeout: Timeout) -> Result<Next> {
         self.enter(request, &format!("timeout {timeout:?}"), Stage::SetUp);
-        let (now, reason) = (request.now(), Finish::Timeout(timeout));
+        let (now, reason) = (request.others.now(), Finish::Timeout(timeout));
         let mut ledger = self.books.open();
         let account = &mut ledger.accounts[self.number];
         // Its time begins anew, unless it closes.
@@ -536,7 +545,7 @@ impl RequestHandler<Site> for Player {
     }
 
     fn timer(&mut self, request: &mut Request<'_, Site>, tag: u64) -> Result<Next> {
-        let (number, now) = (self.number, request.now());
+        let (number, now) = (self.number, request.others.now());
         let due = self.books.open().accounts[number].timers.remove(&tag);
         self.books.expect(due.is_some_and(|due| due <= now), || {
             format!("timer {tag} of {number} fires at {now:?} and was due at {due:?}")
@@ -561,7 +570,7 @@ impl RequestHandler<Site> for Player {
     }
 
     fn finish(&mut self, request: &mut Request<'_, Site>, why: Finish) {
-        self.expect_reason(why, request.now()); // What waited to be sent is gone by now.
+        self.expect_reason(why, request.others.now()); // What waited to be sent is gone by now.
         self.enter(request, "finish", Stage::SetUp);
         self.stage = Stage::Over;
         let abortive = matches!(
@@ -571,7 +580,7 @@ impl RequestHandler<Site> for Player {
         {
             let mut ledger = self.books.open();
             let account = &mut ledger.accounts[self.number];
-            account.finished = Some((why, request.now()));
+            account.finished = Some((why, request.others.now()));
             account.may_reset |= abortive;
             account.timers.clear();
             ledger.finishing.push(self.number);
@@ -591,7 +600,7 @@ impl RequestHandler<Site> for Player {
         if source.kind() == std::io::ErrorKind::TimedOut {
             let since = self.books.open().accounts[self.number].called_at;
             let limit = self.books.open().timeout(self.number, Timeout::Connect);
-            self.expect_due(Timeout::Connect, limit, since, request.now());
+            self.expect_due(Timeout::Connect, limit, since, request.others.now());
         }
         let mut ledger = self.books.open();
         let account = &mut ledger.accounts[self.number];

@@ -183,19 +183,18 @@ impl Handler {
             Action::WriteLong(n) => {
                 self.write(&vec![n as u8; n.into()], |bytes| Ok(request.output.write_all(bytes)?))
             }
-            Action::SendToItself(n) => self.write(&vec![n; n.into()], |bytes| match request.send(id, bytes) {
-                socketserver::Sent::Queued | socketserver::Sent::Full => Ok(()),
-                socketserver::Sent::Gone if self.overflow == Overflow::Close => Err(Error::OutputLimit { max: 0 }),
-                _ => Err(Error::Gone),
-            }),
+            Action::SendToItself(n) => {
+                assert_eq!(request.others.send(id, &vec![n; n.into()]), socketserver::Sent::Refused);
+                Ok(())
+            }
             Action::Pause => {
                 lock(&self.log).paused = true;
-                request.pause_reading(id);
+                request.pause_reading();
                 Ok(())
             }
             Action::Resume => {
                 lock(&self.log).paused = false;
-                request.resume_reading(id);
+                request.resume_reading();
                 Ok(())
             }
             Action::FullDuplex(on) => {
@@ -217,17 +216,17 @@ impl Handler {
             }
             Action::ShutdownWrite => {
                 lock(&self.log).ending = true;
-                request.shutdown_write(id);
+                request.shutdown_write();
                 Ok(())
             }
             Action::Close => {
                 lock(&self.log).ending = true;
-                request.close(id);
+                request.close();
                 Ok(())
             }
             Action::Abort => {
                 lock(&self.log).ending = true;
-                request.abort(id);
+                request.abort();
                 Ok(())
             }
             Action::Replace => {

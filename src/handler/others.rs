@@ -1,0 +1,256 @@
+//! What hooks and callbacks do with the reactor beyond the connection that is being served.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::RequestHandler;
+use crate::address::Address;
+use crate::connection::budget::Budget;
+use crate::connection::{Payload, Sent};
+use crate::error::Result;
+use crate::ids::{ConnectionId, ServerId};
+use crate::lifecycle::Finish;
+use crate::net::MulticastGroup;
+use crate::net::datagram::DatagramSocket;
+use crate::reactor::core::Core;
+use crate::reactor::handle::Handle;
+use crate::shared_bytes::SharedBytes;
+use crate::stats::Stats;
+
+/// All connections but the one whose callback is running, and the reactor: `request.others`. The hooks of a
+/// [`BaseServer`](crate::BaseServer) are given the same, outside any connection.
+///
+/// A connection is named by its [`ConnectionId`] and may belong to any server of the reactor. An id of a connection that
+/// is gone, or of another reactor, is ignored.
+///
+/// What the handler does to its own connection are methods of [`Request`](crate::Request) without an id. If its own id is
+/// given here nevertheless, it is [closed](Self::close), [aborted](Self::abort), [shut down](Self::shutdown_write),
+/// [paused](Self::pause_reading) or [resumed](Self::resume_reading) when the callback returns, as if it had called that
+/// method last. [`broadcast`](Self::broadcast) and [`connections`](Self::connections) pass it by, [`send`](Self::send)
+/// answers [`Sent::Refused`], and [`client_address`](Self::client_address) `None`.
+///
+/// ```
+/// use socketserver::{BaseServer, Others};
+/// use std::time::Duration;
+///
+/// struct Ticker;
+/// impl BaseServer for Ticker {
+///     fn timer(&mut self, others: &mut Others<'_, Self>, tag: u64) {
+///         others.broadcast(&b"tick\n"[..], |_| true);
+///         others.set_server_timer(tag, Duration::from_secs(1));
+///     }
+/// }
+/// ```
+pub struct Others<'a, S = ()> {
+    pub(crate) core: &'a mut Core,
+    pub(crate) pending: &'a mut Pending<S>,
+    /// How long the callback may go on. A hook has no such limit.
+    pub(crate) budget: Option<&'a Budget>,
+}
+
+/// What a server is still to do when the callback that is running returns.
+pub(crate) struct Pending<S> {
+    /// Its number in the reactor.
+    pub(crate) server: u16,
+    /// By slot; [`NO_SLOT`](crate::ids::NO_SLOT) is that of a single datagram.
+    pub(crate) orders: Vec<(u32, Order<S>)>,
+}
+
+/// What is to be done to one connection.
+pub(crate) enum Order<S> {
+    /// It is served by this handler: it is an outbound one that has just begun, or its handler is replaced.
+    Serve(Box<dyn RequestHandler<S>>),
+    End {
+        at_once: bool,
+    },
+    ShutdownWrite,
+    PauseReading,
+    ResumeReading,
+}
+
+impl<S> Others<'_, S> {
+    /// Queues bytes for another connection. Copies them; a block of 16 KiB or more that finds nothing waiting before it
+    /// goes to the socket at once. See [`Sent`].
+    pub fn send(&mut self, to: ConnectionId, bytes: &[u8]) -> Sent {
+        let sent = self.core.send(to, Payload::Copied(bytes));
+        if sent == Sent::Queued && self.budget.is_some_and(Budget::is_over) {
+            self.core.owe_writable(to);
+            return Sent::Full;
+        }
+        sent
+    }
+
+    /// Queues one payload for every other connection of this server that `wanted` admits, without copying it for each.
+    /// Returns how many took it. Connections that have too much waiting are treated as
+    /// [`Limits::output_overflow`](crate::Limits::output_overflow) says.
+    ///
+    /// `wanted` can read `request.server`, which is borrowed apart. To the own connection the same payload is written with
+    /// [`write_shared`](crate::Output::write_shared).
+    pub fn broadcast(&mut self, bytes: impl Into<Arc<[u8]>>, wanted: impl FnMut(ConnectionId) -> bool) -> usize {
+        self.broadcast_shared(bytes.into(), wanted)
+    }
+
+    /// The same for bytes that are not even copied once.
+    pub fn broadcast_shared(
+        &mut self,
+        bytes: impl Into<SharedBytes>,
+        wanted: impl FnMut(ConnectionId) -> bool,
+    ) -> usize {
+        self.core.broadcast(self.pending.server, &bytes.into(), wanted)
+    }
+
+    /// Sends a datagram to any address, through the first socket of this server that is of the address's kind.
+    /// [`Sent::Gone`] if it has none. What is to leave by the socket that a request came by is sent with
+    /// [`Request::send_to`](crate::Request::send_to).
+    pub fn send_to(&mut self, to: &Address, bytes: &[u8]) -> Sent {
+        match self.core.route_to(self.pending.server, to) {
+            Some(route) => self.core.send_datagram(route, to, bytes),
+            None => Sent::Gone,
+        }
+    }
+
+    /// Joins a multicast group with the datagram sockets of this server that are of its family.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) with what setsockopt(2) says: no such interface, a member already;
+    /// [`Error::NotBound`](crate::Error::NotBound) if there is no such socket.
+    pub fn join_multicast(&mut self, group: &MulticastGroup) -> Result<()> {
+        self.core.each_member(self.pending.server, group, DatagramSocket::join_multicast)
+    }
+
+    /// Leaves a multicast group that was joined at the start or later.
+    ///
+    /// # Errors
+    /// As for [`join_multicast`](Self::join_multicast).
+    pub fn leave_multicast(&mut self, group: &MulticastGroup) -> Result<()> {
+        self.core.each_member(self.pending.server, group, DatagramSocket::leave_multicast)
+    }
+
+    /// Closes a connection after what is queued for it was sent. Its handler gets [`Finish::Evicted`].
+    pub fn close(&mut self, id: ConnectionId) {
+        if !self.defer(id, Order::End { at_once: false }) {
+            self.core.end(id, Finish::Evicted, false);
+        }
+    }
+
+    /// Resets a connection: what is queued for it is dropped. Its handler gets [`Finish::Evicted`].
+    pub fn abort(&mut self, id: ConnectionId) {
+        if !self.defer(id, Order::End { at_once: true }) {
+            self.core.end(id, Finish::Evicted, true);
+        }
+    }
+
+    /// Ends our direction of a connection; see [`Request::shutdown_write`](crate::Request::shutdown_write).
+    pub fn shutdown_write(&mut self, id: ConnectionId) {
+        if let Some((_, connection)) = self.core.slots.find(id) {
+            connection.state.shutdown_write();
+            self.core.queue(id.slot.key);
+        } else {
+            self.defer(id, Order::ShutdownWrite);
+        }
+    }
+
+    /// Stops reading a connection; see [`Request::pause_reading`](crate::Request::pause_reading).
+    pub fn pause_reading(&mut self, id: ConnectionId) {
+        match self.core.slots.find(id) {
+            Some((_, connection)) => connection.state.pause_reading(),
+            None => _ = self.defer(id, Order::PauseReading),
+        }
+    }
+
+    /// Reads a paused connection again; see [`Request::resume_reading`](crate::Request::resume_reading).
+    pub fn resume_reading(&mut self, id: ConnectionId) {
+        let now = self.core.now;
+        if let Some((_, connection)) = self.core.slots.find(id) {
+            if connection.resume_reading(now) {
+                self.core.queue(id.slot.key);
+            }
+        } else {
+            self.defer(id, Order::ResumeReading);
+        }
+    }
+
+    /// The connection whose callback is running is borrowed by it: what is to be done to that waits until it returns.
+    /// Returns whether the id names it.
+    fn defer(&mut self, id: ConnectionId, order: Order<S>) -> bool {
+        let is_own = self.core.slots.is_lent(id);
+        if is_own {
+            self.pending.orders.push((id.slot.key, order));
+        }
+        is_own
+    }
+
+    /// Begins an outbound connection, to be served by `handler`. Its `setup` is called when it is established, its
+    /// `connect_failed` otherwise; what is sent to the id meanwhile waits. To a Unix socket whose backlog is full it is
+    /// tried again (after 10 ms, then twice as long each time, up to 1 s) until there is room or
+    /// [`Limits::connect_timeout`](crate::Limits) is over. A TCP connection that turns out to be connected to itself, as
+    /// can happen where nobody listens, is refused. Takes an address, because resolving a name blocks:
+    /// [`offload`](crate::Request::offload) that.
+    ///
+    /// # Errors
+    /// [`Error::Connect`](crate::Error::Connect) if it fails at once, because descriptors or a route are missing; then
+    /// `handler` is dropped and nothing of it is called.
+    pub fn connect(&mut self, to: impl Into<Address>, handler: impl RequestHandler<S>) -> Result<ConnectionId> {
+        let id = self.core.connect(self.pending.server, to.into())?;
+        self.pending.orders.push((id.slot.key, Order::Serve(Box::new(handler))));
+        Ok(id)
+    }
+
+    /// The other open connections of this server, its sessions, and its requests on threads and with programs. One that is
+    /// closed is among them until everything is sent, and while it [lingers](crate::Limits::linger); one that was aborted is not.
+    ///
+    /// A request on a thread or with a program can be [closed](Self::close) and [aborted](Self::abort), which end it at
+    /// once. Its client hears nothing but what that writes: bytes that are sent to it are [`Sent::Refused`], a broadcast
+    /// passes it by, and a message for it is dropped, counted and logged.
+    pub fn connections(&self) -> Vec<ConnectionId> {
+        self.core.slots.open(self.pending.server)
+    }
+
+    /// The same of any server of the reactor. None if there is no such server.
+    pub fn connections_of(&self, server: ServerId) -> Vec<ConnectionId> {
+        self.core.server(server).map(|server| self.core.slots.open(server)).unwrap_or_default()
+    }
+
+    /// The address of a connection's peer, if it is still there.
+    pub fn client_address(&self, id: ConnectionId) -> Option<Address> {
+        self.core.slots.address(id)
+    }
+
+    /// Sets a timer of the server, or sets it anew if there is one of this tag. It calls
+    /// [`BaseServer::timer`](crate::BaseServer::timer) once, never early. It outlives the connection that sets it, and a stop, until the server is closed with [`Reactor::server_close`](crate::Reactor::server_close) or
+    /// dropped.
+    pub fn set_server_timer(&mut self, tag: u64, after: Duration) {
+        self.core.set_server_timer(self.pending.server, tag, after);
+    }
+
+    /// Unsets a timer of the server. Says whether it was set.
+    pub fn cancel_server_timer(&mut self, tag: u64) -> bool {
+        self.core.cancel_server_timer(self.pending.server, tag)
+    }
+
+    /// Stops the reactor: see [`ShutdownHandle::shutdown`](crate::ShutdownHandle::shutdown).
+    pub fn request_shutdown(&mut self) {
+        self.handle().shutdown_handle().shutdown();
+    }
+
+    /// What has happened in this reactor so far.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// A way back in for other threads.
+    pub fn handle(&self) -> Handle {
+        self.core.handle()
+    }
+
+    /// Time on the reactor's clock, since it was made. Virtual in tests.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.core.now)
+    }
+}
+
+impl<S> std::fmt::Debug for Others<'_, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Others").field("server", &self.pending.server).finish_non_exhaustive()
+    }
+}
