@@ -219,13 +219,15 @@ impl<S: BaseServer> Client<S> {
         self.peer.is_reset()
     }
 
-    /// Why the request ended, once `finish` was called.
+    /// Why the request ended, once `finish` was called: of the handler that the client was given, or of the one that has
+    /// [replaced](crate::Request::replace_handler) it.
     pub fn finished(&self) -> Option<Finish> {
         lock(&self.record).finished
     }
 
     /// The callbacks so far, one line each: the name, for `handle` the number of unread bytes, for others what they
-    /// were called with.
+    /// were called with. A handler that replaces another goes on with `setup`. One that comes from the hook
+    /// [`finish_request`](crate::BaseServer::finish_request) is not seen here.
     pub fn transcript(&self) -> Vec<String> {
         lock(&self.record).lines.clone()
     }

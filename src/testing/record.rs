@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::world::lock;
 use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
+use crate::handler::others::Order;
 use crate::handler::request::Request;
 use crate::lifecycle::{Finish, Next, Timeout};
 use crate::reactor::handle::Message;
@@ -22,52 +23,62 @@ pub(crate) struct Recorder<H> {
 }
 
 impl<H> Recorder<H> {
-    fn note(&self, line: impl Into<String>) {
+    /// Calls the handler. If that puts another in its place, what is called of that is written down as well.
+    fn call<S: 'static, T>(
+        &mut self,
+        line: impl Into<String>,
+        request: &mut Request<'_, S>,
+        callback: impl FnOnce(&mut H, &mut Request<'_, S>) -> T,
+    ) -> T {
         lock(&self.record).lines.push(line.into());
+        let earlier = request.others.pending.orders.len();
+        let result = callback(&mut self.handler, request);
+        let own = request.id.slot.key;
+        let orders = &mut request.others.pending.orders;
+        let new = orders.split_off(earlier);
+        orders.extend(new.into_iter().map(|(key, order)| match order {
+            Order::Serve(handler) if key == own => {
+                (key, Order::Serve(Box::new(Recorder { handler, record: Arc::clone(&self.record) })))
+            }
+            order => (key, order),
+        }));
+        result
     }
 }
 
 impl<S: 'static, H: RequestHandler<S>> RequestHandler<S> for Recorder<H> {
     fn setup(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
-        self.note("setup");
-        self.handler.setup(request)
+        self.call("setup", request, H::setup)
     }
     fn handle(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
-        self.note(format!("handle {}", request.input.len()));
-        self.handler.handle(request)
+        self.call(format!("handle {}", request.input.len()), request, H::handle)
     }
     fn finish(&mut self, request: &mut Request<'_, S>, why: Finish) {
-        self.note(format!("finish {why}"));
         let before = lock(&self.record).finished.replace(why);
         assert!(before.is_none(), "finish was called twice");
-        self.handler.finish(request, why);
+        self.call(format!("finish {why}"), request, |handler, request| handler.finish(request, why));
     }
     fn writable(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
-        self.note("writable");
-        self.handler.writable(request)
+        self.call("writable", request, H::writable)
     }
     fn eof(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
-        self.note("eof");
-        self.handler.eof(request)
+        self.call("eof", request, H::eof)
     }
     fn timeout(&mut self, request: &mut Request<'_, S>, timeout: Timeout) -> Result<Next> {
-        self.note(format!("timeout {timeout:?}"));
-        self.handler.timeout(request, timeout)
+        self.call(format!("timeout {timeout:?}"), request, |handler, request| handler.timeout(request, timeout))
     }
     fn timer(&mut self, request: &mut Request<'_, S>, tag: u64) -> Result<Next> {
-        self.note(format!("timer {tag}"));
-        self.handler.timer(request, tag)
+        self.call(format!("timer {tag}"), request, |handler, request| handler.timer(request, tag))
     }
     fn message(&mut self, request: &mut Request<'_, S>, message: Message) -> Result<Next> {
-        self.note("message");
-        self.handler.message(request, message)
+        self.call("message", request, |handler, request| handler.message(request, message))
     }
     fn drain(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
-        self.note("drain");
-        self.handler.drain(request)
+        self.call("drain", request, H::drain)
     }
     fn connect_failed(&mut self, request: &mut Request<'_, S>, error: &Error) {
-        self.note(format!("connect_failed {error}"));
-        self.handler.connect_failed(request, error);
+        self.call(format!("connect_failed {error}"), request, |handler, request| {
+            handler.connect_failed(request, error);
+        });
     }
 }

@@ -478,6 +478,23 @@ fn a_replaced_handler_whose_setup_fails_gets_no_finish() {
 }
 
 #[test]
+fn a_client_sees_what_is_called_of_a_handler_that_has_replaced_its_own() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| match call {
+        Call::Handle => {
+            request.input.consume(8);
+            request.replace_handler(successor(false));
+            Ok(Next::Wait)
+        }
+        call => usual(&call, request),
+    }));
+    client.feed(b"upgrade:rest");
+    assert_eq!(client.transcript(), ["setup", "handle 12", "setup", "handle 4"]);
+    client.feed_eof();
+    assert_eq!(client.transcript()[4..], ["eof", "finish peer closed"]);
+    assert_eq!(client.finished(), Some(Finish::PeerClosed));
+}
+
+#[test]
 fn a_replaced_handler_is_given_what_its_predecessor_left() {
     let mut client = Client::new(probe(|call, request: &mut Request<'_>| match call {
         Call::Handle => {
