@@ -21,7 +21,9 @@ pub struct Stats {
     pub connects: u64,
     /// Outbound connections that were not established.
     pub connects_failed: u64,
-    /// Connections open now, in either direction, those being closed included; and sessions of datagram servers.
+    /// Connections open now, in either direction, those being closed included; and sessions of datagram servers. A
+    /// request on a thread or of a program counts until the reactor hears of its end. If a stop has not waited for it,
+    /// that is when the reactor serves again or the server is closed.
     pub active: u64,
     /// The most that were open at once.
     pub active_max: u64,

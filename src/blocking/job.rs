@@ -71,10 +71,7 @@ fn call(mut handler: Box<dyn BlockingHandler>, origin: Origin, stop: &Stop) -> R
         let closed = request.close();
         result.and(closed)
     });
-    match drop_caught(handler) {
-        true => result,
-        false => result.and(Err("the handler panicked when it was dropped".into())),
-    }
+    result.and(catch(|| drop(handler)))
 }
 
 /// Runs something of the user's that may fail.

@@ -615,6 +615,58 @@ fn a_handler_that_is_refused_may_panic_when_it_is_dropped() {
 }
 
 #[test]
+fn a_handler_on_a_thread_that_panics_when_it_is_dropped_has_panicked() {
+    silence_scripted_panics();
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("{SCRIPTED}");
+        }
+    }
+    let journal = Journal::new();
+    let process = |_: &Address| {
+        let bomb = Bomb;
+        Process::thread(StreamRequestHandler::new(move |request| {
+            let _ = &bomb;
+            Ok(request.wfile.write_all(b"done")?)
+        }))
+    };
+    let running = serve(mixed(process, &journal));
+    assert_eq!(running.connect().rest(), b"done", "its answer leaves before");
+    journal.wait("closed panicked");
+    assert_eq!(journal.count(&format!("error panicked: {SCRIPTED}")), 1, "{:?}", journal.lines());
+    let stats = running.stop();
+    assert_eq!((stats.panics, stats.handler_errors), (1, 0));
+}
+
+#[test]
+fn a_request_that_a_stop_has_not_waited_for_counts_until_the_reactor_hears_of_its_end() {
+    let (journal, (process, begun, release)) = (Journal::new(), held());
+    let mut server = mixed(process, &journal);
+    let client = Peer::connect(server.server_address().unwrap());
+    let stop = server.shutdown_handle();
+    let stopping = std::thread::spawn(move || {
+        begun.recv_timeout(PATIENCE).unwrap();
+        stop.shutdown_now();
+    });
+    server.serve_forever().unwrap();
+    stopping.join().unwrap();
+    let stats = server.reactor().stats();
+    assert_eq!((stats.active, stats.threads_busy), (1, 1));
+    release.send(()).unwrap();
+    // The thread is free by itself.
+    let deadline = Instant::now() + PATIENCE;
+    while server.reactor().stats().threads_busy > 0 {
+        assert!(Instant::now() < deadline, "it does not end");
+        std::thread::yield_now();
+    }
+    assert_eq!((server.reactor().stats().active, journal.count("closed shut down")), (1, 0));
+    server.server_close();
+    assert_eq!((server.reactor().stats().active, journal.count("closed shut down")), (0, 1));
+    drop(client);
+}
+
+#[test]
 fn a_request_on_a_thread_can_be_ended_by_its_id() {
     let (journal, (began, begun)) = (Journal::new(), channel());
     let process = move |_: &Address| {
