@@ -7,7 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "deadlines of tests are real time")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -43,27 +43,50 @@ fn its_own_server_passes_every_trial() {
 }
 
 #[test]
-fn the_echo_example_passes_over_tcp_and_unix() {
-    let path = std::env::temp_dir().join(format!("torture-{}", std::process::id()));
-    let path = path.to_str().unwrap();
+fn its_own_server_of_datagrams_passes_every_trial() {
+    // With ten times as many clients as usual, a crowd has more than there are sessions.
+    let Some(verdict) = torture(&["--serve", "udp", "--clients", "5", "--skip", "datagram-mixture"]) else { return };
+    verdict.passes();
+    for trial in ["datagrams", "long-datagrams", "repeats", "datagram-flood", "deaf-peers", "peer-churn", "peer-crowd"]
+    {
+        assert!(verdict.row(trial).ends_with("passed |"), "{verdict:?}");
+    }
+    assert!(!verdict.output.contains("| integrity "), "{verdict:?}");
+}
+
+#[test]
+fn the_echo_example_passes_over_all_kinds_of_sockets() {
+    let path = std::env::temp_dir().join(format!("torture-echo-{}", std::process::id()));
+    let (path, datagram_path) = (path.to_str().unwrap(), path.with_extension("datagram"));
+    let datagram_path = datagram_path.to_str().unwrap();
     let Some(mut command) = example("echo") else { return };
-    let mut echo = Process(command.args(["127.0.0.1:0", "--unix", path]).stdout(Stdio::piped()).spawn().unwrap());
+    command.args(["127.0.0.1:0", "--udp", "127.0.0.1:0", "--unix", path, "--unix-datagram", datagram_path]);
+    let mut echo = Process(command.stdout(Stdio::piped()).spawn().unwrap());
     let mut said = BufReader::new(echo.0.stdout.take().unwrap()).lines();
-    let tcp = said.next().unwrap().unwrap().replace("listening on ", "");
-    assert_eq!(said.next().unwrap().unwrap(), format!("listening on unix stream {path}"));
-    for address in [tcp, format!("unix:{path}")] {
+    let mut address = |kind: &str| said.next().unwrap().unwrap().replace(&format!("listening on {kind}"), "");
+    let streams = [address(""), address("udp "), address("unix stream "), address("unix datagram ")];
+    let [tcp, udp, unix, unix_datagram] = &streams;
+    assert_eq!((&unix[..], &unix_datagram[..]), (path, datagram_path));
+    let connections = ["integrity", "half-close", "resets", "churn", "flood"];
+    let datagrams = ["datagrams", "long-datagrams", "repeats", "datagram-flood", "peer-churn"];
+    for (address, trials) in [
+        (tcp.clone(), connections),
+        (format!("udp:{udp}"), datagrams),
+        (format!("unix:{unix}"), connections),
+        (format!("unix-datagram:{unix_datagram}"), datagrams),
+    ] {
         let mut arguments = vec![&address, "--clients", "5"];
         let pid = echo.0.id().to_string();
         if cfg!(target_os = "linux") {
             arguments.extend(["--pid", &pid]);
         }
-        for trial in ["integrity", "half-close", "resets", "churn", "flood"] {
+        for trial in trials {
             arguments.extend(["--only", trial]);
         }
         torture(&arguments).unwrap().passes();
     }
     drop(echo);
-    let _ = std::fs::remove_file(path);
+    let _ = (std::fs::remove_file(path), std::fs::remove_file(datagram_path));
 }
 
 #[test]
@@ -238,6 +261,76 @@ fn resets_by_the_server_are_seen() {
     verdict.fails("integrity");
 }
 
+// ---- broken servers of datagrams ----
+
+#[test]
+fn a_changed_byte_of_a_datagram_is_seen() {
+    let server = serve_datagrams(|socket, number, datagram, peer| {
+        let mut datagram = datagram.to_vec();
+        if let [.., last] = &mut datagram[..]
+            && number > 100
+        {
+            *last ^= 0x10;
+        }
+        socket.send_to(&datagram, peer).is_ok()
+    });
+    let Some(verdict) = torture(&[&server, "--only", "datagrams", "--clients", "5"]) else { return };
+    verdict.fails("datagrams");
+    assert!(verdict.output.contains(" datagrams without an answer, seen: "), "{verdict:?}");
+}
+
+#[test]
+fn a_datagram_that_is_cut_off_is_seen() {
+    let server = serve_datagrams(|socket, number, datagram, peer| {
+        let cut_off = if number > 100 { datagram.len().saturating_sub(1) } else { datagram.len() };
+        socket.send_to(&datagram[..cut_off], peer).is_ok()
+    });
+    let Some(verdict) = torture(&[&server, "--only", "datagrams", "--clients", "5"]) else { return };
+    verdict.fails("datagrams");
+}
+
+#[test]
+fn a_datagram_of_another_client_is_seen_and_named() {
+    let mut previous: Option<Vec<u8>> = None;
+    let server = serve_datagrams(move |socket, number, datagram, peer| {
+        let alien = previous.replace(datagram.to_vec()).filter(|alien| number > 100 && alien.len() >= 100);
+        socket.send_to(&alien.unwrap_or(datagram.to_vec()), peer).is_ok()
+    });
+    let Some(verdict) = torture(&[&server, "--only", "datagrams", "--clients", "5"]) else { return };
+    verdict.fails("datagrams");
+    assert!(verdict.output.contains(", which is that of c"), "of a client or the canary: {verdict:?}");
+}
+
+#[test]
+fn an_answer_that_comes_twice_is_seen() {
+    let server = serve_datagrams(|socket, number, datagram, peer| {
+        let again = number > 100 && datagram.len() > 100;
+        socket.send_to(datagram, peer).is_ok() && (!again || socket.send_to(datagram, peer).is_ok())
+    });
+    let Some(verdict) = torture(&[&server, "--only", "repeats", "--clients", "5"]) else { return };
+    verdict.fails("repeats");
+    assert!(verdict.output.contains("which is its own, byte "), "{verdict:?}");
+}
+
+#[test]
+fn a_server_that_falls_silent_is_seen_and_one_that_loses_datagrams_passes() {
+    let silent =
+        serve_datagrams(|socket, number, datagram, peer| number > 100 || socket.send_to(datagram, peer).is_ok());
+    let arguments = [&silent, "--only", "datagrams", "--clients", "5", "--patience", "1s"];
+    let Some(verdict) = torture(&arguments) else { return };
+    verdict.fails("datagrams");
+    assert!(verdict.output.contains("expected an answer within 1 s"), "{verdict:?}");
+
+    let losing =
+        serve_datagrams(|socket, number, datagram, peer| number % 10 == 9 || socket.send_to(datagram, peer).is_ok());
+    let verdict = torture(&[&losing, "--only", "datagrams", "--clients", "5"]).unwrap();
+    verdict.passes();
+    let unanswered = verdict.row("datagrams").split('|').nth(5).unwrap().trim();
+    assert_ne!(unanswered, "0", "{verdict:?}");
+}
+
+// ---- the process ----
+
 #[test]
 #[cfg(target_os = "linux")]
 fn leaked_descriptors_are_seen() {
@@ -285,16 +378,20 @@ fn a_closed_port_is_told_in_one_line() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     refuses(&[&closed], 1, &format!("cannot connect to {closed}: "));
     refuses(&["unix:/nonexistent/socket"], 1, "cannot connect to unix:/nonexistent/socket: ");
+    refuses(&["unix-datagram:/nonexistent/socket"], 1, "cannot connect to unix-datagram:/nonexistent/socket: ");
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    refuses(&[&format!("udp:{closed}")], 1, &format!("udp:{closed} is no echo server: "));
 }
 
 #[test]
 fn an_address_that_is_none_or_remote_is_told_in_one_line() {
-    for nonsense in ["nonsense", "127.0.0.1:99999", "no-such-host.invalid:1"] {
+    for nonsense in ["nonsense", "127.0.0.1:99999", "no-such-host.invalid:1", "udp:nonsense"] {
         refuses(&[nonsense], 2, nonsense);
     }
     for remote in ["192.0.2.1:7", "[2001:db8::1]:7", "0.0.0.0:7"] {
         refuses(&[remote], 2, "--allow-remote");
         refuses(&[remote], 2, remote);
+        refuses(&[&format!("udp:{remote}")], 2, remote);
     }
 }
 
@@ -307,7 +404,14 @@ fn a_process_that_is_not_there_is_told_in_one_line() {
 
 #[test]
 fn wrong_usage_is_status_2() {
-    for wrong in [&["--only", "nothing"][..], &["--clients", "0"], &["--duration", "soon"], &["--no-such-option"]] {
+    for wrong in [
+        &["--only", "nothing"][..],
+        &["--clients", "0"],
+        &["--duration", "soon"],
+        &["--no-such-option"],
+        &["--serve", "nothing"],
+        &["udp:127.0.0.1:1", "--only", "churn"],
+    ] {
         let Some(verdict) = torture(wrong) else { return };
         assert_eq!(verdict.code, Some(2), "{verdict:?}");
     }
@@ -421,6 +525,23 @@ fn serve(handle: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> String {
         for (number, client) in listener.incoming().enumerate() {
             let (client, handle) = (client.unwrap(), handle.clone());
             std::thread::spawn(move || handle(number, client));
+        }
+    });
+    address
+}
+
+/// Lets `answer` answer every datagram, with its number, until it says no.
+fn serve_datagrams(mut answer: impl FnMut(&UdpSocket, usize, &[u8], SocketAddr) -> bool + Send + 'static) -> String {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = format!("udp:{}", socket.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut buffer = [0; 65_535];
+        for number in 0.. {
+            match socket.recv_from(&mut buffer) {
+                Ok((n, peer)) if !answer(&socket, number, &buffer[..n], peer) => break,
+                // ECONNREFUSED: a client has gone.
+                _ => {}
+            }
         }
     });
     address

@@ -1,4 +1,4 @@
-//! The connections that are open, all on one thread.
+//! The clients that are there, all on one thread.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,7 +13,6 @@ use slab::Slab;
 use crate::client::{Answers, Client, Step};
 use crate::failure::Failure;
 use crate::figures::Figures;
-use crate::plan::End;
 
 pub(crate) struct Crowd {
     poll: Poll,
@@ -30,13 +29,13 @@ pub(crate) struct Crowd {
 
 struct Member {
     name: Name,
-    client: Client,
+    client: Box<dyn Client>,
     ready: bool,
     /// When it will be called.
     wake: Option<Instant>,
 }
 
-/// Which connection it is.
+/// Which client it is.
 #[derive(Clone, Copy)]
 pub(crate) struct Name {
     pub(crate) role: Role,
@@ -47,7 +46,7 @@ pub(crate) struct Name {
 pub(crate) enum Role {
     /// Does what the trial is about.
     Trial,
-    /// Asks all the time, on one connection.
+    /// Asks all the time, on one connection or from one socket.
     Canary,
     /// Connects, asks and ends.
     Newcomer,
@@ -75,14 +74,14 @@ impl Crowd {
         self.counts[role as usize]
     }
 
-    pub(crate) fn add(&mut self, name: Name, mut client: Client) -> io::Result<()> {
+    pub(crate) fn add(&mut self, name: Name, mut client: Box<dyn Client>) -> io::Result<()> {
         let entry = self.members.vacant_entry();
         let key = entry.key();
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(client.stream().source(), Token(key), interest)?;
+        self.poll.registry().register(client.source(), Token(key), interest)?;
         entry.insert(Member { name, client, ready: false, wake: None });
         self.counts[name.role as usize] += 1;
-        self.figures.connections += 1;
+        self.figures.clients += 1;
         self.make_ready(key);
         Ok(())
     }
@@ -135,8 +134,9 @@ impl Crowd {
     fn note(&mut self, event: &Event) {
         let Token(key) = event.token();
         if let Some(Member { client, .. }) = self.members.get_mut(key) {
-            client.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-            client.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
+            let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+            let writable = event.is_writable() || event.is_write_closed() || event.is_error();
+            client.on_event(readable, writable);
             self.make_ready(key);
         }
     }
@@ -155,6 +155,8 @@ impl Crowd {
         let mut answers = Answers::default();
         let step = member.client.advance(now, &mut self.buffer, &mut answers);
         self.figures.answered += answers.bytes;
+        self.figures.resets += answers.resets;
+        self.figures.unanswered += answers.unanswered;
         if let Some(took) = answers.took
             && member.name.role != Role::Trial
         {
@@ -168,15 +170,7 @@ impl Crowd {
                 }
             }
             Step::Again => self.make_ready(key),
-            Step::Done(Ok(end)) => {
-                let stream = self.remove(key).into_stream();
-                if end == End::Reset {
-                    self.figures.resets += 1;
-                    if let Err(error) = stream.reset() {
-                        self.figures.fail(format!("cannot reset a connection: {error}"));
-                    }
-                }
-            }
+            Step::Done(Ok(())) => self.remove(key),
             Step::Done(Err(failure)) => {
                 let complaint = self.complaint(key, &failure);
                 self.figures.fail(complaint);
@@ -185,16 +179,16 @@ impl Crowd {
         }
     }
 
-    fn remove(&mut self, key: usize) -> Client {
-        let Member { name, client, .. } = self.members.remove(key);
-        self.counts[name.role as usize] -= 1;
-        client
+    fn remove(&mut self, key: usize) {
+        let member = self.members.remove(key);
+        self.counts[member.name.role as usize] -= 1;
     }
 
     /// Who it happened to, what, and whose the wrong bytes are.
     fn complaint(&self, key: usize, failure: &Failure) -> String {
         let complaint = format!("{}: {failure}", self.members[key].name);
-        let (Failure::Wrong { seen, .. } | Failure::Unasked { seen, .. }) = failure else {
+        let (Failure::Wrong { seen, .. } | Failure::Unasked { seen, .. } | Failure::Foreign { seen, .. }) = failure
+        else {
             return complaint;
         };
         let found = |(other, member): (usize, &Member)| {
@@ -212,7 +206,7 @@ impl Crowd {
 impl Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.role {
-            Role::Trial => write!(f, "connection {}", self.number),
+            Role::Trial => write!(f, "client {}", self.number),
             Role::Canary => f.write_str("canary"),
             Role::Newcomer => write!(f, "newcomer {}", self.number),
         }

@@ -18,6 +18,8 @@ pub(crate) enum Failure {
     Wrong { position: u64, expected: u8, seen: Vec<u8> },
     /// There came more than was sent.
     Unasked { sent: u64, seen: Vec<u8> },
+    /// A datagram is none of those that were sent and have no answer.
+    Foreign { unanswered: usize, bytes: usize, seen: Vec<u8> },
 }
 
 /// How far a connection had got.
@@ -41,6 +43,9 @@ impl Display for Failure {
             }
             Failure::Unasked { sent, seen } => {
                 write!(f, "expected nothing after the {sent} bytes that were sent, seen: {:#04x}", seen[0])
+            }
+            Failure::Foreign { unanswered, bytes, .. } => {
+                write!(f, "expected one of {unanswered} datagrams without an answer, seen: {bytes} other bytes")
             }
         }
     }

@@ -6,12 +6,14 @@ use hdrhistogram::Histogram;
 
 /// Of one run of a trial, or of all its runs.
 pub(crate) struct Figures {
-    /// Connections that were made, the canaries' among them.
-    pub(crate) connections: u64,
+    /// Connections that were made, or sockets that sent datagrams, the canaries' among them.
+    pub(crate) clients: u64,
     /// Bytes that came back.
     pub(crate) answered: u64,
     /// Connections that were reset on purpose.
     pub(crate) resets: u64,
+    /// Datagrams that had no answer when their sender was done.
+    pub(crate) unanswered: u64,
     /// How long the canaries waited for their answers, in microseconds.
     answers: Histogram<u64>,
     pub(crate) failures: u64,
@@ -22,9 +24,10 @@ pub(crate) struct Figures {
 impl Figures {
     pub(crate) fn new() -> Self {
         Figures {
-            connections: 0,
+            clients: 0,
             answered: 0,
             resets: 0,
+            unanswered: 0,
             answers: Histogram::new_with_bounds(1, ANSWER_MICROS_MAX, 3).expect("it can have these bounds"),
             failures: 0,
             complaints: Vec::new(),
@@ -43,9 +46,10 @@ impl Figures {
     }
 
     pub(crate) fn add(&mut self, other: &Figures) {
-        self.connections += other.connections;
+        self.clients += other.clients;
         self.answered += other.answered;
         self.resets += other.resets;
+        self.unanswered += other.unanswered;
         self.answers.add(&other.answers).expect("all have the same bounds");
         self.failures += other.failures;
         let room = COMPLAINTS_MAX - self.complaints.len();

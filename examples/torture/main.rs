@@ -4,12 +4,14 @@
 //! cargo run --release --example torture                                 # against a server of its own
 //! cargo run --release --example torture -- 127.0.0.1:9999               # against yours
 //! cargo run --release --example torture -- unix:/tmp/echo --only integrity --clients 1000
+//! cargo run --release --example torture -- udp:127.0.0.1:9999             # or unix-datagram:PATH
 //! cargo run --release --example torture -- 127.0.0.1:9999 --duration 20m --pid PID
 //! ```
 //!
 //! One thread, on mio alone: nothing of the crate under test is used to judge it. Every trial (`trials`) is a number of
-//! connections that each follow a plan (`plan`, `client`), and all of them are told by the bytes they send (`pattern`).
-//! What a run does is settled by `--seed`; how the connections meet is up to the machine.
+//! connections that each follow a plan (`plan`, `connection`), or of peers with datagrams (`exchange`, `peer`), and all of
+//! them are told by the bytes they send (`pattern`). What a run does is settled by `--seed`; how the clients meet is up to
+//! the machine.
 //!
 //! With `--pid` it fails as well if the server has not as many descriptors after all clients have gone as before the
 //! first one came, or if its memory grows, as `growth` defines it.
@@ -17,14 +19,18 @@
 #![allow(clippy::disallowed_methods, reason = "it waits for a server in another process, on the machine's clock")]
 
 mod client;
+mod connection;
 mod crowd;
+mod datagram;
 mod descriptors;
+mod exchange;
 mod failure;
 mod figures;
 mod growth;
 mod interrupt;
 mod options;
 mod pattern;
+mod peer;
 mod plan;
 mod progress;
 mod report;
@@ -55,7 +61,9 @@ use crate::watch::Watch;
 fn main() -> ExitCode {
     let options = Options::parse();
     let result = match options.command {
-        Some(Command::EchoServer) => server::serve().map(|()| ExitCode::SUCCESS).map_err(Refusal::cannot("serve")),
+        Some(Command::EchoServer { kind }) => {
+            server::serve(kind).map(|()| ExitCode::SUCCESS).map_err(Refusal::cannot("serve"))
+        }
         None => torture(&options),
     };
     result.unwrap_or_else(|Refusal { status, why }| {
@@ -68,23 +76,27 @@ fn torture(options: &Options) -> Result<ExitCode, Refusal> {
     let interrupt = &Interrupt::listen().map_err(Refusal::cannot("listen to signals"))?;
     let server = match options.address {
         Some(_) => None,
-        None => Some(Server::start().map_err(Refusal::cannot("start a server"))?),
+        None => Some(Server::start(options.serve).map_err(Refusal::cannot("start a server"))?),
     };
     let address = server.as_ref().map(|server| &server.address).or(options.address.as_ref());
     let address = address.map_or("", String::as_str);
     let mut target = Target::parse(address, options.allow_remote).map_err(Refusal::usage)?;
     let own = server.as_ref().filter(|_| cfg!(target_os = "linux")).map(Server::pid);
+    let trials = options.trials(target.is_for_datagrams());
+    if trials.is_empty() {
+        return Err(Refusal::usage(format!("none of the trials that are left is for {target}")));
+    }
     let watch = options.pid.or(own).map(Watch::start).transpose().map_err(Refusal::usage)?;
     target.reach(options.patience).map_err(Refusal::failure)?;
+    let probed = run::probe(&mut target, options.patience);
     let target = &target;
-    let probed = run::probe(target, options.patience);
     probed.map_err(|why| Refusal::failure(format!("{target} is no echo server: {why}")))?;
 
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     say(&format!("torturing {target}, --seed {seed}\n"));
     let scale = Scale { clients: options.clients.get(), clients_max: descriptors::connections_possible() };
     let Options { duration, patience, .. } = *options;
-    let rounds = Rounds { target, trials: options.trials(), scale, duration, patience, seed, interrupt };
+    let rounds = Rounds { target, trials, scale, duration, patience, seed, interrupt };
     let mut report = Report::new(watch);
     rounds.execute(&mut report).map_err(Refusal::cannot("go on"))?;
 

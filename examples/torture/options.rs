@@ -7,23 +7,25 @@ use crate::trials::Trial;
 
 /// Tries to break an echo server, and says whether it did
 ///
-/// Without an address it starts an echo server of this crate, and tries that. Beside each trial two canaries have to be
-/// answered all the time: one on a connection that lasts, and one that connects anew each time.
+/// Without an address it starts an echo server of this crate, and tries that. A server is tried with connections or with
+/// datagrams, and each trial is for one of these. Beside it two canaries have to be answered all the time: one client that
+/// stays, and one that is new each time. A datagram may be lost, and is then sent again; the answer may not be wrong.
 ///
 /// Status: 0 if the server passed, 1 if it failed, 2 for wrong usage, 130 if interrupted.
 #[derive(clap::Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
-    /// The server: HOST:PORT, or unix:PATH
+    /// The server: HOST:PORT, udp:HOST:PORT, unix:PATH or unix-datagram:PATH
     #[arg(value_name = "ADDR")]
     pub(crate) address: Option<String>,
     /// Try an echo server of this crate, in a process of its own; so it is without ADDR
-    #[arg(long, conflicts_with_all = ["address", "pid"])]
-    serve: bool,
+    #[arg(long, value_name = "KIND", num_args = 0..=1, conflicts_with_all = ["address", "pid"])]
+    #[arg(default_value = "tcp", default_missing_value = "tcp")]
+    pub(crate) serve: Kind,
     /// Try a server that is not on this machine. Nobody but its owner may want that
     #[arg(long)]
     pub(crate) allow_remote: bool,
-    /// Connections at once; floods and idle crowds have ten times as many, as far as descriptors allow
+    /// Clients at once; floods and idle crowds have ten times as many, as far as descriptors allow
     #[arg(long, value_name = "N", default_value = "100")]
     pub(crate) clients: NonZeroUsize,
     /// Go on with round after round until so much time has passed, for example 30s or 20m [default: one round]
@@ -52,14 +54,23 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     /// Be the server that is tried, until standard input ends
     #[command(hide = true)]
-    EchoServer,
+    EchoServer { kind: Kind },
+}
+
+/// The sockets of a server of this crate.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// Connections
+    Tcp,
+    /// Datagrams, with a session for each of a few clients at a time
+    Udp,
 }
 
 impl Options {
-    /// The trials of a round, in their order.
-    pub(crate) fn trials(&self) -> Vec<Trial> {
+    /// The trials of a round, in their order, for a server of connections or of datagrams.
+    pub(crate) fn trials(&self, for_datagrams: bool) -> Vec<Trial> {
         let all = <Trial as clap::ValueEnum>::value_variants().iter().copied();
         let wanted = |trial: &Trial| (self.only.is_empty() || self.only.contains(trial)) && !self.skip.contains(trial);
-        all.filter(wanted).collect()
+        all.filter(|trial| trial.is_for_datagrams() == for_datagrams).filter(wanted).collect()
     }
 }

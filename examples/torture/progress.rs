@@ -25,18 +25,17 @@ impl Progress {
     }
 
     pub(crate) fn show(&mut self, now: Instant, round: u64, trial: Trial, standing: &Standing) {
-        let Standing { done, connections, failures } = standing;
+        let Standing { done, clients, failures } = standing;
         let what = format!("round {round}, {trial}, {failures} failures");
         if let Some(bar) = &self.bar {
-            bar.set_length(*connections as u64);
+            bar.set_length(*clients as u64);
             bar.set_position(*done as u64);
             bar.set_message(what);
         } else if now >= self.next_line {
             let elapsed = now - self.begun;
             self.next_line = now + if elapsed < MINUTE { LINE_EVERY } else { MINUTE };
             // Whether anybody reads it does not matter.
-            let _ =
-                writeln!(stderr(), "{}: {what}, {done} of {connections} connections done", FormattedDuration(elapsed));
+            let _ = writeln!(stderr(), "{}: {what}, {done} of {clients} clients done", FormattedDuration(elapsed));
         }
     }
 

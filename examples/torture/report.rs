@@ -38,15 +38,17 @@ impl Report {
     fn table(&self) -> Table {
         let mut table = Table::new();
         table.load_preset(presets::ASCII_MARKDOWN);
-        let header = ["trial", "connections", "answered", "resets", "failures", "p50", "p99", "slowest", "verdict"];
+        let header =
+            ["trial", "clients", "answered", "resets", "unanswered", "failures", "p50", "p99", "slowest", "verdict"];
         table.set_header(header);
         for (trial, figures) in &self.trials {
             let quantile = |quantile| figures.answered_within(quantile).map_or("-".to_owned(), milliseconds);
             table.add_row([
                 trial.to_string(),
-                HumanCount(figures.connections).to_string(),
+                HumanCount(figures.clients).to_string(),
                 BinaryBytes(figures.answered).to_string(),
                 HumanCount(figures.resets).to_string(),
+                HumanCount(figures.unanswered).to_string(),
                 HumanCount(figures.failures).to_string(),
                 quantile(0.5),
                 quantile(0.99),

@@ -4,8 +4,11 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use socketserver::{Next, Request, RequestHandler, TcpServer};
+use clap::ValueEnum;
+use socketserver::family::Family;
+use socketserver::{Next, Request, RequestHandler, Server as Serving, TcpServer, UdpServer};
 
+use crate::options::Kind;
 use crate::wait::wait_for;
 
 /// The process that was started.
@@ -17,9 +20,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start() -> io::Result<Self> {
+    pub(crate) fn start(kind: Kind) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("echo-server").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let kind = kind.to_possible_value().expect("all of them are possible");
+        command.args(["echo-server", kind.get_name()]).stdin(Stdio::piped()).stdout(Stdio::piped());
         // Ctrl-C in a terminal is for us, and it has to go on until we are done.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -59,11 +63,22 @@ impl Drop for Server {
 }
 
 /// What the process does: says where it is, and serves.
-pub(crate) fn serve() -> socketserver::Result<()> {
-    let mut server = TcpServer::new("127.0.0.1:0", |_| Echo)?;
+pub(crate) fn serve(kind: Kind) -> socketserver::Result<()> {
+    match kind {
+        Kind::Tcp => serve_with("", TcpServer::new("127.0.0.1:0", |_| Echo)?),
+        Kind::Udp => {
+            let mut server = UdpServer::new("127.0.0.1:0", |_| Echo)?;
+            server.limits.sessions_max = Some(SESSIONS_MAX);
+            server.limits.idle_timeout = Some(SESSION_TIMEOUT);
+            serve_with("udp:", server)
+        }
+    }
+}
+
+fn serve_with<F: Family>(prefix: &str, mut server: Serving<F, (), Echo>) -> socketserver::Result<()> {
     let stop = server.shutdown_handle();
     if let Some(address) = server.server_address() {
-        writeln!(io::stdout(), "{address}")?;
+        writeln!(io::stdout(), "{prefix}{address}")?;
     }
     std::thread::spawn(move || {
         let _ = io::stdin().read_to_end(&mut Vec::new());
@@ -80,6 +95,12 @@ impl RequestHandler for Echo {
         Ok(Next::Wait)
     }
 }
+
+/// Fewer than there are clients, so that some datagrams are refused, ...
+const SESSIONS_MAX: usize = 32;
+
+/// ... and a session ends soon enough for each client to have its turn.
+const SESSION_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How long a server goes on with its connections when it is told to stop.
 const GRACE: Duration = Duration::from_secs(10);

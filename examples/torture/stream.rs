@@ -41,10 +41,10 @@ impl Stream {
         }
     }
 
-    /// Closes with a reset, where the kind has such a thing.
-    pub(crate) fn reset(self) -> io::Result<()> {
+    /// Makes a reset of the close, where the kind has such a thing.
+    pub(crate) fn reset_when_closed(&self) -> io::Result<()> {
         match self {
-            Stream::Tcp(stream) => SockRef::from(&stream).set_linger(Some(Duration::ZERO)),
+            Stream::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
             #[cfg(unix)]
             Stream::Unix(_) => Ok(()),
         }

@@ -1,38 +1,61 @@
 //! The server under test: what its address means, and whether it may be tried.
 
+#[cfg(unix)]
+use std::cell::Cell;
 use std::fmt::{self, Display};
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 #[cfg(unix)]
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mio::net::TcpStream;
+use mio::net::{TcpStream, UdpSocket};
 #[cfg(unix)]
-use mio::net::UnixStream;
+use mio::net::{UnixDatagram, UnixStream};
 
+use crate::datagram::{DATAGRAM_BYTES_MAX, DatagramSocket};
 use crate::stream::Stream;
 
 pub(crate) struct Target {
     name: String,
     address: Address,
+    /// A longer datagram need not be answered.
+    pub(crate) longest: usize,
 }
 
 enum Address {
     /// What a name stands for; the first of them is used.
     Tcp(Vec<SocketAddr>),
+    Udp(Vec<SocketAddr>),
     #[cfg(unix)]
     Unix(PathBuf),
+    #[cfg(unix)]
+    UnixDatagram(PathBuf, Names),
+}
+
+/// A socket that begins to connect, or that sends datagrams to the server.
+pub(crate) enum Socket {
+    Stream(Stream),
+    Datagram(DatagramSocket),
 }
 
 impl Target {
-    /// Understands `HOST:PORT` and `unix:PATH`. A server on another machine is refused unless it is allowed.
+    /// Understands `HOST:PORT`, `udp:HOST:PORT`, `unix:PATH` and `unix-datagram:PATH`. A server on another machine is
+    /// refused unless it is allowed.
     pub(crate) fn parse(name: &str, allow_remote: bool) -> Result<Target, String> {
+        let target = |address| Ok(Target { name: name.to_owned(), address, longest: DATAGRAM_BYTES_MAX });
         #[cfg(unix)]
         if let Some(path) = name.strip_prefix("unix:") {
-            return Ok(Target { name: name.to_owned(), address: Address::Unix(path.into()) });
+            return target(Address::Unix(path.into()));
         }
-        let addresses = name.to_socket_addrs().map_err(|error| format!("{name:?} is not an address: {error}"))?;
+        #[cfg(unix)]
+        if let Some(path) = name.strip_prefix("unix-datagram:") {
+            let names = Names::new().map_err(|error| format!("cannot make a directory for sockets: {error}"))?;
+            return target(Address::UnixDatagram(path.into(), names));
+        }
+        let udp = name.strip_prefix("udp:");
+        let host = udp.unwrap_or(name);
+        let addresses = host.to_socket_addrs().map_err(|error| format!("{name:?} is not an address: {error}"))?;
         let addresses: Vec<_> = addresses.collect();
         if addresses.is_empty() {
             return Err(format!("{name:?} has no address"));
@@ -42,10 +65,22 @@ impl Target {
         {
             return Err(format!("{remote} may be another machine; --allow-remote if its owner agrees to this"));
         }
-        Ok(Target { name: name.to_owned(), address: Address::Tcp(addresses) })
+        target(if udp.is_some() { Address::Udp(addresses) } else { Address::Tcp(addresses) })
     }
 
-    /// Settles for the first address at which somebody accepts connections.
+    pub(crate) fn is_for_datagrams(&self) -> bool {
+        match self.address {
+            Address::Tcp(_) => false,
+            Address::Udp(_) => true,
+            #[cfg(unix)]
+            Address::Unix(_) => false,
+            #[cfg(unix)]
+            Address::UnixDatagram(..) => true,
+        }
+    }
+
+    /// Settles for the first address at which somebody accepts connections. Whether somebody takes datagrams is seen
+    /// when one is answered.
     pub(crate) fn reach(&mut self, patience: Duration) -> Result<(), String> {
         let reached = match &mut self.address {
             Address::Tcp(addresses) => {
@@ -61,22 +96,68 @@ impl Target {
             }
             #[cfg(unix)]
             Address::Unix(path) => std::os::unix::net::UnixStream::connect(path).map(drop),
+            _ => self.connect().map(drop),
         };
         reached.map_err(|error| format!("cannot connect to {self}: {error}"))
     }
 
     /// Begins to connect.
-    pub(crate) fn connect(&self) -> io::Result<Stream> {
+    pub(crate) fn connect(&self) -> io::Result<Socket> {
         match &self.address {
             Address::Tcp(addresses) => {
                 let stream = TcpStream::connect(addresses[0])?;
                 // Each piece is to be on its way at once, and by itself.
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
+                Ok(Socket::Stream(Stream::Tcp(stream)))
+            }
+            Address::Udp(addresses) => {
+                let any = match addresses[0] {
+                    SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+                    SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+                };
+                let socket = UdpSocket::bind(any)?;
+                socket.connect(addresses[0])?;
+                Ok(Socket::Datagram(DatagramSocket::Udp(socket)))
             }
             #[cfg(unix)]
-            Address::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
+            Address::Unix(path) => UnixStream::connect(path).map(|stream| Socket::Stream(Stream::Unix(stream))),
+            #[cfg(unix)]
+            Address::UnixDatagram(path, names) => {
+                let own = names.next();
+                let socket = UnixDatagram::bind(&own)?;
+                let connected = socket.connect(path);
+                // Even if that failed: from here on its file is removed with it.
+                let socket = DatagramSocket::Unix(socket, own);
+                connected.map(|()| Socket::Datagram(socket))
+            }
         }
+    }
+}
+
+/// Paths for sockets that have to have one to be answered.
+#[cfg(unix)]
+struct Names {
+    directory: PathBuf,
+    given: Cell<u64>,
+}
+
+#[cfg(unix)]
+impl Names {
+    fn new() -> io::Result<Names> {
+        let directory = std::env::temp_dir().join(format!("torture-{}", std::process::id()));
+        std::fs::create_dir(&directory)?;
+        Ok(Names { directory, given: Cell::new(0) })
+    }
+
+    fn next(&self) -> PathBuf {
+        self.directory.join(self.given.replace(self.given.get() + 1).to_string())
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Names {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.directory);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The trials: how many connections each has, and what they do.
+//! The trials: how many clients each has, and what they do.
 
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use fastrand::Rng;
 
+use crate::datagram::DATAGRAM_BYTES_MAX;
+use crate::exchange::{Exchange, Expected};
 use crate::plan::{After, End, Plan};
 
 /// One way to try a server. The text of each is what `--help` says.
@@ -28,39 +30,56 @@ pub(crate) enum Trial {
     Flood,
     /// Connections that do nothing for a while, and then have to be served
     IdleCrowd,
-    /// All of the above at the same time
+    /// All of the above, for connections, at the same time
     Mixture,
+    /// Datagrams of any length, the empty ones among them; each has to be answered with its own bytes
+    Datagrams,
+    /// As before, and some of them are longer than the server takes
+    LongDatagrams,
+    /// The same datagram again and again, as if somebody had recorded it
+    Repeats,
+    /// Small, large or empty datagrams as fast as they go; some may be lost
+    DatagramFlood,
+    /// Clients that send and do not read, never or for a while
+    DeafPeers,
+    /// Clients that are gone when their answers come
+    PeerChurn,
+    /// Many clients at once, and each has to be answered twice
+    PeerCrowd,
+    /// All of these, for datagrams, at the same time
+    DatagramMixture,
 }
 
 /// How much a trial may do.
 #[derive(Clone, Copy)]
 pub(crate) struct Scale {
-    /// Usual number of connections at once.
+    /// Usual number of clients at once.
     pub(crate) clients: usize,
     /// More than these cannot be open at once.
     pub(crate) clients_max: usize,
 }
 
-/// How many connections there are.
+/// How many clients there are.
 pub(crate) struct Extent {
-    pub(crate) connections: usize,
+    pub(crate) clients: usize,
     pub(crate) at_once: usize,
 }
 
 impl Trial {
     pub(crate) fn extent(self, scale: Scale) -> Extent {
-        let (connections, at_once) = match self {
+        let (clients, at_once) = match self {
             Trial::Integrity | Trial::HalfClose | Trial::Resets | Trial::Mixture => (4, 1),
-            Trial::SlowReaders => (1, 1),
+            Trial::Datagrams | Trial::LongDatagrams | Trial::Repeats | Trial::DatagramMixture => (4, 1),
+            Trial::SlowReaders | Trial::DatagramFlood | Trial::DeafPeers => (1, 1),
             Trial::Slowloris => (4, 4),
-            Trial::Churn => (20, 1),
-            Trial::Flood | Trial::IdleCrowd => (10, 10),
+            Trial::Churn | Trial::PeerChurn => (20, 1),
+            Trial::Flood | Trial::IdleCrowd | Trial::PeerCrowd => (10, 10),
         };
         let at_once = scale.clients.saturating_mul(at_once).min(scale.clients_max);
-        let connections = scale.clients.saturating_mul(connections);
+        let clients = scale.clients.saturating_mul(clients);
         // Those that are meant to be there together all are.
-        let together = matches!(self, Trial::Slowloris | Trial::Flood | Trial::IdleCrowd);
-        Extent { connections: if together { at_once } else { connections }, at_once }
+        let together = matches!(self, Trial::Slowloris | Trial::Flood | Trial::IdleCrowd | Trial::PeerCrowd);
+        Extent { clients: if together { at_once } else { clients }, at_once }
     }
 
     pub(crate) fn plan(self, random: &mut Rng) -> Plan {
@@ -114,9 +133,62 @@ impl Trial {
                 ];
                 others[random.usize(..others.len())].plan(random)
             }
+            _ => unreachable!("{self} is for datagrams"),
+        }
+    }
+
+    pub(crate) fn is_for_datagrams(self) -> bool {
+        DATAGRAM_TRIALS.contains(&self) || self == Trial::DatagramMixture
+    }
+
+    /// What a peer does in a trial for datagrams; the server answers those of up to `longest` bytes.
+    pub(crate) fn exchange(self, random: &mut Rng, longest: usize) -> Exchange {
+        match self {
+            Trial::Datagrams => Exchange { datagrams: random.u64(1..=50), bytes: 0..=longest, ..Exchange::ping() },
+            Trial::LongDatagrams => Exchange { bytes: 0..=DATAGRAM_BYTES_MAX, ..Trial::Datagrams.exchange(random, 0) },
+            Trial::Repeats => Exchange {
+                datagrams: random.u64(1..=20),
+                bytes: 0..=longest.min(1_000),
+                copies: random.u32(2..=20),
+                ..Exchange::ping()
+            },
+            Trial::DatagramFlood => {
+                let (datagrams, bytes) = match random.u8(..3) {
+                    0 => (500, 0..=longest.min(100)),
+                    1 => (50, longest / 2..=longest),
+                    _ => (300, 0..=0),
+                };
+                Exchange { datagrams, bytes, answers: Expected::Some, ..Exchange::ping() }
+            }
+            Trial::DeafPeers if random.bool() => Exchange {
+                datagrams: 200,
+                bytes: 0..=longest,
+                deaf: milliseconds(random, 1_000..=2_000),
+                answers: if random.bool() { Expected::Some } else { Expected::Unread },
+                ..Exchange::ping()
+            },
+            // The others, who should not notice.
+            Trial::DeafPeers => Exchange { datagrams: 50, bytes: 0..=longest.min(1_000), ..Exchange::ping() },
+            Trial::PeerChurn => {
+                Exchange { datagrams: random.u64(1..=3), answers: Expected::Unread, ..Exchange::ping() }
+            }
+            Trial::PeerCrowd => Exchange { datagrams: 2, pause: Duration::from_secs(3), ..Exchange::ping() },
+            Trial::DatagramMixture => DATAGRAM_TRIALS[random.usize(..DATAGRAM_TRIALS.len())].exchange(random, longest),
+            _ => unreachable!("{self} is for connections"),
         }
     }
 }
+
+/// Those of which the mixture consists.
+const DATAGRAM_TRIALS: [Trial; 7] = [
+    Trial::Datagrams,
+    Trial::LongDatagrams,
+    Trial::Repeats,
+    Trial::DatagramFlood,
+    Trial::DeafPeers,
+    Trial::PeerChurn,
+    Trial::PeerCrowd,
+];
 
 impl Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,7 +220,7 @@ fn stream(random: &mut Rng, bytes_max: u64) -> Plan {
 }
 
 /// From 1 to `max`, and each order of magnitude as often as any other.
-fn any_magnitude(random: &mut Rng, max: u64) -> u64 {
+pub(crate) fn any_magnitude(random: &mut Rng, max: u64) -> u64 {
     let smaller_by = random.u32(..=max.ilog2());
     random.u64(1..=max >> smaller_by)
 }
