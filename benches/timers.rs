@@ -11,7 +11,7 @@
 //! - `cancel`: all are set; unsets each.
 //! - `fire`: all are set; time passes, and each calls its handler's `timer`.
 //!
-//! Messages cost no timer work at all, whatever limits are on: see `dispatch`.
+//! Messages cost no timer work at all, whatever limits are on: see `turn`.
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
