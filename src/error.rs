@@ -1,5 +1,6 @@
 //! What can go wrong, said with what was being done and to what.
 
+use std::error::Error as _;
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -9,8 +10,11 @@ use crate::lifecycle::{Finish, Timeout};
 /// The crate's result: what every callback and every fallible call returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call failed. Its text names the operation and the address; the operating system's own error stays
-/// reachable through [`source`](std::error::Error::source).
+/// Why a call failed.
+///
+/// `{error}` names the operation and what it was done to. The cause is [`source`](std::error::Error::source), and
+/// `{error:#}` shows it too, with all that are behind it: that is how the crate logs an error, and what to show to a user.
+/// `{error:?}` shows the fields, as a program does whose `main` returns the error.
 ///
 /// A callback may return any error with `?`: [`io::Error`], the usual parsing errors, a string, a boxed error,
 /// or anything else through [`Error::other`]. An error returned by a callback ends its connection only.
@@ -25,8 +29,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// let taken = TcpServer::new("127.0.0.1:0", |_| Echo).unwrap();
 /// let address = taken.server_address().unwrap().to_string();
 /// let error = TcpServer::new(address.as_str(), |_| Echo).err().unwrap();
-/// assert!(error.to_string().starts_with(&format!("cannot bind {address}: "))); // address already in use
+/// assert_eq!(format!("{error}"), format!("cannot bind {address}"));
+/// assert!(format!("{error:#}").starts_with(&format!("cannot bind {address}: "))); // address already in use
+/// assert!(format!("{error:?}").starts_with(&format!("Bind {{ address: Inet({address}), source: ")));
 /// ```
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// The name could not be resolved, or is no address at all.
@@ -166,43 +173,37 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Resolve { address, source } => {
-                write!(f, "cannot resolve {address}: {}", reason(source))
-            }
-            Error::Bind { address, source } => {
-                write!(f, "cannot bind {address}: {}", reason(source))
-            }
-            Error::Listen { address, source } => {
-                write!(f, "cannot listen on {address}: {}", reason(source))
-            }
-            Error::Connect { address, source } => {
-                write!(f, "cannot connect to {address}: {}", reason(source))
-            }
-            Error::Spawn { program, source } => write!(f, "cannot run {program}: {}", reason(source)),
-            Error::Reactor { doing, source } => write!(f, "cannot {doing}: {}", reason(source)),
+            Error::Resolve { address, .. } => write!(f, "cannot resolve {address}")?,
+            Error::Bind { address, .. } => write!(f, "cannot bind {address}")?,
+            Error::Listen { address, .. } => write!(f, "cannot listen on {address}")?,
+            Error::Connect { address, .. } => write!(f, "cannot connect to {address}")?,
+            Error::Spawn { program, .. } => write!(f, "cannot run {program}")?,
+            Error::Reactor { doing, .. } => write!(f, "cannot {doing}")?,
             Error::Setting { settings, reason } => {
                 let settings: Vec<_> = settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-                write!(f, "cannot use {}: {reason}", settings.join(" with "))
+                write!(f, "cannot use {}: {reason}", settings.join(" with "))?;
             }
-            Error::NotBound => f.write_str("the server is bound to no address"),
-            Error::InputLimit { what, max } => write!(f, "{what} longer than {max} bytes"),
+            Error::NotBound => f.write_str("the server is bound to no address")?,
+            Error::InputLimit { what, max } => write!(f, "{what} longer than {max} bytes")?,
             Error::TimeLimit { which, setting, max } => {
-                write!(f, "{} ({})", Finish::Timeout(*which), Passed::Time(setting, *max))
+                write!(f, "{} ({})", Finish::Timeout(*which), Passed::Time(setting, *max))?;
             }
-            Error::OutputLimit { max } => write!(f, "more than {max} bytes of unsent output"),
-            Error::Full { queue, max } => write!(f, "the {queue} queue is full ({max} items)"),
-            Error::Gone => f.write_str("the connection is gone"),
-            Error::Panicked { message } => write!(f, "panicked: {message}"),
-            Error::Io(source) => f.write_str(&reason(source)),
-            Error::Other(source) => source.fmt(f),
+            Error::OutputLimit { max } => write!(f, "more than {max} bytes of unsent output")?,
+            Error::Full { queue, max } => write!(f, "the {queue} queue is full ({max} items)")?,
+            Error::Gone => f.write_str("the connection is gone")?,
+            Error::Panicked { message } => write!(f, "panicked: {message}")?,
+            Error::Io(source) => f.write_str(&reason(source))?,
+            Error::Other(source) => write!(f, "{source}")?,
         }
-    }
-}
-
-/// The same text: it is what a program prints whose `main` returns the error.
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        let mut cause = if f.alternate() { self.source() } else { None };
+        while let Some(error) = cause {
+            match error.downcast_ref::<io::Error>() {
+                Some(error) => write!(f, ": {}", reason(error))?,
+                None => write!(f, ": {error}")?,
+            }
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 
@@ -215,8 +216,9 @@ impl std::error::Error for Error {
             | Error::Connect { source, .. }
             | Error::Spawn { source, .. }
             | Error::Reactor { source, .. } => Some(source),
-            Error::Io(source) => Some(source),
-            Error::Other(source) => Some(source.as_ref()),
+            // These say what the error says that they contain.
+            Error::Io(source) => source.source(),
+            Error::Other(source) => source.source(),
             _ => None,
         }
     }
@@ -315,6 +317,39 @@ pub(crate) fn reason(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_whole_chain_is_shown_on_request_and_nothing_twice() {
+        #[derive(Debug)]
+        struct Outer(io::Error);
+        impl fmt::Display for Outer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(if f.alternate() { "all of it" } else { "no upgrade" })
+            }
+        }
+        impl std::error::Error for Outer {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let bind = || {
+            let address = std::net::SocketAddr::from(([127, 0, 0, 1], 9_999)).into();
+            Error::Bind { address, source: io::Error::other("in use") }
+        };
+        let travelled = || Error::Io(io::Error::other(Outer(bind().into())));
+        for (error, expected, all) in [
+            (bind(), "cannot bind 127.0.0.1:9999", "cannot bind 127.0.0.1:9999: in use"),
+            (travelled(), "no upgrade", "no upgrade: cannot bind 127.0.0.1:9999: in use"),
+            (
+                Error::other(Outer(travelled().into())),
+                "no upgrade",
+                "no upgrade: no upgrade: cannot bind 127.0.0.1:9999: in use",
+            ),
+            (Error::from("scripted"), "scripted", "scripted"),
+        ] {
+            assert_eq!((format!("{error}").as_str(), format!("{error:#}").as_str()), (expected, all));
+        }
+    }
 
     #[test]
     fn the_system_s_words_read_as_part_of_a_sentence() {

@@ -22,7 +22,7 @@ pub(crate) fn catch<T>(run: impl FnOnce() -> T) -> Result<T> {
 
 /// The text of an error that may be of the user's making.
 pub(crate) fn text_of(error: &impl std::fmt::Display) -> String {
-    catch(|| error.to_string()).unwrap_or_else(|panic| panic.to_string())
+    catch(|| format!("{error:#}")).unwrap_or_else(|panic| panic.to_string())
 }
 
 /// Drops something of the user's. Says whether that went without a panic.

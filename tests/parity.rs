@@ -308,7 +308,7 @@ impl BaseServer for Watched {
         (self.process)(&self.journal)
     }
     fn handle_error(&mut self, _: &Address, error: &Error) {
-        self.journal.note(format!("error handled: {error}"));
+        self.journal.note(format!("error handled: {error:#}"));
     }
     fn close_request(&mut self, _: &Address, why: Finish) {
         self.journal.note(format!("closed: {why}"));

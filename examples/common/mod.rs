@@ -109,7 +109,7 @@ pub(crate) fn run<A: clap::Parser, E: Display>(program: impl FnOnce(A) -> Result
     match program(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = say(io::stderr(), format!("error: {error}\n")).recv_timeout(OUTPUT_WAIT);
+            let _ = say(io::stderr(), format!("error: {error:#}\n")).recv_timeout(OUTPUT_WAIT);
             ExitCode::FAILURE
         }
     }

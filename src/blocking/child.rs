@@ -284,7 +284,7 @@ mod tests {
     fn an_error_names_the_program_that_cannot_be_run() {
         let (socket, mut peer) = pair();
         let error = begin(Command::new("/no/such"), socket).result().unwrap_err();
-        assert_eq!(error.to_string(), "cannot run /no/such: no such file or directory");
+        assert_eq!(format!("{error:#}"), "cannot run /no/such: no such file or directory");
         assert_eq!(rest(&mut peer), "");
     }
 

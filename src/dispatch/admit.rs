@@ -114,7 +114,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         match core.serve_elsewhere(number, place, client_address.clone(), stopper, serve) {
             Ok(()) => {}
             Err(error @ Error::Full { .. }) => {
-                note_fault!(Warn, "{client_address} is refused: {error}");
+                note_fault!(Warn, "{client_address} is refused: {error:#}");
                 self.calls.refuse(core, &client_address, error.limit());
             }
             Err(error) => self.calls.over(core, &client_address, None, Err(error)),

@@ -57,7 +57,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     pub(super) fn connect_failed(&mut self, at: &mut Service<'_>, source: io::Error, why: Finish) {
         let error = Error::Connect { address: at.connection.state.address.clone(), source };
         at.core.stats.connects_failed += 1;
-        note_fault!(Warn, "{error}");
+        note_fault!(Warn, "{error:#}");
         at.connection.state.end(why, true);
         self.call(at, Callback::ConnectFailed(&error));
     }

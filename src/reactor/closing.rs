@@ -136,7 +136,7 @@ impl Reactor {
     pub(super) fn turn_or_give_up(&mut self) -> bool {
         let turned = self.turn(None);
         if let Err(error) = &turned {
-            note!(Error, "{error}");
+            note!(Error, "{error:#}");
             self.close_those_done(true);
         }
         turned.is_ok()

@@ -117,7 +117,7 @@ pub trait BaseServer: Sized + Send + 'static {
     ///
     /// Source: `handle_error`, which prints to standard error.
     fn handle_error(&mut self, client_address: &Address, error: &Error) {
-        note_fault!(Error, "while serving {client_address}: {error}");
+        note_fault!(Error, "while serving {client_address}: {error:#}");
     }
 
     /// Called when [`handle_request`](crate::TcpServer::handle_request) waited for

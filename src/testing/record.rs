@@ -77,7 +77,7 @@ impl<S: 'static, H: RequestHandler<S>> RequestHandler<S> for Recorder<H> {
         self.call("drain", request, H::drain)
     }
     fn connect_failed(&mut self, request: &mut Request<'_, S>, error: &Error) {
-        self.call(format!("connect_failed {error}"), request, |handler, request| {
+        self.call(format!("connect_failed {error:#}"), request, |handler, request| {
             handler.connect_failed(request, error);
         });
     }

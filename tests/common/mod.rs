@@ -633,7 +633,7 @@ where
         (self.0)(Call::Drain, request)
     }
     fn connect_failed(&mut self, request: &mut Request<'_, S>, error: &Error) {
-        let _ = (self.0)(Call::ConnectFailed(error.to_string()), request);
+        let _ = (self.0)(Call::ConnectFailed(format!("{error:#}")), request);
     }
 }
 

@@ -149,12 +149,12 @@ fn an_address_without_a_host_or_a_port_is_refused_with_what_is_missing() {
     ] {
         let expected = format!("cannot resolve {address}: {reason}");
         let tcp = TcpServer::new(address, |_| NoHandler).expect_err(address);
-        assert_eq!(tcp.to_string(), expected);
+        assert_eq!(format!("{tcp:#}"), expected);
         let udp = UdpServer::new(address.to_owned(), |_| NoHandler).expect_err(address);
-        assert_eq!(udp.to_string(), expected);
+        assert_eq!(format!("{udp:#}"), expected);
     }
     let error = TcpServer::new(("", 0), |_| NoHandler).err().unwrap();
-    assert_eq!(error.to_string(), format!("cannot resolve (\"\", 0): {no_host}"));
+    assert_eq!(format!("{error:#}"), format!("cannot resolve (\"\", 0): {no_host}"));
     for address in ["127.0.0.1:0", "localhost:0"] {
         TcpServer::new(address, |_| NoHandler).unwrap();
     }

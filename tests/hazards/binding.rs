@@ -183,7 +183,7 @@ fn an_adopted_listener_gets_the_options_that_can_still_be_set() {
 
 #[track_caller]
 fn refuses<F: Family, H: RequestHandler>(mut server: Server<F, (), H>, socket: F::Adopted, why: &str) {
-    let error = server.adopt(socket).expect_err(why).to_string();
+    let error = format!("{:#}", server.adopt(socket).expect_err(why));
     assert_eq!(error, format!("cannot adopt the socket: {why}"));
     assert!(server.server_addresses().is_empty());
 }
@@ -260,7 +260,7 @@ fn a_server_that_adopted_its_socket_serves_again_or_says_why_not() {
     let address = server.server_address().unwrap();
     let (mut server, result) = serve_once(server);
     result.unwrap();
-    let error = server.serve_forever().unwrap_err().to_string();
+    let error = format!("{:#}", server.serve_forever().unwrap_err());
     let why = "its socket was adopted and may be open elsewhere: adopt it again";
     assert!(error.starts_with(&format!("cannot bind {address}: ")) && error.ends_with(why), "{error}");
     server.adopt(listener).unwrap();

@@ -34,7 +34,7 @@ impl BaseServer for Mixed {
         (self.process)(client_address)
     }
     fn handle_error(&mut self, _: &Address, error: &Error) {
-        self.journal.note(format!("error {error}"));
+        self.journal.note(format!("error {error:#}"));
     }
     fn close_request(&mut self, _: &Address, why: Finish) {
         self.journal.note(format!("closed {why}"));

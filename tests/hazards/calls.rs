@@ -218,7 +218,7 @@ fn who_cannot_be_registered_has_its_finish_and_accepting_pauses() {
     struct Noting(Arc<Mutex<Vec<String>>>);
     impl BaseServer for Noting {
         fn handle_error(&mut self, _: &Address, error: &Error) {
-            self.0.lock().unwrap().push(error.to_string());
+            self.0.lock().unwrap().push(format!("{error:#}"));
         }
         fn close_request(&mut self, _: &Address, why: Finish) {
             self.0.lock().unwrap().push(format!("closed {why}"));

@@ -49,7 +49,7 @@ struct Table {
 
 impl BaseServer for Table {
     fn handle_error(&mut self, _: &Address, error: &Error) {
-        self.faults.push(error.to_string());
+        self.faults.push(format!("{error:#}"));
     }
 }
 

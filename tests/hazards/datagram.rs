@@ -91,7 +91,7 @@ impl BaseServer for Noting {
         self.hook("close_request");
     }
     fn handle_error(&mut self, _: &Address, error: &Error) {
-        self.journal.note(format!("handle_error {error}"));
+        self.journal.note(format!("handle_error {error:#}"));
         self.hook("handle_error");
     }
     fn handle_timeout(&mut self) {
@@ -1602,7 +1602,8 @@ fn a_multicast_group_is_heard_while_the_server_is_a_member() {
     let (tell, heard) = std::sync::mpsc::channel();
     let act = |act: fn(&mut Others<'_, Noting>, &MulticastGroup) -> socketserver::Result<()>| {
         let tell = tell.clone();
-        let act: Act = Box::new(move |others| tell.send(act(others, &group(3)).map_err(|e| e.to_string())).unwrap());
+        let act: Act =
+            Box::new(move |others| tell.send(act(others, &group(3)).map_err(|error| format!("{error:#}"))).unwrap());
         running.handle.send_to_server(id, act).unwrap();
         heard.recv_timeout(PATIENCE).unwrap()
     };
@@ -1719,7 +1720,7 @@ fn a_multicast_interface_of_the_wrong_kind_is_refused_when_the_server_is_bound()
     let mut server = UdpServer::unbound((), handler).unwrap();
     server.options.multicast_interface = MulticastInterface::Index(1);
     let error = server.server_bind("127.0.0.1:0").unwrap_err();
-    assert_eq!(error.to_string(), "cannot bind 127.0.0.1:0: for IPv4 an interface is named by an address it has");
+    assert_eq!(format!("{error:#}"), "cannot bind 127.0.0.1:0: for IPv4 an interface is named by an address it has");
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl BaseServer for Fragile {
         self.hook("close_request");
     }
     fn handle_error(&mut self, _: &Address, error: &Error) {
-        self.journal.note(format!("handle_error {error}"));
+        self.journal.note(format!("handle_error {error:#}"));
         self.hook("handle_error");
     }
     fn service_actions(&mut self, _: &mut Others<'_, Self>) {

@@ -17,7 +17,7 @@ impl BaseServer for Book {
         self.0.note(format!("close_request {address} {why}"));
     }
     fn handle_error(&mut self, _: &Address, error: &Error) {
-        self.0.note(format!("handle_error {error}"));
+        self.0.note(format!("handle_error {error:#}"));
     }
     fn message(&mut self, others: &mut Others<'_, Self>, message: Message) {
         let to: SocketAddr = message.downcast().expect("a message is an address to call");

@@ -103,7 +103,7 @@ fn a_name_that_a_peer_chose_is_shown_escaped() {
 fn a_text_that_may_mean_a_path_or_an_abstract_name_is_refused() {
     let directory = Directory::new();
     for error in [at::<UnixStream>(Path::new("@echo")).err(), at::<UnixDatagram>(Path::new("@echo")).err()] {
-        let text = error.expect("it may mean either").to_string();
+        let text = format!("{:#}", error.expect("it may mean either"));
         let ways = ["@echo", "UnixAddress::from_path(\"./@...\")", "UnixAddress::from_abstract_name(\"echo\")"];
         assert!(ways.iter().all(|way| text.contains(way)), "{text}");
         assert!(!exists(Path::new("@echo")));
@@ -165,24 +165,24 @@ fn what_is_no_socket_is_refused_and_left_alone<F: Local>() {
     fs::create_dir(&folder).unwrap();
     std::os::unix::fs::symlink(&file, &link).unwrap();
     for (path, what) in [(&file, "a regular file"), (&folder, "a directory"), (&link, "a symbolic link")] {
-        let error = at::<F>(path).err().unwrap().to_string();
+        let error = format!("{:#}", at::<F>(path).err().unwrap());
         assert_eq!(error, format!("cannot bind {}: it exists and is {what}, not a socket", path.display()));
         assert!(exists(path));
     }
     assert_eq!(fs::read_to_string(&link).unwrap(), "precious");
     let nowhere = directory.at("nowhere/s");
-    let error = at::<F>(&nowhere).err().unwrap().to_string();
+    let error = format!("{:#}", at::<F>(&nowhere).err().unwrap());
     assert_eq!(error, format!("cannot bind {}: no such file or directory", nowhere.display()));
 }
 
 fn a_path_that_fits_no_address_is_refused<F: Local>() {
     let directory = Directory::new();
     let long = directory.at(&"x".repeat(150));
-    let error = at::<F>(&long).err().unwrap().to_string();
+    let error = format!("{:#}", at::<F>(&long).err().unwrap());
     let bytes = long.as_os_str().len();
     assert!(error.contains(&format!("the path is {bytes} bytes long, at most ")), "{error}");
-    assert!(at::<F>(Path::new("")).err().unwrap().to_string().ends_with("the path is empty"));
-    assert!(at::<F>(Path::new("a\0b")).err().unwrap().to_string().ends_with("the path contains a NUL byte"));
+    assert!(format!("{:#}", at::<F>(Path::new("")).err().unwrap()).ends_with("the path is empty"));
+    assert!(format!("{:#}", at::<F>(Path::new("a\0b")).err().unwrap()).ends_with("the path contains a NUL byte"));
     directory.assert_empty();
 }
 
@@ -202,7 +202,7 @@ fn a_path_has_the_mode_it_is_given_and_a_server_that_fails_leaves_none<F: Local>
     }
     let mut server: Server<F, (), _> = Server::unbound((), handler).unwrap();
     server.options.mode = Some(660);
-    let error = server.server_bind(directory.at("s")).unwrap_err().to_string();
+    let error = format!("{:#}", server.server_bind(directory.at("s")).unwrap_err());
     assert!(error.ends_with("the mode 0o1224 is more than 0o777"), "{error}");
     directory.assert_empty();
 }
@@ -249,7 +249,7 @@ fn a_path_goes_with_its_server_however_that_ends<F: Local>() {
     directory.assert_empty();
     // A hook that fails after it has bound the socket.
     let handler = |_: &mut Failing, _: &Address| probe(|call, request: &mut Request<'_, Failing>| echo(&call, request));
-    let failed = Server::<F, _, _>::with_server(&path, Failing, handler).err().unwrap().to_string();
+    let failed = format!("{:#}", Server::<F, _, _>::with_server(&path, Failing, handler).err().unwrap());
     assert_eq!(failed, format!("cannot bind {}: second thoughts", path.display()));
     directory.assert_empty();
     // In somebody else's reactor.
@@ -500,7 +500,7 @@ fn calling(to: UnixAddress, journal: &Journal) -> Running<(), UnixStream> {
                     usual(&call, request)
                 });
                 if let Err(error) = request.others.connect(to.clone(), far) {
-                    journal.note(error);
+                    journal.note(format!("{error:#}"));
                 }
             }
             usual(&call, request)

@@ -40,7 +40,7 @@ impl BaseServer for Site {
     fn handle_error(&mut self, client: &Address, error: &Error) {
         self.0.open().errors_told += 1;
         self.0.expect(!matches!(error, Error::Panicked { message } if message != SCRIPTED), || {
-            format!("panicked while serving {client}: {error}")
+            format!("panicked while serving {client}: {error:#}")
         });
     }
 
@@ -595,7 +595,7 @@ impl RequestHandler<Site> for Player {
         self.enter(request, "connect_failed", Stage::New);
         self.stage = Stage::Over;
         let Error::Connect { source, .. } = error else {
-            return self.books.expect(false, || format!("connect_failed of {}: {error}", self.number));
+            return self.books.expect(false, || format!("connect_failed of {}: {error:#}", self.number));
         };
         if source.kind() == std::io::ErrorKind::TimedOut {
             let since = self.books.open().accounts[self.number].called_at;
