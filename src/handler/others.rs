@@ -228,6 +228,20 @@ impl<S> Others<'_, S> {
         self.core.cancel_server_timer(self.pending.server, tag)
     }
 
+    /// How many bytes a connection has queued: what was written to it and the kernel has not taken. 0 for a session of a
+    /// datagram server. `None` if it is gone, or served by a thread or a program; that of the own connection is
+    /// [`output.len()`](crate::Output::len).
+    pub fn output_len(&mut self, id: ConnectionId) -> Option<usize> {
+        self.core.slots.find(id).map(|(_, connection)| connection.unsent())
+    }
+
+    /// Whether the reactor was asked to stop, by whatever way: true from the request until it serves again. What a handler
+    /// answers from then on can tell the client to send no more: `Connection: close` in HTTP (RFC 9112, section 9.6). The
+    /// connection then ends as soon as the client has closed, and the stop does not wait until it is quiet.
+    pub fn is_stopping(&self) -> bool {
+        self.core.is_stopping()
+    }
+
     /// Stops the reactor: see [`ShutdownHandle::shutdown`](crate::ShutdownHandle::shutdown).
     pub fn request_shutdown(&mut self) {
         self.handle().shutdown_handle().shutdown();

@@ -124,6 +124,11 @@ impl<'a, S> Request<'a, S> {
         self.state.resume_reading();
     }
 
+    /// Whether the reactor was asked to stop: see [`Others::is_stopping`].
+    pub fn is_stopping(&self) -> bool {
+        self.others.is_stopping()
+    }
+
     /// Reads this connection even while its output is above
     /// [`Limits::output_high_water`](crate::Limits::output_high_water). Off by default: what a handler reads is what
     /// makes it write, so a peer that does not take its answers is not asked for more questions. On for a relay, where

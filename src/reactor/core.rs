@@ -93,6 +93,11 @@ impl Core {
         Handle::new(Arc::clone(&self.shared), self.slots.reactor)
     }
 
+    /// Whether a stop was requested, from the request until the reactor serves again.
+    pub(crate) fn is_stopping(&self) -> bool {
+        !matches!(self.stop, Stop::No) || self.shared.drain_requested() || self.shared.now_requested()
+    }
+
     /// The number of a server, if the id is ours and it is still there.
     pub(crate) fn server(&self, id: ServerId) -> Option<u16> {
         self.served.get(usize::from(id.number)).is_some_and(|served| served.id == id).then_some(id.number)

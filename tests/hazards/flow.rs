@@ -1,13 +1,14 @@
 //! What a connection owes its peer: every byte, in order, before the end; and nothing without bounds.
 
 use std::io::{ErrorKind, Read, Write};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use socketserver::family::Tcp;
 use socketserver::testing::Network;
 use socketserver::{
     Address, BaseServer, Finish, Limits, Linger, Message, Next, Others, Overflow, Request, RequestHandler, Result,
-    TcpServer,
+    Sent, TcpServer,
 };
 
 use crate::common::{
@@ -687,4 +688,33 @@ fn what_nobody_takes_does_not_keep_the_end_away() {
         network.turn();
     }
     assert_eq!(journal.lines(), ["setup 0", "handle 13", "handle 13", "eof 13", "finish peer closed 13"]);
+}
+
+#[test]
+fn how_much_waits_for_another_connection_is_known() {
+    let mut network = Network::new();
+    let seen: Arc<Mutex<Vec<Option<usize>>>> = Arc::default();
+    let notes = Arc::clone(&seen);
+    let handler = move |_: &mut (), _: &Address| {
+        let notes = Arc::clone(&notes);
+        probe(move |call, request: &mut Request<'_>| {
+            let Call::Handle = call else { return usual(&call, request) };
+            request.input.take_all();
+            let others = request.others.connections();
+            others.iter().for_each(|&id| assert_ne!(request.others.send(id, &[b'x'; 1_000]), Sent::Gone));
+            let own = request.id();
+            let mut notes = notes.lock().unwrap();
+            notes.extend(others.into_iter().chain([own]).map(|id| request.others.output_len(id)));
+            Ok(Next::Wait)
+        })
+    };
+    let server = network.serve((), handler, Limits::default()).unwrap();
+    let (slow, talker) = (network.connect(server), network.connect(server));
+    slow.set_window(300);
+    network.run();
+    for _ in 0..2 {
+        talker.send(b"go");
+        network.run();
+    }
+    assert_eq!(*seen.lock().unwrap(), [Some(1_000), None, Some(1_700), None]);
 }

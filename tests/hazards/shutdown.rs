@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use socketserver::family::Tcp;
-use socketserver::testing::{self, Network};
+use socketserver::testing::{self, Client, Network};
 use socketserver::{
     Address, BaseServer, Finish, Limits, Message, Next, Reactor, Request, RequestHandler, Result, Server, TcpServer,
 };
@@ -534,4 +534,49 @@ fn quiet_clients_hold_up_a_stop_for_less_than_a_second_and_see_the_end() {
         assert!(network.is_stopped(), "{been_there:?}");
         assert!(clients.iter().all(|client| client.is_closed() && !client.is_reset()));
     }
+}
+
+#[test]
+fn a_handler_knows_of_a_stop_from_the_request_on() {
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+        if let Call::Drain = call {
+            assert!(request.is_stopping());
+            return Ok(Next::Wait);
+        }
+        if request.input.take_all() == b"stop" {
+            request.others.request_shutdown();
+        }
+        write!(request.output, "{} ", request.is_stopping())?;
+        if let Call::Finish(_) = call { usual(&call, request) } else { Ok(Next::Wait) }
+    }));
+    client.feed(b"before");
+    client.feed(b"stop");
+    client.feed(b"after");
+    assert_eq!(client.sent(), b"false false true true ");
+}
+
+/// Such clients are never quiet: without the word, the stop would wait for half of the grace.
+#[test]
+fn clients_that_are_told_of_the_last_answer_do_not_hold_up_a_stop() {
+    let mut network = Network::new();
+    let handler = |_: &mut (), _: &Address| {
+        probe(|call, request: &mut Request<'_>| match call {
+            Call::Handle => {
+                request.output.write_all(request.input.take_all())?;
+                Ok(if request.is_stopping() { Next::Close } else { Next::Wait })
+            }
+            call => usual(&call, request),
+        })
+    };
+    let server = network.serve((), handler, Limits::default()).unwrap();
+    let clients: Vec<_> = (0..20).map(|_| network.connect(server)).collect();
+    let ask = |network: &mut Network| {
+        clients.iter().for_each(|client| client.send(b"more"));
+        network.run_for(Duration::from_millis(100));
+    };
+    (0..10).for_each(|_| ask(&mut network));
+    network.shutdown_handle().shutdown();
+    ask(&mut network);
+    assert!(network.is_stopped());
+    assert!(clients.iter().all(|client| client.is_closed() && !client.is_reset()));
 }

@@ -430,6 +430,9 @@ impl Player {
 
     fn called(&mut self, request: &mut Request<'_, Site>, callback: &str, reason: Finish) -> Result<Next> {
         self.enter(request, callback, Stage::SetUp);
+        let (stopping, asked) = (request.is_stopping(), self.books.open().stopped_at.is_some());
+        self.books
+            .expect(stopping == asked, || format!("is_stopping is {stopping}, and a stop was requested: {asked}"));
         if matches!(callback, "handle" | "writable" | "eof" | "drain") {
             self.books.spend(self.number, 0, 1); // Others come with their own occasion.
         }
