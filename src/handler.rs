@@ -91,7 +91,8 @@ pub trait RequestHandler<S = ()>: Send + 'static {
         Ok(if timeout == Timeout::Write { Next::Abort } else { Next::Close })
     }
 
-    /// Called when a timer set with [`set_timer`](Request::set_timer) is due. It is then unset.
+    /// Called when a timer set with [`set_timer`](Request::set_timer) is due. It is then unset, unless it
+    /// is [periodic](Request::set_interval).
     fn timer(&mut self, request: &mut Request<'_, S>, tag: u64) -> Result<Next> {
         let _ = (request, tag);
         Ok(Next::Wait)

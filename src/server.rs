@@ -323,7 +323,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     }
 
     /// Sets a timer of the server before anything has happened that would give its hooks a
-    /// [`Others`](crate::Others): the first of a regular job. It calls [`BaseServer::timer`] once. Of a server that is
+    /// [`Others`](crate::Others). It calls [`BaseServer::timer`] once. Of a server that is
     /// to be added to a reactor, use [`Reactor::set_timer`].
     ///
     /// Source: none; Python's `service_actions` is called every half second.
@@ -352,6 +352,12 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     /// ```
     pub fn set_timer(&mut self, tag: u64, after: Duration) {
         self.reactor.set_timer(self.id, tag, after);
+    }
+
+    /// The same for a periodic timer: see [`Others::set_server_interval`](crate::Others::set_server_interval). Of a server
+    /// that is to be added to a reactor, use [`Reactor::set_interval`].
+    pub fn set_interval(&mut self, tag: u64, every: Duration) {
+        self.reactor.set_interval(self.id, tag, every);
     }
 
     /// What stops it. Of a server that is to be added to a reactor, take the reactor's.

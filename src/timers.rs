@@ -13,6 +13,33 @@ pub(crate) type TimerKey = u32;
 /// The key of no timer.
 pub(crate) const NO_TIMER: TimerKey = TimerKey::MAX;
 
+/// A timer of a handler or a server: when it is due, and how often from then on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Armed {
+    pub(crate) key: TimerKey,
+    pub(crate) due: u64,
+    /// The time from one tick to the next, if it is periodic.
+    pub(crate) every: Option<u64>,
+}
+
+impl Armed {
+    /// The tick that follows the one that is due now. It is in the future, and a whole number of periods away from the
+    /// first: what was missed is left out, and no delay adds up.
+    pub(crate) fn next(&self, now: u64) -> Option<u64> {
+        let every = self.every?;
+        let missed = now.saturating_sub(self.due) / every;
+        Some(self.due.saturating_add(every.saturating_mul(missed + 1)))
+    }
+}
+
+/// The shortest period of a timer: what a selector can wait for.
+const PERIOD_MIN: Duration = Duration::from_millis(1);
+
+/// A period as the clock counts it.
+pub(crate) fn period(time: Duration) -> u64 {
+    nanos(time.max(PERIOD_MIN))
+}
+
 /// One deadline for each of some small numbers. Twenty bytes for each that is set.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
@@ -140,11 +167,6 @@ impl<T> Timers<T> {
         let key = self.alarms.insert(alarm) as TimerKey;
         self.deadlines.set(key, deadline);
         key
-    }
-
-    /// When an armed timer is due.
-    pub(crate) fn deadline(&self, key: TimerKey) -> u64 {
-        self.deadlines.get(key).expect("it is armed")
     }
 
     /// Moves an armed timer to another deadline.

@@ -8,7 +8,7 @@ use crate::error::Passed;
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::Limits;
 use crate::net::readiness::Readiness;
-use crate::timers::TimerKey;
+use crate::timers::{Armed, TimerKey};
 
 /// Where the connection stands.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct State {
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
     /// The handler's timers by tag.
-    pub(crate) timers: std::collections::BTreeMap<u64, TimerKey>,
+    pub(crate) timers: std::collections::BTreeMap<u64, Armed>,
     /// Timeouts that differ from the server's.
     pub(crate) idle_timeout: Option<Option<Duration>>,
     pub(crate) read_timeout: Option<Option<Duration>>,

@@ -16,6 +16,7 @@ use crate::reactor::core::Core;
 use crate::reactor::handle::Handle;
 use crate::shared_bytes::SharedBytes;
 use crate::stats::Stats;
+use crate::timers::period;
 
 /// All connections but the one whose callback is running, and the reactor: `request.others`. The hooks of a
 /// [`BaseServer`](crate::BaseServer) are given the same, outside any connection.
@@ -37,7 +38,7 @@ use crate::stats::Stats;
 /// impl BaseServer for Ticker {
 ///     fn timer(&mut self, others: &mut Others<'_, Self>, tag: u64) {
 ///         others.broadcast(&b"tick\n"[..], |_| true);
-///         others.set_server_timer(tag, Duration::from_secs(1));
+///         others.set_server_timer(tag, Duration::from_secs(1)); // Periodic: set_server_interval.
 ///     }
 /// }
 /// ```
@@ -220,10 +221,21 @@ impl<S> Others<'_, S> {
     /// [`BaseServer::timer`](crate::BaseServer::timer) once, never early. It outlives the connection that sets it, and a stop, until the server is closed with [`Reactor::server_close`](crate::Reactor::server_close) or
     /// dropped.
     pub fn set_server_timer(&mut self, tag: u64, after: Duration) {
-        self.core.set_server_timer(self.pending.server, tag, after);
+        self.core.set_server_timer(self.pending.server, tag, after, None);
     }
 
-    /// Unsets a timer of the server. Says whether it was set.
+    /// Sets a periodic timer of the server, in place of any other of this tag. It calls
+    /// [`BaseServer::timer`](crate::BaseServer::timer) first when the time `every` has passed, and then again and again,
+    /// until it is [cancelled](Self::cancel_server_timer) or set anew. At least 1 ms; less counts as that.
+    ///
+    /// The ticks are whole multiples of `every` after the moment it was set: it does not drift. A tick may come late,
+    /// never early. Ticks that could not be delivered in time, because a callback took longer or the process was stopped,
+    /// are not made up for: one comes as soon as possible, the next at the next multiple.
+    pub fn set_server_interval(&mut self, tag: u64, every: Duration) {
+        self.core.set_server_timer(self.pending.server, tag, every, Some(period(every)));
+    }
+
+    /// Unsets a timer of the server, periodic or not. Returns whether it was set.
     pub fn cancel_server_timer(&mut self, tag: u64) -> bool {
         self.core.cancel_server_timer(self.pending.server, tag)
     }

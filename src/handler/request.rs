@@ -14,6 +14,7 @@ use crate::handler::others::{Order, Others};
 use crate::ids::ConnectionId;
 use crate::lifecycle::{Finish, Timeout};
 use crate::reactor::handle::Message;
+use crate::timers::period;
 
 /// One connection during one callback: what arrived, what goes out, the server it belongs to, and all other
 /// connections.
@@ -141,10 +142,19 @@ impl<'a, S> Request<'a, S> {
     /// [`timer`](RequestHandler::timer) once, never early. Those of the server are set with
     /// [`others.set_server_timer`](Others::set_server_timer).
     pub fn set_timer(&mut self, tag: u64, after: Duration) {
-        self.others.core.set_handler_timer(self.id.slot.key, self.state, tag, after);
+        self.others.core.set_handler_timer(self.id.slot.key, self.state, tag, after, None);
     }
 
-    /// Unsets a timer of this connection. Says whether it was set.
+    /// Sets a periodic timer of this connection, in place of any other of this tag. It calls
+    /// [`timer`](RequestHandler::timer) first when the time `every` has passed, and then again and again, until it is
+    /// [cancelled](Self::cancel_timer), set anew, or the connection ends. It does not drift, and ticks that were missed are
+    /// not made up for: see [`Others::set_server_interval`].
+    pub fn set_interval(&mut self, tag: u64, every: Duration) {
+        let every_nanos = Some(period(every));
+        self.others.core.set_handler_timer(self.id.slot.key, self.state, tag, every, every_nanos);
+    }
+
+    /// Unsets a timer of this connection, periodic or not. Returns whether it was set.
     pub fn cancel_timer(&mut self, tag: u64) -> bool {
         self.others.core.cancel_handler_timer(self.state, tag)
     }

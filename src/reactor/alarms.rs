@@ -10,8 +10,7 @@ use super::slots::Kind;
 use crate::connection::Connection;
 use crate::connection::state::State;
 use crate::limits::Limits;
-use crate::timers::nanos;
-use crate::timers::{NO_TIMER, TimerKey, Timers};
+use crate::timers::{Armed, NO_TIMER, Timers, nanos};
 
 impl Core {
     /// Makes sure that a timer fires no later than the next of the connection's limits.
@@ -43,16 +42,24 @@ impl Core {
         }
     }
 
-    pub(crate) fn set_handler_timer(&mut self, key: u32, state: &mut State, tag: u64, after: Duration) {
-        let deadline = self.selector.now().saturating_add(nanos(after));
+    /// Sets a timer of a handler that is due `after` from now and, if it is periodic, again `every` so many nanoseconds.
+    pub(crate) fn set_handler_timer(
+        &mut self,
+        key: u32,
+        state: &mut State,
+        tag: u64,
+        after: Duration,
+        every: Option<u64>,
+    ) {
+        let due = self.selector.now().saturating_add(nanos(after));
         let timers = &mut state.extra.get_or_insert_default().timers;
-        arm(&mut self.timers, timers, tag, deadline, Alarm::Handler { key, tag });
+        arm(&mut self.timers, timers, (due, every), Alarm::Handler { key, tag }, tag);
     }
 
     pub(crate) fn cancel_handler_timer(&mut self, state: &mut State, tag: u64) -> bool {
         match state.extra.as_mut().and_then(|extra| extra.timers.remove(&tag)) {
-            Some(timer) => {
-                self.timers.cancel(timer);
+            Some(armed) => {
+                self.timers.cancel(armed.key);
                 true
             }
             None => false,
@@ -62,21 +69,22 @@ impl Core {
     /// A connection goes, and its handler's timers with it.
     pub(crate) fn cancel_handler_timers(&mut self, state: &mut State) {
         if let Some(extra) = state.extra.take() {
-            for timer in extra.timers.into_values().chain(extra.redial) {
+            for timer in extra.timers.into_values().map(|armed| armed.key).chain(extra.redial) {
                 self.timers.cancel(timer);
             }
         }
     }
 
-    pub(crate) fn set_server_timer(&mut self, server: u16, tag: u64, after: Duration) {
-        let deadline = self.selector.now().saturating_add(nanos(after));
+    /// The same of a server.
+    pub(crate) fn set_server_timer(&mut self, server: u16, tag: u64, after: Duration, every: Option<u64>) {
+        let due = self.selector.now().saturating_add(nanos(after));
         let timers = &mut self.served[usize::from(server)].timers;
-        arm(&mut self.timers, timers, tag, deadline, Alarm::Server { server, tag });
+        arm(&mut self.timers, timers, (due, every), Alarm::Server { server, tag }, tag);
     }
 
     pub(crate) fn cancel_server_timer(&mut self, server: u16, tag: u64) -> bool {
         match self.served[usize::from(server)].timers.remove(&tag) {
-            Some(timer) => self.timers.cancel(timer) == Alarm::Server { server, tag },
+            Some(armed) => self.timers.cancel(armed.key) == Alarm::Server { server, tag },
             None => false,
         }
     }
@@ -90,17 +98,23 @@ impl Core {
     /// Arms a handler's timer again that has fired and was not told of.
     pub(crate) fn postpone(&mut self, alarm: Alarm, until: u64) {
         let Alarm::Handler { key, tag } = alarm else { return };
-        let timer = self.timers.arm(until, alarm);
-        self.slots.connection(key).state.extra.get_or_insert_default().timers.insert(tag, timer);
+        let timers = self.slots.connection(key).state.extra.as_mut().map(|extra| &mut extra.timers);
+        if let Some(armed) = timers.and_then(|timers| timers.get_mut(&tag)) {
+            armed.key = self.timers.arm(until, alarm);
+        }
     }
 
-    /// A timer has fired: its owner forgets it, and may set it again in the callback.
+    /// A timer has fired: it is armed for its next tick, or its owner forgets it, and may set it again in the callback.
     pub(crate) fn forget_timer(&mut self, alarm: Alarm) {
+        let now = || self.selector.now();
         match alarm {
             Alarm::Handler { key, tag } => {
-                self.slots.connection(key).state.extra.as_mut().map(|extra| extra.timers.remove(&tag));
+                let extra = self.slots.connection(key).state.extra.as_mut();
+                extra.into_iter().for_each(|extra| fired(&mut self.timers, &mut extra.timers, alarm, tag, now));
             }
-            Alarm::Server { server, tag } => _ = self.served[usize::from(server)].timers.remove(&tag),
+            Alarm::Server { server, tag } => {
+                fired(&mut self.timers, &mut self.served[usize::from(server)].timers, alarm, tag, now);
+            }
             Alarm::Resume(key) => self.slots.pause(key).expect("timers go with listeners").timer = NO_TIMER,
             Alarm::Redial { key, .. } => {
                 self.slots.connection(key).state.extra.as_mut().map(|extra| extra.redial.take());
@@ -118,28 +132,50 @@ impl Core {
     }
 
     pub(crate) fn cancel_server_timers(&mut self, server: u16) {
-        for (_, timer) in std::mem::take(&mut self.served[usize::from(server)].timers) {
-            self.timers.cancel(timer);
+        for (_, armed) in std::mem::take(&mut self.served[usize::from(server)].timers) {
+            self.timers.cancel(armed.key);
         }
     }
 
-    /// The tags of a server's timers, and when they are due from now. They are unset.
-    pub(super) fn take_server_timers(&mut self, server: u16) -> Vec<(u64, Duration)> {
+    /// The tags of a server's timers, when they are due from now, and their periods. They are unset.
+    pub(super) fn take_server_timers(&mut self, server: u16) -> Vec<(u64, Duration, Option<u64>)> {
         let now = self.selector.now();
         let timers = std::mem::take(&mut self.served[usize::from(server)].timers);
-        let due = |timer| {
-            let due = self.timers.deadline(timer);
-            self.timers.cancel(timer);
-            Duration::from_nanos(due.saturating_sub(now))
-        };
-        let mut due = due;
-        timers.into_iter().map(|(tag, timer)| (tag, due(timer))).collect()
+        let taken = timers.into_iter().map(|(tag, armed)| {
+            self.timers.cancel(armed.key);
+            (tag, Duration::from_nanos(armed.due.saturating_sub(now)), armed.every)
+        });
+        taken.collect()
     }
 }
 
-fn arm(timers: &mut Timers<Alarm>, armed: &mut BTreeMap<u64, TimerKey>, tag: u64, deadline: u64, alarm: Alarm) {
-    match armed.get(&tag) {
-        Some(&timer) => timers.rearm(timer, deadline),
-        None => drop(armed.insert(tag, timers.arm(deadline, alarm))),
+fn arm(
+    timers: &mut Timers<Alarm>,
+    all: &mut BTreeMap<u64, Armed>,
+    (due, every): (u64, Option<u64>),
+    alarm: Alarm,
+    tag: u64,
+) {
+    let key = match all.get(&tag) {
+        Some(armed) => {
+            timers.rearm(armed.key, due);
+            armed.key
+        }
+        None => timers.arm(due, alarm),
+    };
+    all.insert(tag, Armed { key, due, every });
+}
+
+fn fired(
+    timers: &mut Timers<Alarm>,
+    all: &mut BTreeMap<u64, Armed>,
+    alarm: Alarm,
+    tag: u64,
+    now: impl FnOnce() -> u64,
+) {
+    let Some(armed) = all.get_mut(&tag) else { return };
+    match armed.every.and_then(|_| armed.next(now())) {
+        Some(due) => (armed.key, armed.due) = (timers.arm(due, alarm), due),
+        None => _ = all.remove(&tag),
     }
 }

@@ -8,7 +8,7 @@ use crate::address::Address;
 use crate::ids::ServerId;
 use crate::limits::Limits;
 use crate::threads::Pool;
-use crate::timers::TimerKey;
+use crate::timers::{Armed, TimerKey};
 
 /// Where a server stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub(crate) struct Served {
     pub(crate) quota: usize,
     /// Open connections by client, kept only while there is a cap on them.
     pub(super) per_client: HashMap<IpAddr, usize>,
-    pub(super) timers: BTreeMap<u64, TimerKey>,
+    pub(super) timers: BTreeMap<u64, Armed>,
 }
 
 impl Served {

@@ -216,6 +216,6 @@ impl Core {
 pub(crate) struct Moving {
     pub(crate) host: Box<dyn Hosted>,
     pub(crate) sockets: Vec<Bound>,
-    /// Tags of its timers, and when they are due from now.
-    pub(crate) timers: Vec<(u64, Duration)>,
+    /// Tags of its timers, when they are due from now, and their periods.
+    pub(crate) timers: Vec<(u64, Duration, Option<u64>)>,
 }

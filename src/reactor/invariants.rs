@@ -69,7 +69,7 @@ impl Reactor {
             let owner = match *alarm {
                 Alarm::Handler { key, tag } => match slots.get(key).map(|slot| &slot.kind) {
                     Some(Kind::Connection(connection)) => {
-                        connection.state.extra.as_ref().and_then(|extra| extra.timers.get(&tag).copied())
+                        connection.state.extra.as_ref().and_then(|extra| extra.timers.get(&tag)).map(|armed| armed.key)
                     }
                     _ => None,
                 },
@@ -79,7 +79,7 @@ impl Reactor {
                     }
                     _ => None,
                 },
-                Alarm::Server { server, tag } => served[usize::from(server)].timers.get(&tag).copied(),
+                Alarm::Server { server, tag } => served[usize::from(server)].timers.get(&tag).map(|armed| armed.key),
                 Alarm::Resume(key) => slots.pause(key).map(|pause| pause.timer),
                 Alarm::CloseLook(server) => match served[usize::from(server)].life {
                     Life::Closing { look, .. } if look == timer => continue,

@@ -18,7 +18,7 @@ use crate::logging::{note, note_fault};
 use crate::net::Stream;
 use crate::net::family::Bound;
 use crate::panics::catch;
-use crate::timers::nanos;
+use crate::timers::{nanos, period};
 
 impl Reactor {
     /// The servers there are.
@@ -110,11 +110,22 @@ impl Reactor {
         result
     }
 
-    /// Sets a timer of a server, as [`Others::set_server_timer`](crate::Others::set_server_timer) does, from outside its hooks.
+    /// Sets a timer of a server, as [`Others::set_server_timer`](crate::Others::set_server_timer) does, from outside its
+    /// hooks.
     /// Nothing happens if there is no such server, or it is closed.
     pub fn set_timer(&mut self, id: ServerId, tag: u64, after: Duration) {
+        self.arm_server_timer(id, tag, after, None);
+    }
+
+    /// Sets a periodic timer of a server: see [`Others::set_server_interval`](crate::Others::set_server_interval).
+    /// Nothing happens if there is no such server, or it is closed.
+    pub fn set_interval(&mut self, id: ServerId, tag: u64, every: Duration) {
+        self.arm_server_timer(id, tag, every, Some(period(every)));
+    }
+
+    pub(crate) fn arm_server_timer(&mut self, id: ServerId, tag: u64, after: Duration, every: Option<u64>) {
         if let Some(server) = self.core.open_server(id) {
-            self.core.set_server_timer(server, tag, after);
+            self.core.set_server_timer(server, tag, after, every);
         }
     }
 

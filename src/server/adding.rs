@@ -42,7 +42,7 @@ impl Reactor {
                 return Err(error);
             }
         }
-        moving.timers.into_iter().for_each(|(tag, after)| self.set_timer(id, tag, after));
+        moving.timers.into_iter().for_each(|(tag, after, every)| self.arm_server_timer(id, tag, after, every));
         let commands = own.take_commands().into_iter().map(|command| match command {
             Command::ServerMessage(of, message) if of == old => Command::ServerMessage(id, message),
             command => command,

@@ -124,12 +124,14 @@ pub trait BaseServer: Sized + Send + 'static {
     /// [`timeout`](crate::TcpServer::timeout) in vain.
     fn handle_timeout(&mut self) {}
 
-    /// Called once in every turn of the loop. There is no tick: for something regular, set a timer.
+    /// Called once in every turn of the loop. There is no tick: for something regular, set a
+    /// [periodic timer](Others::set_server_interval).
     fn service_actions(&mut self, others: &mut Others<'_, Self>) {
         let _ = others;
     }
 
-    /// Called when a timer set with [`Others::set_server_timer`] is due. It is then unset.
+    /// Called when a timer set with [`Others::set_server_timer`] is due. It is then unset, unless it is
+    /// [periodic](Others::set_server_interval).
     fn timer(&mut self, others: &mut Others<'_, Self>, tag: u64) {
         let _ = (others, tag);
     }

@@ -1,10 +1,13 @@
 //! Time: never early, never twice, nothing left behind. On the testing kit's clock wherever no socket is needed.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socketserver::testing::{self, Client, Network, Outcome};
-use socketserver::{BaseServer, Finish, Limits, Next, Others, Request, RequestHandler, Result, TcpServer, Timeout};
+use socketserver::{
+    BaseServer, Finish, Limits, Next, NoHandler, Others, Reactor, Request, RequestHandler, Result, TcpServer, Timeout,
+};
 
 use crate::common::{Call, echo, probe, serve, usual};
 
@@ -460,4 +463,80 @@ fn an_event_that_brings_no_room_does_not_prolong_the_write_timeout() {
     assert_eq!(network.stats().timeouts_write, 0);
     network.run_for(SECOND);
     assert_eq!(network.stats().timeouts_write, 1);
+}
+
+/// Notes when a periodic timer of one second ticks, counted from the moment it was set.
+fn ticking() -> (Client, Arc<Mutex<Vec<Duration>>>) {
+    let ticks: Arc<Mutex<Vec<Duration>>> = Arc::default();
+    let (notes, mut set_at) = (Arc::clone(&ticks), Duration::ZERO);
+    let client = Client::new(timed(move |fired, request| match fired {
+        None => {
+            set_at = request.others.now();
+            request.set_interval(7, SECOND);
+        }
+        Some(_) => notes.lock().unwrap().push(request.others.now() - set_at),
+    }));
+    (client, ticks)
+}
+
+#[test]
+fn a_periodic_timer_does_not_drift() {
+    let (mut client, ticks) = ticking();
+    let late = Duration::from_millis(300);
+    for second in 1..=5 {
+        client.feed_after(SECOND, b"."); // Looked at a little later each time.
+        client.feed_after(late / 5, b".");
+        assert_eq!(ticks.lock().unwrap().len(), second);
+    }
+    client.advance(SECOND - late); // At 6 s, and not a second after the last tick.
+    assert_eq!(ticks.lock().unwrap().last(), Some(&(6 * SECOND)));
+}
+
+#[test]
+fn ticks_that_were_missed_are_not_made_up_for() {
+    let (mut client, ticks) = ticking();
+    client.feed_after(10 * SECOND + SECOND / 2, b"back from SIGSTOP");
+    assert_eq!(*ticks.lock().unwrap(), [10 * SECOND + SECOND / 2]);
+    client.advance(SECOND / 2);
+    assert_eq!(ticks.lock().unwrap()[1..], [11 * SECOND]);
+}
+
+#[test]
+fn a_periodic_timer_is_cancelled_like_any_other() {
+    let mut ticks = 0;
+    let mut client = Client::new(timed(move |fired, request| match fired {
+        None => request.set_interval(7, SECOND),
+        Some(_) => {
+            ticks += 1;
+            match ticks {
+                3 => assert!(request.cancel_timer(7)),
+                2 => request.set_interval(7, Duration::ZERO), // As good as a millisecond.
+                _ => {}
+            }
+        }
+    }));
+    client.advance(2 * SECOND);
+    client.advance(Duration::from_millis(1));
+    client.advance(10 * SECOND);
+    assert_eq!(client.transcript(), ["setup", "timer 7", "timer 7", "timer 7"]);
+}
+
+#[test]
+fn a_periodic_timer_of_a_server_moves_with_it() {
+    struct Metronome(u32);
+    impl BaseServer for Metronome {
+        fn timer(&mut self, others: &mut Others<'_, Self>, tag: u64) {
+            self.0 += 1;
+            if self.0 == 3 {
+                assert!(others.cancel_server_timer(tag));
+                others.request_shutdown();
+            }
+        }
+    }
+    let mut server = TcpServer::with_server("127.0.0.1:0", Metronome(0), |_, _| NoHandler).unwrap();
+    server.set_interval(1, Duration::from_millis(2));
+    let mut reactor = Reactor::new().unwrap();
+    let id = reactor.add(server).unwrap();
+    reactor.serve_forever().unwrap();
+    assert_eq!(reactor.server_mut::<Metronome>(id).unwrap().0, 3);
 }

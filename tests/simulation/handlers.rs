@@ -363,8 +363,18 @@ impl Player {
             let holds = was == cancelled || (was && self.stage != Stage::SetUp);
             self.books.expect(holds, || format!("timer {tag} of {} was set: {was}", self.number));
         } else {
-            request.set_timer(tag, after);
-            self.books.open().accounts[self.number].timers.insert(tag, now + after);
+            let every = after.max(Duration::from_millis(1));
+            let periodic = self.books.open().rng.u8(..8) == 0;
+            let set = match periodic {
+                true => (now + after, Some(every)),
+                false => (now + after, None),
+            };
+            if periodic {
+                request.set_interval(tag, after)
+            } else {
+                request.set_timer(tag, after)
+            }
+            self.books.open().accounts[self.number].timers.insert(tag, set);
         }
     }
 
@@ -549,10 +559,15 @@ impl RequestHandler<Site> for Player {
 
     fn timer(&mut self, request: &mut Request<'_, Site>, tag: u64) -> Result<Next> {
         let (number, now) = (self.number, request.others.now());
-        let due = self.books.open().accounts[number].timers.remove(&tag);
-        self.books.expect(due.is_some_and(|due| due <= now), || {
-            format!("timer {tag} of {number} fires at {now:?} and was due at {due:?}")
+        let set = self.books.open().accounts[number].timers.remove(&tag);
+        self.books.expect(set.is_some_and(|(due, _)| due <= now), || {
+            format!("timer {tag} of {number} fires at {now:?} and was due at {set:?}")
         });
+        if let Some((due, Some(every))) = set {
+            let mut ledger = self.books.open();
+            let missed = ((ledger.now() - due).as_nanos() / every.as_nanos()) as u32;
+            ledger.accounts[number].timers.insert(tag, (due + every * (missed + 1), Some(every)));
+        }
         self.called(request, "timer", Finish::Done)
     }
 

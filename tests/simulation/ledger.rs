@@ -121,7 +121,8 @@ pub(crate) struct Account {
     /// By source: payload bytes that were accepted for this peer.
     pub(crate) accepted: BTreeMap<u32, u64>,
     /// By tag: no earlier than this.
-    pub(crate) timers: BTreeMap<u64, Duration>,
+    /// By tag: when it is due, and its period if it has one.
+    pub(crate) timers: BTreeMap<u64, (Duration, Option<Duration>)>,
     /// Input that was shown to a handler, consumed or not; when it last grew.
     pub(crate) shown: u64,
     pub(crate) active_at: Duration,

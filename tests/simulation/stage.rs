@@ -257,7 +257,7 @@ impl<'a> Stage<'a> {
                 continue;
             }
             assert!(!(account.full && account.unlimited), "{number} has seen its output full, and is owed writable");
-            if let Some(&due) = account.timers.values().min() {
+            if let Some(&(due, _)) = account.timers.values().min() {
                 assert!(due > now, "a timer of {number} was due at {due:?}, and it is {now:?}");
                 let wakes = next.is_some_and(|next| now + next <= due);
                 assert!(wakes, "a timer of {number} is due at {due:?}, and the reactor sleeps for {next:?} at {now:?}");
