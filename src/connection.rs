@@ -1,12 +1,13 @@
 //! The rules of one connection. No clock and no selector: readiness, limits and `now` come in, and what to do next
 //! comes out as a [`Step`].
 //!
-//! A connection moves through these states; only the reactor's service phase moves it:
+//! Where it stands is its [`Phase`], which has all transitions. Only the reactor's service phase moves it on:
 //!
 //! ```text
-//!  connecting ──▶ setup ──▶ open ──▶ ending ──▶ finish ──▶ lingering ──▶ dead
-//!       │           │         │        │ flush     │ once     │ FIN sent,   │ freed in reap
-//!       └───────────┴─────────┴────────┴───────────┴──────────┴─────────────┘ abort, reset
+//!  Connecting ──▶ Open ──────────▶ Closing ────────▶ Lingering ──▶ Dead   freed in reap
+//!       │          │ setup, handle   │ flush, finish,   │ FIN sent    ▲
+//!       │          │                 │ flush again      │             │
+//!       └──────────┴─────────────────┴──────────────────┴▶ Aborting ──┘   finish, RST
 //! ```
 //!
 //! A session of a datagram server is a connection without a stream of its own: it is never read, only handed datagrams,
@@ -15,6 +16,7 @@
 //! What never happens: a callback before `setup` or after `finish`, a read while output is above the high-water mark
 //! or reading is paused, FIN before the queued output is sent.
 
+mod axes;
 pub(crate) mod budget;
 pub(crate) mod carry;
 mod check;
@@ -25,14 +27,17 @@ pub(crate) mod frames;
 pub(crate) mod input;
 pub(crate) mod io;
 pub(crate) mod output;
+pub(crate) mod phase;
 pub(crate) mod queue;
 mod reading;
 pub(crate) mod state;
 mod writing;
 
+use self::axes::Stage;
 use self::budget::Budget;
 use self::carry::Carry;
 use self::io::Io;
+use self::phase::Phase;
 use self::state::*;
 use crate::address::Address;
 use crate::lifecycle::Finish;
@@ -84,29 +89,35 @@ pub(crate) enum Step {
     Close,
     /// Over. To be reaped.
     Dead,
+    /// The same for one that lingered, and has come to a limit of that.
+    Cut,
 }
 
 impl Connection {
     pub(crate) fn accepted(stream: Stream, address: Address, handler: u32, now: u64) -> Self {
         // A fresh socket takes output, and what a client has to say has often come with it.
         // A connection that is over by the end of its first service never waits for an event.
-        Connection::new(stream, address, handler, now, SETUP_DUE | WRITABLE | READABLE | UNREGISTERED)
+        Connection::new(stream, address, handler, now, Phase::ACCEPTED, WRITABLE | READABLE)
     }
 
     pub(crate) fn connecting(stream: Stream, address: Address, handler: u32, now: u64) -> Self {
-        Connection::new(stream, address, handler, now, CONNECTING | BOXED | OUTBOUND)
+        Connection::new(stream, address, handler, now, Phase::CONNECTING, BOXED | OUTBOUND)
     }
 
     /// The peer of a datagram server, for as long as its handler lives.
     pub(crate) fn datagram(route: Route, address: Address, handler: u32, now: u64) -> Self {
-        Connection::new(Stream::datagram(route), address, handler, now, DATAGRAM)
+        Connection::new(Stream::datagram(route), address, handler, now, Phase::DATAGRAMS, 0)
     }
 
-    fn new(stream: Stream, address: Address, handler: u32, now: u64, mut flags: u32) -> Self {
+    fn new(stream: Stream, address: Address, handler: u32, now: u64, phase: Phase, mut flags: u8) -> Self {
         if stream.cuts_reads_short() {
             flags |= READ_TO_END;
         }
-        Connection { io: Io { stream, queue: None }, carry: None, state: State::new(address, flags, handler, now) }
+        Connection {
+            io: Io { stream, queue: None },
+            carry: None,
+            state: State::new(address, phase, flags, handler, now),
+        }
     }
 
     pub(crate) fn unsent(&self) -> usize {
@@ -117,52 +128,45 @@ impl Connection {
     #[inline]
     pub(crate) fn on_event(&mut self, ready: Readiness) -> bool {
         self.state.flags |= ready.0;
-        ready.0 & (READABLE | HUNG_UP) != 0 || self.io.queue.is_some() || self.state.has(CONNECTING)
+        ready.0 & (READABLE | HUNG_UP) != 0 || self.io.queue.is_some() || self.state.phase.is_connecting()
     }
 
     pub(crate) fn replaced_handler(&mut self, handler: u32) {
         self.state.handler = handler;
-        self.state.flags = self.state.flags & !(OPEN | EOF_HANDLED | EOF_TOLD) | BOXED | SETUP_DUE;
+        self.state.set_boxed();
+        self.state.phase.replaced();
     }
 
     /// `setup` returned without error.
-    pub(crate) fn set_open(&mut self) {
-        // A new handler is shown what its predecessor left.
-        self.state.flags |= OPEN | if self.carry.is_some() { HANDLE_DUE } else { 0 };
+    pub(crate) fn set_up(&mut self) {
+        self.state.phase.set_up();
+        if self.carry.is_some() {
+            self.state.phase.owe_handle(); // A new handler is shown what its predecessor left.
+        }
     }
 
     /// Whether to read is all there is to do.
     #[inline]
     pub(crate) fn only_reads(&self) -> bool {
-        self.state.flags & (UNUSUAL | EOF | READABLE) == READABLE && self.io.queue.is_none()
+        self.state.phase.is_plain() && self.state.has(READABLE) && self.io.queue.is_none()
     }
 
     /// Whether nothing is due, and its timer needs no look.
     #[inline]
     pub(crate) fn rests(&self) -> bool {
-        !self.state.has(READABLE | EOF) && self.timer_stands()
+        self.state.phase.is_plain() && !self.state.has(READABLE) && self.carry.is_none() && self.io.queue.is_none()
     }
 
     /// Moves the connection on by itself as far as it goes: sends, reads, discards, ends. Returns what needs the
     /// handler, the server or another turn.
     pub(crate) fn advance(&mut self, turn: &mut Turn<'_>) -> Step {
-        if (self.io.queue.is_some() || self.state.has(UNUSUAL))
-            && let Some(step) = self.advance_unusual(turn)
-        {
-            return step;
+        match self.state.phase.stage() {
+            Stage::Open => self.flow(turn),
+            Stage::Connecting => self.connect(turn),
+            Stage::Closing | Stage::Aborting => self.close(turn),
+            Stage::Lingering => self.discard(turn),
+            Stage::Dead => Step::Rest,
         }
-        if self.state.has(READABLE) && !self.state.has(EOF) {
-            match self.read(turn) {
-                Some(step) => return step,
-                None if self.state.has(ENDING) => return self.wind_down(turn),
-                None => {}
-            }
-        }
-        if self.state.has(EOF) {
-            return self.after_eof(turn);
-        }
-        // The read may have found out that nothing waits.
-        if self.state.has(DRAINING) && self.drain_is_due(turn.now) { Step::Drain } else { Step::Rest }
     }
 }
 
@@ -219,4 +223,15 @@ pub enum Sent {
     /// ([`Overflow::Close`](crate::Overflow::Close)). A datagram: the peer has no name to send to, or there is no socket
     /// to send by.
     Gone,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Connection>() <= 104, "{} bytes", size_of::<Connection>());
+    }
 }

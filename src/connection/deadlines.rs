@@ -1,7 +1,7 @@
 //! When a limit of a connection passes, and what sets its clock back.
 
 use super::Connection;
-use super::state::*;
+use super::axes::{Drain, Stage};
 use crate::lifecycle::Timeout;
 use crate::limits::Limits;
 use crate::timers::nanos;
@@ -19,7 +19,7 @@ impl Connection {
     /// earlier.
     #[inline]
     pub(crate) fn timer_stands(&self) -> bool {
-        self.state.flags & (WATCHED | UNUSUAL) == WATCHED && self.carry.is_none() && self.io.queue.is_none()
+        self.state.phase.is_settled() && self.carry.is_none() && self.io.queue.is_none()
     }
 
     /// The next moment at which a limit could pass, and which. What is paused stands still.
@@ -35,34 +35,33 @@ impl Connection {
                 }
             }
         };
-        if self.state.has(DEAD | ABORTING) {
-            return None;
+        let state = &self.state;
+        let (stage, drain) = (state.phase.stage(), state.phase.drain());
+        match stage {
+            Stage::Dead | Stage::Aborting => return None,
+            Stage::Lingering => consider(state.activity, Some(limits.linger_timeout), Due::Lingered),
+            Stage::Connecting => {
+                let timeout = state.time_limit(Timeout::Connect, limits);
+                consider(state.activity, timeout, Due::Limit(Timeout::Connect));
+            }
+            Stage::Open | Stage::Closing => {
+                if let Some(queue) = &self.io.queue {
+                    let timeout = state.time_limit(Timeout::Write, limits);
+                    consider(queue.progress, timeout, Due::Limit(Timeout::Write));
+                }
+            }
         }
-        if self.state.has(LINGERING) {
-            consider(self.state.activity, Some(limits.linger_timeout), Due::Lingered);
-            return next;
+        if stage == Stage::Open {
+            if let Some(carry) = self.carry.as_ref().filter(|_| !state.is_read_paused()) {
+                let timeout = state.time_limit(Timeout::Read, limits);
+                consider(carry.since, timeout, Due::Limit(Timeout::Read));
+            }
+            if drain == Drain::Asked && !state.has_jobs() {
+                consider(state.activity, Some(drain_quiet), Due::Quiet);
+            }
+            let timeout = state.time_limit(Timeout::Idle, limits);
+            consider(state.activity, timeout, Due::Limit(Timeout::Idle));
         }
-        if self.state.has(CONNECTING) {
-            let timeout = self.state.time_limit(Timeout::Connect, limits);
-            consider(self.state.activity, timeout, Due::Limit(Timeout::Connect));
-            return next;
-        }
-        if let Some(queue) = &self.io.queue {
-            let timeout = self.state.time_limit(Timeout::Write, limits);
-            consider(queue.progress, timeout, Due::Limit(Timeout::Write));
-        }
-        if self.state.has(ENDING) {
-            return next;
-        }
-        if let Some(carry) = self.carry.as_ref().filter(|_| !self.state.is_read_paused()) {
-            let timeout = self.state.time_limit(Timeout::Read, limits);
-            consider(carry.since, timeout, Due::Limit(Timeout::Read));
-        }
-        if self.state.has(DRAINING) && !self.state.has(DRAIN_TOLD | DRAIN_QUIET) && !self.state.has_jobs() {
-            consider(self.state.activity, Some(drain_quiet), Due::Quiet);
-        }
-        let timeout = self.state.time_limit(Timeout::Idle, limits);
-        consider(self.state.activity, timeout, Due::Limit(Timeout::Idle));
         next
     }
 

@@ -1,28 +1,47 @@
 //! The way out: flush, `finish`, FIN, linger; or closed at once.
 
+use super::axes::{Inbound, Outbound, Stage};
 use super::state::*;
 use super::{Connection, Step, Turn};
 use crate::lifecycle::Finish;
 use crate::limits::{Limits, Linger};
 
 impl Connection {
+    /// Closes, after a flush or at once.
+    pub(super) fn close(&mut self, turn: &mut Turn<'_>) -> Step {
+        if self.state.phase.stage() == Stage::Closing && self.is_flushed_in_part(turn) {
+            return Step::Again;
+        }
+        // A handler that took over is set up even if the end has come meanwhile, so that `finish` finds one that was.
+        if self.state.phase.begin_setup() {
+            return Step::Setup;
+        }
+        self.wind_down(turn)
+    }
+
     /// The way out: flush, `finish`, whatever that wrote, then FIN and linger, or close at once.
     pub(super) fn wind_down(&mut self, turn: &mut Turn<'_>) -> Step {
-        if self.state.has(ABORTING | BROKEN) {
+        let (aborts, is_broken) = (self.state.phase.is_aborting(), self.state.phase.is_broken());
+        if aborts || is_broken {
             self.io.queue = None;
         }
         if self.io.queue.is_some() {
             return Step::Rest; // The write timeout watches over it.
         }
-        if !self.state.has(FINISHED) {
+        if !self.state.phase.is_finished() {
             return Step::Finish(self.state.why);
         }
-        if self.state.has(ABORTING) && !self.state.has(BROKEN) {
+        if aborts && !is_broken {
             self.io.stream.reset_on_close();
         }
-        if self.state.has(ABORTING | BROKEN | EOF | DATAGRAM) {
-            return self.die();
+        if aborts || is_broken || self.state.phase.inbound() != Inbound::Open {
+            return self.die(Step::Dead);
         }
+        self.linger(turn)
+    }
+
+    /// All is sent. Lingers if the peer may still send.
+    fn linger(&mut self, turn: &mut Turn<'_>) -> Step {
         let limits = turn.limits;
         let mut most = if limits.linger_timeout.is_zero() { 0 } else { limits.linger_bytes_max };
         match limits.linger {
@@ -38,19 +57,20 @@ impl Connection {
                 Some(_) | None => most = 0,
             },
         }
+        let is_shut = self.state.phase.outbound() == Outbound::Shut;
         if most == 0 {
-            return self.die();
+            // Closing ends both directions, unless that has happened.
+            let over = is_shut || self.state.phase.inbound() != Inbound::Open;
+            return self.die(if over { Step::Dead } else { Step::Close });
         }
         self.carry = None;
-        self.state.flags |= LINGERING;
-        self.state.activity = turn.now;
-        self.state.handler = u32::try_from(most).unwrap_or(u32::MAX);
-        if self.state.has(SHUT) { Step::Again } else { Step::Shutdown }
+        self.state.linger(most, turn.now);
+        if is_shut { Step::Again } else { Step::Shutdown }
     }
 
     /// Lingers: reads what the peer still sends, until it ends its direction or has sent too much.
     pub(super) fn discard(&mut self, turn: &mut Turn<'_>) -> Step {
-        while self.state.handler > 0 {
+        while *self.state.linger_left() > 0 {
             if !self.state.has(READABLE) {
                 return Step::Rest;
             }
@@ -58,24 +78,22 @@ impl Connection {
                 return Step::Again;
             }
             match self.read_away(turn) {
-                Some(0) => break,
-                Some(n) => self.state.handler = self.state.handler.saturating_sub(n as u32),
+                Some(0) => return self.die(Step::Dead),
+                Some(n) => {
+                    let left = self.state.linger_left();
+                    *left = left.saturating_sub(n);
+                }
                 None => {}
             }
         }
-        self.die()
+        self.die(Step::Cut)
     }
 
-    fn die(&mut self) -> Step {
-        self.state.flags |= DEAD;
+    fn die(&mut self, how: Step) -> Step {
+        self.state.phase.die();
         self.carry = None;
         self.io.queue = None;
-        if self.state.has(SHUT | ABORTING | BROKEN | EOF | DATAGRAM) { Step::Dead } else { Step::Close }
-    }
-
-    /// The handler is gone; what it wrote in `finish` is still sent.
-    pub(crate) fn set_finished(&mut self) {
-        self.state.flags = self.state.flags & !(OPEN | SETUP_DUE) | FINISHED | ENDING;
+        how
     }
 
     /// The limits have changed: it ends if it holds more than they allow. While its input waits, it may hold one read more

@@ -1,61 +1,70 @@
-//! What is due on a connection besides reading, and in which order.
+//! What is due on a connection that is not on its way out, and in which order.
 
+use super::axes::{Drain, Inbound, Outbound};
 use super::state::*;
 use super::{Connection, Step, Turn};
 use crate::lifecycle::Finish;
 
 impl Connection {
-    /// What comes before reading, or instead of it.
-    pub(super) fn advance_unusual(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
-        if self.io.queue.is_some() && self.state.has(WRITABLE) && !self.state.has(CONNECTING | ABORTING) {
-            self.flush(turn);
-            if self.io.queue.is_some() && self.state.has(WRITABLE) {
-                return Some(Step::Again);
+    /// An outbound connection that is not established: is it now?
+    pub(super) fn connect(&mut self, turn: &mut Turn<'_>) -> Step {
+        if !self.state.has(WRITABLE) {
+            return Step::Rest;
+        }
+        match self.io.stream.connected() {
+            Ok(true) => {
+                self.state.phase.established();
+                self.state.activity = turn.now;
+                if let Some(queue) = &mut self.io.queue {
+                    queue.progress = turn.now;
+                }
+                Step::Setup
+            }
+            Ok(false) => {
+                self.state.put(WRITABLE, false);
+                Step::Rest
+            }
+            Err(error) => Step::ConnectFailed(error),
+        }
+    }
+
+    /// An open connection: sends, reads, and finds out what is due.
+    pub(super) fn flow(&mut self, turn: &mut Turn<'_>) -> Step {
+        if (self.io.queue.is_some() || !self.state.phase.is_plain())
+            && let Some(step) = self.before_reading(turn)
+        {
+            return step;
+        }
+        if self.state.has(READABLE) && self.state.phase.inbound() == Inbound::Open {
+            match self.read(turn) {
+                Some(step) => return step,
+                None if self.state.phase.is_ending() => return self.wind_down(turn),
+                None => {}
             }
         }
-        if self.state.has(DEAD) {
-            return Some(Step::Rest);
+        if !matches!(self.state.phase.inbound(), Inbound::Open | Inbound::Datagrams) {
+            return self.after_eof(turn);
         }
-        if self.state.has(LINGERING) && !self.state.has(ABORTING) {
-            return Some(self.discard(turn));
+        // The read may have found out that nothing waits.
+        if self.drain_is_due(turn.now) { Step::Drain } else { Step::Rest }
+    }
+
+    /// What comes before reading, or instead of it.
+    fn before_reading(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
+        if self.is_flushed_in_part(turn) {
+            return Some(Step::Again);
         }
-        // A handler that took over is set up even if the end has come meanwhile, so that `finish` finds one that was.
-        if self.state.take_setup_due() {
+        if self.state.phase.begin_setup() {
             return Some(Step::Setup);
         }
-        if self.state.has(ENDING) {
-            return Some(self.wind_down(turn));
-        }
-        if self.state.has(CONNECTING) {
-            if !self.state.has(WRITABLE) {
-                return Some(Step::Rest);
-            }
-            match self.io.stream.connected() {
-                Ok(true) => {
-                    // What watched over connecting may be later than what holds from now on.
-                    self.state.flags &= !(CONNECTING | WATCHED);
-                    self.state.activity = turn.now;
-                    if let Some(queue) = &mut self.io.queue {
-                        queue.progress = turn.now;
-                    }
-                    return Some(Step::Setup);
-                }
-                Ok(false) => {
-                    self.state.put(WRITABLE, false);
-                    return Some(Step::Rest);
-                }
-                Err(error) => return Some(Step::ConnectFailed(error)),
-            }
-        }
-        if self.state.has(DRAINING) && self.drain_is_due(turn.now) {
+        if self.drain_is_due(turn.now) {
             return Some(Step::Drain);
         }
-        if self.state.has(SHUT_DUE) && self.io.queue.is_none() {
-            self.state.flags &= !SHUT_DUE;
+        if self.state.phase.outbound() == Outbound::ShutDue && self.io.queue.is_none() {
             return Some(Step::Shutdown);
         }
-        if self.state.has(FULL) && self.unsent() <= turn.limits.output_low_water {
-            self.state.put(FULL, false);
+        if self.state.phase.is_full() && self.unsent() <= turn.limits.output_low_water {
+            self.state.phase.relieve();
             if let Some(carry) = &mut self.carry {
                 carry.since = turn.now;
             }
@@ -64,46 +73,51 @@ impl Connection {
         if self.state.is_read_paused() {
             return Some(Step::Rest);
         }
-        (self.state.take(HANDLE_DUE) && self.carry.is_some()).then_some(Step::Handle(0))
+        (self.state.phase.begin_handle() && self.carry.is_some()).then_some(Step::Handle(0))
     }
 
     /// Whether the handler is to be told now that the server stops: nothing moved for a while and nothing waits in
     /// either direction, or there is no more time to wait for that; and no job is under way. It is told once.
-    pub(super) fn drain_is_due(&mut self, now: u64) -> bool {
-        let input_waits = self.state.has(READABLE) && !self.state.has(PAUSED | EOF);
+    fn drain_is_due(&mut self, now: u64) -> bool {
+        if matches!(self.state.phase.drain(), Drain::No | Drain::Told) {
+            return false;
+        }
+        let is_paused = self.state.phase.is_paused();
+        let input_waits = self.state.has(READABLE) && !is_paused && self.state.phase.inbound() == Inbound::Open;
         // While reading is paused it stays there, and the time would be over again at once.
         if input_waits && !self.state.is_read_paused() {
-            self.state.flags &= !DRAIN_QUIET; // If it is input, and no event that means nothing, the time begins anew.
+            self.state.phase.stir(); // If it is input, and no event that means nothing, the time begins anew.
         }
         // Its handler was interrupted, and is to go on.
-        let goes_on = self.state.has(HANDLE_DUE | FULL) && !self.state.has(PAUSED);
-        let quiet = self.state.has(DRAIN_QUIET) && self.io.queue.is_none() && !input_waits && !goes_on;
-        let due = !self.state.has(DRAIN_TOLD) && (self.state.has(DRAIN_DUE) || quiet) && !self.state.has_jobs();
+        let goes_on = (self.state.phase.is_handle_due() || self.state.phase.is_full()) && !is_paused;
+        let waits = self.io.queue.is_some() || input_waits || goes_on;
+        let due = match self.state.phase.drain() {
+            Drain::Due => true,
+            Drain::Quiet => !waits,
+            Drain::No | Drain::Asked | Drain::Told => false,
+        };
+        let due = due && !self.state.has_jobs();
         if due {
-            self.state.flags |= DRAIN_TOLD;
+            self.state.phase.drain_told();
             self.carry.iter_mut().for_each(|carry| carry.since = now); // Jobs may have held up what completes it.
         }
         due
     }
 
     /// The end of the input is reached, and what came before it was read.
-    pub(super) fn after_eof(&mut self, turn: &mut Turn<'_>) -> Step {
-        if !self.state.has(EOF_HANDLED) {
-            self.state.flags |= EOF_HANDLED;
-            if self.carry.is_some() {
-                return Step::Handle(0);
-            }
+    fn after_eof(&mut self, turn: &mut Turn<'_>) -> Step {
+        if self.state.phase.begin_tail() && self.carry.is_some() {
+            return Step::Handle(0);
         }
-        if self.state.has(BROKEN) {
+        if self.state.phase.is_broken() {
             self.state.end(Finish::Reset, false);
             return self.wind_down(turn);
         }
-        if !self.state.has(EOF_TOLD) {
-            self.state.flags |= EOF_TOLD;
+        if self.state.phase.begin_eof() {
             return Step::Eof;
         }
         // Both directions are over: nothing can happen here any more.
-        if self.state.has(SHUT) {
+        if self.state.phase.outbound() == Outbound::Shut {
             self.state.end(Finish::PeerClosed, false);
             return self.wind_down(turn);
         }

@@ -40,10 +40,10 @@ impl Connection {
     #[inline(never)]
     fn read_nothing(&mut self, result: io::Result<usize>) -> Option<Step> {
         match result {
-            Ok(_) => self.state.flags |= EOF,
+            Ok(_) => self.state.phase.input_ended(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.state.put(READABLE, false);
-                if self.state.has(BROKEN) {
+                if self.state.phase.is_broken() {
                     self.state.end(Finish::Reset, false); // What had arrived before that is handled.
                 }
             }
@@ -72,7 +72,7 @@ impl Connection {
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
             Ok(_) | Err(_) => {
-                self.state.flags |= EOF;
+                self.state.phase.input_ended();
                 Some(0)
             }
         }
@@ -88,7 +88,7 @@ impl Connection {
 
     /// Keeps what a callback left of the input: the tail of the carry, or of the fresh bytes.
     pub(crate) fn keep(&mut self, fresh: &[u8], consumed: usize, scan: Scan, now: u64) {
-        let renewed = consumed > 0 || self.state.has(HANDLE_DUE);
+        let renewed = consumed > 0 || self.state.phase.is_handle_due();
         match &mut self.carry {
             None => self.carry = Some(Box::new(Carry::new(&fresh[consumed..], scan, now))),
             Some(carry) if consumed == carry.unread().len() => self.carry = None,
@@ -106,17 +106,18 @@ impl Connection {
     /// that, and what was held back is still to be shown to the handler.
     pub(crate) fn input_overflows(&self, limits: &Limits) -> bool {
         let unread = self.carry.as_ref().map_or(0, |carry| carry.unread().len());
-        unread > limits.input_bytes_max && !self.state.is_read_paused() && !self.state.has(ENDING | HANDLE_DUE)
+        let is_shown = !self.state.is_read_paused() && !self.state.phase.is_handle_due();
+        unread > limits.input_bytes_max && is_shown && !self.state.phase.is_ending()
     }
 
     #[inline]
     pub(crate) fn input_ended(&self) -> bool {
-        self.state.has(EOF | DATAGRAM) && !self.state.has(BROKEN)
+        !self.state.phase.is_plain() && self.state.phase.has_input_ended()
     }
 
     /// Returns whether anything is due now.
     pub(crate) fn resume_reading(&mut self, now: u64) -> bool {
-        let resumed = self.state.resume_reading();
+        let resumed = self.state.phase.resume();
         if resumed {
             self.carry.iter_mut().for_each(|carry| carry.since = now);
         }

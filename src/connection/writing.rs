@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 
+use super::axes::Outbound;
 use super::io::{DIRECT_BYTES, OutputState};
 use super::queue::{Flush, Queue};
 use super::state::*;
@@ -15,7 +16,7 @@ impl Connection {
     /// Output from somewhere else than its own running callback. A large block that nothing waits before spares itself
     /// the copy.
     pub(crate) fn push(&mut self, bytes: Payload<'_>, limits: &Limits, now: u64, stats: &mut Stats) -> Sent {
-        if self.state.is_ending() {
+        if !self.state.phase.accepts_output() {
             return Sent::Gone;
         }
         if self.unsent() + bytes.len() > limits.output_bytes_max {
@@ -28,7 +29,7 @@ impl Connection {
         match bytes {
             Payload::Copied(bytes) if bytes.len() >= DIRECT_BYTES && self.takes_output_now() => {
                 let sent = self.write_directly(bytes, now, stats);
-                if self.state.has(BROKEN) {
+                if self.state.phase.is_broken() {
                     return Sent::Gone;
                 }
                 Queue::of(&mut self.io.queue, now).push(&bytes[sent..]);
@@ -40,11 +41,11 @@ impl Connection {
             self.io.queue = None;
         }
         self.mark_full(limits);
-        if self.state.has(FULL) { Sent::Full } else { Sent::Queued }
+        if self.state.phase.is_full() { Sent::Full } else { Sent::Queued }
     }
 
     fn takes_output_now(&self) -> bool {
-        self.io.queue.is_none() && self.state.has(WRITABLE) && !self.state.has(CONNECTING)
+        self.io.queue.is_none() && self.state.has(WRITABLE) && !self.state.phase.is_connecting()
     }
 
     /// One write, past the queue. Returns how much the socket took.
@@ -67,11 +68,22 @@ impl Connection {
     #[inline]
     pub(super) fn mark_full(&mut self, limits: &Limits) {
         if self.unsent() > limits.output_high_water {
-            self.state.flags |= FULL;
+            self.state.phase.fill();
         }
     }
 
-    pub(super) fn flush(&mut self, turn: &mut Turn<'_>) {
+    /// Flushes what waits, as far as the socket takes it. Returns whether more could be sent in another turn.
+    #[inline]
+    pub(super) fn is_flushed_in_part(&mut self, turn: &mut Turn<'_>) -> bool {
+        if self.io.queue.is_none() || !self.state.has(WRITABLE) {
+            return false;
+        }
+        self.flush(turn);
+        self.io.queue.is_some() && self.state.has(WRITABLE)
+    }
+
+    #[inline(never)]
+    fn flush(&mut self, turn: &mut Turn<'_>) {
         let Some(queue) = &mut self.io.queue else { return };
         let (sent, result) = queue.write_to(&mut self.io.stream, turn.budget.write);
         turn.budget.write -= sent;
@@ -92,14 +104,14 @@ impl Connection {
     /// Whether the socket takes output as far as we know, and whether output is refused.
     #[inline]
     pub(crate) fn output_state(&self) -> OutputState {
-        let mut state = 0;
-        if self.state.flags & (WRITABLE | CONNECTING) == WRITABLE {
-            state |= OutputState::WRITABLE;
-        }
-        if self.state.has(SHUT_DUE | SHUT | BROKEN | ABORTING | FINISHED) {
-            state |= OutputState::SHUT;
-        }
-        OutputState(state)
+        let writable = if self.state.has(WRITABLE) { OutputState::WRITABLE } else { 0 };
+        OutputState(if self.state.phase.is_plain() { writable } else { writable | self.unusual_output_state() })
+    }
+
+    #[cold]
+    fn unusual_output_state(&self) -> u8 {
+        let is_shut = self.state.phase.outbound() != Outbound::Open || self.state.phase.is_aborting();
+        if is_shut { OutputState::SHUT } else { 0 }
     }
 
     /// Takes in what became of the output during a callback: how much was sent, and how things stand.
@@ -129,7 +141,7 @@ impl Connection {
             self.state.flags |= REPLY;
         }
         if left.has(OutputState::WAS_FULL) {
-            self.state.flags |= FULL; // A handler that stops to write because of that is owed a `writable`.
+            self.state.phase.fill(); // A handler that stops to write because of that is owed a `writable`.
         }
         if left.has(OutputState::BROKEN) {
             self.broken();
@@ -142,8 +154,9 @@ impl Connection {
 
     /// The peer or the network broke it: nothing can be sent any more.
     pub(super) fn broken(&mut self) {
-        self.state.flags |= BROKEN | READABLE | READ_TO_END;
-        if self.io.queue.take().is_some() && self.state.has(ENDING) {
+        self.state.phase.broke();
+        self.state.flags |= READABLE | READ_TO_END;
+        if self.io.queue.take().is_some() && self.state.phase.is_ending() {
             self.state.why = Finish::Reset; // It would have been a quiet end, but the last bytes did not get through.
         }
     }

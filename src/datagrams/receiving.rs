@@ -98,7 +98,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         }
         self.take_from_quota(core);
         // One that is on its way out is no session for a new datagram.
-        if let Some(key) = session.filter(|&key| !core.slots.connection(key).state.is_closing()) {
+        if let Some(key) = session.filter(|&key| !core.slots.connection(key).state.phase.is_ending()) {
             core.slots.connection(key).io.stream.set_local(*local);
             return self.borrowed(core, scratch, key, |calls, at| calls.on_datagram(at, range.clone()));
         }
@@ -134,7 +134,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             connection.state.set_boxed();
         }
         if limits.sessions_max.is_some() {
-            connection.state.set_setup_due();
+            connection.state.phase.owe_setup();
             let key = core.insert(self.calls.number(), connection);
             if let Some(endpoint) = core.slots.endpoint(socket) {
                 endpoint.sessions.insert(from.clone(), key);
@@ -153,16 +153,18 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     fn on_datagram(&mut self, at: &mut Service<'_>, packet: Range<usize>) {
         self.set_up(at);
         at.connection.state.activity = at.core.now;
-        if at.connection.state.is_open() {
+        if at.connection.state.phase.may_call() {
             self.call_with(at, packet, Callback::Handle);
         }
-        self.serve(at); // It may be over.
+        if !at.connection.timer_stands() {
+            self.serve(at); // It may be over.
+        }
     }
 
     /// A datagram that is a request of its own, from `setup` to `finish`.
     fn serve_single(&mut self, at: &mut Service<'_>, packet: Range<usize>) {
         self.call(at, Callback::Setup);
-        if at.connection.state.is_open() {
+        if at.connection.state.phase.may_call() {
             self.call_with(at, packet, Callback::Handle);
         }
         at.connection.state.end(Finish::Done, false); // Unless it has ended otherwise.
@@ -176,7 +178,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     pub(crate) fn reply(&mut self, core: &mut Core, scratch: &mut Scratch, connection: &mut Connection, wanted: bool) {
         if connection.state.take_reply()
             && wanted
-            && !connection.state.is_aborting()
+            && !connection.state.phase.is_aborting()
             && let Some(route) = connection.io.stream.route()
         {
             // It is counted if it cannot be sent; nothing waits for the result.

@@ -72,7 +72,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             match connection.advance(&mut turn) {
                 Step::Handle(fresh) => self.call_with(at, 0..fresh, Callback::Handle),
                 Step::Rest => {
-                    if at.connection.state.must_register() && !self.register(at) {
+                    if at.connection.state.phase.must_register() && !self.register(at) {
                         continue; // To its end.
                     }
                     if !at.connection.timer_stands() {
@@ -90,7 +90,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                     self.connect_failed(at, source, Finish::Reset);
                 }
                 Step::Shutdown => {
-                    at.connection.state.set_shut();
+                    at.connection.state.phase.shut();
                     self.shutdown_request(at);
                     // An error means that the connection is gone, and the next read says so too.
                     let _ = at.connection.io.stream.shutdown(Shutdown::Write);
@@ -99,16 +99,15 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                     self.shutdown_request(at);
                     return at.core.dead.push(at.key);
                 }
-                Step::Dead => {
-                    if at.connection.state.has_lingered() {
-                        at.core.note_cut(self.number(), &at.connection.state, None);
-                    }
+                Step::Dead => return at.core.dead.push(at.key),
+                Step::Cut => {
+                    at.core.note_cut(self.number(), &at.connection.state, None);
                     return at.core.dead.push(at.key);
                 }
             }
         }
         // How it ends depends on what arrives meanwhile, which only the selector tells.
-        if at.connection.state.must_register() {
+        if at.connection.state.phase.must_register() {
             self.register(at);
         }
         at.core.queue_again(at.key);
@@ -121,7 +120,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         let state = &mut at.connection.state;
         state.end(Finish::Error, true);
         let error = Error::Reactor { doing: "watch the connection", source };
-        if !state.is_finished() {
+        if !state.phase.is_finished() {
             self.hook(at.core, |server| server.handle_error(&state.address, &error));
         }
         if let Error::Reactor { source, .. } = error {
@@ -208,7 +207,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             if (left.bytes > 0 || connection.carry.is_some()) && !connection.state.is_datagram() {
                 connection.keep(&scratch.input[fresh], left.consumed, left.scan, core.now);
                 if left.held_back && left.bytes > 0 {
-                    connection.state.set_handle_due();
+                    connection.state.phase.owe_handle();
                 } else if left.next == Next::Wait && left.error.is_none() && connection.input_overflows(limits) {
                     connection.state.end(Finish::InputLimit, false);
                 }
@@ -221,7 +220,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             error = left.error;
         }
         if is_setup && error.is_none() {
-            connection.set_open();
+            connection.set_up();
         }
         if !self.pending.orders.is_empty() {
             self.carry_out(core, Some((*key, connection, error.is_none())));

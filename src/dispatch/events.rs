@@ -48,21 +48,21 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
 
     fn on_due(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, due: Due) {
         self.borrowed(core, scratch, key, |calls, at| {
-            let was_closing = at.connection.state.is_closing();
+            let was_closing = at.connection.state.phase.is_ending();
             calls.set_up(at);
             match due {
-                Due::Quiet => at.connection.state.on_quiet(),
+                Due::Quiet => at.connection.state.phase.quiet(),
                 Due::Lingered => at.connection.state.lingered(),
                 Due::Limit(Timeout::Connect) => {
                     calls.connect_failed(at, io::ErrorKind::TimedOut.into(), Finish::Timeout(Timeout::Connect));
                 }
-                Due::Limit(timeout) if at.connection.state.is_open() => {
+                Due::Limit(timeout) if at.connection.state.phase.may_call() => {
                     at.connection.forgive(timeout, at.core.now);
                     calls.call(at, Callback::Timeout(timeout));
                 }
                 // It was ending quietly, and the peer does not take the rest.
                 Due::Limit(timeout) if was_closing => {
-                    if at.connection.state.is_finished() {
+                    if at.connection.state.phase.is_finished() {
                         at.core.note_cut(calls.number(), &at.connection.state, Some(timeout));
                     }
                     at.connection.state.end(Finish::Timeout(timeout), true);
@@ -80,7 +80,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
 
     fn on_timer(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, tag: u64) {
         self.borrowed(core, scratch, key, |calls, at| {
-            if at.connection.state.is_open() {
+            if at.connection.state.phase.may_call() {
                 calls.call(at, Callback::Timer(tag));
             }
         });
@@ -91,8 +91,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         self.borrowed(core, scratch, key, |calls, at| {
             calls.set_up(at);
             match message {
-                Ok(message) if at.connection.state.is_open() => calls.call(at, Callback::Message(message)),
-                Err(error) if at.connection.state.is_open() => {
+                Ok(message) if at.connection.state.phase.may_call() => calls.call(at, Callback::Message(message)),
+                Err(error) if at.connection.state.phase.may_call() => {
                     calls.failed(at.core, &mut at.connection.state, &error);
                 }
                 message => at.core.refuse(message),

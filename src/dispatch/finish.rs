@@ -18,12 +18,12 @@ use crate::server::hooks::BaseServer;
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// The last callback, once; then the handler goes.
     pub(crate) fn finish(&mut self, at: &mut Service<'_>, why: Finish) {
-        if at.connection.state.owes_finish() {
+        if at.connection.state.phase.owes_finish() {
             self.call(at, Callback::Finish(why));
             at.core.count(why);
         }
         self.drop_handler(at.core, &at.connection.state);
-        at.connection.set_finished();
+        at.connection.state.phase.finished();
         let state = &at.connection.state;
         let named = state.extra.as_ref().and_then(|extra| extra.passed);
         at.core.note_end(self.number(), &state.address, why, Some(state), named);

@@ -21,12 +21,12 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// it in its `setup`. If that goes on and on, the connection ends.
     pub(crate) fn set_up(&mut self, at: &mut Service<'_>) {
         for _ in 0..SUCCESSORS_MAX {
-            if !at.connection.state.take_setup_due() {
+            if !at.connection.state.phase.begin_setup() {
                 return;
             }
             self.call(at, Callback::Setup);
         }
-        if at.connection.state.is_setup_due() {
+        if at.connection.state.phase.is_setup_due() {
             let address = &at.connection.state.address;
             note_fault!(Error, "{address} is closed: {SUCCESSORS_MAX} handlers in a row were replaced in their setup");
             at.connection.state.end(Finish::Error, true);
@@ -47,9 +47,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                     core.slots.connection(key).state.handler = self.boxed.insert(handler) as u32;
                 }
                 (Order::End { at_once }, Some((_, connection, _))) => connection.state.end(Finish::Done, at_once),
-                (Order::ShutdownWrite, Some((_, connection, _))) => connection.state.shutdown_write(),
-                (Order::PauseReading, Some((_, connection, _))) => connection.state.pause_reading(),
-                (Order::ResumeReading, Some((_, connection, _))) => _ = connection.state.resume_reading(),
+                (Order::ShutdownWrite, Some((_, connection, _))) => connection.state.phase.shut_down(),
+                (Order::PauseReading, Some((_, connection, _))) => connection.state.phase.pause(),
+                (Order::ResumeReading, Some((_, connection, _))) => _ = connection.state.phase.resume(),
                 (_, None) => {} // A single datagram that is over.
             }
         }
@@ -63,7 +63,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         successor: Box<dyn RequestHandler<S>>,
         wanted: bool,
     ) {
-        if wanted && !connection.state.is_closing() {
+        if wanted && !connection.state.phase.is_ending() {
             self.drop_handler(core, &connection.state);
             connection.replaced_handler(self.boxed.insert(successor) as u32);
         } else if !drop_caught(successor) {

@@ -144,7 +144,7 @@ impl<S> Others<'_, S> {
     /// Ends our direction of a connection; see [`Request::shutdown_write`](crate::Request::shutdown_write).
     pub fn shutdown_write(&mut self, id: ConnectionId) {
         if let Some((_, connection)) = self.core.slots.find(id) {
-            connection.state.shutdown_write();
+            connection.state.phase.shut_down();
             self.core.queue(id.slot.key);
         } else {
             self.defer(id, Order::ShutdownWrite);
@@ -154,7 +154,7 @@ impl<S> Others<'_, S> {
     /// Stops reading a connection; see [`Request::pause_reading`](crate::Request::pause_reading).
     pub fn pause_reading(&mut self, id: ConnectionId) {
         match self.core.slots.find(id) {
-            Some((_, connection)) => connection.state.pause_reading(),
+            Some((_, connection)) => connection.state.phase.pause(),
             None => _ = self.defer(id, Order::PauseReading),
         }
     }

@@ -108,7 +108,7 @@ impl<'a, S> Request<'a, S> {
     /// Ends our direction of this connection (FIN) once what is queued was sent. It is read on: half-close.
     pub fn shutdown_write(&mut self) {
         self.output.shut();
-        self.state.shutdown_write();
+        self.state.phase.shut_down();
     }
 
     /// Stops reading this connection, so that the peer has to wait. Costs no system call. The read timeout stands still
@@ -117,12 +117,12 @@ impl<'a, S> Request<'a, S> {
     ///
     /// Another handler reads it again with [`Others::resume_reading`].
     pub fn pause_reading(&mut self) {
-        self.state.pause_reading();
+        self.state.phase.pause();
     }
 
     /// Reads this connection again. What is left unread is handed to `handle` again.
     pub fn resume_reading(&mut self) {
-        self.state.resume_reading();
+        self.state.phase.resume();
     }
 
     /// Whether the reactor was asked to stop: see [`Others::is_stopping`].
@@ -170,7 +170,7 @@ impl<'a, S> Request<'a, S> {
             Timeout::Write => extra.write_timeout = Some(time),
             Timeout::Connect | Timeout::Child => {} // The one is over by the time there is a request, the other not ours.
         }
-        self.state.set_watched(false); // The next deadline is worked out anew.
+        self.state.phase.unwatched(); // The next deadline is worked out anew.
     }
 
     /// Runs a blocking job on the reactor's thread pool and delivers what it returns to this connection's

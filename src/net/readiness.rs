@@ -2,17 +2,17 @@
 
 /// What the kernel says of one socket. May be spurious; never taken for more than a reason to try.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Readiness(pub(crate) u32);
+pub(crate) struct Readiness(pub(crate) u8);
 
 impl Readiness {
-    pub(crate) const READABLE: u32 = 1 << 0;
-    pub(crate) const WRITABLE: u32 = 1 << 1;
+    pub(crate) const READABLE: u8 = 1 << 0;
+    pub(crate) const WRITABLE: u8 = 1 << 1;
     /// A short read is not to be trusted: the end of the stream, or a byte out of band (which cuts a read short,
     /// tcp(7)), may follow without another event. Of a stream that [cuts reads short](super::stream::Stream::cuts_reads_short) no
     /// short read is.
-    pub(crate) const READ_TO_END: u32 = 1 << 2;
+    pub(crate) const READ_TO_END: u8 = 1 << 2;
     /// Both directions are over.
-    pub(crate) const HUNG_UP: u32 = 1 << 3;
+    pub(crate) const HUNG_UP: u8 = 1 << 3;
 
     #[inline]
     pub(super) fn of(event: &mio::event::Event) -> Self {

@@ -15,9 +15,9 @@ use crate::timers::{Armed, NO_TIMER, Timers, nanos};
 impl Core {
     /// Makes sure that a timer fires no later than the next of the connection's limits.
     pub(crate) fn watch(&mut self, key: u32, connection: &mut Connection, limits: &Limits) {
+        connection.state.phase.watched();
         let deadline = connection.deadline(limits, self.config.drain_quiet);
         let Some((deadline, _)) = deadline else { return };
-        connection.state.set_watched(true);
         if self.guards.get(key).is_none_or(|armed| deadline < armed) {
             self.guards.set(key, deadline);
         }
@@ -27,7 +27,7 @@ impl Core {
     pub(crate) fn guard_fired(&mut self, key: u32) -> bool {
         match self.slots.get(key).map(|slot| &mut slot.kind) {
             Some(Kind::Connection(connection)) => {
-                connection.state.set_watched(false);
+                connection.state.phase.unwatched();
                 true
             }
             _ => false,
@@ -92,7 +92,7 @@ impl Core {
     /// Whether this is a timer of a handler that was replaced, and whose successor is not set up: that may want to cancel
     /// it or set it anew.
     pub(crate) fn awaits_setup(&mut self, alarm: Alarm) -> bool {
-        matches!(alarm, Alarm::Handler { key, .. } if self.slots.connection(key).state.is_setup_due())
+        matches!(alarm, Alarm::Handler { key, .. } if self.slots.connection(key).state.phase.is_setup_due())
     }
 
     /// Arms a handler's timer again that has fired and was not told of.

@@ -23,7 +23,7 @@ impl Reactor {
             self.core.slots.connection(key).state.end(Finish::ShutDown, true);
             // The budget of one turn may not suffice for `setup`, `finish` and the end.
             let entry = self.core.slots.id(key).slot;
-            while !self.core.slots.connection(key).state.is_dead() {
+            while !self.core.slots.connection(key).state.phase.is_dead() {
                 // What it leaves in the ready queue dies with its slot.
                 self.servers[usize::from(server)].service(&mut self.core, &mut self.scratch, &[entry]);
             }

@@ -64,7 +64,7 @@ impl Core {
     pub(crate) fn redial(&mut self, key: u32, backoff: Backoff) -> std::io::Result<()> {
         let token = self.slots.token(key);
         let connection = self.slots.connection(key);
-        if !connection.state.is_connecting() {
+        if !connection.state.phase.is_connecting() {
             return Ok(());
         }
         match self.selector.connect(&connection.state.address) {

@@ -154,7 +154,7 @@ impl Core {
     #[inline(never)]
     pub(crate) fn register(&mut self, key: u32, connection: &mut Connection) -> std::io::Result<()> {
         self.selector.register(&mut connection.io.stream, self.slots.token(key))?;
-        connection.state.set_registered();
+        connection.state.phase.registered();
         Ok(())
     }
 
@@ -207,7 +207,7 @@ impl Core {
             Kind::Endpoint(endpoint) => return drop(self.forget_endpoint(*endpoint)),
             _ => return,
         };
-        if connection.state.is_registered() {
+        if connection.state.phase.is_registered() {
             self.selector.forget(&mut connection.io.stream);
         }
         if connection.state.has_jobs() {

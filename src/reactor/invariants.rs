@@ -35,7 +35,7 @@ impl Reactor {
                     let deadline = connection.deadline(limits, config.drain_quiet);
                     let watched = deadline.is_none_or(|(due, _)| guards.get(key).is_some_and(|guard| guard <= due));
                     assert!(watched || slot.queued, "11: nothing watches over {deadline:?} of slot {key}");
-                    let asked = connection.state.is_draining() || !stop.is_under_way();
+                    let asked = connection.state.phase.is_draining() || !stop.is_under_way();
                     assert!(asked, "12: slot {key} is not told of the stop");
                     *active.entry(usize::from(slot.server)).or_insert(0) += 1;
                     let extra = connection.state.extra.as_ref();

@@ -26,7 +26,7 @@ impl Core {
             return if is_refused { Sent::Refused } else { Sent::Gone };
         };
         if let Some(route) = connection.io.stream.route() {
-            if connection.state.is_closing() {
+            if connection.state.phase.is_ending() {
                 return Sent::Gone;
             }
             connection.state.activity = now;
@@ -41,7 +41,7 @@ impl Core {
     /// Who sent to a connection has had its share: it goes on when that connection's `writable` is called.
     pub(crate) fn owe_writable(&mut self, id: ConnectionId) {
         if let Some((_, connection)) = self.slots.find(id) {
-            connection.state.owe_writable();
+            connection.state.phase.fill();
             self.queue(id.slot.key);
         }
     }
@@ -62,7 +62,7 @@ impl Core {
             let Kind::Connection(connection) = &mut slot.kind else {
                 continue;
             };
-            if !connection.state.is_open() || !wanted(id) {
+            if !connection.state.phase.may_call() || !wanted(id) {
                 continue;
             }
             if let Some(route) = connection.io.stream.route() {

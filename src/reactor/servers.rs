@@ -286,7 +286,7 @@ impl Core {
     pub(crate) fn reconsider(&mut self, server: Option<u16>) {
         for key in self.slots.connections(server) {
             let Some(slot) = self.slots.get(key) else { continue };
-            slot.kind.connection().state.set_watched(false);
+            slot.kind.connection().state.phase.unwatched();
             self.queue(key);
         }
     }

@@ -254,7 +254,7 @@ impl Slots {
     pub(crate) fn open(&self, server: u16) -> Vec<ConnectionId> {
         self.ids(Some(server), |kind| match kind {
             // One that was reset, or is over, waits here only for the end of the turn.
-            Kind::Connection(connection) => !connection.state.is_aborting() && !connection.state.is_dead(),
+            Kind::Connection(connection) => !connection.state.phase.is_aborting() && !connection.state.phase.is_dead(),
             Kind::Elsewhere(_) => true,
             _ => false,
         })

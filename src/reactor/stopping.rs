@@ -97,7 +97,7 @@ impl Reactor {
     pub(super) fn tell_all(&mut self) {
         self.core.drain_elsewhere(None, false);
         for key in self.core.slots.connections(None) {
-            self.core.slots.connection(key).state.drain_now();
+            self.core.slots.connection(key).state.phase.drain_now();
             self.core.queue(key);
         }
     }

@@ -418,7 +418,7 @@ impl Network {
             );
             assert!(!(connection.has_output() && pipe.is_writable()), "{peer:?} has room that nobody uses: {state:?}");
             assert!(
-                pipe.is_connecting() || !state.is_connecting(),
+                pipe.is_connecting() || !state.phase.is_connecting(),
                 "{peer:?} has answered and nobody heard: {state:?}"
             );
         }

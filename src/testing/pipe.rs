@@ -227,7 +227,7 @@ impl Pipe {
         self.event(world, Readiness::READABLE | end);
     }
 
-    fn event(&self, world: &World, readiness: u32) {
+    fn event(&self, world: &World, readiness: u8) {
         if let Some(token) = self.token {
             world.event(token, readiness);
         }

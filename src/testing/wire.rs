@@ -38,7 +38,7 @@ impl Wire {
         self.token.filter(|_| !self.arriving.is_empty())
     }
 
-    fn event(&mut self, world: &World, readiness: u32) {
+    fn event(&mut self, world: &World, readiness: u8) {
         if let Some(token) = self.token {
             world.event(token, readiness);
         }

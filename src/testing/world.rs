@@ -68,7 +68,7 @@ impl World {
         }
     }
 
-    pub(crate) fn event(&self, token: Token, readiness: u32) {
+    pub(crate) fn event(&self, token: Token, readiness: u8) {
         lock(&self.state).ready.push((token, Readiness(readiness)));
     }
 

@@ -1,11 +1,14 @@
 //! The testing kit, and the rules of one connection on its clock.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socketserver::testing::{Client, Network, Outcome, Script, check_chunking};
-use socketserver::{Address, Finish, Limits, Message, Next, Request, RequestHandler, Result, Timeout};
+use socketserver::{
+    Address, BaseServer, Finish, Limits, Message, Next, Request, RequestHandler, Result, Stream, Timeout,
+};
 
 use crate::common::{Call, PATIENCE, echo, probe, usual};
 
@@ -195,6 +198,34 @@ fn shutdown_write_sends_fin_once_the_queue_has_left() {
         client.feed_eof();
         assert_eq!(client.finished(), Some(Finish::PeerClosed), "{half}");
     }
+}
+
+#[test]
+fn a_second_shutdown_write_shuts_nothing_down_again() {
+    #[derive(Default)]
+    struct Counts(Arc<AtomicUsize>);
+    impl BaseServer for Counts {
+        fn shutdown_request(&mut self, _: &Stream, _: &Address) -> io::Result<()> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+    struct Shuts;
+    impl RequestHandler<Counts> for Shuts {
+        fn handle(&mut self, request: &mut Request<'_, Counts>) -> Result<Next> {
+            request.input.take_all();
+            request.shutdown_write();
+            Ok(Next::Wait)
+        }
+    }
+    let server = Counts::default();
+    let calls = Arc::clone(&server.0);
+    let mut client = Client::with_server(server, Shuts);
+    client.feed(b"once");
+    client.feed(b"twice");
+    client.feed_eof();
+    assert_eq!(client.finished(), Some(Finish::PeerClosed));
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
 }
 
 #[test]

@@ -1,0 +1,415 @@
+//! Where a connection stands on each [axis](super::axes), and every way from there: the fields are private, and each
+//! method that changes one asserts what it comes from.
+//!
+//! Along an axis it only moves on, with three exceptions: a handler that replaces another is set up and told of the end of
+//! the input as the first was, what was quiet may stir again, and a timer that has fired is to be set again. Beside the axes
+//! are three bits, which come and go: reading is paused, output is full, `handle` is due. [`Phase::check`] says which values
+//! go together.
+
+use super::axes::{Drain, Inbound, Outbound, Owed, Stage, Wake};
+
+/// Where a connection stands on each axis.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub(crate) struct Phase {
+    stage: Stage,
+    owed: Owed,
+    inbound: Inbound,
+    outbound: Outbound,
+    drain: Drain,
+    wake: Wake,
+    /// What holds reading up: `PAUSED`, `FULL`.
+    hold: u8,
+    /// `handle` is to be called although nothing arrived.
+    handle_due: bool,
+}
+
+/// By a handler.
+const PAUSED: u8 = 1 << 0;
+/// Output went above the high-water mark and has not yet fallen to the low one.
+const FULL: u8 = 1 << 1;
+
+impl Phase {
+    /// There is nothing to do but read, handle and write, and its timer needs no look: all values are 0.
+    const PLAIN: Phase = Phase {
+        stage: Stage::Open,
+        owed: Owed::Finish,
+        inbound: Inbound::Open,
+        outbound: Outbound::Open,
+        drain: Drain::No,
+        wake: Wake::Set,
+        hold: 0,
+        handle_due: false,
+    };
+
+    pub(super) const ACCEPTED: Phase = Phase { owed: Owed::Setup, wake: Wake::Unregistered, ..Phase::PLAIN };
+    pub(super) const CONNECTING: Phase =
+        Phase { stage: Stage::Connecting, owed: Owed::Nothing, wake: Wake::Unwatched, ..Phase::PLAIN };
+    /// A session's, or that of a single datagram, whose `setup` is not waited for.
+    pub(super) const DATAGRAMS: Phase =
+        Phase { owed: Owed::Nothing, inbound: Inbound::Datagrams, wake: Wake::Unwatched, ..Phase::PLAIN };
+
+    /// The same of a session, which is not read but handed its datagrams.
+    const PLAIN_SESSION: Phase = Phase { inbound: Inbound::Datagrams, ..Phase::PLAIN };
+
+    /// All axes at once. It compiles to a single load.
+    #[inline(always)]
+    const fn word(self) -> u64 {
+        let Phase { stage, owed, inbound, outbound, drain, wake, hold, handle_due } = self;
+        let [stage, owed, drain, wake] = [stage as u8, owed as u8, drain as u8, wake as u8];
+        u64::from_ne_bytes([stage, owed, inbound as u8, outbound as u8, drain, wake, hold, handle_due as u8])
+    }
+
+    /// See [`Phase::PLAIN`]. This is asked for every message.
+    #[inline(always)]
+    pub(super) fn is_plain(&self) -> bool {
+        self.word() == Phase::PLAIN.word()
+    }
+
+    /// Nothing but input, or a datagram, makes anything due.
+    #[inline(always)]
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_plain() || self.word() == Phase::PLAIN_SESSION.word()
+    }
+
+    #[inline]
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    #[inline]
+    pub(super) fn inbound(&self) -> Inbound {
+        self.inbound
+    }
+
+    #[inline]
+    pub(super) fn outbound(&self) -> Outbound {
+        self.outbound
+    }
+
+    #[inline]
+    pub(super) fn drain(&self) -> Drain {
+        self.drain
+    }
+
+    #[inline]
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.stage == Stage::Connecting
+    }
+
+    /// On its way out: no handler takes over any more.
+    #[inline]
+    pub(crate) fn is_ending(&self) -> bool {
+        self.stage >= Stage::Closing
+    }
+
+    /// To be reset: nothing is sent any more.
+    pub(crate) fn is_aborting(&self) -> bool {
+        self.stage == Stage::Aborting
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.stage == Stage::Dead
+    }
+
+    /// `setup` is due, of a fresh handler or of one that takes over.
+    pub(crate) fn is_setup_due(&self) -> bool {
+        self.owed == Owed::Setup
+    }
+
+    /// `setup` succeeded, and `finish` has not been called.
+    pub(crate) fn owes_finish(&self) -> bool {
+        self.owed == Owed::Finish
+    }
+
+    /// The handler has had its `finish`, or was not owed one, and is gone.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.owed == Owed::Gone
+    }
+
+    /// The handler may be called: `setup` succeeded and the end has not come.
+    pub(crate) fn may_call(&self) -> bool {
+        self.stage == Stage::Open && self.owed == Owed::Finish
+    }
+
+    /// Whether its own handler, or another, may queue output.
+    pub(super) fn accepts_output(&self) -> bool {
+        self.stage <= Stage::Connecting && self.outbound == Outbound::Open
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.outbound == Outbound::Broken
+    }
+
+    /// No more input follows what a handler is shown: the peer has ended its direction, or it is shown a datagram.
+    #[cold]
+    pub(super) fn has_input_ended(&self) -> bool {
+        self.inbound != Inbound::Open && !self.is_broken()
+    }
+
+    /// Whether the handler is told, or will be, that the server is stopping.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain != Drain::No
+    }
+
+    #[inline]
+    pub(super) fn is_paused(&self) -> bool {
+        self.hold & PAUSED != 0
+    }
+
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.hold & FULL != 0
+    }
+
+    pub(super) fn is_handle_due(&self) -> bool {
+        self.handle_due
+    }
+
+    pub(crate) fn is_registered(&self) -> bool {
+        self.wake != Wake::Unregistered
+    }
+
+    /// Whether the selector has to be told of it before it waits.
+    pub(crate) fn must_register(&self) -> bool {
+        !self.is_registered() && !self.is_dead()
+    }
+
+    // The connection.
+
+    /// An outbound connection is established. What watched over connecting may be later than what holds from now on.
+    pub(super) fn established(&mut self) {
+        debug_assert_eq!(self.stage, Stage::Connecting);
+        self.stage = Stage::Open;
+        self.unwatched();
+    }
+
+    /// It is to end: after a flush, or at once. One that is not established has nothing to flush to. Returns whether this is
+    /// the reason that counts: the first, unless what was a quiet end fails on the way, and as long as there is a handler to
+    /// tell.
+    pub(super) fn end(&mut self, at_once: bool) -> bool {
+        let next = if at_once || self.stage == Stage::Connecting { Stage::Aborting } else { Stage::Closing };
+        let moves = self.stage < next;
+        if moves {
+            self.stage = next;
+        }
+        moves && self.owed != Owed::Gone
+    }
+
+    /// All is sent; what still comes is discarded for a while.
+    pub(super) fn linger(&mut self) {
+        debug_assert_eq!((self.stage, self.owed), (Stage::Closing, Owed::Gone));
+        self.stage = Stage::Lingering;
+    }
+
+    pub(super) fn die(&mut self) {
+        debug_assert!(self.is_ending() && self.stage != Stage::Dead);
+        debug_assert_eq!(self.owed, Owed::Gone);
+        self.stage = Stage::Dead;
+    }
+
+    // The handler.
+
+    /// A session has a slot: its `setup` is waited for.
+    pub(crate) fn owe_setup(&mut self) {
+        debug_assert_eq!(self.owed, Owed::Nothing);
+        self.owed = Owed::Setup;
+    }
+
+    /// Returns whether `setup` is due. If so, it is called now, and not due any more.
+    #[inline]
+    pub(crate) fn begin_setup(&mut self) -> bool {
+        let is_due = self.owed == Owed::Setup;
+        if is_due {
+            self.owed = Owed::Nothing;
+        }
+        is_due
+    }
+
+    /// `setup` returned without error.
+    pub(super) fn set_up(&mut self) {
+        debug_assert_eq!(self.owed, Owed::Nothing);
+        debug_assert_ne!(self.stage, Stage::Connecting);
+        self.owed = Owed::Finish;
+    }
+
+    /// Another handler has taken over. It is told of the end of the input as the first one was.
+    pub(super) fn replaced(&mut self) {
+        debug_assert_eq!(self.stage, Stage::Open);
+        debug_assert!(matches!(self.owed, Owed::Finish | Owed::Setup));
+        self.owed = Owed::Setup;
+        if matches!(self.inbound, Inbound::Shown | Inbound::Told) {
+            self.inbound = Inbound::Ended;
+        }
+    }
+
+    /// `finish` was called, or is not owed, and the handler dropped. What it wrote is still sent.
+    pub(crate) fn finished(&mut self) {
+        debug_assert!(self.is_ending() && self.stage != Stage::Dead);
+        debug_assert_ne!(self.owed, Owed::Gone);
+        self.owed = Owed::Gone;
+    }
+
+    // The peer's direction.
+
+    pub(super) fn input_ended(&mut self) {
+        debug_assert_eq!(self.inbound, Inbound::Open);
+        self.inbound = Inbound::Ended;
+    }
+
+    /// Returns whether the handler is to be shown what was unread at the end. If so, it is now.
+    pub(super) fn begin_tail(&mut self) -> bool {
+        let is_due = self.inbound == Inbound::Ended;
+        if is_due {
+            self.inbound = Inbound::Shown;
+        }
+        is_due
+    }
+
+    /// Returns whether `eof` is due. If so, it is called now.
+    pub(super) fn begin_eof(&mut self) -> bool {
+        let is_due = self.inbound == Inbound::Shown;
+        if is_due {
+            self.inbound = Inbound::Told;
+        }
+        is_due
+    }
+
+    // Our direction.
+
+    /// It ends after what is queued. A session has none.
+    pub(crate) fn shut_down(&mut self) {
+        if self.outbound == Outbound::Open && self.inbound != Inbound::Datagrams {
+            self.outbound = Outbound::ShutDue;
+        }
+    }
+
+    /// Our FIN is sent.
+    pub(crate) fn shut(&mut self) {
+        debug_assert!(matches!(self.outbound, Outbound::Open | Outbound::ShutDue));
+        self.outbound = Outbound::Shut;
+    }
+
+    /// The peer or the network broke it.
+    pub(super) fn broke(&mut self) {
+        debug_assert!(self.stage != Stage::Connecting && self.inbound != Inbound::Datagrams);
+        self.outbound = Outbound::Broken;
+    }
+
+    // The server's stop.
+
+    /// The server is stopping. `is_quiet`: nothing has moved for long enough.
+    pub(super) fn ask_to_drain(&mut self, is_quiet: bool) {
+        if self.drain == Drain::No {
+            self.drain = Drain::Asked;
+        }
+        if is_quiet {
+            self.quiet();
+        }
+    }
+
+    /// Nothing has moved for long enough.
+    pub(crate) fn quiet(&mut self) {
+        if self.drain == Drain::Asked {
+            self.drain = Drain::Quiet;
+        }
+    }
+
+    /// Something moves: the time begins anew.
+    pub(super) fn stir(&mut self) {
+        if self.drain == Drain::Quiet {
+            self.drain = Drain::Asked;
+        }
+    }
+
+    /// Busy or not, the handler is told now; after the jobs that are under way.
+    pub(crate) fn drain_now(&mut self) {
+        if self.drain != Drain::Told {
+            self.drain = Drain::Due;
+        }
+    }
+
+    pub(super) fn drain_told(&mut self) {
+        debug_assert!(matches!(self.drain, Drain::Quiet | Drain::Due));
+        self.drain = Drain::Told;
+    }
+
+    // What wakes it.
+
+    /// The selector knows it.
+    pub(crate) fn registered(&mut self) {
+        debug_assert_eq!(self.wake, Wake::Unregistered);
+        self.wake = Wake::Unwatched;
+    }
+
+    /// Its timer fires no later than the first of its limits, or it has none.
+    pub(crate) fn watched(&mut self) {
+        if self.is_registered() {
+            self.wake = Wake::Set;
+        }
+    }
+
+    /// Its timer is to be looked at: it has fired, or a limit has changed.
+    pub(crate) fn unwatched(&mut self) {
+        if self.is_registered() {
+            self.wake = Wake::Unwatched;
+        }
+    }
+
+    // What holds reading up.
+
+    /// Not read for now, at a handler's wish.
+    pub(crate) fn pause(&mut self) {
+        self.hold |= PAUSED;
+    }
+
+    /// What was left unread is handled again. Returns whether reading was paused.
+    pub(crate) fn resume(&mut self) -> bool {
+        let resumed = self.is_paused();
+        self.hold &= !PAUSED;
+        self.handle_due |= resumed;
+        resumed
+    }
+
+    /// Output is above the high-water mark, or something else has stopped to write to it for now: a `writable` is owed.
+    pub(crate) fn fill(&mut self) {
+        self.hold |= FULL;
+    }
+
+    /// Output has fallen to the low-water mark: `writable` is called now.
+    pub(super) fn relieve(&mut self) {
+        debug_assert!(self.is_full());
+        self.hold &= !FULL;
+    }
+
+    /// There is input that waits for nothing but room in the output, or time.
+    pub(crate) fn owe_handle(&mut self) {
+        self.handle_due = true;
+    }
+
+    /// Returns whether `handle` is due. If so, it is called now.
+    pub(super) fn begin_handle(&mut self) -> bool {
+        std::mem::take(&mut self.handle_due)
+    }
+
+    /// Which values go together between two turns; the numbers are those of `docs/architecture.md`.
+    pub(super) fn check(&self) {
+        let Phase { stage, owed, inbound, outbound, .. } = *self;
+        let owes = match stage {
+            Stage::Connecting => owed == Owed::Nothing,
+            Stage::Open => matches!(owed, Owed::Setup | Owed::Finish),
+            Stage::Closing | Stage::Aborting => true,
+            Stage::Lingering => owed == Owed::Gone,
+            Stage::Dead => false,
+        };
+        assert!(owes, "3: a handler is owed {owed:?} at the stage {stage:?}");
+        let read = stage != Stage::Connecting || inbound == Inbound::Open;
+        assert!(read, "3: {inbound:?} of a connection that is not established");
+        let written = match stage {
+            Stage::Connecting => matches!(outbound, Outbound::Open | Outbound::ShutDue),
+            Stage::Lingering => matches!(outbound, Outbound::Shut | Outbound::Broken),
+            _ => inbound != Inbound::Datagrams || outbound == Outbound::Open,
+        };
+        assert!(written, "3: {outbound:?} at the stage {stage:?}, with {inbound:?}");
+    }
+}
