@@ -1,5 +1,7 @@
 //! Every limit by name, with its default and unit. Nothing in the crate is unbounded.
 
+mod resolving;
+
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -134,94 +136,6 @@ pub struct Limits {
     pub callbacks_per_turn: usize,
     /// Datagrams received from one socket per turn. Default: 256. It can be overshot by one system call.
     pub datagrams_per_turn: usize,
-}
-
-impl Limits {
-    /// As the reactor uses them. What was not set follows what was; nothing could ever be done with a budget of none.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] for two that contradict each other, and for a zero by which nothing could be served.
-    pub(crate) fn resolved(&self) -> Result<Self> {
-        let (mut limits, usual) = (self.clone(), Limits::default());
-        let budgets = [
-            &mut limits.accepts_per_turn,
-            &mut limits.read_bytes_per_turn,
-            &mut limits.write_bytes_per_turn,
-            &mut limits.callbacks_per_turn,
-            &mut limits.datagrams_per_turn,
-        ];
-        budgets.into_iter().for_each(|budget| *budget = (*budget).max(1));
-
-        let times = [
-            ("child_timeout", self.child_timeout),
-            ("idle_timeout", self.idle_timeout),
-            ("read_timeout", self.read_timeout),
-            ("write_timeout", self.write_timeout),
-            ("connect_timeout", self.connect_timeout),
-        ];
-        if let Some((name, _)) = times.into_iter().find(|(_, time)| *time == Some(Duration::ZERO)) {
-            return Err(Error::setting(name, format_args!("Some(0ns)"), "it would pass at once; None is no limit"));
-        }
-        if self.connections_per_client_max == Some(0) {
-            let reason = "no client could be served; None is no limit";
-            return Err(Error::setting("connections_per_client_max", format_args!("Some(0)"), reason));
-        }
-        if self.max_packet_size == 0 {
-            return Err(Error::setting("max_packet_size", 0, "each datagram would be too long"));
-        }
-
-        let set = |value: usize, usual: usize| (value != usual).then_some(value);
-        let low = set(self.output_low_water, usual.output_low_water);
-        let high = set(self.output_high_water, usual.output_high_water);
-        let most = set(self.output_bytes_max, usual.output_bytes_max);
-        no_more(("output_low_water", low), ("output_high_water", high), "the low mark is above the high one", 0)?;
-        no_more(("output_high_water", high), ("output_bytes_max", most), "the mark could never be reached", 0)?;
-        no_more(("output_low_water", low), ("output_bytes_max", most), "the mark could never be reached", 0)?;
-        if high.is_none() {
-            let (wanted, room) = (low.map_or(0, |low| low.saturating_mul(4)), most.map_or(usize::MAX, |most| most / 4));
-            limits.output_high_water = usual.output_high_water.max(wanted).min(room.max(low.unwrap_or(0)));
-        }
-        if low.is_none() {
-            limits.output_low_water = limits.output_high_water / 4;
-        }
-        if most.is_none() {
-            limits.output_bytes_max = usual.output_bytes_max.max(limits.output_high_water.saturating_mul(4));
-        }
-
-        let line = set(self.line_bytes_max, usual.line_bytes_max);
-        let frame = set(self.frame_bytes_max, usual.frame_bytes_max);
-        let unread = set(self.input_bytes_max, usual.input_bytes_max);
-        no_more(("line_bytes_max", line), ("input_bytes_max", unread), "there is no room for such a line", 0)?;
-        let reason = "there is no room for such a frame and its prefix of up to 10 bytes";
-        no_more(("frame_bytes_max", frame), ("input_bytes_max", unread), reason, PREFIX_BYTES_MAX)?;
-        match unread {
-            Some(unread) => {
-                let framed = unread.saturating_sub(PREFIX_BYTES_MAX);
-                limits.line_bytes_max = line.unwrap_or(usual.line_bytes_max.min(unread));
-                limits.frame_bytes_max = frame.unwrap_or(usual.frame_bytes_max.min(framed));
-            }
-            None => {
-                let framed = limits.frame_bytes_max.saturating_add(PREFIX_BYTES_MAX);
-                limits.input_bytes_max = usual.input_bytes_max.max(limits.line_bytes_max).max(framed);
-            }
-        }
-        Ok(limits)
-    }
-}
-
-/// Of two limits that are both set, the first and so many bytes beside it are no more than the second. None fits in any.
-fn no_more(
-    (name, value): (&'static str, Option<usize>),
-    (other, max): (&'static str, Option<usize>),
-    reason: &'static str,
-    beside: usize,
-) -> Result<()> {
-    match value.zip(max) {
-        Some((value, max)) if value.saturating_add(beside) > max.max(beside) => {
-            Err(Error::Setting { settings: vec![(name, value.to_string()), (other, max.to_string())], reason })
-        }
-        _ => Ok(()),
-    }
 }
 
 impl Default for Limits {

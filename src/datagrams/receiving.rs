@@ -105,14 +105,25 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         // The one that is on its way out gives its place to its successor.
         let others = |core: &mut Core| core.sessions(self.calls.number()) - usize::from(session.is_some());
         let admits = |max| others(core) < max && !core.stop.is_under_way();
-        if !limits.sessions_max.is_none_or(admits) || core.slots.is_full() {
-            core.stats.sessions_refused += 1;
-            match limits.sessions_max {
-                Some(max) if others(core) >= max => note_fault!(Debug, "{from} is refused (sessions_max = {max})"),
-                _ => note_fault!(Debug, "{from} is refused: there is no room, or the server is stopping"),
-            }
-            return;
+        if limits.sessions_max.is_none_or(admits) && !core.slots.is_full() {
+            return self.admit_datagram(core, scratch, limits, socket, packet);
         }
+        core.stats.sessions_refused += 1;
+        match limits.sessions_max {
+            Some(max) if others(core) >= max => note_fault!(Debug, "{from} is refused (sessions_max = {max})"),
+            _ => note_fault!(Debug, "{from} is refused: there is no room, or the server is stopping"),
+        }
+    }
+
+    /// A datagram begins a request: that of a new session, or one of its own.
+    fn admit_datagram(
+        &mut self,
+        core: &mut Core,
+        scratch: &mut Scratch,
+        limits: &Arc<Limits>,
+        socket: u32,
+        Packet { range, from, local, .. }: &Packet,
+    ) {
         let bytes = &scratch.input[range.clone()];
         let route = Route { endpoint: socket, local: *local };
         let local = core.local_address(route);

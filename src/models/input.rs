@@ -93,24 +93,8 @@ fn step(input: &mut Input<'_>, call: &Call, bytes: &[u8], ended: bool, full: &Ce
             full.set(on);
             return false;
         }
-        Call::Consume(n) => {
-            input.consume(n.into());
-            assert_eq!(consumed(input), rest.len().min(n.into()));
-            return false;
-        }
-        Call::TakeAll => {
-            assert_eq!(input.take_all(), rest);
-            return false;
-        }
-        Call::Read(n) => {
-            let mut buffer = vec![0; n.into()];
-            match input.read(&mut buffer) {
-                Ok(n) => assert_eq!(buffer[..n], rest[..rest.len().min(buffer.len())]),
-                Err(error) => {
-                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-                    assert!(rest.is_empty() && !ended);
-                }
-            }
+        Call::Consume(_) | Call::TakeAll | Call::Read(_) => {
+            take(input, call, rest, ended);
             return false;
         }
         Call::Line => (input.read_line(), delimited(rest, b"\n", ended, limits.line_bytes_max).ok_or("line")),
@@ -146,6 +130,28 @@ fn step(input: &mut Input<'_>, call: &Call, bytes: &[u8], ended: bool, full: &Ce
         disagreement => panic!("{disagreement:?} of {rest:?}, {call:?}"),
     }
     held
+}
+
+/// A call that takes bytes as they are, and no message.
+fn take(input: &mut Input<'_>, call: &Call, rest: &[u8], ended: bool) {
+    let before = input.consumed();
+    match *call {
+        Call::Consume(n) => {
+            input.consume(n.into());
+            assert_eq!(input.consumed() - before, rest.len().min(n.into()));
+        }
+        Call::Read(n) => {
+            let mut buffer = vec![0; n.into()];
+            match input.read(&mut buffer) {
+                Ok(n) => assert_eq!(buffer[..n], rest[..rest.len().min(buffer.len())]),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    assert!(rest.is_empty() && !ended);
+                }
+            }
+        }
+        _ => assert_eq!(input.take_all(), rest),
+    }
 }
 
 /// Bytes up to the delimiter; `None` if they are too many.

@@ -9,49 +9,62 @@ use super::books::Life;
 use super::core::Core;
 use super::entries::Alarm;
 use super::slots::Kind;
-use crate::timers::NO_TIMER;
+use crate::connection::state::Extra;
+use crate::timers::{NO_TIMER, TimerKey};
 
 impl Reactor {
     /// # Panics
     /// If an invariant is broken, with its number.
     pub(crate) fn check(&mut self) {
-        let Core { slots, ready, timers, guards, served, stats, config, cap, stop, .. } = &mut self.core;
+        let read_bytes = self.scratch.input.len();
+        let Core { slots, ready, .. } = &mut self.core;
         let mut queued = HashSet::new();
         for &entry in ready.iter().filter(|&&entry| slots.entry(entry).is_some()) {
             assert!(queued.insert(entry.key), "2: slot {} is in the ready queue twice", entry.key);
         }
-        let mut active = HashMap::new();
-        let mut armed = served.iter().map(|(_, served)| served.timers.len()).sum::<usize>();
         for (key, slot) in slots.iter() {
-            assert_eq!(
-                slot.queued,
-                queued.contains(&key),
-                "2: slot {key} is marked as queued, or not, and is not, or is"
-            );
+            let (marked, queued) = (slot.queued, queued.contains(&key));
+            assert_eq!(marked, queued, "2: slot {key} is marked as queued, or not, and is not, or is");
+        }
+        self.core.check_slots(read_bytes);
+        self.core.check_servers();
+        self.core.check_timers();
+    }
+}
+
+impl Core {
+    /// Each slot by itself.
+    fn check_slots(&mut self, read_bytes: usize) {
+        let Core { slots, guards, served, config, cap, stop, .. } = self;
+        for (key, slot) in slots.iter() {
+            let served = &served[usize::from(slot.server)];
             match &slot.kind {
                 Kind::Connection(connection) => {
-                    let limits = &served[usize::from(slot.server)].limits;
-                    connection.check(slot.queued, limits, self.scratch.input.len());
-                    let deadline = connection.deadline(limits, config.drain_quiet);
+                    connection.check(slot.queued, &served.limits, read_bytes);
+                    let deadline = connection.deadline(&served.limits, config.drain_quiet);
                     let watched = deadline.is_none_or(|(due, _)| guards.get(key).is_some_and(|guard| guard <= due));
                     assert!(watched || slot.queued, "11: nothing watches over {deadline:?} of slot {key}");
                     let asked = connection.state.phase.is_draining() || !stop.is_under_way();
                     assert!(asked, "12: slot {key} is not told of the stop");
-                    *active.entry(usize::from(slot.server)).or_insert(0) += 1;
-                    let extra = connection.state.extra.as_ref();
-                    armed += extra.map_or(0, |extra| extra.timers.len() + usize::from(extra.redial.is_some()));
                 }
                 Kind::Listener(listening) => {
-                    let served = &served[usize::from(slot.server)];
-                    let capped =
-                        if served.limits.connections_max.is_some() { served.cap.is_reached } else { cap.is_reached };
-                    let waits = listening.pause.is_on() || capped || served.quota == 0 || slot.queued;
+                    let cap = if served.limits.connections_max.is_some() { &served.cap } else { &*cap };
+                    let waits = listening.pause.is_on() || cap.is_reached || served.quota == 0 || slot.queued;
                     assert!(waits || !listening.ready || listening.listener.is_none(), "10: clients wait for nothing");
                 }
-                Kind::Elsewhere(_) => *active.entry(usize::from(slot.server)).or_insert(0) += 1,
                 Kind::Lent => panic!("5: the connection in slot {key} is not back between turns"),
                 _ => {}
             }
+        }
+    }
+
+    /// What is counted of each server, and of all.
+    fn check_servers(&mut self) {
+        let Core { slots, served, stats, .. } = self;
+        let mut active = HashMap::new();
+        for (_, slot) in slots.iter().filter(|(_, slot)| matches!(slot.kind, Kind::Connection(_) | Kind::Elsewhere(_)))
+        {
+            *active.entry(usize::from(slot.server)).or_insert(0) += 1;
         }
         assert!(active.keys().all(|&server| served.contains(server)), "1: a connection outlives its server");
         for (server, served) in served.iter() {
@@ -61,39 +74,52 @@ impl Reactor {
             assert!(!served.cap.is_reached || !room, "10: clients wait for room that there is");
         }
         assert_eq!(stats.active, active.values().sum::<usize>() as u64, "1: one slot for each open connection");
+    }
 
-        let ends = stop.timer(Alarm::DrainEnd).is_none_or(|end| *end != NO_TIMER);
+    /// Each timer has an owner, and whoever owns one has armed it.
+    fn check_timers(&mut self) {
+        let ends = self.stop.timer(Alarm::DrainEnd).is_none_or(|end| *end != NO_TIMER);
         assert!(ends, "12: nothing ends the wait of a stop");
         let mut owned = 0;
-        for (timer, alarm) in timers.iter() {
-            let owner = match *alarm {
-                Alarm::Handler { key, tag } => match slots.get(key).map(|slot| &slot.kind) {
-                    Some(Kind::Connection(connection)) => {
-                        connection.state.extra.as_ref().and_then(|extra| extra.timers.get(&tag)).map(|armed| armed.key)
-                    }
-                    _ => None,
-                },
-                Alarm::Redial { key, .. } => match slots.get(key).map(|slot| &slot.kind) {
-                    Some(Kind::Connection(connection)) => {
-                        connection.state.extra.as_ref().and_then(|extra| extra.redial)
-                    }
-                    _ => None,
-                },
-                Alarm::Server { server, tag } => served[usize::from(server)].timers.get(&tag).map(|armed| armed.key),
-                Alarm::Resume(key) => slots.pause(key).map(|pause| pause.timer),
-                Alarm::CloseLook(server) => match served[usize::from(server)].life {
-                    Life::Closing { look, .. } if look == timer => continue,
-                    _ => None,
-                },
-                Alarm::DrainLook | Alarm::DrainTell | Alarm::DrainEnd => match stop.timer(*alarm) {
-                    Some(&mut its) if its == timer => continue,
-                    _ => None,
-                },
-                Alarm::Resend(_) | Alarm::Child(_) => continue,
-            };
-            assert_eq!(owner, Some(timer), "7: {alarm:?} belongs to nobody");
-            owned += usize::from(!matches!(alarm, Alarm::Resume(_)));
+        let timers: Vec<_> = self.timers.iter().map(|(timer, alarm)| (timer, *alarm)).collect();
+        for (timer, alarm) in timers {
+            match alarm {
+                Alarm::Resend(_) | Alarm::Child(_) => continue, // Their owners are the ones that look for them.
+                _ => assert_eq!(self.owned_timer(alarm), Some(timer), "7: {alarm:?} belongs to nobody"),
+            }
+            owned += usize::from(matches!(alarm, Alarm::Handler { .. } | Alarm::Redial { .. } | Alarm::Server { .. }));
+        }
+        let mut armed = self.served.iter().map(|(_, served)| served.timers.len()).sum::<usize>();
+        for (_, slot) in self.slots.iter() {
+            if let Kind::Connection(connection) = &slot.kind
+                && let Some(extra) = &connection.state.extra
+            {
+                armed += extra.timers.len() + usize::from(extra.redial.is_some());
+            }
         }
         assert_eq!(armed, owned, "7: a timer that somebody owns is not armed");
+    }
+
+    /// The key that the owner of a timer has for it.
+    fn owned_timer(&mut self, alarm: Alarm) -> Option<TimerKey> {
+        match alarm {
+            Alarm::Handler { key, tag } => self.extra(key)?.timers.get(&tag).map(|armed| armed.key),
+            Alarm::Redial { key, .. } => self.extra(key)?.redial,
+            Alarm::Server { server, tag } => self.served[usize::from(server)].timers.get(&tag).map(|armed| armed.key),
+            Alarm::Resume(key) => self.slots.pause(key).map(|pause| pause.timer),
+            Alarm::CloseLook(server) => match self.served[usize::from(server)].life {
+                Life::Closing { look, .. } => Some(look),
+                Life::Open { .. } | Life::Closed => None,
+            },
+            Alarm::DrainLook | Alarm::DrainTell | Alarm::DrainEnd => self.stop.timer(alarm).copied(),
+            Alarm::Resend(_) | Alarm::Child(_) => None,
+        }
+    }
+
+    fn extra(&mut self, key: u32) -> Option<&Extra> {
+        match &self.slots.get(key)?.kind {
+            Kind::Connection(connection) => connection.state.extra.as_deref(),
+            _ => None,
+        }
     }
 }
