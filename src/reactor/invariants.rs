@@ -37,17 +37,18 @@ impl Core {
     fn check_slots(&mut self, read_bytes: usize) {
         let Core { slots, guards, served, config, cap, stop, .. } = self;
         for (key, slot) in slots.iter() {
-            let served = &served[usize::from(slot.server)];
             match &slot.kind {
                 Kind::Connection(connection) => {
-                    connection.check(slot.queued, &served.limits, read_bytes);
-                    let deadline = connection.deadline(&served.limits, config.drain_quiet);
+                    let limits = &served[usize::from(slot.server)].limits;
+                    connection.check(slot.queued, limits, read_bytes);
+                    let deadline = connection.deadline(limits, config.drain_quiet);
                     let watched = deadline.is_none_or(|(due, _)| guards.get(key).is_some_and(|guard| guard <= due));
                     assert!(watched || slot.queued, "11: nothing watches over {deadline:?} of slot {key}");
                     let asked = connection.state.phase.is_draining() || !stop.is_under_way();
                     assert!(asked, "12: slot {key} is not told of the stop");
                 }
                 Kind::Listener(listening) => {
+                    let served = &served[usize::from(slot.server)];
                     let cap = if served.limits.connections_max.is_some() { &served.cap } else { &*cap };
                     let waits = listening.pause.is_on() || cap.is_reached || served.quota == 0 || slot.queued;
                     assert!(waits || !listening.ready || listening.listener.is_none(), "10: clients wait for nothing");
