@@ -74,6 +74,9 @@ pub enum Timeout {
     Read,
     /// The peer took none of the waiting output for `write_timeout`. On a thread, for longer than the handler allows.
     Write,
+    /// A message was not complete within the time that its handler gave it:
+    /// [`set_message_deadline`](crate::Request::set_message_deadline).
+    Message,
     /// An outbound connection was not established within `connect_timeout`.
     Connect,
     /// A program was not done within `child_timeout`. No handler is told; its server's hooks are.
@@ -89,6 +92,7 @@ impl fmt::Display for Finish {
             Finish::Timeout(Timeout::Idle) => "idle timeout",
             Finish::Timeout(Timeout::Read) => "read timeout",
             Finish::Timeout(Timeout::Write) => "write timeout",
+            Finish::Timeout(Timeout::Message) => "message timeout",
             Finish::Timeout(Timeout::Connect) => "connect timeout",
             Finish::Timeout(Timeout::Child) => "child timeout",
             Finish::OutputLimit => "output limit",

@@ -60,6 +60,8 @@ pub struct Stats {
     pub timeouts_read: u64,
     /// Write timeouts.
     pub timeouts_write: u64,
+    /// Connections ended by the deadline of a message.
+    pub timeouts_message: u64,
     /// Accepts that failed because the client was gone already, or for another reason that concerns it alone.
     pub accept_errors: u64,
     /// Times that accepting, or receiving datagrams, was paused because descriptors or memory ran out.

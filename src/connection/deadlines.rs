@@ -56,6 +56,9 @@ impl Connection {
                 let timeout = state.time_limit(Timeout::Read, limits);
                 consider(carry.since, timeout, Due::Limit(Timeout::Read));
             }
+            if let Some(since) = state.message_since() {
+                consider(since, state.time_limit(Timeout::Message, limits), Due::Limit(Timeout::Message));
+            }
             if drain == Drain::Asked && !state.has_jobs() {
                 consider(state.activity, Some(drain_quiet), Due::Quiet);
             }
@@ -82,6 +85,7 @@ impl Connection {
         match timeout {
             Timeout::Read => self.carry.iter_mut().for_each(|carry| carry.since = now),
             Timeout::Write => self.io.queue.iter_mut().for_each(|queue| queue.progress = now),
+            Timeout::Message => self.state.forgive_message(now),
             Timeout::Idle | Timeout::Connect | Timeout::Child => self.state.activity = now,
         }
     }

@@ -38,6 +38,8 @@ pub(crate) struct Extra {
     pub(crate) idle_timeout: Option<Option<Duration>>,
     pub(crate) read_timeout: Option<Option<Duration>>,
     pub(crate) write_timeout: Option<Option<Duration>>,
+    /// When the message began that is under way, and how long it may take.
+    message: Option<(u64, Duration)>,
     /// The limit that the error named with which a callback failed; kept only if it is going to be logged.
     pub(crate) passed: Option<Passed>,
     /// An outbound connection is tried again then.
@@ -126,9 +128,27 @@ impl State {
             Timeout::Idle => extra.and_then(|extra| extra.idle_timeout).unwrap_or(limits.idle_timeout),
             Timeout::Read => extra.and_then(|extra| extra.read_timeout).unwrap_or(limits.read_timeout),
             Timeout::Write => extra.and_then(|extra| extra.write_timeout).unwrap_or(limits.write_timeout),
+            Timeout::Message => extra.and_then(|extra| extra.message).map(|(_, within)| within),
             Timeout::Connect => limits.connect_timeout,
             Timeout::Child => limits.child_timeout,
         }
+    }
+
+    /// A message begins now that may take so long, or none is under way.
+    pub(crate) fn set_message_deadline(&mut self, now: u64, within: Option<Duration>) {
+        self.extra.get_or_insert_default().message = within.map(|within| (now, within));
+        self.phase.unwatched(); // The next deadline is worked out anew.
+    }
+
+    /// When the message began that is under way and has a deadline.
+    #[inline]
+    pub(super) fn message_since(&self) -> Option<u64> {
+        self.extra.as_deref().and_then(|extra| extra.message).map(|(since, _)| since)
+    }
+
+    /// The handler forgives that a message is late: its time starts anew.
+    pub(super) fn forgive_message(&mut self, now: u64) {
+        self.extra.iter_mut().flat_map(|extra| &mut extra.message).for_each(|(since, _)| *since = now);
     }
 
     /// Ends the connection: after a flush, or at once. The first reason counts, unless what was a quiet end fails on

@@ -168,9 +168,22 @@ impl<'a, S> Request<'a, S> {
             Timeout::Idle => extra.idle_timeout = Some(time),
             Timeout::Read => extra.read_timeout = Some(time),
             Timeout::Write => extra.write_timeout = Some(time),
+            Timeout::Message => return self.set_message_deadline(time),
             Timeout::Connect | Timeout::Child => {} // The one is over by the time there is a request, the other not ours.
         }
         self.state.phase.unwatched(); // The next deadline is worked out anew.
+    }
+
+    /// Gives the message that begins now so much time, or anew if one is under way; `None` when it is complete. What a
+    /// message is, the handler says: from this call to the one with `None`, whatever arrives and is consumed meanwhile. For
+    /// HTTP call it when the first byte of a request has come, and again for its body; for SMTP with the answer to `DATA`.
+    ///
+    /// When the time is over, [`timeout`](RequestHandler::timeout) is called with [`Timeout::Message`], which by default
+    /// ends the connection after a flush. A peer that sends one byte now and then does not escape it, as it escapes
+    /// `read_timeout` if the handler consumes what comes. The time goes on while reading is paused. Costs no timer for each
+    /// message. To demand a rate instead of a time for all, call it again whenever so many bytes have arrived.
+    pub fn set_message_deadline(&mut self, within: Option<Duration>) {
+        self.state.set_message_deadline(self.others.core.selector.now(), within);
     }
 
     /// Runs a blocking job on the reactor's thread pool and delivers what it returns to this connection's

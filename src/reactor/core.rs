@@ -246,6 +246,7 @@ impl Core {
             Finish::Timeout(Timeout::Idle) => &mut stats.timeouts_idle,
             Finish::Timeout(Timeout::Read) => &mut stats.timeouts_read,
             Finish::Timeout(Timeout::Write) => &mut stats.timeouts_write,
+            Finish::Timeout(Timeout::Message) => &mut stats.timeouts_message,
             Finish::InputLimit => &mut stats.input_limits,
             Finish::OutputLimit => &mut stats.output_limits,
             _ => return,

@@ -62,6 +62,7 @@ impl Core {
                     Timeout::Idle => "idle_timeout",
                     Timeout::Read => "read_timeout",
                     Timeout::Write => "write_timeout",
+                    Timeout::Message => "set_message_deadline",
                     Timeout::Connect => "connect_timeout",
                     Timeout::Child => "child_timeout",
                 };

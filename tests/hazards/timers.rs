@@ -540,3 +540,59 @@ fn a_periodic_timer_of_a_server_moves_with_it() {
     reactor.serve_forever().unwrap();
     assert_eq!(reactor.server_mut::<Metronome>(id).unwrap().0, 3);
 }
+
+/// A message begins with `(` and ends with `)`, and has ten seconds. What comes is consumed at once.
+fn bracketed(forgives: bool) -> impl RequestHandler {
+    probe(move |call, request: &mut Request<'_>| match call {
+        Call::Handle => {
+            match request.input.take_all() {
+                b"(" => request.set_message_deadline(Some(10 * SECOND)),
+                b")" => request.set_message_deadline(None),
+                _ => {}
+            }
+            Ok(Next::Wait)
+        }
+        Call::Timeout(Timeout::Message) if forgives => Ok(Next::Wait),
+        call => usual(&call, request),
+    })
+}
+
+#[test]
+fn a_message_that_trickles_in_does_not_escape_its_deadline() {
+    let mut client = Client::new(bracketed(false));
+    client.feed(b"(");
+    for _ in 0..9 {
+        client.advance(SECOND);
+        client.feed(b".");
+    }
+    assert_eq!(client.finished(), None);
+    client.advance(SECOND);
+    assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Message)));
+    assert_eq!(client.stats().timeouts_message, 1);
+}
+
+#[test]
+fn a_message_that_is_complete_has_no_deadline_and_the_next_has_its_own() {
+    let mut client = Client::new(bracketed(false));
+    client.feed(b"(");
+    client.advance(9 * SECOND);
+    client.feed(b")");
+    client.advance(30 * SECOND);
+    client.feed(b"(");
+    client.advance(10 * SECOND - Duration::from_nanos(1));
+    assert_eq!(client.finished(), None);
+    client.advance(Duration::from_nanos(1));
+    assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Message)));
+}
+
+#[test]
+fn a_late_message_that_is_forgiven_has_its_time_anew() {
+    let mut client = Client::new(bracketed(true));
+    client.feed(b"(");
+    client.advance(25 * SECOND);
+    client.advance(9 * SECOND);
+    assert_eq!(client.transcript().iter().filter(|call| call.starts_with("timeout")).count(), 1);
+    client.advance(SECOND);
+    assert_eq!(client.transcript().iter().filter(|call| call.starts_with("timeout")).count(), 2);
+    assert_eq!(client.finished(), None);
+}

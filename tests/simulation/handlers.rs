@@ -250,7 +250,11 @@ impl Player {
         if self.chance(|temper| temper.sets_timeouts) {
             let mut ledger = self.books.open();
             let time = ledger.rng.bool().then_some(Duration::from_millis(20));
-            let which = *ledger.rng.choice(&[Timeout::Idle, Timeout::Read, Timeout::Write]).unwrap_or(&Timeout::Idle);
+            let limits = [Timeout::Idle, Timeout::Read, Timeout::Write, Timeout::Message];
+            let which = *ledger.rng.choice(&limits).unwrap_or(&Timeout::Idle);
+            if which == Timeout::Message {
+                ledger.accounts[number].message_since = time.is_some().then(|| ledger.now());
+            }
             ledger.accounts[number].timeouts.push((which, time));
             drop(ledger);
             request.set_timeout(which, time);
@@ -544,6 +548,7 @@ impl RequestHandler<Site> for Player {
         let since = match timeout {
             Timeout::Idle => Some(std::mem::replace(&mut account.active_at, now)),
             Timeout::Read => account.unread_since.replace(now),
+            Timeout::Message => account.message_since.replace(now),
             _ => Some(std::mem::replace(&mut account.unsent_since, now)),
         };
         let (gives_up, aborts) = (ledger.rng.bool(), timeout == Timeout::Write);

@@ -120,7 +120,6 @@ pub(crate) struct Account {
     taken: usize,
     /// By source: payload bytes that were accepted for this peer.
     pub(crate) accepted: BTreeMap<u32, u64>,
-    /// By tag: no earlier than this.
     /// By tag: when it is due, and its period if it has one.
     pub(crate) timers: BTreeMap<u64, (Duration, Option<Duration>)>,
     /// Input that was shown to a handler, consumed or not; when it last grew.
@@ -130,6 +129,8 @@ pub(crate) struct Account {
     pub(crate) unread_since: Option<Duration>,
     /// Since when output waits, at the earliest, if any does.
     pub(crate) unsent_since: Duration,
+    /// When the deadline of a message was set, if there is one.
+    pub(crate) message_since: Option<Duration>,
     /// Limits of its own, the last of each kind counts.
     pub(crate) timeouts: Vec<(Timeout, Option<Duration>)>,
     pub(crate) spent: Spent,
@@ -289,6 +290,7 @@ impl Ledger {
             Timeout::Idle => self.limits.idle_timeout,
             Timeout::Read => self.limits.read_timeout,
             Timeout::Write => self.limits.write_timeout,
+            Timeout::Message => None,
             _ => self.limits.connect_timeout,
         };
         let own = self.accounts[number].timeouts.iter().rfind(|(changed, _)| *changed == which);

@@ -265,6 +265,7 @@ impl<'a> Stage<'a> {
             watched(Timeout::Idle, stirred);
             watched(Timeout::Read, stirred.filter(|_| account.unread_since.is_some() && account.goes_on()));
             watched(Timeout::Write, stirred.filter(|_| account.full));
+            watched(Timeout::Message, account.message_since);
         }
     }
 
@@ -397,6 +398,7 @@ impl<'a> Stage<'a> {
             (Finish::Timeout(Timeout::Idle), stats.timeouts_idle),
             (Finish::Timeout(Timeout::Read), stats.timeouts_read),
             (Finish::Timeout(Timeout::Write), stats.timeouts_write),
+            (Finish::Timeout(Timeout::Message), stats.timeouts_message),
             (Finish::InputLimit, stats.input_limits),
             (Finish::OutputLimit, stats.output_limits),
         ] {
