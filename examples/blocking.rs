@@ -127,12 +127,11 @@ struct Args {
 fn main() -> ExitCode {
     common::run(|args: Args| {
         let sums = Sums { summary_port: None, finished: 0, largest: None, patience: args.options.timeout() };
-        let mut server = TcpServer::unbound(sums, |_, _| Summary)?;
+        let mut server = TcpServer::unbound_with_server(sums, |_, _| Summary);
         server.limits.max_threads = args.max_threads.get();
         server.server_bind(args.address)?;
         server.server_bind(args.summary)?;
-        server.server_activate()?;
         server.server_mut().summary_port = server.server_addresses()[1].port();
-        args.options.serve(server)
+        args.options.serve(server.server_activate()?)
     })
 }

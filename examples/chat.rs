@@ -3,6 +3,9 @@
 //! ```text
 //! cargo run --example chat
 //! nc 127.0.0.1 9999                            # in two terminals or more; /help tells the commands
+//!
+//! cargo run --example chat -- --unix /tmp/chat # the same room for this user's programs
+//! nc -U /tmp/chat
 //! ```
 //!
 //! The room is the server's own value, `request.server`, and every member's handler works on it directly. A member who
@@ -18,6 +21,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use socketserver::{BaseServer, ConnectionId, Finish, Next, Overflow, Request, RequestHandler, Result, TcpServer};
+#[cfg(unix)]
+use socketserver::{UnixAddress, UnixOptions, family};
 
 /// The room: who is in it, with their names.
 #[derive(Default)]
@@ -118,18 +123,29 @@ struct Args {
     /// Where to listen; port 0 lets the system choose
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999")]
     address: String,
+    /// Where to listen besides, for this user only: a path, or @NAME for an abstract name
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH")]
+    unix: Option<UnixAddress>,
     #[command(flatten)]
     options: common::Options,
 }
 
 fn main() -> ExitCode {
     common::run(|args: Args| {
-        let mut server = TcpServer::with_server(args.address, Chat::default(), |_, _| Member)?;
+        let mut server = TcpServer::unbound_with_server(Chat::default(), |_, _| Member);
         server.limits.output_bytes_max = 256 * 1024;
         server.limits.output_overflow = Overflow::Close;
         server.limits.line_bytes_max = 4 * 1024;
         // One line is work for every member: a little of each talker at a time.
         server.limits.read_bytes_per_turn = 4 * 1024;
-        args.options.serve(server)
+        server.server_bind(args.address)?;
+        #[cfg(unix)]
+        if let Some(path) = args.unix {
+            let mut options = UnixOptions::default();
+            options.mode = Some(0o600);
+            server.server_bind_as::<family::UnixStream>(path, options)?;
+        }
+        args.options.serve(server.server_activate()?)
     })
 }

@@ -22,7 +22,7 @@ use socketserver::{
     Address, BaseServer, ConnectionId, Incoming, Next, Request, RequestHandler, Result, ServerId, TcpServer,
 };
 #[cfg(unix)]
-use socketserver::{Credentials, UnixAddress, UnixStreamServer};
+use socketserver::{Credentials, UnixAddress, UnixOptions, UnixStreamServer};
 
 struct Echo;
 
@@ -144,10 +144,11 @@ fn main() -> ExitCode {
     common::run(|args: Args| {
         let mut host = args.options.host()?;
         let echo = host.add(TcpServer::new(args.address, |_| Echo)?)?;
-        let mut control = UnixStreamServer::unbound(Control { echo }, |_, _| Commander)?;
-        control.options.mode = Some(0o600);
-        control.server_bind(args.control)?;
-        host.add(control)?;
+        let mut control = UnixStreamServer::unbound_with_server(Control { echo }, |_, _| Commander);
+        let mut options = UnixOptions::default();
+        options.mode = Some(0o600);
+        control.server_bind_with(args.control, options)?;
+        host.add(control.server_activate()?)?;
         host.serve()
     })
 }

@@ -6,14 +6,14 @@
 //! echo | nc -u -w1 127.0.0.1 9999              # so is any datagram, an empty one too
 //! ```
 //!
-//! A datagram is a request from its handler's `setup` on, just as a connection is, so one handler does for both.
+//! A datagram is a request from its handler's `setup` on, just as a connection is, so one handler, and one server, does for both.
 
 mod common;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use socketserver::{Address, Error, Next, Request, RequestHandler, Result, TcpServer, UdpServer};
+use socketserver::{Address, Error, Next, Request, RequestHandler, Result, TcpServer, UdpOptions, family};
 
 struct Daytime;
 
@@ -30,21 +30,19 @@ impl RequestHandler for Daytime {
     }
 }
 
-/// Both servers, on one address.
-type Pair = (TcpServer<(), Daytime>, UdpServer<(), Daytime>);
-
-/// Binds TCP, then UDP to the address that gave. If the system chose the port, it did not ask whether UDP has it free;
+/// Binds TCP, then UDP to the addresses that gave. If the system chose the port, it did not ask whether UDP has it free;
 /// then another is tried.
-fn bind(address: &str) -> Result<Pair> {
+fn bind(address: &str) -> Result<TcpServer<(), Daytime>> {
     let may_choose = address.rsplit(':').next().is_some_and(|port| port.parse() == Ok(0_u16));
     // Kept until one is found, lest the system choose the same again.
     let mut unfit = Vec::new();
     loop {
-        let tcp = TcpServer::new(address, |_| Daytime)?;
-        let same = tcp.server_address().as_ref().and_then(Address::as_inet).expect("it is bound");
-        match UdpServer::new(same, |_| Daytime) {
-            Ok(udp) => return Ok((tcp, udp)),
-            Err(Error::Bind { .. }) if may_choose && unfit.len() < TRIES_MAX => unfit.push(tcp),
+        let mut server = TcpServer::unbound(|_| Daytime);
+        server.server_bind(address)?;
+        let same: Vec<_> = server.server_addresses().iter().filter_map(Address::as_inet).collect();
+        match server.server_bind_as::<family::Udp>(&same[..], UdpOptions::default()) {
+            Ok(()) => return server.server_activate(),
+            Err(Error::Bind { .. }) if may_choose && unfit.len() < TRIES_MAX => unfit.push(server),
             Err(error) => return Err(error),
         }
     }
@@ -66,10 +64,7 @@ struct Args {
 
 fn main() -> ExitCode {
     common::run(|args: Args| {
-        let (tcp, udp) = bind(&args.address)?;
-        let mut host = args.options.host()?;
-        host.add(tcp)?;
-        host.add(udp)?;
-        host.serve()
+        let server = bind(&args.address)?;
+        args.options.serve(server)
     })
 }

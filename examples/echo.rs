@@ -78,9 +78,10 @@ fn serve(args: Args) -> Result<()> {
         host.add(TcpServer::new(address, |_| Echo)?)?;
     }
     if let Some(address) = args.udp {
-        let mut server = UdpServer::new(address, |_| Echo)?;
+        let mut server = UdpServer::unbound(|_| Echo);
         server.limits.max_packet_size = DATAGRAM_BYTES_MAX;
-        host.add(server)?;
+        server.server_bind(address)?;
+        host.add(server.server_activate()?)?;
     }
     #[cfg(unix)]
     if let Some(path) = args.unix {
@@ -97,14 +98,14 @@ fn serve(args: Args) -> Result<()> {
 #[cfg(unix)]
 fn at_path<F>(path: UnixAddress, mode: Option<u32>) -> Result<Server<F, (), Echo>>
 where
-    F: family::Family<Options = UnixOptions, Domain = family::Unix>,
+    F: family::Family<Options = UnixOptions, Address = UnixAddress>,
 {
-    let mut server = Server::<F, _, _>::unbound((), |(), _| Echo)?;
-    server.options.mode = mode;
+    let mut options = UnixOptions::default();
+    options.mode = mode;
+    let mut server = Server::unbound(|_| Echo);
     server.limits.max_packet_size = DATAGRAM_BYTES_MAX;
-    server.server_bind(path)?;
-    server.server_activate()?;
-    Ok(server)
+    server.server_bind_with(path, options)?;
+    server.server_activate()
 }
 
 /// Permission bits as they are given on the command line.

@@ -19,6 +19,7 @@
 mod common;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
 }
 
 #[cfg(unix)]
-fn serve<F: Family<Domain = family::Inet>>(args: Args) -> Result<()> {
+fn serve<F: Family<Address = SocketAddr>>(args: Args) -> Result<()> {
     let program = args.command;
     let command = move |client: &Address| {
         let mut command = Command::new(&program[0]);
@@ -65,11 +66,12 @@ fn serve<F: Family<Domain = family::Inet>>(args: Args) -> Result<()> {
         }
         command
     };
-    let mut server = MixInServer::<F, ForkingMixIn>::new(args.address, command)?;
+    let mut server = MixInServer::<F, ForkingMixIn>::unbound(command);
     server.limits.max_children = args.max_children.get();
     server.limits.max_packet_size = 65_535; // Whatever UDP can carry.
     server.limits.child_timeout = common::unless_zero(args.child_timeout);
-    args.options.serve(server.into())
+    server.server_bind(args.address)?;
+    args.options.serve(server.server_activate()?)
 }
 
 #[cfg(not(unix))]

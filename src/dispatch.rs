@@ -40,6 +40,8 @@ pub(crate) struct Host<S, H> {
     make_handler: MakeHandler<S, H>,
     pub(crate) calls: Calls<S, H>,
     receive: Option<Receive<S, H>>,
+    /// The hook `server_close` was called, and the server was not bound since.
+    is_closed: bool,
 }
 
 /// [`Host::receive_datagrams`], so that a program whose servers have no datagrams does not contain it.
@@ -73,13 +75,12 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     pub(crate) fn new(state: S, make_handler: MakeHandler<S, H>) -> Self {
         let pending = Pending { server: 0, orders: Vec::new() };
         let calls = Calls { state, handlers: Slab::new(), boxed: Slab::new(), pending };
-        Host { make_handler, calls, receive: None }
+        Host { make_handler, calls, receive: None, is_closed: false }
     }
 
-    /// Its requests are datagrams.
-    pub(crate) fn with_datagrams(mut self) -> Self {
+    /// Some of its sockets have datagrams.
+    pub(crate) fn serve_datagrams(&mut self) {
         self.receive = Some(Host::receive_datagrams);
-        self
     }
 
     /// Takes a connection out of its slot, does something with it, and puts it back.
@@ -133,6 +134,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
 #[cold]
 fn note_hook_panic(core: &mut Core, panic: &Error) {
     core.stats.panics += 1;
+    log_hook_panic(panic);
+}
+
+fn log_hook_panic(panic: &Error) {
     note_fault!(Error, "a hook of the server {panic}");
 }
 

@@ -27,7 +27,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// #     fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> { Ok(Next::Wait) }
 /// # }
 /// let taken = TcpServer::new("127.0.0.1:0", |_| Echo).unwrap();
-/// let address = taken.server_address().unwrap().to_string();
+/// let address = taken.server_address().to_string();
 /// let error = TcpServer::new(address.as_str(), |_| Echo).err().unwrap();
 /// assert_eq!(format!("{error}"), format!("cannot bind {address}"));
 /// assert!(format!("{error:#}").starts_with(&format!("cannot bind {address}: "))); // address already in use

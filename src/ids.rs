@@ -1,5 +1,7 @@
 //! Names of connections, servers and slots, and the tokens that the selector knows slots by.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use mio::Token;
 
 /// Names one connection of one reactor for as long as it lives, and nothing afterwards, nor anything in another reactor
@@ -32,8 +34,8 @@ impl std::fmt::Display for ConnectionId {
     }
 }
 
-/// Names one server of one reactor, until it is closed, and nothing afterwards, nor anything in another reactor of the
-/// process.
+/// Names one server of the process: also before a reactor has it, and in the next one if it moves. When it is closed, the
+/// id names nothing (until 2³² servers were made). (A [`Server`](crate::Server) with a reactor of its own keeps its id.)
 ///
 /// ```
 /// # use socketserver::{Next, Reactor, Request, RequestHandler, Result, TcpServer};
@@ -48,12 +50,14 @@ impl std::fmt::Display for ConnectionId {
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ServerId {
-    /// Its place, which is another's when it is gone.
-    pub(crate) number: u16,
-    pub(crate) generation: u32,
-    /// [`Slots::reactor`](crate::reactor::slots::Slots::reactor) of its reactor.
-    pub(crate) reactor: u32,
+pub struct ServerId(u32);
+
+impl ServerId {
+    /// One that no other server has.
+    pub(crate) fn new() -> Self {
+        static SERVERS: AtomicU32 = AtomicU32::new(0);
+        ServerId(SERVERS.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// Names one slot of a reactor until it is freed: its key, which is used again, and its generation, which is not.

@@ -22,7 +22,7 @@
 //!
 //! | for | see |
 //! |---|---|
-//! | a server, its options and limits | [`TcpServer`], [`UdpServer`], `UnixStreamServer`, `UnixDatagramServer`; [`Server`], [`Limits`] |
+//! | a server, its sockets, options and limits | [`TcpServer`], [`UdpServer`], `UnixStreamServer`, `UnixDatagramServer`; [`Server`], [`Unbound`], [`Limits`] |
 //! | a handler, what it is given and returns | [`RequestHandler`], [`Request`], [`Input`], [`Output`], [`Next`] |
 //! | state shared by all handlers, Python's hooks | [`BaseServer`] |
 //! | a handler that blocks, on a thread | [`BlockingHandler`], [`StreamRequestHandler`], [`ThreadingTcpServer`], [`Process`] |
@@ -35,7 +35,7 @@
 //! ```text
 //! models/      for tests and fuzzers only: parts of the crate held against models of them
 //! testing      a client without a socket, for tests
-//! server       Server, TcpServer and the other kinds, the hooks of BaseServer
+//! server/      Server, TcpServer and the other kinds, what they are bound to, the hooks of BaseServer
 //! dispatch/    one server in the reactor: clients are accepted, handlers are called
 //! blocking/    handlers that block, on threads, and programs
 //! handler/     what users implement, and the request that they are given
@@ -116,6 +116,7 @@ pub use server::threading::{
 pub use server::threading::{MixInServer, NoHandler, ThreadingMixIn, ThreadingTcpServer, ThreadingUdpServer};
 #[cfg(unix)]
 pub use server::threading::{ThreadingUnixDatagramServer, ThreadingUnixStreamServer};
+pub use server::unbound::Unbound;
 pub use server::{Server, TcpServer, UdpServer};
 #[cfg(unix)]
 pub use server::{UnixDatagramServer, UnixStreamServer};

@@ -23,6 +23,7 @@ pub(crate) mod patient;
 pub(crate) mod readiness;
 pub(crate) mod scripted;
 pub(crate) mod selector;
+pub(crate) mod site;
 mod socket;
 mod stream;
 mod tcp;

@@ -12,7 +12,7 @@
 mod accepting;
 mod alarms;
 pub(crate) mod books;
-mod closing;
+pub(crate) mod closing;
 mod commands;
 mod connecting;
 pub(crate) mod core;

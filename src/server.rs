@@ -3,25 +3,31 @@
 mod adding;
 mod binding;
 pub(crate) mod hooks;
+pub(crate) mod parked;
+mod settings;
 pub(crate) mod threading;
+pub(crate) mod unbound;
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::hooks::BaseServer;
+use self::parked::{Kind, Parked};
+use self::unbound::Unbound;
 use crate::address::Address;
 use crate::dispatch::Host;
 use crate::error::Result;
 use crate::handler::RequestHandler;
 use crate::ids::ServerId;
-use crate::limits::Limits;
-use crate::net::Socket;
 use crate::net::family::{Bound, Family, ServerAddress, Tcp, Udp};
 #[cfg(unix)]
 use crate::net::family::{UnixDatagram, UnixStream};
+use crate::net::site::Site;
 use crate::reactor::Reactor;
 use crate::reactor::handle::{Handle, ShutdownHandle};
+use crate::reactor::hosted::Hosted;
 
 /// A TCP server: [`Server`] over TCP. A handler for each connection.
 ///
@@ -33,10 +39,8 @@ use crate::reactor::handle::{Handle, ShutdownHandle};
 /// # impl RequestHandler for Echo {
 /// #     fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> { Ok(Next::Wait) }
 /// # }
-/// let mut server = TcpServer::unbound((), |_, _| Echo)?;
-/// server.options.request_queue_size = 128;
-/// server.server_bind(("localhost", 0))?;
-/// server.server_activate()?;
+/// let server = TcpServer::new(("localhost", 0), |_client_address| Echo)?;
+/// println!("listening on port {}", server.server_address().port());
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 pub type TcpServer<S, H> = Server<Tcp, S, H>;
@@ -60,7 +64,7 @@ pub type TcpServer<S, H> = Server<Tcp, S, H>;
 /// }
 /// let mut server = UdpServer::new("127.0.0.1:0", |_client_address| Upper)?;
 /// let client = std::net::UdpSocket::bind("127.0.0.1:0")?;
-/// client.send_to(b"hello", server.server_address().unwrap().as_inet().unwrap())?;
+/// client.send_to(b"hello", server.server_address())?;
 /// server.handle_request()?;
 /// let mut reply = [0; 100];
 /// let n = client.recv(&mut reply)?;
@@ -83,10 +87,7 @@ pub type UdpServer<S, H> = Server<Udp, S, H>;
 /// #     fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> { Ok(Next::Wait) }
 /// # }
 /// let path = std::env::temp_dir().join(format!("echo-{}.sock", std::process::id()));
-/// let mut server = UnixStreamServer::unbound((), |_, _| Echo)?;
-/// server.options.mode = Some(0o600);
-/// server.server_bind(&path)?;
-/// server.server_activate()?;
+/// let server = UnixStreamServer::new(&path, |_client_address| Echo)?;
 /// assert!(path.exists());
 /// drop(server);
 /// assert!(!path.exists());
@@ -108,17 +109,18 @@ pub type UnixStreamServer<S, H> = Server<UnixStream, S, H>;
 /// # }
 /// let path = std::env::temp_dir().join(format!("datagrams-{}.sock", std::process::id()));
 /// let server = UnixDatagramServer::new(&path, |_client_address| Echo)?;
-/// assert_eq!(server.server_address().unwrap().as_unix().unwrap().as_path(), Some(&*path));
+/// assert_eq!(server.server_address().as_path(), Some(&*path));
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[cfg(unix)]
 pub type UnixDatagramServer<S, H> = Server<UnixDatagram, S, H>;
 
-/// A server of one kind of socket ([`TcpServer`], [`UdpServer`], [`UnixStreamServer`], [`UnixDatagramServer`]): bound
-/// sockets, a value that its handlers share, and a handler for each request.
+/// A server, named by its first kind of socket ([`TcpServer`], [`UdpServer`], [`UnixStreamServer`],
+/// [`UnixDatagramServer`]): bound sockets, a value that its handlers share, and a handler for each request. Sockets of
+/// other kinds may share them: see [`Unbound::server_bind_as`].
 ///
-/// It has a [`Reactor`] of its own, or is [added](Reactor::add) to one that hosts several. Dropping it closes it, as
-/// leaving a `with` block does in Python.
+/// It is [added](Reactor::add) to a [`Reactor`] that hosts several, or gets one of its own when it begins to serve: until
+/// then it has its sockets and no other descriptor. Dropping it closes it, as leaving a `with` block does in Python.
 ///
 /// Source: `socketserver.TCPServer` and its subclasses.
 ///
@@ -135,7 +137,7 @@ pub type UnixDatagramServer<S, H> = Server<UnixDatagram, S, H>;
 /// }
 ///
 /// let mut server = TcpServer::new("127.0.0.1:0", |_client_address| Echo)?;
-/// let address = server.server_address().unwrap().as_inet().unwrap();
+/// let address = server.server_address();
 /// let stop = server.shutdown_handle();
 /// let thread = std::thread::spawn(move || server.serve_forever());
 ///
@@ -151,28 +153,17 @@ pub type UnixDatagramServer<S, H> = Server<UnixDatagram, S, H>;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 pub struct Server<F: Family, S, H> {
-    /// Options of its sockets, which count for each socket when it is bound; `request_queue_size`, when it is activated. A
-    /// change that comes after the last socket was bound is [`Error::Setting`](crate::Error::Setting) when the server starts to serve.
-    pub options: F::Options,
-    /// Limits of its connections, read when it starts to serve. Those that contradict each other are then
-    /// [`Error::Setting`](crate::Error::Setting). They can be changed between two requests, and while it serves with [`Reactor::set_limits`].
-    pub limits: Limits,
     /// How long [`handle_request`](Self::handle_request) waits for a client. Default: `None`, for ever. Source:
     /// `BaseServer.timeout`.
     pub timeout: Option<Duration>,
-    reactor: Reactor,
-    id: ServerId,
-    /// Bound, and not listening yet.
-    bound: Vec<(Socket, Address)>,
-    /// Activated, and not in a reactor yet.
+    parked: Parked,
+    /// The reactor that it has of its own since it began to serve.
+    own: Option<Reactor>,
+    /// Where it is bound, or will be when it serves again.
+    sites: Vec<Site>,
+    /// Sockets that listen, and are in no reactor yet.
     activated: Vec<Bound>,
-    /// Where it was bound, to be bound there again after a shutdown.
-    addresses: Vec<Address>,
-    /// Those of them whose sockets were adopted.
-    adopted: Vec<Address>,
-    /// The options with which the last socket was bound.
-    applied: F::Options,
-    kind: PhantomData<fn() -> (S, H)>,
+    kind: Kind<F, S, H>,
 }
 
 impl<F: Family, H: RequestHandler> Server<F, (), H> {
@@ -181,104 +172,82 @@ impl<F: Family, H: RequestHandler> Server<F, (), H> {
     ///
     /// # Errors
     /// [`Error::Resolve`](crate::Error::Resolve), [`Error::Bind`](crate::Error::Bind), [`Error::Listen`](crate::Error::Listen), each with the address in it; as for
-    /// [`server_bind`](Self::server_bind), which binds all addresses of a name. [`Error::Reactor`](crate::Error::Reactor) if the system is out
-    /// of descriptors.
+    /// [`Unbound::server_bind`], which binds all addresses of a name.
     ///
     /// Source: `TCPServer(server_address, RequestHandlerClass)`.
     pub fn new(
-        address: impl ServerAddress<F::Domain>,
-        mut handler: impl FnMut(&Address) -> H + Send + 'static,
+        address: impl ServerAddress<F::Address>,
+        handler: impl FnMut(&Address) -> H + Send + 'static,
     ) -> Result<Self> {
-        Server::with_server(address, (), move |(), client_address| handler(client_address))
+        let mut unbound = Server::unbound(handler);
+        unbound.server_bind(address)?;
+        unbound.server_activate()
+    }
+
+    /// A server that is not bound yet, so that its sockets can be given options, and more than one address, of one family
+    /// or several.
+    ///
+    /// Source: `TCPServer(..., bind_and_activate=False)`.
+    pub fn unbound(mut handler: impl FnMut(&Address) -> H + Send + 'static) -> Unbound<F, (), H> {
+        Server::unbound_with_server((), move |(), client_address| handler(client_address))
     }
 }
 
 impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
-    /// The same with a value of your own that all handlers share as `request.server`, and whose hooks are called.
+    /// As [`new`](Server::new), with a value of your own that all handlers share as `request.server`, and whose hooks are
+    /// called.
     ///
     /// # Errors
-    /// As for [`new`](Server::new).
+    /// As for [`new`](Server::new). The value is dropped then.
     pub fn with_server(
-        address: impl ServerAddress<F::Domain>,
+        address: impl ServerAddress<F::Address>,
         server: S,
         handler: impl FnMut(&mut S, &Address) -> H + Send + 'static,
     ) -> Result<Self> {
-        let mut this = Server::unbound(server, handler)?;
-        this.server_bind(address)?;
-        this.server_activate()?;
-        Ok(this)
+        let mut unbound = Server::unbound_with_server(server, handler);
+        unbound.server_bind(address)?;
+        unbound.server_activate()
     }
 
-    /// A server that is not bound yet: set its [`options`](Self::options) first, then call
-    /// [`server_bind`](Self::server_bind), once for each address it is to have, and
-    /// [`server_activate`](Self::server_activate).
-    ///
-    /// # Errors
-    /// [`Error::Reactor`](crate::Error::Reactor) if the system is out of descriptors.
-    ///
-    /// Source: `TCPServer(..., bind_and_activate=False)`.
-    ///
-    /// ```
-    /// # use socketserver::{Next, Request, RequestHandler, Result, TcpServer};
-    /// # struct Echo;
-    /// # impl RequestHandler for Echo {
-    /// #     fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> { Ok(Next::Wait) }
-    /// # }
-    /// let mut server = TcpServer::unbound((), |_, _| Echo)?;
-    /// server.options.request_queue_size = 128;
-    /// server.limits.connections_max = Some(1_000);
-    /// server.server_bind("127.0.0.1:0")?;
-    /// server.server_bind(("127.0.0.1", 0))?;
-    /// server.server_activate()?;
-    /// assert_eq!(server.server_addresses().len(), 2);
-    /// # Ok::<(), socketserver::Error>(())
-    /// ```
-    pub fn unbound(server: S, handler: impl FnMut(&mut S, &Address) -> H + Send + 'static) -> Result<Self> {
-        let mut reactor = Reactor::new()?;
-        let host = Host::new(server, Box::new(handler));
-        let host = if F::DATAGRAMS { host.with_datagrams() } else { host };
-        let id = reactor.host_own(Box::new(host), Limits::default())?;
-        Ok(Server {
-            options: F::Options::default(),
-            limits: Limits::default(),
-            timeout: None,
-            reactor,
-            id,
-            bound: Vec::new(),
-            activated: Vec::new(),
-            addresses: Vec::new(),
-            adopted: Vec::new(),
-            applied: F::Options::default(),
-            kind: PhantomData,
-        })
+    /// As [`unbound`](Server::unbound), with a value of your own.
+    pub fn unbound_with_server(
+        server: S,
+        handler: impl FnMut(&mut S, &Address) -> H + Send + 'static,
+    ) -> Unbound<F, S, H> {
+        Unbound::new(Parked::new(Box::new(Host::new(server, Box::new(handler)))))
     }
 
-    /// The first address it is bound to, with the real port.
+    /// The first address of its own kind that it is bound to, with the real port. It stays when the server is closed: it is
+    /// bound there when it serves again.
     ///
     /// Source: `server_address`.
-    pub fn server_address(&self) -> Option<Address> {
-        self.server_addresses().into_iter().next()
+    pub fn server_address(&self) -> F::Address {
+        self.server_addresses_as::<F>().into_iter().next().expect("it was bound before it was made")
     }
 
-    /// All addresses it is bound to.
+    /// All addresses it is bound to, in the order in which they were bound.
     pub fn server_addresses(&self) -> Vec<Address> {
-        self.addresses.iter().chain(self.bound.iter().map(|(_, address)| address)).cloned().collect()
+        self.sites.iter().map(|site| site.address.clone()).collect()
     }
 
-    /// Serves until [shut down](ShutdownHandle::shutdown). Binds and activates what is not yet; after a shutdown,
-    /// binds the same addresses again.
+    /// Those of the sockets of one family.
+    pub fn server_addresses_as<G: Family>(&self) -> Vec<G::Address> {
+        let sites = self.sites.iter().filter(|site| site.options.family() == G::NAME);
+        sites.filter_map(|site| G::typed(&site.address)).collect()
+    }
+
+    /// Serves until [shut down](ShutdownHandle::shutdown). After a stop, or [`server_close`](Self::server_close), it is
+    /// first bound to its addresses again, with the options each was bound with.
     ///
     /// # Errors
-    /// [`Error::NotBound`](crate::Error::NotBound), [`Error::Reactor`](crate::Error::Reactor), or those of [`server_bind`](Self::server_bind). [`Error::Setting`](crate::Error::Setting) if
-    /// [`options`](Self::options) were changed too late. [`Error::Gone`](crate::Error::Gone) if another reactor was put in the place of its own
-    /// (see [`reactor`](Self::reactor)).
+    /// [`Error::Reactor`](crate::Error::Reactor); [`Error::Bind`](crate::Error::Bind) and
+    /// [`Error::Listen`](crate::Error::Listen) if it cannot be bound again: then it has no socket, and may be tried again. [`Error::Setting`](crate::Error::Setting) if the
+    /// [`config`](Self::set_config) cannot be honoured. [`Error::Gone`](crate::Error::Gone) if a closure has put another
+    /// reactor in the place of its own.
     ///
     /// Source: `serve_forever`.
     pub fn serve_forever(&mut self) -> Result<()> {
-        if !self.reactor.has_stopped() {
-            self.start()?;
-        }
-        self.reactor.serve_forever()
+        self.start()?.serve_forever()
     }
 
     /// Serves one request: waits for a client, at most [`timeout`](Self::timeout), and returns when its connection is
@@ -304,114 +273,128 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     ///
     /// Source: `handle_request`.
     pub fn handle_request(&mut self) -> Result<()> {
-        if self.reactor.has_stopped() {
+        let (id, timeout) = (self.parked.id, self.timeout);
+        let reactor = self.start()?;
+        if reactor.has_stopped() {
             return Ok(());
         }
-        self.start()?;
-        self.reactor.handle_request(self.id, self.timeout)
+        reactor.handle_request(id, timeout)
     }
 
-    /// Closes its sockets and aborts its connections. It can be bound again.
+    /// Closes its sockets and aborts its connections: see [`Reactor::server_close`]. If it serves again, it is bound to its
+    /// addresses again.
     ///
-    /// Source: `server_close`, and leaving the `with` block.
+    /// Source: `server_close`, and leaving the `with` block. Python's cannot serve again.
     pub fn server_close(&mut self) {
-        self.bound.clear();
         self.activated.clear();
-        self.addresses.clear();
-        self.adopted.clear();
-        self.reactor.server_close(self.id);
+        match &mut self.own {
+            Some(reactor) => reactor.server_close(self.parked.id),
+            None => self.parked.close(),
+        }
     }
 
-    /// Sets a timer of the server before anything has happened that would give its hooks a
-    /// [`Others`](crate::Others). It calls [`BaseServer::timer`] once. Of a server that is
-    /// to be added to a reactor, use [`Reactor::set_timer`].
-    ///
-    /// Source: none; Python's `service_actions` is called every half second.
-    ///
-    /// ```
-    /// use socketserver::{BaseServer, Others, NoHandler, TcpServer};
-    /// use std::time::Duration;
-    ///
-    /// #[derive(Default)]
-    /// struct Ticking { ticks: u32 }
-    /// impl BaseServer for Ticking {
-    ///     fn timer(&mut self, others: &mut Others<'_, Self>, tag: u64) {
-    ///         self.ticks += 1;
-    ///         match self.ticks {
-    ///             3 => others.request_shutdown(),
-    ///             _ => others.set_server_timer(tag, Duration::from_millis(1)),
-    ///         }
-    ///     }
-    /// }
-    ///
-    /// let mut server = TcpServer::with_server("127.0.0.1:0", Ticking::default(), |_, _| NoHandler)?;
-    /// server.set_timer(1, Duration::from_millis(1));
-    /// server.serve_forever()?;
-    /// assert_eq!(server.server_mut().ticks, 3);
-    /// # Ok::<(), socketserver::Error>(())
-    /// ```
-    pub fn set_timer(&mut self, tag: u64, after: Duration) {
-        self.reactor.set_timer(self.id, tag, after);
-    }
-
-    /// The same for a periodic timer: see [`Others::set_server_interval`](crate::Others::set_server_interval). Of a server
-    /// that is to be added to a reactor, use [`Reactor::set_interval`].
-    pub fn set_interval(&mut self, tag: u64, every: Duration) {
-        self.reactor.set_interval(self.id, tag, every);
-    }
-
-    /// What stops it. Of a server that is to be added to a reactor, take the reactor's.
+    /// What stops it: its own reactor, or the one it is added to.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
-        self.reactor.shutdown_handle()
+        self.handle().shutdown_handle()
     }
 
-    /// A way in for other threads.
+    /// A way in for other threads. It may be taken at any time: what it is given before the server has a reactor waits for
+    /// that, and if the server is [added](Reactor::add) to another, the handle leads there.
     pub fn handle(&self) -> Handle {
-        self.reactor.handle()
+        Handle::new(Arc::clone(&self.parked.shared))
     }
 
-    /// Makes SIGINT and SIGTERM stop it: see [`Reactor::shutdown_on_signals`].
+    /// Makes SIGINT and SIGTERM stop it: see [`Reactor::shutdown_on_signals`]. From now on it has a reactor of its own.
     ///
     /// # Errors
-    /// [`Error::Reactor`](crate::Error::Reactor) if they cannot be watched.
+    /// [`Error::Reactor`](crate::Error::Reactor) if they cannot be watched, or the system is out of descriptors.
     #[cfg(feature = "signals")]
     pub fn shutdown_on_signals(&mut self) -> Result<()> {
-        self.reactor.shutdown_on_signals()
+        self.reactor()?.shutdown_on_signals()
     }
 
-    /// Its number in its reactor.
+    /// What it is called, in whatever reactor it is.
     pub fn id(&self) -> ServerId {
-        self.id
-    }
-
-    /// Its reactor: for settings, statistics, and a foreign loop. It is the server's: if another is put in its place
-    /// (`std::mem::swap`), this server has nothing to serve with, and its methods say [`Error::Gone`](crate::Error::Gone).
-    pub fn reactor(&mut self) -> &mut Reactor {
-        &mut self.reactor
+        self.parked.id
     }
 
     /// Its own value: what handlers see as `request.server`.
     ///
     /// # Panics
-    /// If another reactor was put in the place of its own (see [`reactor`](Self::reactor)): the value is in that.
+    /// If a closure ([`Handle::run`]) has put another reactor in the place of its own: the value is in that.
     pub fn server_mut(&mut self) -> &mut S {
-        self.reactor.server_mut(self.id).expect("the value is in the reactor that the server was made with")
+        self.hosted().expect(SWAPPED).state().downcast_mut().expect("the value is of this type")
     }
 
-    /// Gets ready to serve with the limits as they are set now.
-    fn start(&mut self) -> Result<()> {
-        self.reactor.hosted(self.id)?;
-        self.reactor.set_limits(self.id, self.limits.clone())?;
-        self.get_sockets()?;
-        for bound in std::mem::take(&mut self.activated) {
-            self.reactor.open(self.id, bound)?;
+    fn hosted(&mut self) -> Result<&mut dyn Hosted> {
+        match &mut self.own {
+            Some(reactor) => reactor.hosted(self.parked.id),
+            None => Ok(self.parked.hosted()),
+        }
+    }
+
+    /// Its own reactor, which is made if it has none.
+    fn reactor(&mut self) -> Result<&mut Reactor> {
+        if self.own.is_none() {
+            let mut reactor = Reactor::with_config(self.parked.config.clone())?;
+            self.parked.enter(&mut reactor, true);
+            self.own = Some(reactor);
+        }
+        Ok(self.own.as_mut().expect("just made"))
+    }
+
+    /// Gets ready to serve, unless it has just been stopped.
+    fn start(&mut self) -> Result<&mut Reactor> {
+        if !self.own.as_ref().is_some_and(Reactor::has_stopped) {
+            self.get_sockets()?;
+            let (id, activated) = (self.parked.id, std::mem::take(&mut self.activated));
+            self.reactor()?.open(id, activated)?;
+        }
+        self.reactor()
+    }
+
+    /// Sees to it that it has sockets to serve by: those there are, or else new ones at its addresses.
+    fn get_sockets(&mut self) -> Result<()> {
+        let id = self.parked.id;
+        let is_open = self.own.as_mut().is_some_and(|reactor| {
+            reactor.await_closed(id); // The hooks of a close under way come first.
+            !reactor.server_addresses(id).is_empty()
+        });
+        if !is_open && self.activated.is_empty() {
+            let sites = self.sites.clone();
+            let hosted = self.hosted()?;
+            let bound = binding::bind_again(hosted, &sites);
+            let is_closed = hosted.is_closed();
+            if let Some(reactor) = self.own.as_mut().filter(|_| !is_closed) {
+                reactor.reopen(id);
+            }
+            (self.activated, self.sites) = bound?;
         }
         Ok(())
     }
 }
 
+/// What no program but a very odd one does.
+const SWAPPED: &str = "no closure has put another reactor in the place of the server's own";
+
+impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
+    /// Makes the sockets listen: from now on clients can connect, and wait in the backlog until the server serves.
+    ///
+    /// # Errors
+    /// [`Error::NotBound`](crate::Error::NotBound) if there is no socket of the server's own family; [`Error::Setting`](crate::Error::Setting) if
+    /// [`limits`](Self::limits) contradict each other; [`Error::Listen`](crate::Error::Listen). The server is closed then, and its value is
+    /// dropped with it.
+    ///
+    /// Source: `server_activate`; the hook of that name is called with each socket.
+    pub fn server_activate(self) -> Result<Server<F, S, H>> {
+        let (parked, activated, sites) = self.activate()?;
+        Ok(Server { timeout: None, parked, own: None, sites, activated, kind: PhantomData })
+    }
+}
+
 impl<F: Family, S, H> fmt::Debug for Server<F, S, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("family", &F::NAME).field("addresses", &self.addresses).finish_non_exhaustive()
+        let addresses: Vec<_> = self.sites.iter().map(|site| &site.address).collect();
+        f.debug_struct("Server").field("family", &F::NAME).field("addresses", &addresses).finish_non_exhaustive()
     }
 }

@@ -74,6 +74,7 @@ use crate::net::selector::Selector;
 use crate::reactor::Reactor;
 use crate::reactor::handle::Handle;
 use crate::server::hooks::BaseServer;
+use crate::server::parked::Parked;
 
 /// The client's end of one scripted connection, and the reactor that serves it.
 ///
@@ -131,7 +132,7 @@ impl<S: BaseServer> Client<S> {
         let record = Arc::new(Mutex::new(Record::default()));
         let mut handler = Some(Recorder { handler, record: Arc::clone(&record) });
         let host = Host::new(server, Box::new(move |_, _| handler.take().expect("one client, one handler")));
-        let server = reactor.host_own(Box::new(host), limits).expect("the first server");
+        let server = Parked::take_in(&mut reactor, Box::new(host), limits, true).expect("the first server");
         let (peer, stream) = Peer::client(&world, 0, client_address());
         reactor.admit(server, stream.into(), client_address()).expect("a script registers always");
         let id = reactor.core.slots.connections(None).first().map(|&key| reactor.core.slots.id(key));

@@ -11,7 +11,7 @@ mod common;
 
 use std::collections::HashSet;
 use std::io::{BufRead, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -24,10 +24,10 @@ use socketserver::family::{self, Family, ServerAddress};
 use socketserver::{
     Address, BaseServer, BlockingHandler, BlockingRequest, DatagramRequestHandler, Error, Finish, ForkingMixIn,
     Incoming, MixInServer, Next, Process, Request, RequestHandler, Result, Server, ShutdownHandle,
-    StreamRequestHandler, TcpServer, ThreadingMixIn, ThreadingTcpServer,
+    StreamRequestHandler, TcpOptions, TcpServer, ThreadingMixIn, ThreadingTcpServer,
 };
 
-use crate::common::{Journal, PATIENCE, Peer, SCRIPTED, silence_scripted_panics};
+use crate::common::{Journal, PATIENCE, Peer, SCRIPTED, limit, options, silence_scripted_panics};
 
 /// `TEST_STR`.
 const TEST_STR: &[u8] = b"hello world\n";
@@ -72,7 +72,8 @@ struct Case<F: Family> {
 
 impl Case<family::Tcp> {
     fn tcp() -> Self {
-        Case::new("localhost:0".into(), |to| stream_examine(&mut tcp(to)), tcp_answers)
+        let exchange = |to: &Address| stream_examine(&mut tcp(to.as_inet().unwrap()));
+        Case::new("localhost:0".into(), exchange, |to| tcp_answers(to.as_inet().unwrap()))
     }
 }
 
@@ -98,7 +99,7 @@ impl Case<family::UnixDatagram> {
 
 impl<F: Family> Case<F>
 where
-    String: ServerAddress<F::Domain>,
+    String: ServerAddress<F::Address>,
 {
     fn new(address: String, exchange: fn(&Address), answers: fn(&Address) -> bool) -> Self {
         Case { address, exchange, answers, family: std::marker::PhantomData }
@@ -133,7 +134,7 @@ where
     ///
     /// There is no counterpart to `poll_interval`: nothing is polled, and a stop takes effect at once.
     fn run_server<S: BaseServer, H: RequestHandler<S>>(&self, mut server: Server<F, S, H>) {
-        let address = server.server_address().expect("it is bound");
+        let address: Address = server.server_address().into();
         match address.port() {
             Some(port) => assert_ne!(port, 0, "the real port"),
             None => assert_eq!(path_of(&address), Path::new(&self.address)),
@@ -141,18 +142,17 @@ where
         let stop = server.shutdown_handle();
         let done = on_a_thread(move || {
             let result = server.serve_forever();
-            let active = server.reactor().stats().active;
+            let active = server.stats().active;
             server.server_close();
-            (result, active, server.server_addresses())
+            (result, active)
         });
         for _ in 0..3 {
             (self.exchange)(&address);
         }
         stop.shutdown();
-        let (result, active, addresses) = done.recv_timeout(PATIENCE).expect("serve_forever returns");
+        let (result, active) = done.recv_timeout(PATIENCE).expect("serve_forever returns");
         result.unwrap();
         assert_eq!(active, 0, "requests are left");
-        assert!(addresses.is_empty());
         wait_until("the socket is closed", || !(self.answers)(&address));
     }
 }
@@ -289,10 +289,10 @@ fn a_failed_bind_leaves_no_descriptor() {
 fn leaving_the_scope_closes_the_server() {
     let address = {
         let server = TcpServer::new("localhost:0", |_| Line).unwrap();
-        server.server_address().unwrap()
+        server.server_address()
     };
-    wait_until("the port is free", || !tcp_answers(&address));
-    wait_until("it can be bound again", || TcpServer::new(address.as_inet().unwrap(), |_| Line).is_ok());
+    wait_until("the port is free", || !tcp_answers(address));
+    wait_until("it can be bound again", || TcpServer::new(address, |_| Line).is_ok());
 }
 
 // ---- ErrorHandlerTest ----
@@ -338,7 +338,7 @@ fn one_request(process: fn(&Journal) -> Process, handle: fn(&mut Request<'_, Wat
     let journal = Journal::new();
     let watched = Watched { journal: journal.clone(), process };
     let mut server = TcpServer::with_server("localhost:0", watched, move |_, _| Bad { handle }).unwrap();
-    drop(TcpStream::connect(server.server_address().unwrap().as_inet().unwrap()).unwrap());
+    drop(TcpStream::connect(server.server_address()).unwrap());
     on_a_thread(move || {
         server.handle_request().unwrap();
         finish(&mut server);
@@ -441,9 +441,9 @@ fn wfile_is_a_writer_on_the_request_s_own_socket() {
         })
     };
     let server: Server<_, _, _> = ThreadingTcpServer::new("localhost:0", handler).unwrap().into();
-    let address = server.server_address().unwrap();
+    let address = server.server_address();
     let (stop, done) = serving(server);
-    drop(tcp(&address));
+    drop(tcp(address));
     assert!(told.recv_timeout(PATIENCE).expect("the handler ran"), "there is a second descriptor");
     stop.shutdown();
     done.recv_timeout(PATIENCE).unwrap().unwrap();
@@ -486,9 +486,9 @@ fn a_large_write_is_whole_though_signals_interrupt_it() {
         handler
     };
     let server: Server<_, _, _> = ThreadingTcpServer::new("localhost:0", handler).unwrap().into();
-    let address = server.server_address().unwrap();
+    let address = server.server_address();
     let (stop, done) = serving(server);
-    let mut client = Peer::of(tcp(&address));
+    let mut client = Peer::of(tcp(address));
     client.expect("write data\n");
     client.send("client response\n");
     client.expect([0; 100]);
@@ -538,10 +538,10 @@ fn a_request_that_verify_request_turns_away_is_closed_once_and_not_handled() {
     let journal = Journal::new();
     let mut server =
         TcpServer::with_server("localhost:0", No(journal.clone()), |_, _| -> Never { unreachable!() }).unwrap();
-    let mut client = Peer::of(tcp(&server.server_address().unwrap()));
+    let mut client = Peer::of(tcp(server.server_address()));
     let done = on_a_thread(move || {
         server.handle_request().unwrap();
-        server.reactor().stats().panics
+        server.stats().panics
     });
     assert_eq!(done.recv_timeout(PATIENCE).expect("handle_request returns"), 0);
     client.expect_eof();
@@ -562,11 +562,11 @@ fn threads_are_used_again() {
         })
     })
     .unwrap();
-    server.limits.max_threads = 3;
-    let address = server.server_address().unwrap();
+    limit(&mut server, |limits| limits.max_threads = 3);
+    let address = server.server_address();
     let done = on_a_thread(move || {
         for _ in 0..10 {
-            let mut client = Peer::of(tcp(&address));
+            let mut client = Peer::of(tcp(address));
             server.handle_request().unwrap(); // Returns as soon as a thread has it, as in Python.
             client.expect_eof();
         }
@@ -607,7 +607,7 @@ fn handle_timeout_is_called_when_nobody_comes() {
 fn handle_request_serves_one_datagram() {
     let mut server = socketserver::UdpServer::new("127.0.0.1:0", |_| Line).unwrap();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-    client.connect(server.server_address().unwrap().as_inet().unwrap()).unwrap();
+    client.connect(server.server_address()).unwrap();
     for packet in [b"1\n", b"2\n", b"3\n"] {
         client.send(packet).unwrap();
     }
@@ -627,12 +627,12 @@ fn handle_request_serves_one_datagram() {
 #[test]
 fn allow_reuse_port_shares_a_port() {
     let bound = |address: &str, share| {
-        let mut server = TcpServer::unbound((), |(), _| Line).unwrap();
-        server.options.allow_reuse_port = share;
-        server.server_bind(address).and_then(|()| server.server_activate()).map(|()| server)
+        let mut server = TcpServer::unbound(|_| Line);
+        let options = options(|options: &mut TcpOptions| options.allow_reuse_port = share);
+        server.server_bind_with(address, options).and_then(|()| server.server_activate())
     };
     let first = bound("127.0.0.1:0", true).unwrap();
-    let address = first.server_address().unwrap().to_string();
+    let address = first.server_address().to_string();
     let second = bound(&address, true).unwrap();
     assert_eq!(first.server_address(), second.server_address());
     assert!(matches!(bound(&address, false), Err(Error::Bind { .. })));
@@ -643,10 +643,10 @@ fn allow_reuse_port_shares_a_port() {
 #[test]
 fn max_children_makes_further_requests_wait() {
     let mut server = socketserver::ForkingTcpServer::new("localhost:0", |_| Command::new("cat")).unwrap();
-    server.limits.max_children = 2;
-    let address = server.server_address().unwrap();
+    limit(&mut server, |limits| limits.max_children = 2);
+    let address = server.server_address();
     let (stop, done) = serving(server.into());
-    let mut clients: Vec<_> = (0..5).map(|_| Peer::of(tcp(&address))).collect();
+    let mut clients: Vec<_> = (0..5).map(|_| Peer::of(tcp(address))).collect();
     clients.iter_mut().for_each(|client| client.send("hello"));
     clients[0].expect("hello");
     clients[1].expect("hello");
@@ -672,9 +672,9 @@ fn a_program_has_no_descriptor_but_the_request() {
         command
     };
     let server: Server<_, _, _> = socketserver::ForkingTcpServer::new("localhost:0", list).unwrap().into();
-    let address = server.server_address().unwrap();
+    let address = server.server_address();
     let (stop, done) = serving(server);
-    let descriptors = String::from_utf8(Peer::of(tcp(&address)).rest()).unwrap();
+    let descriptors = String::from_utf8(Peer::of(tcp(address)).rest()).unwrap();
     let others = descriptors.lines().filter(|line| !line.contains(" 2 -> ")); // Standard error is as it was.
     let ours = others.filter(|line| line.contains("socket:") || line.contains("anon_inode:"));
     assert_eq!(ours.count(), 2, "its input and output: {descriptors}");
@@ -699,8 +699,10 @@ fn closing_waits_for_threads_unless_told_not_to() {
             })
         })
         .unwrap();
-        (server.limits.daemon_threads, server.limits.block_on_close) = (daemon_threads, block_on_close);
-        let mut client = Peer::of(tcp(&server.server_address().unwrap()));
+        limit(&mut server, |limits| {
+            (limits.daemon_threads, limits.block_on_close) = (daemon_threads, block_on_close);
+        });
+        let mut client = Peer::of(tcp(server.server_address()));
         let closed = on_a_thread(move || {
             server.handle_request().unwrap();
             began.recv_timeout(PATIENCE).unwrap();
@@ -740,7 +742,7 @@ fn finish_follows_a_handle_that_failed_but_not_a_setup() {
         let noted = journal.clone();
         let make = move |_: &Address| Scripted { journal: noted.clone(), setup_fails };
         let mut server = ThreadingTcpServer::new("localhost:0", make).unwrap();
-        let client = tcp(&server.server_address().unwrap());
+        let client = tcp(server.server_address());
         let done = on_a_thread(move || {
             server.handle_request().unwrap();
             finish(&mut server);
@@ -758,7 +760,7 @@ fn a_datagram_handler_that_writes_nothing_sends_nothing() {
     let handler = |_: &Address| DatagramRequestHandler::new(|_| Ok(()));
     let server: Server<_, _, _> = socketserver::ThreadingUdpServer::new("127.0.0.1:0", handler).unwrap().into();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-    client.connect(server.server_address().unwrap().as_inet().unwrap()).unwrap();
+    client.connect(server.server_address()).unwrap();
     client.send(b"hello").unwrap();
     let done = on_a_thread({
         let mut server = server;
@@ -802,14 +804,14 @@ fn on_a_thread<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> R
     done
 }
 
-fn tcp(to: &Address) -> TcpStream {
-    let socket = TcpStream::connect_timeout(&to.as_inet().unwrap(), PATIENCE).expect("connect");
+fn tcp(to: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect_timeout(&to, PATIENCE).expect("connect");
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
 
-fn tcp_answers(to: &Address) -> bool {
-    TcpStream::connect_timeout(&to.as_inet().unwrap(), PATIENCE).is_ok()
+fn tcp_answers(to: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&to, PATIENCE).is_ok()
 }
 
 /// `stream_examine`: sends a line, does not end its side, and reads until there is a newline or the end.

@@ -101,7 +101,7 @@ macro_rules! check_each_kind {
 fn python_s_clients_are_content_with_the_reactor() {
     fn check<F: Family>(python: &Path, kind: Kind)
     where
-        String: ServerAddress<F::Domain>,
+        String: ServerAddress<F::Address>,
     {
         serve(python, kind, Server::<F, (), Line>::new(kind.address(), |_| Line).unwrap());
     }
@@ -112,7 +112,7 @@ fn python_s_clients_are_content_with_the_reactor() {
 fn python_s_clients_are_content_with_threads() {
     fn check<F: Family>(python: &Path, kind: Kind)
     where
-        String: ServerAddress<F::Domain>,
+        String: ServerAddress<F::Address>,
     {
         let handler = |_: &Address| StreamRequestHandler::new(line);
         let server = MixInServer::<F, ThreadingMixIn>::new(kind.address(), handler).unwrap();
@@ -125,7 +125,7 @@ fn python_s_clients_are_content_with_threads() {
 fn python_s_clients_are_content_with_programs() {
     fn check<F: Family>(python: &Path, kind: Kind)
     where
-        String: ServerAddress<F::Domain>,
+        String: ServerAddress<F::Address>,
     {
         let program = |_: &Address| {
             let mut head = Command::new("head");
@@ -159,7 +159,7 @@ fn line(request: &mut BlockingRequest) -> Result<()> {
 
 /// Has a server judged while it serves on a thread.
 fn serve<F: Family, S: BaseServer, H: RequestHandler<S>>(python: &Path, kind: Kind, mut server: Server<F, S, H>) {
-    let address = server.server_address().unwrap().to_string();
+    let address = server.server_address().to_string();
     let stop = server.shutdown_handle();
     let (tell, done) = channel();
     std::thread::spawn(move || tell.send(server.serve_forever()));

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 use simple_logger::SimpleLogger;
-use socketserver::family::Family;
+use socketserver::family::{self, Family};
 use socketserver::logging::{self, NonBlocking};
 use socketserver::{BaseServer, Config, Reactor, RequestHandler, Result, Server, ServerId};
 
@@ -72,15 +72,26 @@ impl Host<'_> {
         &mut self,
         mut server: Server<F, S, H>,
     ) -> Result<ServerId> {
-        server.limits.idle_timeout = self.options.timeout();
-        server.limits.connections_max = self.options.max_connections.map(NonZeroUsize::get);
-        let id = self.reactor.add(server)?;
+        let mut limits = server.limits().clone();
+        limits.idle_timeout = self.options.timeout();
+        limits.connections_max = self.options.max_connections.map(NonZeroUsize::get);
+        server.set_limits(limits)?;
+        self.tell::<family::Tcp, _, _, _>(&server);
+        self.tell::<family::Udp, _, _, _>(&server);
+        #[cfg(unix)]
+        self.tell::<family::UnixStream, _, _, _>(&server);
+        #[cfg(unix)]
+        self.tell::<family::UnixDatagram, _, _, _>(&server);
+        self.reactor.add(server)
+    }
+
+    /// Remembers a server's sockets of one family, to say where they are.
+    fn tell<G: Family, F: Family, S: BaseServer, H: RequestHandler<S>>(&mut self, server: &Server<F, S, H>) {
         // The kind is said before the address, because a path can contain anything: "udp ", "unix stream ", ...
-        let kind = if F::NAME == "TCP" { String::new() } else { F::NAME.to_lowercase() + " " };
-        for address in self.reactor.server_addresses(id) {
+        let kind = if G::NAME == "TCP" { String::new() } else { G::NAME.to_lowercase() + " " };
+        for address in server.server_addresses_as::<G>() {
             self.listening.push(format!("listening on {kind}{}", printable(&address.to_string())));
         }
-        Ok(id)
     }
 
     /// Serves until SIGINT or SIGTERM, and says where.

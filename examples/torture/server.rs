@@ -67,19 +67,18 @@ pub(crate) fn serve(kind: Kind) -> socketserver::Result<()> {
     match kind {
         Kind::Tcp => serve_with("", TcpServer::new("127.0.0.1:0", |_| Echo)?),
         Kind::Udp => {
-            let mut server = UdpServer::new("127.0.0.1:0", |_| Echo)?;
+            let mut server = UdpServer::unbound(|_| Echo);
             server.limits.sessions_max = Some(SESSIONS_MAX);
             server.limits.idle_timeout = Some(SESSION_TIMEOUT);
-            serve_with("udp:", server)
+            server.server_bind("127.0.0.1:0")?;
+            serve_with("udp:", server.server_activate()?)
         }
     }
 }
 
 fn serve_with<F: Family>(prefix: &str, mut server: Serving<F, (), Echo>) -> socketserver::Result<()> {
     let stop = server.shutdown_handle();
-    if let Some(address) = server.server_address() {
-        writeln!(io::stdout(), "{prefix}{address}")?;
-    }
+    writeln!(io::stdout(), "{prefix}{}", server.server_address())?;
     std::thread::spawn(move || {
         let _ = io::stdin().read_to_end(&mut Vec::new());
         stop.shutdown();

@@ -32,7 +32,7 @@ fn nowhere() -> Handle {
 pub(super) fn origin(socket: impl Into<BlockingSocket>) -> Origin {
     let id = ConnectionId { slot: SlotId { key: 0, generation: 0 }, reactor: 0 };
     let socket = socket.into();
-    let server = ServerId { number: 0, generation: 0, reactor: 0 };
+    let server = ServerId::new();
     Origin { id, socket, client_address: client(), local_address: None, handle: nowhere(), server }
 }
 

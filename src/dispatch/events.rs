@@ -4,7 +4,7 @@ use std::any::Any;
 use std::io;
 
 use super::callbacks::Callback;
-use super::{Calls, Host, Service};
+use super::{Calls, Host, Service, log_hook_panic};
 use crate::address::Address;
 use crate::connection::deadlines::Due;
 use crate::error::Result;
@@ -122,7 +122,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     }
 
     fn server_bind(&mut self, socket: &Socket, address: &Address) -> Result<io::Result<()>> {
-        catch(|| self.calls.state.server_bind(socket, address))
+        let result = catch(|| self.calls.state.server_bind(socket, address))?;
+        self.is_closed &= result.is_err();
+        Ok(result)
     }
 
     fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> Result<io::Result<()>> {
@@ -142,8 +144,17 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         panics
     }
 
-    fn server_close(&mut self, core: &mut Core) {
-        self.calls.hook(core, S::server_close);
+    fn server_close(&mut self) -> bool {
+        let was_closed = std::mem::replace(&mut self.is_closed, true);
+        !was_closed && catch(|| self.calls.state.server_close()).inspect_err(log_hook_panic).is_err()
+    }
+
+    fn set_open(&mut self) {
+        self.is_closed = false;
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed
     }
 
     fn set_number(&mut self, number: u16) {
@@ -152,5 +163,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
 
     fn state(&mut self) -> &mut dyn Any {
         &mut self.calls.state
+    }
+
+    fn host(&mut self) -> &mut dyn Any {
+        self
     }
 }

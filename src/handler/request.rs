@@ -78,6 +78,12 @@ impl<'a, S> Request<'a, S> {
         }
     }
 
+    /// Whether it is a datagram, or a session of datagrams, and not a connection: for a server with sockets of both kinds
+    /// ([`Unbound::server_bind_as`](crate::Unbound::server_bind_as)).
+    pub fn is_datagram(&self) -> bool {
+        self.state.is_datagram()
+    }
+
     /// Sends a datagram to any address, through the socket that this request came by. Besides it what is written to
     /// [`output`](Self::output) still leaves as the answer. It goes out when the callbacks for what was just received are
     /// done; see [`Sent`] for what becomes of it. A longer one than the system allows is dropped and counted.

@@ -1,9 +1,9 @@
 //! The kinds of sockets that a [`Server`](crate::Server) can have, as types: what is different between TCP, UDP and
 //! their Unix siblings is here, and nowhere else.
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::io;
-use std::net::{Ipv6Addr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use mio::{Registry, Token};
 use socket2::Type;
@@ -17,6 +17,8 @@ use super::udp::UdpOptions;
 use super::unix::UnixOptions;
 use super::watched::Watched;
 use crate::address::Address;
+#[cfg(unix)]
+use crate::address::UnixAddress;
 use crate::error::Result;
 
 /// One kind of socket: TCP, UDP, Unix stream or Unix datagram. Implemented here only.
@@ -35,10 +37,10 @@ use crate::error::Result;
 /// ```
 pub trait Family: sealed::Sealed + Debug + Send + 'static {
     /// The options of its sockets.
-    type Options: Clone + Debug + Default + Send;
-    /// What kind of address it has: [`Inet`] or [`Unix`].
-    type Domain;
-    /// The standard library's type of an open socket of this kind: what [`adopt`](crate::Server::adopt) takes.
+    type Options: Clone + Debug + Default + Send + Sync;
+    /// The addresses of its sockets: a [`SocketAddr`], or a `UnixAddress`.
+    type Address: ServerAddress<Self::Address> + Into<Address> + Clone + Eq + Debug + Display + Send + 'static;
+    /// The standard library's type of an open socket of this kind: what [`adopt`](crate::Unbound::adopt) takes.
     type Adopted: Into<socket2::Socket>;
     /// What it is called in messages: `"TCP"`, `"Unix datagram"`, ...
     const NAME: &'static str;
@@ -46,12 +48,15 @@ pub trait Family: sealed::Sealed + Debug + Send + 'static {
     /// Whether its requests are datagrams.
     #[doc(hidden)]
     const DATAGRAMS: bool;
+    /// An address as one of this kind, if it is.
+    #[doc(hidden)]
+    fn typed(address: &Address) -> Option<Self::Address>;
+    /// An address as it is: `From` takes an IPv4-mapped one for one of IPv4.
+    #[doc(hidden)]
+    fn untyped(address: Self::Address) -> Address;
     /// Refuses options that cannot be honoured.
     #[doc(hidden)]
     fn check(options: &Self::Options) -> Result<()>;
-    /// The options that are not what they were before, each with its new value.
-    #[doc(hidden)]
-    fn changed(options: &Self::Options, before: &Self::Options) -> Vec<(&'static str, String)>;
     /// Opens a socket that can be bound to `address`.
     #[doc(hidden)]
     fn open(options: &Self::Options, address: &Address) -> io::Result<Socket>;
@@ -107,63 +112,43 @@ pub enum UnixStream {}
 #[derive(Debug)]
 pub enum UnixDatagram {}
 
-/// Addresses of hosts and ports.
-///
-/// ```
-/// use socketserver::family::{Inet, ServerAddress};
-/// let addresses = ServerAddress::<Inet>::to_addresses(&"127.0.0.1:80").unwrap();
-/// assert_eq!(addresses[0].port(), Some(80));
-/// ```
-#[derive(Debug)]
-pub enum Inet {}
-
-/// Addresses of Unix sockets.
-///
-/// ```
-/// # #[cfg(unix)] {
-/// use socketserver::family::{ServerAddress, Unix};
-/// let addresses = ServerAddress::<Unix>::to_addresses("/run/echo.sock").unwrap();
-/// assert_eq!(addresses[0].to_string(), "/run/echo.sock");
-/// # }
-/// ```
-#[cfg(unix)]
-#[derive(Debug)]
-pub enum Unix {}
-
-/// What a server can be bound to. For [`Inet`] whatever the standard library resolves: `"localhost:80"`,
-/// `("::1", 80)`, a [`SocketAddr`](std::net::SocketAddr). For [`Unix`] a path, or a
-/// [`UnixAddress`](crate::UnixAddress) for an abstract name. A path that begins with `@`, as abstract names are often
-/// written, is an error: write `./@...`, or use a `UnixAddress`.
+/// What a server can be bound to, for addresses of type `A`. For a [`SocketAddr`] whatever the standard library
+/// resolves: `"localhost:80"`, `("::1", 80)`, a [`SocketAddr`] itself. For a `UnixAddress` a path, or a `UnixAddress`
+/// for an abstract name. A path that begins with `@`, as abstract names are often written, is an error: write
+/// `./@...`, or use a `UnixAddress`.
 ///
 /// Source: `server_address`, the first argument of Python's servers.
 ///
 /// ```
 /// # #[cfg(unix)] {
-/// use socketserver::family::{ServerAddress, Unix};
 /// use socketserver::UnixAddress;
+/// use socketserver::family::ServerAddress;
+/// use std::net::SocketAddr;
+///
+/// let addresses = ServerAddress::<SocketAddr>::to_addresses(&"127.0.0.1:80").unwrap();
+/// assert_eq!(addresses, [SocketAddr::from(([127, 0, 0, 1], 80))]);
 /// let name = UnixAddress::from_abstract_name("echo");
-/// assert_eq!(ServerAddress::<Unix>::to_addresses(&name).unwrap()[0].to_string(), "@echo");
+/// assert_eq!(ServerAddress::<UnixAddress>::to_addresses(&name).unwrap(), [name]);
 /// # }
 /// ```
-pub trait ServerAddress<D> {
+pub trait ServerAddress<A> {
     /// The addresses it stands for: the server is bound to all of them.
     ///
     /// # Errors
     /// What the resolver says; [`InvalidInput`](io::ErrorKind::InvalidInput) for text without a host or a port, for an IPv6
     /// address without brackets, and for a path that begins with `@`.
-    fn to_addresses(&self) -> io::Result<Vec<Address>>;
+    fn to_addresses(&self) -> io::Result<Vec<A>>;
 
     /// The address as it was given, for messages.
     fn text(&self) -> String;
 }
 
-impl<T: ToSocketAddrs + Debug> ServerAddress<Inet> for T {
-    fn to_addresses(&self) -> io::Result<Vec<Address>> {
+impl<T: ToSocketAddrs + Debug> ServerAddress<SocketAddr> for T {
+    fn to_addresses(&self) -> io::Result<Vec<SocketAddr>> {
         if let Some(mistake) = mistake(&format!("{self:?}")) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, mistake));
         }
-        // As it is, not by way of From, which would take an IPv4-mapped address for one of IPv4.
-        Ok(self.to_socket_addrs()?.map(Address::Inet).collect())
+        Ok(self.to_socket_addrs()?.collect())
     }
 
     fn text(&self) -> String {
@@ -197,8 +182,8 @@ fn mistake(shown: &str) -> Option<&'static str> {
 }
 
 #[cfg(unix)]
-impl<T: AsRef<std::path::Path> + ?Sized> ServerAddress<Unix> for T {
-    fn to_addresses(&self) -> io::Result<Vec<Address>> {
+impl<T: AsRef<std::path::Path> + ?Sized> ServerAddress<UnixAddress> for T {
+    fn to_addresses(&self) -> io::Result<Vec<UnixAddress>> {
         use std::os::unix::ffi::OsStrExt;
         let path = self.as_ref();
         if let Some(name) = path.as_os_str().as_bytes().strip_prefix(b"@") {
@@ -210,7 +195,7 @@ impl<T: AsRef<std::path::Path> + ?Sized> ServerAddress<Unix> for T {
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        Ok(vec![crate::address::UnixAddress::from_path(path).into()])
+        Ok(vec![UnixAddress::from_path(path)])
     }
 
     fn text(&self) -> String {
@@ -219,9 +204,9 @@ impl<T: AsRef<std::path::Path> + ?Sized> ServerAddress<Unix> for T {
 }
 
 #[cfg(unix)]
-impl ServerAddress<Unix> for crate::address::UnixAddress {
-    fn to_addresses(&self) -> io::Result<Vec<Address>> {
-        Ok(vec![self.clone().into()])
+impl ServerAddress<UnixAddress> for UnixAddress {
+    fn to_addresses(&self) -> io::Result<Vec<UnixAddress>> {
+        Ok(vec![self.clone()])
     }
 
     fn text(&self) -> String {
@@ -265,16 +250,19 @@ impl Watched for Bound {
 
 impl Family for Tcp {
     type Options = TcpOptions;
-    type Domain = Inet;
+    type Address = SocketAddr;
     type Adopted = std::net::TcpListener;
     const NAME: &'static str = "TCP";
     const DATAGRAMS: bool = false;
 
+    fn typed(address: &Address) -> Option<SocketAddr> {
+        address.as_inet()
+    }
+    fn untyped(address: SocketAddr) -> Address {
+        Address::Inet(address)
+    }
     fn check(options: &TcpOptions) -> Result<()> {
         options.check()
-    }
-    fn changed(options: &TcpOptions, before: &TcpOptions) -> Vec<(&'static str, String)> {
-        options.changed_since(before)
     }
     fn open(options: &TcpOptions, address: &Address) -> io::Result<Socket> {
         options.open(inet(address)?)
@@ -298,16 +286,19 @@ impl Family for Tcp {
 
 impl Family for Udp {
     type Options = UdpOptions;
-    type Domain = Inet;
+    type Address = SocketAddr;
     type Adopted = std::net::UdpSocket;
     const NAME: &'static str = "UDP";
     const DATAGRAMS: bool = true;
 
+    fn typed(address: &Address) -> Option<SocketAddr> {
+        address.as_inet()
+    }
+    fn untyped(address: SocketAddr) -> Address {
+        Address::Inet(address)
+    }
     fn check(options: &UdpOptions) -> Result<()> {
         options.check()
-    }
-    fn changed(options: &UdpOptions, before: &UdpOptions) -> Vec<(&'static str, String)> {
-        options.changed_since(before)
     }
     fn open(options: &UdpOptions, address: &Address) -> io::Result<Socket> {
         options.open(inet(address)?)
@@ -331,16 +322,19 @@ impl Family for Udp {
 #[cfg(unix)]
 impl Family for UnixStream {
     type Options = UnixOptions;
-    type Domain = Unix;
+    type Address = UnixAddress;
     type Adopted = std::os::unix::net::UnixListener;
     const NAME: &'static str = "Unix stream";
     const DATAGRAMS: bool = false;
 
+    fn typed(address: &Address) -> Option<UnixAddress> {
+        address.as_unix().cloned()
+    }
+    fn untyped(address: UnixAddress) -> Address {
+        Address::Unix(address)
+    }
     fn check(options: &UnixOptions) -> Result<()> {
         options.check()
-    }
-    fn changed(options: &UnixOptions, before: &UnixOptions) -> Vec<(&'static str, String)> {
-        options.changed_since(before)
     }
     fn open(options: &UnixOptions, _: &Address) -> io::Result<Socket> {
         options.open_stream()
@@ -362,16 +356,19 @@ impl Family for UnixStream {
 #[cfg(unix)]
 impl Family for UnixDatagram {
     type Options = UnixOptions;
-    type Domain = Unix;
+    type Address = UnixAddress;
     type Adopted = std::os::unix::net::UnixDatagram;
     const NAME: &'static str = "Unix datagram";
     const DATAGRAMS: bool = true;
 
+    fn typed(address: &Address) -> Option<UnixAddress> {
+        address.as_unix().cloned()
+    }
+    fn untyped(address: UnixAddress) -> Address {
+        Address::Unix(address)
+    }
     fn check(options: &UnixOptions) -> Result<()> {
         options.check()
-    }
-    fn changed(options: &UnixOptions, before: &UnixOptions) -> Vec<(&'static str, String)> {
-        options.changed_since(before)
     }
     fn open(options: &UnixOptions, _: &Address) -> io::Result<Socket> {
         options.open_datagram()
@@ -390,7 +387,7 @@ impl Family for UnixDatagram {
     }
 }
 
-fn inet(address: &Address) -> io::Result<std::net::SocketAddr> {
+fn inet(address: &Address) -> io::Result<SocketAddr> {
     address.as_inet().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is no internet socket"))
 }
 

@@ -55,24 +55,6 @@ pub(super) fn check_buffers(receive: Option<usize>, send: Option<usize>) -> Resu
     Ok(())
 }
 
-/// The names and values of the options that are not what they were. It takes the options apart, so that the compiler
-/// asks for a field that is missing here.
-macro_rules! changed_options {
-    ($options:ident { $($field:ident),* $(,)? }) => {
-        impl $options {
-            pub(super) fn changed_since(&self, before: &Self) -> Vec<(&'static str, String)> {
-                let $options { $($field),* } = self;
-                let mut changed = Vec::new();
-                $(if *$field != before.$field {
-                    changed.push((stringify!($field), format!("{:?}", $field)));
-                })*
-                changed
-            }
-        }
-    };
-}
-pub(super) use changed_options;
-
 /// `SO_RCVBUF` and `SO_SNDBUF`.
 pub(super) fn set_buffers(socket: &SockRef<'_>, receive: Option<usize>, send: Option<usize>) -> io::Result<()> {
     if let Some(bytes) = receive {

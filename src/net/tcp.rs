@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 
 /// Options of the listening socket and of the connections it accepts.
 ///
-/// Set the fields of [`Server::options`](crate::Server::options) before the server is bound.
+/// Given to [`Unbound::server_bind_with`](crate::Unbound::server_bind_with) with the address.
 ///
 /// ```
 /// use socketserver::TcpOptions;
@@ -80,20 +80,6 @@ impl Default for TcpOptions {
         }
     }
 }
-
-super::options::changed_options!(TcpOptions {
-    request_queue_size,
-    allow_reuse_address,
-    allow_reuse_port,
-    address_family,
-    ipv6_only,
-    nodelay,
-    keepalive,
-    keepalive_probes,
-    user_timeout,
-    receive_buffer_bytes,
-    send_buffer_bytes,
-});
 
 impl TcpOptions {
     /// Refuses by name what the system would refuse with EINVAL, or take for another value.

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 /// Options of a UDP server's sockets.
 ///
-/// Set the fields of [`Server::options`](crate::Server::options) before the server is bound.
+/// Given to [`Unbound::server_bind_with`](crate::Unbound::server_bind_with) with the address.
 ///
 /// ```
 /// use socketserver::{MulticastGroup, UdpOptions};
@@ -71,20 +71,6 @@ impl Default for UdpOptions {
         }
     }
 }
-
-super::options::changed_options!(UdpOptions {
-    allow_reuse_address,
-    allow_reuse_port,
-    address_family,
-    ipv6_only,
-    broadcast,
-    multicast_groups,
-    multicast_ttl,
-    multicast_loop,
-    multicast_interface,
-    receive_buffer_bytes,
-    send_buffer_bytes,
-});
 
 impl UdpOptions {
     /// Refuses by name what the system would refuse with EINVAL, or take for another value.

@@ -11,7 +11,7 @@ use crate::error::Result;
 
 /// Options of a Unix server's sockets, of either kind.
 ///
-/// Set the fields of [`Server::options`](crate::Server::options) before the server is bound.
+/// Given to [`Unbound::server_bind_with`](crate::Unbound::server_bind_with) with the address.
 ///
 /// ```
 /// use socketserver::UnixOptions;
@@ -44,8 +44,6 @@ impl Default for UnixOptions {
         UnixOptions { request_queue_size: 4_096, mode: None, receive_buffer_bytes: None, send_buffer_bytes: None }
     }
 }
-
-super::options::changed_options!(UnixOptions { request_queue_size, mode, receive_buffer_bytes, send_buffer_bytes });
 
 impl UnixOptions {
     pub(super) fn check(&self) -> Result<()> {

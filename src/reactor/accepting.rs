@@ -115,7 +115,7 @@ impl Core {
     fn most(&self, server: u16) -> (usize, usize) {
         let served = &self.served[usize::from(server)];
         match served.limits.connections_max {
-            Some(max) => (max, served.active),
+            Some(max) => (max, served.connections()),
             None => (self.connections_max, self.descriptors()),
         }
     }
@@ -208,7 +208,10 @@ impl Core {
         for server in 0..self.served.capacity() {
             let Some(served) = self.served.get_mut(server) else { continue };
             let uncapped = match served.limits.connections_max {
-                Some(max) => served.cap.lift(has_room(served.active, max), now),
+                Some(max) => {
+                    let room = has_room(served.connections(), max);
+                    served.cap.lift(room, now)
+                }
                 None => all_uncapped,
             };
             for i in 0..served.listeners.len() {

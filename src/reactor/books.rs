@@ -80,6 +80,11 @@ impl Served {
         self.life == Life::Closed
     }
 
+    /// What counts for its limit on connections: not the peers of its datagram sockets.
+    pub(super) fn connections(&self) -> usize {
+        self.active - self.sessions
+    }
+
     /// Whether closing it waits for its threads and programs.
     pub(super) fn waits(&self) -> bool {
         self.limits.block_on_close && !self.limits.daemon_threads

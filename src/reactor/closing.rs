@@ -1,16 +1,17 @@
 //! Closing one server between turns, and moving one to another reactor.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Reactor;
 use super::books::Life;
 use super::core::Core;
 use super::entries::{Alarm, LOOK};
-use super::handle::Command;
 use super::hosted::Hosted;
 use crate::error::Error;
 use crate::ids::ServerId;
 use crate::lifecycle::Finish;
+use crate::limits::Limits;
 use crate::logging::note;
 use crate::net::family::Bound;
 use crate::timers::NO_TIMER;
@@ -52,16 +53,19 @@ impl Reactor {
         }
     }
 
-    /// Whether a server was closed and not bound again.
-    pub(crate) fn is_closed(&self, id: ServerId) -> bool {
-        self.core.server(id).is_some_and(|server| self.core.served[usize::from(server)].is_closed())
+    /// A server of our own was closed before it came here.
+    pub(crate) fn set_closed(&mut self, id: ServerId) {
+        self.set_life(id, Life::Closed);
     }
 
-    /// A server of our own that was closed is bound again.
+    /// A server of our own that was closed is to be bound again.
     pub(crate) fn reopen(&mut self, id: ServerId) {
-        self.await_closed(id);
+        self.set_life(id, Life::Open { stopped: false });
+    }
+
+    fn set_life(&mut self, id: ServerId, life: Life) {
         if let Some(server) = self.core.server(id) {
-            self.core.served[usize::from(server)].life = Life::Open { stopped: false };
+            self.core.served[usize::from(server)].life = life;
         }
     }
 
@@ -101,7 +105,7 @@ impl Reactor {
         self.core.unlisten(server);
         self.free_dead();
         self.core.end_closing(server);
-        self.servers[usize::from(server)].server_close(&mut self.core);
+        self.core.stats.panics += u64::from(self.servers[usize::from(server)].server_close());
         if !self.core.served[usize::from(server)].own {
             let hosted = self.remove(server);
             self.dissolve(hosted);
@@ -167,12 +171,16 @@ impl Reactor {
         let sockets = self.core.take_sockets(server);
         let timers = self.core.take_server_timers(server);
         self.core.end_closing(server);
-        Some(Moving { host: self.remove(server), sockets, timers })
+        let limits = Arc::clone(&self.core.served[usize::from(server)].limits);
+        Some(Moving { host: self.remove(server), limits, sockets, timers })
     }
 
-    /// What other threads have left for a reactor that is given up.
-    pub(crate) fn take_commands(&mut self) -> Vec<Command> {
-        std::mem::take(&mut self.taken).into_iter().chain(self.core.shared.close()).collect()
+    /// Gives up what other threads have left, and whatever comes, to the reactor that takes over.
+    pub(crate) fn lead_to(&mut self, other: &Reactor) {
+        for command in std::mem::take(&mut self.taken) {
+            let _ = other.core.shared.submit(command, false);
+        }
+        self.core.shared.lead_to(&other.core.shared);
     }
 }
 
@@ -212,10 +220,13 @@ impl Core {
     }
 }
 
+/// A timer of a server that moves: its tag, when it is due from now, and its period.
+pub(crate) type ServerTimer = (u64, Duration, Option<u64>);
+
 /// A server on its way to another reactor.
 pub(crate) struct Moving {
     pub(crate) host: Box<dyn Hosted>,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) sockets: Vec<Bound>,
-    /// Tags of its timers, when they are due from now, and their periods.
-    pub(crate) timers: Vec<(u64, Duration, Option<u64>)>,
+    pub(crate) timers: Vec<ServerTimer>,
 }

@@ -41,10 +41,8 @@ pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     /// Kept for the handles, which may outlive the reactor and then have no descriptor of it.
     _waker: Arc<Waker>,
-    /// By server number. The number of a server that is gone is given out again, its id is not.
+    /// By server number, which is given out again when a server is gone.
     pub(crate) served: Slab<Served>,
-    /// Servers that had an id.
-    pub(super) servers_made: u32,
     /// Servers that are being closed and wait for their threads and programs.
     pub(super) closing: Vec<u16>,
     /// Connections the process may have, for servers that set no number of their own.
@@ -63,10 +61,11 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(selector: Selector, waker: Arc<Waker>, config: Config) -> Self {
         let now = selector.now();
-        let shared = Shared::new(&waker, config.messages_max);
+        let slots = Slots::new();
+        let shared = Shared::new(&waker, config.messages_max, slots.reactor);
         Core {
             selector,
-            slots: Slots::new(),
+            slots,
             ready: Ready::default(),
             timers: Timers::new(),
             guards: Deadlines::default(),
@@ -77,7 +76,6 @@ impl Core {
             shared,
             _waker: waker,
             served: Slab::new(),
-            servers_made: 0,
             closing: Vec::new(),
             connections_max: connections_from_descriptors().unwrap_or(CONNECTIONS_MAX),
             cap: Cap::default(),
@@ -90,7 +88,7 @@ impl Core {
     }
 
     pub(crate) fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.shared), self.slots.reactor)
+        Handle::new(Arc::clone(&self.shared))
     }
 
     /// Whether a stop was requested, from the request until the reactor serves again.
@@ -98,9 +96,9 @@ impl Core {
         !matches!(self.stop, Stop::No) || self.shared.drain_requested() || self.shared.now_requested()
     }
 
-    /// The number of a server, if the id is ours and it is still there.
+    /// The number of a server, if we have it. There are few servers, and few that ask.
     pub(crate) fn server(&self, id: ServerId) -> Option<u16> {
-        self.served.get(usize::from(id.number)).is_some_and(|served| served.id == id).then_some(id.number)
+        self.served.iter().find(|(_, served)| served.id == id).map(|(number, _)| number as u16)
     }
 
     /// The same of a server that is not closed.

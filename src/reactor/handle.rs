@@ -13,6 +13,9 @@ use crate::net::selector::Waker;
 
 /// Submits work to a reactor from any thread: messages for a connection or a server, closures for the reactor.
 ///
+/// One that is taken from a [`Server`](crate::Server) leads to the reactor that has the server, and what it is given before
+/// there is one waits.
+///
 /// Cheap to clone. What is submitted is handled in order, in the loop's next turn;
 /// [`Config::messages_per_turn`](crate::Config) at a time, and at most [`Config::messages_max`](crate::Config) wait.
 ///
@@ -33,13 +36,11 @@ use crate::net::selector::Waker;
 #[derive(Clone)]
 pub struct Handle {
     pub(super) shared: Arc<Shared>,
-    /// [`Slots::reactor`](super::slots::Slots::reactor).
-    reactor: u32,
 }
 
 impl Handle {
-    pub(crate) fn new(shared: Arc<Shared>, reactor: u32) -> Self {
-        Handle { shared, reactor }
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Handle { shared }
     }
 
     /// Delivers `value` to the [`message`](crate::RequestHandler::message) callback of a connection. If the
@@ -49,22 +50,22 @@ impl Handle {
     /// # Errors
     /// [`Error::Full`] if the queue is full, [`Error::Gone`] if the reactor is gone, or the id is another reactor's.
     pub fn send(&self, connection: ConnectionId, value: impl Any + Send) -> Result<()> {
-        if connection.reactor != self.reactor {
-            return Err(Error::Gone);
-        }
-        self.shared.submit(Command::Message(connection, Message::new(value)), true)
+        self.reactor_of(connection)?.submit(Command::Message(connection, Message::new(value)), true)
     }
 
     /// Delivers `value` to the [`message`](crate::BaseServer::message) hook of a server. If the server is closed by then,
-    /// it is dropped and counted.
+    /// or in another reactor, it is dropped and counted.
     ///
     /// # Errors
-    /// As for [`send`](Self::send).
+    /// [`Error::Full`] if the queue is full, [`Error::Gone`] if the reactor is gone.
     pub fn send_to_server(&self, server: ServerId, value: impl Any + Send) -> Result<()> {
-        if server.reactor != self.reactor {
-            return Err(Error::Gone);
-        }
         self.shared.submit(Command::ServerMessage(server, Message::new(value)), true)
+    }
+
+    /// Its mailbox, if the id is of the reactor that this leads to.
+    fn reactor_of(&self, id: ConnectionId) -> Result<Arc<Shared>> {
+        let end = self.shared.end();
+        if end.owner() == Some(id.reactor) { Ok(end) } else { Err(Error::Gone) }
     }
 
     /// What stops the reactor.
@@ -85,7 +86,7 @@ impl Handle {
     /// Sends a datagram as the answer to one that came that way. The socket is named with its generation as well: by the
     /// time a thread answers, it may be closed, and its slot another's.
     pub(crate) fn send_datagram(&self, socket: ConnectionId, route: Route, to: Address, bytes: Vec<u8>) -> Result<()> {
-        self.shared.submit(Command::Datagram(socket, route, to, bytes), true)
+        self.reactor_of(socket)?.submit(Command::Datagram(socket, route, to, bytes), true)
     }
 
     /// The result of an offloaded job. Not refused: there are no more of them than jobs were admitted.
@@ -138,7 +139,7 @@ impl ShutdownHandle {
     /// Whether a stop was asked for, and neither `serve_forever` nor [`Reactor::poll`](crate::Reactor::poll) has
     /// returned because of it: so a loop of [`handle_request`](crate::Server::handle_request) sees it, too.
     pub fn is_requested(&self) -> bool {
-        self.shared.drain_requested()
+        self.shared.end().drain_requested()
     }
 
     /// Stops without waiting for anybody, also in the middle of a [`shutdown`](Self::shutdown), and of the wait for

@@ -53,10 +53,17 @@ pub(crate) trait Hosted: Send {
     /// Fails with [`Error::Panicked`](crate::Error::Panicked) if the hook panics.
     fn server_bind(&mut self, socket: &Socket, address: &Address) -> Result<io::Result<()>>;
     fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> Result<io::Result<()>>;
-    fn server_close(&mut self, core: &mut Core);
+    /// Calls the hook, once after each time that the server was bound. Returns whether it panicked, which is logged.
+    fn server_close(&mut self) -> bool;
+    /// It has a socket that no hook has bound.
+    fn set_open(&mut self);
+    /// Whether it was closed, and not bound since.
+    fn is_closed(&self) -> bool;
     /// Drops what is the user's, each by itself. Returns how many panics that cost.
     fn dissolve(self: Box<Self>) -> u64;
     fn set_number(&mut self, number: u16);
     /// The user's server value.
     fn state(&mut self) -> &mut dyn Any;
+    /// The server as it is, for those that know its types.
+    fn host(&mut self) -> &mut dyn Any;
 }

@@ -71,7 +71,7 @@ impl Core {
         for (server, served) in served.iter() {
             let active = active.get(&server).copied().unwrap_or(0);
             assert_eq!(served.active, active, "1: one slot for each open connection of a server");
-            let room = served.limits.connections_max.is_some_and(|max| has_room(active, max));
+            let room = served.limits.connections_max.is_some_and(|max| has_room(served.connections(), max));
             assert!(!served.cap.is_reached || !room, "10: clients wait for room that there is");
         }
         assert_eq!(stats.active, active.values().sum::<usize>() as u64, "1: one slot for each open connection");

@@ -32,9 +32,6 @@ impl Reactor {
     /// lowered number of connections, sessions, threads or programs ends none; there are no new ones until there are
     /// few enough.
     ///
-    /// A [`Server`](crate::Server) with a reactor of its own calls this when it starts to serve, with its own
-    /// [`limits`](crate::Server::limits).
-    ///
     /// # Errors
     /// [`Error::Setting`] for limits that contradict each other, and then nothing is changed. [`Error::Gone`] if there is
     /// no such server.
@@ -158,33 +155,13 @@ impl Reactor {
         Ok(())
     }
 
-    /// Takes a server in.
-    pub(crate) fn host(&mut self, server: Box<dyn Hosted>, limits: Limits) -> Result<ServerId> {
-        self.host_as(server, limits, false)
-    }
-
-    /// The same for the one that this reactor is made for: it stays when it is closed, and may be bound again.
-    pub(crate) fn host_own(&mut self, server: Box<dyn Hosted>, limits: Limits) -> Result<ServerId> {
-        self.host_as(server, limits, true)
-    }
-
-    fn host_as(&mut self, mut server: Box<dyn Hosted>, limits: Limits, own: bool) -> Result<ServerId> {
-        if let Err(error) = self.admits_server() {
-            self.dissolve(server);
-            return Err(error);
-        }
-        let limits = match limits.resolved() {
-            Ok(limits) => Arc::new(limits),
-            Err(error) => {
-                self.dissolve(server);
-                return Err(error);
-            }
-        };
-        let id = self.core.serve(limits, own);
-        server.set_number(id.number);
+    /// Takes a server in, for which there is [room](Self::admits_server). `own`: this reactor is made for it; it stays when
+    /// it is closed, and may be bound again.
+    pub(crate) fn host(&mut self, id: ServerId, mut server: Box<dyn Hosted>, limits: Arc<Limits>, own: bool) {
+        let number = self.core.serve(id, limits, own);
+        server.set_number(number);
         let key = self.servers.insert(server);
-        debug_assert_eq!(key, usize::from(id.number), "the two tables go together");
-        Ok(id)
+        debug_assert_eq!(key, usize::from(number), "the two tables go together");
     }
 
     /// Whether there is room for one server more. Those whose sockets a stop has closed make room.
@@ -214,10 +191,18 @@ impl Reactor {
         self.servers.remove(usize::from(server))
     }
 
-    pub(crate) fn open(&mut self, id: ServerId, bound: Bound) -> Result<()> {
-        note!(Info, "listening on {}", bound.address());
+    /// A server serves by these sockets, or if one cannot be watched, by none.
+    pub(crate) fn open(&mut self, id: ServerId, sockets: impl IntoIterator<Item = Bound>) -> Result<()> {
         let server = self.core.server(id).ok_or(Error::Gone)?;
-        self.core.open(server, bound)
+        for socket in sockets {
+            note!(Info, "listening on {}", socket.address());
+            if let Err(error) = self.core.open(server, socket) {
+                self.core.unlisten(server);
+                self.free_dead();
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// # Errors
@@ -230,16 +215,14 @@ impl Reactor {
     /// Takes in a connection that did not come from a listener of ours.
     pub(crate) fn admit(&mut self, id: ServerId, stream: Stream, from: Address) -> io::Result<()> {
         self.allocate();
-        self.servers[usize::from(id.number)].admit(&mut self.core, &mut self.scratch, stream, from)
+        let server = self.core.server(id).expect("it was taken in");
+        self.servers[usize::from(server)].admit(&mut self.core, &mut self.scratch, stream, from)
     }
 }
 
 impl Core {
-    pub(super) fn serve(&mut self, limits: Arc<Limits>, own: bool) -> ServerId {
-        self.servers_made = self.servers_made.wrapping_add(1);
-        let number = self.served.vacant_key() as u16;
-        let id = ServerId { number, generation: self.servers_made, reactor: self.slots.reactor };
-        self.served.insert(Served {
+    pub(super) fn serve(&mut self, id: ServerId, limits: Arc<Limits>, own: bool) -> u16 {
+        let served = Served {
             id,
             life: Life::Open { stopped: false },
             own,
@@ -255,8 +238,8 @@ impl Core {
             quota: usize::MAX,
             per_client: HashMap::new(),
             timers: BTreeMap::new(),
-        });
-        id
+        };
+        self.served.insert(served) as u16
     }
 
     pub(crate) fn set_limits(&mut self, server: u16, limits: Arc<Limits>) {

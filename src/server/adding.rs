@@ -7,21 +7,20 @@ use crate::handler::RequestHandler;
 use crate::ids::ServerId;
 use crate::net::family::Family;
 use crate::reactor::Reactor;
-use crate::reactor::handle::Command;
 
 impl Reactor {
-    /// Takes a server in. Its own reactor is given up: servers that were added to that are closed, and handles must be taken
-    /// from this one. What was given to the server's own handle is not lost: its timers, messages, closures and a stop
-    /// come to this reactor. If that one watched for signals, this one does from now on.
+    /// Takes a server in. What was given to it before comes along: its limits and timers, and what its handles have been
+    /// given; they go on working, and so does its id.
     ///
-    /// A server that has served already brings its sockets, and the clients that wait there. What it has open ends first,
-    /// as in [`server_close`](Self::server_close): connections are aborted, threads and programs are waited for. After a
-    /// stop it is bound to its addresses again.
+    /// A server that has served by itself brings its sockets, and the clients that wait there. What it has open ends
+    /// first, as in [`server_close`](Self::server_close): connections are aborted, threads and programs are waited for.
+    /// After a stop or a close it is bound to its addresses again. Servers that a closure has added to its loop are closed.
+    /// If it watched for signals, this reactor does from now on.
     ///
     /// # Errors
     /// [`Error::Full`] if there are 256 servers (16 where pointers have 32 bits) that are not closed; [`Error::Gone`] if
-    /// this reactor is being dropped, or another was put in the place of the server's own; [`Error::Setting`], and those of
-    /// [`Server::server_bind`] and [`Server::server_activate`]. The server is closed then, and dropped.
+    /// this reactor is being dropped, or a closure has put another in the place of the server's own; [`Error::Bind`] and
+    /// [`Error::Listen`] if the server is to be bound again. The server is closed then, and dropped.
     pub fn add<F: Family, S: BaseServer, H: RequestHandler<S>>(
         &mut self,
         server: impl Into<Server<F, S, H>>,
@@ -29,26 +28,21 @@ impl Reactor {
         let mut server = server.into();
         self.admits_server()?;
         server.get_sockets()?;
-        #[cfg(feature = "signals")]
-        if server.reactor.watches_signals() {
-            self.shutdown_on_signals()?;
-        }
-        let Server { reactor: mut own, id: old, limits, activated, .. } = server;
-        let moving = own.take_out(old).ok_or(Error::Gone)?;
-        let id = self.host(moving.host, limits)?;
-        for socket in moving.sockets.into_iter().chain(activated) {
-            if let Err(error) = self.open(id, socket) {
-                self.server_close(id);
-                return Err(error);
+        let Server { mut parked, own, activated, .. } = server;
+        let mut sockets = Vec::new();
+        if let Some(mut own) = own {
+            #[cfg(feature = "signals")]
+            if own.watches_signals() {
+                self.shutdown_on_signals()?;
             }
+            let moving = own.take_out(parked.id).ok_or(Error::Gone)?;
+            own.lead_to(self);
+            parked.put_back(moving.host, moving.limits, moving.timers);
+            sockets = moving.sockets;
         }
-        moving.timers.into_iter().for_each(|(tag, after, every)| self.arm_server_timer(id, tag, after, every));
-        let commands = own.take_commands().into_iter().map(|command| match command {
-            Command::ServerMessage(of, message) if of == old => Command::ServerMessage(id, message),
-            command => command,
-        });
-        commands.for_each(|command| self.core.shared.take_over(command));
-        own.core.shared.pass_request(&self.core.shared);
-        Ok(id)
+        parked.enter(self, false);
+        sockets.extend(activated);
+        self.open(parked.id, sockets).inspect_err(|_| self.server_close(parked.id))?;
+        Ok(parked.id)
     }
 }

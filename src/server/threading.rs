@@ -7,6 +7,7 @@ use std::process::Command;
 
 use super::Server;
 use super::hooks::{BaseServer, Incoming};
+use super::unbound::Unbound;
 use crate::address::Address;
 use crate::blocking::{BlockingHandler, Process};
 use crate::error::Result;
@@ -25,7 +26,7 @@ use crate::net::family::{UnixDatagram, UnixStream};
 /// use socketserver::{StreamRequestHandler, ThreadingTcpServer};
 /// use std::io::{BufRead, Write};
 ///
-/// let mut server = ThreadingTcpServer::new("127.0.0.1:0", |_client_address| {
+/// let server = ThreadingTcpServer::new("127.0.0.1:0", |_client_address| {
 ///     StreamRequestHandler::new(|request| {
 ///         let mut line = String::new();
 ///         request.rfile.read_line(&mut line)?;
@@ -33,7 +34,6 @@ use crate::net::family::{UnixDatagram, UnixStream};
 ///         Ok(())
 ///     })
 /// })?;
-/// server.limits.max_threads = 8;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 pub type ThreadingTcpServer = MixInServer<Tcp, ThreadingMixIn>;
@@ -88,11 +88,13 @@ pub type ThreadingUnixDatagramServer = MixInServer<UnixDatagram, ThreadingMixIn>
 /// Source: `socketserver.ForkingTCPServer`, which serves a client in a copy of itself.
 ///
 /// ```
-/// use socketserver::ForkingTcpServer;
+/// use socketserver::{ForkingTcpServer, Limits};
 /// use std::process::Command;
 ///
 /// let mut server = ForkingTcpServer::new("127.0.0.1:0", |_client_address| Command::new("cat"))?;
-/// server.limits.max_children = 10;
+/// let mut limits = Limits::default();
+/// limits.max_children = 10;
+/// server.set_limits(limits)?;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[cfg(all(unix, feature = "children"))]
@@ -163,9 +165,15 @@ pub struct MixInServer<F: Family, M> {
 }
 
 impl<F: Family, M: BaseServer> MixInServer<F, M> {
-    fn with(address: impl ServerAddress<F::Domain>, mixin: M) -> Result<Self> {
+    fn with(address: impl ServerAddress<F::Address>, mixin: M) -> Result<Self> {
+        let mut unbound = MixInServer::unbound_with(mixin);
+        unbound.server_bind(address)?;
+        unbound.server_activate().map(|server| MixInServer { server })
+    }
+
+    fn unbound_with(mixin: M) -> Unbound<F, M, NoHandler> {
         // It is never asked for a handler: every request goes elsewhere.
-        Server::with_server(address, mixin, |_, _| NoHandler).map(|server| MixInServer { server })
+        Server::unbound_with_server(mixin, |_, _| NoHandler)
     }
 }
 
@@ -183,10 +191,30 @@ impl<F: Family> MixInServer<F, ThreadingMixIn> {
     /// # Errors
     /// As for [`Server::new`].
     pub fn new<B: BlockingHandler>(
-        address: impl ServerAddress<F::Domain>,
+        address: impl ServerAddress<F::Address>,
         handler: impl FnMut(&Address) -> B + Send + 'static,
     ) -> Result<Self> {
         MixInServer::with(address, ThreadingMixIn::new(handler))
+    }
+
+    /// The same before it is bound: for options, limits and sockets of several families. It becomes the [`Server`] that
+    /// this type contains.
+    ///
+    /// ```
+    /// use socketserver::{StreamRequestHandler, TcpOptions, ThreadingTcpServer};
+    ///
+    /// let mut server = ThreadingTcpServer::unbound(|_client_address| StreamRequestHandler::new(|_| Ok(())));
+    /// server.limits.max_threads = 8;
+    /// let mut options = TcpOptions::default();
+    /// options.request_queue_size = 16;
+    /// server.server_bind_with("127.0.0.1:0", options)?;
+    /// let server = server.server_activate()?;
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn unbound<B: BlockingHandler>(
+        handler: impl FnMut(&Address) -> B + Send + 'static,
+    ) -> Unbound<F, ThreadingMixIn, NoHandler> {
+        MixInServer::unbound_with(ThreadingMixIn::new(handler))
     }
 }
 
@@ -197,10 +225,16 @@ impl<F: Family> MixInServer<F, ForkingMixIn> {
     /// # Errors
     /// As for [`Server::new`].
     pub fn new(
-        address: impl ServerAddress<F::Domain>,
+        address: impl ServerAddress<F::Address>,
         command: impl FnMut(&Address) -> Command + Send + 'static,
     ) -> Result<Self> {
         MixInServer::with(address, ForkingMixIn::new(command))
+    }
+
+    /// The same before it is bound: for options, limits and sockets of several families. It becomes the [`Server`] that
+    /// this type contains.
+    pub fn unbound(command: impl FnMut(&Address) -> Command + Send + 'static) -> Unbound<F, ForkingMixIn, NoHandler> {
+        MixInServer::unbound_with(ForkingMixIn::new(command))
     }
 }
 

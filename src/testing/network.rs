@@ -25,6 +25,7 @@ use crate::reactor::Reactor;
 use crate::reactor::handle::{Handle, ShutdownHandle};
 use crate::reactor::slots::Kind;
 use crate::server::hooks::BaseServer;
+use crate::server::parked::Parked;
 use crate::stats::Stats;
 
 /// A simulated network: the reactor that serves real clients, its sockets and its clock played.
@@ -137,13 +138,14 @@ impl Network {
         make_handler: impl FnMut(&mut S, &Address) -> H + Send + 'static,
         limits: Limits,
     ) -> Result<ServerId> {
-        let id = self.reactor.host(Box::new(Host::new(server, Box::new(make_handler))), limits)?;
+        let host = Host::new(server, Box::new(make_handler));
+        let id = Parked::take_in(&mut self.reactor, Box::new(host), limits, false)?;
         let backlog = Arc::<Mutex<Backlog>>::default();
         let (world, address) = (Arc::clone(&self.world), server_address(self.sockets.len() as u16));
         let listener = BacklogListener::new(world, Arc::clone(&backlog), address.clone());
         self.sockets.push((id, Socket::Listener(backlog)));
         let listener = Listener::scripted(listener, address);
-        self.reactor.open(id, Bound::Listener(listener))?;
+        self.reactor.open(id, [Bound::Listener(listener)])?;
         Ok(id)
     }
 
@@ -177,13 +179,14 @@ impl Network {
         make_handler: impl FnMut(&mut S, &Address) -> H + Send + 'static,
         limits: Limits,
     ) -> Result<ServerId> {
-        let host = Host::new(server, Box::new(make_handler)).with_datagrams();
-        let id = self.reactor.host(Box::new(host), limits)?;
+        let mut host = Host::new(server, Box::new(make_handler));
+        host.serve_datagrams();
+        let id = Parked::take_in(&mut self.reactor, Box::new(host), limits, false)?;
         let wire = Arc::<Mutex<Wire>>::default();
         let socket = WireSocket::new(Arc::clone(&self.world), Arc::clone(&wire));
         let socket = DatagramSocket::scripted(socket, server_address(self.sockets.len() as u16));
         self.sockets.push((id, Socket::Datagrams(wire)));
-        self.reactor.open(id, Bound::Datagram(socket))?;
+        self.reactor.open(id, [Bound::Datagram(socket)])?;
         Ok(id)
     }
 

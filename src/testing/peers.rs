@@ -19,6 +19,7 @@ use crate::net::selector::Selector;
 use crate::reactor::Reactor;
 use crate::reactor::handle::Handle;
 use crate::server::hooks::BaseServer;
+use crate::server::parked::Parked;
 use crate::stats::Stats;
 
 /// The peers of one scripted datagram server, and the reactor that serves them: what [`Client`](super::Client) is for
@@ -79,12 +80,13 @@ impl<S: BaseServer> Peers<S> {
         let world = World::new();
         let selector = Selector::scripted(Watcher::new(Arc::clone(&world)));
         let mut reactor = Reactor::with_selector(selector, Config::default()).expect("a script opens nothing");
-        let host = Host::new(server, Box::new(handler)).with_datagrams();
-        let server = reactor.host_own(Box::new(host), limits).expect("the first server");
+        let mut host = Host::new(server, Box::new(handler));
+        host.serve_datagrams();
+        let server = Parked::take_in(&mut reactor, Box::new(host), limits, true).expect("the first server");
         let wire = Arc::<Mutex<Wire>>::default();
         let socket = WireSocket::new(Arc::clone(&world), Arc::clone(&wire));
         let socket = DatagramSocket::scripted(socket, server_address(0));
-        reactor.open(server, Bound::Datagram(socket)).expect("a script registers always");
+        reactor.open(server, [Bound::Datagram(socket)]).expect("a script registers always");
         Peers { reactor, server, world, wire, kind: std::marker::PhantomData }
     }
 

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use socketserver::family::{Family, ServerAddress, Tcp, Udp};
+use socketserver::family::{Family, Tcp, Udp};
 #[cfg(unix)]
 use socketserver::family::{UnixDatagram, UnixStream};
 use socketserver::{
@@ -78,22 +78,18 @@ fn prepared(prepare: &str, program: PathBuf) -> Command {
 
 /// A kind of server, and where there is room for one.
 pub(crate) trait Kind: Family {
-    type At: ServerAddress<Self::Domain> + Into<Address> + Clone + Debug + Send + 'static;
-
     /// A free place, and the directory it is in.
-    fn place() -> (Self::At, Option<Directory>);
-    fn at(address: &Address) -> Self::At;
+    fn place() -> (Self::Address, Option<Directory>);
+    fn at(address: &Address) -> Self::Address;
 }
 
 macro_rules! kinds {
-    ($($family:ty: $at:ty, $place:expr, $as:ident;)*) => {$(
+    ($($family:ty: $place:expr, $as:ident;)*) => {$(
         impl Kind for $family {
-            type At = $at;
-
-            fn place() -> ($at, Option<Directory>) {
+            fn place() -> (Self::Address, Option<Directory>) {
                 $place
             }
-            fn at(address: &Address) -> $at {
+            fn at(address: &Address) -> Self::Address {
                 address.$as().expect("an address of its kind").to_owned()
             }
         }
@@ -101,13 +97,13 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Tcp: SocketAddr, (([127, 0, 0, 1], 0).into(), None), as_inet;
-    Udp: SocketAddr, (([127, 0, 0, 1], 0).into(), None), as_inet;
+    Tcp: (([127, 0, 0, 1], 0).into(), None), as_inet;
+    Udp: (([127, 0, 0, 1], 0).into(), None), as_inet;
 }
 #[cfg(unix)]
 kinds! {
-    UnixStream: socketserver::UnixAddress, place_in_a_directory(), as_unix;
-    UnixDatagram: socketserver::UnixAddress, place_in_a_directory(), as_unix;
+    UnixStream: place_in_a_directory(), as_unix;
+    UnixDatagram: place_in_a_directory(), as_unix;
 }
 
 #[cfg(unix)]
@@ -138,11 +134,29 @@ pub(crate) fn server_with<F: Kind, S: BaseServer, H: RequestHandler<S>>(
     Server::with_server(place, state, make).expect("there is room")
 }
 
+/// Options that are not all as they are by default.
+pub(crate) fn options<O: Default>(change: impl FnOnce(&mut O)) -> O {
+    let mut options = O::default();
+    change(&mut options);
+    options
+}
+
+/// Changes some limits of a server.
+#[track_caller]
+pub(crate) fn limit<F: Family, S: BaseServer, H: RequestHandler<S>>(
+    server: &mut Server<F, S, H>,
+    change: impl FnOnce(&mut Limits),
+) {
+    let mut limits = server.limits().clone();
+    change(&mut limits);
+    server.set_limits(limits).expect("they do not contradict each other");
+}
+
 /// Lets no callback of a server be interrupted because the machine was slow: for tests that assert what would be so then.
 pub(crate) fn never_interrupt<F: Family, S: BaseServer, H: RequestHandler<S>>(server: &mut Server<F, S, H>) {
-    let mut config = server.reactor().config().clone();
+    let mut config = server.config().clone();
     config.turn_length = Duration::from_secs(3_600);
-    server.reactor().set_config(config);
+    server.set_config(config);
 }
 
 /// A server that sends back what comes.
@@ -153,13 +167,13 @@ pub(crate) fn echoing<F: Kind>() -> Server<F, (), impl RequestHandler> {
 
 /// Where it is bound.
 #[track_caller]
-pub(crate) fn address_of<F: Kind, S: BaseServer, H: RequestHandler<S>>(server: &Server<F, S, H>) -> F::At {
-    F::at(&server.server_address().expect("it is bound"))
+pub(crate) fn address_of<F: Kind, S: BaseServer, H: RequestHandler<S>>(server: &Server<F, S, H>) -> F::Address {
+    server.server_address()
 }
 
 /// A server that serves on a thread of its own. Dropping it stops it.
 pub(crate) struct Running<S, F: Kind = Tcp> {
-    pub(crate) address: F::At,
+    pub(crate) address: F::Address,
     pub(crate) stop: ShutdownHandle,
     pub(crate) handle: Handle,
     pub(crate) id: ServerId,
@@ -172,15 +186,15 @@ pub(crate) fn serve<F: Kind, S: BaseServer + Default, H: RequestHandler<S>>(
     mut server: Server<F, S, H>,
 ) -> Running<S, F> {
     // A stop waits as long as this for clients that stay, and many tests keep theirs.
-    if server.limits.linger_timeout == Limits::default().linger_timeout {
-        server.limits.linger_timeout = Duration::from_millis(500);
+    if server.limits().linger_timeout == Limits::default().linger_timeout {
+        limit(&mut server, |limits| limits.linger_timeout = Duration::from_millis(500));
     }
     let address = address_of(&server);
     let (stop, handle, id) = (server.shutdown_handle(), server.handle(), server.id());
     let (tell, done) = channel();
     std::thread::spawn(move || {
         let result = server.serve_forever();
-        let stats = server.reactor().stats();
+        let stats = server.stats();
         let state = std::mem::take(server.server_mut());
         drop(server);
         let _ = tell.send((result, stats, state));

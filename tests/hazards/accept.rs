@@ -1,6 +1,6 @@
 //! Taking clients in when descriptors, memory or patience run out.
 
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use socketserver::testing::{Call as Io, Network, Outcome};
 use socketserver::{Address, BaseServer, Finish, Limits, Listener, Reactor, Request, Stream, TcpServer};
 
 use crate::common::{
-    self, Call, Kind, PATIENCE, Peer, SCRIPTED, address_of, echo, echoing, probe, serve, silence_scripted_panics,
+    self, Call, Kind, PATIENCE, Peer, SCRIPTED, address_of, echo, echoing, limit, probe, serve, silence_scripted_panics,
 };
 
 over_streams! {
@@ -41,9 +41,9 @@ fn clients_queued_while_descriptors_were_exhausted_are_served_when_some_are_free
         return;
     }
     let mut server = echoing::<Tcp>();
-    server.limits.connections_max = Some(1_000);
+    limit(&mut server, |limits| limits.connections_max = Some(1_000));
     // Both ends are in this process, so the clients come first and leave the server a few descriptors only.
-    let address = server.server_address().unwrap().as_inet().unwrap();
+    let address = server.server_address();
     let mut held = Vec::new();
     while let Ok(client) = TcpStream::connect_timeout(&address, PATIENCE) {
         held.push(client);
@@ -65,7 +65,7 @@ fn clients_queued_while_descriptors_were_exhausted_are_served_when_some_are_free
 
 fn a_connection_cap_leaves_clients_in_the_backlog_and_takes_them_when_others_go<F: Kind>() {
     let mut server = echoing::<F>();
-    server.limits.connections_max = Some(10);
+    limit(&mut server, |limits| limits.connections_max = Some(10));
     let running = serve(server);
     let mut clients: Vec<_> = (0..15).map(|_| running.connect()).collect();
     for client in &mut clients[..10] {
@@ -87,9 +87,11 @@ fn a_connection_cap_leaves_clients_in_the_backlog_and_takes_them_when_others_go<
 
 #[test]
 fn listeners_of_a_server_at_its_cap_are_given_the_free_places_in_turn() {
-    let mut server = echoing::<Tcp>();
+    let mut server = echoing::<Tcp>().into_unbound();
+    server.server_bind("127.0.0.1:0").unwrap();
     server.server_bind("127.0.0.1:0").unwrap();
     server.limits.connections_max = Some(10);
+    let server = server.server_activate().unwrap();
     let listening: Vec<_> = server.server_addresses();
     let running = serve(server);
     let mut inside: Vec<_> = (0..10).map(|_| Peer::connect(listening[0].clone())).collect();
@@ -161,7 +163,7 @@ fn shared() {
 #[test]
 fn a_cap_per_client_refuses_the_next_one_and_forgets_those_that_left() {
     let mut server = echoing::<Tcp>();
-    server.limits.connections_per_client_max = Some(2);
+    limit(&mut server, |limits| limits.connections_per_client_max = Some(2));
     let running = serve(server);
     let (mut first, mut second) = (running.connect(), running.connect());
     first.echo("one");
@@ -321,9 +323,10 @@ fn a_client_that_has_gone_before_it_is_accepted_delays_nobody() {
 fn a_listener_that_was_shut_down_by_another_process_does_not_make_the_loop_spin() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let mut server = echoing::<Tcp>();
+    let mut server = echoing::<Tcp>().into_unbound();
+    server.server_bind("127.0.0.1:0").unwrap();
     server.adopt(listener.try_clone().unwrap()).unwrap();
-    let running = serve(server);
+    let running = serve(server.server_activate().unwrap());
     Peer::connect(address).echo("it listens");
     socket2::SockRef::from(&listener).shutdown(std::net::Shutdown::Both).unwrap();
     let stats = running.wait_for_stats("accepting is paused", |stats| stats.accept_pauses >= 3);
@@ -334,7 +337,7 @@ fn a_listener_that_was_shut_down_by_another_process_does_not_make_the_loop_spin(
 
 fn a_burst_beyond_the_accept_budget_needs_no_further_event<F: Kind>() {
     let mut server = echoing::<F>();
-    server.limits.accepts_per_turn = 1;
+    limit(&mut server, |limits| limits.accepts_per_turn = 1);
     let address = address_of(&server);
     let mut clients: Vec<_> = (0..50).map(|_| Peer::connect(address.clone())).collect();
     let running = serve(server);
@@ -360,7 +363,7 @@ fn what_came_with_a_client_is_handled_in_the_turn_that_accepts_it<F: Kind>() {
 
 fn idle_means_idle<F: Kind>() {
     let mut server = echoing::<F>();
-    server.limits.idle_timeout = None;
+    limit(&mut server, |limits| limits.idle_timeout = None);
     let running = serve(server);
     let mut client = running.connect();
     client.echo("awake");
@@ -505,9 +508,14 @@ fn a_server_with_hardly_a_descriptor_serves_or_says_why_not() {
         let mut said = Vec::new();
         for line in BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap) {
             if let Some(address) = line.strip_prefix("listening on ") {
-                let mut clients: Vec<_> =
-                    (0..20).map(|_| Peer::connect(address.parse::<SocketAddr>().unwrap())).collect();
-                clients[0].echo("first");
+                // It listens, and may have no descriptor left for what it serves with.
+                let address: SocketAddr = address.parse().unwrap();
+                let clients: io::Result<Vec<_>> = (0..20).map(|_| Peer::try_connect(address)).collect();
+                let Ok(mut clients) = clients else { continue };
+                let mut first = &clients[0].socket;
+                if first.write_all(b"first").and_then(|()| first.read_exact(&mut [0; 5])).is_err() {
+                    continue;
+                }
                 let mut last = clients.pop().unwrap();
                 drop(clients);
                 last.echo("last");
@@ -546,9 +554,9 @@ fn crowded() {
         })
     };
     let mut server = TcpServer::new("127.0.0.1:0", handler).unwrap();
-    println!("\nlistening on {}", server.server_address().unwrap());
+    println!("\nlistening on {}", server.server_address());
     server.serve_forever().unwrap();
-    let stats = server.reactor().stats();
+    let stats = server.stats();
     assert_eq!(stats.accept_pauses, 0, "it never ran out of descriptors");
     println!("\naccepted {}, at most {} at once", stats.accepted, stats.active_max);
 }

@@ -5,10 +5,11 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use socketserver::{
-    Address, BaseServer, DatagramRequestHandler, Incoming, Limits, NoHandler, Process, Request, TcpServer, UdpServer,
+    Address, BaseServer, DatagramRequestHandler, Incoming, Limits, NoHandler, Process, Request, TcpServer, UdpOptions,
+    UdpServer,
 };
 
-use crate::common::{Call, PATIENCE, probe, serve, usual};
+use crate::common::{Call, PATIENCE, options, probe, serve, usual};
 
 /// A client that hears only whom it has asked.
 fn client(of: SocketAddr) -> UdpSocket {
@@ -28,8 +29,12 @@ fn ask(client: &UdpSocket, packet: &[u8]) -> String {
 }
 
 /// Answers with its own address, and with a datagram besides.
-fn naming(limits: impl FnOnce(&mut Limits)) -> UdpServer<(), impl socketserver::RequestHandler> {
-    let mut server = UdpServer::unbound((), |(), _| {
+fn naming(
+    address: &str,
+    options: UdpOptions,
+    limits: fn(&mut Limits),
+) -> UdpServer<(), impl socketserver::RequestHandler + use<>> {
+    let mut server = UdpServer::unbound(|_| {
         probe(|call, request: &mut Request<'_>| {
             if let Call::Handle = call {
                 let me = request.local_address().expect("a socket").to_string();
@@ -39,18 +44,17 @@ fn naming(limits: impl FnOnce(&mut Limits)) -> UdpServer<(), impl socketserver::
             }
             usual(&call, request)
         })
-    })
-    .unwrap();
+    });
     limits(&mut server.limits);
-    server
+    server.server_bind_with(address, options).unwrap();
+    server.server_activate().unwrap()
 }
 
 /// Asks a wildcard server at several of this machine's addresses.
 #[track_caller]
-fn check(address: &str, asked: &[&str], limits: impl FnOnce(&mut Limits)) {
-    let mut server = naming(limits);
-    server.server_bind(address).unwrap();
-    let port = server.server_address().unwrap().port().unwrap();
+fn check(address: &str, asked: &[&str], limits: fn(&mut Limits)) {
+    let server = naming(address, UdpOptions::default(), limits);
+    let port = server.server_address().port();
     let running = serve(server);
     for ip in asked {
         let at = SocketAddr::new(ip.parse().unwrap(), port);
@@ -88,10 +92,8 @@ fn a_dual_stack_server_answers_ipv4_clients_from_the_address_they_asked() {
     if UdpSocket::bind("[::1]:0").is_err() {
         return println!("skipped: there is no IPv6");
     }
-    let mut server = naming(|_| ());
-    server.options.ipv6_only = false;
-    server.server_bind("[::]:0").unwrap();
-    let port = server.server_address().unwrap().port().unwrap();
+    let server = naming("[::]:0", options(|options: &mut UdpOptions| options.ipv6_only = false), |_| ());
+    let port = server.server_address().port();
     let running = serve(server);
     for ip in ["127.0.0.2", "::1"] {
         let at = SocketAddr::new(ip.parse::<IpAddr>().unwrap(), port);
@@ -115,7 +117,7 @@ impl BaseServer for Threads {
 #[test]
 fn an_answer_from_a_thread_leaves_from_the_address_that_was_asked() {
     let server = UdpServer::with_server("0.0.0.0:0", Threads, |_: &mut Threads, _: &Address| NoHandler).unwrap();
-    let port = server.server_address().unwrap().port().unwrap();
+    let port = server.server_address().port();
     let running = serve(server);
     for ip in ["127.0.0.1", "127.0.0.2"] {
         let at = SocketAddr::new(ip.parse::<IpAddr>().unwrap(), port);

@@ -4,15 +4,16 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::Instant;
 
-use socketserver::family::{Family, Inet, Tcp, Udp};
+use socketserver::family::{Family, Tcp, Udp};
 use socketserver::{
-    Address, AddressFamily, BaseServer, Error, Request, RequestHandler, Result, Server, Socket, TcpServer,
+    Address, AddressFamily, BaseServer, Error, Request, RequestHandler, Result, Server, Socket, TcpOptions, TcpServer,
+    Unbound,
 };
 
-use crate::common::{Kind, Mailbox, PATIENCE, Peer, echo, echoing, probe, serve};
+use crate::common::{Kind, Mailbox, PATIENCE, Peer, echo, options, probe, serve};
 
-fn unbound<F: Kind>() -> Server<F, (), impl RequestHandler + use<F>> {
-    Server::unbound((), |_, _| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap()
+fn unbound<F: Kind>() -> Unbound<F, (), impl RequestHandler + use<F>> {
+    Server::unbound(|_| probe(|call, request: &mut Request<'_>| echo(&call, request)))
 }
 
 // ---- names ----
@@ -24,10 +25,10 @@ fn two(port: u16) -> [SocketAddr; 2] {
 }
 
 #[cfg(target_os = "linux")]
-fn served_at_all<F: Kind + Family<Domain = Inet>>() {
+fn served_at_all<F: Kind + Family<Address = SocketAddr>>() {
     let mut server = unbound::<F>();
     server.server_bind(&two(0)[..]).unwrap();
-    server.server_activate().unwrap();
+    let server = server.server_activate().unwrap();
     let addresses = server.server_addresses();
     let port = addresses[0].port().unwrap();
     assert_eq!(addresses, two(port).map(Address::from), "one port for both");
@@ -52,8 +53,8 @@ fn a_name_is_served_at_all_of_its_addresses_on_one_port() {
 fn localhost_is_served_over_ipv4_and_ipv6() {
     let mut server = unbound::<Tcp>();
     server.server_bind("localhost:0").unwrap();
-    server.server_activate().unwrap();
-    let port = server.server_address().unwrap().port().unwrap();
+    let server = server.server_activate().unwrap();
+    let port = server.server_address().port();
     let running = serve(server);
     for address in ("localhost", port).to_socket_addrs().unwrap() {
         // Not every machine has all the addresses that its hosts file knows.
@@ -125,7 +126,7 @@ fn a_port_that_is_taken_at_another_address_is_chosen_anew() {
     for (taken, fails) in [(5, false), (u32::MAX, true)] {
         let handler =
             |_: &mut Crowded, _: &Address| probe(|call, request: &mut Request<'_, Crowded>| echo(&call, request));
-        let mut server = TcpServer::unbound(Crowded(taken), handler).unwrap();
+        let mut server = TcpServer::unbound_with_server(Crowded(taken), handler);
         assert_eq!(server.server_bind(&two(0)[..]).is_err(), fails);
         let addresses = server.server_addresses();
         assert_eq!(addresses.len(), if fails { 0 } else { 2 });
@@ -137,7 +138,7 @@ fn a_port_that_is_taken_at_another_address_is_chosen_anew() {
 
 /// Serves one client on a thread, and gives the server back.
 fn serve_once<H: RequestHandler>(mut server: TcpServer<(), H>) -> (TcpServer<(), H>, Result<()>) {
-    let (stop, address) = (server.shutdown_handle(), server.server_address().unwrap());
+    let (stop, address) = (server.shutdown_handle(), server.server_address());
     let thread = std::thread::spawn(move || {
         let result = server.serve_forever();
         (server, result)
@@ -145,7 +146,7 @@ fn serve_once<H: RequestHandler>(mut server: TcpServer<(), H>) -> (TcpServer<(),
     // It may have to be bound first.
     let deadline = Instant::now() + PATIENCE;
     let mut client = loop {
-        match Peer::try_connect(address.clone()) {
+        match Peer::try_connect(address) {
             Ok(client) => break client,
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
@@ -164,17 +165,18 @@ fn an_adopted_listener_gets_the_options_that_can_still_be_set() {
     listener.listen(1).unwrap();
     let kept = listener.try_clone().unwrap();
     let mut server = unbound::<Tcp>();
-    server.options.keepalive = Some(socketserver::Keepalive {
-        idle: std::time::Duration::from_secs(77),
-        interval: std::time::Duration::from_secs(7),
+    let options = options(|options: &mut TcpOptions| {
+        options.keepalive = Some(socketserver::Keepalive {
+            idle: std::time::Duration::from_secs(77),
+            interval: std::time::Duration::from_secs(7),
+        });
     });
-    server.adopt(listener.into()).unwrap();
-    server.server_activate().expect("it is bound");
-    server.server_activate().expect("and stays so");
+    server.adopt_with(listener.into(), options).unwrap();
+    let server = server.server_activate().expect("it is bound");
     assert!(kept.tcp_nodelay().unwrap() && kept.keepalive().unwrap());
     // Nothing accepts yet, and a backlog of one would make them wait.
-    let address = server.server_address().unwrap();
-    let mut clients: Vec<_> = (0..20).map(|_| Peer::connect(address.clone())).collect();
+    let address = server.server_address();
+    let mut clients: Vec<_> = (0..20).map(|_| Peer::connect(address)).collect();
     let running = serve(server);
     clients.iter_mut().for_each(|client| client.echo("served"));
     drop(clients);
@@ -182,8 +184,18 @@ fn an_adopted_listener_gets_the_options_that_can_still_be_set() {
 }
 
 #[track_caller]
-fn refuses<F: Family, H: RequestHandler>(mut server: Server<F, (), H>, socket: F::Adopted, why: &str) {
-    let error = format!("{:#}", server.adopt(socket).expect_err(why));
+fn refuses<F: Family, H: RequestHandler>(server: Unbound<F, (), H>, socket: F::Adopted, why: &str) {
+    refuses_with(server, socket, F::Options::default(), why);
+}
+
+#[track_caller]
+fn refuses_with<F: Family, H: RequestHandler>(
+    mut server: Unbound<F, (), H>,
+    socket: F::Adopted,
+    options: F::Options,
+    why: &str,
+) {
+    let error = format!("{:#}", server.adopt_with(socket, options).expect_err(why));
     assert_eq!(error, format!("cannot adopt the socket: {why}"));
     assert!(server.server_addresses().is_empty());
 }
@@ -208,9 +220,9 @@ fn a_socket_that_cannot_be_served_is_not_adopted() {
     if cfg!(unix) {
         refuses(unbound::<Udp>(), fresh(Type::DGRAM).into(), "it is not bound");
     }
-    let mut server = unbound::<Tcp>();
-    server.options.address_family = AddressFamily::Inet6;
-    refuses(server, TcpListener::bind("127.0.0.1:0").unwrap(), "its address is not of the wanted family");
+    let options = options(|options: &mut TcpOptions| options.address_family = AddressFamily::Inet6);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    refuses_with(unbound::<Tcp>(), listener, options, "its address is not of the wanted family");
 }
 
 #[test]
@@ -239,15 +251,20 @@ fn a_socket_of_another_family_is_not_adopted() {
     refuses(unbound::<UnixDatagram>(), datagrams.into(), "it is no Unix socket");
     let unnamed = socket2::Socket::new(Domain::UNIX, Type::DGRAM, None).unwrap();
     refuses(unbound::<UnixDatagram>(), unnamed.into(), "it is not bound");
-    let mut server = unbound::<UnixStream>();
-    server.options.mode = Some(0o600);
-    refuses(server, unix(Type::STREAM, "e").into(), "`mode` is for files that the server makes");
+    let options = options(|options: &mut socketserver::UnixOptions| options.mode = Some(0o600));
+    let socket = unix(Type::STREAM, "e").into();
+    refuses_with(unbound::<UnixStream>(), socket, options, "`mode` is for files that the server makes");
+}
+
+fn adopting(listener: TcpListener) -> TcpServer<(), impl RequestHandler> {
+    let mut server = unbound::<Tcp>();
+    server.adopt(listener).unwrap();
+    server.server_activate().unwrap()
 }
 
 #[test]
 fn a_server_that_adopted_its_socket_serves_again_or_says_why_not() {
-    let mut server = unbound::<Tcp>();
-    server.adopt(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let mut server = adopting(TcpListener::bind("127.0.0.1:0").unwrap());
     for round in ["first", "second"] {
         let result;
         (server, result) = serve_once(server);
@@ -255,26 +272,28 @@ fn a_server_that_adopted_its_socket_serves_again_or_says_why_not() {
     }
     // The same where what it was inherited from has it still.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut server = unbound::<Tcp>();
-    server.adopt(listener.try_clone().unwrap()).unwrap();
-    let address = server.server_address().unwrap();
+    let server = adopting(listener.try_clone().unwrap());
+    let address = server.server_address();
     let (mut server, result) = serve_once(server);
     result.unwrap();
     let error = format!("{:#}", server.serve_forever().unwrap_err());
-    let why = "its socket was adopted and may be open elsewhere: adopt it again";
+    let why = "its socket was adopted and may be open elsewhere";
     assert!(error.starts_with(&format!("cannot bind {address}: ")) && error.ends_with(why), "{error}");
+    let mut server = server.into_unbound();
     server.adopt(listener).unwrap();
-    let (server, result) = serve_once(server);
+    let (server, result) = serve_once(server.server_activate().unwrap());
     result.unwrap();
-    assert_eq!(server.server_addresses(), [address], "it has one, however often it is adopted");
+    assert_eq!(server.server_addresses(), [address.into()]);
     // Now nothing else has it.
     serve_once(server).1.unwrap();
 }
 
 #[test]
 fn a_server_may_be_bound_and_adopt_as_well() {
-    let mut server = echoing::<Tcp>();
+    let mut server = unbound::<Tcp>();
+    server.server_bind("127.0.0.1:0").unwrap();
     server.adopt(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let server = server.server_activate().unwrap();
     let addresses = server.server_addresses();
     let running = serve(server);
     addresses.into_iter().for_each(|address| Peer::connect(address).echo("served"));

@@ -123,8 +123,8 @@ fn in_one_way<F: Kind>(callback: &'static str, action: Action) {
             echo(&call, request)
         })
     });
-    let config = server.reactor().config().clone();
-    server.reactor().set_config({
+    let config = server.config().clone();
+    server.set_config({
         let mut config = config;
         config.drain_quiet = Duration::from_millis(1);
         config.drain_grace = Duration::from_secs(1);

@@ -9,13 +9,15 @@ use socketserver::UnixAddress;
 use socketserver::testing::{self, Network, Outcome};
 use socketserver::{Address, ConnectionId, Limits, Next, Request, RequestHandler, Result, Sent, TcpServer, Timeout};
 
-use crate::common::{Call, Directory, Journal, PATIENCE, Peer, Running, echo, never_interrupt, probe, serve, usual};
+use crate::common::{
+    Call, Directory, Journal, PATIENCE, Peer, Running, echo, limit, never_interrupt, probe, serve, usual,
+};
 
 /// Serves clients that each make it call `to` as soon as they say something; both ends are noted. What the client says
 /// is sent on at once, while the call is being established.
 fn calling(to: SocketAddr, journal: &Journal, close: bool) -> Running<()> {
     let mut server = calling_server(to, journal, close);
-    server.limits.connect_timeout = Some(Duration::from_millis(50));
+    limit(&mut server, |limits| limits.connect_timeout = Some(Duration::from_millis(50)));
     serve(server)
 }
 
@@ -258,7 +260,7 @@ fn a_unix_socket_whose_backlog_stays_full_is_given_up_in_time() {
     let (_listener, to, _clients) = full_backlog(&directory);
     let journal = Journal::new();
     let mut server = calling_server(to.clone(), &journal, false);
-    server.limits.connect_timeout = Some(Duration::from_millis(50));
+    limit(&mut server, |limits| limits.connect_timeout = Some(Duration::from_millis(50)));
     let running = serve(server);
     let mut client = running.connect();
     client.send("early");

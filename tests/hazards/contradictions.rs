@@ -14,7 +14,7 @@ use socketserver::{
     UdpServer,
 };
 
-use crate::common::{Call, Journal, PATIENCE, echo, probe, serve, usual};
+use crate::common::{Call, Journal, PATIENCE, echo, limit, probe, serve, usual};
 
 fn with(set: impl FnOnce(&mut Limits)) -> Limits {
     let mut limits = Limits::default();
@@ -25,25 +25,28 @@ fn with(set: impl FnOnce(&mut Limits)) -> Limits {
 /// The limits that are in force if these are set.
 fn in_force(set: impl FnOnce(&mut Limits)) -> Limits {
     let mut server = TcpServer::new("127.0.0.1:0", |_| NoHandler).unwrap();
-    set(&mut server.limits);
-    let mut reactor = Reactor::new().unwrap();
-    let id = reactor.add(server).unwrap();
-    reactor.limits(id).unwrap().clone()
+    server.set_limits(with(set)).unwrap();
+    server.limits().clone()
 }
 
 /// Every way to begin with these limits is refused, with both names and values.
 #[track_caller]
 fn expect_refusal(set: impl Fn(&mut Limits), expected: [(&str, usize); 2]) {
-    let make = || {
-        let mut server = TcpServer::new("127.0.0.1:0", |_| NoHandler).unwrap();
-        set(&mut server.limits);
-        server
-    };
+    let server = || TcpServer::new("127.0.0.1:0", |_| NoHandler).unwrap();
+    let mut serving = server();
+    serving.timeout = Some(Duration::ZERO);
+    serving.handle_request().unwrap();
+    let mut reactor = Reactor::new().unwrap();
+    let id = reactor.add(server()).unwrap();
+    let mut unbound = server().into_unbound();
+    unbound.limits = with(&set);
+    unbound.server_bind("127.0.0.1:0").unwrap();
     let mut network = Network::new();
     let attempts = [
-        make().serve_forever().err(),
-        make().handle_request().err(),
-        Reactor::new().unwrap().add(make()).err(),
+        server().set_limits(with(&set)).err(),
+        serving.set_limits(with(&set)).err(),
+        reactor.set_limits(id, with(&set)).err(),
+        unbound.server_activate().err(),
         network.serve((), |_, _| NoHandler, with(&set)).err(),
     ];
     for error in attempts {
@@ -299,11 +302,7 @@ fn no_value_of_a_limit_is_too_large_or_too_small_unless_nothing_could_be_served(
             let serves_nothing = name.ends_with("_timeout") && name != "linger_timeout"
                 || ["connections_per_client_max", "max_packet_size"].contains(&name);
             if n == 0 && serves_nothing {
-                let refused = Reactor::new().unwrap().add({
-                    let mut server = TcpServer::new("127.0.0.1:0", |_| NoHandler).unwrap();
-                    server.limits = limits;
-                    server
-                });
+                let refused = TcpServer::new("127.0.0.1:0", |_| NoHandler).unwrap().set_limits(limits);
                 let text = refused.unwrap_err().to_string();
                 assert!(text.starts_with(&format!("cannot use {name} = ")) && text.contains('0'), "{text}");
                 continue;
@@ -328,9 +327,10 @@ fn no_value_of_a_limit_is_too_large_or_too_small_unless_nothing_could_be_served(
             }
             // Datagrams, over a socket of the system's: its buffer is allocated.
             let mut server = UdpServer::new("127.0.0.1:0", move |_| echoing()).unwrap();
-            (server.limits, server.timeout) = (limits, Some(Duration::ZERO));
+            server.set_limits(limits).unwrap();
+            server.timeout = Some(Duration::ZERO);
             let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-            client.send_to(b"hello", server.server_address().unwrap().as_inet().unwrap()).unwrap();
+            client.send_to(b"hello", server.server_address()).unwrap();
             server.handle_request().unwrap();
             if name == "max_packet_size" && n > 1 {
                 client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -459,11 +459,11 @@ fn a_session_is_held_to_an_idle_timeout_that_is_shortened_between_two_requests()
     let journal = Journal::new();
     let noted = journal.clone();
     let mut server = UdpServer::new("127.0.0.1:0", move |_| keeping(&noted, 0)).unwrap();
-    server.limits.sessions_max = Some(10);
+    limit(&mut server, |limits| limits.sessions_max = Some(10));
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-    client.send_to(b"hello", server.server_address().unwrap().as_inet().unwrap()).unwrap();
+    client.send_to(b"hello", server.server_address()).unwrap();
     server.handle_request().unwrap();
-    server.limits.idle_timeout = Some(Duration::from_millis(10));
+    limit(&mut server, |limits| limits.idle_timeout = Some(Duration::from_millis(10)));
     server.timeout = Some(Duration::from_millis(10));
     while journal.lines().is_empty() {
         server.handle_request().unwrap();
@@ -541,26 +541,24 @@ fn marks_that_are_moved_hold_for_what_waits() {
 
 #[test]
 fn a_cap_on_the_connections_of_a_client_counts_those_that_are_open() {
-    let mut server = TcpServer::new("127.0.0.1:0", |_| Messages(None)).unwrap();
-    server.timeout = Some(Duration::ZERO);
-    let address = server.server_address().unwrap().as_inet().unwrap();
+    let server = TcpServer::new("127.0.0.1:0", |_| Messages(None)).unwrap();
+    let address = server.server_address();
+    let mut reactor = Reactor::new().unwrap();
+    let id = reactor.add(server).unwrap();
     let mut clients: Vec<TcpStream> = Vec::new();
-    let mut connect = |server: &mut TcpServer<(), Messages>, until: fn(&Stats) -> bool| {
+    let mut connect = |reactor: &mut Reactor, until: fn(&Stats) -> bool| {
         clients.push(TcpStream::connect(address).unwrap());
-        while !until(&server.reactor().stats()) {
-            server.reactor().poll(Some(PATIENCE)).unwrap();
+        while !until(&reactor.stats()) {
+            reactor.poll(Some(PATIENCE)).unwrap();
         }
     };
-    server.handle_request().unwrap();
-    connect(&mut server, |stats| stats.active == 1);
-    connect(&mut server, |stats| stats.active == 2);
-    server.limits.connections_per_client_max = Some(3);
-    server.handle_request().unwrap();
-    connect(&mut server, |stats| stats.active == 3);
-    connect(&mut server, |stats| stats.refused == 1);
-    server.limits.connections_per_client_max = None;
-    server.handle_request().unwrap();
-    connect(&mut server, |stats| stats.active == 4);
+    connect(&mut reactor, |stats| stats.active == 1);
+    connect(&mut reactor, |stats| stats.active == 2);
+    reactor.set_limits(id, with(|limits| limits.connections_per_client_max = Some(3))).unwrap();
+    connect(&mut reactor, |stats| stats.active == 3);
+    connect(&mut reactor, |stats| stats.refused == 1);
+    reactor.set_limits(id, Limits::default()).unwrap();
+    connect(&mut reactor, |stats| stats.active == 4);
 }
 
 #[test]
@@ -647,13 +645,15 @@ fn a_read_buffer_that_cannot_be_had_is_refused_and_no_panic() {
         refused(Reactor::with_config(config.clone()).err());
         let mut server = TcpServer::new("127.0.0.1:0", |_| NoHandler).unwrap();
         server.timeout = Some(Duration::ZERO);
-        server.reactor().set_config(config.clone());
+        server.set_config(config.clone());
         refused(server.handle_request().err());
         refused(server.serve_forever().err());
-        refused(server.reactor().poll(Some(Duration::ZERO)).err());
-        server.reactor().set_config(Config::default());
+        let mut reactor = Reactor::new().unwrap();
+        reactor.set_config(config.clone());
+        refused(reactor.poll(Some(Duration::ZERO)).err());
+        server.set_config(Config::default());
         server.handle_request().unwrap();
-        server.reactor().set_config(config);
+        server.set_config(config);
         server.server_close();
     }
 }
@@ -672,7 +672,7 @@ fn requests_that_wait_get_the_threads_that_are_allowed_later() {
         }
     }
     let mut server = TcpServer::with_server("127.0.0.1:0", Threads, |_, _| NoHandler).unwrap();
-    server.limits.max_threads = 1;
+    limit(&mut server, |limits| limits.max_threads = 1);
     let id = server.id();
     let running = serve(server);
     let mut clients: Vec<_> = (0..3).map(|_| running.connect()).collect();

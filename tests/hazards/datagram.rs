@@ -10,13 +10,13 @@ use socketserver::family::{Tcp, Udp};
 use socketserver::testing::{Network, Peers};
 use socketserver::{
     Address, BaseServer, ConnectionId, DatagramRequestHandler, Error, Finish, Handle, Incoming, Limits, Message,
-    MulticastGroup, MulticastInterface, Next, Others, Reactor, Request, RequestHandler, Sent, Server, Stats,
-    ThreadingUdpServer, Timeout, UdpServer,
+    MulticastGroup, MulticastInterface, Next, NoHandler, Others, Reactor, Request, RequestHandler, Sent, Server, Stats,
+    ThreadingUdpServer, Timeout, UdpOptions, UdpServer,
 };
 
 use crate::common::{
-    self, Call, Journal, Kind, Mailbox, PATIENCE, Peer, Running, SCRIPTED, address_of, echo, echoing, never_interrupt,
-    probe, random, serve, server, server_with, silence_scripted_panics, usual,
+    self, Call, Journal, Kind, Mailbox, PATIENCE, Peer, Running, SCRIPTED, address_of, echo, echoing, limit,
+    never_interrupt, options, probe, random, serve, server, server_with, silence_scripted_panics, usual,
 };
 
 over_datagrams! {
@@ -195,7 +195,7 @@ fn the_answer_is_one_datagram_of_all_that_setup_handle_and_finish_wrote<F: Kind>
 fn every_size_comes_back<F: Kind>() {
     sizes(serve({
         let mut server = echoing::<F>();
-        server.limits.max_packet_size = 65_507;
+        limit(&mut server, |limits| limits.max_packet_size = 65_507);
         server
     }));
 }
@@ -204,7 +204,7 @@ fn every_size_comes_back<F: Kind>() {
 fn every_size_comes_back_over_ipv6() {
     let mut server = UdpServer::new("[::1]:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request)));
     match &mut server {
-        Ok(server) => server.limits.max_packet_size = 65_507,
+        Ok(server) => limit(server, |limits| limits.max_packet_size = 65_507),
         Err(error) => return println!("skipped: {error}"),
     }
     sizes(serve(server.unwrap()));
@@ -242,8 +242,10 @@ fn a_datagram_that_is_too_long_is_dropped_unless_the_hook_wants_it<F: Kind>() {
         let journal = Journal::new();
         let mut server = noting::<F>(&journal);
         server.server_mut().serves_cut = serves_cut;
-        server.limits.max_packet_size = 10;
-        server.limits.sessions_max = sessions.then_some(10);
+        limit(&mut server, |limits| {
+            limits.max_packet_size = 10;
+            limits.sessions_max = sessions.then_some(10);
+        });
         let running = serve(server);
         let client = running.mailbox();
         client.echo("just right");
@@ -264,13 +266,13 @@ fn a_datagram_that_is_too_long_is_dropped_unless_the_hook_wants_it<F: Kind>() {
 fn a_longer_maximum_holds_for_a_server_that_has_served_already<F: Kind>() {
     let mut server = echoing::<F>();
     // Not a buffer that happens to be large enough.
-    let mut config = server.reactor().config().clone();
+    let mut config = server.config().clone();
     config.read_buffer_bytes = 1;
-    server.reactor().set_config(config);
+    server.set_config(config);
     server.timeout = Some(PATIENCE);
     let client = Mailbox::to(address_of(&server));
     for n in [8_192, 20_000, 65_507] {
-        server.limits.max_packet_size = n;
+        limit(&mut server, |limits| limits.max_packet_size = n);
         client.send(vec![b'x'; n]);
         server.handle_request().unwrap();
         assert_eq!(client.receive().len(), n);
@@ -279,7 +281,7 @@ fn a_longer_maximum_holds_for_a_server_that_has_served_already<F: Kind>() {
 
 fn a_maximum_without_bounds_costs_none<F: Kind>() {
     let mut server = echoing::<F>();
-    server.limits.max_packet_size = usize::MAX;
+    limit(&mut server, |limits| limits.max_packet_size = usize::MAX);
     let running = serve(server);
     let client = running.mailbox();
     client.echo([b'x'; 65_507]);
@@ -334,7 +336,7 @@ fn a_fault_ends_its_own_request_and_nothing_else<F: Kind>() {
                     }
                 })
             });
-            server.limits.sessions_max = sessions;
+            limit(&mut server, |limits| limits.sessions_max = sessions);
             let running = serve(server);
             let (bad, bystander) = (running.mailbox(), running.mailbox());
             bad.send("bye");
@@ -370,7 +372,7 @@ fn a_panic_in_datagram_truncated_drops_that_datagram_only() {
     let journal = Journal::new();
     let mut server = noting::<Udp>(&journal);
     (server.server_mut().serves_cut, server.server_mut().breaks) = (true, Some("datagram_truncated"));
-    server.limits.max_packet_size = 4;
+    limit(&mut server, |limits| limits.max_packet_size = 4);
     let running = serve(server);
     let client = running.mailbox();
     client.send("too long");
@@ -382,7 +384,7 @@ fn a_refused_datagram_has_no_handler_and_no_answer<F: Kind>() {
     for sessions in [None, Some(10)] {
         let journal = Journal::new();
         let mut server = noting::<F>(&journal);
-        server.limits.sessions_max = sessions;
+        limit(&mut server, |limits| limits.sessions_max = sessions);
         let running = serve(server);
         let client = running.mailbox();
         client.send("refuse me");
@@ -419,7 +421,7 @@ fn abort_sends_nothing_and_close_does<F: Kind>() {
                 Ok(Next::Wait)
             })
         });
-        server.limits.sessions_max = sessions;
+        limit(&mut server, |limits| limits.sessions_max = sessions);
         let running = serve(server);
         let client = running.mailbox();
         for ends in ["close", "abort", "close itself", "abort itself", "close by id", "abort by id", "close"] {
@@ -455,9 +457,11 @@ fn what_is_left_unread_is_not_seen_again<F: Kind>() {
                 usual(&call, request)
             })
         });
-        server.limits.sessions_max = sessions;
-        server.limits.input_bytes_max = 4;
-        server.limits.read_timeout = Some(Duration::from_nanos(1));
+        limit(&mut server, |limits| {
+            limits.sessions_max = sessions;
+            limits.input_bytes_max = 4;
+            limits.read_timeout = Some(Duration::from_nanos(1));
+        });
         let running = serve(server);
         let client = running.mailbox();
         assert_eq!(client.ask("one\nand a rest that nobody reads"), "one");
@@ -469,8 +473,10 @@ fn what_is_left_unread_is_not_seen_again<F: Kind>() {
 fn many_peers_are_all_answered<F: Kind>() {
     for sessions in [None, Some(300)] {
         let mut server = echoing::<F>();
-        server.limits.sessions_max = sessions;
-        server.limits.datagrams_per_turn = 7; // So that they have to wait for their turn.
+        limit(&mut server, |limits| {
+            limits.sessions_max = sessions;
+            limits.datagrams_per_turn = 7; // So that they have to wait for their turn.
+        });
         let running = serve(server);
         let clients: Vec<_> = (0..300).map(|_| running.mailbox()).collect();
         for round in 0..3 {
@@ -524,7 +530,7 @@ fn a_datagram_from_the_server_itself_never_loops<F: Kind>() {
                 echo(&call, request)
             })
         });
-        server.limits.sessions_max = sessions;
+        limit(&mut server, |limits| limits.sessions_max = sessions);
         let running = serve(server);
         let client = running.mailbox();
         client.echo("once");
@@ -538,7 +544,7 @@ fn a_datagram_from_the_server_itself_never_loops<F: Kind>() {
 #[test]
 fn a_datagram_from_the_server_itself_is_known_by_whatever_address_it_has() {
     for bound in [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))] {
-        let mut server = UdpServer::unbound((), |_, _| {
+        let mut server = UdpServer::unbound(|_| {
             probe(|call, request: &mut Request<'_>| {
                 if let (Call::Handle, Ok(to)) = (&call, std::str::from_utf8(request.input.unread())) {
                     let to: SocketAddr = to.parse()?;
@@ -546,14 +552,14 @@ fn a_datagram_from_the_server_itself_is_known_by_whatever_address_it_has() {
                 }
                 echo(&call, request)
             })
-        })
-        .unwrap();
-        server.options.ipv6_only = false;
-        if let Err(error) = server.server_bind(bound) {
+        });
+        let options = options(|options: &mut UdpOptions| options.ipv6_only = false);
+        if let Err(error) = server.server_bind_with(bound, options) {
             println!("skipped: {error}");
             continue;
         }
-        let port = server.server_address().unwrap().port().unwrap();
+        let server = server.server_activate().unwrap();
+        let port = server.server_address().port();
         let mut own = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from(([127, 0, 0, 9], port))];
         if bound.is_ipv6() {
             own.push((Ipv6Addr::LOCALHOST, port).into());
@@ -564,7 +570,6 @@ fn a_datagram_from_the_server_itself_is_known_by_whatever_address_it_has() {
             Ok(address) => own.push((address.ip(), port).into()),
             Err(error) => println!("no other address: {error}"),
         }
-        server.server_activate().unwrap();
         let running = serve(server);
         let client = Mailbox::to(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         for (n, address) in own.into_iter().enumerate() {
@@ -589,11 +594,11 @@ fn a_peer_that_has_the_server_s_port_elsewhere_is_served() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_neighbour_that_shares_the_server_s_port_is_served_also_if_it_repeats_the_answer() {
-    let mut server =
-        UdpServer::unbound((), |_, _| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap();
-    server.options.allow_reuse_address = true;
-    server.server_bind("0.0.0.0:0").unwrap();
-    let port = server.server_address().unwrap().port().unwrap();
+    let mut server = UdpServer::unbound(|_| probe(|call, request: &mut Request<'_>| echo(&call, request)));
+    let options = options(|options: &mut UdpOptions| options.allow_reuse_address = true);
+    server.server_bind_with("0.0.0.0:0", options).unwrap();
+    let server = server.server_activate().unwrap();
+    let port = server.server_address().port();
     let running = serve(server);
     let neighbour = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     neighbour.set_reuse_address(true).unwrap();
@@ -632,8 +637,8 @@ fn a_session_is_answered_from_the_address_that_it_asked_last() {
         })
     })
     .unwrap();
-    server.limits = with_sessions(10);
-    let port = server.server_address().unwrap().port().unwrap();
+    server.set_limits(with_sessions(10)).unwrap();
+    let port = server.server_address().port();
     let running = serve(server);
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -654,20 +659,20 @@ fn a_session_is_answered_from_the_address_that_it_asked_last() {
 fn a_dual_stack_server_reaches_clients_of_both_kinds_in_every_way() {
     let journal = Journal::new();
     let state = Noting { journal: journal.clone(), ..Noting::default() };
-    let mut server = UdpServer::unbound(state, |_, _| {
+    let mut server = UdpServer::unbound_with_server(state, |_, _| {
         probe(|call, request: &mut Request<'_, Noting>| {
             if let Call::Handle = call {
                 assert_eq!(request.send_to(&request.client_address(), b"send_to"), Sent::Queued);
             }
             echo(&call, request)
         })
-    })
-    .unwrap();
-    server.options.ipv6_only = false;
-    if let Err(error) = server.server_bind("[::]:0") {
+    });
+    let options = options(|options: &mut UdpOptions| options.ipv6_only = false);
+    if let Err(error) = server.server_bind_with("[::]:0", options) {
         return println!("skipped: {error}");
     }
-    let (id, port) = (server.id(), server.server_address().unwrap().port().unwrap());
+    let server = server.server_activate().unwrap();
+    let (id, port) = (server.id(), server.server_address().port());
     let running = serve(server);
     for ip in [Ipv4Addr::LOCALHOST.into(), IpAddr::from(Ipv6Addr::LOCALHOST)] {
         let client = Mailbox::to(SocketAddr::new(ip, port));
@@ -760,7 +765,7 @@ fn every_way_to_send_reaches_a_session<F: Kind>() {
             echo(&call, request)
         })
     });
-    server.limits.sessions_max = Some(2);
+    limit(&mut server, |limits| limits.sessions_max = Some(2));
     never_interrupt(&mut server);
     let id = server.id();
     let running = serve(server);
@@ -796,7 +801,7 @@ fn handle_request_serves_one_datagram_or_tells_of_the_timeout<F: Kind>() {
     for sessions in [None, Some(10)] {
         let journal = Journal::new();
         let mut server = noting::<F>(&journal);
-        server.limits.sessions_max = sessions;
+        limit(&mut server, |limits| limits.sessions_max = sessions);
         server.timeout = Some(Duration::ZERO);
         server.handle_request().unwrap();
         assert_eq!(journal.lines(), ["handle_timeout"]);
@@ -806,11 +811,11 @@ fn handle_request_serves_one_datagram_or_tells_of_the_timeout<F: Kind>() {
         two.send("two");
         for (n, client) in [(1, &one), (2, &two)] {
             server.handle_request().unwrap();
-            assert_eq!(server.reactor().stats().datagrams_in, n);
+            assert_eq!(server.stats().datagrams_in, n);
             client.expect(["one", "two"][n as usize - 1]);
         }
         // A session outlives the request; it is ended with the server.
-        assert_eq!(server.reactor().stats().active, sessions.map_or(0, |_| 2));
+        assert_eq!(server.stats().active, sessions.map_or(0, |_| 2));
         drop(server);
         assert_eq!(journal.count("handle_timeout"), 1);
         assert_eq!(journal.count("close_request"), 2);
@@ -819,7 +824,7 @@ fn handle_request_serves_one_datagram_or_tells_of_the_timeout<F: Kind>() {
 
 fn after_a_shutdown_it_serves_again_at_the_same_address<F: Kind>() {
     let mut server = echoing::<F>();
-    let address = server.server_address().unwrap();
+    let address = server.server_address();
     for round in 0..3 {
         let (stop, handle) = (server.shutdown_handle(), server.handle());
         let thread = std::thread::spawn(move || server.serve_forever().map(|()| server));
@@ -833,14 +838,14 @@ fn after_a_shutdown_it_serves_again_at_the_same_address<F: Kind>() {
         Mailbox::to(address.clone()).echo(format!("round {round}"));
         stop.shutdown();
         server = thread.join().unwrap().unwrap();
-        assert_eq!(server.server_address().as_ref(), Some(&address));
+        assert_eq!(server.server_address(), address);
     }
 }
 
 fn datagrams_that_wait_when_the_server_stops_are_answered<F: Kind>() {
     for sessions in [None, Some(10)] {
         let mut server = echoing::<F>();
-        server.limits.sessions_max = sessions;
+        limit(&mut server, |limits| limits.sessions_max = sessions);
         let clients: Vec<_> = (0..8).map(|_| Mailbox::to(address_of(&server))).collect();
         clients.iter().for_each(|client| client.send("in time"));
         server.shutdown_handle().shutdown();
@@ -866,7 +871,7 @@ fn sessions_are_told_to_stop_and_say_goodbye<F: Kind>() {
             echo(&call, request)
         })
     });
-    server.limits.sessions_max = Some(100);
+    limit(&mut server, |limits| limits.sessions_max = Some(100));
     let running = serve(server);
     let clients: Vec<_> = (0..100).map(|_| running.mailbox()).collect();
     clients.iter().for_each(|client| client.echo("hello"));
@@ -896,7 +901,7 @@ fn a_session_closed_while_its_next_datagram_waits_begins_anew<F: Kind>() {
                 act(call, request)
             })
         });
-        server.limits.sessions_max = Some(max);
+        limit(&mut server, |limits| limits.sessions_max = Some(max));
         let running = serve(server);
         let client = running.mailbox();
         hold_up(&running, || (0..5).for_each(|_| client.send("x")));
@@ -909,10 +914,11 @@ fn a_session_closed_while_its_next_datagram_waits_begins_anew<F: Kind>() {
 }
 
 fn sessions_are_bounded_for_all_sockets_of_a_server_together<F: Kind>() {
-    let mut server = echoing::<F>();
-    let (place, _directory) = F::place();
-    server.server_bind(place).unwrap();
+    let mut server = Server::<F, _, _>::unbound(|_| probe(|call, request: &mut Request<'_>| echo(&call, request)));
+    let places = [F::place(), F::place()];
+    places.iter().for_each(|(place, _)| server.server_bind(place.clone()).unwrap());
     server.limits.sessions_max = Some(1);
+    let server = server.server_activate().unwrap();
     let other = F::at(&server.server_addresses()[1]);
     let running = serve(server);
     let (first, second) = (running.mailbox(), Mailbox::to(other));
@@ -926,8 +932,10 @@ fn sessions_are_bounded_for_all_sockets_of_a_server_together<F: Kind>() {
 fn closing_a_server_ends_its_sessions_whatever_the_budget<F: Kind>() {
     let journal = Journal::new();
     let mut server = noting::<F>(&journal);
-    server.limits.sessions_max = Some(10);
-    server.limits.callbacks_per_turn = 1;
+    limit(&mut server, |limits| {
+        limits.sessions_max = Some(10);
+        limits.callbacks_per_turn = 1;
+    });
     server.timeout = Some(PATIENCE);
     let clients = [(); 3].map(|()| Mailbox::to(address_of(&server)));
     clients.iter().for_each(|client| client.send("hello"));
@@ -936,7 +944,7 @@ fn closing_a_server_ends_its_sessions_whatever_the_budget<F: Kind>() {
         client.expect("hello");
     });
     server.server_close();
-    assert_eq!(server.reactor().stats().active, 0);
+    assert_eq!(server.stats().active, 0);
     assert_eq!(journal.count("close_request shut down"), 3);
 }
 
@@ -962,7 +970,7 @@ fn a_session_gets_messages_and_can_be_closed_from_elsewhere<F: Kind>() {
             echo(&call, request)
         })
     });
-    server.limits.sessions_max = Some(2);
+    limit(&mut server, |limits| limits.sessions_max = Some(2));
     let running = serve(server);
     let (one, two) = (running.mailbox(), running.mailbox());
     one.echo("one");
@@ -983,7 +991,7 @@ fn a_session_gets_messages_and_can_be_closed_from_elsewhere<F: Kind>() {
 fn an_idle_server_rests<F: Kind>() {
     for sessions in [None, Some(10)] {
         let mut server = echoing::<F>();
-        server.limits.sessions_max = sessions;
+        limit(&mut server, |limits| limits.sessions_max = sessions);
         let running = serve(server);
         let client = running.mailbox();
         client.echo("awake");
@@ -1010,8 +1018,10 @@ fn random_traffic_keeps_the_order_of_each_peer<F: Kind>() {
     // What UDP has no room for is lost, so there is never so much; to a Unix socket it waits.
     let window = if F::NAME == "UDP" { 8 } else { 100 };
     let mut state = seed;
-    server.limits.datagrams_per_turn = 1 + (random(&mut state) % 20) as usize;
-    server.limits.sessions_max = random(&mut state).is_multiple_of(2).then_some(8);
+    limit(&mut server, |limits| {
+        limits.datagrams_per_turn = 1 + (random(&mut state) % 20) as usize;
+        limits.sessions_max = random(&mut state).is_multiple_of(2).then_some(8);
+    });
     let running = serve(server);
     let clients: Vec<_> = (1..=8u64)
         .map(|n| {
@@ -1104,7 +1114,7 @@ fn sessions_take_no_descriptors_from_stream_clients() {
     }
     let mut reactor = Reactor::new().unwrap();
     let (tcp, mut udp) = (echoing::<Tcp>(), echoing::<Udp>());
-    udp.limits.sessions_max = Some(1_000);
+    limit(&mut udp, |limits| limits.sessions_max = Some(1_000));
     let (to, at) = (address_of(&tcp), address_of(&udp));
     reactor.add(tcp).unwrap();
     reactor.add(udp).unwrap();
@@ -1472,7 +1482,7 @@ fn a_flow_of_datagrams_holds_up_no_stop() {
     };
     let mut reactor = Reactor::new().unwrap();
     let (here, elsewhere) = (echoing::<Udp>(), ThreadingUdpServer::new("127.0.0.1:0", threads).unwrap());
-    let to = [address_of(&here), elsewhere.server_address().unwrap().as_inet().unwrap()];
+    let to = [address_of(&here), elsewhere.server_address()];
     let mut config = reactor.config().clone();
     config.drain_grace = Duration::from_secs(3_600);
     reactor.set_config(config);
@@ -1518,18 +1528,17 @@ fn broadcast_is_an_option() {
         let receiver = UdpSocket::bind("0.0.0.0:0").unwrap();
         receiver.set_read_timeout(Some(PATIENCE)).unwrap();
         let to = SocketAddr::from(([127, 255, 255, 255], receiver.local_addr().unwrap().port()));
-        let mut server = UdpServer::unbound((), move |_, _| {
+        let mut server = UdpServer::unbound(move |_| {
             probe(move |call, request: &mut Request<'_>| {
                 if let Call::Handle = call {
                     assert_eq!(request.send_to(&to.into(), b"to everybody"), Sent::Queued);
                 }
                 echo(&call, request)
             })
-        })
-        .unwrap();
-        server.options.broadcast = allowed;
-        server.server_bind("127.0.0.1:0").unwrap();
-        let running = serve(server);
+        });
+        let options = options(|options: &mut UdpOptions| options.broadcast = allowed);
+        server.server_bind_with("127.0.0.1:0", options).unwrap();
+        let running = serve(server.server_activate().unwrap());
         running.mailbox().echo("go");
         let stats = running.stats();
         if allowed && stats.datagrams_failed > 0 {
@@ -1584,16 +1593,18 @@ fn a_multicast_group_is_heard_while_the_server_is_a_member() {
         let n = client.recv(&mut packet).unwrap();
         assert_eq!(&packet[..n], text.as_bytes());
     };
-    let mut server = UdpServer::unbound(Noting::default(), |_, _| {
+    let mut server = UdpServer::unbound_with_server(Noting::default(), |_, _| {
         probe(|call, request: &mut Request<'_, Noting>| echo(&call, request))
-    })
-    .unwrap();
-    server.options.multicast_groups.push(group(2));
-    server.options.multicast_interface = MulticastInterface::Address(Ipv4Addr::LOCALHOST);
-    server.options.multicast_ttl = 3;
-    server.options.multicast_loop = false;
-    server.server_bind("0.0.0.0:0").unwrap();
-    let (id, port) = (server.id(), server.server_address().unwrap().port().unwrap());
+    });
+    let options = options(|options: &mut UdpOptions| {
+        options.multicast_groups.push(group(2));
+        options.multicast_interface = MulticastInterface::Address(Ipv4Addr::LOCALHOST);
+        options.multicast_ttl = 3;
+        options.multicast_loop = false;
+    });
+    server.server_bind_with("0.0.0.0:0", options).unwrap();
+    let server = server.server_activate().unwrap();
+    let (id, port) = (server.id(), server.server_address().port());
     let running = serve(server);
     // Joined by option.
     ask(&group(2), port, "one").unwrap();
@@ -1638,7 +1649,7 @@ fn what_a_server_sends_to_its_own_group_does_not_come_back_as_a_request() {
     for bound in [Ipv4Addr::UNSPECIFIED.into(), group(5).address] {
         let calls = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&calls);
-        let mut server = UdpServer::unbound((), move |_, _| {
+        let mut server = UdpServer::unbound(move |_| {
             let count = Arc::clone(&count);
             probe(move |call, request: &mut Request<'_>| {
                 if let Call::Handle = call
@@ -1650,15 +1661,17 @@ fn what_a_server_sends_to_its_own_group_does_not_come_back_as_a_request() {
                 }
                 echo(&call, request)
             })
-        })
-        .unwrap();
-        server.options.multicast_groups.push(group(5));
-        server.options.multicast_interface = MulticastInterface::Address(Ipv4Addr::LOCALHOST);
-        if let Err(error) = server.server_bind((bound, 0)) {
+        });
+        let options = options(|options: &mut UdpOptions| {
+            options.multicast_groups.push(group(5));
+            options.multicast_interface = MulticastInterface::Address(Ipv4Addr::LOCALHOST);
+        });
+        if let Err(error) = server.server_bind_with((bound, 0), options) {
             println!("skipped: {error}");
             continue;
         }
-        let port = server.server_address().unwrap().port().unwrap();
+        let server = server.server_activate().unwrap();
+        let port = server.server_address().port();
         let running = serve(server);
         let client = group_client().unwrap();
         client.send_to(b"go", (group(5).address, port)).unwrap();
@@ -1678,7 +1691,7 @@ fn members_of_a_group_on_one_machine_hear_each_other_and_not_themselves() {
     let mut port = 0;
     let members = journals.each_ref().map(|journal| {
         let notes = journal.clone();
-        let mut server = UdpServer::unbound((), move |_, _| {
+        let mut server = UdpServer::unbound(move |_| {
             let notes = notes.clone();
             probe(move |call, request: &mut Request<'_>| {
                 if let Call::Handle = call {
@@ -1692,13 +1705,15 @@ fn members_of_a_group_on_one_machine_hear_each_other_and_not_themselves() {
                 }
                 usual(&call, request)
             })
-        })
-        .unwrap();
-        server.options.multicast_groups.push(group(6));
-        server.options.multicast_interface = MulticastInterface::Address(Ipv4Addr::LOCALHOST);
-        server.options.allow_reuse_address = true;
-        server.server_bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
-        port = server.server_address().unwrap().port().unwrap();
+        });
+        let options = options(|options: &mut UdpOptions| {
+            options.multicast_groups.push(group(6));
+            options.multicast_interface = MulticastInterface::Address(Ipv4Addr::LOCALHOST);
+            options.allow_reuse_address = true;
+        });
+        server.server_bind_with((Ipv4Addr::UNSPECIFIED, port), options).unwrap();
+        let server = server.server_activate().unwrap();
+        port = server.server_address().port();
         serve(server)
     });
     for round in 1..=3 {
@@ -1716,10 +1731,9 @@ fn members_of_a_group_on_one_machine_hear_each_other_and_not_themselves() {
 
 #[test]
 fn a_multicast_interface_of_the_wrong_kind_is_refused_when_the_server_is_bound() {
-    let handler = |_: &mut (), _: &Address| probe(|call, request: &mut Request<'_>| echo(&call, request));
-    let mut server = UdpServer::unbound((), handler).unwrap();
-    server.options.multicast_interface = MulticastInterface::Index(1);
-    let error = server.server_bind("127.0.0.1:0").unwrap_err();
+    let mut server = UdpServer::unbound(|_| NoHandler);
+    let options = options(|options: &mut UdpOptions| options.multicast_interface = MulticastInterface::Index(1));
+    let error = server.server_bind_with("127.0.0.1:0", options).unwrap_err();
     assert_eq!(format!("{error:#}"), "cannot bind 127.0.0.1:0: for IPv4 an interface is named by an address it has");
 }
 

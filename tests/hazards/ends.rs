@@ -15,7 +15,7 @@ use socketserver::{
     ServerId, StreamRequestHandler, ThreadingTcpServer, Timeout,
 };
 
-use crate::common::{self, Call, PATIENCE, echo, probe, usual};
+use crate::common::{self, Call, PATIENCE, echo, limit, probe, usual};
 
 struct Collector;
 
@@ -362,11 +362,11 @@ fn a_request_on_a_thread_ends_with_a_line_that_names_the_limit() {
         })
     })
     .unwrap();
-    (server.limits.max_threads, server.limits.thread_queue_max, server.limits.line_bytes_max) = (1, 0, 10);
+    limit(&mut server, |limits| (limits.max_threads, limits.thread_queue_max, limits.line_bytes_max) = (1, 0, 10));
     let mut config = Config::default();
     config.drain_grace = Duration::from_millis(50);
-    server.reactor().set_config(config);
-    let address = server.server_address().unwrap().as_inet().unwrap();
+    server.set_config(config);
+    let address = server.server_address();
     let connect = |says: &[u8]| {
         let mut client = TcpStream::connect(address).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -383,10 +383,11 @@ fn a_request_on_a_thread_ends_with_a_line_that_names_the_limit() {
     server.server_close();
     assert_eq!(debug_lines(), [format!("{one} is closed: shut down (drain_grace = 50ms)")]);
 
-    server.limits.thread_queue_max = 1; // The thread that was not waited for may be busy still.
-    server.server_bind("127.0.0.1:0").unwrap();
-    server.server_activate().unwrap();
-    let address = server.server_address().unwrap().as_inet().unwrap();
+    // The thread that was not waited for may be busy still.
+    limit(&mut server, |limits| limits.thread_queue_max = 1);
+    server.timeout = Some(Duration::ZERO);
+    server.handle_request().unwrap(); // It is bound again.
+    server.timeout = None;
     let mut client = TcpStream::connect(address).unwrap();
     client.write_all(b"more than ten\n").unwrap();
     let name = client.local_addr().unwrap();
@@ -474,11 +475,11 @@ fn a_time_limit_of_a_thread_s_socket_is_named_when_it_has_passed() {
             handler
         })
         .unwrap();
-        let client = TcpStream::connect(server.server_address().unwrap().as_inet().unwrap()).unwrap();
+        let client = TcpStream::connect(server.server_address()).unwrap();
         server.handle_request().unwrap();
         server.server_close();
         assert_eq!(debug_lines(), [format!("{} is closed: {expected}", client.local_addr().unwrap())]);
-        let stats = server.reactor().stats();
+        let stats = server.stats();
         let counts = (stats.timeouts_read, stats.timeouts_write, stats.handler_errors);
         let is = |kind: &str| u64::from(expected.starts_with(kind));
         assert_eq!(counts, (is("read timeout"), is("write timeout"), is("handler error")), "{expected}");
@@ -497,8 +498,8 @@ fn a_program_ends_with_a_line_that_names_the_limit() {
         command
     })
     .unwrap();
-    server.limits.child_timeout = Some(Duration::from_millis(50));
-    let client = TcpStream::connect(server.server_address().unwrap().as_inet().unwrap()).unwrap();
+    limit(&mut server, |limits| limits.child_timeout = Some(Duration::from_millis(50)));
+    let client = TcpStream::connect(server.server_address()).unwrap();
     server.handle_request().unwrap();
     server.server_close();
     let client = client.local_addr().unwrap();

@@ -12,7 +12,8 @@ use socketserver::{
 };
 
 use crate::common::{
-    Call, Journal, Kind, PATIENCE, Peer, connect_with_small_window, echo, echoing, probe, random, serve, server, usual,
+    Call, Journal, Kind, PATIENCE, Peer, connect_with_small_window, echo, echoing, limit, probe, random, serve, server,
+    usual,
 };
 
 over_streams! {
@@ -148,7 +149,9 @@ fn close_with_unread_input_does_not_destroy_the_reply<F: Kind>() {
 
 fn a_client_that_never_ends_its_side_does_not_keep_a_closed_connection_for_ever<F: Kind>() {
     let mut server = server::<F, _>(|_| big_reply(Next::Close, false));
-    (server.limits.linger, server.limits.linger_timeout) = (Linger::Always, Duration::from_millis(30));
+    limit(&mut server, |limits| {
+        (limits.linger, limits.linger_timeout) = (Linger::Always, Duration::from_millis(30));
+    });
     let running = serve(server);
     let mut client = running.connect();
     client.send("request");
@@ -160,8 +163,10 @@ fn a_client_that_never_ends_its_side_does_not_keep_a_closed_connection_for_ever<
 
 fn a_flood_after_close_is_cut_off<F: Kind>() {
     let mut server = server::<F, _>(|_| big_reply(Next::Close, false));
-    (server.limits.linger, server.limits.linger_timeout) = (Linger::Always, Duration::from_secs(3_600));
-    server.limits.linger_bytes_max = 256 << 10;
+    limit(&mut server, |limits| {
+        (limits.linger, limits.linger_timeout) = (Linger::Always, Duration::from_secs(3_600));
+        limits.linger_bytes_max = 256 << 10;
+    });
     let running = serve(server);
     let mut client = running.connect();
     client.send("request");
@@ -309,7 +314,7 @@ fn a_client_that_never_reads_costs_a_bounded_amount_and_is_not_read<F: Kind>() {
             next
         })
     });
-    let limits = server.limits.clone();
+    let limits = server.limits().clone();
     let running = serve(server);
     let mut greedy = connect_with_small_window(running.address.clone());
     // It sends until the server does not take more for a while: the end of a write deadline is the proof.
@@ -363,8 +368,10 @@ fn output_beyond_the_hard_cap_ends_the_connection_or_is_refused<F: Kind>() {
                 usual(&call, request)
             })
         });
-        server.limits.output_overflow = overflow;
-        server.limits.output_bytes_max = 1 << 20;
+        limit(&mut server, |limits| {
+            limits.output_overflow = overflow;
+            limits.output_bytes_max = 1 << 20;
+        });
         let running = serve(server);
         let mut slow = connect_with_small_window(running.address.clone());
         slow.send("everything, please");
@@ -393,7 +400,7 @@ fn unread_input_is_bounded<F: Kind>() {
             call => usual(&call, request),
         })
     });
-    server.limits.input_bytes_max = 100_000;
+    limit(&mut server, |limits| limits.input_bytes_max = 100_000);
     let running = serve(server);
     let mut client = running.connect();
     let block = [0; 10_000];
@@ -472,8 +479,10 @@ fn leftovers_of_a_budget_are_handled_without_a_further_event<F: Kind>() {
                 call => usual(&call, request),
             })
         });
-        server.limits.read_bytes_per_turn = read_bytes;
-        server.limits.callbacks_per_turn = callbacks;
+        limit(&mut server, |limits| {
+            limits.read_bytes_per_turn = read_bytes;
+            limits.callbacks_per_turn = callbacks;
+        });
         let running = serve(server);
         let mut client = running.connect();
         let lines: String = (0..100).map(|i| format!("line {i}\n")).collect();
@@ -496,7 +505,7 @@ fn leftovers_of_a_write_budget_are_sent_without_a_further_event<F: Kind>() {
             usual(&call, request)
         })
     });
-    server.limits.write_bytes_per_turn = 1_000;
+    limit(&mut server, |limits| limits.write_bytes_per_turn = 1_000);
     let running = serve(server);
     let mut client = running.connect();
     client.send("go");
@@ -600,11 +609,13 @@ fn random_traffic_comes_back_whole<F: Kind>() {
     let seed = u64::from(std::process::id()) << 20 | 0x5eed;
     println!("seed {seed}");
     let mut server = echoing::<F>();
-    server.limits.read_bytes_per_turn = 5_000;
-    server.limits.write_bytes_per_turn = 3_000;
-    server.limits.callbacks_per_turn = 2;
-    server.limits.output_high_water = 4_000;
-    server.limits.output_low_water = 1_000;
+    limit(&mut server, |limits| {
+        limits.read_bytes_per_turn = 5_000;
+        limits.write_bytes_per_turn = 3_000;
+        limits.callbacks_per_turn = 2;
+        limits.output_high_water = 4_000;
+        limits.output_low_water = 1_000;
+    });
     let running = serve(server);
     let clients: Vec<_> = (0..8u64)
         .map(|n| {

@@ -16,7 +16,9 @@ use socketserver::{
     StreamRequestHandler, TcpServer, ThreadingTcpServer,
 };
 
-use crate::common::{Call, Journal, Mailbox, PATIENCE, Peer, address_of, echo, echoing, probe, server, usual};
+use crate::common::{
+    Call, Journal, Mailbox, PATIENCE, Peer, address_of, echo, echoing, is_apart, limit, probe, server, usual,
+};
 
 /// A server whose threads stay until they are released, and what tells that one has begun.
 fn holding() -> (ThreadingTcpServer, Receiver<()>, Sender<()>) {
@@ -222,7 +224,7 @@ fn what_a_server_has_open_ends_when_it_is_added() {
             echo(&call, request)
         })
     });
-    sessions.limits.sessions_max = Some(10);
+    limit(&mut sessions, |limits| limits.sessions_max = Some(10));
     let client = Mailbox::to(address_of(&sessions));
     client.send("hello");
     sessions.handle_request().unwrap();
@@ -238,24 +240,28 @@ fn what_a_server_has_open_ends_when_it_is_added() {
 #[test]
 fn a_server_with_a_busy_thread_is_added_when_that_is_done() {
     let (mut server, began, release) = holding();
-    let address = server.server_address().unwrap();
-    let _client = Peer::connect(address.clone());
+    let address = server.server_address();
+    let _client = Peer::connect(address);
     server.handle_request().unwrap();
     began.recv_timeout(PATIENCE).unwrap();
     let handle = server.handle();
     handle.run(move |_| release.send(()).unwrap()).unwrap();
     let mut reactor = Reactor::new().unwrap();
     let id = reactor.add(server).unwrap();
-    assert_eq!(reactor.server_addresses(id), [address]);
+    assert_eq!(reactor.server_addresses(id), [address.into()]);
 }
 
 #[test]
 fn the_threads_of_a_neighbour_do_not_hold_up_a_server_that_is_added() {
     let (neighbour, began, release) = holding();
     let mut server = echoing::<socketserver::family::Tcp>();
-    let id = server.reactor().add(neighbour).unwrap();
-    let _client = Peer::connect(server.reactor().server_addresses(id)[0].clone());
-    poll_until(server.reactor(), || began.try_recv().is_ok());
+    let _client = Peer::connect(address_of(&neighbour));
+    server.handle().run(move |reactor| _ = reactor.add(neighbour).unwrap()).unwrap();
+    server.timeout = Some(Duration::ZERO);
+    until(|| {
+        server.handle_request().unwrap();
+        began.try_recv().is_ok()
+    });
     server.handle().run(move |_| release.send(()).unwrap()).unwrap();
     Reactor::new().unwrap().add(server).unwrap();
 }
@@ -271,9 +277,61 @@ fn what_was_given_to_a_server_before_it_was_added_comes_with_it() {
     stop.shutdown();
     let mut reactor = Reactor::new().unwrap();
     reactor.add(server).unwrap();
-    assert!(matches!(handle.run(|_| ()), Err(Error::Gone)));
     reactor.serve_forever().unwrap();
     assert_eq!(journal.lines(), ["message", "closure", "timer 7"]);
+}
+
+/// It leads to the reactor of its server, whichever that is.
+#[test]
+fn a_handle_that_is_taken_early_works_wherever_its_server_goes() {
+    let journal = Journal::new();
+    let mut server = told(&journal, &Arc::default());
+    server.timeout = Some(Duration::ZERO);
+    let (handle, stop, id) = (server.handle(), server.shutdown_handle(), server.id());
+    let ask = |journal: &Journal| {
+        let note = journal.clone();
+        handle.send_to_server(id, ()).unwrap();
+        handle.run(move |_| note.note("closure")).unwrap();
+    };
+    ask(&journal);
+    server.handle_request().unwrap(); // It has a reactor of its own.
+    ask(&journal);
+    server.handle_request().unwrap();
+    ask(&journal);
+    let mut reactor = Reactor::new().unwrap();
+    assert_eq!(reactor.add(server).unwrap(), id);
+    reactor.poll(Some(Duration::ZERO)).unwrap();
+    ask(&journal);
+    reactor.poll(Some(Duration::ZERO)).unwrap();
+    assert_eq!(journal.lines(), ["message", "closure"].repeat(4));
+    stop.shutdown();
+    assert!(stop.is_requested());
+    reactor.serve_forever().unwrap();
+    assert!(!stop.is_requested());
+    drop(reactor);
+    assert!(matches!(handle.run(|_| ()), Err(Error::Gone)));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_server_opens_nothing_but_its_sockets_before_it_serves() {
+    // Other tests open descriptors as well.
+    if !is_apart("lifecycle::a_server_opens_nothing_but_its_sockets_before_it_serves", "") {
+        return;
+    }
+    let opened = || {
+        let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+        let links = descriptors.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        links.filter(|link| link.to_string_lossy().starts_with("anon_inode:")).count()
+    };
+    let before = opened();
+    let mut server = echoing::<socketserver::family::Tcp>();
+    (server.timeout, _) = (Some(Duration::ZERO), (server.handle(), server.shutdown_handle()));
+    server.set_timer(1, Duration::ZERO);
+    server.set_limits(Limits::default()).unwrap();
+    assert_eq!(opened(), before);
+    server.handle_request().unwrap();
+    assert!(opened() > before);
 }
 
 /// Replaces itself in its `setup` by the next of its kind, down to the last.
@@ -320,7 +378,7 @@ fn a_chain_of_successors_loses_no_datagram() {
     limits.sessions_max = Some(10);
     limits.callbacks_per_turn = 1;
     let mut server: Server<Udp, _, _> = server(move |_| Chain(0, note.clone()));
-    server.limits = limits;
+    server.set_limits(limits).unwrap();
     let client = Mailbox::to(address_of(&server));
     ["one", "two", "three"].into_iter().for_each(|packet| client.send(packet));
     (0..3).for_each(|_| server.handle_request().unwrap());
@@ -382,11 +440,11 @@ fn limits_that_are_changed_hold_for_what_is_open() {
             usual(&call, request)
         })
     });
-    server.limits.sessions_max = Some(10);
+    limit(&mut server, |limits| limits.sessions_max = Some(10));
     let client = Mailbox::to(address_of(&server));
     client.send("hello");
     server.handle_request().unwrap();
-    server.limits.idle_timeout = Some(Duration::from_millis(1));
+    limit(&mut server, |limits| limits.idle_timeout = Some(Duration::from_millis(1)));
     server.timeout = Some(Duration::from_millis(1));
     while journal.count("finish") == 0 {
         server.handle_request().unwrap();
@@ -398,7 +456,7 @@ fn limits_that_are_changed_hold_for_what_is_open() {
 fn output_beyond_a_limit_that_was_lowered_ends_the_connection() {
     let journal = Journal::new();
     let note = journal.clone();
-    let mut server: Server<socketserver::family::Tcp, _, _> = server(move |_| {
+    let server: Server<socketserver::family::Tcp, _, _> = server(move |_| {
         let note = note.clone();
         probe(move |call, request: &mut Request<'_>| {
             note.note(&call);
@@ -409,14 +467,15 @@ fn output_beyond_a_limit_that_was_lowered_ends_the_connection() {
             Ok(Next::Wait)
         })
     });
-    server.timeout = Some(Duration::ZERO);
-    server.handle_request().unwrap(); // From now on its reactor has the socket.
     let mut client = Peer::connect(address_of(&server));
     client.send("x");
-    poll_until(server.reactor(), || journal.count("handle") > 0);
-    server.limits.output_bytes_max = 1_000;
-    server.handle_request().unwrap();
-    poll_until(server.reactor(), || journal.count("finish") > 0);
+    let mut reactor = Reactor::new().unwrap();
+    let id = reactor.add(server).unwrap();
+    poll_until(&mut reactor, || journal.count("handle") > 0);
+    let mut limits = Limits::default();
+    limits.output_bytes_max = 1_000;
+    reactor.set_limits(id, limits).unwrap();
+    poll_until(&mut reactor, || journal.count("finish") > 0);
     assert_eq!(journal.count("finish output limit"), 1, "{:?}", journal.lines());
 }
 
@@ -426,11 +485,11 @@ fn a_server_that_may_have_no_connection_waits_until_it_may() {
     let mut client = Peer::connect(address_of(&server));
     client.send("patience");
     client.half_close();
-    server.limits.connections_max = Some(0);
+    limit(&mut server, |limits| limits.connections_max = Some(0));
     server.timeout = Some(Duration::from_millis(1));
     server.handle_request().unwrap();
-    assert_eq!(server.reactor().stats().accepted, 0);
-    server.limits.connections_max = Some(1);
+    assert_eq!(server.stats().accepted, 0);
+    limit(&mut server, |limits| limits.connections_max = Some(1));
     server.timeout = Some(PATIENCE);
     server.handle_request().unwrap();
     client.expect("patience");
@@ -439,29 +498,32 @@ fn a_server_that_may_have_no_connection_waits_until_it_may() {
 #[test]
 fn a_cap_for_each_client_counts_those_that_are_there() {
     let journal = Journal::new();
-    let mut server = tcp(&journal);
-    server.timeout = Some(Duration::ZERO);
-    server.handle_request().unwrap();
+    let server = tcp(&journal);
     let address = address_of(&server);
+    let mut reactor = Reactor::new().unwrap();
+    let id = reactor.add(server).unwrap();
     let mut first = Peer::connect(address);
     first.send("one");
-    poll_until(server.reactor(), || journal.count("handle") > 0);
-    server.limits.connections_per_client_max = Some(1);
-    server.timeout = Some(PATIENCE);
+    poll_until(&mut reactor, || journal.count("handle") > 0);
+    let mut limits = Limits::default();
+    limits.connections_per_client_max = Some(1);
+    reactor.set_limits(id, limits).unwrap();
     let mut second = Peer::connect(address);
     second.send("two");
-    first.half_close();
-    // The second is refused, and the first ends meanwhile.
-    server.handle_request().unwrap();
-    assert_eq!(server.reactor().stats().refused, 1);
+    let stop = reactor.shutdown_handle();
+    until(|| {
+        reactor.poll(Some(Duration::from_millis(1))).unwrap();
+        reactor.stats().refused == 1
+    });
+    stop.shutdown();
 }
 
 #[test]
 fn settings_that_are_changed_hold_for_a_stop_that_is_under_way() {
     let mut server = echoing::<socketserver::family::Tcp>();
-    let mut config = server.reactor().config().clone();
+    let mut config = server.config().clone();
     (config.drain_quiet, config.drain_grace) = (PATIENCE * 10, PATIENCE * 10);
-    server.reactor().set_config(config.clone());
+    server.set_config(config.clone());
     let (address, stop, handle) = (address_of(&server), server.shutdown_handle(), server.handle());
     let (done, wait) = channel();
     std::thread::spawn(move || done.send(server.serve_forever()).unwrap());
@@ -509,8 +571,13 @@ fn what_a_server_holds_may_panic_when_it_is_dropped() {
     assert_eq!(count.swap(0, Ordering::SeqCst), 5, "with its reactor");
     let mut closed = armed();
     closed.server_close();
-    assert!(matches!(Reactor::new().unwrap().add(closed), Err(Error::NotBound)));
-    assert_eq!(count.load(Ordering::SeqCst), 2, "refused");
+    let mut reactor = Reactor::new().unwrap();
+    reactor.add(closed).unwrap();
+    drop(reactor);
+    assert_eq!(count.swap(0, Ordering::SeqCst), 2, "closed, and added");
+    let unbound = armed().into_unbound();
+    assert!(matches!(unbound.server_activate(), Err(Error::NotBound)));
+    assert_eq!(count.load(Ordering::SeqCst), 2, "not activated");
 }
 
 #[test]
@@ -595,17 +662,17 @@ fn a_loop_of_handle_request_sees_a_stop() {
 
 #[test]
 fn a_server_with_another_reactor_says_that_its_own_is_gone() {
-    let mut servers = [echoing::<socketserver::family::Tcp>(), echoing::<socketserver::family::Tcp>()];
-    let [a, b] = &mut servers;
-    std::mem::swap(a.reactor(), b.reactor());
-    for server in &mut servers {
-        assert!(matches!(server.handle_request(), Err(Error::Gone)));
-        assert!(matches!(server.serve_forever(), Err(Error::Gone)));
-        assert!(matches!(server.server_bind("127.0.0.1:0"), Err(Error::Gone)));
-        server.server_close();
-    }
-    let [a, _] = servers;
-    assert!(matches!(Reactor::new().unwrap().add(a), Err(Error::Gone | Error::NotBound)));
+    let mut server = echoing::<socketserver::family::Tcp>();
+    server.timeout = Some(Duration::ZERO);
+    let mut other = Reactor::new().unwrap();
+    server.handle().run(move |reactor| std::mem::swap(reactor, &mut other)).unwrap();
+    server.handle_request().unwrap();
+    assert!(matches!(server.handle_request(), Err(Error::Gone)));
+    assert!(matches!(server.serve_forever(), Err(Error::Gone)));
+    assert!(matches!(server.set_limits(Limits::default()), Err(Error::Gone)));
+    assert!(matches!(server.handle().run(|_| ()), Err(Error::Gone)));
+    server.server_close();
+    assert!(matches!(Reactor::new().unwrap().add(server), Err(Error::Gone)));
 }
 
 #[test]
@@ -614,16 +681,17 @@ fn a_server_that_is_closed_has_no_hooks() {
     let mut reactor = Reactor::new().unwrap();
     let id = reactor.add(told(&journal, &calls)).unwrap();
     reactor.server_close(id);
+    calls.store(1, Ordering::SeqCst);
+    reactor.set_timer(id, 1, Duration::ZERO);
+    reactor.handle().send_to_server(id, ()).unwrap();
+    (0..3).for_each(|_| assert!(reactor.poll(Some(Duration::from_millis(1))).unwrap()));
+    assert_eq!(reactor.stats().messages_dropped, 1);
+    assert_eq!(journal.lines(), ["server_close"]);
     let mut own = told(&journal, &calls);
     own.server_close();
-    let own_id = own.id();
-    for (reactor, id) in [(&mut reactor, id), (own.reactor(), own_id)] {
-        calls.store(1, Ordering::SeqCst);
-        reactor.set_timer(id, 1, Duration::ZERO);
-        reactor.handle().send_to_server(id, ()).unwrap();
-        (0..3).for_each(|_| assert!(reactor.poll(Some(Duration::from_millis(1))).unwrap()));
-        assert_eq!(reactor.stats().messages_dropped, 1);
-    }
+    own.set_timer(1, Duration::ZERO);
+    own.server_close();
+    drop(own);
     assert_eq!(journal.lines(), ["server_close", "server_close"]);
 }
 
@@ -671,9 +739,13 @@ fn a_request_on_a_thread_is_listed_and_takes_nothing_from_others() {
     let mut server = TcpServer::with_server("127.0.0.1:0", value, |_, _| NoHandler).unwrap();
     let _client = Peer::connect(address_of(&server));
     server.handle_request().unwrap();
-    poll_until(server.reactor(), || hear.try_recv() == Ok((Sent::Refused, 1)));
-    server.reactor().poll(Some(Duration::ZERO)).unwrap();
-    assert!(server.reactor().stats().messages_dropped > 0);
+    server.timeout = Some(Duration::ZERO);
+    until(|| {
+        server.handle_request().unwrap();
+        hear.try_recv() == Ok((Sent::Refused, 1))
+    });
+    server.handle_request().unwrap();
+    assert!(server.stats().messages_dropped > 0);
     drop(release);
 }
 
@@ -720,9 +792,10 @@ fn an_id_names_nothing_in_another_reactor() {
     let (a, b) = (hear.recv().unwrap(), hear.recv().unwrap());
     assert_ne!(a, b);
     assert!(matches!(second.handle().send(a, ()), Err(Error::Gone)));
-    assert!(matches!(second.handle().send_to_server(first.server_id(), ()), Err(Error::Gone)));
+    second.handle().send_to_server(first.server_id(), ()).unwrap();
     second.run();
     assert!(!second.is_closed());
+    assert_eq!(second.stats().messages_dropped, 1);
     let mut sessions = Peers::new(move |_| {
         probe(move |_, request: &mut Request<'_>| {
             assert_eq!(request.others.send(a, b"x"), Sent::Gone);
@@ -743,7 +816,7 @@ fn a_stop_before_serve_forever_is_not_lost_while_an_earlier_close_is_waited_for(
     let (mut server, began, release) = holding();
     let mut config = Config::default();
     config.drain_grace = Duration::ZERO;
-    server.reactor().set_config(config);
+    server.set_config(config);
     let _client = Peer::connect(server.server_addresses()[0].clone());
     let (id, handle, stop) = (server.id(), server.handle(), server.shutdown_handle());
     let first = stop.clone();
@@ -783,17 +856,16 @@ fn a_thread_that_outlives_its_server_does_not_reach_the_value_of_it() {
     let reached = Arc::new(AtomicBool::new(false));
     let value = Value(Arc::clone(&reached), begun, Arc::new(Mutex::new(released)), answer);
     let mut server = TcpServer::with_server("127.0.0.1:0", value, |_, _| NoHandler).unwrap();
-    server.limits.daemon_threads = true;
-    server.timeout = Some(Duration::ZERO);
-    server.handle_request().unwrap();
-    let _client = Peer::connect(server.server_addresses()[0].clone());
-    while began.try_recv().is_err() {
-        server.reactor().poll(Some(Duration::from_millis(1))).unwrap();
-    }
-    server.server_close();
-    release.send(()).unwrap();
+    limit(&mut server, |limits| limits.daemon_threads = true);
+    let _client = Peer::connect(server.server_address());
+    let (id, handle, stop) = (server.id(), server.handle(), server.shutdown_handle());
+    let thread = std::thread::spawn(move || server.serve_forever());
+    began.recv_timeout(PATIENCE).unwrap();
+    handle.run(move |reactor| reactor.server_close(id)).unwrap();
+    handle.run(move |_| release.send(()).unwrap()).unwrap();
     assert!(answered.recv_timeout(PATIENCE).unwrap());
-    server.reactor().poll(Some(Duration::ZERO)).unwrap();
+    stop.shutdown();
+    thread.join().unwrap().unwrap();
     assert!(!reached.load(Ordering::Relaxed));
 }
 
@@ -826,12 +898,12 @@ fn a_server_that_is_bound_while_it_is_being_closed_is_closed_first() {
     server.handle_request().unwrap();
     let _client = Peer::connect(server.server_addresses()[0].clone());
     while began.try_recv().is_err() {
-        server.reactor().poll(Some(Duration::from_millis(1))).unwrap();
+        server.handle_request().unwrap();
     }
     let (id, handle) = (server.id(), server.handle());
     handle.run(move |reactor| reactor.server_close(id)).unwrap(); // A closure does not wait.
-    server.reactor().poll(Some(Duration::ZERO)).unwrap();
+    server.handle_request().unwrap();
     release.send(()).unwrap();
-    server.server_bind("127.0.0.1:0").unwrap();
+    server.handle_request().unwrap();
     assert_eq!(server.server_mut().0, ["bind", "close", "bind"]);
 }

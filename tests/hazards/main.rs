@@ -47,6 +47,8 @@ mod contradictions;
 mod datagram;
 mod ends;
 mod fairness;
+#[cfg(unix)]
+mod families;
 mod faults;
 mod flow;
 mod lifecycle;

@@ -1,22 +1,18 @@
-//! Options of sockets: one that cannot be honoured is refused by its name, and so is one that is set too late.
+//! Options of sockets: one that cannot be honoured is refused by its name, and each socket keeps its own.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use socketserver::{
-    Error, Keepalive, MulticastGroup, NoHandler, Reactor, Request, RequestHandler, Server, TcpOptions, TcpServer,
-    UdpOptions, UdpServer, family,
+    BaseServer, Error, Keepalive, MulticastGroup, NoHandler, Request, Socket, TcpOptions, TcpServer, UdpOptions,
+    UdpServer, Unbound, family,
 };
 
-use crate::common::{Call, Journal, Kind, Peer, echoing, probe, serve, server, usual};
+use crate::common::{Call, Journal, Peer, options, probe, serve, usual};
 
-fn tcp() -> TcpServer<(), NoHandler> {
-    TcpServer::unbound((), |_, _| NoHandler).unwrap()
-}
-
-fn udp() -> UdpServer<(), NoHandler> {
-    UdpServer::unbound((), |_, _| NoHandler).unwrap()
+fn tcp() -> Unbound<family::Tcp, (), NoHandler> {
+    TcpServer::unbound(|_| NoHandler)
 }
 
 /// The error is a refusal of exactly these settings, and its text names each with its value.
@@ -34,19 +30,17 @@ fn expect_refusal<T>(result: Result<T, Error>, expected: &[(&str, &str)]) {
 
 #[track_caller]
 fn tcp_refuses(set: impl FnOnce(&mut TcpOptions), expected: (&str, &str)) {
-    let mut server = tcp();
-    set(&mut server.options);
-    expect_refusal(server.server_bind("127.0.0.1:0"), &[expected]);
-    assert!(server.server_addresses().is_empty());
+    let (mut server, options) = (tcp(), options(set));
+    expect_refusal(server.server_bind_with("127.0.0.1:0", options.clone()), &[expected]);
     let inherited = TcpListener::bind("127.0.0.1:0").unwrap();
-    expect_refusal(server.adopt(inherited), &[expected]);
+    expect_refusal(server.adopt_with(inherited, options), &[expected]);
+    assert!(server.server_addresses().is_empty());
 }
 
 #[track_caller]
 fn udp_refuses(set: impl FnOnce(&mut UdpOptions), expected: (&str, &str)) {
-    let mut server = udp();
-    set(&mut server.options);
-    expect_refusal(server.server_bind("127.0.0.1:0"), &[expected]);
+    let mut server = UdpServer::unbound(|_| NoHandler);
+    expect_refusal(server.server_bind_with("127.0.0.1:0", options(set)), &[expected]);
 }
 
 fn keepalive(idle: Duration, interval: Duration) -> Option<Keepalive> {
@@ -68,9 +62,8 @@ fn a_keepalive_that_the_system_cannot_keep_is_refused_by_its_name() {
         tcp_refuses(|options| options.keepalive = keepalive(SECOND, time), ("keepalive.interval", text));
     }
     for time in [SECOND, Duration::from_secs(32_767)] {
-        let mut server = tcp();
-        server.options.keepalive = keepalive(time, time);
-        server.server_bind("127.0.0.1:0").unwrap();
+        let options = options(|options: &mut TcpOptions| options.keepalive = keepalive(time, time));
+        tcp().server_bind_with("127.0.0.1:0", options).unwrap();
     }
 }
 
@@ -110,15 +103,16 @@ fn a_buffer_size_that_the_system_would_cut_is_refused_by_its_name() {
         udp_refuses(|options| options.send_buffer_bytes = Some(bytes), ("send_buffer_bytes", text));
         #[cfg(unix)]
         {
-            let mut server = socketserver::UnixStreamServer::unbound((), |_, _| NoHandler).unwrap();
-            server.options.send_buffer_bytes = Some(bytes);
-            expect_refusal(server.server_bind("/nowhere/socket"), &[("send_buffer_bytes", text)]);
+            let mut server = socketserver::UnixStreamServer::unbound(|_| NoHandler);
+            let options = options(|options: &mut socketserver::UnixOptions| options.send_buffer_bytes = Some(bytes));
+            expect_refusal(server.server_bind_with("/nowhere/socket", options), &[("send_buffer_bytes", text)]);
         }
     }
     for bytes in [0, 1, (1 << 31) - 1] {
-        let mut server = tcp();
-        (server.options.receive_buffer_bytes, server.options.send_buffer_bytes) = (Some(bytes), Some(bytes));
-        server.server_bind("127.0.0.1:0").expect("the system has bounds of its own");
+        let options = options(|options: &mut TcpOptions| {
+            (options.receive_buffer_bytes, options.send_buffer_bytes) = (Some(bytes), Some(bytes));
+        });
+        tcp().server_bind_with("127.0.0.1:0", options).expect("the system has bounds of its own");
     }
 }
 
@@ -132,98 +126,41 @@ fn multicast_options_that_make_no_sense_are_refused_by_their_names() {
     udp_refuses(|options| options.multicast_groups.push(nobody), ("multicast_groups", "10.0.0.1"));
 }
 
-/// Every way to begin to serve.
-#[track_caller]
-fn expect_too_late<F, H>(make: impl Fn() -> Server<F, (), H>, expected: &[(&str, &str)])
-where
-    F: family::Family,
-    H: RequestHandler,
-{
-    expect_refusal(make().handle_request(), expected);
-    expect_refusal(make().serve_forever(), expected);
-    expect_refusal(Reactor::new().unwrap().add(make()), expected);
-}
-
+/// A backlog of its own for each address, and other options too.
 #[test]
-fn an_option_that_is_set_after_the_socket_is_bound_is_no_longer_ignored() {
-    type Change = fn(&mut TcpOptions);
-    let changes: [(Change, (&str, &str)); 4] = [
-        (|options| options.nodelay = false, ("nodelay", "false")),
-        (|options| options.allow_reuse_port = true, ("allow_reuse_port", "true")),
-        (|options| options.send_buffer_bytes = Some(9_000), ("send_buffer_bytes", "Some(9000)")),
-        (|options| options.request_queue_size = 5, ("request_queue_size", "5")),
-    ];
-    for (change, expected) in changes {
-        let bound = || {
-            let mut server = TcpServer::new("127.0.0.1:0", |_| NoHandler).unwrap();
-            change(&mut server.options);
-            server
-        };
-        expect_too_late(bound, &[expected]);
-        if expected.0 == "request_queue_size" {
-            continue; // It counts until the socket is activated.
+fn each_socket_keeps_its_options_when_the_server_is_bound_again() {
+    #[derive(Default)]
+    struct Noting(Vec<(bool, i32)>);
+    impl BaseServer for Noting {
+        fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> std::io::Result<()> {
+            let options = socket2::SockRef::from(socket);
+            self.0.push((options.tcp_nodelay()?, request_queue_size));
+            socket.listen(request_queue_size)
         }
-        let adopted = || {
-            let mut server = tcp();
-            server.adopt(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
-            change(&mut server.options);
-            server
-        };
-        expect_too_late(adopted, &[expected]);
     }
-    let datagrams = || {
-        let mut server = UdpServer::new("127.0.0.1:0", |_| NoHandler).unwrap();
-        server.options.broadcast = true;
-        server
-    };
-    expect_too_late(datagrams, &[("broadcast", "true")]);
-    #[cfg(unix)]
-    {
-        let directory = crate::common::Directory::new();
-        let mut server = socketserver::UnixStreamServer::new(directory.at("socket"), |_| NoHandler).unwrap();
-        server.options.mode = Some(0o600);
-        expect_refusal(server.handle_request(), &[("mode", "Some(384)")]);
+    let mut server = TcpServer::unbound_with_server(Noting::default(), |_, _| NoHandler);
+    for (nodelay, request_queue_size) in [(false, 7), (true, 9)] {
+        let options = options(|options: &mut TcpOptions| {
+            (options.nodelay, options.request_queue_size) = (nodelay, request_queue_size);
+        });
+        server.server_bind_with("127.0.0.1:0", options).unwrap();
     }
-}
-
-#[test]
-fn an_option_that_is_set_between_two_requests_is_no_longer_ignored() {
-    let mut server = TcpServer::new("127.0.0.1:0", |_| NoHandler).unwrap();
-    server.timeout = Some(Duration::ZERO);
-    server.handle_request().unwrap();
-    server.options.nodelay = false;
-    expect_refusal(server.handle_request(), &[("nodelay", "false")]);
-    server.options.nodelay = true;
-    server.handle_request().unwrap();
-}
-
-#[test]
-fn a_backlog_may_be_set_until_the_server_is_activated_and_the_rest_until_it_is_bound() {
-    let mut server = tcp();
-    server.server_bind("127.0.0.1:0").unwrap();
-    server.options.nodelay = false;
-    expect_refusal(server.server_activate(), &[("nodelay", "false")]);
-    server.options.nodelay = true;
-    server.options.request_queue_size = 7;
-    server.server_activate().unwrap();
-    server.timeout = Some(Duration::ZERO);
-    server.handle_request().unwrap();
-}
-
-#[test]
-fn options_that_are_set_after_a_stop_count_when_the_server_is_bound_again() {
-    let mut server = TcpServer::new("127.0.0.1:0", |_| NoHandler).unwrap();
+    let mut server = server.server_activate().unwrap();
+    let addresses = server.server_addresses();
     server.shutdown_handle().shutdown();
     server.serve_forever().unwrap();
-    server.options.nodelay = false;
     server.timeout = Some(Duration::ZERO);
     server.handle_request().unwrap();
+    server.server_close();
+    server.handle_request().unwrap();
+    assert_eq!(server.server_addresses(), addresses);
+    assert_eq!(server.server_mut().0, [(false, 7), (true, 9)].repeat(3));
 }
 
 #[test]
 #[cfg(target_os = "linux")]
 fn what_is_accepted_has_the_probes_and_the_user_timeout_of_its_server() {
-    use socketserver::{Address, BaseServer, Listener, Stream};
+    use socketserver::{Address, Listener, Stream};
 
     #[derive(Default)]
     struct Looking(Option<(u32, Option<Duration>)>);
@@ -236,12 +173,14 @@ fn what_is_accepted_has_the_probes_and_the_user_timeout_of_its_server() {
             Ok((stream, address))
         }
     }
-    let mut server = TcpServer::unbound(Looking::default(), |_, _| NoHandler).unwrap();
-    (server.options.keepalive, server.options.keepalive_probes) = (keepalive(SECOND, SECOND), Some(3));
-    server.options.user_timeout = Some(Duration::from_millis(1_234));
-    server.server_bind("127.0.0.1:0").unwrap();
-    server.server_activate().unwrap();
-    let _client = Peer::connect(server.server_address().unwrap());
+    let mut server = TcpServer::unbound_with_server(Looking::default(), |_, _| NoHandler);
+    let options = options(|options: &mut TcpOptions| {
+        (options.keepalive, options.keepalive_probes) = (keepalive(SECOND, SECOND), Some(3));
+        options.user_timeout = Some(Duration::from_millis(1_234));
+    });
+    server.server_bind_with("127.0.0.1:0", options).unwrap();
+    let mut server = server.server_activate().unwrap();
+    let _client = Peer::connect(server.server_address());
     server.handle_request().unwrap();
     assert_eq!(server.server_mut().0, Some((3, Some(Duration::from_millis(1_234)))));
 }
@@ -253,7 +192,7 @@ fn what_is_accepted_has_the_probes_and_the_user_timeout_of_its_server() {
 fn a_peer_that_takes_nothing_is_given_up_after_the_user_timeout() {
     let journal = Journal::new();
     let told = journal.clone();
-    let mut server = TcpServer::unbound((), move |_, _| {
+    let mut server = TcpServer::unbound(move |_| {
         let told = told.clone();
         probe(move |call, request: &mut Request<'_>| {
             match call {
@@ -263,13 +202,12 @@ fn a_peer_that_takes_nothing_is_given_up_after_the_user_timeout() {
             }
             usual(&call, request)
         })
-    })
-    .unwrap();
-    server.options.user_timeout = Some(Duration::from_millis(500));
+    });
+    let options = options(|options: &mut TcpOptions| options.user_timeout = Some(Duration::from_millis(500)));
     (server.limits.write_timeout, server.limits.idle_timeout) = (None, None);
-    server.server_bind("127.0.0.1:0").unwrap();
-    server.server_activate().unwrap();
-    let address = server.server_address().unwrap();
+    server.server_bind_with("127.0.0.1:0", options).unwrap();
+    let server = server.server_activate().unwrap();
+    let address = server.server_address();
     let running = serve(server);
     let mut client = Peer::connect(address);
     client.send("go");
@@ -280,19 +218,6 @@ fn a_peer_that_takes_nothing_is_given_up_after_the_user_timeout() {
 #[test]
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn a_user_timeout_is_an_error_where_the_system_has_none() {
-    let mut server = tcp();
-    server.options.user_timeout = Some(SECOND);
-    assert!(matches!(server.server_bind("127.0.0.1:0"), Err(Error::Bind { .. })));
+    let options = options(|options: &mut TcpOptions| options.user_timeout = Some(SECOND));
+    assert!(matches!(tcp().server_bind_with("127.0.0.1:0", options), Err(Error::Bind { .. })));
 }
-
-fn options_that_are_not_changed_are_no_hindrance<F: Kind>() {
-    let running = serve(echoing::<F>());
-    running.connect().echo("hello");
-    running.stop();
-    let mut server = server::<F, _>(|_| NoHandler);
-    server.options = server.options.clone();
-    server.timeout = Some(Duration::ZERO);
-    server.handle_request().unwrap();
-}
-
-over_streams![options_that_are_not_changed_are_no_hindrance,];

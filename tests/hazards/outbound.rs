@@ -7,7 +7,7 @@ use socketserver::{
     Address, BaseServer, Error, Finish, Message, Next, Others, Request, RequestHandler, Result, Sent, TcpServer,
 };
 
-use crate::common::{Call, Journal, Peer, SCRIPTED, echo, probe, serve, silence_scripted_panics, usual};
+use crate::common::{Call, Journal, Peer, SCRIPTED, echo, limit, probe, serve, silence_scripted_panics, usual};
 
 #[derive(Default)]
 struct Book(Journal);
@@ -159,7 +159,7 @@ fn the_cap_per_client_is_about_those_who_come() {
         }
         Ok(())
     });
-    server.limits.connections_per_client_max = Some(2);
+    limit(&mut server, |limits| limits.connections_per_client_max = Some(2));
     let running = serve(server);
     let mut client = running.connect();
     client.send("go");

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use socketserver::testing::Network;
 use socketserver::{
     Address, BaseServer, Config, Error, Limits, Message, Next, Others, Reactor, Request, RequestHandler, Result,
-    TcpServer,
+    TcpOptions, TcpServer,
 };
 
 use crate::common::{
-    Call, Journal, PATIENCE, Peer, Running, SCRIPTED, echo, probe, serve, silence_scripted_panics, usual,
+    Call, Journal, PATIENCE, Peer, Running, SCRIPTED, echo, limit, options, probe, serve, silence_scripted_panics,
+    usual,
 };
 
 fn echoing() -> TcpServer<(), impl RequestHandler> {
@@ -54,9 +55,9 @@ fn servers_of_different_kinds_share_one_reactor() {
 fn a_foreign_loop_can_wait_on_the_descriptor() {
     use std::os::fd::AsRawFd;
     let mut server = echoing();
-    let address = server.server_address().unwrap().as_inet().unwrap();
+    let address = server.server_address();
     let mut reactor = Reactor::new().unwrap();
-    server.limits.idle_timeout = Some(Duration::from_secs(5));
+    limit(&mut server, |limits| limits.idle_timeout = Some(Duration::from_secs(5)));
     reactor.add(server).unwrap();
     let mut foreign = mio::Poll::new().unwrap();
     let mut events = mio::Events::with_capacity(8);
@@ -155,9 +156,9 @@ fn offloading(journal: &Journal, config: impl FnOnce(&mut Config)) -> (Running<(
         })
     })
     .unwrap();
-    let mut settings = server.reactor().config().clone();
+    let mut settings = server.config().clone();
     config(&mut settings);
-    server.reactor().set_config(settings);
+    server.set_config(settings);
     (serve(server), release)
 }
 
@@ -246,16 +247,16 @@ fn a_job_that_was_refused_holds_up_no_stop() {
 fn ten_thousand_connections_or_as_many_as_descriptors_allow() {
     // Wine has a /proc as well, and needs a minute for so many.
     let limits = if cfg!(unix) { std::fs::read_to_string("/proc/self/limits").ok() } else { None }.unwrap_or_default();
-    let limit: usize = limits
+    let most: usize = limits
         .lines()
         .find_map(|line| line.strip_prefix("Max open files"))
         .and_then(|line| line.split_whitespace().next()?.parse().ok())
         .unwrap_or(256);
     // Both ends are in this process, which also runs other tests.
-    let count = (limit / 2).saturating_sub(1_000).min(10_000).max(limit / 4);
+    let count = (most / 2).saturating_sub(1_000).min(10_000).max(most / 4);
     println!("{count} connections");
     let mut server = echoing();
-    server.limits.connections_max = Some(count);
+    limit(&mut server, |limits| limits.connections_max = Some(count));
     let running = serve(server);
     let mut clients: Vec<_> = (0..count).map(|_| running.connect()).collect();
     for (i, client) in clients.iter_mut().enumerate() {
@@ -272,7 +273,7 @@ fn ten_thousand_connections_or_as_many_as_descriptors_allow() {
 
 #[test]
 fn ipv6_is_served_alone_and_with_ipv4_only_on_purpose() {
-    let handler = |(): &mut (), client: &Address| {
+    let handler = |client: &Address| {
         let client = client.to_string();
         probe(move |call, request: &mut Request<'_>| {
             if let Call::Setup = call {
@@ -282,21 +283,20 @@ fn ipv6_is_served_alone_and_with_ipv4_only_on_purpose() {
             echo(&call, request)
         })
     };
-    let mut server = TcpServer::unbound((), handler).unwrap();
+    let mut server = TcpServer::unbound(handler);
     if let Err(error) = server.server_bind("[::1]:0") {
         return println!("skipped: {error}");
     }
-    server.server_activate().unwrap();
-    let running = serve(server);
+    let running = serve(server.server_activate().unwrap());
     assert!(running.connect().line().starts_with("[::1]:"));
     running.stop();
 
     for ipv6_only in [true, false] {
-        let mut server = TcpServer::unbound((), handler).unwrap();
-        server.options.ipv6_only = ipv6_only;
-        server.server_bind("[::]:0").unwrap();
-        server.server_activate().unwrap();
-        let port = server.server_address().unwrap().port().unwrap();
+        let mut server = TcpServer::unbound(handler);
+        let options = options(|options: &mut TcpOptions| options.ipv6_only = ipv6_only);
+        server.server_bind_with("[::]:0", options).unwrap();
+        let server = server.server_activate().unwrap();
+        let port = server.server_address().port();
         let running = serve(server);
         let v4 = std::net::TcpStream::connect(("127.0.0.1", port));
         match v4 {
@@ -311,9 +311,9 @@ fn ipv6_is_served_alone_and_with_ipv4_only_on_purpose() {
 #[test]
 fn a_slow_callback_is_counted() {
     let mut server = echoing();
-    let mut config = server.reactor().config().clone();
+    let mut config = server.config().clone();
     config.slow_callback = Some(Duration::ZERO);
-    server.reactor().set_config(config);
+    server.set_config(config);
     let running = serve(server);
     running.connect().echo("not that slow");
     let stats = running.stop();
@@ -372,10 +372,12 @@ fn noted() -> TcpServer<Noted, impl RequestHandler<Noted>> {
 #[test]
 fn a_server_that_is_added_is_that_one_and_not_another_of_its_reactor() {
     let mut server = echoing();
-    let address = server.server_address().unwrap();
+    let address = server.server_address();
     let mut other = noted();
     let closed = Arc::clone(&other.server_mut().closed);
-    server.reactor().add(other).unwrap();
+    server.handle().run(move |reactor| _ = reactor.add(other).unwrap()).unwrap();
+    server.timeout = Some(Duration::ZERO);
+    server.handle_request().unwrap();
     let mut reactor = Reactor::new().unwrap();
     reactor.add(server).unwrap();
     assert_eq!(closed.load(Ordering::Relaxed), 1, "the other one is closed");
@@ -417,7 +419,7 @@ fn handle_request_waits_for_its_client_whatever_else_happens() {
     let (told, hear) = channel();
     server.server_mut().told = Some(told);
     server.timeout = Some(PATIENCE);
-    let address = server.server_address().unwrap();
+    let address = server.server_address();
     server.handle().send_to_server(server.id(), ()).unwrap();
     let thread = std::thread::spawn(move || {
         hear.recv_timeout(PATIENCE).unwrap();
@@ -428,19 +430,19 @@ fn handle_request_waits_for_its_client_whatever_else_happens() {
     });
     server.handle_request().unwrap();
     thread.join().unwrap();
-    assert_eq!((server.reactor().stats().accepted, server.server_mut().timeouts), (1, 0));
+    assert_eq!((server.stats().accepted, server.server_mut().timeouts), (1, 0));
 }
 
 #[test]
 fn handle_request_without_time_to_wait_serves_who_is_there() {
     let mut server = noted();
     server.timeout = Some(Duration::ZERO);
-    let mut client = Peer::connect(server.server_address().unwrap());
+    let mut client = Peer::connect(server.server_address());
     client.send("in the backlog");
     client.half_close();
     server.handle_request().unwrap();
     assert_eq!(client.rest(), b"in the backlog");
-    assert_eq!((server.reactor().stats().accepted, server.server_mut().timeouts), (1, 0));
+    assert_eq!((server.stats().accepted, server.server_mut().timeouts), (1, 0));
 }
 
 #[test]
@@ -572,7 +574,7 @@ fn a_request_knows_the_address_it_came_to() {
         })
     };
     let server = TcpServer::new("127.0.0.1:0", handler).unwrap();
-    let address = server.server_address().unwrap().to_string();
+    let address = server.server_address().to_string();
     let running = serve(server);
     assert_eq!(running.connect().rest(), address.as_bytes());
     running.stop();

@@ -14,8 +14,8 @@ use socketserver::{
 };
 
 use crate::common::{
-    Call, Journal, Kind, PATIENCE, Peer, SCRIPTED, address_of, connect_with_small_window, echo, echoing, probe, serve,
-    server, server_with, silence_scripted_panics, usual,
+    Call, Journal, Kind, PATIENCE, Peer, SCRIPTED, address_of, connect_with_small_window, echo, echoing, limit, probe,
+    serve, server, server_with, silence_scripted_panics, usual,
 };
 
 over_streams! {
@@ -78,7 +78,7 @@ fn from_a_handler<F: Kind>() {
 
 fn a_client_in_the_backlog_is_served_before_the_listener_closes<F: Kind>() {
     let mut server = echoing::<F>();
-    server.limits.accepts_per_turn = 10;
+    limit(&mut server, |limits| limits.accepts_per_turn = 10);
     let address = address_of(&server);
     let mut clients: Vec<_> = (0..50).map(|_| Peer::connect(address.clone())).collect();
     clients.iter_mut().for_each(|client| client.send("in the backlog"));
@@ -93,10 +93,10 @@ fn a_client_in_the_backlog_is_served_before_the_listener_closes<F: Kind>() {
 
 fn data_in_flight_is_delivered<F: Kind>() {
     let mut server = echoing::<F>();
-    let mut config = server.reactor().config().clone();
+    let mut config = server.config().clone();
     config.drain_quiet = PATIENCE; // On a busy machine the client may be silent for longer than by default.
     config.drain_grace = PATIENCE;
-    server.reactor().set_config(config);
+    server.set_config(config);
     let running = serve(server);
     let payload: Vec<u8> = (0..4 << 20).map(|i: u32| (i % 251) as u8).collect();
     let mut client = running.connect();
@@ -129,9 +129,9 @@ fn noting<F: Kind>(journal: &Journal, grace: Duration) -> Server<F, (), impl Req
             usual(&call, request)
         })
     });
-    let mut config = server.reactor().config().clone();
+    let mut config = server.config().clone();
     config.drain_grace = grace;
-    server.reactor().set_config(config);
+    server.set_config(config);
     server
 }
 
@@ -223,7 +223,7 @@ fn dropping_a_server_ends_every_request_once<F: Kind>() {
 
 fn closing_a_server_ends_every_request_whatever_the_budget<F: Kind>() {
     let mut server = echoing::<F>();
-    server.limits.callbacks_per_turn = 1;
+    limit(&mut server, |limits| limits.callbacks_per_turn = 1);
     let id = server.id();
     let running = serve(server);
     let mut clients: Vec<_> = (0..3).map(|_| running.connect()).collect();
@@ -269,7 +269,7 @@ fn handle_request_serves_one_client_or_tells_of_the_timeout<F: Kind>() {
         second
     });
     server.handle_request().unwrap();
-    assert_eq!(server.reactor().stats().accepted, 1);
+    assert_eq!(server.stats().accepted, 1);
     let mut second = thread.join().unwrap();
     let thread = std::thread::spawn(move || {
         second.expect("two");

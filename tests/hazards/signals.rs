@@ -51,12 +51,12 @@ fn the_server_that_signals_stop() {
         })
     })
     .unwrap();
-    let mut config = server.reactor().config().clone();
+    let mut config = server.config().clone();
     config.drain_grace = Duration::from_secs(3_600);
     config.drain_quiet = Duration::from_millis(1);
-    server.reactor().set_config(config);
+    server.set_config(config);
     server.shutdown_on_signals().unwrap();
-    say(format!("port {}", server.server_address().unwrap().port().unwrap()));
+    say(format!("port {}", server.server_address().port()));
     server.serve_forever().unwrap();
     say("stopped".to_owned());
 }

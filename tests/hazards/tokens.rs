@@ -8,7 +8,7 @@ use std::time::Duration;
 use socketserver::testing::Client;
 use socketserver::{Address, BaseServer, ConnectionId, Incoming, Next, Reactor, Request, Sent, Stream, TcpServer};
 
-use crate::common::{Call, Journal, Peer, echo, probe, serve, usual};
+use crate::common::{Call, Journal, Peer, echo, limit, probe, serve, usual};
 
 /// The server's value knows all who ever came, in their order.
 #[derive(Default)]
@@ -84,7 +84,7 @@ fn obedient(keep_copies: bool, journal: &Journal) -> TcpServer<Guests, impl sock
         })
     })
     .unwrap();
-    server.limits.linger_timeout = Duration::ZERO;
+    limit(&mut server, |limits| limits.linger_timeout = Duration::ZERO);
     server
 }
 
@@ -160,7 +160,7 @@ fn a_key_is_not_reused_within_the_turn_that_freed_it() {
     let journal = Journal::new();
     let mut reactor = Reactor::new().unwrap();
     let server = obedient(false, &journal);
-    let address = server.server_address().unwrap().as_inet().unwrap();
+    let address = server.server_address();
     let id = reactor.add(server).unwrap();
     let turn = |reactor: &mut Reactor| reactor.poll(Some(Duration::from_secs(5))).unwrap();
 
@@ -207,7 +207,7 @@ fn a_timer_of_a_closed_connection_never_fires_for_its_successor() {
         })
     })
     .unwrap();
-    server.limits.linger_timeout = Duration::ZERO;
+    limit(&mut server, |limits| limits.linger_timeout = Duration::ZERO);
     let running = serve(server);
     running.connect().reset();
     journal.wait("0 finish");
@@ -261,10 +261,12 @@ fn every_sent_outcome_is_told_apart() {
     for overflow in [socketserver::Overflow::Refuse, socketserver::Overflow::Close] {
         let journal = Journal::new();
         let mut server = obedient(false, &journal);
-        server.limits.output_overflow = overflow;
-        server.limits.output_high_water = 1 << 20;
-        server.limits.output_bytes_max = 2 << 20;
-        server.limits.line_bytes_max = 1 << 20;
+        limit(&mut server, |limits| {
+            limits.output_overflow = overflow;
+            limits.output_high_water = 1 << 20;
+            limits.output_bytes_max = 2 << 20;
+            limits.line_bytes_max = 1 << 20;
+        });
         let running = serve(server);
         let mut slow = running.connect();
         journal.wait("0 setup");

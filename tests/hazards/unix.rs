@@ -8,15 +8,15 @@ use std::path::Path;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use socketserver::family::{Family, Unix, UnixDatagram, UnixStream};
+use socketserver::family::{Family, UnixDatagram, UnixStream};
 use socketserver::{
     Address, BaseServer, DropPolicy, Error, Incoming, Next, Process, Request, RequestHandler, Result, Sent, Server,
-    StreamRequestHandler, UnixAddress, UnixDatagramServer, UnixOptions, UnixStreamServer,
+    StreamRequestHandler, Unbound, UnixAddress, UnixOptions, UnixStreamServer,
 };
 
 use crate::common::{
-    Call, Directory, Journal, Kind, Mailbox, Peer, Running, address_of, echo, echoing, never_interrupt, probe, serve,
-    server, server_with, usual,
+    Call, Directory, Journal, Kind, Mailbox, Peer, Running, address_of, echo, echoing, limit, never_interrupt, options,
+    probe, serve, server, server_with, usual,
 };
 
 /// Makes a test of each function, once for streams and once for datagrams.
@@ -44,7 +44,7 @@ over_both! {
     an_abstract_name_needs_no_file_and_is_free_again,
 }
 
-trait Local: Kind + Family<Options = UnixOptions, Domain = Unix> {}
+trait Local: Kind + Family<Options = UnixOptions, Address = UnixAddress, Adopted: From<std::os::fd::OwnedFd>> {}
 impl Local for UnixStream {}
 impl Local for UnixDatagram {}
 
@@ -150,8 +150,7 @@ fn a_path_that_a_live_server_has_is_refused_and_left_alone<F: Local>() {
     assert!(stats.accepted <= 1, "nobody was let in to find out: {stats:?}");
     directory.assert_empty();
     // Bound is live, even if nobody listens or receives yet.
-    let handler = |_: &mut (), _: &Address| probe(|call, request: &mut Request<'_>| echo(&call, request));
-    let mut bound: Server<F, (), _> = Server::unbound((), handler).unwrap();
+    let mut bound = echoing_unbound::<F>();
     bound.server_bind(&path).unwrap();
     assert_in_use(at::<F>(&path), &path.display());
     drop(bound);
@@ -188,21 +187,19 @@ fn a_path_that_fits_no_address_is_refused<F: Local>() {
 
 fn a_path_has_the_mode_it_is_given_and_a_server_that_fails_leaves_none<F: Local>() {
     let directory = Directory::new();
-    let handler = |_: &mut (), _: &Address| probe(|call, request: &mut Request<'_>| echo(&call, request));
+    let with = |mode| options(|options: &mut UnixOptions| options.mode = Some(mode));
     for mode in [0o600, 0o666, 0o660, 0o777] {
         let path = directory.at("s");
-        let mut server: Server<F, (), _> = Server::unbound((), handler).unwrap();
-        server.options.mode = Some(mode);
-        server.server_bind(&path).unwrap();
-        server.server_activate().unwrap();
+        let mut server = echoing_unbound::<F>();
+        server.server_bind_with(&path, with(mode)).unwrap();
+        let server = server.server_activate().unwrap();
         assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
         let running = serve(server);
         assert_served::<F>(UnixAddress::from_path(&path));
         running.stop();
     }
-    let mut server: Server<F, (), _> = Server::unbound((), handler).unwrap();
-    server.options.mode = Some(660);
-    let error = format!("{:#}", server.server_bind(directory.at("s")).unwrap_err());
+    let mut server = echoing_unbound::<F>();
+    let error = format!("{:#}", server.server_bind_with(directory.at("s"), with(660)).unwrap_err());
     assert!(error.ends_with("the mode 0o1224 is more than 0o777"), "{error}");
     directory.assert_empty();
 }
@@ -228,7 +225,8 @@ fn a_path_goes_with_its_server_however_that_ends<F: Local>() {
     let mut server = at::<F>(&path).unwrap();
     server.server_close();
     directory.assert_empty();
-    server.server_bind(&path).unwrap();
+    server.timeout = Some(Duration::ZERO);
+    server.handle_request().unwrap();
     assert!(exists(&path));
     // Served and shut down; it comes back when served again.
     for _ in 0..2 {
@@ -236,7 +234,6 @@ fn a_path_goes_with_its_server_however_that_ends<F: Local>() {
         server.serve_forever().unwrap();
         directory.assert_empty();
     }
-    server.timeout = Some(Duration::ZERO);
     server.handle_request().unwrap();
     assert!(exists(&path), "between two requests it stays bound");
     drop(server);
@@ -318,27 +315,17 @@ fn a_path_that_was_adopted_is_left_alone<F: Local>() {
         socket.listen(8).unwrap();
     }
     let mut server = echoing_unbound::<F>();
-    adopt(&mut server, socket);
-    assert_eq!(server.server_address(), Some(UnixAddress::from_path(&path).into()));
+    server.adopt(F::Adopted::from(std::os::fd::OwnedFd::from(socket))).unwrap();
+    let server = server.server_activate().unwrap();
+    assert_eq!(server.server_address(), UnixAddress::from_path(&path));
     let running = serve(server);
     assert_served::<F>(UnixAddress::from_path(&path));
     running.stop();
     assert!(exists(&path), "whoever made it removes it");
 }
 
-fn echoing_unbound<F: Local>() -> Server<F, (), impl RequestHandler + use<F>> {
-    Server::unbound((), |_, _| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap()
-}
-
-fn adopt<F: Local, H: RequestHandler>(server: &mut Server<F, (), H>, socket: socket2::Socket) {
-    let server: &mut dyn std::any::Any = server;
-    match server.downcast_mut::<UnixStreamServer<(), H>>() {
-        Some(server) => server.adopt(UnixListener::from(std::os::fd::OwnedFd::from(socket))).unwrap(),
-        None => {
-            let server = server.downcast_mut::<UnixDatagramServer<(), H>>().expect("the other kind");
-            server.adopt(StdDatagram::from(std::os::fd::OwnedFd::from(socket))).unwrap();
-        }
-    }
+fn echoing_unbound<F: Local>() -> Unbound<F, (), impl RequestHandler + use<F>> {
+    Server::unbound(|_| probe(|call, request: &mut Request<'_>| echo(&call, request)))
 }
 
 // ---- names ----
@@ -363,7 +350,7 @@ fn an_abstract_name_needs_no_file_and_is_free_again<F: Local>() {
     };
     for _ in 0..3 {
         let server = make(&name).unwrap();
-        assert_eq!(server.server_address(), Some(name.clone().into()));
+        assert_eq!(server.server_address(), name);
         assert_in_use(make(&name), &name);
         let running = serve(server);
         assert_served::<F>(name.clone());
@@ -596,7 +583,7 @@ fn counting(limits: impl FnOnce(&mut socketserver::Limits)) -> Running<(), UnixD
             }
         })
     });
-    limits(&mut server.limits);
+    limit(&mut server, limits);
     serve(server)
 }
 
@@ -693,7 +680,7 @@ fn a_peer_that_takes_the_whole_send_buffer_delays_others_until_it_goes_and_no_lo
             echo(&call, request)
         })
     });
-    server.limits.datagram_queue_bytes_max = 16 << 20;
+    limit(&mut server, |limits| limits.datagram_queue_bytes_max = 16 << 20);
     let running = serve(server);
     let (slow, others) = (running.mailbox(), [running.mailbox(), running.mailbox()]);
     slow.socket.connect(&crate::common::sock_addr(&running.address.clone().into())).unwrap();
@@ -721,9 +708,9 @@ fn a_server_that_stops_waits_for_a_slow_peer_and_not_for_ever() {
                 usual(&call, request)
             })
         });
-        let mut config = server.reactor().config().clone();
+        let mut config = server.config().clone();
         config.drain_grace = if reads { Duration::from_secs(3_600) } else { Duration::from_millis(50) };
-        server.reactor().set_config(config);
+        server.set_config(config);
         let running = serve(server);
         let slow = running.mailbox();
         slow.send("go");

@@ -2,41 +2,58 @@
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fastrand::Rng;
 use socketserver::family::{Tcp, Udp, UnixDatagram, UnixStream};
-use socketserver::{Address, Config, Handle, Limits, Overflow, Reactor, Result, Server, ServerId, ShutdownHandle};
+use socketserver::{
+    Address, Config, Error, Handle, Limits, Overflow, Reactor, Result, Server, ServerId, ShutdownHandle, Unbound,
+};
 
 use super::LOG;
 use super::common::{Directory, Kind, sock_addr};
 use super::user::{Bomb, Handler, Ledger, Value, panic_quietly};
 
-/// A server of whatever kind that has its own reactor.
+/// A server of whatever kind that is in no reactor but its own.
 trait Owned: Send {
     fn bind(&mut self) -> Result<()>;
     fn adopt(&mut self);
     fn handle_request(&mut self, timeout: Duration) -> Result<()>;
     fn serve_forever(&mut self) -> Result<()>;
     fn close(&mut self);
-    fn reactor(&mut self) -> &mut Reactor;
-    fn limits(&mut self) -> &mut Limits;
-    fn id(&self) -> ServerId;
+    fn set_limits(&mut self, limits: Limits);
+    fn set_config(&mut self, config: Config);
+    /// Nobody has one of a server that was never activated.
+    fn handle(&self) -> Option<Handle>;
+    fn id(&self) -> Option<ServerId>;
     fn set_timer(&mut self, tag: u64, after: Duration);
     fn addresses(&self) -> Vec<Address>;
     fn add_to(self: Box<Self>, reactor: &mut Reactor) -> Result<ServerId>;
 }
 
+enum Stage<F: Kind> {
+    Unbound(Box<Unbound<F, Value, Handler>>),
+    Activated(Box<Server<F, Value, Handler>>),
+    /// It could not be activated.
+    Lost,
+}
+
 struct Own<F: Kind> {
-    server: Server<F, Value, Handler>,
+    stage: Stage<F>,
+    /// Of other families, now and then.
+    rng: Rng,
     /// Where it is bound; the files go with it.
     places: Vec<Option<Directory>>,
 }
 
-impl<F: Kind> Own<F> {
-    fn new(ledger: &Arc<Ledger>, rng: &mut Rng, far: SocketAddr) -> Result<Self> {
+impl<F: Kind> Own<F>
+where
+    F::Adopted: From<socket2::Socket>,
+{
+    fn new(ledger: &Arc<Ledger>, rng: &mut Rng, far: SocketAddr) -> Self {
         let bomb = Bomb::new(ledger, rng.u32(..6) == 0);
         let mut inner = rng.fork();
         let make = move |value: &mut Value, _: &Address| {
@@ -46,10 +63,60 @@ impl<F: Kind> Own<F> {
             }
             Handler::new(&value.ledger, &mut inner, far)
         };
-        let mut server = Server::unbound(Value::new(ledger, rng, far), make)?;
-        server.limits = limits(rng);
-        server.reactor().set_config(config(rng));
-        Ok(Own { server, places: Vec::new() })
+        let mut unbound = Server::unbound_with_server(Value::new(ledger, rng, far), make);
+        unbound.limits = limits(rng);
+        Own { stage: Stage::Unbound(Box::new(unbound)), rng: rng.fork(), places: Vec::new() }
+    }
+
+    /// It may be bound, which one that was activated may not.
+    fn unbound(&mut self) -> Option<&mut Unbound<F, Value, Handler>> {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Lost) {
+            Stage::Activated(server) => Stage::Unbound(Box::new(server.into_unbound())),
+            stage => stage,
+        };
+        match &mut self.stage {
+            Stage::Unbound(unbound) => Some(unbound),
+            _ => None,
+        }
+    }
+
+    fn activated(&mut self) -> Result<&mut Server<F, Value, Handler>> {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Lost) {
+            Stage::Unbound(unbound) if unbound.server_addresses().is_empty() => Stage::Unbound(unbound),
+            Stage::Unbound(unbound) => Stage::Activated(Box::new(unbound.server_activate()?)),
+            stage => stage,
+        };
+        match &mut self.stage {
+            Stage::Activated(server) => Ok(server),
+            _ => Err(Error::NotBound),
+        }
+    }
+
+    fn bind_as<G: Kind>(&mut self) -> Result<()> {
+        let (place, directory) = G::place();
+        self.places.push(directory);
+        let options = G::Options::default();
+        self.unbound().map_or(Ok(()), |unbound| unbound.server_bind_as::<G>(place, options))
+    }
+
+    fn adopt_as<G: Kind>(&mut self)
+    where
+        G::Adopted: From<socket2::Socket>,
+    {
+        let (place, directory) = G::place();
+        let place = sock_addr(&place.into());
+        let is_stream = G::NAME == "TCP" || G::NAME == "Unix stream";
+        let kind = if is_stream { socket2::Type::STREAM } else { socket2::Type::DGRAM };
+        let socket = socket2::Socket::new(place.domain(), kind, None).unwrap();
+        socket.bind(&place).unwrap();
+        if is_stream {
+            socket.listen(10).unwrap();
+        }
+        self.places.push(directory);
+        let Some(unbound) = self.unbound() else { return };
+        if unbound.adopt_as::<G>(socket.into(), G::Options::default()).is_ok() {
+            unbound.server_mut().adopted();
+        }
     }
 }
 
@@ -59,62 +126,90 @@ where
     F::Adopted: From<socket2::Socket>,
 {
     fn bind(&mut self) -> Result<()> {
-        let (place, directory) = F::place();
-        self.places.push(directory);
-        self.server.server_bind(place)
+        self.bind_as::<F>()?;
+        match self.rng.u32(..12) {
+            0 => self.bind_as::<Tcp>(),
+            1 => self.bind_as::<Udp>(),
+            2 => self.bind_as::<UnixStream>(),
+            3 => self.bind_as::<UnixDatagram>(),
+            _ => Ok(()),
+        }
     }
 
     fn adopt(&mut self) {
-        let (place, directory) = F::place();
-        let place = sock_addr(&place.into());
-        let is_stream = F::NAME == "TCP" || F::NAME == "Unix stream";
-        let kind = if is_stream { socket2::Type::STREAM } else { socket2::Type::DGRAM };
-        let socket = socket2::Socket::new(place.domain(), kind, None).unwrap();
-        socket.bind(&place).unwrap();
-        if is_stream {
-            socket.listen(10).unwrap();
-        }
-        self.places.push(directory);
-        if self.server.adopt(socket.into()).is_ok() {
-            self.server.server_mut().adopted();
+        self.adopt_as::<F>();
+        match self.rng.u32(..6) {
+            0 => self.adopt_as::<UnixStream>(),
+            1 => self.adopt_as::<Udp>(),
+            _ => {}
         }
     }
 
     fn handle_request(&mut self, timeout: Duration) -> Result<()> {
-        self.server.timeout = Some(timeout);
-        self.server.handle_request()
+        let server = self.activated()?;
+        server.timeout = Some(timeout);
+        server.handle_request()
     }
 
     fn serve_forever(&mut self) -> Result<()> {
-        self.server.serve_forever()
+        self.activated()?.serve_forever()
     }
 
     fn close(&mut self) {
-        self.server.server_close();
+        match &mut self.stage {
+            Stage::Activated(server) => server.server_close(),
+            stage => *stage = Stage::Lost,
+        }
     }
 
-    fn reactor(&mut self) -> &mut Reactor {
-        self.server.reactor()
+    fn set_limits(&mut self, limits: Limits) {
+        match &mut self.stage {
+            Stage::Unbound(unbound) => unbound.limits = limits,
+            Stage::Activated(server) => server.set_limits(limits).expect("they do not contradict each other"),
+            Stage::Lost => {}
+        }
     }
 
-    fn limits(&mut self) -> &mut Limits {
-        &mut self.server.limits
+    fn set_config(&mut self, config: Config) {
+        if let Ok(server) = self.activated() {
+            server.set_config(config);
+        }
     }
 
-    fn id(&self) -> ServerId {
-        self.server.id()
+    fn handle(&self) -> Option<Handle> {
+        match &self.stage {
+            Stage::Activated(server) => Some(server.handle()),
+            _ => None,
+        }
+    }
+
+    fn id(&self) -> Option<ServerId> {
+        match &self.stage {
+            Stage::Activated(server) => Some(server.id()),
+            _ => None,
+        }
     }
 
     fn set_timer(&mut self, tag: u64, after: Duration) {
-        self.server.set_timer(tag, after);
+        if let Ok(server) = self.activated() {
+            server.set_timer(tag, after);
+        }
     }
 
     fn addresses(&self) -> Vec<Address> {
-        self.server.server_addresses()
+        match &self.stage {
+            Stage::Unbound(unbound) => unbound.server_addresses(),
+            Stage::Activated(server) => server.server_addresses(),
+            Stage::Lost => Vec::new(),
+        }
     }
 
-    fn add_to(self: Box<Self>, reactor: &mut Reactor) -> Result<ServerId> {
-        reactor.add(self.server)
+    fn add_to(mut self: Box<Self>, reactor: &mut Reactor) -> Result<ServerId> {
+        self.activated()?;
+        match self.stage {
+            Stage::Activated(server) => reactor.add(*server),
+            _ => Err(Error::NotBound),
+        }
     }
 }
 
@@ -240,10 +335,10 @@ impl Fleet {
         let (ledger, rng) = (&self.ledger, &mut self.rng);
         let kind = rng.u32(..4);
         let mut server: Box<dyn Owned> = match kind {
-            0 => Box::new(Own::<Udp>::new(ledger, rng, far).unwrap()),
-            1 => Box::new(Own::<UnixStream>::new(ledger, rng, far).unwrap()),
-            2 => Box::new(Own::<UnixDatagram>::new(ledger, rng, far).unwrap()),
-            _ => Box::new(Own::<Tcp>::new(ledger, rng, far).unwrap()),
+            0 => Box::new(Own::<Udp>::new(ledger, rng, far)),
+            1 => Box::new(Own::<UnixStream>::new(ledger, rng, far)),
+            2 => Box::new(Own::<UnixDatagram>::new(ledger, rng, far)),
+            _ => Box::new(Own::<Tcp>::new(ledger, rng, far)),
         };
         let how = rng.u32(..10);
         match how {
@@ -252,7 +347,9 @@ impl Fleet {
             _ => (0..rng.u32(1..3)).for_each(|_| drop(server.bind())),
         }
         LOG.step(format!("server {} of kind {kind} is made, in way {how}", self.owned.len()));
-        self.handles.push(server.reactor().handle());
+        let config = config(&mut self.rng);
+        server.set_config(config);
+        self.handles.extend(server.handle());
         self.owned.push(server);
     }
 
@@ -271,7 +368,10 @@ impl Fleet {
         if self.rng.u32(..5) == 0 && !self.owned.is_empty() {
             LOG.step("a server is added to another's reactor".to_owned());
             let other = self.rng.usize(..self.owned.len());
-            let _ = server.add_to(self.owned[other].reactor());
+            let add = move |reactor: &mut Reactor| drop(server.add_to(reactor));
+            if let Some(handle) = self.owned[other].handle() {
+                let _ = catch_unwind(AssertUnwindSafe(|| handle.run(add)));
+            }
             return;
         }
         if self.hosting.is_empty() {
@@ -342,14 +442,10 @@ impl Fleet {
         let _ = self.owned[at].handle_request(timeout);
     }
 
-    /// Some reactor: of a server, or one that hosts several.
+    /// Some reactor that hosts several.
     fn reactor(&mut self) -> Option<(String, &mut Reactor)> {
-        let all = self.owned.len() + self.hosting.len();
-        let at = (all > 0).then(|| self.rng.usize(..all))?;
-        match at.checked_sub(self.owned.len()) {
-            None => Some((format!("server {at}'s reactor"), self.owned[at].reactor())),
-            Some(at) => Some((format!("reactor {at}"), &mut self.hosting[at].reactor)),
-        }
+        let at = (!self.hosting.is_empty()).then(|| self.rng.usize(..self.hosting.len()))?;
+        Some((format!("reactor {at}"), &mut self.hosting[at].reactor))
     }
 
     fn poll(&mut self) {
@@ -378,25 +474,22 @@ impl Fleet {
         let poll = self.rng.bool();
         if !self.owned.is_empty() && self.rng.bool() {
             let at = self.rng.usize(..self.owned.len());
-            let stop = self.owned[at].reactor().shutdown_handle();
-            self.stop_later(stop);
+            let Some(handle) = self.owned[at].handle() else { return };
+            self.stop_later(handle.shutdown_handle());
             LOG.step(format!("server {at}: serve_forever"));
             // If it cannot serve, the stop is for later.
             let _ = self.owned[at].serve_forever();
             return;
         }
         let close = self.rng.bool();
-        let Some((name, reactor)) = self.reactor() else { return };
-        let stop = reactor.shutdown_handle();
+        if self.hosting.is_empty() {
+            return;
+        }
+        let at = self.rng.usize(..self.hosting.len());
+        let (name, stop) = (format!("reactor {at}"), self.hosting[at].reactor.shutdown_handle());
         self.stop_later(stop);
         let id = self.rng.choice(self.ids.clone());
-        // The same one: the names of the others have not changed.
-        let (hosting, owned) = (&mut self.hosting, &mut self.owned);
-        let number: usize = name.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap();
-        let reactor = match name.starts_with("server") {
-            true => owned[number].reactor(),
-            false => &mut hosting[number].reactor,
-        };
+        let reactor = &mut self.hosting[at].reactor;
         LOG.step(format!("{name}: serves until stopped, by poll: {poll}, closes {id:?}: {close}"));
         if close && let Some(id) = id {
             reactor.server_close(id);
@@ -416,9 +509,10 @@ impl Fleet {
             }
             1 => {
                 let Some(at) = self.pick() else { return };
-                LOG.step(format!("server {at}: closed in its reactor"));
-                let id = self.owned[at].id();
-                self.owned[at].reactor().server_close(id);
+                LOG.step(format!("server {at}: closed by a closure"));
+                if let Some((handle, id)) = self.owned[at].handle().zip(self.owned[at].id()) {
+                    let _ = handle.run(move |reactor| reactor.server_close(id));
+                }
             }
             _ => {
                 // Whichever server that names, or none.
@@ -432,7 +526,7 @@ impl Fleet {
 
     fn closure(&mut self) -> (String, Job) {
         let bomb = Bomb::new(&self.ledger, self.rng.u32(..10) == 0);
-        let id = self.rng.choice(self.ids.clone()).or_else(|| self.owned.first().map(|server| server.id()));
+        let id = self.rng.choice(self.ids.clone()).or_else(|| self.owned.first().and_then(|server| server.id()));
         let mut rng = self.rng.fork();
         let what = self.rng.u32(..8);
         let far = self.far.local_addr().unwrap();
@@ -445,7 +539,7 @@ impl Fleet {
                 3 => reactor.set_config(config(&mut rng)),
                 4 => panic_quietly(),
                 5 => {
-                    let mut server = Box::new(Own::<Tcp>::new(&bomb.ledger, &mut rng, far).unwrap());
+                    let mut server = Box::new(Own::<Tcp>::new(&bomb.ledger, &mut rng, far));
                     let _ = server.bind();
                     if let Ok(id) = server.add_to(reactor) {
                         for address in reactor.server_addresses(id) {
@@ -466,14 +560,14 @@ impl Fleet {
 
     fn submit(&mut self) {
         for _ in 0..self.rng.u32(1..4) {
-            let (name, job) = self.closure();
             let Some(handle) = self.rng.choice(self.handles.clone()) else { return };
+            let (name, job) = self.closure();
             let after = self.rng.bool().then(|| Duration::from_micros(self.rng.u64(..2_000)));
             LOG.step(format!("{name} from another thread"));
             self.threads.push(std::thread::spawn(move || {
                 after.into_iter().for_each(std::thread::sleep);
-                let submit = std::panic::AssertUnwindSafe(|| drop(handle.run(job)));
-                let _ = std::panic::catch_unwind(submit); // A closure that is refused is the caller's to drop.
+                let submit = AssertUnwindSafe(|| drop(handle.run(job)));
+                let _ = catch_unwind(submit); // A closure that is refused is the caller's to drop.
             }));
         }
     }
@@ -481,7 +575,8 @@ impl Fleet {
     fn change_settings(&mut self) {
         if let Some(at) = self.pick() {
             LOG.step(format!("server {at}: other limits"));
-            *self.owned[at].limits() = limits(&mut self.rng);
+            self.owned[at].set_limits(limits(&mut self.rng));
+            self.owned[at].set_config(config(&mut self.rng));
         }
         let config = config(&mut self.rng);
         if let Some((name, reactor)) = self.reactor() {
@@ -495,9 +590,9 @@ impl Fleet {
         let Some(at) = self.pick() else { return };
         LOG.step(format!("server {at}: timer {tag}, and a message"));
         self.owned[at].set_timer(tag, after);
-        let id = self.owned[at].id();
-        let bomb = Bomb::new(&self.ledger, self.rng.bool());
-        let _ = self.owned[at].reactor().handle().send_to_server(id, bomb);
+        if let Some((handle, id)) = self.owned[at].handle().zip(self.owned[at].id()) {
+            let _ = handle.send_to_server(id, Bomb::new(&self.ledger, self.rng.bool()));
+        }
     }
 
     fn bind_or_adopt(&mut self) {
@@ -516,23 +611,19 @@ impl Fleet {
         stop.shutdown();
     }
 
-    /// Two reactors change places. Nobody needs that, and nothing may break by it; the servers are given up then.
+    /// Two reactors change places. Nobody needs that, and nothing may break by it.
     fn swap(&mut self) {
-        if self.owned.len() < 2 {
+        if self.hosting.len() < 2 {
             return;
         }
-        LOG.step("two servers' reactors change places".to_owned());
-        let (mut a, mut b) = (self.owned.pop().unwrap(), self.owned.pop().unwrap());
-        std::mem::swap(a.reactor(), b.reactor());
-        for server in [&mut a, &mut b] {
-            let _ = server.handle_request(Duration::ZERO);
-            let id = server.id();
-            server.reactor().server_close(id);
-            server.close();
+        LOG.step("two reactors change places".to_owned());
+        let (mut a, mut b) = (self.hosting.pop().unwrap(), self.hosting.pop().unwrap());
+        std::mem::swap(&mut a.reactor, &mut b.reactor);
+        for Hosting { reactor, ids } in [&mut a, &mut b] {
+            let _ = reactor.poll(Some(Duration::ZERO));
+            ids.iter().for_each(|id| reactor.server_close(*id));
         }
-        self.owned.extend([a, b]);
-        std::mem::drop(self.owned.pop());
-        std::mem::drop(self.owned.pop());
+        self.hosting.extend([a, b]);
     }
 
     fn drop_one(&mut self) {

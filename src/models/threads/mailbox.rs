@@ -57,7 +57,7 @@ impl Drop for Command {
 impl Loop {
     fn new(max: usize, most: usize) -> Self {
         let bell = Arc::new(Bell::default());
-        Loop { mailbox: Mailbox::new(&bell, max), bell, most, taken: Vec::new() }
+        Loop { mailbox: Mailbox::new(&bell, max, 0), bell, most, taken: Vec::new() }
     }
 
     /// As `Reactor::turn`: a wait without limit only if nothing is pending, commands if something is. What stops the
@@ -85,6 +85,15 @@ impl Loop {
         thread::spawn(move || {
             let commands = numbers.iter().map(|&number| Command(number, Arc::clone(&dropped)));
             commands.filter_map(|command| mailbox.submit(command, true).ok()).count()
+        })
+    }
+
+    /// The same by way of the mailbox of a server, which may not lead here yet.
+    fn submitter_to(&self, server: &Arc<Mailbox<Command, Bell>>, dropped: &Dropped) -> thread::JoinHandle<usize> {
+        let (server, dropped) = (Arc::clone(server), Arc::clone(&dropped.0));
+        thread::spawn(move || {
+            let commands = [2, 3].map(|number| Command(number, Arc::clone(&dropped)));
+            commands.into_iter().filter_map(|command| server.submit(command, true).ok()).count()
         })
     }
 
@@ -229,5 +238,64 @@ fn a_command_of_a_reactor_that_goes_is_taken_refused_or_dropped() {
         join(submitters);
         assert!(this.mailbox.lock().waiting.is_empty());
         assert_eq!(dropped.count(), 2, "none is kept, and none is dropped twice");
+    });
+}
+
+#[test]
+fn what_a_server_is_given_while_a_reactor_takes_it_in_comes_in_order_and_wakes_the_loop() {
+    model(|| {
+        let (mut this, dropped) = (Loop::new(MANY, MANY), Dropped::default());
+        let server = Mailbox::of_server(MANY);
+        server.submit(Command(1, Arc::clone(&dropped.0)), true).unwrap();
+        let submitter = this.submitter_to(&server, &dropped);
+        server.lead_to(&this.mailbox);
+        while this.taken.len() < 3 {
+            this.turn();
+        }
+        assert_eq!(this.taken, [1, 2, 3]);
+        assert_eq!(submitter.join().unwrap(), 2);
+    });
+}
+
+#[test]
+fn a_stop_that_is_asked_for_while_a_reactor_takes_the_server_in_ends_its_loop() {
+    model(|| {
+        let mut this = Loop::new(MANY, MANY);
+        let server = Mailbox::of_server(MANY);
+        let asked = Arc::clone(&server);
+        let stopper = thread::spawn(move || asked.request_drain());
+        server.lead_to(&this.mailbox);
+        this.serve();
+        stopper.join().unwrap();
+        assert!(!server.end().drain_requested(), "it was carried out");
+    });
+}
+
+#[test]
+fn a_stop_that_is_asked_for_while_a_server_moves_on_ends_one_of_the_loops() {
+    model(|| {
+        let (first, mut second) = (Loop::new(MANY, MANY), Loop::new(MANY, MANY));
+        let server = Mailbox::of_server(MANY);
+        server.lead_to(&first.mailbox);
+        let asked = Arc::clone(&server);
+        let stopper = thread::spawn(move || asked.request_now());
+        first.mailbox.lead_to(&second.mailbox);
+        server.lead_to(&second.mailbox);
+        assert!(first.mailbox.close().is_empty());
+        second.serve();
+        stopper.join().unwrap();
+    });
+}
+
+#[test]
+fn a_command_for_a_server_that_goes_is_refused_or_dropped() {
+    model(|| {
+        let (this, dropped) = (Loop::new(MANY, MANY), Dropped::default());
+        let server = Mailbox::of_server(MANY);
+        let submitter = this.submitter_to(&server, &dropped);
+        drop(server.close());
+        submitter.join().unwrap();
+        assert!(server.lock().waiting.is_empty());
+        assert_eq!(dropped.count(), 2);
     });
 }

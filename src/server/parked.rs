@@ -1,0 +1,127 @@
+//! A server without a reactor: its value and its handlers, and what it brings to the reactor that takes it in.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::ids::ServerId;
+use crate::limits::{Config, Limits};
+use crate::logging::note_fault;
+use crate::panics::drop_caught;
+use crate::reactor::Reactor;
+use crate::reactor::closing::ServerTimer;
+use crate::reactor::handle::Shared;
+use crate::reactor::hosted::Hosted;
+
+/// What a server is in types, which its parts have lost.
+pub(super) type Kind<F, S, H> = PhantomData<fn() -> (F, S, H)>;
+
+/// A server as long as no reactor has it; afterwards its name, and the way in that its handles keep to.
+pub(crate) struct Parked {
+    pub(crate) id: ServerId,
+    /// Leads to the reactor that has the server.
+    pub(crate) shared: Arc<Shared>,
+    host: Option<Box<dyn Hosted>>,
+    pub(crate) limits: Arc<Limits>,
+    /// Of the reactor that it will have.
+    pub(crate) config: Config,
+    /// Its timers, which begin when a reactor has it: after what time, and with what period.
+    timers: BTreeMap<u64, (Duration, Option<u64>)>,
+}
+
+impl Parked {
+    pub(crate) fn new(host: Box<dyn Hosted>) -> Self {
+        let config = Config::default();
+        Parked {
+            id: ServerId::new(),
+            shared: Shared::of_server(config.messages_max),
+            host: Some(host),
+            limits: Arc::default(),
+            config,
+            timers: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a server in that no program has bound: the testing kit's.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) and [`Error::Full`](crate::Error::Full).
+    pub(crate) fn take_in(reactor: &mut Reactor, host: Box<dyn Hosted>, limits: Limits, own: bool) -> Result<ServerId> {
+        let mut parked = Parked::new(host);
+        parked.set_limits(limits)?;
+        reactor.admits_server()?;
+        parked.enter(reactor, own);
+        Ok(parked.id)
+    }
+
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) if they contradict each other, and then nothing is changed.
+    pub(crate) fn set_limits(&mut self, limits: Limits) -> Result<()> {
+        self.limits = Arc::new(limits.resolved()?);
+        Ok(())
+    }
+
+    pub(crate) fn set_config(&mut self, config: Config) {
+        self.shared.set_max(config.messages_max);
+        self.config = config;
+    }
+
+    /// The same server, closed and by another name: nothing that was known of the old one leads to it.
+    pub(crate) fn renamed(mut self) -> Self {
+        let mut new = Parked::new(self.host.take().expect("no reactor has it"));
+        new.limits = Arc::clone(&self.limits);
+        new.config = self.config.clone();
+        new
+    }
+
+    /// The server.
+    pub(crate) fn hosted(&mut self) -> &mut dyn Hosted {
+        &mut **self.host.as_mut().expect("no reactor has it")
+    }
+
+    /// It comes out of a reactor.
+    pub(crate) fn put_back(&mut self, host: Box<dyn Hosted>, limits: Arc<Limits>, timers: Vec<ServerTimer>) {
+        (self.host, self.limits) = (Some(host), limits);
+        self.timers.extend(timers.into_iter().map(|(tag, after, every)| (tag, (after, every))));
+    }
+
+    pub(crate) fn set_timer(&mut self, tag: u64, after: Duration, every: Option<u64>) {
+        if !self.hosted().is_closed() {
+            self.timers.insert(tag, (after, every));
+        }
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.timers.clear();
+        self.hosted().server_close();
+    }
+
+    /// A reactor with [room](Reactor::admits_server) for it takes it in. `own`: that reactor was made for it.
+    pub(crate) fn enter(&mut self, reactor: &mut Reactor, own: bool) {
+        let host = self.host.take().expect("no reactor has it");
+        let is_closed = host.is_closed();
+        reactor.host(self.id, host, Arc::clone(&self.limits), own);
+        if is_closed {
+            reactor.set_closed(self.id);
+        }
+        for (tag, (after, every)) in std::mem::take(&mut self.timers) {
+            reactor.arm_server_timer(self.id, tag, after, every);
+        }
+        self.shared.lead_to(&reactor.core.shared);
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        if self.host.is_some() {
+            self.close();
+        }
+        if self.host.take().is_some_and(|host| host.dissolve() > 0) {
+            note_fault!(Error, "a server, or what it holds, panicked while it was dropped");
+        }
+        // One by one: dropping a message may run anything.
+        self.shared.close().into_iter().for_each(|command| _ = drop_caught(command));
+    }
+}

@@ -1,0 +1,221 @@
+//! A server before it is bound: it is given sockets of any family, and then activated.
+
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+
+use super::binding;
+use super::hooks::BaseServer;
+use super::parked::{Kind, Parked};
+use crate::address::Address;
+use crate::dispatch::Host;
+use crate::error::{Error, Result};
+use crate::handler::RequestHandler;
+use crate::limits::Limits;
+use crate::net::Socket;
+use crate::net::family::{Bound, Family, ServerAddress};
+use crate::net::site::{Of, Site};
+
+/// A server that is not activated yet: its value and its handlers, its limits, and the sockets it is bound to so far.
+/// Made by [`Server::unbound`](crate::Server::unbound), it becomes a [`Server`](crate::Server) with
+/// [`server_activate`](Self::server_activate).
+///
+/// Here sockets are given their options, and one server its sockets of any family: all of them share its value and its
+/// handlers, on one thread and so without a lock. Dropping it closes the sockets.
+///
+/// Source: `TCPServer(..., bind_and_activate=False)`.
+///
+/// ```
+/// use socketserver::{Next, Request, RequestHandler, Result, TcpOptions, TcpServer};
+/// use std::io::Write;
+///
+/// struct Echo;
+/// impl RequestHandler for Echo {
+///     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+///         request.output.write_all(request.input.take_all())?;
+///         Ok(Next::Wait)
+///     }
+/// }
+///
+/// let mut server = TcpServer::unbound(|_client_address| Echo);
+/// server.limits.connections_max = Some(1_000);
+/// let mut options = TcpOptions::default();
+/// options.request_queue_size = 128;
+/// server.server_bind_with("127.0.0.1:0", options)?;
+///
+/// // The same service on a Unix socket, for this user only.
+/// # #[cfg(unix)] {
+/// use socketserver::{UnixOptions, family::UnixStream};
+/// let mut options = UnixOptions::default();
+/// options.mode = Some(0o600);
+/// # let directory = std::env::temp_dir().join(format!("unbound-{}", std::process::id()));
+/// # std::fs::create_dir(&directory).unwrap();
+/// let path = directory.join("echo.sock");
+/// server.server_bind_as::<UnixStream>(&path, options)?;
+/// # }
+///
+/// let server = server.server_activate()?;
+/// println!("listening on {:?}", server.server_addresses());
+/// # drop(server);
+/// # #[cfg(unix)]
+/// # std::fs::remove_dir(std::env::temp_dir().join(format!("unbound-{}", std::process::id()))).unwrap();
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+pub struct Unbound<F: Family, S, H> {
+    /// Limits of its connections, as [`server_activate`](Self::server_activate) finds them.
+    pub limits: Limits,
+    parked: Parked,
+    bound: Vec<(Socket, Site)>,
+    kind: Kind<F, S, H>,
+}
+
+impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
+    pub(super) fn new(parked: Parked) -> Self {
+        Unbound { limits: Limits::clone(&parked.limits), parked, bound: Vec::new(), kind: PhantomData }
+    }
+
+    /// Binds a socket with default options to each address that `address` stands for: `localhost`, for example, is often
+    /// one of IPv6 and one of IPv4. If its port is 0, all get the same one. An address that the resolver knows and this
+    /// machine does not have is passed over, with a warning in the log, as long as another can be bound. May be called
+    /// once for each address that the server is to have.
+    ///
+    /// # Errors
+    /// [`Error::Resolve`] if there is no such address, or none of the wanted family; [`Error::Setting`] if an option
+    /// cannot be honoured; [`Error::Bind`] with the address that cannot be bound. Then this call has bound none, and
+    /// another may be tried.
+    ///
+    /// Source: `server_bind`, which binds the first address of IPv4 only; the hook of that name is called with each
+    /// socket.
+    pub fn server_bind(&mut self, address: impl ServerAddress<F::Address>) -> Result<()> {
+        self.server_bind_with(address, F::Options::default())
+    }
+
+    /// The same with options for the sockets. They are kept for when the server is bound there again, after a stop.
+    ///
+    /// # Errors
+    /// As for [`server_bind`](Self::server_bind).
+    pub fn server_bind_with(&mut self, address: impl ServerAddress<F::Address>, options: F::Options) -> Result<()> {
+        self.server_bind_as::<F>(address, options)
+    }
+
+    /// The same for a socket of another family, `G`: TCP and Unix sockets of one service, or TCP and UDP. A request over
+    /// datagrams is one as [`UdpServer`](crate::UdpServer) says. A handler tells them apart by
+    /// [`client_address`](crate::Request::client_address) and [`local_address`](crate::Request::local_address), the hook
+    /// [`verify_request`](BaseServer::verify_request) by the request that it is shown.
+    ///
+    /// # Errors
+    /// As for [`server_bind`](Self::server_bind).
+    ///
+    /// ```
+    /// # use socketserver::{Next, Request, RequestHandler, Result};
+    /// # struct Answer;
+    /// # impl RequestHandler for Answer {
+    /// #     fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> { Ok(Next::Wait) }
+    /// # }
+    /// use socketserver::{TcpServer, UdpOptions, family::Udp};
+    ///
+    /// let mut server = TcpServer::unbound(|_client_address| Answer);
+    /// server.server_bind("127.0.0.1:0")?;
+    /// server.server_bind_as::<Udp>("127.0.0.1:0", UdpOptions::default())?;
+    /// let server = server.server_activate()?;
+    /// assert_eq!(server.server_addresses().len(), 2);
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn server_bind_as<G: Family>(
+        &mut self,
+        address: impl ServerAddress<G::Address>,
+        options: G::Options,
+    ) -> Result<()> {
+        let unresolved = |source| Error::Resolve { address: address.text(), source };
+        let mut addresses = Vec::new();
+        for found in address.to_addresses().map_err(unresolved)? {
+            let found = G::untyped(found);
+            // A hosts file may name one twice.
+            if G::admits(&options, &found) && !addresses.contains(&found) {
+                addresses.push(found);
+            }
+        }
+        if addresses.is_empty() {
+            return Err(unresolved(io::Error::other("no address of the wanted family")));
+        }
+        self.prepare::<G>();
+        self.bound.extend(binding::bind_all(self.parked.hosted(), &Of::<G>::shared(options), &addresses)?);
+        Ok(())
+    }
+
+    /// Serves by a socket that was bound, and made to listen, elsewhere: inherited, for example. It takes the place of
+    /// [`server_bind`](Self::server_bind): the hook of that name is not called. A path in the file system is not removed
+    /// in the end.
+    ///
+    /// When the server serves again after a stop, it binds the address itself. Where something else has the socket open
+    /// still, that fails.
+    ///
+    /// # Errors
+    /// [`Error::Reactor`] if it is no listening socket of the family; for datagrams, no bound one.
+    pub fn adopt(&mut self, socket: F::Adopted) -> Result<()> {
+        self.adopt_with(socket, F::Options::default())
+    }
+
+    /// The same with options, which are set on the socket as far as they can be set on a bound one, the backlog included;
+    /// it keeps its `SO_REUSEADDR`, `SO_REUSEPORT` and `IPV6_V6ONLY`.
+    ///
+    /// # Errors
+    /// As for [`adopt`](Self::adopt); [`Error::Setting`] if an option cannot be honoured.
+    pub fn adopt_with(&mut self, socket: F::Adopted, options: F::Options) -> Result<()> {
+        self.adopt_as::<F>(socket, options)
+    }
+
+    /// The same for a socket of another family, `G`: see [`server_bind_as`](Self::server_bind_as).
+    ///
+    /// # Errors
+    /// As for [`adopt_with`](Self::adopt_with).
+    pub fn adopt_as<G: Family>(&mut self, socket: G::Adopted, options: G::Options) -> Result<()> {
+        G::check(&options)?;
+        let failed = |source| Error::Reactor { doing: "adopt the socket", source };
+        let socket = G::adopt(&options, socket).map_err(failed)?;
+        let address = socket.local_address().map_err(failed)?;
+        if !G::admits(&options, &address) {
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "its address is not of the wanted family")));
+        }
+        self.prepare::<G>();
+        self.parked.hosted().set_open();
+        self.bound.push((socket, Site { address, options: Of::<G>::shared(options), adopted: true }));
+        Ok(())
+    }
+
+    /// Its value has requests of this family from now on.
+    fn prepare<G: Family>(&mut self) {
+        if G::DATAGRAMS {
+            let host = self.parked.hosted().host().downcast_mut::<Host<S, H>>();
+            host.expect("a server has one type of value and of handlers").serve_datagrams();
+        }
+    }
+
+    /// Makes the sockets listen. Returns what a server consists of.
+    pub(super) fn activate(self) -> Result<(Parked, Vec<Bound>, Vec<Site>)> {
+        let Unbound { limits, mut parked, bound, .. } = self;
+        parked.set_limits(limits)?;
+        if !bound.iter().any(|(_, site)| site.options.family() == F::NAME) {
+            return Err(Error::NotBound);
+        }
+        let (activated, sites) = binding::activate(parked.hosted(), bound)?;
+        Ok((parked, activated, sites))
+    }
+
+    /// The addresses it is bound to, with the real ports, in the order in which they were bound.
+    pub fn server_addresses(&self) -> Vec<Address> {
+        self.bound.iter().map(|(_, site)| site.address.clone()).collect()
+    }
+
+    /// Its own value.
+    pub fn server_mut(&mut self) -> &mut S {
+        self.parked.hosted().state().downcast_mut().expect("the value is of this type")
+    }
+}
+
+impl<F: Family, S, H> fmt::Debug for Unbound<F, S, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses: Vec<_> = self.bound.iter().map(|(_, site)| &site.address).collect();
+        f.debug_struct("Unbound").field("family", &F::NAME).field("addresses", &addresses).finish_non_exhaustive()
+    }
+}
