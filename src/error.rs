@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use crate::address::Address;
-use crate::lifecycle::{Finish, Timeout};
+use crate::lifecycle::Finish;
 
 /// The crate's result: what every callback and every fallible call returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -95,11 +95,10 @@ pub enum Error {
         max: usize,
     },
     /// A time limit passed of a request on a thread or of a program. Inside an [`io::Error`], whose kind is then
-    /// [`TimedOut`](io::ErrorKind::TimedOut), it comes from `rfile`, `wfile` and the socket. Ends the request with
-    /// [`Finish::Timeout`](crate::Finish).
+    /// [`TimedOut`](io::ErrorKind::TimedOut), it comes from `rfile`, `wfile` and the socket.
     TimeLimit {
-        /// What took too long.
-        which: Timeout,
+        /// What its request ends with: [`Finish::Timeout`] for a read or a write, [`Finish::ChildTimeout`].
+        why: Finish,
         /// What has set the limit: `"timeout"`, `"read_timeout"` or `"write_timeout"` of the handler, the method
         /// `"set_timeout"`, `"set_read_timeout"` or `"set_write_timeout"` of the socket, or `"child_timeout"`.
         setting: &'static str,
@@ -185,9 +184,7 @@ impl fmt::Display for Error {
             }
             Error::NotBound => f.write_str("the server is bound to no address")?,
             Error::InputLimit { what, max } => write!(f, "{what} longer than {max} bytes")?,
-            Error::TimeLimit { which, setting, max } => {
-                write!(f, "{} ({})", Finish::Timeout(*which), Passed::Time(setting, *max))?;
-            }
+            Error::TimeLimit { why, setting, max } => write!(f, "{why} ({})", Passed::Time(setting, *max))?,
             Error::OutputLimit { max } => write!(f, "more than {max} bytes of unsent output")?,
             Error::Full { queue, max } => write!(f, "the {queue} queue is full ({max} items)")?,
             Error::Gone => f.write_str("the connection is gone")?,

@@ -42,8 +42,12 @@ pub enum Finish {
     PeerClosed,
     /// The peer or the network broke the connection (RST, time-out of the kernel, ...).
     Reset,
-    /// A time limit passed.
+    /// A time limit passed, of a connection or of a handler on a thread.
     Timeout(Timeout),
+    /// An outbound connection was not established within `connect_timeout`.
+    ConnectTimeout,
+    /// A program was not done within `child_timeout`.
+    ChildTimeout,
     /// More unsent output than [`Limits::output_bytes_max`](crate::Limits): a slow consumer.
     OutputLimit,
     /// A line, a frame or the unread input grew over its limit.
@@ -63,7 +67,8 @@ pub enum Finish {
     ShutDown,
 }
 
-/// Which time limit passed. The limits themselves are in [`Limits`](crate::Limits).
+/// A time limit that a handler is told of when it has passed, and that it can [set](crate::Request::set_timeout) for its
+/// connection. What holds for all connections is in [`Limits`](crate::Limits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Timeout {
@@ -77,10 +82,6 @@ pub enum Timeout {
     /// A message was not complete within the time that its handler gave it:
     /// [`set_message_deadline`](crate::Request::set_message_deadline).
     Message,
-    /// An outbound connection was not established within `connect_timeout`.
-    Connect,
-    /// A program was not done within `child_timeout`. No handler is told; its server's hooks are.
-    Child,
 }
 
 impl fmt::Display for Finish {
@@ -93,8 +94,8 @@ impl fmt::Display for Finish {
             Finish::Timeout(Timeout::Read) => "read timeout",
             Finish::Timeout(Timeout::Write) => "write timeout",
             Finish::Timeout(Timeout::Message) => "message timeout",
-            Finish::Timeout(Timeout::Connect) => "connect timeout",
-            Finish::Timeout(Timeout::Child) => "child timeout",
+            Finish::ConnectTimeout => "connect timeout",
+            Finish::ChildTimeout => "child timeout",
             Finish::OutputLimit => "output limit",
             Finish::InputLimit => "input limit",
             Finish::Error => "handler error",

@@ -140,8 +140,7 @@ impl Reactor {
         })
     }
 
-    /// Changes the settings, also of what is open and of a stop that is under way. `read_buffer_bytes` counts only before
-    /// the first turn.
+    /// Changes the settings, also of what is open and of a stop that is under way.
     pub fn set_config(&mut self, config: Config) {
         self.core.shared.set_max(config.messages_max);
         self.core.set_config(config);
@@ -386,12 +385,14 @@ impl Reactor {
 
     // ---- servers ----
 
-    /// The shared buffers come with the first turn: a reactor that only waits to be moved has none.
+    /// The shared buffer comes with the first turn: a reactor that only waits to be moved has none. It has the length
+    /// that the settings say now.
     fn allocate(&mut self) {
-        let (has, needed) = (self.scratch.input.len(), self.core.read_buffer_bytes_min);
-        if has == 0 || has < needed {
-            self.scratch.input =
-                vec![0; self.core.config.read_buffer_bytes.min(READ_BUFFER_BYTES_MAX).max(needed).max(1)].into();
+        let wanted = self.core.config.read_buffer_bytes.min(READ_BUFFER_BYTES_MAX);
+        let wanted = wanted.max(self.core.read_buffer_bytes_min).max(1);
+        if self.scratch.input.len() != wanted {
+            self.scratch.input = vec![0; wanted].into();
+            self.core.read_bytes_max = self.core.read_bytes_max.max(wanted);
         }
     }
 }

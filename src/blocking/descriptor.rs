@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::stop::End;
 use crate::address::Address;
 use crate::error::Error;
-use crate::lifecycle::Timeout;
+use crate::lifecycle::{Finish, Timeout};
 use crate::limits::Limits;
 use crate::net::clock::Clock;
 #[cfg(windows)]
@@ -149,7 +149,7 @@ impl Descriptor {
             Kind::Unix(stream) if is_read => stream.set_read_timeout(time)?,
             #[cfg(unix)]
             Kind::Unix(stream) => stream.set_write_timeout(time)?,
-            Kind::Datagram(_) => {}
+            Kind::Datagram(_) => return Err(io::ErrorKind::Unsupported.into()),
         }
         let mut times = self.times();
         *(if is_read { &mut times.read } else { &mut times.write }) = time.map(|time| (setting, time));
@@ -205,7 +205,7 @@ impl Descriptor {
             Move::Write => (Timeout::Write, times.write),
         };
         match time {
-            Some((setting, max)) => Error::TimeLimit { which, setting, max }.into(),
+            Some((setting, max)) => Error::TimeLimit { why: Finish::Timeout(which), setting, max }.into(),
             None => io::ErrorKind::TimedOut.into(),
         }
     }

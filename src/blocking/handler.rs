@@ -70,7 +70,8 @@ pub trait BlockingHandler: Send + 'static {
 
     /// The longest that a read of a stream waits for a byte, and a write until the client takes one; then it fails with
     /// [`TimedOut`](std::io::ErrorKind::TimedOut), of which `?` makes an [`Error::TimeLimit`](crate::Error::TimeLimit).
-    /// Zero is an error. Default: `None`, no limit. The two methods below tell the two apart.
+    /// Zero is an error, and so is a limit for a datagram, which is not waited for
+    /// ([`Error::Setting`](crate::Error::Setting)). Default: `None`, no limit. The two methods below tell the two apart.
     fn timeout(&self) -> Option<Duration> {
         None
     }
@@ -86,7 +87,7 @@ pub trait BlockingHandler: Send + 'static {
         self.timeout()
     }
 
-    /// Whether to set `TCP_NODELAY`. Default: false, it stays as [`TcpOptions::nodelay`](crate::TcpOptions::nodelay)
+    /// Whether to set `TCP_NODELAY`; an error for a socket of another kind. Default: false, it stays as [`TcpOptions::nodelay`](crate::TcpOptions::nodelay)
     /// says, which is on.
     fn disable_nagle_algorithm(&self) -> bool {
         false

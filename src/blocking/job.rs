@@ -1,5 +1,7 @@
 //! What is done with a request on a thread.
 
+use std::fmt::Debug;
+use std::io;
 use std::net::Shutdown;
 
 use super::files::{BlockingReader, BlockingWriter};
@@ -8,7 +10,7 @@ use super::process::Process;
 use super::request::BlockingRequest;
 use super::stop::Stop;
 use crate::error::{Error, Result};
-use crate::lifecycle::Timeout;
+use crate::lifecycle::{Finish, Timeout};
 use crate::limits::READ_BUFFER_BYTES_MAX;
 use crate::panics::{catch, drop_caught};
 use crate::reactor::entries::Ended;
@@ -54,7 +56,7 @@ pub(crate) fn run(work: Work, origin: Origin, stop: &Stop) -> Result<()> {
     match stop.ended() {
         Some(Ended::TimedOut(max)) => {
             drop_caught(result); // It may hold something of the user's.
-            Err(Error::TimeLimit { which: Timeout::Child, setting: "child_timeout", max })
+            Err(Error::TimeLimit { why: Finish::ChildTimeout, setting: "child_timeout", max })
         }
         _ => result,
     }
@@ -89,12 +91,15 @@ impl BlockingRequest {
             (Timeout::Write, "write_timeout", handler.write_timeout()),
         ];
         for (which, own, time) in times {
-            if time.is_some() {
-                socket.descriptor().set_time(which, if time == both { "timeout" } else { own }, time)?;
+            if let Some(max) = time {
+                let setting = if time == both { "timeout" } else { own };
+                let set = socket.descriptor().set_time(which, setting, time);
+                set.map_err(|error| refused(setting, max, error, "a datagram is not waited for"))?;
             }
         }
         if handler.disable_nagle_algorithm() {
-            socket.set_nodelay()?;
+            let set = socket.set_nodelay();
+            set.map_err(|error| refused("disable_nagle_algorithm", true, error, "only TCP has that"))?;
         }
         let (rbufsize, wbufsize) = (handler.rbufsize(), handler.wbufsize());
         for (name, bytes) in [("rbufsize", rbufsize), ("wbufsize", wbufsize)] {
@@ -125,6 +130,11 @@ impl BlockingRequest {
         let _ = socket.shutdown(how); // An error says that the connection is gone.
         Ok(flushed?)
     }
+}
+
+/// An attribute of a handler could not be set, perhaps because this kind of socket does not have it.
+fn refused(name: &'static str, value: impl Debug, error: io::Error, reason: &'static str) -> Error {
+    if error.kind() == io::ErrorKind::Unsupported { Error::setting(name, value, reason) } else { error.into() }
 }
 
 #[cfg(test)]

@@ -113,18 +113,20 @@ impl BlockingSocket {
         }
     }
 
-    /// Ends one or both directions of a stream: shutdown(2). Does nothing to a datagram.
+    /// Ends one or both directions of a stream: shutdown(2).
     ///
     /// # Errors
-    /// What the call says; that the connection is broken already, for example.
+    /// What the call says; that the connection is broken already, for example. [`io::ErrorKind::Unsupported`] for a
+    /// datagram.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.descriptor.shutdown(how)
+        if self.is_datagram() { Err(io::ErrorKind::Unsupported.into()) } else { self.descriptor.shutdown(how) }
     }
 
-    /// Sets how long a read and a write of a stream wait at most, both; `None`: without limit. Does nothing to a datagram.
+    /// Sets how long a read and a write of a stream wait at most, both; `None`: without limit.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] for a time of zero; otherwise what setsockopt(2) says.
+    /// [`io::ErrorKind::InvalidInput`] for a time of zero, [`io::ErrorKind::Unsupported`] for a datagram; otherwise what
+    /// setsockopt(2) says.
     ///
     /// Source: `socket.settimeout`.
     pub fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
@@ -133,7 +135,7 @@ impl BlockingSocket {
     }
 
     /// Sets how long a read of a stream waits at most for a byte; `None`: without limit. It begins as
-    /// [`BlockingHandler::read_timeout`](crate::BlockingHandler::read_timeout) says. Does nothing to a datagram.
+    /// [`BlockingHandler::read_timeout`](crate::BlockingHandler::read_timeout) says.
     ///
     /// # Errors
     /// As for [`set_timeout`](Self::set_timeout).
@@ -144,8 +146,7 @@ impl BlockingSocket {
     }
 
     /// Sets how long a write of a stream waits at most until the client takes another byte; `None`: without limit. It
-    /// begins as [`BlockingHandler::write_timeout`](crate::BlockingHandler::write_timeout) says. Does nothing to a
-    /// datagram.
+    /// begins as [`BlockingHandler::write_timeout`](crate::BlockingHandler::write_timeout) says.
     ///
     /// # Errors
     /// As for [`set_timeout`](Self::set_timeout).
@@ -168,7 +169,7 @@ impl BlockingSocket {
     pub(super) fn set_nodelay(&self) -> io::Result<()> {
         match self.kind() {
             Kind::Tcp(stream) => stream.set_nodelay(true),
-            _ => Ok(()),
+            _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

@@ -10,6 +10,7 @@ use crate::timers::nanos;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     Limit(Timeout),
+    Connect,
     Lingered,
     Quiet,
 }
@@ -28,7 +29,8 @@ impl Connection {
         let mut consider = |since: u64, time: Option<std::time::Duration>, due| {
             if let Some(time) = time {
                 // A handler that forgives a limit of nothing would be called again and again.
-                let time = if matches!(due, Due::Limit(_)) { nanos(time).max(LIMIT_MIN) } else { nanos(time) };
+                let time =
+                    if matches!(due, Due::Limit(_) | Due::Connect) { nanos(time).max(LIMIT_MIN) } else { nanos(time) };
                 let deadline = since.saturating_add(time);
                 if next.is_none_or(|(earliest, _)| deadline < earliest) {
                     next = Some((deadline, due));
@@ -40,10 +42,7 @@ impl Connection {
         match stage {
             Stage::Dead | Stage::Aborting => return None,
             Stage::Lingering => consider(state.activity, Some(limits.linger_timeout), Due::Lingered),
-            Stage::Connecting => {
-                let timeout = state.time_limit(Timeout::Connect, limits);
-                consider(state.activity, timeout, Due::Limit(Timeout::Connect));
-            }
+            Stage::Connecting => consider(state.activity, limits.connect_timeout, Due::Connect),
             Stage::Open | Stage::Closing => {
                 if let Some(queue) = &self.io.queue {
                     let timeout = state.time_limit(Timeout::Write, limits);
@@ -86,7 +85,7 @@ impl Connection {
             Timeout::Read => self.carry.iter_mut().for_each(|carry| carry.since = now),
             Timeout::Write => self.io.queue.iter_mut().for_each(|queue| queue.progress = now),
             Timeout::Message => self.state.forgive_message(now),
-            Timeout::Idle | Timeout::Connect | Timeout::Child => self.state.activity = now,
+            Timeout::Idle => self.state.activity = now,
         }
     }
 }

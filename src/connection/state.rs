@@ -129,8 +129,6 @@ impl State {
             Timeout::Read => extra.and_then(|extra| extra.read_timeout).unwrap_or(limits.read_timeout),
             Timeout::Write => extra.and_then(|extra| extra.write_timeout).unwrap_or(limits.write_timeout),
             Timeout::Message => extra.and_then(|extra| extra.message).map(|(_, within)| within),
-            Timeout::Connect => limits.connect_timeout,
-            Timeout::Child => limits.child_timeout,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::connection::deadlines::Due;
 use crate::error::Result;
 use crate::handler::RequestHandler;
 use crate::ids::SlotId;
-use crate::lifecycle::{Finish, Timeout};
+use crate::lifecycle::Finish;
 use crate::net::{Socket, Stream};
 use crate::panics::{catch, drop_caught};
 use crate::reactor::core::Core;
@@ -53,9 +53,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
             match due {
                 Due::Quiet => at.connection.state.phase.quiet(),
                 Due::Lingered => at.connection.state.lingered(),
-                Due::Limit(Timeout::Connect) => {
-                    calls.connect_failed(at, io::ErrorKind::TimedOut.into(), Finish::Timeout(Timeout::Connect));
-                }
+                Due::Connect => calls.connect_failed(at, io::ErrorKind::TimedOut.into(), Finish::ConnectTimeout),
                 Due::Limit(timeout) if at.connection.state.phase.may_call() => {
                     at.connection.forgive(timeout, at.core.now);
                     calls.call(at, Callback::Timeout(timeout));

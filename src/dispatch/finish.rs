@@ -75,7 +75,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             (Err(Error::Panicked { .. }), None) => Finish::Panicked,
             (Err(Error::Io(error)), None) if is_lost(error) => Finish::Reset,
             (Err(Error::InputLimit { .. }), None) => Finish::InputLimit,
-            (Err(Error::TimeLimit { which, .. }), None) => Finish::Timeout(*which),
+            (Err(Error::TimeLimit { why, .. }), None) => *why,
             (Err(_), None) => Finish::Error,
         };
         match why {
@@ -86,7 +86,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         let named = result.as_ref().err().and_then(Error::limit);
         if let Err(error) = result {
             // Otherwise an error on the way there only repeats it.
-            if matches!(why, Finish::Panicked | Finish::Error | Finish::Timeout(_)) {
+            if matches!(why, Finish::Panicked | Finish::Error | Finish::Timeout(_) | Finish::ChildTimeout) {
                 self.hook(core, |state| state.handle_error(client, &error));
             }
             drop_error(core, error);

@@ -175,7 +175,6 @@ impl<'a, S> Request<'a, S> {
             Timeout::Read => extra.read_timeout = Some(time),
             Timeout::Write => extra.write_timeout = Some(time),
             Timeout::Message => return self.set_message_deadline(time),
-            Timeout::Connect | Timeout::Child => {} // The one is over by the time there is a request, the other not ours.
         }
         self.state.phase.unwatched(); // The next deadline is worked out anew.
     }

@@ -94,7 +94,8 @@ impl Socket {
     /// # Errors
     /// What bind(2) says; [`AddrInUse`](io::ErrorKind::AddrInUse) for a path on which somebody listens;
     /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) for one that is no socket;
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for one that does not fit an address.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for one that does not fit an address, and for an abstract name that is
+    /// to have a mode.
     pub fn bind(&self, address: &Address) -> io::Result<()> {
         #[cfg(unix)]
         if let Some(path) = address.as_unix().and_then(|address| address.as_path()) {
@@ -102,6 +103,10 @@ impl Socket {
             let bind = || self.socket.bind(&SockAddr::unix(path)?);
             let bound = bind_path(path, self.mode, self.socket.as_fd(), bind)?;
             return self.path.set(bound).map_err(|_| io::Error::other("the socket is bound already"));
+        }
+        #[cfg(unix)]
+        if self.mode.is_some() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "an abstract name has no mode"));
         }
         self.socket.bind(&sock_addr(address)?)
     }

@@ -26,7 +26,7 @@ pub struct UnixOptions {
     /// none. Source: `request_queue_size`, 5 in Python.
     pub request_queue_size: i32,
     /// Permission bits of the socket's file, whatever the umask; whoever may write to it can connect. At no moment is
-    /// it open to more than these. Not for abstract names, which have no permissions at all. It is an error if bits that
+    /// it open to more than these. An error for an abstract name, which has no permissions at all. It is an error if bits that
     /// the umask takes cannot be given back safely: where other users may rename on the way to the file, on musl or
     /// without `/proc`. Default: `None`, what the umask leaves of 0777.
     pub mode: Option<u32>,

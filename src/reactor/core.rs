@@ -52,6 +52,8 @@ pub(crate) struct Core {
     pub(super) pool: Option<Pool>,
     /// What the read buffer has to hold at least, for the datagrams of some server.
     pub(crate) read_buffer_bytes_min: usize,
+    /// The most that the read buffer has held.
+    pub(super) read_bytes_max: usize,
     /// The datagram socket that is being received from: what is sent through it meanwhile leaves when that is done.
     pub(crate) receiving: u32,
     /// Why a connection could not be registered in this turn.
@@ -82,6 +84,7 @@ impl Core {
             stop: Stop::No,
             pool: None,
             read_buffer_bytes_min: 0,
+            read_bytes_max: 0,
             receiving: NO_SLOT,
             not_registered: None,
         }

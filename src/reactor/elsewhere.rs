@@ -7,7 +7,7 @@ use super::slots::Kind;
 use crate::address::Address;
 use crate::error::Result;
 use crate::ids::ConnectionId;
-use crate::lifecycle::{Finish, Timeout};
+use crate::lifecycle::Finish;
 use crate::threads::Pool;
 use crate::timers::{NO_TIMER, nanos};
 
@@ -104,7 +104,7 @@ impl Core {
         let time = self.served[usize::from(slot.server)].limits.child_timeout;
         if let Some((elsewhere, time)) = slot.kind.elsewhere().zip(time) {
             elsewhere.timer = NO_TIMER;
-            elsewhere.ended.get_or_insert(Finish::Timeout(Timeout::Child));
+            elsewhere.ended.get_or_insert(Finish::ChildTimeout);
             elsewhere.stop.end(Ended::TimedOut(time));
         }
     }

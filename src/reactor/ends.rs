@@ -23,7 +23,11 @@ impl Core {
             return;
         }
         let limit = match why {
-            Finish::InputLimit | Finish::Timeout(_) | Finish::Refused | Finish::Error if named.is_some() => named,
+            Finish::InputLimit | Finish::Timeout(_) | Finish::ChildTimeout | Finish::Refused | Finish::Error
+                if named.is_some() =>
+            {
+                named
+            }
             _ => self.limit_behind(server, why, state),
         };
         match limit {
@@ -63,12 +67,11 @@ impl Core {
                     Timeout::Read => "read_timeout",
                     Timeout::Write => "write_timeout",
                     Timeout::Message => "set_message_deadline",
-                    Timeout::Connect => "connect_timeout",
-                    Timeout::Child => "child_timeout",
                 };
-                let time = state.map_or(limits.child_timeout, |state| state.time_limit(which, limits));
-                time.map(|time| Passed::Time(name, time))
+                state?.time_limit(which, limits).map(|time| Passed::Time(name, time))
             }
+            Finish::ConnectTimeout => limits.connect_timeout.map(|time| Passed::Time("connect_timeout", time)),
+            Finish::ChildTimeout => limits.child_timeout.map(|time| Passed::Time("child_timeout", time)),
             Finish::InputLimit => Some(Passed::Count("input_bytes_max", limits.input_bytes_max)),
             Finish::OutputLimit => Some(Passed::Count("output_bytes_max", limits.output_bytes_max)),
             Finish::ShutDown => {

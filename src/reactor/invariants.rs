@@ -16,7 +16,6 @@ impl Reactor {
     /// # Panics
     /// If an invariant is broken, with its number.
     pub(crate) fn check(&mut self) {
-        let read_bytes = self.scratch.input.len();
         let Core { slots, ready, .. } = &mut self.core;
         let mut queued = HashSet::new();
         for &entry in ready.iter().filter(|&&entry| slots.entry(entry).is_some()) {
@@ -26,7 +25,7 @@ impl Reactor {
             let (marked, queued) = (slot.queued, queued.contains(&key));
             assert_eq!(marked, queued, "2: slot {key} is marked as queued, or not, and is not, or is");
         }
-        self.core.check_slots(read_bytes);
+        self.core.check_slots();
         self.core.check_servers();
         self.core.check_timers();
     }
@@ -34,13 +33,13 @@ impl Reactor {
 
 impl Core {
     /// Each slot by itself.
-    fn check_slots(&mut self, read_bytes: usize) {
-        let Core { slots, guards, served, config, cap, stop, .. } = self;
+    fn check_slots(&mut self) {
+        let Core { slots, guards, served, config, cap, stop, read_bytes_max, .. } = self;
         for (key, slot) in slots.iter() {
             match &slot.kind {
                 Kind::Connection(connection) => {
                     let limits = &served[usize::from(slot.server)].limits;
-                    connection.check(slot.queued, limits, read_bytes);
+                    connection.check(slot.queued, limits, *read_bytes_max);
                     let deadline = connection.deadline(limits, config.drain_quiet);
                     let watched = deadline.is_none_or(|(due, _)| guards.get(key).is_some_and(|guard| guard <= due));
                     assert!(watched || slot.queued, "11: nothing watches over {deadline:?} of slot {key}");

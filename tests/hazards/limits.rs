@@ -1,8 +1,8 @@
 //! Limits and budgets at their last byte: so much and no more, and no less either.
 
 use std::io::{IoSlice, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use socketserver::testing::{Client, Network};
 use socketserver::{Address, Finish, Limits, Linger, Next, Overflow, Request, RequestHandler, Sent};
@@ -258,4 +258,31 @@ fn a_turn_calls_each_connection_back_so_often_and_no_more() {
     client.send(&[b'x'; 95]);
     let count = |_: &Network| calls.load(Ordering::Relaxed);
     assert_eq!(in_each_turn(&mut network, count), [4, 4, 2]);
+}
+
+#[test]
+fn a_read_buffer_is_changed_with_the_settings() {
+    let mut network = Network::new();
+    let reads = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&reads);
+    let handler = move |_: &mut (), _: &Address| {
+        let seen = Arc::clone(&seen);
+        probe(move |call, request: &mut Request<'_>| {
+            if let Call::Handle = call {
+                seen.lock().unwrap().push(request.input.len());
+            }
+            usual(&call, request)
+        })
+    };
+    let server = network.serve((), handler, Limits::default()).unwrap();
+    let client = network.connect(server);
+    for (bytes, expected) in [(10, &[10, 10, 5][..]), (100, &[25]), (20, &[20, 5])] {
+        let mut config = socketserver::Config::default();
+        config.read_buffer_bytes = bytes;
+        network.handle().run(move |reactor| reactor.set_config(config)).unwrap();
+        network.run();
+        client.send(&[b'x'; 25]);
+        network.run();
+        assert_eq!(std::mem::take(&mut *reads.lock().unwrap()), expected);
+    }
 }

@@ -358,6 +358,15 @@ fn an_abstract_name_needs_no_file_and_is_free_again<F: Local>() {
     }
 }
 
+#[test]
+fn a_mode_for_an_abstract_name_is_refused_not_ignored() {
+    let mut server = UnixStreamServer::unbound(|_| socketserver::NoHandler);
+    let mut options = UnixOptions::default();
+    options.mode = Some(0o600);
+    let error = server.server_bind_with(abstract_name(), options).unwrap_err();
+    assert!(format!("{error:#}").ends_with(": an abstract name has no mode"), "{error:#}");
+}
+
 /// Answers with the client's address.
 fn introducing<F: Kind>() -> Running<(), F> {
     serve(server::<F, _>(|_| {

@@ -477,15 +477,15 @@ impl Player {
         self.books.expect(right, || format!("{} ends with {why:?}, and it may with {reasons:?}", self.number));
         if why == Finish::Timeout(Timeout::Write) && !reasons.contains(&why) {
             let limit = self.books.open().shortest_write_timeout(self.number); // It may have passed a while ago.
-            self.expect_due(Timeout::Write, limit, Some(since), now);
+            self.expect_due(why, limit, Some(since), now);
         }
     }
 
     /// Not before its time, counted from when that may have begun at the earliest.
-    fn expect_due(&self, which: Timeout, limit: Option<Duration>, since: Option<Duration>, now: Duration) {
+    fn expect_due(&self, why: Finish, limit: Option<Duration>, since: Option<Duration>, now: Duration) {
         let number = self.number;
         let due = since.zip(limit).is_some_and(|(since, limit)| now >= since + limit);
-        self.books.expect(due, || format!("{which:?} timeout of {number} at {now:?}, {limit:?} after {since:?}"));
+        self.books.expect(due, || format!("{why} of {number} at {now:?}, {limit:?} after {since:?}"));
     }
 }
 
@@ -554,7 +554,7 @@ impl RequestHandler<Site> for Player {
         let (gives_up, aborts) = (ledger.rng.bool(), timeout == Timeout::Write);
         drop(ledger);
         let limit = self.books.open().timeout(self.number, timeout);
-        self.expect_due(timeout, limit, since, now);
+        self.expect_due(reason, limit, since, now);
         if gives_up && aborts {
             return Ok(self.abort(reason));
         }
@@ -622,8 +622,8 @@ impl RequestHandler<Site> for Player {
         };
         if source.kind() == std::io::ErrorKind::TimedOut {
             let since = self.books.open().accounts[self.number].called_at;
-            let limit = self.books.open().timeout(self.number, Timeout::Connect);
-            self.expect_due(Timeout::Connect, limit, since, request.others.now());
+            let limit = self.books.open().limits.connect_timeout;
+            self.expect_due(Finish::ConnectTimeout, limit, since, request.others.now());
         }
         let mut ledger = self.books.open();
         let account = &mut ledger.accounts[self.number];

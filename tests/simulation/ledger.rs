@@ -289,9 +289,8 @@ impl Ledger {
         let of_all = match which {
             Timeout::Idle => self.limits.idle_timeout,
             Timeout::Read => self.limits.read_timeout,
-            Timeout::Write => self.limits.write_timeout,
             Timeout::Message => None,
-            _ => self.limits.connect_timeout,
+            _ => self.limits.write_timeout,
         };
         let own = self.accounts[number].timeouts.iter().rfind(|(changed, _)| *changed == which);
         own.map_or(of_all, |(_, time)| *time)

@@ -244,12 +244,14 @@ impl<'a> Stage<'a> {
             if peer.is_broken() || account.sent_reset || account.may_reset || stopped {
                 continue;
             }
-            let watched = |which, since: Option<Duration>| {
-                let Some((since, limit)) = since.zip(ledger.timeout(number, which)) else { return };
-                assert!(now <= since + limit, "{which:?} timeout of {number} was due {limit:?} after {since:?}");
+            let kept = |why: Finish, limit: Option<Duration>, since: Option<Duration>| {
+                let Some((since, limit)) = since.zip(limit) else { return };
+                assert!(now <= since + limit, "{why} of {number} was due {limit:?} after {since:?}");
             };
+            let watched = |which, since| kept(Finish::Timeout(which), ledger.timeout(number, which), since);
             let stirred = Some(account.stirred_at);
-            watched(Timeout::Connect, stirred.filter(|_| peer.is_connecting() && !peer.is_socket_closed()));
+            let connecting = stirred.filter(|_| peer.is_connecting() && !peer.is_socket_closed());
+            kept(Finish::ConnectTimeout, ledger.limits.connect_timeout, connecting);
             if account.unlimited && (account.finished.is_some() || (account.shut && account.open)) {
                 assert!(peer.is_closed(), "the server's direction of {number} is over, and its peer has no FIN");
             }

@@ -3,9 +3,11 @@
 use std::io::BufRead as _;
 
 use super::*;
-use crate::blocking::StreamRequestHandler;
 use crate::blocking::job::Work;
-use crate::blocking::tests::{MOMENT, PATIENCE, Served, answer, client, is_timed_out, origin, pair, rest, serve};
+use crate::blocking::tests::{
+    MOMENT, PATIENCE, Served, answer, client, datagram, is_timed_out, origin, pair, rest, serve,
+};
+use crate::blocking::{BlockingRequest, StreamRequestHandler};
 
 #[test]
 fn a_read_that_waits_too_long_fails_with_timed_out() {
@@ -131,19 +133,49 @@ fn one_thread_reads_while_another_writes() {
 fn a_unix_socket_is_a_stream_like_any_other() {
     let (socket, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut handler = StreamRequestHandler::new(|request| {
+    let handler = StreamRequestHandler::new(|request| {
         assert!(request.request().as_fd().is_some());
         let mut line = String::new();
         request.rfile.read_line(&mut line)?;
         Ok(request.wfile.write_all(line.to_uppercase().as_bytes())?)
     });
-    handler.disable_nagle_algorithm = true; // Means nothing here, and is no error.
     let served = Served::begin(Work::Handler(Box::new(handler)), origin(socket));
     peer.write_all(b"hello\n").unwrap();
     let mut answer = String::new();
     peer.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "HELLO\n");
     served.result().unwrap();
+}
+
+#[test]
+fn what_a_socket_does_not_have_is_refused_and_not_ignored() {
+    type Serve = fn(&mut BlockingRequest) -> crate::Result<()>;
+    type Set = fn(&mut StreamRequestHandler<Serve>);
+    let of_datagrams: [(&str, Set); 4] = [
+        ("timeout = 50ms: a datagram is not waited for", |handler| handler.timeout = Some(MOMENT)),
+        ("read_timeout = 50ms: a datagram is not waited for", |handler| handler.read_timeout = Some(MOMENT)),
+        ("write_timeout = 50ms: a datagram is not waited for", |handler| handler.write_timeout = Some(MOMENT)),
+        ("disable_nagle_algorithm = true: only TCP has that", |handler| handler.disable_nagle_algorithm = true),
+    ];
+    let refused = |socket: BlockingSocket, (expected, set): (&str, Set)| {
+        let mut handler = StreamRequestHandler::new((|_| unreachable!()) as Serve);
+        set(&mut handler);
+        let result = Served::begin(Work::Handler(Box::new(handler)), origin(socket)).result();
+        assert_eq!(result.unwrap_err().to_string(), format!("cannot use {expected}"));
+    };
+    of_datagrams.into_iter().for_each(|case| refused(datagram(b"").0, case));
+    #[cfg(unix)]
+    refused(std::os::unix::net::UnixStream::pair().unwrap().0.into(), of_datagrams[3]);
+
+    let socket = datagram(b"").0;
+    for result in [
+        socket.set_timeout(None),
+        socket.set_read_timeout(Some(MOMENT)),
+        socket.set_write_timeout(None),
+        socket.shutdown(Shutdown::Both),
+    ] {
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::Unsupported);
+    }
 }
 
 #[test]
