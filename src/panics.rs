@@ -1,5 +1,6 @@
 //! Where code of the user's is called, a panic ends here and becomes an error.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{Error, Result};
@@ -8,16 +9,19 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// [`Error::Panicked`].
-#[inline]
+#[inline(always)]
 pub(crate) fn catch<T>(run: impl FnOnce() -> T) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
-        let error = Error::from_panic(&*panic);
-        // What a panic carries may panic itself when it is dropped; then it is not dropped.
-        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-            std::mem::forget(another);
-        }
-        error
-    })
+    catch_unwind(AssertUnwindSafe(run)).map_err(caught)
+}
+
+#[cold]
+fn caught(panic: Box<dyn Any + Send>) -> Error {
+    let error = Error::from_panic(&*panic);
+    // What a panic carries may panic itself when it is dropped; then it is not dropped.
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(another);
+    }
+    error
 }
 
 /// The text of an error that may be of the user's making.

@@ -16,6 +16,7 @@ impl Carry {
         Carry { bytes: bytes.to_vec(), consumed: 0, scan, since }
     }
 
+    #[inline]
     pub(crate) fn unread(&self) -> &[u8] {
         &self.bytes[self.consumed..]
     }

@@ -300,15 +300,17 @@ impl<'a> Output<'a> {
     #[inline(always)]
     pub(crate) fn settle(&mut self) -> (usize, OutputState) {
         let gathered = self.gathered.len();
-        if gathered > self.room || !self.state.get().has(OutputState::WRITABLE) {
-            self.settle_slowly();
-        } else if gathered > 0 {
-            match self.io.stream.write(self.gathered) {
-                Ok(n) if n == gathered => {
-                    self.taken += n;
-                    self.gathered.clear();
+        if gathered > 0 {
+            if gathered > self.room || !self.state.get().has(OutputState::WRITABLE) {
+                self.settle_slowly();
+            } else {
+                match self.io.stream.write(self.gathered) {
+                    Ok(n) if n == gathered => {
+                        self.taken += n;
+                        self.gathered.clear();
+                    }
+                    result => _ = self.sent(result, 0),
                 }
-                result => _ = self.sent(result, 0),
             }
         }
         (self.taken, self.state.get())
@@ -317,7 +319,7 @@ impl<'a> Output<'a> {
     /// The same when there is something to look at first.
     #[cold]
     fn settle_slowly(&mut self) {
-        if self.is_datagram() || self.gathered.is_empty() {
+        if self.is_datagram() {
             return;
         }
         if self.len() > self.limits.output_high_water {

@@ -54,7 +54,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             let (connection, mut turn) = at.lend();
             if let Some(Step::Handle(fresh)) = connection.read(&mut turn) {
                 turn.budget.callbacks -= 1;
-                self.handle(at, 0..fresh);
+                self.call_own(at, 0..fresh, || Callback::Handle);
             }
             if at.connection.rests() {
                 return;
@@ -70,7 +70,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             let (connection, mut turn) = at.lend();
             turn.budget.callbacks -= 1;
             match connection.advance(&mut turn) {
-                Step::Handle(fresh) => self.call_with(at, 0..fresh, Callback::Handle),
+                Step::Handle(fresh) => self.call_apart(at, 0..fresh, || Callback::Handle),
                 Step::Rest => {
                     if at.connection.state.phase.must_register() && !self.register(at) {
                         continue; // To its end.
@@ -81,9 +81,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                     return;
                 }
                 Step::Again => break,
-                Step::Setup => self.call(at, Callback::Setup),
+                Step::Setup => self.call_apart(at, 0..0, || Callback::Setup),
                 Step::Writable => self.call(at, Callback::Writable),
-                Step::Eof => self.call(at, Callback::Eof),
+                Step::Eof => self.call_apart(at, 0..0, || Callback::Eof),
                 Step::Drain => self.call(at, Callback::Drain),
                 Step::Finish(why) => self.finish(at, why),
                 Step::ConnectFailed(source) => {
@@ -134,19 +134,46 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         self.call_with(at, 0..0, callback);
     }
 
-    /// What every message goes through: `handle` of a stream. The same as any other callback, but compiled by itself, so
-    /// that whatever `handle` does not need folds away, and left as soon as nothing unusual came of it.
+    /// Runs a callback that is compiled by itself for the server's own type of handlers, so that whatever the handler does not
+    /// need folds away: of a default body, nearly everything. What is unusual takes the general way. The callback comes as a
+    /// function, because each of these has a type of its own.
     #[inline(always)]
-    fn handle(&mut self, at: &mut Service<'_>, fresh: Range<usize>) {
-        if at.connection.state.is_boxed() || self.may_take_long(at, &fresh) {
-            return self.call_with(at, fresh, Callback::Handle);
+    pub(super) fn call_own(
+        &mut self,
+        at: &mut Service<'_>,
+        fresh: Range<usize>,
+        callback: impl Fn() -> Callback<'static>,
+    ) {
+        let takes_long = match callback() {
+            Callback::Handle => self.may_take_long(at, &fresh),
+            _ => at.core.config.slow_callback.is_some() || at.connection.state.is_datagram(),
+        };
+        if takes_long || at.connection.state.is_boxed() {
+            return self.call_with(at, fresh, callback());
         }
+        let (is_setup, reason) = (matches!(callback(), Callback::Setup), callback().reason());
+        let lifted = (!callback().is_followed()).then(|| at.scratch.budget.lift());
+        at.scratch.output.clear(); // It is empty, but the compiler does not know.
         let handler = &mut self.handlers[at.connection.state.handler as usize];
         let context = (&mut self.state, &mut self.pending);
-        let unusual = run(at, fresh.clone(), context, |request| handler.handle(request));
-        if unusual.is_some() || !self.pending.orders.is_empty() {
-            self.follow(at, fresh, unusual, false, Finish::Done);
+        let unusual = run(at, fresh.clone(), context, |request| invoke(handler, request, callback()));
+        if let Some(write) = lifted {
+            at.scratch.budget.restore(write);
         }
+        if unusual.is_some() || is_setup || !self.pending.orders.is_empty() {
+            self.follow(at, fresh, unusual, is_setup, reason);
+        }
+    }
+
+    /// The same in a function of its own: within a loop the compiler would not see that nothing is left to do.
+    #[inline(never)]
+    pub(super) fn call_apart(
+        &mut self,
+        at: &mut Service<'_>,
+        fresh: Range<usize>,
+        callback: impl Fn() -> Callback<'static>,
+    ) {
+        self.call_own(at, fresh, callback);
     }
 
     /// Runs one callback of one connection. The `fresh` part of the read buffer is new; if the connection carried input
@@ -192,6 +219,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     }
 
     /// What follows from what a callback did, returned and left.
+    #[inline(never)]
     fn follow(
         &mut self,
         at: &mut Service<'_>,
@@ -261,7 +289,7 @@ fn learn(at: &mut Service<'_>, fresh: usize, left: Option<&Left>, took: u64) {
 }
 
 /// The one place where handlers are called.
-#[inline]
+#[inline(always)]
 fn invoke<S, T: RequestHandler<S> + ?Sized>(
     handler: &mut T,
     request: &mut Request<'_, S>,
@@ -304,6 +332,7 @@ impl Callback<'_> {
     }
 
     /// Whether a later callback can go on with what this one leaves. The others are for an end, and nothing stops them.
+    #[inline(always)]
     fn is_followed(&self) -> bool {
         matches!(
             self,
@@ -312,6 +341,7 @@ impl Callback<'_> {
     }
 
     /// Why the connection ended if this callback asks for it.
+    #[inline(always)]
     fn reason(&self) -> Finish {
         match self {
             Callback::Eof => Finish::PeerClosed,
