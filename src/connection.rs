@@ -159,6 +159,7 @@ impl Connection {
 
     /// Moves the connection on by itself as far as it goes: sends, reads, discards, ends. Returns what needs the
     /// handler, the server or another turn.
+    #[inline(always)]
     pub(crate) fn advance(&mut self, turn: &mut Turn<'_>) -> Step {
         match self.state.phase.stage() {
             Stage::Open => self.flow(turn),

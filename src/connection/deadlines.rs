@@ -69,14 +69,14 @@ impl Connection {
 
     /// A batch that began at `begun` took until `now`: so did what was stamped in it.
     pub(crate) fn restamp(&mut self, begun: u64, now: u64) {
-        let stamps = [
-            Some(&mut self.state.activity),
-            self.carry.as_mut().map(|carry| &mut carry.since),
-            self.io.queue.as_mut().map(|queue| &mut queue.progress),
-        ];
-        for stamp in stamps.into_iter().flatten().filter(|stamp| **stamp == begun) {
-            *stamp = now;
-        }
+        let renew = |stamp: &mut u64| {
+            if *stamp == begun {
+                *stamp = now;
+            }
+        };
+        renew(&mut self.state.activity);
+        self.carry.iter_mut().for_each(|carry| renew(&mut carry.since));
+        self.io.queue.iter_mut().for_each(|queue| renew(&mut queue.progress));
     }
 
     /// The handler wants to go on in spite of a timeout: its clock starts anew.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Calls, Host};
+use super::{Calls, Host, Service};
 use crate::address::Address;
 use crate::blocking::BlockingSocket;
 use crate::blocking::job::{self, Origin, Work};
@@ -16,6 +16,7 @@ use crate::panics::catch;
 use crate::reactor::core::Core;
 use crate::reactor::elsewhere::Place;
 use crate::reactor::hosted::Scratch;
+use crate::reactor::slots::Kind;
 use crate::server::hooks::{BaseServer, Incoming};
 
 impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
@@ -35,8 +36,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 if is_boxed {
                     connection.state.set_boxed();
                 }
-                let key = core.insert(self.calls.number(), connection);
-                self.borrowed(core, scratch, key, |calls, at| calls.serve(at));
+                let key = core.insert_lent(self.calls.number(), &mut connection);
+                let (limits, id) = (&*self.limits(core), core.slots.id(key));
+                self.calls.serve(&mut Service { limits, core, scratch, key, id, connection: &mut connection });
+                core.slots.give_back(key, Kind::Connection(connection));
             }
             Admitted::Elsewhere(work) => {
                 let local = stream.local_address();

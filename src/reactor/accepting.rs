@@ -128,11 +128,21 @@ impl Core {
     }
 
     /// Whether a server may accept one more connection. If not, its clients wait in the backlog.
+    #[inline]
     pub(crate) fn may_accept(&mut self, server: u16) -> bool {
-        let (mut max, active) = self.most(server);
+        let (max, active) = self.most(server);
+        if active >= max || self.slots.is_full() {
+            self.reach_cap(server, max, active);
+        }
+        !self.is_capped(server) && self.served[usize::from(server)].quota > 0
+    }
+
+    /// A server has as many connections as it may have, unless the limit was raised meanwhile.
+    #[cold]
+    fn reach_cap(&mut self, server: u16, mut max: usize, active: usize) {
         let shares = self.served[usize::from(server)].limits.connections_max.is_none();
         if active >= max && shares {
-            // The limit of descriptors may have been raised meanwhile. If it cannot be read, it is as it was.
+            // If the limit of descriptors cannot be read, it is as it was.
             self.connections_max = connections_from_descriptors().unwrap_or(max);
             if self.connections_max > max {
                 self.resume_accepting();
@@ -148,7 +158,6 @@ impl Core {
                 note!(Warn, "{active} connections are open, of {max} that may be ({limit}): more clients wait");
             }
         }
-        !self.is_capped(server) && self.served[usize::from(server)].quota > 0
     }
 
     /// accept(2) said EINVAL for one more client in a row. Says whether that is still believed of the clients.

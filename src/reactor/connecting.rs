@@ -39,13 +39,13 @@ impl Core {
             self.slots.remove(key);
             return Err(failed(error));
         }
-        self.inserted(server, key);
         self.stats.connects += 1;
         if is_pending {
             self.arm_redial(key, Backoff::default());
         }
         let limits = Arc::clone(&self.served[usize::from(server)].limits);
         let mut lent = self.slots.lend(key);
+        self.inserted(server, lent.connection());
         self.watch(key, lent.connection(), &limits);
         self.slots.give_back(key, lent);
         Ok(self.slots.id(key))

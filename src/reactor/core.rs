@@ -129,22 +129,24 @@ impl Core {
     // Connections.
 
     /// Makes a slot for a connection.
-    pub(crate) fn insert(&mut self, server: u16, connection: Connection) -> u32 {
-        let key = self.slots.insert(server, Kind::Connection(connection));
-        self.inserted(server, key);
-        key
+    pub(crate) fn insert(&mut self, server: u16, mut connection: Connection) -> u32 {
+        self.inserted(server, &mut connection);
+        self.slots.insert(server, Kind::Connection(connection))
     }
 
-    pub(super) fn inserted(&mut self, server: u16, key: u32) {
-        let served = &mut self.served[usize::from(server)];
-        let connection = self.slots.connection(key);
-        served.sessions += usize::from(connection.state.is_datagram());
-        let counted = served.limits.connections_per_client_max.is_some() && !connection.state.is_outbound();
-        let address = counted.then(|| connection.state.address.clone());
+    /// The same for one that is served at once, and is put there by [`Slots::give_back`].
+    pub(crate) fn insert_lent(&mut self, server: u16, connection: &mut Connection) -> u32 {
+        self.inserted(server, connection);
+        self.slots.insert(server, Kind::Lent)
+    }
+
+    #[inline]
+    pub(super) fn inserted(&mut self, server: u16, connection: &mut Connection) {
+        self.served[usize::from(server)].sessions += usize::from(connection.state.is_datagram());
         if self.stop.is_under_way() {
             connection.state.drain(self.now, nanos(self.config.drain_quiet));
         }
-        self.count_in(server, address.as_ref());
+        self.count_in(server, (!connection.state.is_outbound()).then_some(&connection.state.address));
     }
 
     /// Makes a connection that is to wait for the first time known to the selector, once and for all. The registration
