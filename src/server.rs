@@ -171,8 +171,9 @@ impl<F: Family, H: RequestHandler> Server<F, (), H> {
     /// address. Port 0 lets the system choose; see [`server_address`](Self::server_address).
     ///
     /// # Errors
-    /// [`Error::Resolve`](crate::Error::Resolve), [`Error::Bind`](crate::Error::Bind), [`Error::Listen`](crate::Error::Listen), each with the address in it; as for
-    /// [`Unbound::server_bind`], which binds all addresses of a name.
+    /// [`Error::Resolve`](crate::Error::Resolve), [`Error::Bind`](crate::Error::Bind) and
+    /// [`Error::Listen`](crate::Error::Listen), each with the address in it; as for [`Unbound::server_bind`], which binds
+    /// all addresses of a name.
     ///
     /// Source: `TCPServer(server_address, RequestHandlerClass)`.
     pub fn new(
@@ -241,9 +242,9 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     ///
     /// # Errors
     /// [`Error::Reactor`](crate::Error::Reactor); [`Error::Bind`](crate::Error::Bind) and
-    /// [`Error::Listen`](crate::Error::Listen) if it cannot be bound again: then it has no socket, and may be tried again. [`Error::Setting`](crate::Error::Setting) if the
-    /// [`config`](Self::set_config) cannot be honoured. [`Error::Gone`](crate::Error::Gone) if a closure has put another
-    /// reactor in the place of its own.
+    /// [`Error::Listen`](crate::Error::Listen) if it cannot be bound again: then it has no socket, and may be tried again.
+    /// [`Error::Setting`](crate::Error::Setting) if the [`config`](Self::set_config) cannot be honoured.
+    /// [`Error::Gone`](crate::Error::Gone) if a closure has put another reactor in the place of its own.
     ///
     /// Source: `serve_forever`.
     pub fn serve_forever(&mut self) -> Result<()> {
@@ -374,16 +375,16 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     }
 }
 
-/// What no program but a very odd one does.
+/// The assumption under which a server finds its value.
 const SWAPPED: &str = "no closure has put another reactor in the place of the server's own";
 
 impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
     /// Makes the sockets listen: from now on clients can connect, and wait in the backlog until the server serves.
     ///
     /// # Errors
-    /// [`Error::NotBound`](crate::Error::NotBound) if there is no socket of the server's own family; [`Error::Setting`](crate::Error::Setting) if
-    /// [`limits`](Self::limits) contradict each other; [`Error::Listen`](crate::Error::Listen). The server is closed then, and its value is
-    /// dropped with it.
+    /// [`Error::NotBound`](crate::Error::NotBound) if there is no socket of the server's own family;
+    /// [`Error::Setting`](crate::Error::Setting) if [`limits`](Self::limits) contradict each other;
+    /// [`Error::Listen`](crate::Error::Listen). The server is closed then, and its value is dropped with it.
     ///
     /// Source: `server_activate`; the hook of that name is called with each socket.
     pub fn server_activate(self) -> Result<Server<F, S, H>> {

@@ -702,19 +702,46 @@ fn chat_drops_a_slow_member_and_no_other() {
     chat.stops_in_good_order();
 }
 
-struct Chatter(BufReader<TcpStream>);
+#[test]
+fn chat_is_one_room_for_a_path_and_a_port() {
+    let scratch = Scratch::new("chat");
+    let path = scratch.path("room");
+    let Some(mut chat) = start_with("chat", &["127.0.0.1:0", "--unix", &path], 2) else { return };
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let mut ann = Chatter::enter(&chat, "ann");
+    let mut bob = Chatter::over(connect_path(chat.other("unix stream "))).named("bob");
+    ann.hears("* bob joined");
+    bob.says("hello from here");
+    ann.hears("bob: hello from here");
+    ann.says("/who");
+    ann.hears("* here: ann, bob");
+    drop((ann, bob));
+    chat.stops_in_good_order();
+}
+
+struct Chatter(BufReader<socket2::Socket>);
 
 impl Chatter {
     #[track_caller]
     fn connect(chat: &Program) -> Self {
-        let mut chatter = Chatter(BufReader::new(chat.connect()));
+        Chatter::over(chat.connect())
+    }
+
+    #[track_caller]
+    fn over(socket: impl Into<socket2::Socket>) -> Self {
+        let mut chatter = Chatter(BufReader::new(socket.into()));
         chatter.hears("* what is your name?");
         chatter
     }
 
     #[track_caller]
     fn enter(chat: &Program, name: &str) -> Self {
-        let mut chatter = Chatter::connect(chat);
+        Chatter::connect(chat).named(name)
+    }
+
+    #[track_caller]
+    fn named(self, name: &str) -> Self {
+        let mut chatter = self;
         chatter.says(name);
         assert!(chatter.line().starts_with(&format!("* welcome, {}; ", name.trim())));
         chatter
