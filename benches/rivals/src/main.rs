@@ -1,24 +1,37 @@
-//! `rivals NAME JOB ADDRESS` is one of the servers that are compared, until a signal comes.
+//! `rivals BENCHMARK --list` names the servers that are compared, and `rivals serve NAME JOB ADDRESS` is one of them.
 
+mod contenders;
+mod cpus;
 mod job;
+mod options;
+mod process;
+mod progress;
 mod rivals;
+mod scenario;
+mod server;
 
 use clap::Parser;
-use job::Job;
-use rivals::Rival;
-use std::net::SocketAddr;
+use options::{CommandLine, Options};
 use std::process::ExitCode;
 
-#[derive(Parser)]
-struct CommandLine {
-    rival: Rival,
-    job: Job,
-    address: SocketAddr,
+fn main() -> ExitCode {
+    let result = match CommandLine::parse() {
+        CommandLine::ConnectionFlood(options)
+        | CommandLine::Echo(options)
+        | CommandLine::Idle(options)
+        | CommandLine::Datagrams(options) => list(&options),
+        CommandLine::Serve { rival, job, address } => {
+            rivals::serve(rival, job, address).map_err(|error| format!("{job} at {address}: {error}"))
+        }
+    };
+    let Err(message) = result else { return ExitCode::SUCCESS };
+    eprintln!("rivals: {message}");
+    ExitCode::FAILURE
 }
 
-fn main() -> ExitCode {
-    let CommandLine { rival, job, address } = CommandLine::parse();
-    let Err(error) = rivals::serve(rival, job, address) else { return ExitCode::SUCCESS };
-    eprintln!("rivals: {job} at {address}: {error}");
-    ExitCode::FAILURE
+fn list(options: &Options) -> Result<(), String> {
+    let (contenders, absent) = contenders::find(&options.only, &options.servers)?;
+    contenders.iter().for_each(|contender| println!("{:20}{}", contender.name, contender.version));
+    absent.iter().for_each(|(name, reason)| println!("{name:20}absent: {reason}"));
+    Ok(())
 }
