@@ -3,6 +3,7 @@
 mod contenders;
 mod cpus;
 mod job;
+mod load;
 mod options;
 mod process;
 mod progress;
