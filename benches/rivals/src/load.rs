@@ -3,6 +3,7 @@
 //! It runs on the calling thread, which its caller has pinned. All waits are bounded, whatever the server does.
 
 mod connection;
+mod datagrams;
 mod pattern;
 mod socket;
 mod streams;
