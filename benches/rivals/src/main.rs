@@ -1,5 +1,6 @@
 //! `rivals BENCHMARK --list` names the servers that are compared, and `rivals serve NAME JOB ADDRESS` is one of them.
 
+mod check;
 mod contenders;
 mod cpus;
 mod job;
