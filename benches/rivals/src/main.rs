@@ -2,12 +2,16 @@
 
 mod check;
 mod contenders;
+mod counts;
 mod cpus;
+mod figures;
 mod job;
 mod load;
 mod options;
 mod process;
 mod progress;
+mod report;
+mod results;
 mod rivals;
 mod scenario;
 mod server;
