@@ -1,4 +1,4 @@
-//! Datagrams, and streams over Unix sockets: this crate and its rivals.
+//! Datagrams there and back: this crate and its rivals.
 //!
 //!     cargo bench --bench datagrams              # everybody; takes a while, and says how long
 //!     cargo bench --bench datagrams -- --help    # the options

@@ -1,4 +1,4 @@
-//! What connections cost that stay and are silent: this crate and its rivals.
+//! Memory of connections that stay and are silent: this crate and its rivals.
 //!
 //!     cargo bench --bench idle              # everybody; takes a while, and says how long
 //!     cargo bench --bench idle -- --help    # the options

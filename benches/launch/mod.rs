@@ -1,11 +1,11 @@
-//! From a benchmark's name to the program that measures it: builds the package `benches/rivals`, then becomes its
-//! `measure`. Only those who run these benchmarks build the rivals.
+//! From a benchmark's name to the program that measures it: becomes `cargo run` for the package `benches/rivals`. Only
+//! these benchmarks build the rivals.
 
 use std::io;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// Runs `measure NAME` with the arguments of this process. Returns only if it could not be started.
+/// Runs `rivals NAME` with the arguments of this process. Returns only if it could not be started.
 pub(crate) fn measure(name: &str) -> ExitCode {
     // `cargo bench` adds `--bench`; `cargo test --benches` does not, and wants nothing measured.
     let (asked, arguments): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|word| word == "--bench");
@@ -19,26 +19,15 @@ pub(crate) fn measure(name: &str) -> ExitCode {
         return ExitCode::FAILURE;
     }
 
-    // Both binaries are built before one runs: `measure` looks for `rival` beside itself.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(&cargo).args(["build", "--release", "--bins", "--manifest-path"]).arg(&manifest).status();
-    match built {
-        Ok(status) if status.success() => {}
-        // cargo has said why.
-        Ok(_) => return ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{name}: cannot run {}: {error}", cargo.display());
-            return ExitCode::FAILURE;
-        }
-    }
     let mut run = Command::new(&cargo);
-    run.args(["run", "--quiet", "--release", "--bin", "measure", "--manifest-path"]).arg(&manifest);
+    run.args(["run", "--release", "--manifest-path"]).arg(&manifest);
     let error = become_it(run.args(["--", name]).args(arguments));
     eprintln!("{name}: cannot run {}: {error}", cargo.display());
     ExitCode::FAILURE
 }
 
-/// Its status and the signals sent to this process are then `measure`'s own.
+/// Its status and the signals sent to this process are then those of the program that measures.
 #[cfg(unix)]
 fn become_it(command: &mut Command) -> io::Error {
     std::os::unix::process::CommandExt::exec(command)
