@@ -37,7 +37,8 @@ pub struct Limits {
     /// most 256), of all servers of the reactor together. It is read again when it is reached, so a limit that was raised
     /// meanwhile takes effect. With the feature `rlimit`, which the features `batch`, `credentials` and `children` bring
     /// with them, it is asked of getrlimit(2), otherwise read from `/proc/self/limits`; where neither can be had, it is
-    /// taken to be 10,000, and accepting pauses when descriptors run out.
+    /// taken to be 10,000, and accepting pauses when descriptors run out. A server some of whose requests are served by
+    /// programs keeps to this default as well as to its own number: programs need descriptors to start.
     pub connections_max: Option<usize>,
     /// Connections open at once from one IP address; one more is accepted and closed at once, and counted as
     /// refused. Default: `None`, no such limit. `Some(0)` would serve nobody, and is refused.

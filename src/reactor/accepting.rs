@@ -1,9 +1,7 @@
 //! Listening sockets, and the datagram sockets beside them, in the reactor: when one is accepted or received from, and
 //! when that pauses.
 
-use std::time::Duration;
-
-use super::books::Life;
+use super::books::{EPISODE, Life};
 use super::core::Core;
 use super::entries::{Alarm, Listening, Pause};
 use super::slots::Kind;
@@ -111,52 +109,47 @@ impl Core {
         self.stats.active as usize - sessions
     }
 
-    /// How many connections a server may have, and how many count for that.
-    fn most(&self, server: u16) -> (usize, usize) {
-        let served = &self.served[usize::from(server)];
-        match served.limits.connections_max {
-            Some(max) => (max, served.connections()),
-            None => (self.connections_max, self.descriptors()),
-        }
-    }
-
     /// Whether a server waits until connections have closed. Those that share the limit of the process wait together:
     /// otherwise one that did not wait yet would take each place that becomes free.
     pub(crate) fn is_capped(&self, server: u16) -> bool {
-        let served = &self.served[usize::from(server)];
-        if served.limits.connections_max.is_some() { served.cap.is_reached } else { self.cap.is_reached }
+        self.served[usize::from(server)].is_capped(&self.cap)
     }
 
     /// Whether a server may accept one more connection. If not, its clients wait in the backlog.
     #[inline]
     pub(crate) fn may_accept(&mut self, server: u16) -> bool {
-        let (max, active) = self.most(server);
-        if active >= max || self.slots.is_full() {
-            self.reach_cap(server, max, active);
+        let served = &self.served[usize::from(server)];
+        let own = served.limits.connections_max.is_some_and(|max| served.connections() >= max);
+        let process = served.shares_descriptors() && self.descriptors() >= self.connections_max;
+        if own || process || self.slots.is_full() {
+            self.reach_cap(server);
         }
         !self.is_capped(server) && self.served[usize::from(server)].quota > 0
     }
 
-    /// A server has as many connections as it may have, unless the limit was raised meanwhile.
+    /// A server has as many connections as it may have, unless the limit of descriptors was raised meanwhile.
     #[cold]
-    fn reach_cap(&mut self, server: u16, mut max: usize, active: usize) {
-        let shares = self.served[usize::from(server)].limits.connections_max.is_none();
-        if active >= max && shares {
-            // If the limit of descriptors cannot be read, it is as it was.
-            self.connections_max = connections_from_descriptors().unwrap_or(max);
-            if self.connections_max > max {
+    fn reach_cap(&mut self, server: u16) {
+        let (now, is_full) = (self.now, self.slots.is_full());
+        if self.served[usize::from(server)].shares_descriptors() {
+            let (active, before) = (self.descriptors(), self.connections_max);
+            if active >= before {
+                // If it cannot be read, it is as it was.
+                self.connections_max = connections_from_descriptors().unwrap_or(before);
+            }
+            if self.connections_max > before {
                 self.resume_accepting();
             }
-            max = self.connections_max;
-        }
-        if active >= max || self.slots.is_full() {
-            let now = self.now;
-            let cap = if shares { &mut self.cap } else { &mut self.served[usize::from(server)].cap };
-            // Where connections come and go around the limit, it is reached again and again.
-            if cap.reach(now, nanos(EPISODE)) {
-                let limit = if shares { "RLIMIT_NOFILE" } else { "connections_max" };
-                note!(Warn, "{active} connections are open, of {max} that may be ({limit}): more clients wait");
+            if active >= self.connections_max || is_full {
+                self.cap.reach(now, active, self.connections_max, "RLIMIT_NOFILE");
             }
+        }
+        let served = &mut self.served[usize::from(server)];
+        let active = served.connections();
+        if let Some(max) = served.limits.connections_max
+            && (active >= max || is_full)
+        {
+            served.cap.reach(now, active, max, "connections_max");
         }
     }
 
@@ -216,13 +209,8 @@ impl Core {
         let mut resumed: Vec<(u64, u32)> = Vec::new();
         for server in 0..self.served.capacity() {
             let Some(served) = self.served.get_mut(server) else { continue };
-            let uncapped = match served.limits.connections_max {
-                Some(max) => {
-                    let room = has_room(served.connections(), max);
-                    served.cap.lift(room, now)
-                }
-                None => all_uncapped,
-            };
+            let own = served.limits.connections_max.is_some_and(|max| has_room(served.connections(), max));
+            let uncapped = served.cap.lift(own, now) || (all_uncapped && served.shares_descriptors());
             for i in 0..served.listeners.len() {
                 let key = self.served[server].listeners[i];
                 if self.end_pause(key) || (uncapped && self.slots.is_ready(key)) {
@@ -259,5 +247,3 @@ pub(super) fn has_room(active: usize, max: usize) -> bool {
 
 /// So many clients in a row that have gone before they were accepted are a broken listener.
 const INVALID_MAX: u32 = 1_024;
-/// Failures less than this apart are one episode, and one line in the log. So is reaching the limit of connections.
-const EPISODE: Duration = Duration::from_secs(10);

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::address::Address;
 use crate::ids::ServerId;
 use crate::limits::Limits;
+use crate::logging::note;
 use crate::threads::Pool;
-use crate::timers::{Armed, TimerKey};
+use crate::timers::{Armed, TimerKey, nanos};
 
 /// Where a server stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +34,13 @@ pub(crate) struct Cap {
 }
 
 impl Cap {
-    /// Accepting is to wait. Returns whether that is news: it did not wait, nor had until less than `episode` ago.
-    pub(super) fn reach(&mut self, now: u64, episode: u64) -> bool {
+    /// Accepting is to wait, because of this limit.
+    pub(super) fn reach(&mut self, now: u64, active: usize, max: usize, limit: &str) {
         let again = std::mem::replace(&mut self.is_reached, true);
-        !again && self.lifted_at.is_none_or(|since| now.saturating_sub(since) > episode)
+        // Where connections come and go around the limit, it is reached again and again.
+        if !again && self.lifted_at.is_none_or(|since| now.saturating_sub(since) > nanos(EPISODE)) {
+            note!(Warn, "{active} connections are open, of {max} that may be ({limit}): more clients wait");
+        }
     }
 
     /// Accepting goes on if there is room. Returns whether it does, and had to wait until now.
@@ -85,6 +90,21 @@ impl Served {
         self.active - self.sessions
     }
 
+    /// Whether its connections count for what the descriptors of the process allow: if it sets no number of its own, or
+    /// if programs serve its requests. Those need descriptors to start, and requests that wait for them must not hold all.
+    pub(super) fn shares_descriptors(&self) -> bool {
+        #[cfg(all(unix, feature = "children"))]
+        let has_programs = self.children.is_some();
+        #[cfg(not(all(unix, feature = "children")))]
+        let has_programs = false;
+        has_programs || self.limits.connections_max.is_none()
+    }
+
+    /// Whether it waits until connections have closed, given the limit of the process.
+    pub(super) fn is_capped(&self, process: &Cap) -> bool {
+        self.cap.is_reached || (self.shares_descriptors() && process.is_reached)
+    }
+
     /// Whether closing it waits for its threads and programs.
     pub(super) fn waits(&self) -> bool {
         self.limits.block_on_close && !self.limits.daemon_threads
@@ -101,3 +121,6 @@ impl Served {
         }
     }
 }
+
+/// Failures to accept less than this apart are one episode, and one line in the log. So is reaching a limit on connections.
+pub(super) const EPISODE: Duration = Duration::from_secs(10);

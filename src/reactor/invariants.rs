@@ -48,8 +48,7 @@ impl Core {
                 }
                 Kind::Listener(listening) => {
                     let served = &served[usize::from(slot.server)];
-                    let cap = if served.limits.connections_max.is_some() { &served.cap } else { &*cap };
-                    let waits = listening.pause.is_on() || cap.is_reached || served.quota == 0 || slot.queued;
+                    let waits = listening.pause.is_on() || served.is_capped(cap) || served.quota == 0 || slot.queued;
                     assert!(waits || !listening.ready || listening.listener.is_none(), "10: clients wait for nothing");
                 }
                 Kind::Lent => panic!("5: the connection in slot {key} is not back between turns"),

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+#[cfg(unix)]
+use socketserver::ForkingTcpServer;
 use socketserver::family::Tcp;
 use socketserver::testing::{Call as Io, Network, Outcome};
 use socketserver::{Address, BaseServer, Finish, Limits, Listener, Reactor, Request, Stream, TcpServer};
@@ -483,6 +485,44 @@ fn a_limit_of_descriptors_that_is_raised_takes_effect() {
     drop(clients);
     let rest: Vec<_> = lines.collect();
     assert!(child.wait().unwrap().success(), "{rest:?}");
+}
+
+#[test]
+#[cfg(unix)]
+fn requests_that_wait_for_programs_leave_the_descriptors_to_start_them() {
+    const PROGRAMS: &str = "SOCKETSERVER_PROGRAMS";
+    if std::env::var_os(PROGRAMS).is_some() {
+        let mut server = ForkingTcpServer::new("127.0.0.1:0", |_: &Address| Command::new("cat")).unwrap();
+        limit(&mut server, |limits| {
+            limits.connections_max = Some(1_000);
+            limits.max_children = 2;
+        });
+        println!("\nlistening on {}", server.server_address());
+        return server.serve_forever().unwrap();
+    }
+    let test = "accept::requests_that_wait_for_programs_leave_the_descriptors_to_start_them";
+    let child = with_few_descriptors(64, test, PROGRAMS).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Killed(child);
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let address = lines.find_map(|line| line.strip_prefix("listening on ")?.parse::<SocketAddr>().ok()).unwrap();
+    let mut clients: Vec<_> = (0..100).map(|_| Peer::connect(address)).collect();
+    for client in &mut clients {
+        client.echo("at last");
+        client.half_close();
+        client.expect_eof();
+    }
+}
+
+/// A process that ends with the test.
+#[cfg(unix)]
+struct Killed(std::process::Child);
+
+#[cfg(unix)]
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
