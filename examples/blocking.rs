@@ -106,19 +106,19 @@ impl RequestHandler<Sums> for Summary {
 /// Nobody needs a longer number, and a line without an end has to stop somewhere.
 const LINE_BYTES_MAX: u64 = 100;
 
-/// Adds up numbers on threads, and tells how it goes on the reactor
+/// Adds up the numbers of each client on a thread, and gives a summary from the reactor
 ///
-/// Standard output gets two lines, "listening on ADDRESS" for the adders and another for the summary.
+/// Standard output gets two lines, "listening on ADDRESS" for numbers and another for the summary.
 #[derive(clap::Parser)]
 struct Args {
-    /// Where to add up; port 0 lets the system choose
+    /// Where to listen for numbers; port 0 lets the system choose
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999")]
     address: String,
-    /// Where to tell how it goes
+    /// Where to listen for clients that want the summary
     #[arg(value_name = "SUMMARY_ADDR", default_value = "127.0.0.1:9998")]
     summary: String,
-    /// Add up for so many clients at once, further ones wait for a thread
-    #[arg(long, value_name = "N", default_value = "64")]
+    /// Add up for at most this many clients at a time, others wait for a thread
+    #[arg(long, value_name = "N", default_value = "64", value_parser = common::count, allow_negative_numbers = true)]
     max_threads: NonZeroUsize,
     #[command(flatten)]
     options: common::Options,

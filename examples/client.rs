@@ -20,11 +20,12 @@ use std::time::Duration;
 /// Sends each line of standard input to a server and prints the answer, until a line is empty
 #[derive(clap::Parser)]
 struct Args {
-    /// The server
+    /// The server: a host and a port
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999")]
     address: String,
     /// How long to wait for an answer; 0 for as long as it takes
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = common::seconds)]
+    #[arg(allow_negative_numbers = true)]
     timeout: Duration,
 }
 
@@ -33,8 +34,10 @@ fn main() -> ExitCode {
 }
 
 fn talk(Args { address, timeout }: Args) -> Result<(), Box<dyn Error>> {
+    let shown = common::printable(&address);
+    let addresses = common::resolve(&address)?;
     let mut server =
-        TcpStream::connect(&address).map_err(|error| format!("cannot connect to {address:?}: {}", reason(error)))?;
+        TcpStream::connect(&addresses[..]).map_err(|error| format!("cannot connect to {shown}: {}", reason(error)))?;
     let timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
     server.set_read_timeout(timeout)?;
     server.set_write_timeout(timeout)?;
@@ -47,11 +50,11 @@ fn talk(Args { address, timeout }: Args) -> Result<(), Box<dyn Error>> {
         if line.is_empty() {
             return Ok(());
         }
-        let lost = |error| format!("lost {address}: {}", reason(error));
+        let lost = |error| format!("lost {shown}: {}", reason(error));
         server.write_all(line).map_err(lost)?;
         let n = server.read(&mut reply).map_err(lost)?;
         if n == 0 {
-            return Err(format!("lost {address}: it closed the connection").into());
+            return Err(format!("lost {shown}: it closed the connection").into());
         }
         let reply = common::printable(&String::from_utf8_lossy(&reply[..n]));
         let written = writeln!(std::io::stdout(), "server: {reply}");

@@ -77,10 +77,10 @@ impl RequestHandler<Control> for Commander {
 }
 
 const HELP: &str = "\
-stats    what has happened so far, here and there
-list     the clients: a number for each, and its address
-kick N   cuts the client of this number off
-stop     ends the server in good order
+stats    show counters, of clients and of control connections together
+list     show the number and the address of each client
+kick N   close the connection of this client at once
+stop     end the server; clients may finish
 ";
 
 fn stats(request: &mut Request<'_, Control>) -> String {
@@ -123,7 +123,7 @@ fn clients(request: &mut Request<'_, Control>) -> Vec<(ConnectionId, Address)> {
     others.connections_of(echo).into_iter().filter_map(with_address).collect()
 }
 
-/// An echo server with a Unix socket to control it, which admits its own user only
+/// An echo server with a Unix socket for commands, which admits only the user that it runs as
 ///
 /// Standard output gets two lines, "listening on ADDRESS" and "listening on unix stream PATH".
 #[cfg(unix)]
@@ -132,7 +132,7 @@ struct Args {
     /// Where to listen; port 0 lets the system choose
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999")]
     address: String,
-    /// Where to be controlled: a path, or @NAME for an abstract name
+    /// Where to listen for commands: a path, or @NAME for an abstract name
     #[arg(long, value_name = "PATH", default_value = "control.sock")]
     control: UnixAddress,
     #[command(flatten)]

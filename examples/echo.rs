@@ -34,28 +34,28 @@ impl RequestHandler for Echo {
     }
 }
 
-/// Sends back every byte, and every datagram
+/// Sends back every byte and every datagram
 ///
 /// Standard output gets a line for each socket, "listening on ADDRESS" for TCP, otherwise "listening on udp ADDRESS",
 /// "listening on unix stream PATH" or "listening on unix datagram PATH", in this order.
 #[derive(clap::Parser)]
 struct Args {
-    /// Where to listen for TCP connections; port 0 lets the system choose [default: 127.0.0.1:9999, or nowhere if there
-    /// is an option for another kind of socket]
+    /// Where to listen for TCP connections; port 0 lets the system choose [default: 127.0.0.1:9999, or none if an option
+    /// asks for another kind of socket]
     #[arg(value_name = "ADDR")]
     address: Option<String>,
-    /// Where to take UDP datagrams, of up to 65,507 bytes; port 0 lets the system choose
+    /// Where to receive UDP datagrams, of up to 65,507 bytes; port 0 lets the system choose
     #[arg(long, value_name = "ADDR")]
     udp: Option<String>,
     /// Where to listen for connections of Unix sockets: a path, or @NAME for an abstract name
     #[cfg(unix)]
     #[arg(long, value_name = "PATH")]
     unix: Option<UnixAddress>,
-    /// Where to take datagrams of Unix sockets, of up to 65,535 bytes: a path, or @NAME for an abstract name
+    /// Where to receive datagrams of Unix sockets, of up to 65,535 bytes: a path, or @NAME for an abstract name
     #[cfg(unix)]
     #[arg(long, value_name = "PATH")]
     unix_datagram: Option<UnixAddress>,
-    /// Permissions of the files of Unix sockets, for example 600 [default: what the umask leaves of 777]
+    /// Permissions of the files of Unix sockets, for example 600 [default: 777 without the bits of the umask]
     #[cfg(unix)]
     #[arg(long, value_name = "OCTAL", value_parser = mode)]
     mode: Option<u32>,

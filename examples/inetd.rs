@@ -30,14 +30,16 @@ use socketserver::{ForkingMixIn, MixInServer};
 /// Serves each client with a program
 #[derive(clap::Parser)]
 struct Args {
-    /// Serve datagrams: each is the input of a program, and its output is the answer
+    /// Serve datagrams: each one is the input of a program, whose output is the answer
     #[arg(long)]
     udp: bool,
-    /// Run so many programs at once, further clients wait
-    #[arg(long, value_name = "N", default_value = "40")]
+    /// Run at most this many programs at a time, other clients wait
+    #[arg(long, value_name = "N", default_value = "40", value_parser = common::count, allow_negative_numbers = true)]
     max_children: std::num::NonZeroUsize,
-    /// Kill a program that takes longer, the wait for its turn included; 0 for never. (--timeout is not for programs)
+    /// Kill a program that takes longer, including the time its client waited for it; 0 for never (--timeout has no effect
+    /// on programs)
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = common::seconds)]
+    #[arg(allow_negative_numbers = true)]
     child_timeout: Duration,
     #[command(flatten)]
     options: common::Options,

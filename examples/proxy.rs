@@ -13,7 +13,7 @@
 mod common;
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -142,7 +142,7 @@ fn connect(request: &mut Request<'_, Proxy>, client: ConnectionId, first: usize)
 /// Clients count on an answer within this time when the proxy is told to stop.
 const DRAIN_SILENCE: Duration = Duration::from_secs(2);
 
-/// Joins each client to a connection of its own to another server
+/// Connects each client to another server
 #[derive(clap::Parser)]
 struct Args {
     /// Where to listen; port 0 lets the system choose
@@ -155,8 +155,7 @@ struct Args {
 
 fn main() -> ExitCode {
     common::run(|args: Args| {
-        let unresolved = |source| Error::Resolve { address: format!("{:?}", args.upstream), source };
-        let upstream = args.upstream.to_socket_addrs().map_err(unresolved)?.collect();
+        let upstream = common::resolve(&args.upstream)?;
         let proxy = Proxy { upstream, peers: HashMap::new(), stopping: false };
         args.options.serve(TcpServer::with_server(args.listen, proxy, |_, _| End::Client)?)
     })

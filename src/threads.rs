@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::ids::ConnectionId;
 use crate::logging::{note, note_fault};
 use crate::panics::{catch, drop_caught};
@@ -130,7 +130,7 @@ impl Pool {
                 Err(source) if jobs.threads == 0 => {
                     return Err(Error::Reactor { doing: "start a thread for a job that blocks", source });
                 }
-                Err(error) => note_fault!(Warn, "cannot start a thread for the {name} queue: {error}"),
+                Err(error) => note_fault!(Warn, "cannot start a thread for the {name} queue: {}", reason(&error)),
                 Ok(()) => {}
             }
         }

@@ -296,6 +296,9 @@ fn an_address_that_cannot_be_had_is_one_line_and_status_1() {
         refuses("inetd", &["--udp", bad, "cat"], bad);
         refuses("blocking", &["127.0.0.1:0", bad], bad);
     }
+    for (name, arguments) in [("client", &["nonsense"][..]), ("proxy", &["127.0.0.1:0", "127.0.0.1:99999"])] {
+        refuses(name, arguments, "not a host and a port, as in localhost:80");
+    }
 }
 
 #[test]
@@ -361,24 +364,42 @@ fn usage_is_status_2_and_help_status_0() {
             assert!(said.lines().any(|line| line.contains("Usage: ")), "{name} {argument}");
         }
     }
-    for (name, wrong) in [
-        ("echo", &["--timeout", "soon"][..]),
-        ("echo", &["--timeout", "-1"]),
-        ("echo", &["--grace", "nan"]),
-        ("echo", &["--max-connections", "0"]),
-        ("echo", &["--unix", "echo", "--mode", "8"]),
-        ("echo", &["--unix", "echo", "--mode", "1777"]),
-        ("echo", &["--udp"]),
-        ("inetd", &[]),
-        ("inetd", &["127.0.0.1:0"]),
-        ("inetd", &["--max-children", "0", "127.0.0.1:0", "cat"]),
-        ("inetd", &["--child-timeout", "soon", "127.0.0.1:0", "cat"]),
-        ("blocking", &["127.0.0.1:0", "127.0.0.1:0", "--max-threads", "0"]),
+    let (seconds, count) = ("not a number of seconds, 0 or more", "not a whole number, 1 or more");
+    for (name, wrong, said) in [
+        ("echo", &["--timeout", "soon"][..], seconds),
+        ("echo", &["--timeout", "-1"], seconds),
+        ("echo", &["--timeout", "1e30"], "too many seconds"),
+        ("echo", &["--grace", "nan"], seconds),
+        ("echo", &["--max-connections", "0"], count),
+        ("echo", &["--max-connections", "-1"], count),
+        ("echo", &["--log-level", "loud"], "none of off, error, warn, info, debug and trace"),
+        ("echo", &["--unix", "echo", "--mode", "8"], "not an octal number"),
+        ("echo", &["--unix", "echo", "--mode", "1777"], "more than 777"),
+        ("echo", &["--udp"], "a value is required"),
+        ("inetd", &[], "<COMMAND>"),
+        ("inetd", &["127.0.0.1:0"], "<COMMAND>"),
+        ("inetd", &["--max-children", "0", "127.0.0.1:0", "cat"], count),
+        ("inetd", &["--child-timeout", "soon", "127.0.0.1:0", "cat"], seconds),
+        ("blocking", &["127.0.0.1:0", "127.0.0.1:0", "--max-threads", "0"], count),
+        ("client", &["--timeout", "-1"], seconds),
     ] {
         let Some(mut command) = example(name) else { return };
         let mut program = Program::spawn(command.args(wrong).stderr(Stdio::piped()));
         assert_eq!(program.exit().code(), Some(2), "{name} {wrong:?}");
+        assert!(program.log.lines().any(|line| line.contains(said)), "{name} {wrong:?}: {said}");
     }
+}
+
+/// On a terminal both outputs are one, and nothing keeps two lines apart that are written at the same time.
+#[test]
+fn where_a_server_listens_is_not_in_its_log() {
+    let Some(mut command) = example("echo") else { return };
+    command.args(["127.0.0.1:0", "--log-level", "trace"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut echo = Program::spawn(&mut command);
+    let address = echo.output.until("").strip_prefix("listening on ").unwrap().to_owned();
+    echo.signal("TERM");
+    assert_eq!(echo.exit().code(), Some(0));
+    assert!(echo.log.lines().all(|line| !line.contains(&address)), "{address}");
 }
 
 // ---- stopping ----

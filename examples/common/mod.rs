@@ -8,6 +8,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, channel};
@@ -22,17 +23,18 @@ use socketserver::{BaseServer, Config, Reactor, RequestHandler, Result, Server, 
 /// The options that all servers have.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Close a connection on which nothing moves for so long; 0 for never
-    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
+    /// Close a connection that neither sends nor receives for this long; 0 for never
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds, allow_negative_numbers = true)]
     timeout: Duration,
-    /// Serve so many connections of a kind at once, further clients wait [default: as many as descriptors allow]
-    #[arg(long, value_name = "N")]
+    /// Serve at most this many connections of each kind at a time, other clients wait [default: as many as the limit of
+    /// descriptors allows]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     max_connections: Option<NonZeroUsize>,
-    /// How long connections may go on after SIGINT or SIGTERM; a second signal ends them at once
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    /// How long connections may continue after SIGINT or SIGTERM; a second signal ends them at once
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds, allow_negative_numbers = true)]
     grace: Duration,
-    /// off, error, warn, info, debug or trace [default: what RUST_LOG says, or info]
-    #[arg(long, value_name = "LEVEL")]
+    /// What is logged: off, error, warn, info, debug or trace [default: the value of RUST_LOG, or info]
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
     log_level: Option<LevelFilter>,
 }
 
@@ -98,7 +100,6 @@ impl Host<'_> {
     pub(crate) fn serve(mut self) -> Result<()> {
         // Not before: an address that cannot be had is all that is said then.
         start_log(self.options.log_level);
-        self.listening.iter().for_each(|line| log::info!("{line}"));
         say(io::stdout(), self.listening.join("\n") + "\n");
         self.reactor.serve_forever()
     }
@@ -141,9 +142,35 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// A length of time as it is given on the command line.
-pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+pub(crate) fn seconds(text: &str) -> Result<Duration, &'static str> {
+    match text.parse() {
+        Ok(seconds @ 0.0..) => Duration::try_from_secs_f64(seconds).map_err(|_| "too many seconds"),
+        _ => Err("not a number of seconds, 0 or more"),
+    }
+}
+
+/// A number of connections, threads or programs as it is given on the command line.
+pub(crate) fn count(text: &str) -> Result<NonZeroUsize, &'static str> {
+    text.parse().map_err(|_| "not a whole number, 1 or more")
+}
+
+/// The addresses of a host and a port.
+///
+/// # Errors
+/// One line.
+pub(crate) fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
+    let cannot = |why: &str| format!("cannot resolve {}: {why}", printable(address));
+    match address.rsplit_once(':') {
+        Some((_, port)) if port.parse::<u16>().is_ok() => {
+            let resolved = address.to_socket_addrs().map(Iterator::collect);
+            resolved.map_err(|error| cannot(&socketserver::Error::from(error).to_string()))
+        }
+        _ => Err(cannot("not a host and a port, as in localhost:80")),
+    }
+}
+
+fn level(text: &str) -> Result<LevelFilter, &'static str> {
+    text.parse().map_err(|_| "none of off, error, warn, info, debug and trace")
 }
 
 /// A limit of time as it is given on the command line, where 0 is for never.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::trials::Trial;
 
-/// Tries to break an echo server, and says whether it did
+/// Tries to break an echo server, and reports whether it did
 ///
 /// Without an address it starts an echo server of this crate, and tries that. A server is tried with connections or with
 /// datagrams, and each trial is for one of these. Beside it two canaries have to be answered all the time: one client that
@@ -18,23 +18,23 @@ pub(crate) struct Options {
     /// The server: HOST:PORT, udp:HOST:PORT, unix:PATH or unix-datagram:PATH
     #[arg(value_name = "ADDR")]
     pub(crate) address: Option<String>,
-    /// Try an echo server of this crate, in a process of its own; so it is without ADDR
+    /// Try an echo server of this crate, in a process of its own; this is the default without ADDR
     #[arg(long, value_name = "KIND", num_args = 0..=1, conflicts_with_all = ["address", "pid"])]
     #[arg(default_value = "tcp", default_missing_value = "tcp")]
     pub(crate) serve: Kind,
-    /// Try a server that is not on this machine. Nobody but its owner may want that
+    /// Allow a server on another machine; only with the consent of its owner
     #[arg(long)]
     pub(crate) allow_remote: bool,
     /// Clients at once; floods and idle crowds have ten times as many, as far as descriptors allow
-    #[arg(long, value_name = "N", default_value = "100")]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = count)]
     pub(crate) clients: NonZeroUsize,
-    /// Go on with round after round until so much time has passed, for example 30s or 20m [default: one round]
+    /// Repeat the trials until this much time has passed, for example 30s or 20m [default: one round]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) duration: Option<Duration>,
     /// How long the server may take for anything, for example 500ms
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub(crate) patience: Duration,
-    /// Do what was done with this seed before; the times are those of the day [default: a new one]
+    /// Repeat what was done with this seed, though not its timing [default: a new seed]
     #[arg(long, value_name = "SEED")]
     pub(crate) seed: Option<u64>,
     /// Only this trial; may be given more than once
@@ -43,7 +43,7 @@ pub(crate) struct Options {
     /// All trials but this one; may be given more than once
     #[arg(long, value_name = "TRIAL", conflicts_with = "only")]
     skip: Vec<Trial>,
-    /// Linux: watch the memory and the descriptors of the server, which is this process
+    /// Linux: the process of the server, to watch its memory and descriptors
     #[arg(long, value_name = "PID")]
     pub(crate) pid: Option<u32>,
     #[command(subcommand)]
@@ -73,4 +73,8 @@ impl Options {
         let wanted = |trial: &Trial| (self.only.is_empty() || self.only.contains(trial)) && !self.skip.contains(trial);
         all.filter(|trial| trial.is_for_datagrams() == for_datagrams).filter(wanted).collect()
     }
+}
+
+fn count(text: &str) -> Result<NonZeroUsize, &'static str> {
+    text.parse().map_err(|_| "not a whole number, 1 or more")
 }

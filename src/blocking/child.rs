@@ -22,7 +22,7 @@ use super::request::Origin;
 use super::socket::BlockingSocket;
 use super::stop::{End, Stop};
 use crate::backoff::Backoff;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::logging::note_fault;
 use crate::net::packet::PAYLOAD_MAX;
 
@@ -171,7 +171,7 @@ fn start<T>(
             Err(source) => source,
         };
         if is_shortage(&source) && backoff == Backoff::default() {
-            note_fault!(Warn, "cannot run {program} yet: {source}");
+            note_fault!(Warn, "cannot run {program} yet: {}", reason(&source));
         }
         if !is_shortage(&source) || stop.ended_within(backoff.pause()) {
             return Err(Error::Spawn { program, source });

@@ -177,7 +177,7 @@ fn mistake(shown: &str) -> Option<&'static str> {
         _ if host.is_empty() => Some(NO_HOST),
         Ok(_) => None,
         Err(_) if port.is_empty() => Some("no port was given, as in localhost:80; with 0 the system chooses one"),
-        Err(_) => Some("its port is no number from 0 to 65535"),
+        Err(_) => Some("its port is not a number from 0 to 65535"),
     }
 }
 

@@ -6,12 +6,12 @@ use super::core::Core;
 use super::entries::{Alarm, Listening, Pause};
 use super::slots::Kind;
 use crate::backoff::Backoff;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::limits::connections_from_descriptors;
 use crate::logging::note;
 use crate::net::Listener;
 use crate::net::family::Bound;
-use crate::panics::text_of;
+use crate::panics::catch;
 use crate::timers::NO_TIMER;
 use crate::timers::nanos;
 
@@ -165,7 +165,7 @@ impl Core {
     pub(crate) fn pause(&mut self, key: u32, doing: &str, error: &std::io::Error) {
         let now = self.now;
         let address = self.slots.bound(key).map(ToString::to_string);
-        let error = text_of(error);
+        let error = catch(|| reason(error)).unwrap_or_else(|panic| panic.to_string());
         let Some(pause) = self.slots.pause(key) else { return };
         let fresh = pause.failed_at == 0 || now - pause.failed_at > nanos(EPISODE);
         pause.failed_at = now;

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::address::Address;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::logging::note;
 use crate::net::Socket;
 use crate::net::family::Bound;
@@ -39,7 +39,7 @@ fn try_all(hosted: &mut dyn Hosted, options: &Arc<dyn Options>, addresses: &[Add
                 bound.push((socket, site));
             }
             Err(Error::Bind { address, source }) if addresses.len() > 1 && is_not_here(&source) => {
-                note!(Warn, "{address} is not served: {source}");
+                note!(Warn, "{address} is not served: {}", reason(&source));
                 passed_over = Some(Error::Bind { address, source });
             }
             Err(error) => return Err(error),

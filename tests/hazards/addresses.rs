@@ -129,7 +129,7 @@ fn an_answer_from_a_thread_leaves_from_the_address_that_was_asked() {
 #[test]
 fn an_address_without_a_host_or_a_port_is_refused_with_what_is_missing() {
     let no_port = "no port was given, as in localhost:80; with 0 the system chooses one";
-    let no_number = "its port is no number from 0 to 65535";
+    let no_number = "its port is not a number from 0 to 65535";
     let no_host = "no host was given; 0.0.0.0 is every IPv4 address of this machine, [::] every one there is";
     let no_brackets = "an IPv6 address is written in brackets before its port, as in [::1]:80";
     for (address, reason) in [
