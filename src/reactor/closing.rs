@@ -115,7 +115,8 @@ impl Reactor {
     /// Closes the servers whose sockets went with a stop. A [`Server`](crate::Server)'s own may be bound again.
     pub(super) fn close_stopped(&mut self) {
         for server in self.numbers() {
-            let served = &self.core.served[usize::from(server)];
+            // Closing one may close others that were about to be.
+            let Some(served) = self.core.served.get(usize::from(server)) else { continue };
             if served.life == (Life::Open { stopped: true }) && !served.own {
                 self.server_close(served.id);
             }
@@ -125,8 +126,9 @@ impl Reactor {
     /// Closes all servers but one that may leave: the reactor is given up. What has no more to wait for is gone then.
     pub(super) fn close_all(&mut self, except: Option<u16>) {
         for server in self.numbers().into_iter().filter(|&server| Some(server) != except) {
-            self.core.served[usize::from(server)].own = false;
-            if self.core.served[usize::from(server)].is_closed() {
+            let Some(served) = self.core.served.get_mut(usize::from(server)) else { continue };
+            served.own = false;
+            if served.is_closed() {
                 let hosted = self.remove(server);
                 self.dissolve(hosted);
             } else {
@@ -154,8 +156,11 @@ impl Reactor {
         self.allocate();
         self.await_closed(id);
         self.core.served[usize::from(server)].quota = 0;
-        self.core.begin_closing(server);
-        self.abort_server(server);
+        // One that is closed has nothing open, and no hooks in the turns that may follow.
+        if !self.core.served[usize::from(server)].is_closed() {
+            self.core.begin_closing(server);
+            self.abort_server(server);
+        }
         // The others that may be here are closed while there are turns: their threads report to this reactor.
         let mut turned = true;
         loop {

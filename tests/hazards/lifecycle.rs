@@ -266,6 +266,47 @@ fn the_threads_of_a_neighbour_do_not_hold_up_a_server_that_is_added() {
     Reactor::new().unwrap().add(server).unwrap();
 }
 
+/// A neighbour with a busy thread makes turns necessary while the server leaves its reactor.
+#[test]
+fn a_server_that_is_closed_has_no_hooks_while_it_is_made_unbound() {
+    let (journal, calls) = (Journal::new(), Arc::new(AtomicU32::new(0)));
+    let (neighbour, began, release) = holding();
+    let mut server = told(&journal, &calls);
+    let _client = Peer::connect(address_of(&neighbour));
+    server.handle().run(move |reactor| _ = reactor.add(neighbour).unwrap()).unwrap();
+    server.timeout = Some(Duration::ZERO);
+    until(|| {
+        server.handle_request().unwrap();
+        began.try_recv().is_ok()
+    });
+    server.handle().run(move |_| release.send(()).unwrap()).unwrap();
+    server.server_close();
+    calls.store(1, Ordering::SeqCst);
+    drop(server.into_unbound());
+    assert_eq!(journal.lines(), ["server_close"]);
+}
+
+/// A second request to stop ends the wait for its thread, while its stopped neighbour is closed.
+#[test]
+fn a_server_that_is_being_closed_may_go_while_those_that_a_stop_left_are_closed() {
+    let (neighbour, began, release) = holding();
+    let address = address_of(&neighbour);
+    let mut config = Config::default();
+    config.drain_grace = Duration::from_millis(10);
+    let mut reactor = Reactor::with_config(config).unwrap();
+    reactor.add(echoing::<socketserver::family::Tcp>()).unwrap();
+    let neighbour = reactor.add(neighbour).unwrap();
+    let _client = Peer::connect(address);
+    poll_until(&mut reactor, || began.try_recv().is_ok());
+    let stop = reactor.shutdown_handle();
+    reactor.handle().run(move |reactor| reactor.server_close(neighbour)).unwrap();
+    stop.shutdown();
+    reactor.serve_forever().unwrap();
+    stop.shutdown();
+    reactor.add(echoing::<socketserver::family::Tcp>()).unwrap();
+    drop(release);
+}
+
 #[test]
 fn what_was_given_to_a_server_before_it_was_added_comes_with_it() {
     let journal = Journal::new();
