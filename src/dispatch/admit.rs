@@ -38,7 +38,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 }
                 let key = core.insert_lent(self.calls.number(), &mut connection);
                 let (limits, id) = (&*self.limits(core), core.slots.id(key));
-                self.calls.serve(&mut Service { limits, core, scratch, key, id, connection: &mut connection });
+                scratch.budget.renew(limits);
+                self.calls.advance(&mut Service { limits, core, scratch, key, id, connection: &mut connection });
                 core.slots.give_back(key, Kind::Connection(connection));
             }
             Admitted::Elsewhere(work) => {

@@ -48,6 +48,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     ///
     /// Most of the time that is one thing: input is read, handled, and the answer leaves. That is tried here; all else,
     /// and what is left after it, takes the general way.
+    #[inline(always)]
     pub(crate) fn serve(&mut self, at: &mut Service<'_>) {
         at.scratch.budget.renew(at.limits);
         if at.connection.only_reads() {
@@ -63,8 +64,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         self.advance(at);
     }
 
+    /// The general way: one thing after the other, until nothing is due or the budget is used up.
     #[inline(never)]
-    fn advance(&mut self, at: &mut Service<'_>) {
+    pub(super) fn advance(&mut self, at: &mut Service<'_>) {
         let limits = at.limits;
         while at.scratch.budget.callbacks > 0 && !at.scratch.budget.has_run_out() {
             let (connection, mut turn) = at.lend();

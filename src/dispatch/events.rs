@@ -23,11 +23,11 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         let limits = &*self.limits(core);
         let calls = &mut self.calls;
         for (served, &entry) in batch.iter().enumerate() {
-            let Some(id) = core.slots.claim(entry, calls.number()) else { return served };
-            let mut lent = core.slots.lend(id.slot.key);
+            let Some(mut lent) = core.slots.claim(entry, calls.number()) else { return served };
+            let (key, id) = (entry.key, core.slots.id_of(entry));
             scratch.budget.turn.waiting = batch.len() - served;
-            calls.serve(&mut Service { limits, core, scratch, key: id.slot.key, id, connection: lent.connection() });
-            core.slots.give_back(id.slot.key, lent);
+            calls.serve(&mut Service { limits, core, scratch, key, id, connection: lent.connection() });
+            core.slots.give_back(key, lent);
         }
         batch.len()
     }

@@ -146,7 +146,8 @@ impl Slots {
         self.slab[key as usize].token(key)
     }
 
-    pub(super) fn id_of(&self, slot: SlotId) -> ConnectionId {
+    #[inline]
+    pub(crate) fn id_of(&self, slot: SlotId) -> ConnectionId {
         ConnectionId { slot, reactor: self.reactor }
     }
 
@@ -180,14 +181,16 @@ impl Slots {
         }
     }
 
-    /// Takes an entry out of the ready queue, if it is a connection of this server's and still there.
+    /// Takes an entry out of the ready queue and [lends](Self::lend) its connection, if it is one of this server's and still
+    /// there.
     #[inline(always)]
-    pub(crate) fn claim(&mut self, id: SlotId, server: u16) -> Option<ConnectionId> {
+    pub(crate) fn claim(&mut self, id: SlotId, server: u16) -> Option<Kind> {
         let slot = self.slab.get_mut(id.key as usize)?;
-        let claimed =
-            slot.generation == id.generation && slot.server == server && matches!(slot.kind, Kind::Connection(_));
-        slot.queued &= !claimed;
-        claimed.then_some(ConnectionId { slot: id, reactor: self.reactor })
+        if slot.generation != id.generation || slot.server != server || !matches!(slot.kind, Kind::Connection(_)) {
+            return None;
+        }
+        slot.queued = false;
+        Some(std::mem::replace(&mut slot.kind, Kind::Lent))
     }
 
     /// Takes a connection out while it is served: it is borrowed apart then, and nobody else can touch it.
