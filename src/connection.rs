@@ -17,6 +17,7 @@
 //! or reading is paused, FIN before the queued output is sent.
 
 mod axes;
+pub(crate) mod bounds;
 pub(crate) mod budget;
 pub(crate) mod carry;
 mod check;

@@ -110,6 +110,13 @@ pub enum Error {
         /// The limit, in bytes.
         max: usize,
     },
+    /// A client has more connections than [`Limits::connections_per_client_max`](crate::Limits), under the address that
+    /// [`set_client_address`](crate::Request::set_client_address) gave it. Ends the connection with
+    /// [`Finish::Refused`](crate::Finish).
+    ClientLimit {
+        /// The limit, in connections.
+        max: usize,
+    },
     /// A bounded queue (messages from other threads, jobs for the thread pool) has no room.
     Full {
         /// Which queue.
@@ -150,6 +157,7 @@ impl Error {
             Error::InputLimit { what, max } => (what, max),
             Error::TimeLimit { setting, max, .. } => return Some(Passed::Time(setting, max)),
             Error::OutputLimit { max } => ("output_bytes_max", max),
+            Error::ClientLimit { max } => ("connections_per_client_max", max),
             Error::Full { queue: "request", max } => ("thread_queue_max", max),
             Error::Full { queue: "offload", max } => ("offload_queue_max", max),
             Error::Full { queue: "message", max } => ("messages_max", max),
@@ -186,6 +194,7 @@ impl fmt::Display for Error {
             Error::InputLimit { what, max } => write!(f, "{what} longer than {max} bytes")?,
             Error::TimeLimit { why, setting, max } => write!(f, "{why} ({})", Passed::Time(setting, *max))?,
             Error::OutputLimit { max } => write!(f, "more than {max} bytes of unsent output")?,
+            Error::ClientLimit { max } => write!(f, "the client has more than {max} connections")?,
             Error::Full { queue, max } => write!(f, "the {queue} queue is full ({max} items)")?,
             Error::Gone => f.write_str("the connection is gone")?,
             Error::Panicked { message } => write!(f, "panicked: {message}")?,

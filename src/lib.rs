@@ -88,6 +88,7 @@ pub use blocking::{
     StreamRequestHandler,
 };
 pub use connection::Sent;
+pub use connection::bounds::ConnectionLimits;
 pub use connection::frames::Prefix;
 pub use connection::input::Input;
 pub use connection::output::Output;

@@ -57,7 +57,8 @@ pub enum Finish {
     Error,
     /// A callback panicked; [`handle_error`](crate::BaseServer::handle_error) has seen it.
     Panicked,
-    /// Never served: [`verify_request`](crate::BaseServer::verify_request) said no, or a cap was reached.
+    /// Never served: [`verify_request`](crate::BaseServer::verify_request) said no, or a cap was reached. Also if a
+    /// proxy's client turned out to have too many connections ([`Error::ClientLimit`](crate::Error::ClientLimit)).
     Refused,
     /// Closed by somebody else: another handler, the server or another thread.
     Evicted,

@@ -1,6 +1,6 @@
 //! Every limit by name, with its default and unit. Nothing in the crate is unbounded.
 
-mod resolving;
+pub(crate) mod resolving;
 
 use std::time::Duration;
 

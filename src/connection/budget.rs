@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use super::bounds::Bounds;
 use crate::limits::Limits;
 use crate::net::clock::Clock;
 
@@ -16,6 +17,8 @@ pub(crate) struct Budget {
     pub(crate) appended: usize,
     pub(crate) slice: Slice,
     pub(crate) turn: TurnTime,
+    /// Limits that the connection has of its own, during its callback.
+    pub(crate) own: Cell<Option<Bounds>>,
 }
 
 /// The time that is left to all that is ready.
@@ -46,7 +49,7 @@ pub(crate) struct Slice {
 impl Budget {
     pub(crate) fn new(clock: Clock) -> Self {
         let turn = TurnTime { clock, half: 0, ends: 0, waiting: 1, timed_from: 0 };
-        Budget { read: 0, write: 0, callbacks: 0, appended: 0, slice: Slice::default(), turn }
+        Budget { read: 0, write: 0, callbacks: 0, appended: 0, slice: Slice::default(), turn, own: Cell::new(None) }
     }
 
     /// Another connection's turn.
@@ -57,6 +60,12 @@ impl Budget {
         self.callbacks = limits.callbacks_per_turn;
         self.slice.ends.set(0);
         self.slice.left.set(0);
+    }
+
+    /// How many bytes the connection whose callback is running may hold.
+    #[inline]
+    pub(crate) fn bounds(&self, limits: &Limits) -> Bounds {
+        self.own.get().unwrap_or_else(|| Bounds::of(limits))
     }
 
     /// Counts a step, and says whether the slice is over.

@@ -14,16 +14,17 @@ impl Connection {
         phase.check();
         assert!(!self.has_output() || !has(WRITABLE) || queued, "6: output waits for nothing");
         assert!(unread != Some(0) && (self.io.queue.is_none() || unsent > 0), "8: an empty buffer is kept");
-        let unread_max = limits.input_bytes_max.saturating_add(read_bytes);
+        let bounds = self.state.bounds(limits);
+        let unread_max = bounds.input_bytes_max.saturating_add(read_bytes);
         assert!(unread.unwrap_or(0) <= unread_max || phase.is_ending(), "9: too much is unread");
-        assert!(unsent <= limits.output_bytes_max, "9: too much is unsent");
+        assert!(unsent <= bounds.output_bytes_max, "9: too much is unsent");
         assert!(!self.takes_input() || !has(READABLE) || queued, "10: input waits for nothing");
         assert!(phase.is_registered() || queued, "10: no event will wake it, and it waits");
         let goes_on = phase.is_handle_due() && phase.stage() == Stage::Open && !self.state.is_read_paused();
         assert!(!goes_on || queued, "10: input that was held back waits for nothing");
         let ends = matches!(phase.stage(), Stage::Closing | Stage::Aborting) && self.io.queue.is_none();
         assert!(!ends || queued, "10: the end waits for nothing");
-        let relieved = phase.is_full() && phase.stage() == Stage::Open && unsent <= limits.output_low_water;
+        let relieved = phase.is_full() && phase.stage() == Stage::Open && unsent <= bounds.output_low_water;
         assert!(!relieved || queued, "10: `writable` waits for nothing");
     }
 

@@ -100,9 +100,10 @@ impl Connection {
     /// than it is allowed; so it is held only to a limit that was lowered.
     pub(crate) fn hold_to(&mut self, limits: &Limits, before: &Limits) {
         let unread = self.carry.as_ref().map_or(0, |carry| carry.unread().len());
-        if self.unsent() > limits.output_bytes_max {
+        let (bounds, before) = (self.state.bounds(limits), self.state.bounds(before));
+        if self.unsent() > bounds.output_bytes_max {
             self.state.end(Finish::OutputLimit, true);
-        } else if limits.input_bytes_max < before.input_bytes_max && unread > limits.input_bytes_max {
+        } else if bounds.input_bytes_max < before.input_bytes_max && unread > bounds.input_bytes_max {
             self.carry = None;
             self.state.end(Finish::InputLimit, false);
         }

@@ -63,7 +63,7 @@ impl Connection {
         if self.state.phase.outbound() == Outbound::ShutDue && self.io.queue.is_none() {
             return Some(Step::Shutdown);
         }
-        if self.state.phase.is_full() && self.unsent() <= turn.limits.output_low_water {
+        if self.state.phase.is_full() && self.unsent() <= self.state.bounds(turn.limits).output_low_water {
             self.state.phase.relieve();
             if let Some(carry) = &mut self.carry {
                 carry.since = turn.now;

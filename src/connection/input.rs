@@ -177,7 +177,8 @@ impl<'a> Input<'a> {
     ///
     /// Source: `rfile.read(n)`.
     pub fn read_exact(&mut self, n: usize) -> Result<Option<&'a [u8]>> {
-        let max = self.limits.input_bytes_max;
+        let own = self.budget.and_then(|budget| budget.own.get());
+        let max = own.map_or(self.limits.input_bytes_max, |own| own.input_bytes_max);
         if n > max {
             return Err(Error::InputLimit { what: "block", max });
         }

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io::{self, IoSlice, Write};
 
+use super::bounds::{Bounds, ConnectionLimits};
 use super::budget::Budget;
 use super::io::{DIRECT_BYTES, Io, OutputState};
 use super::queue::Queue;
@@ -70,11 +71,12 @@ impl<'a> Output<'a> {
         budget: &'a Budget,
         state: OutputState,
     ) -> Self {
+        let bounds = budget.bounds(limits);
         let room = match state.has(OutputState::SHUT) || io.queue.is_some() || io.stream.route().is_some() {
             true => 0,
-            false => limits.output_bytes_max.min(limits.output_high_water).min(GATHER_BYTES),
+            false => bounds.output_bytes_max.min(bounds.output_high_water).min(GATHER_BYTES),
         };
-        full.set(io.queue.as_ref().is_some_and(|queue| queue.len() > limits.output_high_water));
+        full.set(io.queue.as_ref().is_some_and(|queue| queue.len() > bounds.output_high_water));
         Output { io, gathered, limits, now, room, full, budget, taken: 0, state: Cell::new(state) }
     }
 
@@ -107,7 +109,26 @@ impl<'a> Output<'a> {
 
     /// The same without the time.
     fn holds(&self) -> bool {
-        self.len() > self.limits.output_high_water || self.taken >= self.budget.write
+        self.len() > self.bounds().output_high_water || self.taken >= self.budget.write
+    }
+
+    fn bounds(&self) -> Bounds {
+        self.budget.bounds(self.limits)
+    }
+
+    /// The connection has limits of its own from now on, or its server's again.
+    ///
+    /// # Errors
+    /// For limits that contradict each other; and [`Error::OutputLimit`] if more waits already, which ends the connection.
+    pub(crate) fn set_limits(&mut self, limits: &ConnectionLimits) -> Result<Option<Bounds>> {
+        let own = limits.resolved(self.limits)?;
+        let own = (*limits != ConnectionLimits::default()).then_some(own);
+        self.budget.own.set(own);
+        self.room = 0; // What can be gathered is looked at anew.
+        if !self.is_datagram() && !self.is_shut() {
+            self.judge()?;
+        }
+        Ok(own)
     }
 
     fn mark(&self, flags: u8) {
@@ -137,7 +158,7 @@ impl<'a> Output<'a> {
         if self.is_shut() {
             return Err(Error::Gone);
         }
-        let max = self.limits.output_bytes_max;
+        let max = self.bounds().output_bytes_max;
         if self.limits.output_overflow == Overflow::Refuse && self.len() + n > max {
             return Err(Error::OutputLimit { max });
         }
@@ -171,9 +192,9 @@ impl<'a> Output<'a> {
 
     /// What became of a write.
     fn judge(&mut self) -> Result<()> {
-        if self.len() > self.limits.output_bytes_max {
+        if self.len() > self.bounds().output_bytes_max {
             self.send(&[]);
-            if self.len() > self.limits.output_bytes_max {
+            if self.len() > self.bounds().output_bytes_max {
                 return Err(self.overflow());
             }
         }
@@ -292,7 +313,7 @@ impl<'a> Output<'a> {
         // The connection is lost, but it may be a turn until it ends, and so much is not to wait meanwhile.
         self.gathered.clear();
         self.io.queue = None;
-        Error::OutputLimit { max: self.limits.output_bytes_max }
+        Error::OutputLimit { max: self.bounds().output_bytes_max }
     }
 
     /// The callback is over: what was gathered leaves, unless the connection is lost. Returns how much the socket took in
@@ -322,7 +343,7 @@ impl<'a> Output<'a> {
         if self.is_datagram() {
             return;
         }
-        if self.len() > self.limits.output_high_water {
+        if self.len() > self.bounds().output_high_water {
             self.mark(OutputState::WAS_FULL);
         }
         if !self.is_lost() {

@@ -107,7 +107,7 @@ impl Connection {
     pub(crate) fn input_overflows(&self, limits: &Limits) -> bool {
         let unread = self.carry.as_ref().map_or(0, |carry| carry.unread().len());
         let is_shown = !self.state.is_read_paused() && !self.state.phase.is_handle_due();
-        unread > limits.input_bytes_max && is_shown && !self.state.phase.is_ending()
+        unread > self.state.bounds(limits).input_bytes_max && is_shown && !self.state.phase.is_ending()
     }
 
     #[inline]

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::axes::{Drain, Inbound};
+use super::bounds::Bounds;
 use super::phase::Phase;
 use crate::address::Address;
 use crate::error::Passed;
@@ -38,6 +39,8 @@ pub(crate) struct Extra {
     pub(crate) idle_timeout: Option<Option<Duration>>,
     pub(crate) read_timeout: Option<Option<Duration>>,
     pub(crate) write_timeout: Option<Option<Duration>>,
+    /// Limits of its own.
+    own: Option<Bounds>,
     /// When the message began that is under way, and how long it may take.
     message: Option<(u64, Duration)>,
     /// The limit that the error named with which a callback failed; kept only if it is going to be logged.
@@ -130,6 +133,21 @@ impl State {
             Timeout::Write => extra.and_then(|extra| extra.write_timeout).unwrap_or(limits.write_timeout),
             Timeout::Message => extra.and_then(|extra| extra.message).map(|(_, within)| within),
         }
+    }
+
+    /// Limits of its own, if it has any.
+    #[inline]
+    pub(crate) fn own_bounds(&self) -> Option<Bounds> {
+        self.extra.as_deref().and_then(|extra| extra.own)
+    }
+
+    pub(crate) fn set_own_bounds(&mut self, own: Option<Bounds>) {
+        self.extra.get_or_insert_default().own = own;
+    }
+
+    /// How many bytes it may hold.
+    pub(crate) fn bounds(&self, limits: &Limits) -> Bounds {
+        self.own_bounds().unwrap_or_else(|| Bounds::of(limits))
     }
 
     /// A message begins now that may take so long, or none is under way.

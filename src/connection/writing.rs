@@ -19,7 +19,7 @@ impl Connection {
         if !self.state.phase.accepts_output() {
             return Sent::Gone;
         }
-        if self.unsent() + bytes.len() > limits.output_bytes_max {
+        if self.unsent() + bytes.len() > self.state.bounds(limits).output_bytes_max {
             if limits.output_overflow == Overflow::Refuse {
                 return Sent::Refused;
             }
@@ -67,7 +67,7 @@ impl Connection {
 
     #[inline]
     pub(super) fn mark_full(&mut self, limits: &Limits) {
-        if self.unsent() > limits.output_high_water {
+        if self.unsent() > self.state.bounds(limits).output_high_water {
             self.state.phase.fill();
         }
     }

@@ -45,6 +45,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             Error::Gone | Error::OutputLimit { .. } if connection.end_if_lost() => return,
             Error::Io(source) if source.kind() == io::ErrorKind::BrokenPipe && connection.end_if_lost() => return,
             Error::InputLimit { .. } => return connection.end(Finish::InputLimit, false),
+            Error::ClientLimit { .. } => {
+                core.stats.refused += 1;
+                return connection.end(Finish::Refused, false);
+            }
             _ => {
                 connection.end(Finish::Error, false);
                 core.stats.handler_errors += 1;

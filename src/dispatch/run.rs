@@ -31,6 +31,7 @@ pub(super) fn run<S>(
         Some(carry) => (carry.unread(), carry.scan),
         None => (&scratch.input[fresh], Scan::default()),
     };
+    scratch.budget.own.set(connection.state.own_bounds());
     let full = Cell::new(false);
     let held_by = (!connection.state.is_full_duplex()).then_some(&full);
     let mut request = Request {

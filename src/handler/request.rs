@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::connection::Sent;
+use crate::connection::bounds::ConnectionLimits;
 use crate::connection::input::Input;
 use crate::connection::output::Output;
 use crate::connection::state::State;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
 use crate::handler::others::{Order, Others};
 use crate::ids::ConnectionId;
@@ -67,6 +68,35 @@ impl<'a, S> Request<'a, S> {
     /// The peer's address.
     pub fn client_address(&self) -> Address {
         self.state.address.clone()
+    }
+
+    /// Tells that the client of this connection is another one than its socket says, as a proxy in front of the server does
+    /// in a header (`X-Forwarded-For`, or the PROXY protocol). Believe it only of a proxy that you know: anybody can write
+    /// such a header.
+    ///
+    /// From now on that is the [`client_address`](Self::client_address) of this connection, here and in
+    /// [`Others::client_address`], in `handle_error`, `shutdown_request`, `close_request` and the log. It counts among the
+    /// connections of that client for [`Limits::connections_per_client_max`](crate::Limits), and no longer among the
+    /// proxy's. That limit is looked at when a connection is accepted, so let it be high enough for the proxy.
+    ///
+    /// # Errors
+    /// [`Error::ClientLimit`](crate::Error::ClientLimit) if the client has more connections than it may have, this one
+    /// included. If the callback returns the error, this connection ends as refused.
+    /// [`Error::Setting`](crate::Error::Setting) for a datagram: its address is where the answer goes.
+    pub fn set_client_address(&mut self, address: impl Into<Address>) -> Result<()> {
+        let address = address.into();
+        if self.state.is_datagram() {
+            return Err(Error::setting(
+                "client_address",
+                address,
+                "a datagram is answered to the address that it came from",
+            ));
+        }
+        let before = std::mem::replace(&mut self.state.address, address);
+        if self.state.is_outbound() {
+            return Ok(());
+        }
+        self.others.core.recount_client(self.others.pending.server, &before, &self.state.address)
     }
 
     /// Our end of the connection; of a datagram, the address it was sent to, as far as the system tells (Linux with the
@@ -165,7 +195,8 @@ impl<'a, S> Request<'a, S> {
         self.others.core.cancel_handler_timer(self.state, tag)
     }
 
-    /// Gives this connection a limit of its own instead of the server's; `None` for no limit.
+    /// Gives this connection a limit of its own instead of the server's; `None` for no limit. With [`Timeout::Message`] the
+    /// same as [`set_message_deadline`](Self::set_message_deadline).
     ///
     /// Source: `StreamRequestHandler.timeout`.
     pub fn set_timeout(&mut self, which: Timeout, time: Option<Duration>) {
@@ -177,6 +208,21 @@ impl<'a, S> Request<'a, S> {
             Timeout::Message => return self.set_message_deadline(time),
         }
         self.state.phase.unwatched(); // The next deadline is worked out anew.
+    }
+
+    /// Gives this connection limits of its own instead of the server's, at once and for as long as it lives, also under
+    /// another handler. They replace those of an earlier call; `ConnectionLimits::default()` takes all back. Changes of the
+    /// server's limits do not concern a connection with limits of its own.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) if two of them contradict each other; then nothing is changed.
+    /// [`Error::OutputLimit`](crate::Error::OutputLimit) if more output waits than is allowed now; the connection is lost
+    /// then, as after a write that passes the limit. More unread input than is allowed ends the connection when the
+    /// callback returns, unless it is consumed.
+    pub fn set_limits(&mut self, limits: &ConnectionLimits) -> Result<()> {
+        let own = self.output.set_limits(limits)?;
+        self.state.set_own_bounds(own);
+        Ok(())
     }
 
     /// Gives the message that begins now so much time, or anew if one is under way; `None` when it is complete. What a

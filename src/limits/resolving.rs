@@ -99,7 +99,7 @@ fn set(value: usize, usual: usize) -> Option<usize> {
 }
 
 /// Of two limits that are both set, the first and so many bytes beside it are no more than the second. None fits in any.
-fn no_more(
+pub(crate) fn no_more(
     (name, value): (&'static str, Option<usize>),
     (other, max): (&'static str, Option<usize>),
     reason: &'static str,

@@ -13,7 +13,7 @@ use super::slots::{Kind, Slots};
 use super::stop::Stop;
 use crate::address::Address;
 use crate::connection::Connection;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::{ConnectionId, NO_SLOT, ServerId};
 use crate::lifecycle::{Finish, Timeout};
 use crate::limits::{Config, connections_from_descriptors};
@@ -198,6 +198,21 @@ impl Core {
             (Some(max), Some(ip)) => served.per_client.get(&ip).copied().unwrap_or(0) < max,
             _ => true,
         }
+    }
+
+    /// A connection turns out to be of another client than it was counted for.
+    ///
+    /// # Errors
+    /// [`Error::ClientLimit`] if that client had as many as it may have. It is counted nevertheless.
+    pub(crate) fn recount_client(&mut self, server: u16, before: &Address, client: &Address) -> Result<()> {
+        let admitted = self.admits_client(server, client);
+        let served = &mut self.served[usize::from(server)];
+        let Some(max) = served.limits.connections_per_client_max else { return Ok(()) };
+        served.forget_client(before);
+        if let Some(ip) = client.ip() {
+            *served.per_client.entry(ip).or_default() += 1;
+        }
+        if admitted || before.ip() == client.ip() { Ok(()) } else { Err(Error::ClientLimit { max }) }
     }
 
     /// Frees a dead slot: a connection's socket is closed here, and only here.

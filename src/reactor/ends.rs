@@ -3,6 +3,7 @@
 use super::books::Life;
 use super::core::Core;
 use crate::address::Address;
+use crate::connection::bounds::Bounds;
 use crate::connection::state::State;
 use crate::error::Passed;
 use crate::lifecycle::{Finish, Timeout};
@@ -60,6 +61,7 @@ impl Core {
     fn limit_behind(&self, server: u16, why: Finish, state: Option<&State>) -> Option<Passed> {
         let served = &self.served[usize::from(server)];
         let limits = &served.limits;
+        let bounds = || state.map_or_else(|| Bounds::of(limits), |state| state.bounds(limits));
         match why {
             Finish::Timeout(which) => {
                 let name = match which {
@@ -72,8 +74,8 @@ impl Core {
             }
             Finish::ConnectTimeout => limits.connect_timeout.map(|time| Passed::Time("connect_timeout", time)),
             Finish::ChildTimeout => limits.child_timeout.map(|time| Passed::Time("child_timeout", time)),
-            Finish::InputLimit => Some(Passed::Count("input_bytes_max", limits.input_bytes_max)),
-            Finish::OutputLimit => Some(Passed::Count("output_bytes_max", limits.output_bytes_max)),
+            Finish::InputLimit => Some(Passed::Count("input_bytes_max", bounds().input_bytes_max)),
+            Finish::OutputLimit => Some(Passed::Count("output_bytes_max", bounds().output_bytes_max)),
             Finish::ShutDown => {
                 let begun = match served.life {
                     // Closing its server ends a connection at once; threads and programs have the grace.

@@ -1752,3 +1752,17 @@ fn several_slices_are_one_answer_also_if_they_are_none() {
     assert_eq!(peers.ask("192.0.2.1:9", b"two of them"), [b"ofthem"]);
     assert_eq!(peers.ask("192.0.2.1:9", b"none"), [b""]);
 }
+
+#[test]
+fn the_address_of_a_datagram_is_where_its_answer_goes_and_is_not_replaced() {
+    let journal = Journal::new();
+    let mut peers = peers(&journal, with_sessions(10), |call, request| {
+        if let Call::Handle = call {
+            let other = SocketAddr::from(([203, 0, 113, 7], 1));
+            assert!(matches!(request.set_client_address(other), Err(Error::Setting { .. })));
+        }
+        echo(&call, request)
+    });
+    peers.feed(ANN, b"hello");
+    assert_eq!(peers.sent_to(ANN), [b"hello"]);
+}

@@ -1,13 +1,17 @@
 //! Limits and budgets at their last byte: so much and no more, and no less either.
 
 use std::io::{IoSlice, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use socketserver::testing::{Client, Network};
-use socketserver::{Address, Finish, Limits, Linger, Next, Overflow, Request, RequestHandler, Sent};
+use socketserver::{
+    Address, BaseServer, ConnectionLimits, Error, Finish, Limits, Linger, Next, Overflow, Request, RequestHandler,
+    Result, Sent,
+};
 
-use crate::common::{Call, probe, usual};
+use crate::common::{Call, Journal, probe, usual};
 
 /// What a test wants done with a request.
 type Act = Box<dyn FnOnce(&mut Request<'_>) + Send>;
@@ -285,4 +289,183 @@ fn a_read_buffer_is_changed_with_the_settings() {
         network.run();
         assert_eq!(std::mem::take(&mut *reads.lock().unwrap()), expected);
     }
+}
+
+/// A client that never reads, of a server whose connections may hold 100,000 bytes. It is sent so many, after `act`.
+fn holding(bytes: usize, mut act: impl FnMut(&mut Request<'_>) -> Result<()> + Send + 'static) -> Client {
+    let mut limits = Limits::default();
+    limits.output_bytes_max = 100_000;
+    let handler = probe(move |call, request: &mut Request<'_>| {
+        let Call::Handle = call else { return usual(&call, request) };
+        act(request)?;
+        request.input.take_all();
+        request.output.write_all(&vec![b'x'; bytes])?;
+        Ok(Next::Wait)
+    });
+    let mut client = Client::with_limits((), handler, limits);
+    client.set_window(0);
+    client.feed(b"send it");
+    client
+}
+
+fn own_limits(set: impl Fn(&mut ConnectionLimits)) -> ConnectionLimits {
+    let mut limits = ConnectionLimits::default();
+    set(&mut limits);
+    limits
+}
+
+#[test]
+fn a_connection_may_hold_more_output_than_its_server_says_and_at_once() {
+    assert_eq!(holding(100_001, |_| Ok(())).finished(), Some(Finish::OutputLimit));
+    let more = own_limits(|limits| limits.output_bytes_max = Some(200_000));
+    assert_eq!(holding(200_000, move |request| request.set_limits(&more)).finished(), None);
+    assert_eq!(holding(200_001, move |request| request.set_limits(&more)).finished(), Some(Finish::OutputLimit));
+}
+
+#[test]
+fn a_connection_may_hold_less_output_than_its_server_says() {
+    let less = own_limits(|limits| limits.output_bytes_max = Some(1_000));
+    assert_eq!(holding(1_000, move |request| request.set_limits(&less)).finished(), None);
+    assert_eq!(holding(1_001, move |request| request.set_limits(&less)).finished(), Some(Finish::OutputLimit));
+    // What waits already counts, and so does what others send.
+    let late = move |request: &mut Request<'_>| {
+        request.output.write_all(&[b'x'; 2_000])?;
+        request.set_limits(&less)
+    };
+    assert_eq!(holding(0, late).finished(), Some(Finish::OutputLimit));
+}
+
+#[test]
+fn the_marks_of_a_connection_follow_its_own_maximum() {
+    let less = own_limits(|limits| limits.output_bytes_max = Some(1_600));
+    let full = |bytes| {
+        let seen = Arc::new(AtomicBool::new(false));
+        let note = Arc::clone(&seen);
+        holding(0, move |request| {
+            request.set_limits(&less)?;
+            request.output.write_all(&vec![b'x'; bytes])?;
+            note.store(request.output.is_full(), Ordering::Relaxed);
+            Ok(())
+        });
+        seen.load(Ordering::Relaxed)
+    };
+    assert_eq!((full(400), full(401)), (false, true));
+}
+
+#[test]
+fn a_connection_is_called_when_its_own_low_mark_is_reached() {
+    let own = own_limits(|limits| (limits.output_high_water, limits.output_low_water) = (Some(1_000), Some(900)));
+    let mut client = holding(1_500, move |request| request.set_limits(&own));
+    client.set_window(599);
+    assert!(!client.transcript().contains(&"writable".to_owned()));
+    client.set_window(1);
+    assert!(client.transcript().contains(&"writable".to_owned()), "{:?}", client.transcript());
+}
+
+#[test]
+fn a_connection_may_leave_more_or_less_unread_than_its_server_says() {
+    let mut limits = Limits::default();
+    limits.input_bytes_max = 1_000;
+    let run = |own: Option<usize>, bytes: usize| {
+        let handler = probe(move |call, request: &mut Request<'_>| match call {
+            Call::Setup => {
+                request.set_limits(&own_limits(|limits| limits.input_bytes_max = own))?;
+                Ok(Next::Wait)
+            }
+            Call::Handle => {
+                assert!(request.input.read_exact(own.unwrap_or(1_000)).is_ok());
+                assert!(request.input.read_exact(own.unwrap_or(1_000) + 1).is_err());
+                Ok(Next::Wait)
+            }
+            call => usual(&call, request),
+        });
+        let mut client = Client::with_limits((), handler, limits.clone());
+        client.feed(&vec![b'x'; bytes]);
+        client.finished()
+    };
+    assert_eq!((run(None, 999), run(Some(2_000), 1_999), run(Some(10), 9)), (None, None, None));
+    let mut client = Client::with_limits(
+        (),
+        probe(|call, request: &mut Request<'_>| match call {
+            Call::Setup => {
+                request.set_limits(&own_limits(|limits| limits.input_bytes_max = Some(10))).map(|()| Next::Wait)
+            }
+            _ => Ok(Next::Wait),
+        }),
+        limits,
+    );
+    client.feed(b"eleven byte");
+    assert_eq!(client.finished(), Some(Finish::InputLimit));
+}
+
+#[test]
+fn own_limits_that_contradict_each_other_are_refused_and_change_nothing() {
+    let wrong = own_limits(|limits| (limits.output_high_water, limits.output_bytes_max) = (Some(10), Some(9)));
+    let client = holding(100_000, move |request| {
+        let error = request.set_limits(&wrong).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot use output_high_water = 10 with output_bytes_max = 9: the mark could never be reached"
+        );
+        Ok(())
+    });
+    assert_eq!(client.finished(), None);
+}
+
+/// Notes the address under which a request ends.
+struct Behind(Journal);
+
+impl BaseServer for Behind {
+    fn close_request(&mut self, client_address: &Address, why: Finish) {
+        self.0.note(format!("{client_address} {why}"));
+    }
+    fn handle_error(&mut self, client_address: &Address, error: &Error) {
+        panic!("{client_address}: {error}");
+    }
+}
+
+#[test]
+fn the_clients_of_a_proxy_are_counted_and_named_by_their_own_addresses() {
+    let journal = Journal::new();
+    let mut network = Network::new();
+    let mut limits = Limits::default();
+    limits.connections_per_client_max = Some(2);
+    let handler = |_: &mut Behind, _: &Address| {
+        probe(|call, request: &mut Request<'_, Behind>| {
+            let Call::Handle = call else { return usual(&call, request) };
+            let line = std::str::from_utf8(request.input.take_all())?;
+            if let Ok(client) = line.parse::<SocketAddr>() {
+                request.set_client_address(client)?;
+                assert_eq!(request.client_address(), Address::from(client));
+            }
+            let others = request.others.connections();
+            let mut others: Vec<_> =
+                others.iter().filter_map(|&id| request.others.client_address(id)?.port()).collect();
+            others.sort_unstable();
+            write!(request.output, "{others:?}")?;
+            Ok(Next::Wait)
+        })
+    };
+    let server = network.serve(Behind(journal.clone()), handler, limits).unwrap();
+    let come = |network: &mut Network, address: &str| {
+        let peer = network.connect(server);
+        peer.send(address.as_bytes());
+        network.run();
+        (String::from_utf8(peer.take_received()).unwrap(), peer)
+    };
+    let (_, first) = come(&mut network, "203.0.113.7:1");
+    let (seen, _second) = come(&mut network, "203.0.113.7:2");
+    assert_eq!(seen, "[1]");
+    let (_, third) = come(&mut network, "203.0.113.7:3");
+    assert!(third.is_closed());
+    let (seen, _other) = come(&mut network, "203.0.113.8:4");
+    assert_eq!(seen, "[1, 2]");
+    // There is room for one more when one has gone.
+    first.send_eof();
+    network.run();
+    let (seen, fourth) = come(&mut network, "203.0.113.7:5");
+    assert!(!fourth.is_closed());
+    assert_eq!(seen, "[2, 4]");
+    assert_eq!(journal.lines(), ["203.0.113.7:3 refused", "203.0.113.7:1 peer closed"]);
+    assert_eq!(network.stats().refused, 1);
 }
