@@ -34,7 +34,7 @@ struct Sums {
 }
 
 impl BaseServer for Sums {
-    fn process_request(&mut self, request: &Incoming<'_>, _: &Address) -> Process {
+    fn process_request(&mut self, request: &Incoming<'_>, _: &Address) -> Process<Self> {
         match request {
             Incoming::Stream(stream) if stream.local_address().and_then(|at| at.port()) == self.summary_port => {
                 Process::Reactor
@@ -49,8 +49,8 @@ struct Adder {
     patience: Option<Duration>,
 }
 
-impl BlockingHandler for Adder {
-    fn handle(&mut self, request: &mut BlockingRequest) -> Result<()> {
+impl BlockingHandler<Sums> for Adder {
+    fn handle(&mut self, request: &mut BlockingRequest<Sums>) -> Result<()> {
         let mut sum = 0_i64;
         let mut line = Vec::new();
         loop {
@@ -72,7 +72,7 @@ impl BlockingHandler for Adder {
                 None => writeln!(request.wfile, "not a number, or too large; the sum is still {sum}")?,
             }
         }
-        let finished = request.server(move |server: &mut Sums| {
+        let finished = request.server(move |server| {
             server.finished += 1;
             server.largest = server.largest.max(Some(sum));
             server.finished

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::address::Address;
+use crate::blocking::Process;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::handler::RequestHandler;
@@ -38,6 +39,8 @@ use crate::server::hooks::BaseServer;
 /// One server in the reactor.
 pub(crate) struct Host<S, H> {
     make_handler: MakeHandler<S, H>,
+    /// Serves the requests that the hook leaves to the reactor.
+    mixin: Option<MixIn<S>>,
     pub(crate) calls: Calls<S, H>,
     receive: Option<Receive<S, H>>,
     /// The hook `server_close` was called, and the server was not bound since.
@@ -49,6 +52,9 @@ type Receive<S, H> = fn(&mut Host<S, H>, &mut Core, &mut Scratch, u32);
 
 /// Python's `RequestHandlerClass`.
 pub(crate) type MakeHandler<S, H> = Box<dyn FnMut(&mut S, &Address) -> H + Send>;
+
+/// Python's `ThreadingMixIn` or `ForkingMixIn`.
+pub(crate) type MixIn<S> = Box<dyn FnMut(&mut S, &Address) -> Process<S> + Send>;
 
 /// What callbacks need besides the limits.
 pub(crate) struct Calls<S, H> {
@@ -75,7 +81,13 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     pub(crate) fn new(state: S, make_handler: MakeHandler<S, H>) -> Self {
         let pending = Pending { server: 0, orders: Vec::new() };
         let calls = Calls { state, handlers: Slab::new(), boxed: Slab::new(), pending };
-        Host { make_handler, calls, receive: None, is_closed: false }
+        Host { make_handler, mixin: None, calls, receive: None, is_closed: false }
+    }
+
+    /// Its requests are served by threads or programs.
+    pub(crate) fn with_mixin(mut self, mixin: MixIn<S>) -> Self {
+        self.mixin = Some(mixin);
+        self
     }
 
     /// Some of its sockets have datagrams.

@@ -215,7 +215,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         server: S,
         handler: impl FnMut(&mut S, &Address) -> H + Send + 'static,
     ) -> Unbound<F, S, H> {
-        Unbound::new(Parked::new(Box::new(Host::new(server, Box::new(handler)))))
+        Unbound::hosting(Host::new(server, Box::new(handler)))
     }
 
     /// The first address of its own kind that it is bound to, with the real port. It stays when the server is closed: it is

@@ -300,11 +300,11 @@ fn leaving_the_scope_closes_the_server() {
 /// `BaseErrorTestServer`: notes errors, and the end of each request.
 struct Watched {
     journal: Journal,
-    process: fn(&Journal) -> Process,
+    process: fn(&Journal) -> Process<Watched>,
 }
 
 impl BaseServer for Watched {
-    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process {
+    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
         (self.process)(&self.journal)
     }
     fn handle_error(&mut self, _: &Address, error: &Error) {
@@ -334,7 +334,10 @@ impl RequestHandler<Watched> for Bad {
 ///
 /// `server_close()` of a Python server waits for the handler of a request that has just come; here it ends it, perhaps
 /// before it has begun. To wait in good order is what a stop does.
-fn one_request(process: fn(&Journal) -> Process, handle: fn(&mut Request<'_, Watched>) -> Result<Next>) -> Vec<String> {
+fn one_request(
+    process: fn(&Journal) -> Process<Watched>,
+    handle: fn(&mut Request<'_, Watched>) -> Result<Next>,
+) -> Vec<String> {
     let journal = Journal::new();
     let watched = Watched { journal: journal.clone(), process };
     let mut server = TcpServer::with_server("localhost:0", watched, move |_, _| Bad { handle }).unwrap();
@@ -350,7 +353,7 @@ fn one_request(process: fn(&Journal) -> Process, handle: fn(&mut Request<'_, Wat
 }
 
 /// A handler on a thread, as `handle` says.
-fn threaded(journal: &Journal, handle: fn(&mut BlockingRequest) -> Result<()>) -> Process {
+fn threaded(journal: &Journal, handle: fn(&mut BlockingRequest<Watched>) -> Result<()>) -> Process<Watched> {
     let journal = journal.clone();
     Process::thread(StreamRequestHandler::new(move |request| {
         journal.note("handler called");

@@ -198,7 +198,7 @@ mod tests {
     }
 
     fn begin(command: Command, socket: impl Into<BlockingSocket>) -> Served {
-        Served::begin(Work::Child(Box::new(command)), origin(socket))
+        Served::begin(Work::<()>::Child(Box::new(command)), origin(socket))
     }
 
     #[test]

@@ -22,17 +22,17 @@ use crate::limits::Limits;
 /// [`take`](std::io::Read::take) have the limit that the handler gives them.
 ///
 /// ```
-/// use socketserver::StreamRequestHandler;
+/// use socketserver::{BlockingRequest, Result};
 /// use std::io::{BufRead as _, Write as _};
 ///
-/// let headers = StreamRequestHandler::new(|request| {
+/// fn headers(request: &mut BlockingRequest) -> Result<()> {
 ///     let mut line = String::new();
 ///     while request.rfile.read_line(&mut line)? > 0 && line != "\r\n" {
 ///         line.clear();
 ///     }
 ///     request.wfile.write_all(b"that was all of them\r\n")?;
 ///     Ok(())
-/// });
+/// }
 /// ```
 pub struct BlockingReader {
     kind: Reader,
@@ -203,15 +203,16 @@ impl fmt::Debug for BlockingReader {
 /// finished. Of a datagram, everything is gathered and sent then as one datagram, if there was a write at all.
 ///
 /// ```
-/// use socketserver::StreamRequestHandler;
+/// use socketserver::{BlockingRequest, Result, StreamRequestHandler};
 /// use std::io::Write as _;
 ///
-/// let mut table = StreamRequestHandler::new(|request| {
+/// fn squares(request: &mut BlockingRequest) -> Result<()> {
 ///     for number in 1..=1_000 {
 ///         writeln!(request.wfile, "{number} {}", number * number)?;
 ///     }
 ///     Ok(())
-/// });
+/// }
+/// let mut table = StreamRequestHandler::new(squares);
 /// table.wbufsize = 64 * 1024; // few system calls instead of some for each line
 /// ```
 pub struct BlockingWriter {

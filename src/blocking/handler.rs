@@ -40,18 +40,21 @@ use crate::error::Result;
 /// }
 /// let process = Process::thread(Greeter { greeting: "Hello" });
 /// ```
-pub trait BlockingHandler: Send + 'static {
+///
+/// `S` is the type of the server's value, which is reached by [`BlockingRequest::server`]. A handler for servers with any
+/// value is `impl<S> BlockingHandler<S>`.
+pub trait BlockingHandler<S = ()>: Send + 'static {
     /// Called once, before `handle`. If it fails, neither `handle` nor `finish` is called.
-    fn setup(&mut self, request: &mut BlockingRequest) -> Result<()> {
+    fn setup(&mut self, request: &mut BlockingRequest<S>) -> Result<()> {
         let _ = request;
         Ok(())
     }
 
     /// Called once: serves the whole request. The request is over when it returns.
-    fn handle(&mut self, request: &mut BlockingRequest) -> Result<()>;
+    fn handle(&mut self, request: &mut BlockingRequest<S>) -> Result<()>;
 
     /// Called once after `handle`, also if that failed or panicked. What it writes is still sent.
-    fn finish(&mut self, request: &mut BlockingRequest) {
+    fn finish(&mut self, request: &mut BlockingRequest<S>) {
         let _ = request;
     }
 
@@ -95,14 +98,14 @@ pub trait BlockingHandler: Send + 'static {
 }
 
 /// A boxed handler is a handler.
-impl BlockingHandler for Box<dyn BlockingHandler> {
-    fn setup(&mut self, request: &mut BlockingRequest) -> Result<()> {
+impl<S: 'static> BlockingHandler<S> for Box<dyn BlockingHandler<S>> {
+    fn setup(&mut self, request: &mut BlockingRequest<S>) -> Result<()> {
         (**self).setup(request)
     }
-    fn handle(&mut self, request: &mut BlockingRequest) -> Result<()> {
+    fn handle(&mut self, request: &mut BlockingRequest<S>) -> Result<()> {
         (**self).handle(request)
     }
-    fn finish(&mut self, request: &mut BlockingRequest) {
+    fn finish(&mut self, request: &mut BlockingRequest<S>) {
         (**self).finish(request);
     }
     fn rbufsize(&self) -> usize {

@@ -27,7 +27,7 @@ use crate::error::Result;
 ///     Ok(())
 /// });
 /// handler.timeout = Some(Duration::from_secs(60));
-/// let process = Process::thread(handler);
+/// let process: Process = Process::thread(handler);
 /// ```
 pub struct StreamRequestHandler<F> {
     /// Bytes that `rfile` reads ahead; see [`BlockingHandler::rbufsize`]. Default: 8,192.
@@ -47,9 +47,12 @@ pub struct StreamRequestHandler<F> {
     handle: F,
 }
 
-impl<F: FnMut(&mut BlockingRequest) -> Result<()> + Send + 'static> StreamRequestHandler<F> {
+impl<F> StreamRequestHandler<F> {
     /// Makes a handler whose `handle` is this function, with Python's defaults.
-    pub fn new(handle: F) -> Self {
+    pub fn new<S>(handle: F) -> Self
+    where
+        F: FnMut(&mut BlockingRequest<S>) -> Result<()> + Send + 'static,
+    {
         StreamRequestHandler {
             rbufsize: RBUFSIZE,
             wbufsize: 0,
@@ -62,8 +65,10 @@ impl<F: FnMut(&mut BlockingRequest) -> Result<()> + Send + 'static> StreamReques
     }
 }
 
-impl<F: FnMut(&mut BlockingRequest) -> Result<()> + Send + 'static> BlockingHandler for StreamRequestHandler<F> {
-    fn handle(&mut self, request: &mut BlockingRequest) -> Result<()> {
+impl<S: 'static, F: FnMut(&mut BlockingRequest<S>) -> Result<()> + Send + 'static> BlockingHandler<S>
+    for StreamRequestHandler<F>
+{
+    fn handle(&mut self, request: &mut BlockingRequest<S>) -> Result<()> {
         (self.handle)(request)
     }
     fn rbufsize(&self) -> usize {
@@ -111,7 +116,7 @@ impl<F> fmt::Debug for StreamRequestHandler<F> {
 /// use socketserver::{DatagramRequestHandler, Process};
 /// use std::io::Write as _;
 ///
-/// let process = Process::thread(DatagramRequestHandler::new(|request| {
+/// let process: Process = Process::thread(DatagramRequestHandler::new(|request| {
 ///     let packet = request.request().packet().to_ascii_uppercase();
 ///     request.wfile.write_all(&packet)?;
 ///     Ok(())
@@ -121,15 +126,20 @@ pub struct DatagramRequestHandler<F> {
     handle: F,
 }
 
-impl<F: FnMut(&mut BlockingRequest) -> Result<()> + Send + 'static> DatagramRequestHandler<F> {
+impl<F> DatagramRequestHandler<F> {
     /// Makes a handler whose `handle` is this function.
-    pub fn new(handle: F) -> Self {
+    pub fn new<S>(handle: F) -> Self
+    where
+        F: FnMut(&mut BlockingRequest<S>) -> Result<()> + Send + 'static,
+    {
         DatagramRequestHandler { handle }
     }
 }
 
-impl<F: FnMut(&mut BlockingRequest) -> Result<()> + Send + 'static> BlockingHandler for DatagramRequestHandler<F> {
-    fn handle(&mut self, request: &mut BlockingRequest) -> Result<()> {
+impl<S: 'static, F: FnMut(&mut BlockingRequest<S>) -> Result<()> + Send + 'static> BlockingHandler<S>
+    for DatagramRequestHandler<F>
+{
+    fn handle(&mut self, request: &mut BlockingRequest<S>) -> Result<()> {
         (self.handle)(request)
     }
 }

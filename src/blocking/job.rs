@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::marker::PhantomData;
 use std::net::Shutdown;
 
 use super::files::{BlockingReader, BlockingWriter};
@@ -18,15 +19,15 @@ use crate::reactor::entries::Ended;
 pub(crate) use super::request::Origin;
 
 /// What is to serve a request that the reactor does not serve.
-pub(crate) enum Work {
-    Handler(Box<dyn BlockingHandler>),
+pub(crate) enum Work<S> {
+    Handler(Box<dyn BlockingHandler<S>>),
     #[cfg(all(unix, feature = "children"))]
     Child(Box<std::process::Command>),
 }
 
-impl Process {
+impl<S> Process<S> {
     /// `None`: the reactor serves it.
-    pub(crate) fn into_work(self) -> Option<Work> {
+    pub(crate) fn into_work(self) -> Option<Work<S>> {
         match self {
             Process::Reactor => None,
             Process::Thread(handler) => Some(Work::Handler(handler)),
@@ -43,7 +44,7 @@ impl Process {
 /// What the handler returned, its panic, or what kept its output or its program from going out;
 /// [`Error::TimeLimit`] if the request was ended for that, whatever the handler made of it;
 /// [`Error::Gone`] if it was ended before it began.
-pub(crate) fn run(work: Work, origin: Origin, stop: &Stop) -> Result<()> {
+pub(crate) fn run<S: 'static>(work: Work<S>, origin: Origin, stop: &Stop) -> Result<()> {
     let result = match work {
         work if stop.ended().is_some() => {
             drop_caught(work);
@@ -63,7 +64,7 @@ pub(crate) fn run(work: Work, origin: Origin, stop: &Stop) -> Result<()> {
 }
 
 /// Python's `finish_request` and `shutdown_request`, as `ThreadingMixIn.process_request_thread` calls them.
-fn call(mut handler: Box<dyn BlockingHandler>, origin: Origin, stop: &Stop) -> Result<()> {
+fn call<S: 'static>(mut handler: Box<dyn BlockingHandler<S>>, origin: Origin, stop: &Stop) -> Result<()> {
     let result = attempt(|| BlockingRequest::open(&*handler, origin, stop)).and_then(|mut request| {
         let result = attempt(|| handler.setup(&mut request)).and_then(|()| {
             let handled = attempt(|| handler.handle(&mut request));
@@ -81,8 +82,8 @@ fn attempt<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     catch(run).and_then(|result| result)
 }
 
-impl BlockingRequest {
-    fn open(handler: &dyn BlockingHandler, origin: Origin, stop: &Stop) -> Result<Self> {
+impl<S: 'static> BlockingRequest<S> {
+    fn open(handler: &dyn BlockingHandler<S>, origin: Origin, stop: &Stop) -> Result<Self> {
         let socket = &origin.socket;
         socket.set_blocking()?;
         let both = handler.timeout();
@@ -109,7 +110,7 @@ impl BlockingRequest {
         }
         let rfile = BlockingReader::new(socket, rbufsize);
         let wfile = BlockingWriter::new(socket, wbufsize);
-        Ok(BlockingRequest { rfile, wfile, origin, stop: stop.clone() })
+        Ok(BlockingRequest { rfile, wfile, origin, stop: stop.clone(), value: PhantomData })
     }
 
     /// Sends what is left and ends our direction. The descriptor is closed when this returns.

@@ -13,26 +13,28 @@ use super::handler::BlockingHandler;
 /// use socketserver::{Process, StreamRequestHandler};
 /// use std::io::{BufRead as _, Write as _};
 ///
-/// let shout = || {
+/// fn shout<S: 'static>() -> Process<S> {
 ///     Process::thread(StreamRequestHandler::new(|request| {
 ///         let mut line = String::new();
 ///         request.rfile.read_line(&mut line)?; // waits, as in Python
 ///         request.wfile.write_all(line.to_uppercase().as_bytes())?;
 ///         Ok(())
 ///     }))
-/// };
-/// assert!(matches!(shout(), Process::Thread(_)));
-/// assert!(matches!(Process::default(), Process::Reactor));
+/// }
+/// assert!(matches!(shout::<()>(), Process::Thread(_)));
+/// assert!(matches!(Process::<()>::default(), Process::Reactor));
 /// ```
+///
+/// `S` is the type of the server's value.
 #[derive(Default)]
 #[non_exhaustive]
 #[must_use]
-pub enum Process {
+pub enum Process<S = ()> {
     /// The reactor, with callbacks that do not block. The default.
     #[default]
     Reactor,
     /// A thread, with a handler that may block.
-    Thread(Box<dyn BlockingHandler>),
+    Thread(Box<dyn BlockingHandler<S>>),
     /// A program, as inetd(8) runs one: the client is its standard input and output. Its standard error, environment
     /// and working directory are as the command says, by default ours; no other descriptor of ours is open in it.
     ///
@@ -51,9 +53,9 @@ pub enum Process {
     Child(Box<std::process::Command>),
 }
 
-impl Process {
+impl<S> Process<S> {
     /// Serves the request on a thread, with a handler that may block.
-    pub fn thread(handler: impl BlockingHandler) -> Self {
+    pub fn thread(handler: impl BlockingHandler<S>) -> Self {
         Process::Thread(Box::new(handler))
     }
 
@@ -65,7 +67,7 @@ impl Process {
     /// use socketserver::Process;
     /// use std::process::Command;
     ///
-    /// assert!(matches!(Process::child(Command::new("cat")), Process::Child(_)));
+    /// assert!(matches!(Process::<()>::child(Command::new("cat")), Process::Child(_)));
     /// ```
     #[cfg(all(unix, feature = "children"))]
     pub fn child(command: std::process::Command) -> Self {
@@ -73,7 +75,7 @@ impl Process {
     }
 }
 
-impl fmt::Debug for Process {
+impl<S> fmt::Debug for Process<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Process::Reactor => f.write_str("Reactor"),

@@ -1,6 +1,7 @@
 //! What a blocking handler works with.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::files::{BlockingReader, BlockingWriter};
@@ -31,34 +32,49 @@ pub(crate) struct Origin {
 /// Source: `self` of a Python request handler, with its `request`, `rfile`, `wfile`, `client_address` and `server`.
 ///
 /// ```
-/// use socketserver::{BaseServer, StreamRequestHandler};
+/// use socketserver::{BaseServer, BlockingRequest, Result, StreamRequestHandler, ThreadingTcpServer};
 /// use std::io::{BufRead as _, Write as _};
 ///
 /// struct Scores { best: u32 }
 /// impl BaseServer for Scores {}
 ///
-/// let keeper = StreamRequestHandler::new(|request| {
+/// fn keep(request: &mut BlockingRequest<Scores>) -> Result<()> {
 ///     let mut line = String::new();
 ///     request.rfile.read_line(&mut line)?;
 ///     let score: u32 = line.trim().parse()?;
-///     let best = request.server(move |server: &mut Scores| {
-///         server.best = server.best.max(score);
-///         server.best
+///     let best = request.server(move |scores| {
+///         scores.best = scores.best.max(score);
+///         scores.best
 ///     })?;
 ///     writeln!(request.wfile, "{}: the best is {best}", request.client_address())?;
 ///     Ok(())
-/// });
+/// }
+/// let handler = |_: &mut Scores, _: &_| StreamRequestHandler::new(keep);
+/// let server = ThreadingTcpServer::with_server("127.0.0.1:0", Scores { best: 0 }, handler)?;
+/// # Ok::<(), socketserver::Error>(())
 /// ```
-pub struct BlockingRequest {
+///
+/// `S` is the type of the server's value, the one that implements [`BaseServer`](crate::BaseServer). Another is refused by
+/// the compiler:
+///
+/// ```compile_fail,E0631
+/// # use socketserver::{BlockingRequest, Result};
+/// # struct Scores { best: u32 }
+/// fn keep(request: &mut BlockingRequest<Scores>) -> Result<()> {
+///     request.server(|best: &mut u32| *best += 1)
+/// }
+/// ```
+pub struct BlockingRequest<S = ()> {
     /// What the client sends: Python's `rfile`.
     pub rfile: BlockingReader,
     /// What the client is sent: Python's `wfile`.
     pub wfile: BlockingWriter,
     pub(super) origin: Origin,
     pub(super) stop: Stop,
+    pub(super) value: PhantomData<fn(&mut S)>,
 }
 
-impl BlockingRequest {
+impl<S> BlockingRequest<S> {
     /// This request's name: what [`Others::connections`](crate::Others::connections) lists. With it the request can be
     /// [closed](crate::Others::close) from elsewhere; nothing can be [sent](crate::Others::send) to it.
     pub fn id(&self) -> ConnectionId {
@@ -84,13 +100,13 @@ impl BlockingRequest {
     /// `self.server`, without a lock: the reactor runs one closure at a time, between its callbacks. So it must not
     /// block, or everybody waits.
     ///
-    /// `S` is the type of the server's value, the one that implements [`BaseServer`](crate::BaseServer).
-    ///
     /// # Errors
-    /// [`Error::Gone`] if the request was ended, the server is closed, the reactor is gone, or the server's value is no `S`;
-    /// [`Error::Full`] beyond [`Config::messages_max`](crate::Config) messages that wait; [`Error::Panicked`] if the
+    /// [`Error::Gone`] if the request was ended, the server is closed, or the reactor is gone; [`Error::Full`] beyond [`Config::messages_max`](crate::Config) messages that wait; [`Error::Panicked`] if the
     /// closure panicked.
-    pub fn server<S: 'static, R: Send + 'static>(&self, run: impl FnOnce(&mut S) -> R + Send + 'static) -> Result<R> {
+    pub fn server<R: Send + 'static>(&self, run: impl FnOnce(&mut S) -> R + Send + 'static) -> Result<R>
+    where
+        S: 'static,
+    {
         let result = Arc::new(Mutex::new(None));
         let answer = Answer { result: Arc::clone(&result), stop: self.stop.clone() };
         let id = self.origin.server;
@@ -129,7 +145,7 @@ impl<R> Drop for Answer<R> {
     }
 }
 
-impl fmt::Debug for BlockingRequest {
+impl<S> fmt::Debug for BlockingRequest<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BlockingRequest")
             .field("client_address", &self.origin.client_address)
@@ -170,7 +186,6 @@ mod tests {
                 counter.0 += 1;
                 counter.0
             })?;
-            assert!(matches!(request.server(|_: &mut String| ()), Err(Error::Gone)));
             let panicked = request.server(|_: &mut Counter| resume_unwind(Box::new("scripted")));
             assert!(matches!(panicked, Err(Error::Panicked { .. })));
             write!(request.wfile, "{count} {}", request.server_id() == request.origin.server)?;

@@ -27,10 +27,10 @@ use crate::net::clock::Clock;
 /// Owned by the [`BlockingRequest`](crate::BlockingRequest) and closed with it.
 ///
 /// ```
-/// use socketserver::StreamRequestHandler;
+/// use socketserver::{BlockingRequest, Result};
 /// use std::io::{Read as _, Write as _};
 ///
-/// let echo = StreamRequestHandler::new(|request| {
+/// fn echo(request: &mut BlockingRequest) -> Result<()> {
 ///     let mut socket = request.request();
 ///     let mut buffer = [0; 4_096];
 ///     loop {
@@ -39,7 +39,7 @@ use crate::net::clock::Clock;
 ///             count => socket.write_all(&buffer[..count])?,
 ///         }
 ///     }
-/// });
+/// }
 /// ```
 #[derive(Debug)]
 pub struct BlockingSocket {

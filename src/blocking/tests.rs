@@ -37,7 +37,7 @@ pub(super) fn origin(socket: impl Into<BlockingSocket>) -> Origin {
 }
 
 /// What serves a request, and what ends it.
-pub(super) fn job(work: Work, origin: Origin) -> (impl FnOnce() -> Result<()> + Send + 'static, Stop) {
+pub(super) fn job<S: 'static>(work: Work<S>, origin: Origin) -> (impl FnOnce() -> Result<()> + Send + 'static, Stop) {
     let stop = origin.socket.stop();
     let its_stop = stop.clone();
     (move || run(work, origin, &its_stop), stop)
@@ -58,7 +58,7 @@ pub(super) struct Served {
 }
 
 impl Served {
-    pub(super) fn begin(work: Work, origin: Origin) -> Self {
+    pub(super) fn begin<S: 'static>(work: Work<S>, origin: Origin) -> Self {
         let (job, stop) = job(work, origin);
         let (done, result) = channel();
         std::thread::spawn(move || done.send(job()));

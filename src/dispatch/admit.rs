@@ -4,8 +4,8 @@ use std::io;
 
 use super::{Calls, Host, Service};
 use crate::address::Address;
-use crate::blocking::BlockingSocket;
 use crate::blocking::job::{self, Origin, Work};
+use crate::blocking::{BlockingSocket, Process};
 use crate::connection::Connection;
 use crate::error::{Error, Passed};
 use crate::handler::RequestHandler;
@@ -59,8 +59,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     }
 
     /// Python's path of a request, in its order, up to the handler that is to serve it.
-    pub(crate) fn pass_hooks(&mut self, core: &mut Core, request: &Incoming<'_>, from: &Address) -> Admitted {
-        let Host { make_handler, calls, .. } = self;
+    pub(crate) fn pass_hooks(&mut self, core: &mut Core, request: &Incoming<'_>, from: &Address) -> Admitted<S> {
+        let Host { make_handler, mixin, calls, .. } = self;
         let in_cap = core.admits_client(calls.number(), from);
         let cap = core.served[usize::from(calls.number())].limits.connections_per_client_max.filter(|_| !in_cap);
         let Calls { state, handlers, boxed, .. } = &mut *calls;
@@ -68,7 +68,11 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             if !in_cap || !state.verify_request(request, from) {
                 return Admitted::No;
             }
-            if let Some(work) = state.process_request(request, from).into_work() {
+            let process = match (state.process_request(request, from), mixin) {
+                (Process::Reactor, Some(mixin)) => mixin(state, from),
+                (process, _) => process,
+            };
+            if let Some(work) = process.into_work() {
                 return Admitted::Elsewhere(work);
             }
             match state.finish_request(from) {
@@ -97,7 +101,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     pub(crate) fn send_elsewhere(
         &mut self,
         core: &mut Core,
-        work: Work,
+        work: Work<S>,
         socket: BlockingSocket,
         client_address: Address,
         local_address: Option<Address>,
@@ -127,12 +131,12 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
 }
 
 /// What becomes of a request after the hooks.
-pub(crate) enum Admitted {
+pub(crate) enum Admitted<S> {
     /// The reactor serves it, with this handler of the server's own type, or of another.
     Here {
         handler: u32,
         is_boxed: bool,
     },
-    Elsewhere(Work),
+    Elsewhere(Work<S>),
     No,
 }

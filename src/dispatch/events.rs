@@ -130,7 +130,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     }
 
     fn dissolve(self: Box<Self>) -> u64 {
-        let Host { make_handler, calls, .. } = *self;
+        let Host { make_handler, mixin, calls, .. } = *self;
         let Calls { state, handlers, boxed, pending } = calls;
         let mut panics = 0;
         let mut count = |dropped: bool| panics += u64::from(!dropped);
@@ -139,6 +139,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         pending.orders.into_iter().for_each(|(_, order)| count(drop_caught(order)));
         count(drop_caught(state));
         count(drop_caught(make_handler));
+        count(drop_caught(mixin));
         panics
     }
 

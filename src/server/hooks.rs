@@ -73,7 +73,7 @@ pub trait BaseServer: Sized + Send + 'static {
     /// [`finish_request`](Self::finish_request), or something that may block.
     ///
     /// Source: `process_request`, which `ThreadingMixIn` and `ForkingMixIn` override.
-    fn process_request(&mut self, request: &Incoming<'_>, client_address: &Address) -> Process {
+    fn process_request(&mut self, request: &Incoming<'_>, client_address: &Address) -> Process<Self> {
         let _ = (request, client_address);
         Process::Reactor
     }

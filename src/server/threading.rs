@@ -1,15 +1,17 @@
 //! Servers whose requests are all served by threads, or all by programs: Python's mixins, ready-made.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 #[cfg(all(unix, feature = "children"))]
 use std::process::Command;
 
 use super::Server;
-use super::hooks::{BaseServer, Incoming};
+use super::hooks::BaseServer;
 use super::unbound::Unbound;
 use crate::address::Address;
 use crate::blocking::{BlockingHandler, Process};
+use crate::dispatch::Host;
 use crate::error::Result;
 use crate::handler::RequestHandler;
 use crate::handler::request::Request;
@@ -36,7 +38,7 @@ use crate::net::family::{UnixDatagram, UnixStream};
 /// })?;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
-pub type ThreadingTcpServer = MixInServer<Tcp, ThreadingMixIn>;
+pub type ThreadingTcpServer<S = ()> = MixInServer<Tcp, ThreadingMixIn, S>;
 
 /// A UDP server that serves every datagram on a thread: [`MixInServer`].
 ///
@@ -55,7 +57,7 @@ pub type ThreadingTcpServer = MixInServer<Tcp, ThreadingMixIn>;
 /// })?;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
-pub type ThreadingUdpServer = MixInServer<Udp, ThreadingMixIn>;
+pub type ThreadingUdpServer<S = ()> = MixInServer<Udp, ThreadingMixIn, S>;
 
 /// The same on Unix sockets with connections: [`ThreadingTcpServer`], [`UnixStreamServer`](crate::UnixStreamServer).
 ///
@@ -68,7 +70,7 @@ pub type ThreadingUdpServer = MixInServer<Udp, ThreadingMixIn>;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[cfg(unix)]
-pub type ThreadingUnixStreamServer = MixInServer<UnixStream, ThreadingMixIn>;
+pub type ThreadingUnixStreamServer<S = ()> = MixInServer<UnixStream, ThreadingMixIn, S>;
 
 /// The same on Unix datagram sockets: [`ThreadingUdpServer`], [`UnixDatagramServer`](crate::UnixDatagramServer).
 ///
@@ -81,7 +83,7 @@ pub type ThreadingUnixStreamServer = MixInServer<UnixStream, ThreadingMixIn>;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[cfg(unix)]
-pub type ThreadingUnixDatagramServer = MixInServer<UnixDatagram, ThreadingMixIn>;
+pub type ThreadingUnixDatagramServer<S = ()> = MixInServer<UnixDatagram, ThreadingMixIn, S>;
 
 /// A TCP server that serves every client with a program, as inetd(8) does: [`MixInServer`]. Feature `children`.
 ///
@@ -98,7 +100,7 @@ pub type ThreadingUnixDatagramServer = MixInServer<UnixDatagram, ThreadingMixIn>
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[cfg(all(unix, feature = "children"))]
-pub type ForkingTcpServer = MixInServer<Tcp, ForkingMixIn>;
+pub type ForkingTcpServer<S = ()> = MixInServer<Tcp, ForkingMixIn, S>;
 
 /// A UDP server that serves every datagram with a program: the datagram is its input, its output the answer. Feature
 /// `children`.
@@ -113,7 +115,7 @@ pub type ForkingTcpServer = MixInServer<Tcp, ForkingMixIn>;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[cfg(all(unix, feature = "children"))]
-pub type ForkingUdpServer = MixInServer<Udp, ForkingMixIn>;
+pub type ForkingUdpServer<S = ()> = MixInServer<Udp, ForkingMixIn, S>;
 
 /// The same on Unix sockets with connections: [`ForkingTcpServer`]. Feature `children`.
 ///
@@ -127,7 +129,7 @@ pub type ForkingUdpServer = MixInServer<Udp, ForkingMixIn>;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[cfg(all(unix, feature = "children"))]
-pub type ForkingUnixStreamServer = MixInServer<UnixStream, ForkingMixIn>;
+pub type ForkingUnixStreamServer<S = ()> = MixInServer<UnixStream, ForkingMixIn, S>;
 
 /// The same on Unix datagram sockets: [`ForkingUdpServer`]. Feature `children`.
 ///
@@ -141,45 +143,50 @@ pub type ForkingUnixStreamServer = MixInServer<UnixStream, ForkingMixIn>;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[cfg(all(unix, feature = "children"))]
-pub type ForkingUnixDatagramServer = MixInServer<UnixDatagram, ForkingMixIn>;
+pub type ForkingUnixDatagramServer<S = ()> = MixInServer<UnixDatagram, ForkingMixIn, S>;
 
 /// A [`Server`] whose requests are all served the way a mixin says: by threads ([`ThreadingMixIn`]) or by programs
 /// (`ForkingMixIn`). Everything else is the server's it contains.
 ///
-/// A server that decides for each request, or has a value and hooks of its own, is a [`Server`] whose
-/// [`process_request`](BaseServer::process_request) says so.
+/// A request that is to be served in another way is one for which the hook
+/// [`process_request`](BaseServer::process_request) of the server's value answers otherwise than [`Process::Reactor`].
 ///
 /// Source: `class ThreadingTCPServer(ThreadingMixIn, TCPServer)` and its siblings.
 ///
 /// ```
-/// use socketserver::{Reactor, StreamRequestHandler, ThreadingTcpServer};
+/// use socketserver::{BaseServer, StreamRequestHandler, ThreadingTcpServer};
+/// use std::io::Write as _;
 ///
-/// let server = ThreadingTcpServer::new("127.0.0.1:0", |_| StreamRequestHandler::new(|_| Ok(())))?;
-/// let mut reactor = Reactor::new()?;
-/// reactor.add(server)?;
+/// struct Counter { clients: u32 }
+/// impl BaseServer for Counter {}
+///
+/// let server = ThreadingTcpServer::with_server("127.0.0.1:0", Counter { clients: 0 }, |_counter, _client_address| {
+///     StreamRequestHandler::new(|request| {
+///         let number = request.server(|counter: &mut Counter| {
+///             counter.clients += 1;
+///             counter.clients
+///         })?;
+///         writeln!(request.wfile, "you are number {number}")?;
+///         Ok(())
+///     })
+/// })?;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
-#[derive(Debug)]
-pub struct MixInServer<F: Family, M> {
-    server: Server<F, M, NoHandler>,
+pub struct MixInServer<F: Family, M, S = ()> {
+    server: Server<F, S, NoHandler>,
+    mixin: PhantomData<fn() -> M>,
 }
 
-impl<F: Family, M: BaseServer> MixInServer<F, M> {
-    fn with(address: impl ServerAddress<F::Address>, mixin: M) -> Result<Self> {
-        let mut unbound = MixInServer::unbound_with(mixin);
+impl<F: Family, M, S: BaseServer> MixInServer<F, M, S> {
+    fn bind(mut unbound: Unbound<F, S, NoHandler>, address: impl ServerAddress<F::Address>) -> Result<Self> {
         unbound.server_bind(address)?;
-        unbound.server_activate().map(|server| MixInServer { server })
-    }
-
-    fn unbound_with(mixin: M) -> Unbound<F, M, NoHandler> {
-        // It is never asked for a handler: every request goes elsewhere.
-        Server::unbound_with_server(mixin, |_, _| NoHandler)
+        unbound.server_activate().map(|server| MixInServer { server, mixin: PhantomData })
     }
 }
 
 /// The server it contains.
-impl<F: Family, M> From<MixInServer<F, M>> for Server<F, M, NoHandler> {
-    fn from(server: MixInServer<F, M>) -> Self {
+impl<F: Family, M, S> From<MixInServer<F, M, S>> for Server<F, S, NoHandler> {
+    fn from(server: MixInServer<F, M, S>) -> Self {
         server.server
     }
 }
@@ -194,7 +201,7 @@ impl<F: Family> MixInServer<F, ThreadingMixIn> {
         address: impl ServerAddress<F::Address>,
         handler: impl FnMut(&Address) -> B + Send + 'static,
     ) -> Result<Self> {
-        MixInServer::with(address, ThreadingMixIn::new(handler))
+        MixInServer::bind(Self::unbound(handler), address)
     }
 
     /// The same before it is bound: for options, limits and sockets of several families. It becomes the [`Server`] that
@@ -212,9 +219,32 @@ impl<F: Family> MixInServer<F, ThreadingMixIn> {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     pub fn unbound<B: BlockingHandler>(
-        handler: impl FnMut(&Address) -> B + Send + 'static,
-    ) -> Unbound<F, ThreadingMixIn, NoHandler> {
-        MixInServer::unbound_with(ThreadingMixIn::new(handler))
+        mut handler: impl FnMut(&Address) -> B + Send + 'static,
+    ) -> Unbound<F, (), NoHandler> {
+        MixInServer::<F, ThreadingMixIn, ()>::unbound_with_server((), move |(), client_address| handler(client_address))
+    }
+}
+
+impl<F: Family, S: BaseServer> MixInServer<F, ThreadingMixIn, S> {
+    /// As [`new`](Self::new), with a value of your own, whose hooks are called. `handler` is given it, and a handler on a
+    /// thread reaches it by [`BlockingRequest::server`](crate::BlockingRequest::server).
+    ///
+    /// # Errors
+    /// As for [`Server::new`]. The value is dropped then.
+    pub fn with_server<B: BlockingHandler<S>>(
+        address: impl ServerAddress<F::Address>,
+        server: S,
+        handler: impl FnMut(&mut S, &Address) -> B + Send + 'static,
+    ) -> Result<Self> {
+        MixInServer::bind(Self::unbound_with_server(server, handler), address)
+    }
+
+    /// As [`unbound`](Self::unbound), with a value of your own.
+    pub fn unbound_with_server<B: BlockingHandler<S>>(
+        server: S,
+        mut handler: impl FnMut(&mut S, &Address) -> B + Send + 'static,
+    ) -> Unbound<F, S, NoHandler> {
+        mixed(server, move |server, client_address| Process::thread(handler(server, client_address)))
     }
 }
 
@@ -228,31 +258,68 @@ impl<F: Family> MixInServer<F, ForkingMixIn> {
         address: impl ServerAddress<F::Address>,
         command: impl FnMut(&Address) -> Command + Send + 'static,
     ) -> Result<Self> {
-        MixInServer::with(address, ForkingMixIn::new(command))
+        MixInServer::bind(Self::unbound(command), address)
     }
 
     /// The same before it is bound: for options, limits and sockets of several families. It becomes the [`Server`] that
     /// this type contains.
-    pub fn unbound(command: impl FnMut(&Address) -> Command + Send + 'static) -> Unbound<F, ForkingMixIn, NoHandler> {
-        MixInServer::unbound_with(ForkingMixIn::new(command))
+    pub fn unbound(mut command: impl FnMut(&Address) -> Command + Send + 'static) -> Unbound<F, (), NoHandler> {
+        MixInServer::<F, ForkingMixIn, ()>::unbound_with_server((), move |(), client_address| command(client_address))
     }
 }
 
-impl<F: Family, M> Deref for MixInServer<F, M> {
-    type Target = Server<F, M, NoHandler>;
+#[cfg(all(unix, feature = "children"))]
+impl<F: Family, S: BaseServer> MixInServer<F, ForkingMixIn, S> {
+    /// As [`new`](Self::new), with a value of your own, whose hooks are called. `command` is given it.
+    ///
+    /// # Errors
+    /// As for [`Server::new`]. The value is dropped then.
+    pub fn with_server(
+        address: impl ServerAddress<F::Address>,
+        server: S,
+        command: impl FnMut(&mut S, &Address) -> Command + Send + 'static,
+    ) -> Result<Self> {
+        MixInServer::bind(Self::unbound_with_server(server, command), address)
+    }
+
+    /// As [`unbound`](Self::unbound), with a value of your own.
+    pub fn unbound_with_server(
+        server: S,
+        mut command: impl FnMut(&mut S, &Address) -> Command + Send + 'static,
+    ) -> Unbound<F, S, NoHandler> {
+        mixed(server, move |server, client_address| Process::child(command(server, client_address)))
+    }
+}
+
+/// A server that the mixin leaves no request. It is never asked for a handler.
+fn mixed<F: Family, S: BaseServer>(
+    server: S,
+    mixin: impl FnMut(&mut S, &Address) -> Process<S> + Send + 'static,
+) -> Unbound<F, S, NoHandler> {
+    Unbound::hosting(Host::new(server, Box::new(|_, _| NoHandler)).with_mixin(Box::new(mixin)))
+}
+
+impl<F: Family, M, S> Deref for MixInServer<F, M, S> {
+    type Target = Server<F, S, NoHandler>;
 
     fn deref(&self) -> &Self::Target {
         &self.server
     }
 }
 
-impl<F: Family, M> DerefMut for MixInServer<F, M> {
+impl<F: Family, M, S> DerefMut for MixInServer<F, M, S> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.server
     }
 }
 
-/// The value of a server whose requests are served by threads.
+impl<F: Family, M, S> fmt::Debug for MixInServer<F, M, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MixInServer").field("server", &self.server).finish()
+    }
+}
+
+/// Serves requests on threads: what distinguishes a [`ThreadingTcpServer`] and its siblings. Has no value.
 ///
 /// Its settings are [`Limits::max_threads`](crate::Limits), [`thread_queue_max`](crate::Limits::thread_queue_max),
 /// [`daemon_threads`](crate::Limits::daemon_threads) and [`block_on_close`](crate::Limits::block_on_close).
@@ -260,35 +327,24 @@ impl<F: Family, M> DerefMut for MixInServer<F, M> {
 /// Source: `socketserver.ThreadingMixIn`.
 ///
 /// ```
-/// use socketserver::{Server, StreamRequestHandler, ThreadingMixIn, ThreadingTcpServer};
+/// use socketserver::family::{Family, ServerAddress};
+/// use socketserver::{MixInServer, Result, StreamRequestHandler, ThreadingMixIn};
+/// use std::io::Write as _;
 ///
-/// let mixin = ThreadingMixIn::new(|_client_address| StreamRequestHandler::new(|_request| Ok(())));
+/// /// Greets, over TCP or Unix sockets.
+/// fn greeter<F: Family>(address: impl ServerAddress<F::Address>) -> Result<MixInServer<F, ThreadingMixIn>> {
+///     MixInServer::<F, ThreadingMixIn>::new(address, |_| {
+///         StreamRequestHandler::new(|request| Ok(request.wfile.write_all(b"hello\n")?))
+///     })
+/// }
+/// greeter::<socketserver::family::Tcp>("127.0.0.1:0")?;
+/// # Ok::<(), socketserver::Error>(())
 /// ```
-pub struct ThreadingMixIn {
-    #[expect(clippy::type_complexity, reason = "a function that makes handlers")]
-    handler: Box<dyn FnMut(&Address) -> Box<dyn BlockingHandler> + Send>,
-}
+#[derive(Debug)]
+pub enum ThreadingMixIn {}
 
-impl ThreadingMixIn {
-    /// Makes a handler for each request with `handler`.
-    pub fn new<B: BlockingHandler>(mut handler: impl FnMut(&Address) -> B + Send + 'static) -> Self {
-        ThreadingMixIn { handler: Box::new(move |client_address| Box::new(handler(client_address))) }
-    }
-}
-
-impl BaseServer for ThreadingMixIn {
-    fn process_request(&mut self, _: &Incoming<'_>, client_address: &Address) -> Process {
-        Process::Thread((self.handler)(client_address))
-    }
-}
-
-impl fmt::Debug for ThreadingMixIn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ThreadingMixIn")
-    }
-}
-
-/// The value of a server whose requests are served by programs. Feature `children`.
+/// Serves requests with programs: what distinguishes a [`ForkingTcpServer`] and its siblings. Has no value. Feature
+/// `children`.
 ///
 /// Its settings are [`Limits::max_children`](crate::Limits), [`thread_queue_max`](crate::Limits::thread_queue_max),
 /// [`child_timeout`](crate::Limits::child_timeout) and [`block_on_close`](crate::Limits::block_on_close).
@@ -296,41 +352,20 @@ impl fmt::Debug for ThreadingMixIn {
 /// Source: `socketserver.ForkingMixIn`.
 ///
 /// ```
-/// use socketserver::ForkingMixIn;
+/// use socketserver::family::Tcp;
+/// use socketserver::{ForkingMixIn, MixInServer};
 /// use std::process::Command;
 ///
-/// let mixin = ForkingMixIn::new(|client_address| {
+/// let server = MixInServer::<Tcp, ForkingMixIn>::new("127.0.0.1:0", |client_address| {
 ///     let mut command = Command::new("sh");
 ///     command.args(["-c", "echo hello $CLIENT"]).env("CLIENT", client_address.to_string());
 ///     command
-/// });
+/// })?;
+/// # Ok::<(), socketserver::Error>(())
 /// ```
 #[cfg(all(unix, feature = "children"))]
-pub struct ForkingMixIn {
-    command: Box<dyn FnMut(&Address) -> Command + Send>,
-}
-
-#[cfg(all(unix, feature = "children"))]
-impl ForkingMixIn {
-    /// Serves each request with the program that `command` says.
-    pub fn new(command: impl FnMut(&Address) -> Command + Send + 'static) -> Self {
-        ForkingMixIn { command: Box::new(command) }
-    }
-}
-
-#[cfg(all(unix, feature = "children"))]
-impl BaseServer for ForkingMixIn {
-    fn process_request(&mut self, _: &Incoming<'_>, client_address: &Address) -> Process {
-        Process::child((self.command)(client_address))
-    }
-}
-
-#[cfg(all(unix, feature = "children"))]
-impl fmt::Debug for ForkingMixIn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ForkingMixIn")
-    }
-}
+#[derive(Debug)]
+pub enum ForkingMixIn {}
 
 /// The handler of a server that serves nothing on the reactor: closes what should come nevertheless.
 ///

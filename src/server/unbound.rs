@@ -70,6 +70,10 @@ pub struct Unbound<F: Family, S, H> {
 }
 
 impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
+    pub(super) fn hosting(host: Host<S, H>) -> Self {
+        Unbound::new(Parked::new(Box::new(host)))
+    }
+
     pub(super) fn new(parked: Parked) -> Self {
         Unbound { limits: Limits::clone(&parked.limits), parked, bound: Vec::new(), kind: PhantomData }
     }

@@ -106,7 +106,7 @@ fn a_dual_stack_server_answers_ipv4_clients_from_the_address_they_asked() {
 struct Threads;
 
 impl BaseServer for Threads {
-    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process {
+    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
         Process::thread(DatagramRequestHandler::new(|request| {
             let me = request.local_address().expect("a socket");
             Ok(write!(request.wfile, "{me}")?)

@@ -663,7 +663,7 @@ fn requests_that_wait_get_the_threads_that_are_allowed_later() {
     #[derive(Default)]
     struct Threads;
     impl BaseServer for Threads {
-        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process {
+        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
             Process::thread(StreamRequestHandler::new(|request| {
                 request.wfile.write_all(b"here")?;
                 request.rfile.read_to_end(&mut Vec::new())?;

@@ -40,7 +40,7 @@ impl BaseServer for Fragile {
         self.hook("verify_request");
         true
     }
-    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process {
+    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
         self.hook("process_request");
         Process::Reactor
     }
@@ -315,7 +315,7 @@ fn a_panic_while_an_error_is_dropped_is_survived() {
         here: bool,
     }
     impl BaseServer for Both {
-        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process {
+        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
             self.here = !self.here;
             match self.here {
                 true => Process::Reactor,

@@ -105,7 +105,7 @@ fn closures_that_close_a_server_that_is_being_closed_return_at_once() {
     handle.run(move |_| release.send(()).unwrap()).unwrap();
     stop.shutdown();
     reactor.serve_forever().unwrap();
-    assert!(reactor.server_mut::<socketserver::ThreadingMixIn>(id).is_none());
+    assert!(reactor.server_mut::<()>(id).is_none());
 }
 
 #[derive(Clone)]
@@ -760,7 +760,7 @@ fn a_handle_keeps_no_descriptor_of_a_reactor_that_is_gone() {
 fn a_request_on_a_thread_is_listed_and_takes_nothing_from_others() {
     struct Threads(Sender<(Sent, usize)>, Arc<std::sync::Mutex<Receiver<()>>>);
     impl BaseServer for Threads {
-        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process {
+        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
             let released = Arc::clone(&self.1);
             Process::thread(StreamRequestHandler::new(move |_| {
                 let _ = released.lock().unwrap().recv_timeout(PATIENCE);
@@ -878,7 +878,7 @@ fn a_stop_before_serve_forever_is_not_lost_while_an_earlier_close_is_waited_for(
 fn a_thread_that_outlives_its_server_does_not_reach_the_value_of_it() {
     struct Value(Arc<AtomicBool>, Sender<()>, Arc<Mutex<Receiver<()>>>, Sender<bool>);
     impl BaseServer for Value {
-        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process {
+        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
             let (reached, begun) = (Arc::clone(&self.0), self.1.clone());
             let (released, answer) = (Arc::clone(&self.2), self.3.clone());
             Process::thread(StreamRequestHandler::new(move |request| {
@@ -922,7 +922,7 @@ fn a_server_that_is_bound_while_it_is_being_closed_is_closed_first() {
         fn server_close(&mut self) {
             self.0.push("close");
         }
-        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process {
+        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
             let (begun, released) = (self.1.clone(), Arc::clone(&self.2));
             Process::thread(StreamRequestHandler::new(move |_| {
                 begun.send(()).unwrap();

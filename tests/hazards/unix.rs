@@ -745,7 +745,7 @@ struct Ten {
 
 #[cfg(target_os = "linux")]
 impl BaseServer for Ten {
-    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process {
+    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
         if !self.on_threads {
             return Process::Reactor;
         }

@@ -176,7 +176,7 @@ impl BaseServer for Value {
         self.rng.u32(..20) > 0
     }
 
-    fn process_request(&mut self, request: &Incoming<'_>, _: &Address) -> Process {
+    fn process_request(&mut self, request: &Incoming<'_>, _: &Address) -> Process<Self> {
         let bomb = Bomb::new(&self.ledger, self.rng.u32(..5) == 0);
         let (kind, work) = (self.rng.u32(..100), Duration::from_micros(self.rng.u64(..20_000)));
         if kind < self.programs {
@@ -186,7 +186,7 @@ impl BaseServer for Value {
             return Process::Reactor;
         }
         let fails = self.rng.u32(..10);
-        let blocking = move |request: &mut socketserver::BlockingRequest| -> Result<()> {
+        let blocking = move |request: &mut socketserver::BlockingRequest<Self>| -> Result<()> {
             let _bomb = &bomb;
             let mut bytes = [0; 100];
             let _ = request.rfile.read(&mut bytes);
@@ -194,7 +194,7 @@ impl BaseServer for Value {
             match fails {
                 0 => panic_quietly(),
                 1 => return Err(Error::other("scripted")),
-                2 => _ = request.server(|value: &mut Value| value.hook("a thread's closure")),
+                2 => _ = request.server(|value| value.hook("a thread's closure")),
                 3 => _ = request.handle().run(|reactor| drop(reactor.poll(Some(Duration::ZERO)))),
                 4 => {
                     let id = request.server_id();

@@ -131,7 +131,7 @@ fn a_request_whose_time_is_over_is_reported_as_such() {
 #[test]
 fn a_request_that_is_ended_before_it_began_is_closed_and_calls_nothing() {
     let (socket, mut peer) = pair();
-    let handler = StreamRequestHandler::new(|_| unreachable!());
+    let handler = StreamRequestHandler::new(|_: &mut BlockingRequest| unreachable!());
     let (job, stop) = job(Work::Handler(Box::new(handler)), origin(socket));
     stop.end(Ended::Closed);
     assert!(matches!(job(), Err(Error::Gone)));
@@ -142,7 +142,7 @@ fn a_request_that_is_ended_before_it_began_is_closed_and_calls_nothing() {
 fn a_request_that_is_dropped_instead_of_served_is_closed() {
     let (socket, mut peer) = pair();
     let (keep, dropped) = channel::<()>();
-    let handler = StreamRequestHandler::new(move |_| Ok(_ = &keep));
+    let handler = StreamRequestHandler::new(move |_: &mut BlockingRequest| Ok(_ = &keep));
     let (job, stop) = job(Process::thread(handler).into_work().unwrap(), origin(socket));
     drop(job);
     assert_eq!(rest(&mut peer), "");

@@ -71,7 +71,7 @@ fn a_client_is_quiet_while_a_thread_waits_for_a_message_and_does_nothing_else() 
         descriptor.quiet_since().unwrap()
     };
     assert_eq!(descriptor.quiet_since(), None, "nobody waits yet");
-    let mut handler = StreamRequestHandler::new(|request| {
+    let mut handler = StreamRequestHandler::new(|request: &mut BlockingRequest| {
         let mut line = String::new();
         loop {
             match request.rfile.read_line(&mut line) {
@@ -103,7 +103,7 @@ fn nagle_s_algorithm_is_switched_off_on_request() {
     for disable in [false, true] {
         let (socket, _peer) = pair();
         let watched = socket.try_clone().unwrap();
-        let mut handler = StreamRequestHandler::new(|_| Ok(()));
+        let mut handler = StreamRequestHandler::new(|_: &mut BlockingRequest| Ok(()));
         handler.disable_nagle_algorithm = disable;
         Served::begin(Work::Handler(Box::new(handler)), origin(socket)).result().unwrap();
         assert_eq!(watched.nodelay().unwrap(), disable);
@@ -133,7 +133,7 @@ fn one_thread_reads_while_another_writes() {
 fn a_unix_socket_is_a_stream_like_any_other() {
     let (socket, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
-    let handler = StreamRequestHandler::new(|request| {
+    let handler = StreamRequestHandler::new(|request: &mut BlockingRequest| {
         assert!(request.request().as_fd().is_some());
         let mut line = String::new();
         request.rfile.read_line(&mut line)?;
