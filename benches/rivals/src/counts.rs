@@ -99,7 +99,7 @@ fn drive<C: Clients>(mut load: Load<C>, amount: u64, end: impl FnOnce() -> Resul
 
 /// Runs strace and callgrind.
 pub(crate) fn count(contender: &Contender, item: Item, quick: bool, cpus: Cpus) -> Count {
-    let amounts = if quick { [500, 1_500] } else { [2_000, 10_000] };
+    let amounts = if quick { [500, 1_500] } else { [1_000, 5_000] };
     let instructions = if contender.native {
         instructions(contender, item, amounts, cpus)
     } else {
