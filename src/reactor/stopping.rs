@@ -142,6 +142,7 @@ impl Reactor {
         });
         if receives {
             self.take_in();
+            self.free_dead(); // A server that was added during the stop may have had a client.
             self.core.each_endpoint(None, |endpoint| endpoint.closing = true);
             return self.is_over();
         }

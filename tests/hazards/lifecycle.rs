@@ -307,6 +307,33 @@ fn a_server_that_is_being_closed_may_go_while_those_that_a_stop_left_are_closed(
     drop(release);
 }
 
+/// The last look at the sockets of datagrams comes after the dead of the turn were freed, and serves the client as well.
+#[test]
+fn a_client_of_a_server_that_is_added_during_a_stop_may_come_and_go_in_its_last_moment() {
+    let late = TcpServer::new("127.0.0.1:0", |_| NoHandler).unwrap();
+    let mut client = Peer::connect(address_of(&late));
+    let mut config = Config::default();
+    (config.drain_quiet, config.drain_grace) = (PATIENCE, PATIENCE);
+    let mut reactor = Reactor::with_config(config).unwrap();
+    reactor.add(echoing::<Udp>()).unwrap();
+    let server = echoing::<socketserver::family::Tcp>();
+    let _keeping = Peer::connect(address_of(&server));
+    let keeping = reactor.add(server).unwrap();
+    until(|| reactor.poll(Some(Duration::from_millis(1))).unwrap() && reactor.stats().active == 1);
+    reactor.shutdown_handle().shutdown();
+    assert!(reactor.poll(Some(Duration::ZERO)).unwrap(), "the stop waits for a connection");
+    reactor
+        .handle()
+        .run(move |reactor| {
+            reactor.server_close(keeping);
+            reactor.add(late).unwrap();
+        })
+        .unwrap();
+    reactor.serve_forever().unwrap();
+    client.expect_eof();
+    assert_eq!(reactor.stats().closed, 2);
+}
+
 #[test]
 fn what_was_given_to_a_server_before_it_was_added_comes_with_it() {
     let journal = Journal::new();
