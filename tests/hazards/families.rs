@@ -210,8 +210,9 @@ fn a_stop_or_a_close_gives_up_all_sockets_and_they_come_back() {
             server.serve_forever().unwrap();
             server
         });
-        while !directory.at("datagram").exists() {
-            std::thread::yield_now(); // It is bound again by the time it is served.
+        // All are bound before the first one listens, and this one is the last that does.
+        while std::os::unix::net::UnixStream::connect(directory.at("stream")).is_err() {
+            std::thread::yield_now();
         }
         assert_served(&addresses, 4 * round);
         stop.shutdown();
