@@ -123,7 +123,7 @@ impl Player {
         let take =
             if self.chance(|temper| temper.leaves_input) { self.books.open().rng.usize(..=unread) } else { unread };
         let dawdles = may_dawdle && self.chance(|temper| temper.dawdles);
-        let take = if dawdles { self.read_slowly(request, take) } else { take };
+        let (take, held) = if dawdles { self.read_slowly(request, take) } else { (take, false) };
         let number = self.number;
         let mut ledger = self.books.open();
         if unread - take > ledger.limits.input_bytes_max {
@@ -139,6 +139,7 @@ impl Player {
         if fresh > 0 {
             (account.shown, account.active_at) = (from + unread as u64, request.others.now());
         }
+        account.held = held || (account.held && take < unread);
         account.unread_since = match account.unread_since {
             _ if take == unread => None,
             Some(since) if take == 0 => Some(since),
@@ -157,18 +158,20 @@ impl Player {
         }
     }
 
-    /// Reads messages of so many bytes in all, each of which takes time, until it is told to stop. Returns how many.
-    fn read_slowly(&mut self, request: &mut Request<'_, Site>, bytes: usize) -> usize {
+    /// Reads messages of so many bytes in all, each of which takes time, until it is told to stop. Returns how many, and
+    /// whether it was told.
+    fn read_slowly(&mut self, request: &mut Request<'_, Site>, bytes: usize) -> (usize, bool) {
         let mut read = 0;
         while read < bytes {
             let n = self.books.open().rng.usize(1..=MESSAGE_BYTES_MAX).min(bytes - read);
             match request.input.read_exact(n) {
                 Ok(Some(message)) => read += message.len(),
-                _ => break,
+                Ok(None) => return (read, true), // All of it is there.
+                Err(_) => break,
             }
             self.books.dawdle();
         }
-        read
+        (read, false)
     }
 
     /// Writes as long as there is room, each time after a while.
@@ -511,6 +514,7 @@ impl RequestHandler<Site> for Player {
 
     fn handle(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
         let (number, empty) = (self.number, request.input.is_empty());
+        self.books.open().accounts[number].held = false;
         self.books.expect(!empty, || format!("handle of {number} without input"));
         self.called(request, "handle", Finish::Done)
     }

@@ -112,6 +112,8 @@ pub(crate) struct Account {
     pub(crate) replaced: bool,
     /// A handler has seen its output full, and is owed `writable`.
     pub(crate) full: bool,
+    /// A handler was told to stop while a message was there, and is owed `handle`.
+    pub(crate) held: bool,
     pub(crate) paused: bool,
     pub(crate) full_duplex: bool,
     /// A handler has ended the server's direction.

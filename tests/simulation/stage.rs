@@ -259,6 +259,7 @@ impl<'a> Stage<'a> {
                 continue;
             }
             assert!(!(account.full && account.unlimited), "{number} has seen its output full, and is owed writable");
+            assert!(!(account.held && account.goes_on()), "{number} was told to stop reading, and is owed handle");
             if let Some(&(due, _)) = account.timers.values().min() {
                 assert!(due > now, "a timer of {number} was due at {due:?}, and it is {now:?}");
                 let wakes = next.is_some_and(|next| now + next <= due);
