@@ -41,18 +41,21 @@ impl Tally {
 pub(crate) fn play(plan: &Plan) -> Result<Tally, String> {
     let mut stage = None;
     let played = catch_unwind(AssertUnwindSafe(|| {
-        let stage = stage.insert(Stage::new(plan));
+        let played = stage.insert(Stage::new(plan));
         for step in &plan.steps {
-            stage.step(step);
-            stage.look()?;
+            played.step(step);
+            played.look()?;
         }
-        stage.end()
+        let tally = played.end()?;
+        stage = None; // Closing the reactor is a part of it.
+        Ok(tally)
     }));
-    played.unwrap_or_else(|panic| {
-        std::mem::forget(stage); // Closing a reactor that is broken could panic once more.
+    let played = played.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         Err(text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked").to_owned())
-    })
+    });
+    std::mem::forget(stage); // If it is there, it is broken, and closing its reactor could panic once more.
+    played
 }
 
 type Peers = Arc<Mutex<Vec<Option<Peer>>>>;
