@@ -48,6 +48,13 @@ use crate::reactor::handle::Message;
 /// assert_eq!(client.sent(), b"42\n");
 /// assert_eq!(client.finished(), Some(Finish::PeerClosed));
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no handler on the reactor of a server whose value is `{S}`",
+    label = "`RequestHandler<{S}>` is not implemented",
+    note = "a `StreamRequestHandler`, and any other `BlockingHandler`, may wait and needs a thread: give it to a \
+            `ThreadingTcpServer` or its siblings, or return `Process::thread(handler)` from the hook `process_request`",
+    note = "a handler whose callbacks do not wait is made by `impl RequestHandler<{S}>`"
+)]
 pub trait RequestHandler<S = ()>: Send + 'static {
     /// Called once, before anything else: the connection was accepted, or an outbound one is established. If it
     /// fails, nothing else is called.

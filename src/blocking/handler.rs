@@ -43,6 +43,12 @@ use crate::error::Result;
 ///
 /// `S` is the type of the server's value, which is reached by [`BlockingRequest::server`]. A handler for servers with any
 /// value is `impl<S> BlockingHandler<S>`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no handler on a thread of a server whose value is `{S}`",
+    label = "`BlockingHandler<{S}>` is not implemented",
+    note = "a `RequestHandler` is called by the reactor, not by a thread: give it to a `TcpServer` or its siblings",
+    note = "a handler that may wait is made by `impl BlockingHandler<{S}>`, or by a `StreamRequestHandler`"
+)]
 pub trait BlockingHandler<S = ()>: Send + 'static {
     /// Called once, before `handle`. If it fails, neither `handle` nor `finish` is called.
     fn setup(&mut self, request: &mut BlockingRequest<S>) -> Result<()> {

@@ -29,6 +29,15 @@ use crate::error::Result;
 /// handler.timeout = Some(Duration::from_secs(60));
 /// let process: Process = Process::thread(handler);
 /// ```
+///
+/// It may wait, so it is for a server with threads. A [`TcpServer`](crate::TcpServer) calls its handlers on the reactor; the
+/// compiler refuses this one there, and says what to do:
+///
+/// ```compile_fail,E0277
+/// # use socketserver::{StreamRequestHandler, TcpServer};
+/// let server = TcpServer::new("127.0.0.1:0", |_| StreamRequestHandler::new(|_| Ok(())))?;
+/// # Ok::<(), socketserver::Error>(())
+/// ```
 pub struct StreamRequestHandler<F> {
     /// Bytes that `rfile` reads ahead; see [`BlockingHandler::rbufsize`]. Default: 8,192.
     pub rbufsize: usize,

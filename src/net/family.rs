@@ -131,6 +131,11 @@ pub enum UnixDatagram {}
 /// assert_eq!(ServerAddress::<UnixAddress>::to_addresses(&name).unwrap(), [name]);
 /// # }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no address for a server whose addresses are a `{A}`",
+    note = "for TCP and UDP it is a text such as `\"localhost:80\"`, a pair such as `(\"localhost\", 80)` or a `SocketAddr`; for \
+            Unix sockets a path or a `UnixAddress`"
+)]
 pub trait ServerAddress<A> {
     /// The addresses it stands for: the server is bound to all of them.
     ///

@@ -33,6 +33,20 @@ use crate::reactor::handle::Message;
 ///     }
 /// }
 /// ```
+///
+/// A value without hooks needs it as well, as `impl BaseServer for Chat {}`; the compiler says so if that is missing:
+///
+/// ```compile_fail,E0277
+/// # use socketserver::{NoHandler, TcpServer};
+/// struct Chat;
+/// let server = TcpServer::with_server("127.0.0.1:0", Chat, |_, _| NoHandler)?;
+/// # Ok::<(), socketserver::Error>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the value of a server",
+    label = "`BaseServer` is not implemented",
+    note = "add `impl BaseServer for {Self} {{}}`: it has Python's hooks, and all of them have defaults"
+)]
 pub trait BaseServer: Sized + Send + 'static {
     /// Binds the socket to `address`; set further options on it before. Called once for each address tried.
     ///
