@@ -99,11 +99,18 @@ impl Connection {
     /// The limits have changed: it ends if it holds more than they allow. While its input waits, it may hold one read more
     /// than it is allowed; so it is held only to a limit that was lowered.
     pub(crate) fn hold_to(&mut self, limits: &Limits, before: &Limits) {
+        let lowered = self.state.bounds(limits).input_bytes_max < self.state.bounds(before).input_bytes_max;
+        self.hold(limits, lowered);
+    }
+
+    /// The same for limits of its own, of which that of unread input was `lowered` or not.
+    pub(crate) fn hold(&mut self, limits: &Limits, lowered: bool) {
         let unread = self.carry.as_ref().map_or(0, |carry| carry.unread().len());
-        let (bounds, before) = (self.state.bounds(limits), self.state.bounds(before));
+        let bounds = self.state.bounds(limits);
         if self.unsent() > bounds.output_bytes_max {
+            self.io.queue = None;
             self.state.end(Finish::OutputLimit, true);
-        } else if bounds.input_bytes_max < before.input_bytes_max && unread > bounds.input_bytes_max {
+        } else if lowered && unread > bounds.input_bytes_max {
             self.carry = None;
             self.state.end(Finish::InputLimit, false);
         }

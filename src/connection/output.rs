@@ -116,18 +116,20 @@ impl<'a> Output<'a> {
         self.budget.bounds(self.limits)
     }
 
+    pub(crate) fn server_limits(&self) -> &'a Limits {
+        self.limits
+    }
+
     /// The connection has limits of its own from now on, or its server's again.
     ///
     /// # Errors
-    /// For limits that contradict each other; and [`Error::OutputLimit`] if more waits already, which ends the connection.
+    /// For limits that contradict each other.
     pub(crate) fn set_limits(&mut self, limits: &ConnectionLimits) -> Result<Option<Bounds>> {
         let own = limits.resolved(self.limits)?;
         let own = (*limits != ConnectionLimits::default()).then_some(own);
         self.budget.own.set(own);
         self.room = 0; // What can be gathered is looked at anew.
-        if !self.is_datagram() && !self.is_shut() {
-            self.judge()?;
-        }
+        self.full.set(self.holds());
         Ok(own)
     }
 

@@ -50,6 +50,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 (Order::ShutdownWrite, Some((_, connection, _))) => connection.state.phase.shut_down(),
                 (Order::PauseReading, Some((_, connection, _))) => connection.state.phase.pause(),
                 (Order::ResumeReading, Some((_, connection, _))) => _ = connection.state.phase.resume(),
+                (Order::Hold { lowered }, Some((_, connection, _))) => {
+                    connection.hold(&core.served[usize::from(self.pending.server)].limits, lowered);
+                }
                 (_, None) => {} // A single datagram that is over.
             }
         }

@@ -67,6 +67,10 @@ pub(crate) enum Order<S> {
     ShutdownWrite,
     PauseReading,
     ResumeReading,
+    /// Its limits have changed, that of unread input to a lower one or not.
+    Hold {
+        lowered: bool,
+    },
 }
 
 impl<S> Others<'_, S> {

@@ -212,16 +212,18 @@ impl<'a, S> Request<'a, S> {
 
     /// Gives this connection limits of its own instead of the server's, at once and for as long as it lives, also under
     /// another handler. They replace those of an earlier call; `ConnectionLimits::default()` takes all back. Changes of the
-    /// server's limits do not concern a connection with limits of its own.
+    /// server's limits do not concern a connection with limits of its own. If it holds more than it may now when the callback
+    /// returns, it ends, with [`Finish::OutputLimit`] or [`Finish::InputLimit`].
     ///
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting) if two of them contradict each other; then nothing is changed.
-    /// [`Error::OutputLimit`](crate::Error::OutputLimit) if more output waits than is allowed now; the connection is lost
-    /// then, as after a write that passes the limit. More unread input than is allowed ends the connection when the
-    /// callback returns, unless it is consumed.
     pub fn set_limits(&mut self, limits: &ConnectionLimits) -> Result<()> {
+        let server = self.output.server_limits();
+        let before = self.state.bounds(server).input_bytes_max;
         let own = self.output.set_limits(limits)?;
         self.state.set_own_bounds(own);
+        let lowered = self.state.bounds(server).input_bytes_max < before;
+        self.others.pending.orders.push((self.id.slot.key, Order::Hold { lowered }));
         Ok(())
     }
 

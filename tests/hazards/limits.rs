@@ -4,6 +4,7 @@ use std::io::{IoSlice, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use socketserver::testing::{Client, Network};
 use socketserver::{
@@ -468,4 +469,30 @@ fn the_clients_of_a_proxy_are_counted_and_named_by_their_own_addresses() {
     assert_eq!(seen, "[2, 4]");
     assert_eq!(journal.lines(), ["203.0.113.7:3 refused", "203.0.113.7:1 peer closed"]);
     assert_eq!(network.stats().refused, 1);
+}
+
+#[test]
+fn a_connection_that_lowers_its_limits_ends_if_it_holds_more_paused_or_not_and_in_any_callback() {
+    let less = own_limits(|limits| (limits.input_bytes_max, limits.output_bytes_max) = (Some(10), Some(1_000)));
+    let run = |unsent: usize, unread: &[u8]| {
+        let handler = probe(move |call, request: &mut Request<'_>| match call {
+            Call::Handle => {
+                request.pause_reading();
+                request.output.write_all(&vec![b'x'; unsent])?;
+                request.set_timer(1, Duration::from_secs(1));
+                Ok(Next::Wait)
+            }
+            Call::Timer(_) => request.set_limits(&less).map(|()| Next::Wait),
+            call => usual(&call, request),
+        });
+        let mut client = Client::new(handler);
+        client.set_window(0);
+        client.feed(unread);
+        client.advance(Duration::from_secs(1));
+        client.set_window(10_000);
+        client.finished()
+    };
+    assert_eq!(run(1_000, b"0123456789"), None);
+    assert_eq!(run(1_001, b"0123456789"), Some(Finish::OutputLimit));
+    assert_eq!(run(1_000, b"0123456789a"), Some(Finish::InputLimit));
 }

@@ -6,8 +6,8 @@ use std::panic::resume_unwind;
 use std::time::Duration;
 
 use socketserver::{
-    Address, BaseServer, ConnectionId, Error, Finish, Handle, Message, Next, Others, Request, RequestHandler, Result,
-    Sent, Timeout,
+    Address, BaseServer, ConnectionId, ConnectionLimits, Error, Finish, Handle, Message, Next, Others, Request,
+    RequestHandler, Result, Sent, Timeout,
 };
 
 use crate::ledger::{Books, DAWDLE_MAX, Ledger, unix_address};
@@ -126,7 +126,7 @@ impl Player {
         let (take, held) = if dawdles { self.read_slowly(request, take) } else { (take, false) };
         let number = self.number;
         let mut ledger = self.books.open();
-        if unread - take > ledger.limits.input_bytes_max {
+        if unread - take > ledger.bounds(number)[0] {
             ledger.end(number, Finish::InputLimit);
         }
         let account = &mut ledger.accounts[number];
@@ -262,6 +262,9 @@ impl Player {
             drop(ledger);
             request.set_timeout(which, time);
         }
+        if self.chance(|temper| temper.sets_limits) {
+            self.set_limits(request);
+        }
         if self.chance(|temper| temper.connects) {
             self.connect(request);
         }
@@ -292,7 +295,7 @@ impl Player {
                 ledger.accounts[self.number].may_reset |= self.stage == Stage::Over;
             }
         }
-        let (high, shares) = (ledger.limits.output_high_water, ledger.shares);
+        let (high, shares) = (ledger.bounds(self.number)[2], ledger.shares);
         drop(ledger);
         let (len, full) = (request.output.len(), request.output.is_full());
         self.books.expect(full == (len > high) || full && shares, || {
@@ -352,6 +355,36 @@ impl Player {
             if took < asked.len() {
                 account.reasons.push(Finish::OutputLimit); // Of one of them it was too much.
             }
+        }
+    }
+
+    /// Gives the connection limits of its own, or takes them back.
+    fn set_limits(&mut self, request: &mut Request<'_, Site>) {
+        let mut limits = ConnectionLimits::default();
+        let (bounds, before) = {
+            let mut ledger = self.books.open();
+            let before = ledger.bounds(self.number);
+            let high = 1 + ledger.rng.usize(..3_000);
+            let most = high * (1 + ledger.rng.usize(..4));
+            let own = [1 + ledger.rng.usize(..3_000), ledger.rng.usize(..=high), high, most];
+            ledger.accounts[self.number].own = ledger.rng.bool().then_some(own);
+            (ledger.accounts[self.number].own, before)
+        };
+        if let Some([input, low, high, most]) = bounds {
+            limits.input_bytes_max = Some(input);
+            (limits.output_low_water, limits.output_high_water, limits.output_bytes_max) =
+                (Some(low), Some(high), Some(most));
+        }
+        let result = request.set_limits(&limits);
+        self.books.expect(result.is_ok(), || format!("{limits:?}: {result:?}"));
+        let mut ledger = self.books.open();
+        let [input, .., most] = ledger.bounds(self.number);
+        if request.output.len() > most {
+            ledger.end(self.number, Finish::OutputLimit); // Unless the socket takes it when the callback returns.
+            ledger.accounts[self.number].may_reset = true;
+        }
+        if input < before[0] && request.input.len() > input {
+            ledger.end(self.number, Finish::InputLimit);
         }
     }
 
@@ -520,7 +553,7 @@ impl RequestHandler<Site> for Player {
     }
 
     fn writable(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
-        let (number, len, low) = (self.number, request.output.len(), self.books.open().limits.output_low_water);
+        let (number, len, low) = (self.number, request.output.len(), self.books.open().bounds(self.number)[1]);
         self.books.open().accounts[number].full = false;
         self.books.expect(len <= low, || format!("writable of {number} at {len} bytes, the low water is {low}"));
         self.called(request, "writable", Finish::Done)

@@ -131,6 +131,8 @@ pub(crate) struct Account {
     pub(crate) unread_since: Option<Duration>,
     /// Since when output waits, at the earliest, if any does.
     pub(crate) unsent_since: Duration,
+    /// How much it may hold, if that is not as the server has it: `input_bytes_max`, the marks, and `output_bytes_max`.
+    pub(crate) own: Option<[usize; 4]>,
     /// When the deadline of a message was set, if there is one.
     pub(crate) message_since: Option<Duration>,
     /// Limits of its own, the last of each kind counts.
@@ -286,6 +288,12 @@ impl Ledger {
         *spent
     }
 
+    /// How much this connection may hold: `input_bytes_max`, the low and the high mark, and `output_bytes_max`.
+    pub(crate) fn bounds(&self, number: usize) -> [usize; 4] {
+        let Limits { input_bytes_max, output_low_water, output_high_water, output_bytes_max, .. } = self.limits;
+        self.accounts[number].own.unwrap_or([input_bytes_max, output_low_water, output_high_water, output_bytes_max])
+    }
+
     /// A limit as it is for this connection now.
     pub(crate) fn timeout(&self, number: usize, which: Timeout) -> Option<Duration> {
         let of_all = match which {
@@ -337,7 +345,7 @@ impl Ledger {
     pub(crate) fn has_room(&self, number: usize, bytes: usize) -> bool {
         let account = &self.accounts[number];
         let broadcast = 2 * self.broadcasts as usize; // The heads are no longer than the bytes.
-        self.sure() && account.is_open() && account.taken + broadcast + HEAD + bytes <= self.limits.output_bytes_max
+        self.sure() && account.is_open() && account.taken + broadcast + HEAD + bytes <= self.bounds(number)[3]
     }
 
     /// Nothing ends a connection that nobody here knows of.

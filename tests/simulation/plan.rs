@@ -132,6 +132,7 @@ rates! {
         sets_timers up to 0.6,
         sets_server_timers up to 0.1,
         sets_timeouts up to 0.1,
+        sets_limits up to 0.05,
         connects up to 0.1,
         replaces up to 0.2,
         messages up to 0.2,
