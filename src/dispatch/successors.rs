@@ -1,9 +1,12 @@
 //! What is done when a callback returns: handlers of outbound connections and those that replace another take their
 //! places, and the own connection is ended or paused that was named by its id.
 
+use std::io;
+
 use super::callbacks::Callback;
 use super::{Calls, Service};
 use crate::connection::Connection;
+use crate::error::Error;
 use crate::handler::RequestHandler;
 use crate::handler::others::Order;
 use crate::ids::NO_SLOT;
@@ -34,14 +37,22 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     }
 
     /// Carries out what a callback has ordered: of the connection that was served, and whether its callback succeeded,
-    /// and of outbound ones. A handler takes over only from one that did not fail.
+    /// and of outbound ones. A handler takes over only from one that did not fail; a connection that ends keeps the handler
+    /// it has, for its `finish`.
     #[cold]
     pub(super) fn carry_out(&mut self, core: &mut Core, mut served: Option<(u32, &mut Connection, bool)>) {
         for (key, order) in std::mem::take(&mut self.pending.orders) {
             let own = served.as_mut().filter(|(own, ..)| *own == key);
             match (order, own) {
                 (Order::Serve(handler), Some((_, connection, succeeded))) => {
-                    self.replace_handler(core, connection, handler, *succeeded && key != NO_SLOT);
+                    let wanted = *succeeded && !connection.state.phase.is_ending();
+                    self.replace_handler(core, connection, handler, wanted && key != NO_SLOT);
+                    if wanted && key == NO_SLOT {
+                        let source =
+                            io::Error::new(io::ErrorKind::Unsupported, "only that of a session can be replaced");
+                        let error = Error::Reactor { doing: "replace the handler of a datagram", source };
+                        self.failed(core, &mut connection.state, &error);
+                    }
                 }
                 (Order::Serve(handler), None) => {
                     core.slots.connection(key).state.handler = self.boxed.insert(handler) as u32;
@@ -58,7 +69,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
     }
 
-    /// A connection that ends keeps the handler it has, for its `finish`.
+    /// Puts a handler in the place of another, if that is `wanted`. If not, it is dropped.
     fn replace_handler(
         &mut self,
         core: &mut Core,
@@ -66,7 +77,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         successor: Box<dyn RequestHandler<S>>,
         wanted: bool,
     ) {
-        if wanted && !connection.state.phase.is_ending() {
+        if wanted {
             self.drop_handler(core, &connection.state);
             connection.replaced_handler(self.boxed.insert(successor) as u32);
         } else if !drop_caught(successor) {

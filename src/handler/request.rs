@@ -257,8 +257,8 @@ impl<'a, S> Request<'a, S> {
     /// Puts another handler in the place of this one when the callback returns: a protocol upgrade. Its `setup` is
     /// called, then `handle` if input is unread. `finish` is called on it alone; the old handler is dropped. So if that
     /// `setup` fails, nobody has a `finish`: what has to be undone in any case belongs into
-    /// [`close_request`](crate::BaseServer::close_request), or into the handler's `Drop`. A request of a single datagram
-    /// keeps the handler it has.
+    /// [`close_request`](crate::BaseServer::close_request), or into the handler's `Drop`. The request of a
+    /// single datagram, which is over with its callback, cannot have another handler and ends with [`Finish::Error`].
     pub fn replace_handler(&mut self, handler: impl RequestHandler<S>) {
         self.others.pending.orders.push((self.id.slot.key, Order::Serve(Box::new(handler))));
     }

@@ -373,7 +373,7 @@ impl Family for UnixDatagram {
         Address::Unix(address)
     }
     fn check(options: &UnixOptions) -> Result<()> {
-        options.check()
+        options.check_datagram()
     }
     fn open(options: &UnixOptions, _: &Address) -> io::Result<Socket> {
         options.open_datagram()

@@ -7,7 +7,7 @@ use socket2::Domain;
 
 use super::socket::Socket;
 use crate::address::UnixAddress;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Options of a Unix server's sockets, of either kind.
 ///
@@ -22,8 +22,8 @@ use crate::error::Result;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct UnixOptions {
-    /// Connections that may wait to be accepted: the backlog of listen(2). Default: 4,096. A datagram server has
-    /// none. Source: `request_queue_size`, 5 in Python.
+    /// Connections that may wait to be accepted: the backlog of listen(2). Default: 4,096. Another value is an error for
+    /// datagrams, which are not accepted. Source: `request_queue_size`, 5 in Python.
     pub request_queue_size: i32,
     /// Permission bits of the socket's file, whatever the umask; whoever may write to it can connect. At no moment is
     /// it open to more than these. An error for an abstract name, which has no permissions at all. It is an error if bits that
@@ -39,15 +39,29 @@ pub struct UnixOptions {
     pub send_buffer_bytes: Option<usize>,
 }
 
+const REQUEST_QUEUE_SIZE: i32 = 4_096;
+
 impl Default for UnixOptions {
     fn default() -> Self {
-        UnixOptions { request_queue_size: 4_096, mode: None, receive_buffer_bytes: None, send_buffer_bytes: None }
+        UnixOptions {
+            request_queue_size: REQUEST_QUEUE_SIZE,
+            mode: None,
+            receive_buffer_bytes: None,
+            send_buffer_bytes: None,
+        }
     }
 }
 
 impl UnixOptions {
     pub(super) fn check(&self) -> Result<()> {
         super::options::check_buffers(self.receive_buffer_bytes, self.send_buffer_bytes)
+    }
+
+    pub(super) fn check_datagram(&self) -> Result<()> {
+        if self.request_queue_size != REQUEST_QUEUE_SIZE {
+            return Err(Error::setting("request_queue_size", self.request_queue_size, "datagrams are not accepted"));
+        }
+        self.check()
     }
 
     pub(super) fn open_stream(&self) -> io::Result<Socket> {

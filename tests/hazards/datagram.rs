@@ -1347,6 +1347,26 @@ fn no_two_requests_have_the_same_name() {
 }
 
 #[test]
+fn a_single_datagram_cannot_get_another_handler() {
+    let journal = Journal::new();
+    let mut peers = peers(&journal, Limits::default(), |call, request| {
+        if let Call::Handle = call {
+            request.replace_handler(probe(|_, _: &mut Request<'_, Noting>| unreachable!()));
+        }
+        echo(&call, request)
+    });
+    assert_eq!(peers.ask(ANN, b"one"), [b"one"], "the answer leaves");
+    let expected = [
+        "setup",
+        "handle",
+        "handle_error cannot replace the handler of a datagram: only that of a session can be replaced",
+        "finish handler error",
+        "close_request handler error",
+    ];
+    assert_eq!(journal.lines(), expected);
+}
+
+#[test]
 fn a_session_can_get_another_handler() {
     let journal = Journal::new();
     let second = journal.clone();

@@ -359,6 +359,16 @@ fn an_abstract_name_needs_no_file_and_is_free_again<F: Local>() {
 }
 
 #[test]
+fn a_backlog_for_datagrams_is_refused_not_ignored() {
+    let directory = Directory::new();
+    let mut server = socketserver::UnixDatagramServer::unbound(|_| socketserver::NoHandler);
+    let mut options = UnixOptions::default();
+    options.request_queue_size = 5;
+    let error = server.server_bind_with(directory.at("s"), options).unwrap_err();
+    assert_eq!(error.to_string(), "cannot use request_queue_size = 5: datagrams are not accepted");
+}
+
+#[test]
 fn a_mode_for_an_abstract_name_is_refused_not_ignored() {
     let mut server = UnixStreamServer::unbound(|_| socketserver::NoHandler);
     let mut options = UnixOptions::default();
