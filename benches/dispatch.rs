@@ -18,7 +18,7 @@
 
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EntryPoint, EventKind};
-use socketserver::{Config, Next, Reactor, Request, RequestHandler, Result, TcpServer};
+use socketserver::{Next, Reactor, ReactorConfig, Request, RequestHandler, Result, TcpServer};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
@@ -127,7 +127,7 @@ struct Server {
 impl Server {
     fn new<const CLOSES: bool>() -> Self {
         // Under callgrind a turn takes so long that its callbacks would be timed.
-        let mut config = Config::default();
+        let mut config = ReactorConfig::default();
         config.turn_length = Duration::from_secs(10);
         let mut reactor = Reactor::with_config(config).unwrap();
         let id = reactor.add(TcpServer::new("127.0.0.1:0", |_| Echo::<CLOSES>).unwrap()).unwrap();

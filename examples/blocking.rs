@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use socketserver::{
-    Address, BaseServer, BlockingHandler, BlockingRequest, Incoming, Next, Process, Request, RequestHandler, Result,
+    Address, BaseServer, BlockingHandler, BlockingRequest, Incoming, Next, Request, RequestHandler, Result, ServeOn,
     TcpServer,
 };
 
@@ -34,12 +34,12 @@ struct Sums {
 }
 
 impl BaseServer for Sums {
-    fn process_request(&mut self, request: &Incoming<'_>, _: &Address) -> Process<Self> {
+    fn process_request(&mut self, request: &Incoming<'_>, _: &Address) -> ServeOn<Self> {
         match request {
             Incoming::Stream(stream) if stream.local_address().and_then(|at| at.port()) == self.summary_port => {
-                Process::Reactor
+                ServeOn::Reactor
             }
-            _ => Process::thread(Adder { patience: self.patience }),
+            _ => ServeOn::thread(Adder { patience: self.patience }),
         }
     }
 }

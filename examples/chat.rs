@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::process::ExitCode;
 
-use socketserver::{BaseServer, ConnectionId, Finish, Next, Overflow, Request, RequestHandler, Result, TcpServer};
+use socketserver::{BaseServer, ConnectionId, EndReason, Next, Overflow, Request, RequestHandler, Result, TcpServer};
 #[cfg(unix)]
 use socketserver::{UnixAddress, UnixOptions, family};
 
@@ -74,15 +74,15 @@ impl RequestHandler<Chat> for Member {
         Ok(Next::Close)
     }
 
-    fn finish(&mut self, request: &mut Request<'_, Chat>, why: Finish) {
+    fn finish(&mut self, request: &mut Request<'_, Chat>, why: EndReason) {
         let Some(name) = request.server.members.remove(&request.id()) else {
             return;
         };
         log::debug!("{name} left: {why}");
         match why {
-            Finish::Draining | Finish::ShutDown => {} // Everybody leaves.
-            Finish::OutputLimit => tell_others(request, format!("* {name} left (too slow)\n")),
-            Finish::Timeout(_) => tell_others(request, format!("* {name} left (timed out)\n")),
+            EndReason::Stopped | EndReason::StopAborted => {} // Everybody leaves.
+            EndReason::OutputLimit => tell_others(request, format!("* {name} left (too slow)\n")),
+            EndReason::Timeout(_) => tell_others(request, format!("* {name} left (timed out)\n")),
             _ => tell_others(request, format!("* {name} left\n")),
         }
     }

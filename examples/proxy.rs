@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use socketserver::{
-    BaseServer, ConnectionId, Error, Finish, Next, Request, RequestHandler, Result, Sent, TcpServer, Timeout,
+    BaseServer, ConnectionId, Delivery, EndReason, Error, Next, Request, RequestHandler, Result, TcpServer, Timeout,
 };
 
 /// Where to connect, and who is joined to whom.
@@ -68,8 +68,8 @@ impl RequestHandler<Proxy> for End {
     fn handle(&mut self, request: &mut Request<'_, Proxy>) -> Result<Next> {
         let bytes = request.input.take_all();
         match request.others.send(peer(request), bytes) {
-            Sent::Queued => {}
-            Sent::Full => request.pause_reading(),
+            Delivery::Queued => {}
+            Delivery::Full => request.pause_reading(),
             // Bytes that nobody will have: the sender is to know.
             _ => return Ok(Next::Abort),
         }
@@ -86,10 +86,10 @@ impl RequestHandler<Proxy> for End {
         Ok(Next::Wait) // Until the other direction has ended as well.
     }
 
-    fn timeout(&mut self, request: &mut Request<'_, Proxy>, timeout: Timeout) -> Result<Next> {
+    fn timed_out(&mut self, request: &mut Request<'_, Proxy>, timeout: Timeout) -> Result<Next> {
         match timeout {
             // It is us who do not read it, because its peer is slow; how slow it may be is the write timeout's affair.
-            Timeout::Idle if request.others.send(peer(request), b"") == Sent::Full => Ok(Next::Wait),
+            Timeout::Idle if request.others.send(peer(request), b"") == Delivery::Full => Ok(Next::Wait),
             Timeout::Idle if request.server.stopping => Ok(Next::Close),
             // It may have stopped in the middle of an answer.
             _ => Ok(Next::Abort),
@@ -104,12 +104,12 @@ impl RequestHandler<Proxy> for End {
         Ok(Next::Wait)
     }
 
-    fn finish(&mut self, request: &mut Request<'_, Proxy>, why: Finish) {
+    fn finish(&mut self, request: &mut Request<'_, Proxy>, why: EndReason) {
         if let Some(peer) = request.server.peers.remove(&request.id()) {
             match why {
                 // Both directions have ended, and the peer may still be sending the rest.
-                Finish::PeerClosed => {}
-                Finish::Timeout(Timeout::Idle) if request.server.stopping => request.others.close(peer),
+                EndReason::PeerClosed => {}
+                EndReason::Timeout(Timeout::Idle) if request.server.stopping => request.others.close(peer),
                 _ => request.others.abort(peer),
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  reactor's thread                                a thread of a pool
-//!  process_request ─▶ Process ─▶ Work ───────────▶ run: setup, handle, finish, or a program
+//!  process_request ─▶ ServeOn ─▶ Work ───────────▶ run: setup, handle, finish, or a program
 //!                                 │                 │      server(closure) ─▶ back to the reactor, and wait
 //!                     end ◀───── Stop ─────────────▶│      a blocked read or wait returns
 //!                     over ◀────── Result ──────────┘
@@ -19,8 +19,8 @@ mod files;
 mod handler;
 mod handlers;
 pub(crate) mod job;
-mod process;
 mod request;
+mod serve_on;
 mod socket;
 pub(crate) mod stop;
 #[cfg(test)]
@@ -30,6 +30,6 @@ mod text;
 pub use self::files::{BlockingReader, BlockingWriter};
 pub use self::handler::BlockingHandler;
 pub use self::handlers::{DatagramRequestHandler, StreamRequestHandler};
-pub use self::process::Process;
 pub use self::request::BlockingRequest;
+pub use self::serve_on::ServeOn;
 pub use self::socket::BlockingSocket;

@@ -41,7 +41,7 @@ use self::io::Io;
 use self::phase::Phase;
 use self::state::*;
 use crate::address::Address;
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 use crate::limits::Limits;
 use crate::net::Stream;
 use crate::net::packet::Route;
@@ -83,7 +83,7 @@ pub(crate) enum Step {
     Writable,
     Eof,
     Drain,
-    Finish(Finish),
+    Finish(EndReason),
     /// All is sent: end our direction, and go on reading.
     Shutdown,
     /// All is sent, and nothing that the peer sends would be read: closing ends both directions. To be reaped.
@@ -194,14 +194,14 @@ impl Payload<'_> {
 /// What became of bytes sent to another connection, or of a datagram.
 ///
 /// ```
-/// # use socketserver::{ConnectionId, Request, Sent};
+/// # use socketserver::{ConnectionId, Request, Delivery};
 /// // A relay: what waits in one direction is no reason not to read the other (set_full_duplex, in `setup`).
 /// # fn relay(request: &mut Request<'_>, other: ConnectionId) {
 /// let bytes = request.input.take_all();
 /// match request.others.send(other, bytes) {
-///     Sent::Queued => {}
-///     Sent::Full => request.pause_reading(), // until its handler's `writable`
-///     Sent::Refused | Sent::Gone => request.close(),
+///     Delivery::Queued => {}
+///     Delivery::Full => request.pause_reading(), // until its handler's `writable`
+///     Delivery::Refused | Delivery::Gone => request.close(),
 ///     _ => {}
 /// }
 /// # }
@@ -209,7 +209,7 @@ impl Payload<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
-pub enum Sent {
+pub enum Delivery {
     /// Queued. A datagram may still be lost: on the way, because nothing receives there, or to make room for newer ones.
     Queued,
     /// Queued, and the output is above [`Limits::output_high_water`]: send no more until the receiving connection's

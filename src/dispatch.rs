@@ -23,7 +23,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::address::Address;
-use crate::blocking::Process;
+use crate::blocking::ServeOn;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::handler::RequestHandler;
@@ -54,7 +54,7 @@ type Receive<S, H> = fn(&mut Host<S, H>, &mut Core, &mut Scratch, u32);
 pub(crate) type MakeHandler<S, H> = Box<dyn FnMut(&mut S, &Address) -> H + Send>;
 
 /// Python's `ThreadingMixIn` or `ForkingMixIn`.
-pub(crate) type MixIn<S> = Box<dyn FnMut(&mut S, &Address) -> Process<S> + Send>;
+pub(crate) type MixIn<S> = Box<dyn FnMut(&mut S, &Address) -> ServeOn<S> + Send>;
 
 /// What callbacks need besides the limits.
 pub(crate) struct Calls<S, H> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use crate::address::Address;
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 
 /// The crate's result: what every callback and every fallible call returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -87,7 +87,7 @@ pub enum Error {
     },
     /// The server has no bound address to serve.
     NotBound,
-    /// The peer sent more than a limit allows. Ends the connection with [`Finish::InputLimit`](crate::Finish).
+    /// The peer sent more than a limit allows. Ends the connection with [`EndReason::InputLimit`](crate::EndReason).
     InputLimit {
         /// What was too long: `"line"`, `"frame"`, `"unread input"`, ...
         what: &'static str,
@@ -97,8 +97,8 @@ pub enum Error {
     /// A time limit passed of a request on a thread or of a program. Inside an [`io::Error`], whose kind is then
     /// [`TimedOut`](io::ErrorKind::TimedOut), it comes from `rfile`, `wfile` and the socket.
     TimeLimit {
-        /// What its request ends with: [`Finish::Timeout`] for a read or a write, [`Finish::ChildTimeout`].
-        why: Finish,
+        /// What its request ends with: [`EndReason::Timeout`] for a read or a write, [`EndReason::ChildTimeout`].
+        why: EndReason,
         /// What has set the limit: `"timeout"`, `"read_timeout"` or `"write_timeout"` of the handler, the method
         /// `"set_timeout"`, `"set_read_timeout"` or `"set_write_timeout"` of the socket, or `"child_timeout"`.
         setting: &'static str,
@@ -112,7 +112,7 @@ pub enum Error {
     },
     /// A client has more connections than [`Limits::connections_per_client_max`](crate::Limits), under the address that
     /// [`set_client_address`](crate::Request::set_client_address) gave it. Ends the connection with
-    /// [`Finish::Refused`](crate::Finish).
+    /// [`EndReason::Refused`](crate::EndReason).
     ClientLimit {
         /// The limit, in connections.
         max: usize,

@@ -5,7 +5,7 @@ pub(crate) mod request;
 
 use self::request::Request;
 use crate::error::{Error, Result};
-use crate::lifecycle::{Finish, Next, Timeout};
+use crate::lifecycle::{EndReason, Next, Timeout};
 use crate::reactor::handle::Message;
 
 /// Serves one connection: a state machine that the reactor calls when something happened. No callback may block.
@@ -21,7 +21,7 @@ use crate::reactor::handle::Message;
 /// `self.rfile` and `self.wfile` are reached through the [`Request`].
 ///
 /// ```
-/// use socketserver::{testing::Client, Finish, Next, Request, RequestHandler, Result};
+/// use socketserver::{testing::Client, EndReason, Next, Request, RequestHandler, Result};
 /// use std::io::Write;
 ///
 /// /// Adds up the numbers it is sent, one a line.
@@ -46,13 +46,13 @@ use crate::reactor::handle::Message;
 /// client.feed(b"2\n");
 /// client.feed_eof();
 /// assert_eq!(client.sent(), b"42\n");
-/// assert_eq!(client.finished(), Some(Finish::PeerClosed));
+/// assert_eq!(client.finished(), Some(EndReason::PeerClosed));
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no handler on the reactor of a server whose value is `{S}`",
     label = "`RequestHandler<{S}>` is not implemented",
     note = "a `StreamRequestHandler`, and any other `BlockingHandler`, may wait and needs a thread: give it to a \
-            `ThreadingTcpServer` or its siblings, or return `Process::thread(handler)` from the hook `process_request`",
+            `ThreadingTcpServer` or its siblings, or return `ServeOn::thread(handler)` from the hook `process_request`",
     note = "a handler whose callbacks do not wait is made by `impl RequestHandler<{S}>`"
 )]
 pub trait RequestHandler<S = ()>: Send + 'static {
@@ -72,7 +72,7 @@ pub trait RequestHandler<S = ()>: Send + 'static {
 
     /// Called exactly once for every connection whose `setup` succeeded, after the last other callback, when
     /// everything queued was sent or cannot be. What it writes is still sent if the connection stands.
-    fn finish(&mut self, request: &mut Request<'_, S>, why: Finish) {
+    fn finish(&mut self, request: &mut Request<'_, S>, why: EndReason) {
         let _ = (request, why);
     }
 
@@ -93,7 +93,7 @@ pub trait RequestHandler<S = ()>: Send + 'static {
     /// is the peer that does not read. With [`Next::Wait`] the time starts anew.
     ///
     /// Source: `StreamRequestHandler.timeout`.
-    fn timeout(&mut self, request: &mut Request<'_, S>, timeout: Timeout) -> Result<Next> {
+    fn timed_out(&mut self, request: &mut Request<'_, S>, timeout: Timeout) -> Result<Next> {
         let _ = request;
         Ok(if timeout == Timeout::Write { Next::Abort } else { Next::Close })
     }
@@ -114,7 +114,7 @@ pub trait RequestHandler<S = ()>: Send + 'static {
 
     /// Called at most once, when the server is stopping and the connection is quiet, or half of the grace is over. It is
     /// quiet when [`handle`](Self::handle) was called for all that has arrived, nothing is unsent, and no byte has moved for
-    /// [`Config::drain_quiet`](crate::Config::drain_quiet); half a message that was left unread does not change that. In
+    /// [`ReactorConfig::drain_quiet`](crate::ReactorConfig::drain_quiet); half a message that was left unread does not change that. In
     /// either case it comes not before the results of all [offloaded](Request::offload) jobs are delivered, which may be as
     /// late as the grace ends. By default the connection is closed; with [`Next::Wait`] it may go on until the grace
     /// ends.
@@ -142,7 +142,7 @@ impl<S: 'static> RequestHandler<S> for Box<dyn RequestHandler<S>> {
     fn handle(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
         (**self).handle(request)
     }
-    fn finish(&mut self, request: &mut Request<'_, S>, why: Finish) {
+    fn finish(&mut self, request: &mut Request<'_, S>, why: EndReason) {
         (**self).finish(request, why);
     }
     fn writable(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
@@ -151,8 +151,8 @@ impl<S: 'static> RequestHandler<S> for Box<dyn RequestHandler<S>> {
     fn eof(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
         (**self).eof(request)
     }
-    fn timeout(&mut self, request: &mut Request<'_, S>, timeout: Timeout) -> Result<Next> {
-        (**self).timeout(request, timeout)
+    fn timed_out(&mut self, request: &mut Request<'_, S>, timeout: Timeout) -> Result<Next> {
+        (**self).timed_out(request, timeout)
     }
     fn timer(&mut self, request: &mut Request<'_, S>, tag: u64) -> Result<Next> {
         (**self).timer(request, tag)

@@ -25,8 +25,8 @@
 //! | a server, its sockets, options and limits | [`TcpServer`], [`UdpServer`], `UnixStreamServer`, `UnixDatagramServer`; [`Server`], [`Unbound`], [`Limits`] |
 //! | a handler, what it is given and returns | [`RequestHandler`], [`Request`], [`Input`], [`Output`], [`Next`] |
 //! | state shared by all handlers, Python's hooks | [`BaseServer`] |
-//! | a handler that blocks, on a thread | [`BlockingHandler`], [`StreamRequestHandler`], [`ThreadingTcpServer`], [`Process`] |
-//! | several servers, a foreign loop, statistics | [`Reactor`], [`Config`], [`Stats`] |
+//! | a handler that blocks, on a thread | [`BlockingHandler`], [`StreamRequestHandler`], [`ThreadingTcpServer`], [`ServeOn`] |
+//! | several servers, a foreign loop, statistics | [`Reactor`], [`ReactorConfig`], [`Stats`] |
 //! | other threads, stopping | [`Handle`], [`ShutdownHandle`] |
 //! | tests without sockets | [`testing`] |
 //!
@@ -52,7 +52,7 @@
 //! - `rlimit`: the limit of descriptors comes from getrlimit(2) instead of `/proc`, through nix. The next three bring it.
 //! - `batch`: on Linux, many datagrams in one system call, and answers from the address that was asked, through nix.
 //! - `credentials`: who is at the other end of a Unix socket (`Stream::peer_credentials`), through nix.
-//! - `children`: requests served by programs (`Process::Child`, `ForkingTcpServer`), through shared_child.
+//! - `children`: requests served by programs (`ServeOn::Program`, `ForkingTcpServer`), through shared_child.
 
 mod address;
 mod backoff;
@@ -84,10 +84,10 @@ pub use address::Address;
 #[cfg(unix)]
 pub use address::UnixAddress;
 pub use blocking::{
-    BlockingHandler, BlockingReader, BlockingRequest, BlockingSocket, BlockingWriter, DatagramRequestHandler, Process,
+    BlockingHandler, BlockingReader, BlockingRequest, BlockingSocket, BlockingWriter, DatagramRequestHandler, ServeOn,
     StreamRequestHandler,
 };
-pub use connection::Sent;
+pub use connection::Delivery;
 pub use connection::bounds::ConnectionLimits;
 pub use connection::frames::Prefix;
 pub use connection::input::Input;
@@ -97,8 +97,8 @@ pub use handler::RequestHandler;
 pub use handler::others::Others;
 pub use handler::request::Request;
 pub use ids::{ConnectionId, ServerId};
-pub use lifecycle::{Finish, Next, Timeout};
-pub use limits::{Config, DropPolicy, Limits, Linger, Overflow};
+pub use lifecycle::{EndReason, Next, Timeout};
+pub use limits::{DropPolicy, Limits, Linger, Overflow, ReactorConfig};
 #[cfg(all(feature = "credentials", unix))]
 pub use net::Credentials;
 #[cfg(unix)]

@@ -7,7 +7,7 @@ use std::fmt;
 /// Source: in Python returning from `handle` ends the request; here it says what comes next.
 ///
 /// ```
-/// use socketserver::{testing::Client, Finish, Next, Request, RequestHandler, Result};
+/// use socketserver::{testing::Client, EndReason, Next, Request, RequestHandler, Result};
 ///
 /// struct Once;
 /// impl RequestHandler for Once {
@@ -19,7 +19,7 @@ use std::fmt;
 /// client.feed(b"hello\n");
 /// assert!(!client.is_closed());
 /// client.feed(b"bye\n");
-/// assert_eq!(client.finished(), Some(Finish::Done));
+/// assert_eq!(client.finished(), Some(EndReason::Done));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -35,7 +35,7 @@ pub enum Next {
 /// [`close_request`](crate::BaseServer::close_request).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Finish {
+pub enum EndReason {
     /// The handler returned [`Next::Close`] or [`Next::Abort`].
     Done,
     /// The peer ended its side (FIN) and the handler had nothing more to say.
@@ -63,9 +63,9 @@ pub enum Finish {
     /// Closed by somebody else: another handler, the server or another thread.
     Evicted,
     /// The server is stopping and the handler let go (see [`drain`](crate::RequestHandler::drain)).
-    Draining,
+    Stopped,
     /// The server stopped and did not wait any longer.
-    ShutDown,
+    StopAborted,
 }
 
 /// A time limit that a handler is told of when it has passed, and that it can [set](crate::Request::set_timeout) for its
@@ -85,26 +85,26 @@ pub enum Timeout {
     Message,
 }
 
-impl fmt::Display for Finish {
+impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Finish::Done => "done",
-            Finish::PeerClosed => "peer closed",
-            Finish::Reset => "reset",
-            Finish::Timeout(Timeout::Idle) => "idle timeout",
-            Finish::Timeout(Timeout::Read) => "read timeout",
-            Finish::Timeout(Timeout::Write) => "write timeout",
-            Finish::Timeout(Timeout::Message) => "message timeout",
-            Finish::ConnectTimeout => "connect timeout",
-            Finish::ChildTimeout => "child timeout",
-            Finish::OutputLimit => "output limit",
-            Finish::InputLimit => "input limit",
-            Finish::Error => "handler error",
-            Finish::Panicked => "panicked",
-            Finish::Refused => "refused",
-            Finish::Evicted => "evicted",
-            Finish::Draining => "draining",
-            Finish::ShutDown => "shut down",
+            EndReason::Done => "done",
+            EndReason::PeerClosed => "peer closed",
+            EndReason::Reset => "reset",
+            EndReason::Timeout(Timeout::Idle) => "idle timeout",
+            EndReason::Timeout(Timeout::Read) => "read timeout",
+            EndReason::Timeout(Timeout::Write) => "write timeout",
+            EndReason::Timeout(Timeout::Message) => "message timeout",
+            EndReason::ConnectTimeout => "connect timeout",
+            EndReason::ChildTimeout => "child timeout",
+            EndReason::OutputLimit => "output limit",
+            EndReason::InputLimit => "input limit",
+            EndReason::Error => "handler error",
+            EndReason::Panicked => "panicked",
+            EndReason::Refused => "refused",
+            EndReason::Evicted => "evicted",
+            EndReason::Stopped => "stopped",
+            EndReason::StopAborted => "aborted by the stop",
         })
     }
 }

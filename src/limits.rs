@@ -45,7 +45,7 @@ pub struct Limits {
     pub connections_per_client_max: Option<usize>,
 
     /// Bytes received that the handler has not consumed. More ends the connection with
-    /// [`Finish::InputLimit`](crate::Finish). It can be overshot by one read. Default: 2 MiB, or more if a line or a frame
+    /// [`EndReason::InputLimit`](crate::EndReason). It can be overshot by one read. Default: 2 MiB, or more if a line or a frame
     /// needs it.
     pub input_bytes_max: usize,
     /// Bytes in a line or up to any other delimiter, the delimiter included. Default: 64 KiB, as `_MAXLINE` of
@@ -94,7 +94,7 @@ pub struct Limits {
     /// `ThreadingMixIn.daemon_threads`.
     pub daemon_threads: bool,
     /// Closing the server waits until its threads and programs are done: those whose clients are
-    /// [quiet](Config::drain_quiet) with their input at its end, others for half of [`Config::drain_grace`] as they like
+    /// [quiet](ReactorConfig::drain_quiet) with their input at its end, others for half of [`ReactorConfig::drain_grace`] as they like
     /// and then as well, and after all of it they are ended, which
     /// a handler that sleeps or computes does not notice. False: they are ended at once, and not waited for. Default:
     /// true. Source: `ThreadingMixIn.block_on_close`, `ForkingMixIn.block_on_close`; there they are never ended.
@@ -209,7 +209,7 @@ pub enum Linger {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// The consumer is too slow: its connection is aborted with [`Finish::OutputLimit`](crate::Finish).
+    /// The consumer is too slow: its connection is aborted with [`EndReason::OutputLimit`](crate::EndReason).
     Close,
     /// The write fails with [`Error::OutputLimit`](crate::Error), nothing of it is queued, the connection lives.
     Refuse,
@@ -234,16 +234,16 @@ pub enum DropPolicy {
 ///
 /// ```
 /// use std::time::Duration;
-/// use socketserver::{Config, Reactor};
+/// use socketserver::{ReactorConfig, Reactor};
 ///
-/// let mut config = Config::default();
+/// let mut config = ReactorConfig::default();
 /// config.slow_callback = Some(Duration::from_millis(100));
 /// let reactor = Reactor::with_config(config)?;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Config {
+pub struct ReactorConfig {
     /// Size of the one buffer that every connection is read into, in bytes. Default: 256 KiB (measured in
     /// `docs/decisions.md`). At most 1 GiB.
     pub read_buffer_bytes: usize,
@@ -278,9 +278,9 @@ pub struct Config {
     pub slow_callback: Option<Duration>,
 }
 
-impl Default for Config {
+impl Default for ReactorConfig {
     fn default() -> Self {
-        Config {
+        ReactorConfig {
             read_buffer_bytes: 256 * 1024,
             turn_length: Duration::from_millis(4),
             messages_per_turn: 256,
@@ -294,7 +294,7 @@ impl Default for Config {
     }
 }
 
-impl Config {
+impl ReactorConfig {
     /// # Errors
     /// [`Error::Setting`] for what cannot be had.
     pub(crate) fn check(&self) -> Result<()> {

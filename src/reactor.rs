@@ -48,7 +48,7 @@ use self::stop::Stop;
 use crate::connection::budget::Budget;
 use crate::error::{Error, Result};
 use crate::ids::{SlotId, WAKER};
-use crate::limits::{Config, READ_BUFFER_BYTES_MAX};
+use crate::limits::{READ_BUFFER_BYTES_MAX, ReactorConfig};
 use crate::net::selector::Selector;
 use crate::panics::drop_caught;
 use crate::stats::Stats;
@@ -106,26 +106,26 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Makes a reactor with the default [`Config`].
+    /// Makes a reactor with the default [`ReactorConfig`].
     ///
     /// # Errors
     /// [`Error::Reactor`] if the system has no descriptors or memory left.
     pub fn new() -> Result<Self> {
-        Reactor::with_config(Config::default())
+        Reactor::with_config(ReactorConfig::default())
     }
 
     /// Makes a reactor with settings of your own.
     ///
     /// # Errors
     /// As for [`new`](Self::new); [`Error::Setting`] if a setting cannot be honoured.
-    pub fn with_config(config: Config) -> Result<Self> {
+    pub fn with_config(config: ReactorConfig) -> Result<Self> {
         config.check()?;
         let failed = |source| Error::Reactor { doing: "create the selector", source };
         let selector = Selector::system().map_err(failed)?;
         Reactor::with_selector(selector, config).map_err(failed)
     }
 
-    pub(crate) fn with_selector(selector: Selector, config: Config) -> io::Result<Self> {
+    pub(crate) fn with_selector(selector: Selector, config: ReactorConfig) -> io::Result<Self> {
         let waker = Arc::new(selector.waker(WAKER)?);
         let budget = Budget::new(selector.clock());
         Ok(Reactor {
@@ -141,13 +141,13 @@ impl Reactor {
     }
 
     /// Changes the settings, also of what is open and of a stop that is under way.
-    pub fn set_config(&mut self, config: Config) {
+    pub fn set_config(&mut self, config: ReactorConfig) {
         self.core.shared.set_max(config.messages_max);
         self.core.set_config(config);
     }
 
     /// The settings in force.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &ReactorConfig {
         &self.core.config
     }
 

@@ -34,9 +34,9 @@ pub struct Stats {
     /// Requests that wait now for a thread or a program, at most
     /// [`Limits::thread_queue_max`](crate::Limits) for each server and kind.
     pub requests_waiting: u64,
-    /// Offloaded jobs that are run now, at most [`Config::offload_threads`](crate::Config).
+    /// Offloaded jobs that are run now, at most [`ReactorConfig::offload_threads`](crate::ReactorConfig).
     pub offload_busy: u64,
-    /// Offloaded jobs that wait now for a thread, at most [`Config::offload_queue_max`](crate::Config).
+    /// Offloaded jobs that wait now for a thread, at most [`ReactorConfig::offload_queue_max`](crate::ReactorConfig).
     pub offload_waiting: u64,
     /// Connections over and done.
     pub closed: u64,
@@ -92,7 +92,7 @@ pub struct Stats {
     pub turns: u64,
     /// The longest turn, the wait not counted.
     pub longest_turn: Duration,
-    /// Callbacks that took longer than [`Config::slow_callback`](crate::Config).
+    /// Callbacks that took longer than [`ReactorConfig::slow_callback`](crate::ReactorConfig).
     pub slow_callbacks: u64,
     /// The longest callback; measured while `slow_callback` is set.
     pub longest_callback: Duration,

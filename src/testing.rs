@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use socketserver::testing::{check_chunking, Client};
-//! use socketserver::{Finish, Next, Request, RequestHandler, Result, Timeout};
+//! use socketserver::{EndReason, Next, Request, RequestHandler, Result, Timeout};
 //! use std::io::Write;
 //! use std::time::Duration;
 //!
@@ -26,7 +26,7 @@
 //! client.feed(b"lo\n");
 //! assert_eq!(client.sent(), b"HELLO\n");
 //! client.advance(Duration::from_secs(601));
-//! assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Idle)));
+//! assert_eq!(client.finished(), Some(EndReason::Timeout(Timeout::Idle)));
 //! assert_eq!(client.transcript(), ["setup", "handle 3", "handle 6", "timeout Idle", "finish idle timeout"]);
 //!
 //! // However the bytes are cut, the answer is the same.
@@ -68,8 +68,8 @@ use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
 use crate::ids::ConnectionId;
 use crate::ids::ServerId;
-use crate::lifecycle::Finish;
-use crate::limits::{Config, Limits};
+use crate::lifecycle::EndReason;
+use crate::limits::{Limits, ReactorConfig};
 use crate::net::selector::Selector;
 use crate::reactor::Reactor;
 use crate::reactor::handle::Handle;
@@ -128,7 +128,7 @@ impl<S: BaseServer> Client<S> {
     pub fn with_limits(server: S, handler: impl RequestHandler<S>, limits: Limits) -> Self {
         let world = World::new();
         let selector = Selector::scripted(Watcher::new(Arc::clone(&world)));
-        let mut reactor = Reactor::with_selector(selector, Config::default()).expect("a script opens nothing");
+        let mut reactor = Reactor::with_selector(selector, ReactorConfig::default()).expect("a script opens nothing");
         let record = Arc::new(Mutex::new(Record::default()));
         let mut handler = Some(Recorder { handler, record: Arc::clone(&record) });
         let host = Host::new(server, Box::new(move |_, _| handler.take().expect("one client, one handler")));
@@ -222,7 +222,7 @@ impl<S: BaseServer> Client<S> {
 
     /// Why the request ended, once `finish` was called: of the handler that the client was given, or of the one that has
     /// [replaced](crate::Request::replace_handler) it.
-    pub fn finished(&self) -> Option<Finish> {
+    pub fn finished(&self) -> Option<EndReason> {
         lock(&self.record).finished
     }
 

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use socketserver::family::{self, Family, ServerAddress};
 use socketserver::{
-    Address, BaseServer, BlockingHandler, BlockingRequest, DatagramRequestHandler, Error, Finish, ForkingMixIn,
-    Incoming, MixInServer, Next, Process, Request, RequestHandler, Result, Server, ShutdownHandle,
+    Address, BaseServer, BlockingHandler, BlockingRequest, DatagramRequestHandler, EndReason, Error, ForkingMixIn,
+    Incoming, MixInServer, Next, Request, RequestHandler, Result, ServeOn, Server, ShutdownHandle,
     StreamRequestHandler, TcpOptions, TcpServer, ThreadingMixIn, ThreadingTcpServer,
 };
 
@@ -300,17 +300,17 @@ fn leaving_the_scope_closes_the_server() {
 /// `BaseErrorTestServer`: notes errors, and the end of each request.
 struct Watched {
     journal: Journal,
-    process: fn(&Journal) -> Process<Watched>,
+    process: fn(&Journal) -> ServeOn<Watched>,
 }
 
 impl BaseServer for Watched {
-    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
+    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> ServeOn<Self> {
         (self.process)(&self.journal)
     }
     fn handle_error(&mut self, _: &Address, error: &Error) {
         self.journal.note(format!("error handled: {error:#}"));
     }
-    fn close_request(&mut self, _: &Address, why: Finish) {
+    fn close_request(&mut self, _: &Address, why: EndReason) {
         self.journal.note(format!("closed: {why}"));
     }
 }
@@ -335,7 +335,7 @@ impl RequestHandler<Watched> for Bad {
 /// `server_close()` of a Python server waits for the handler of a request that has just come; here it ends it, perhaps
 /// before it has begun. To wait in good order is what a stop does.
 fn one_request(
-    process: fn(&Journal) -> Process<Watched>,
+    process: fn(&Journal) -> ServeOn<Watched>,
     handle: fn(&mut Request<'_, Watched>) -> Result<Next>,
 ) -> Vec<String> {
     let journal = Journal::new();
@@ -353,9 +353,9 @@ fn one_request(
 }
 
 /// A handler on a thread, as `handle` says.
-fn threaded(journal: &Journal, handle: fn(&mut BlockingRequest<Watched>) -> Result<()>) -> Process<Watched> {
+fn threaded(journal: &Journal, handle: fn(&mut BlockingRequest<Watched>) -> Result<()>) -> ServeOn<Watched> {
     let journal = journal.clone();
-    Process::thread(StreamRequestHandler::new(move |request| {
+    ServeOn::thread(StreamRequestHandler::new(move |request| {
         journal.note("handler called");
         handle(request)
     }))
@@ -364,7 +364,7 @@ fn threaded(journal: &Journal, handle: fn(&mut BlockingRequest<Watched>) -> Resu
 /// Mirrors `test_sync_handled`.
 #[test]
 fn an_error_of_a_handler_is_handled_and_handle_request_returns() {
-    let lines = one_request(|_| Process::Reactor, |_| Err("Test error".into()));
+    let lines = one_request(|_| ServeOn::Reactor, |_| Err("Test error".into()));
     assert_eq!(lines, ["handler called", "error handled: Test error", "closed: handler error"]);
 }
 
@@ -377,10 +377,10 @@ fn a_handler_ends_the_server_without_an_error_and_a_panic_is_handled() {
         request.others.request_shutdown();
         Ok(Next::Close)
     };
-    assert_eq!(one_request(|_| Process::Reactor, exit), ["handler called", "closed: done"]);
+    assert_eq!(one_request(|_| ServeOn::Reactor, exit), ["handler called", "closed: done"]);
 
     silence_scripted_panics();
-    let lines = one_request(|_| Process::Reactor, |_| panic!("{SCRIPTED}"));
+    let lines = one_request(|_| ServeOn::Reactor, |_| panic!("{SCRIPTED}"));
     assert_eq!(lines, ["handler called", "error handled: panicked: scripted", "closed: panicked"]);
 }
 
@@ -413,7 +413,7 @@ fn a_handler_on_a_thread_ends_the_server_without_an_error_and_a_panic_is_handled
 /// wrong on our side is that it cannot be run.
 #[test]
 fn a_program_that_cannot_be_run_is_an_error_that_is_handled() {
-    let lines = one_request(|_| Process::child(Command::new("/nowhere/to/be/found")), |_| unreachable!());
+    let lines = one_request(|_| ServeOn::program(Command::new("/nowhere/to/be/found")), |_| unreachable!());
     let error = "error handled: cannot run /nowhere/to/be/found: no such file or directory";
     assert_eq!(lines, [error, "closed: handler error"]);
 }
@@ -421,7 +421,7 @@ fn a_program_that_cannot_be_run_is_an_error_that_is_handled() {
 /// Mirrors `test_forking_not_handled`: a child that exits with status 1 is no error of the server.
 #[test]
 fn a_program_that_fails_is_its_own_business() {
-    let lines = one_request(|_| Process::child(Command::new("false")), |_| unreachable!());
+    let lines = one_request(|_| ServeOn::program(Command::new("false")), |_| unreachable!());
     assert_eq!(lines, ["closed: done"]);
 }
 
@@ -437,8 +437,8 @@ fn wfile_is_a_writer_on_the_request_s_own_socket() {
         let tell = tell.clone();
         StreamRequestHandler::new(move |request| {
             is_a_writer(&request.wfile);
-            assert!(request.request().as_fd().is_some());
-            request.request().shutdown(std::net::Shutdown::Write)?;
+            assert!(request.socket().as_fd().is_some());
+            request.socket().shutdown(std::net::Shutdown::Write)?;
             tell.send(request.wfile.write(b"x").is_err()).unwrap();
             Ok(())
         })
@@ -481,7 +481,7 @@ fn a_large_write_is_whole_though_signals_interrupt_it() {
             request.rfile.read_line(&mut line)?;
             assert_eq!(line, "client response\n");
             assert_eq!(request.wfile.write(&vec![0; SOCK_MAX_SIZE])?, SOCK_MAX_SIZE);
-            let read = { request.request() }.read(&mut [0; 10]); // Neither is a read.
+            let read = { request.socket() }.read(&mut [0; 10]); // Neither is a read.
             tell.send(format!("{read:?}").into()).unwrap();
             Ok(())
         });
@@ -525,7 +525,7 @@ fn a_request_that_verify_request_turns_away_is_closed_once_and_not_handled() {
             self.0.note("verify_request");
             false
         }
-        fn close_request(&mut self, _: &Address, why: Finish) {
+        fn close_request(&mut self, _: &Address, why: EndReason) {
             self.0.note(format!("close_request: {why}"));
         }
         fn handle_error(&mut self, _: &Address, _: &Error) {

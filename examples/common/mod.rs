@@ -18,7 +18,7 @@ use log::LevelFilter;
 use simple_logger::SimpleLogger;
 use socketserver::family::{self, Family};
 use socketserver::logging::{self, NonBlocking};
-use socketserver::{BaseServer, Config, Reactor, RequestHandler, Result, Server, ServerId};
+use socketserver::{BaseServer, Reactor, ReactorConfig, RequestHandler, Result, Server, ServerId};
 
 /// The options that all servers have.
 #[derive(clap::Args)]
@@ -48,7 +48,7 @@ impl Options {
 
     /// Makes a reactor for several servers.
     pub(crate) fn host(&self) -> Result<Host<'_>> {
-        let mut config = Config::default();
+        let mut config = ReactorConfig::default();
         config.drain_grace = self.grace;
         let mut reactor = Reactor::with_config(config)?;
         reactor.shutdown_on_signals()?;

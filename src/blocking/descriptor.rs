@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::stop::End;
 use crate::address::Address;
 use crate::error::Error;
-use crate::lifecycle::{Finish, Timeout};
+use crate::lifecycle::{EndReason, Timeout};
 use crate::limits::Limits;
 use crate::net::clock::Clock;
 #[cfg(windows)]
@@ -205,7 +205,7 @@ impl Descriptor {
             Move::Write => (Timeout::Write, times.write),
         };
         match time {
-            Some((setting, max)) => Error::TimeLimit { why: Finish::Timeout(which), setting, max }.into(),
+            Some((setting, max)) => Error::TimeLimit { why: EndReason::Timeout(which), setting, max }.into(),
             None => io::ErrorKind::TimedOut.into(),
         }
     }

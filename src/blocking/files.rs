@@ -18,7 +18,7 @@ use crate::limits::Limits;
 /// [`Error::InputLimit`](crate::Error::InputLimit) when it is longer than
 /// [`Limits::line_bytes_max`](crate::Limits::line_bytes_max), and so do `read_to_end` and `read_to_string` beyond
 /// [`Limits::input_bytes_max`](crate::Limits::input_bytes_max). A handler that returns that error ends its request with
-/// [`Finish::InputLimit`](crate::Finish::InputLimit), as on the reactor. `read`, `read_exact` and
+/// [`EndReason::InputLimit`](crate::EndReason::InputLimit), as on the reactor. `read`, `read_exact` and
 /// [`take`](std::io::Read::take) have the limit that the handler gives them.
 ///
 /// ```

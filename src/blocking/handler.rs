@@ -22,7 +22,7 @@ use crate::error::Result;
 /// [`DatagramRequestHandler`](crate::DatagramRequestHandler).
 ///
 /// ```
-/// use socketserver::{BlockingHandler, BlockingRequest, Process, Result};
+/// use socketserver::{BlockingHandler, BlockingRequest, ServeOn, Result};
 /// use std::io::{BufRead as _, Write as _};
 /// use std::time::Duration;
 ///
@@ -38,7 +38,7 @@ use crate::error::Result;
 ///     }
 ///     fn timeout(&self) -> Option<Duration> { Some(Duration::from_secs(30)) }
 /// }
-/// let process = Process::thread(Greeter { greeting: "Hello" });
+/// let process = ServeOn::thread(Greeter { greeting: "Hello" });
 /// ```
 ///
 /// `S` is the type of the server's value, which is reached by [`BlockingRequest::server`]. A handler for servers with any

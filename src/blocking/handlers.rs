@@ -14,7 +14,7 @@ use crate::error::Result;
 /// Source: `socketserver.StreamRequestHandler`.
 ///
 /// ```
-/// use socketserver::{Process, StreamRequestHandler};
+/// use socketserver::{ServeOn, StreamRequestHandler};
 /// use std::io::{BufRead as _, Write as _};
 /// use std::time::Duration;
 ///
@@ -27,7 +27,7 @@ use crate::error::Result;
 ///     Ok(())
 /// });
 /// handler.timeout = Some(Duration::from_secs(60));
-/// let process: Process = Process::thread(handler);
+/// let process: ServeOn = ServeOn::thread(handler);
 /// ```
 ///
 /// It may wait, so it is for a server with threads. A [`TcpServer`](crate::TcpServer) calls its handlers on the reactor; the
@@ -122,11 +122,11 @@ impl<F> fmt::Debug for StreamRequestHandler<F> {
 /// Source: `socketserver.DatagramRequestHandler`.
 ///
 /// ```
-/// use socketserver::{DatagramRequestHandler, Process};
+/// use socketserver::{DatagramRequestHandler, ServeOn};
 /// use std::io::Write as _;
 ///
-/// let process: Process = Process::thread(DatagramRequestHandler::new(|request| {
-///     let packet = request.request().packet().to_ascii_uppercase();
+/// let process: ServeOn = ServeOn::thread(DatagramRequestHandler::new(|request| {
+///     let packet = request.socket().packet().to_ascii_uppercase();
 ///     request.wfile.write_all(&packet)?;
 ///     Ok(())
 /// }));

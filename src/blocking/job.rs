@@ -7,11 +7,11 @@ use std::net::Shutdown;
 
 use super::files::{BlockingReader, BlockingWriter};
 use super::handler::BlockingHandler;
-use super::process::Process;
 use super::request::BlockingRequest;
+use super::serve_on::ServeOn;
 use super::stop::Stop;
 use crate::error::{Error, Result};
-use crate::lifecycle::{Finish, Timeout};
+use crate::lifecycle::{EndReason, Timeout};
 use crate::limits::READ_BUFFER_BYTES_MAX;
 use crate::panics::{catch, drop_caught};
 use crate::reactor::entries::Ended;
@@ -25,14 +25,14 @@ pub(crate) enum Work<S> {
     Child(Box<std::process::Command>),
 }
 
-impl<S> Process<S> {
+impl<S> ServeOn<S> {
     /// `None`: the reactor serves it.
     pub(crate) fn into_work(self) -> Option<Work<S>> {
         match self {
-            Process::Reactor => None,
-            Process::Thread(handler) => Some(Work::Handler(handler)),
+            ServeOn::Reactor => None,
+            ServeOn::Thread(handler) => Some(Work::Handler(handler)),
             #[cfg(all(unix, feature = "children"))]
-            Process::Child(command) => Some(Work::Child(command)),
+            ServeOn::Program(command) => Some(Work::Child(command)),
         }
     }
 }
@@ -57,7 +57,7 @@ pub(crate) fn run<S: 'static>(work: Work<S>, origin: Origin, stop: &Stop) -> Res
     match stop.ended() {
         Some(Ended::TimedOut(max)) => {
             drop_caught(result); // It may hold something of the user's.
-            Err(Error::TimeLimit { why: Finish::ChildTimeout, setting: "child_timeout", max })
+            Err(Error::TimeLimit { why: EndReason::ChildTimeout, setting: "child_timeout", max })
         }
         _ => result,
     }

@@ -92,7 +92,7 @@ impl<S> BlockingRequest<S> {
     }
 
     /// The socket itself: Python's `self.request`.
-    pub fn request(&self) -> &BlockingSocket {
+    pub fn socket(&self) -> &BlockingSocket {
         &self.origin.socket
     }
 
@@ -101,7 +101,7 @@ impl<S> BlockingRequest<S> {
     /// block, or everybody waits.
     ///
     /// # Errors
-    /// [`Error::Gone`] if the request was ended, the server is closed, or the reactor is gone; [`Error::Full`] beyond [`Config::messages_max`](crate::Config) messages that wait; [`Error::Panicked`] if the
+    /// [`Error::Gone`] if the request was ended, the server is closed, or the reactor is gone; [`Error::Full`] beyond [`ReactorConfig::messages_max`](crate::ReactorConfig) messages that wait; [`Error::Panicked`] if the
     /// closure panicked.
     pub fn server<R: Send + 'static>(&self, run: impl FnOnce(&mut S) -> R + Send + 'static) -> Result<R>
     where

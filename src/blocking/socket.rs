@@ -31,7 +31,7 @@ use crate::net::clock::Clock;
 /// use std::io::{Read as _, Write as _};
 ///
 /// fn echo(request: &mut BlockingRequest) -> Result<()> {
-///     let mut socket = request.request();
+///     let mut socket = request.socket();
 ///     let mut buffer = [0; 4_096];
 ///     loop {
 ///         match socket.read(&mut buffer)? {

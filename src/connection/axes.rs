@@ -4,7 +4,7 @@
 //! | axis | from the first value to the last |
 //! |---|---|
 //! | [`Stage`], of the connection | `Connecting`, `Open`, `Closing`, `Lingering`, `Aborting`, `Dead` |
-//! | [`Owed`], what the handler has a right to | `Setup`, `Nothing`, `Finish`, `Gone` |
+//! | [`Owed`], what the handler has a right to | `Setup`, `Nothing`, `EndReason`, `Gone` |
 //! | [`Inbound`], the peer's direction | `Open`, `Ended`, `Shown`, `Told`; or `Datagrams` |
 //! | [`Outbound`], ours | `Open`, `ShutDue`, `Shut`, `Broken` |
 //! | [`Drain`], of the server's stop | `No`, `Asked`, `Quiet`, `Due`, `Told` |

@@ -3,7 +3,7 @@
 use super::axes::{Inbound, Outbound, Stage};
 use super::state::*;
 use super::{Connection, Step, Turn};
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 use crate::limits::{Limits, Linger};
 
 impl Connection {
@@ -109,10 +109,10 @@ impl Connection {
         let bounds = self.state.bounds(limits);
         if self.unsent() > bounds.output_bytes_max {
             self.io.queue = None;
-            self.state.end(Finish::OutputLimit, true);
+            self.state.end(EndReason::OutputLimit, true);
         } else if lowered && unread > bounds.input_bytes_max {
             self.carry = None;
-            self.state.end(Finish::InputLimit, false);
+            self.state.end(EndReason::InputLimit, false);
         }
         self.mark_full(limits);
     }

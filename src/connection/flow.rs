@@ -3,7 +3,7 @@
 use super::axes::{Drain, Inbound, Outbound};
 use super::state::*;
 use super::{Connection, Step, Turn};
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 
 impl Connection {
     /// An outbound connection that is not established: is it now?
@@ -110,7 +110,7 @@ impl Connection {
             return Step::Handle(0);
         }
         if self.state.phase.is_broken() {
-            self.state.end(Finish::Reset, false);
+            self.state.end(EndReason::Reset, false);
             return self.wind_down(turn);
         }
         if self.state.phase.begin_eof() {
@@ -118,11 +118,11 @@ impl Connection {
         }
         // Both directions are over: nothing can happen here any more.
         if self.state.phase.outbound() == Outbound::Shut {
-            self.state.end(Finish::PeerClosed, false);
+            self.state.end(EndReason::PeerClosed, false);
             return self.wind_down(turn);
         }
         if self.state.has(HUNG_UP) {
-            self.state.end(Finish::Reset, true);
+            self.state.end(EndReason::Reset, true);
             return self.wind_down(turn);
         }
         Step::Rest

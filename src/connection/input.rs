@@ -21,7 +21,7 @@ use crate::limits::Limits;
 /// [`read_line`](Self::read_line), [`read_until`](Self::read_until), [`read_exact`](Self::read_exact) and
 /// [`read_frame`](Self::read_frame) also return `None`, although more may be there, while the output is above
 /// [`Limits::output_high_water`], and when the callback has had its share of the turn
-/// ([`Config::turn_length`](crate::Config::turn_length)): a loop that answers each message ends by itself when the
+/// ([`ReactorConfig::turn_length`](crate::ReactorConfig::turn_length)): a loop that answers each message ends by itself when the
 /// peer takes no more answers, or others wait, and `handle` is called again when it may go on. With
 /// [`set_full_duplex`](crate::Request::set_full_duplex) the output does not hold the input back.
 ///

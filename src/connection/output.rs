@@ -93,7 +93,7 @@ impl<'a> Output<'a> {
     /// Whether to write no more for now: a handler that produces output of its own accord stops here and goes on in
     /// [`writable`](crate::RequestHandler::writable), which is called when there is room, or in the next turn. True above
     /// [`Limits::output_high_water`], when the socket has taken [`Limits::write_bytes_per_turn`] in this turn, and when
-    /// the callback has had its share of the turn ([`Config::turn_length`](crate::Config::turn_length)).
+    /// the callback has had its share of the turn ([`ReactorConfig::turn_length`](crate::ReactorConfig::turn_length)).
     pub fn is_full(&self) -> bool {
         let full = self.holds() || self.has_had_its_time();
         if full && !self.is_datagram() {

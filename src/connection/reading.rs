@@ -6,7 +6,7 @@ use super::budget::Budget;
 use super::carry::{Carry, Scan};
 use super::state::*;
 use super::{Connection, Step, Turn};
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 use crate::limits::Limits;
 
 impl Connection {
@@ -44,13 +44,13 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.state.put(READABLE, false);
                 if self.state.phase.is_broken() {
-                    self.state.end(Finish::Reset, false); // What had arrived before that is handled.
+                    self.state.end(EndReason::Reset, false); // What had arrived before that is handled.
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Some(Step::Again),
             Err(_) => {
                 self.broken();
-                self.state.end(Finish::Reset, false);
+                self.state.end(EndReason::Reset, false);
             }
         }
         None

@@ -8,7 +8,7 @@ use super::bounds::Bounds;
 use super::phase::Phase;
 use crate::address::Address;
 use crate::error::Passed;
-use crate::lifecycle::{Finish, Timeout};
+use crate::lifecycle::{EndReason, Timeout};
 use crate::limits::Limits;
 use crate::net::readiness::Readiness;
 use crate::timers::{Armed, TimerKey};
@@ -20,7 +20,7 @@ pub(crate) struct State {
     pub(crate) phase: Phase,
     /// Readiness, and what does not change how a connection moves on: see the constants below.
     pub(super) flags: u8,
-    pub(super) why: Finish,
+    pub(super) why: EndReason,
     /// How much one read brings, at most: so many times [`BITE_MIN`] bytes.
     bite: u16,
     /// Which handler of the server, as long as it is there.
@@ -58,7 +58,7 @@ pub(crate) struct Extra {
 impl State {
     pub(super) fn new(address: Address, phase: Phase, flags: u8, handler: u32, now: u64) -> Self {
         let bite = (BITE_FIRST / BITE_MIN) as u16;
-        State { address, phase, flags, why: Finish::Done, bite, handler, activity: now, extra: None }
+        State { address, phase, flags, why: EndReason::Done, bite, handler, activity: now, extra: None }
     }
 
     #[inline]
@@ -169,7 +169,7 @@ impl State {
 
     /// Ends the connection: after a flush, or at once. The first reason counts, unless what was a quiet end fails on
     /// the way.
-    pub(crate) fn end(&mut self, why: Finish, at_once: bool) {
+    pub(crate) fn end(&mut self, why: EndReason, at_once: bool) {
         if self.phase.end(at_once) {
             self.why = why;
         }
@@ -178,13 +178,13 @@ impl State {
     /// Ends a connection that was lost during a callback, whose error then only repeats that. Returns whether it was.
     pub(crate) fn end_if_lost(&mut self) -> bool {
         if self.phase.is_broken() {
-            self.end(Finish::Reset, false);
+            self.end(EndReason::Reset, false);
         }
         self.phase.is_broken() || self.phase.is_aborting()
     }
 
     /// Why it ends.
-    pub(crate) fn why(&self) -> Finish {
+    pub(crate) fn why(&self) -> EndReason {
         self.why
     }
 

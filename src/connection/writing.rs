@@ -7,30 +7,30 @@ use super::axes::Outbound;
 use super::io::{DIRECT_BYTES, OutputState};
 use super::queue::{Flush, Queue};
 use super::state::*;
-use super::{Connection, Payload, Sent, Turn};
-use crate::lifecycle::Finish;
+use super::{Connection, Delivery, Payload, Turn};
+use crate::lifecycle::EndReason;
 use crate::limits::{Limits, Overflow};
 use crate::stats::Stats;
 
 impl Connection {
     /// Output from somewhere else than its own running callback. A large block that nothing waits before spares itself
     /// the copy.
-    pub(crate) fn push(&mut self, bytes: Payload<'_>, limits: &Limits, now: u64, stats: &mut Stats) -> Sent {
+    pub(crate) fn push(&mut self, bytes: Payload<'_>, limits: &Limits, now: u64, stats: &mut Stats) -> Delivery {
         if !self.state.phase.accepts_output() {
-            return Sent::Gone;
+            return Delivery::Gone;
         }
         if self.unsent() + bytes.len() > self.state.bounds(limits).output_bytes_max {
             if limits.output_overflow == Overflow::Refuse {
-                return Sent::Refused;
+                return Delivery::Refused;
             }
-            self.state.end(Finish::OutputLimit, true);
-            return Sent::Gone;
+            self.state.end(EndReason::OutputLimit, true);
+            return Delivery::Gone;
         }
         match bytes {
             Payload::Copied(bytes) if bytes.len() >= DIRECT_BYTES && self.takes_output_now() => {
                 let sent = self.write_directly(bytes, now, stats);
                 if self.state.phase.is_broken() {
-                    return Sent::Gone;
+                    return Delivery::Gone;
                 }
                 Queue::of(&mut self.io.queue, now).push(&bytes[sent..]);
             }
@@ -41,7 +41,7 @@ impl Connection {
             self.io.queue = None;
         }
         self.mark_full(limits);
-        if self.state.phase.is_full() { Sent::Full } else { Sent::Queued }
+        if self.state.phase.is_full() { Delivery::Full } else { Delivery::Queued }
     }
 
     fn takes_output_now(&self) -> bool {
@@ -146,7 +146,7 @@ impl Connection {
         if left.has(OutputState::BROKEN) {
             self.broken();
         } else if left.has(OutputState::OVERFLOWN) {
-            self.state.end(Finish::OutputLimit, true);
+            self.state.end(EndReason::OutputLimit, true);
         } else if self.io.queue.is_some() {
             self.mark_full(limits);
         }
@@ -157,7 +157,7 @@ impl Connection {
         self.state.phase.broke();
         self.state.flags |= READABLE | READ_TO_END;
         if self.io.queue.take().is_some() && self.state.phase.is_ending() {
-            self.state.why = Finish::Reset; // It would have been a quiet end, but the last bytes did not get through.
+            self.state.why = EndReason::Reset; // It would have been a quiet end, but the last bytes did not get through.
         }
     }
 }

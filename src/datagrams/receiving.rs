@@ -12,7 +12,7 @@ use crate::dispatch::callbacks::Callback;
 use crate::dispatch::{Calls, Host, Service};
 use crate::handler::RequestHandler;
 use crate::ids::NO_SLOT;
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 use crate::limits::Limits;
 use crate::logging::note_fault;
 use crate::net::datagram::DatagramFault;
@@ -178,7 +178,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         if at.connection.state.phase.may_call() {
             self.call_with(at, packet, Callback::Handle);
         }
-        at.connection.state.end(Finish::Done, false); // Unless it has ended otherwise.
+        at.connection.state.end(EndReason::Done, false); // Unless it has ended otherwise.
         self.finish(at, at.connection.state.why());
         self.reply(at.core, at.scratch, at.connection, true);
         at.core.cancel_handler_timers(&mut at.connection.state);

@@ -3,7 +3,7 @@
 use super::endpoint::Endpoint;
 use crate::address::Address;
 use crate::backoff::Backoff;
-use crate::connection::Sent;
+use crate::connection::Delivery;
 use crate::error::{Error, Result};
 use crate::net::MulticastGroup;
 use crate::net::datagram::DatagramSocket;
@@ -51,13 +51,13 @@ impl Core {
     }
 
     /// Sends a datagram by the way another one came.
-    pub(crate) fn send_datagram(&mut self, route: Route, to: &Address, bytes: &[u8]) -> Sent {
+    pub(crate) fn send_datagram(&mut self, route: Route, to: &Address, bytes: &[u8]) -> Delivery {
         let Route { endpoint: key, local } = route;
-        let Some(slot) = self.slots.get(key) else { return Sent::Gone };
-        let Kind::Endpoint(endpoint) = &mut slot.kind else { return Sent::Gone };
+        let Some(slot) = self.slots.get(key) else { return Delivery::Gone };
+        let Kind::Endpoint(endpoint) = &mut slot.kind else { return Delivery::Gone };
         if to.is_unnamed() {
             self.stats.datagrams_failed += 1;
-            return Sent::Gone;
+            return Delivery::Gone;
         }
         let limits = &self.served[usize::from(slot.server)].limits;
         let kept = endpoint.outbox.push(to, local, bytes, limits, &mut self.stats);
@@ -67,7 +67,7 @@ impl Core {
         if self.receiving != key {
             self.queue(key);
         }
-        if kept { Sent::Queued } else { Sent::Refused }
+        if kept { Delivery::Queued } else { Delivery::Refused }
     }
 
     /// Our end of the way a datagram came.

@@ -5,11 +5,11 @@ use std::io;
 use super::{Calls, Host, Service};
 use crate::address::Address;
 use crate::blocking::job::{self, Origin, Work};
-use crate::blocking::{BlockingSocket, Process};
+use crate::blocking::{BlockingSocket, ServeOn};
 use crate::connection::Connection;
 use crate::error::{Error, Passed};
 use crate::handler::RequestHandler;
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 use crate::logging::note_fault;
 use crate::net::Stream;
 use crate::panics::catch;
@@ -69,7 +69,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 return Admitted::No;
             }
             let process = match (state.process_request(request, from), mixin) {
-                (Process::Reactor, Some(mixin)) => mixin(state, from),
+                (ServeOn::Reactor, Some(mixin)) => mixin(state, from),
                 (process, _) => process,
             };
             if let Some(work) = process.into_work() {
@@ -91,7 +91,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             Err(panic) => {
                 core.stats.panics += 1;
                 calls.hook(core, |state| state.handle_error(from, panic));
-                calls.closed(core, from, Finish::Panicked, None);
+                calls.closed(core, from, EndReason::Panicked, None);
             }
         }
         admitted.unwrap_or(Admitted::No)

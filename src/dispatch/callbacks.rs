@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
 use crate::handler::request::Request;
 use crate::ids::NO_SLOT;
-use crate::lifecycle::{Finish, Next, Timeout};
+use crate::lifecycle::{EndReason, Next, Timeout};
 use crate::logging::note_fault;
 use crate::reactor::core::Core;
 use crate::reactor::handle::Message;
@@ -39,7 +39,7 @@ pub(crate) enum Callback<'a> {
     Timer(u64),
     Message(Message),
     Drain,
-    Finish(Finish),
+    Finish(EndReason),
     ConnectFailed(&'a Error),
 }
 
@@ -89,7 +89,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 Step::Drain => self.call(at, Callback::Drain),
                 Step::Finish(why) => self.finish(at, why),
                 Step::ConnectFailed(source) => {
-                    self.connect_failed(at, source, Finish::Reset);
+                    self.connect_failed(at, source, EndReason::Reset);
                 }
                 Step::Shutdown => {
                     at.connection.state.phase.shut();
@@ -120,7 +120,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     fn register(&mut self, at: &mut Service<'_>) -> bool {
         let Err(source) = at.core.register(at.key, at.connection) else { return true };
         let state = &mut at.connection.state;
-        state.end(Finish::Error, true);
+        state.end(EndReason::Error, true);
         let error = Error::Reactor { doing: "watch the connection", source };
         if !state.phase.is_finished() {
             self.hook(at.core, |server| server.handle_error(&state.address, &error));
@@ -228,7 +228,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         fresh: Range<usize>,
         left: Option<Left>,
         is_setup: bool,
-        reason: Finish,
+        reason: EndReason,
     ) {
         let Service { limits, core, scratch, key, connection, .. } = at;
         let mut error = None;
@@ -239,7 +239,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 if left.held_back && left.bytes > 0 {
                     connection.state.phase.owe_handle();
                 } else if left.next == Next::Wait && left.error.is_none() && connection.input_overflows(limits) {
-                    connection.state.end(Finish::InputLimit, false);
+                    connection.state.end(EndReason::InputLimit, false);
                 }
             }
             match left.next {
@@ -302,7 +302,7 @@ fn invoke<S, T: RequestHandler<S> + ?Sized>(
         Callback::Setup => handler.setup(request),
         Callback::Writable => handler.writable(request),
         Callback::Eof => handler.eof(request),
-        Callback::Timeout(timeout) => handler.timeout(request, timeout),
+        Callback::Timeout(timeout) => handler.timed_out(request, timeout),
         Callback::Timer(tag) => handler.timer(request, tag),
         Callback::Message(message) => handler.message(request, message),
         Callback::Drain => handler.drain(request),
@@ -344,12 +344,12 @@ impl Callback<'_> {
 
     /// Why the connection ended if this callback asks for it.
     #[inline(always)]
-    fn reason(&self) -> Finish {
+    fn reason(&self) -> EndReason {
         match self {
-            Callback::Eof => Finish::PeerClosed,
-            Callback::Timeout(timeout) => Finish::Timeout(*timeout),
-            Callback::Drain => Finish::Draining,
-            _ => Finish::Done,
+            Callback::Eof => EndReason::PeerClosed,
+            Callback::Timeout(timeout) => EndReason::Timeout(*timeout),
+            Callback::Drain => EndReason::Stopped,
+            _ => EndReason::Done,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::connection::deadlines::Due;
 use crate::error::Result;
 use crate::handler::RequestHandler;
 use crate::ids::SlotId;
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 use crate::net::{Socket, Stream};
 use crate::panics::{catch, drop_caught};
 use crate::reactor::core::Core;
@@ -53,7 +53,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
             match due {
                 Due::Quiet => at.connection.state.phase.quiet(),
                 Due::Lingered => at.connection.state.lingered(),
-                Due::Connect => calls.connect_failed(at, io::ErrorKind::TimedOut.into(), Finish::ConnectTimeout),
+                Due::Connect => calls.connect_failed(at, io::ErrorKind::TimedOut.into(), EndReason::ConnectTimeout),
                 Due::Limit(timeout) if at.connection.state.phase.may_call() => {
                     at.connection.forgive(timeout, at.core.now);
                     calls.call(at, Callback::Timeout(timeout));
@@ -63,7 +63,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
                     if at.connection.state.phase.is_finished() {
                         at.core.note_cut(calls.number(), &at.connection.state, Some(timeout));
                     }
-                    at.connection.state.end(Finish::Timeout(timeout), true);
+                    at.connection.state.end(EndReason::Timeout(timeout), true);
                 }
                 Due::Limit(_) => {} // It ends since a moment ago.
             }
@@ -72,7 +72,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     }
 
     fn on_connect_failed(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, error: io::Error) {
-        self.borrowed(core, scratch, key, |calls, at| calls.connect_failed(at, error, Finish::Reset));
+        self.borrowed(core, scratch, key, |calls, at| calls.connect_failed(at, error, EndReason::Reset));
         core.queue(key);
     }
 
@@ -99,7 +99,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         core.queue(key);
     }
 
-    fn on_over(&mut self, core: &mut Core, client: &Address, ended: Option<Finish>, result: Result<()>) {
+    fn on_over(&mut self, core: &mut Core, client: &Address, ended: Option<EndReason>, result: Result<()>) {
         self.calls.over(core, client, ended, result);
     }
 

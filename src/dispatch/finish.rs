@@ -9,7 +9,7 @@ use crate::connection::Connection;
 use crate::connection::state::State;
 use crate::error::{Error, Passed, Result};
 use crate::handler::RequestHandler;
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 use crate::logging::{note_fault, shows};
 use crate::panics::drop_caught;
 use crate::reactor::core::Core;
@@ -17,7 +17,7 @@ use crate::server::hooks::BaseServer;
 
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// The last callback, once; then the handler goes.
-    pub(crate) fn finish(&mut self, at: &mut Service<'_>, why: Finish) {
+    pub(crate) fn finish(&mut self, at: &mut Service<'_>, why: EndReason) {
         if at.connection.state.phase.owes_finish() {
             self.call_apart(at, 0..0, || Callback::Finish(why));
             at.core.count(why);
@@ -38,19 +38,19 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
         match error {
             Error::Panicked { .. } => {
-                connection.end(Finish::Panicked, true);
+                connection.end(EndReason::Panicked, true);
                 core.stats.panics += 1;
             }
             // The connection was lost under the callback, and this error only repeats it.
             Error::Gone | Error::OutputLimit { .. } if connection.end_if_lost() => return,
             Error::Io(source) if source.kind() == io::ErrorKind::BrokenPipe && connection.end_if_lost() => return,
-            Error::InputLimit { .. } => return connection.end(Finish::InputLimit, false),
+            Error::InputLimit { .. } => return connection.end(EndReason::InputLimit, false),
             Error::ClientLimit { .. } => {
                 core.stats.refused += 1;
-                return connection.end(Finish::Refused, false);
+                return connection.end(EndReason::Refused, false);
             }
             _ => {
-                connection.end(Finish::Error, false);
+                connection.end(EndReason::Error, false);
                 core.stats.handler_errors += 1;
             }
         }
@@ -58,7 +58,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     }
 
     #[cold]
-    pub(super) fn connect_failed(&mut self, at: &mut Service<'_>, source: io::Error, why: Finish) {
+    pub(super) fn connect_failed(&mut self, at: &mut Service<'_>, source: io::Error, why: EndReason) {
         let error = Error::Connect { address: at.connection.state.address.clone(), source };
         at.core.stats.connects_failed += 1;
         note_fault!(Warn, "{error:#}");
@@ -72,25 +72,25 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     }
 
     /// A request that was served elsewhere is over: see [`Hosted::on_over`](crate::reactor::hosted::Hosted::on_over).
-    pub(super) fn over(&mut self, core: &mut Core, client: &Address, ended: Option<Finish>, result: Result<()>) {
+    pub(super) fn over(&mut self, core: &mut Core, client: &Address, ended: Option<EndReason>, result: Result<()>) {
         let why = match (&result, ended) {
             (_, Some(ended)) => ended,
-            (Ok(()), None) => Finish::Done,
-            (Err(Error::Panicked { .. }), None) => Finish::Panicked,
-            (Err(Error::Io(error)), None) if is_lost(error) => Finish::Reset,
-            (Err(Error::InputLimit { .. }), None) => Finish::InputLimit,
+            (Ok(()), None) => EndReason::Done,
+            (Err(Error::Panicked { .. }), None) => EndReason::Panicked,
+            (Err(Error::Io(error)), None) if is_lost(error) => EndReason::Reset,
+            (Err(Error::InputLimit { .. }), None) => EndReason::InputLimit,
             (Err(Error::TimeLimit { why, .. }), None) => *why,
-            (Err(_), None) => Finish::Error,
+            (Err(_), None) => EndReason::Error,
         };
         match why {
-            Finish::Panicked => core.stats.panics += 1,
-            Finish::Error => core.stats.handler_errors += 1,
+            EndReason::Panicked => core.stats.panics += 1,
+            EndReason::Error => core.stats.handler_errors += 1,
             _ => core.count(why),
         }
         let named = result.as_ref().err().and_then(Error::limit);
         if let Err(error) = result {
             // Otherwise an error on the way there only repeats it.
-            if matches!(why, Finish::Panicked | Finish::Error | Finish::Timeout(_) | Finish::ChildTimeout) {
+            if matches!(why, EndReason::Panicked | EndReason::Error | EndReason::Timeout(_) | EndReason::ChildTimeout) {
                 self.hook(core, |state| state.handle_error(client, &error));
             }
             drop_error(core, error);
@@ -99,7 +99,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     }
 
     /// A request is over that no handler on the reactor has served. `named`: the limit of an error that ended it.
-    pub(super) fn closed(&mut self, core: &mut Core, client: &Address, why: Finish, named: Option<Passed>) {
+    pub(super) fn closed(&mut self, core: &mut Core, client: &Address, why: EndReason, named: Option<Passed>) {
         core.note_end(self.number(), client, why, None, named);
         self.hook(core, |state| state.close_request(client, why));
     }
@@ -108,7 +108,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     #[cold]
     pub(super) fn refuse(&mut self, core: &mut Core, client: &Address, limit: Option<Passed>) {
         core.stats.refused += 1;
-        self.closed(core, client, Finish::Refused, limit);
+        self.closed(core, client, EndReason::Refused, limit);
     }
 
     pub(super) fn drop_handler(&mut self, core: &mut Core, connection: &State) {

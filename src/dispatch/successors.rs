@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::handler::RequestHandler;
 use crate::handler::others::Order;
 use crate::ids::NO_SLOT;
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 use crate::logging::note_fault;
 use crate::panics::drop_caught;
 use crate::reactor::core::Core;
@@ -32,7 +32,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         if at.connection.state.phase.is_setup_due() {
             let address = &at.connection.state.address;
             note_fault!(Error, "{address} is closed: {SUCCESSORS_MAX} handlers in a row were replaced in their setup");
-            at.connection.state.end(Finish::Error, true);
+            at.connection.state.end(EndReason::Error, true);
         }
     }
 
@@ -57,7 +57,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 (Order::Serve(handler), None) => {
                     core.slots.connection(key).state.handler = self.boxed.insert(handler) as u32;
                 }
-                (Order::End { at_once }, Some((_, connection, _))) => connection.state.end(Finish::Done, at_once),
+                (Order::End { at_once }, Some((_, connection, _))) => connection.state.end(EndReason::Done, at_once),
                 (Order::ShutdownWrite, Some((_, connection, _))) => connection.state.phase.shut_down(),
                 (Order::PauseReading, Some((_, connection, _))) => connection.state.phase.pause(),
                 (Order::ResumeReading, Some((_, connection, _))) => _ = connection.state.phase.resume(),

@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::RequestHandler;
 use crate::address::Address;
 use crate::connection::budget::Budget;
-use crate::connection::{Payload, Sent};
+use crate::connection::{Delivery, Payload};
 use crate::error::Result;
 use crate::ids::{ConnectionId, ServerId};
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 use crate::net::MulticastGroup;
 use crate::net::datagram::DatagramSocket;
 use crate::reactor::core::Core;
@@ -28,7 +28,7 @@ use crate::timers::period;
 /// given here nevertheless, it is [closed](Self::close), [aborted](Self::abort), [shut down](Self::shutdown_write),
 /// [paused](Self::pause_reading) or [resumed](Self::resume_reading) when the callback returns, as if it had called that
 /// method last. [`broadcast`](Self::broadcast) and [`connections`](Self::connections) pass it by, [`send`](Self::send)
-/// answers [`Sent::Refused`], and [`client_address`](Self::client_address) `None`.
+/// answers [`Delivery::Refused`], and [`client_address`](Self::client_address) `None`.
 ///
 /// ```
 /// use socketserver::{BaseServer, Others};
@@ -75,12 +75,12 @@ pub(crate) enum Order<S> {
 
 impl<S> Others<'_, S> {
     /// Queues bytes for another connection. Copies them; a block of 16 KiB or more that finds nothing waiting before it
-    /// goes to the socket at once. See [`Sent`].
-    pub fn send(&mut self, to: ConnectionId, bytes: &[u8]) -> Sent {
+    /// goes to the socket at once. See [`Delivery`].
+    pub fn send(&mut self, to: ConnectionId, bytes: &[u8]) -> Delivery {
         let sent = self.core.send(to, Payload::Copied(bytes));
-        if sent == Sent::Queued && self.budget.is_some_and(Budget::is_over) {
+        if sent == Delivery::Queued && self.budget.is_some_and(Budget::is_over) {
             self.core.owe_writable(to);
-            return Sent::Full;
+            return Delivery::Full;
         }
         sent
     }
@@ -105,12 +105,12 @@ impl<S> Others<'_, S> {
     }
 
     /// Sends a datagram to any address, through the first socket of this server that is of the address's kind.
-    /// [`Sent::Gone`] if it has none. What is to leave by the socket that a request came by is sent with
+    /// [`Delivery::Gone`] if it has none. What is to leave by the socket that a request came by is sent with
     /// [`Request::send_to`](crate::Request::send_to).
-    pub fn send_to(&mut self, to: &Address, bytes: &[u8]) -> Sent {
+    pub fn send_to(&mut self, to: &Address, bytes: &[u8]) -> Delivery {
         match self.core.route_to(self.pending.server, to) {
             Some(route) => self.core.send_datagram(route, to, bytes),
-            None => Sent::Gone,
+            None => Delivery::Gone,
         }
     }
 
@@ -131,17 +131,17 @@ impl<S> Others<'_, S> {
         self.core.each_member(self.pending.server, group, DatagramSocket::leave_multicast)
     }
 
-    /// Closes a connection after what is queued for it was sent. Its handler gets [`Finish::Evicted`].
+    /// Closes a connection after what is queued for it was sent. Its handler gets [`EndReason::Evicted`].
     pub fn close(&mut self, id: ConnectionId) {
         if !self.defer(id, Order::End { at_once: false }) {
-            self.core.end(id, Finish::Evicted, false);
+            self.core.end(id, EndReason::Evicted, false);
         }
     }
 
-    /// Resets a connection: what is queued for it is dropped. Its handler gets [`Finish::Evicted`].
+    /// Resets a connection: what is queued for it is dropped. Its handler gets [`EndReason::Evicted`].
     pub fn abort(&mut self, id: ConnectionId) {
         if !self.defer(id, Order::End { at_once: true }) {
-            self.core.end(id, Finish::Evicted, true);
+            self.core.end(id, EndReason::Evicted, true);
         }
     }
 
@@ -205,7 +205,7 @@ impl<S> Others<'_, S> {
     /// closed is among them until everything is sent, and while it [lingers](crate::Limits::linger); one that was aborted is not.
     ///
     /// A request on a thread or with a program can be [closed](Self::close) and [aborted](Self::abort), which end it at
-    /// once. Its client hears nothing but what that writes: bytes that are sent to it are [`Sent::Refused`], a broadcast
+    /// once. Its client hears nothing but what that writes: bytes that are sent to it are [`Delivery::Refused`], a broadcast
     /// passes it by, and a message for it is dropped, counted and logged.
     pub fn connections(&self) -> Vec<ConnectionId> {
         self.core.slots.open(self.pending.server)

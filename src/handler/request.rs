@@ -4,7 +4,7 @@ use std::any::Any;
 use std::time::Duration;
 
 use crate::address::Address;
-use crate::connection::Sent;
+use crate::connection::Delivery;
 use crate::connection::bounds::ConnectionLimits;
 use crate::connection::input::Input;
 use crate::connection::output::Output;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
 use crate::handler::others::{Order, Others};
 use crate::ids::ConnectionId;
-use crate::lifecycle::{Finish, Timeout};
+use crate::lifecycle::{EndReason, Timeout};
 use crate::reactor::handle::Message;
 use crate::timers::period;
 
@@ -116,13 +116,13 @@ impl<'a, S> Request<'a, S> {
 
     /// Sends a datagram to any address, through the socket that this request came by. Besides it what is written to
     /// [`output`](Self::output) still leaves as the answer. It goes out when the callbacks for what was just received are
-    /// done; see [`Sent`] for what becomes of it. A longer one than the system allows is dropped and counted.
+    /// done; see [`Delivery`] for what becomes of it. A longer one than the system allows is dropped and counted.
     ///
     /// A connection that a handler of a datagram server has begun sends through the first socket of that server that is
     /// of the address's kind, as [`Others::send_to`] does.
     ///
     /// Source: `self.request[1].sendto` of Python's datagram handlers.
-    pub fn send_to(&mut self, to: &Address, bytes: &[u8]) -> Sent {
+    pub fn send_to(&mut self, to: &Address, bytes: &[u8]) -> Delivery {
         let Some(route) = self.output.route() else { return self.others.send_to(to, bytes) };
         if *to == self.state.address {
             self.state.activity = self.others.core.now;
@@ -131,14 +131,14 @@ impl<'a, S> Request<'a, S> {
     }
 
     /// Closes this connection after what is queued was sent, as [`Next::Close`](crate::Next::Close) does. `finish` gets
-    /// [`Finish::Done`].
+    /// [`EndReason::Done`].
     pub fn close(&mut self) {
-        self.state.end(Finish::Done, false);
+        self.state.end(EndReason::Done, false);
     }
 
     /// Resets this connection, as [`Next::Abort`](crate::Next::Abort) does: what is queued is dropped.
     pub fn abort(&mut self) {
-        self.state.end(Finish::Done, true);
+        self.state.end(EndReason::Done, true);
     }
 
     /// Ends our direction of this connection (FIN) once what is queued was sent. It is read on: half-close.
@@ -213,7 +213,7 @@ impl<'a, S> Request<'a, S> {
     /// Gives this connection limits of its own instead of the server's, at once and for as long as it lives, also under
     /// another handler. They replace those of an earlier call; `ConnectionLimits::default()` takes all back. Changes of the
     /// server's limits do not concern a connection with limits of its own. If it holds more than it may now when the callback
-    /// returns, it ends, with [`Finish::OutputLimit`] or [`Finish::InputLimit`].
+    /// returns, it ends, with [`EndReason::OutputLimit`] or [`EndReason::InputLimit`].
     ///
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting) if two of them contradict each other; then nothing is changed.
@@ -231,7 +231,7 @@ impl<'a, S> Request<'a, S> {
     /// message is, the handler says: from this call to the one with `None`, whatever arrives and is consumed meanwhile. For
     /// HTTP call it when the first byte of a request has come, and again for its body; for SMTP with the answer to `DATA`.
     ///
-    /// When the time is over, [`timeout`](RequestHandler::timeout) is called with [`Timeout::Message`], which by default
+    /// When the time is over, [`timeout`](RequestHandler::timed_out) is called with [`Timeout::Message`], which by default
     /// ends the connection after a flush. A peer that sends one byte now and then does not escape it, as it escapes
     /// `read_timeout` if the handler consumes what comes. The time goes on while reading is paused. Costs no timer for each
     /// message. To demand a rate instead of a time for all, call it again whenever so many bytes have arrived.
@@ -246,7 +246,7 @@ impl<'a, S> Request<'a, S> {
     /// (the end of the stream, the idle timeout) does not.
     ///
     /// # Errors
-    /// [`Error::Full`](crate::Error::Full) beyond [`Config::offload_queue_max`](crate::Config) waiting jobs;
+    /// [`Error::Full`](crate::Error::Full) beyond [`ReactorConfig::offload_queue_max`](crate::ReactorConfig) waiting jobs;
     /// [`Error::Reactor`](crate::Error::Reactor) if no thread could be started.
     pub fn offload<T: Any + Send>(&mut self, job: impl FnOnce() -> T + Send + 'static) -> Result<()> {
         self.others.core.offload(self.id, Box::new(|| Message::new(job())))?;
@@ -258,7 +258,7 @@ impl<'a, S> Request<'a, S> {
     /// called, then `handle` if input is unread. `finish` is called on it alone; the old handler is dropped. So if that
     /// `setup` fails, nobody has a `finish`: what has to be undone in any case belongs into
     /// [`close_request`](crate::BaseServer::close_request), or into the handler's `Drop`. The request of a
-    /// single datagram, which is over with its callback, cannot have another handler and ends with [`Finish::Error`].
+    /// single datagram, which is over with its callback, cannot have another handler and ends with [`EndReason::Error`].
     pub fn replace_handler(&mut self, handler: impl RequestHandler<S>) {
         self.others.pending.orders.push((self.id.slot.key, Order::Serve(Box::new(handler))));
     }

@@ -10,7 +10,7 @@ use super::entries::{Alarm, LOOK};
 use super::hosted::Hosted;
 use crate::error::Error;
 use crate::ids::ServerId;
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 use crate::limits::Limits;
 use crate::logging::note;
 use crate::net::family::Bound;
@@ -21,7 +21,7 @@ impl Reactor {
     /// Serves the connections of a server until none is left, all of them being aborted.
     pub(super) fn abort_server(&mut self, server: u16) {
         for key in self.core.slots.connections(Some(server)) {
-            self.core.slots.connection(key).state.end(Finish::ShutDown, true);
+            self.core.slots.connection(key).state.end(EndReason::StopAborted, true);
             // The budget of one turn may not suffice for `setup`, `finish` and the end.
             let entry = self.core.slots.id(key).slot;
             while !self.core.slots.connection(key).state.phase.is_dead() {

@@ -15,8 +15,8 @@ use crate::address::Address;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::ids::{ConnectionId, NO_SLOT, ServerId};
-use crate::lifecycle::{Finish, Timeout};
-use crate::limits::{Config, connections_from_descriptors};
+use crate::lifecycle::{EndReason, Timeout};
+use crate::limits::{ReactorConfig, connections_from_descriptors};
 use crate::net::selector::{Selector, Waker};
 use crate::panics::{catch, drop_caught};
 use crate::stats::Stats;
@@ -37,7 +37,7 @@ pub(crate) struct Core {
     /// The clock as last read, in nanoseconds.
     pub(crate) now: u64,
     pub(crate) stats: Stats,
-    pub(crate) config: Config,
+    pub(crate) config: ReactorConfig,
     pub(crate) shared: Arc<Shared>,
     /// Kept for the handles, which may outlive the reactor and then have no descriptor of it.
     _waker: Arc<Waker>,
@@ -61,7 +61,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(selector: Selector, waker: Arc<Waker>, config: Config) -> Self {
+    pub(crate) fn new(selector: Selector, waker: Arc<Waker>, config: ReactorConfig) -> Self {
         let now = selector.now();
         let slots = Slots::new();
         let shared = Shared::new(&waker, config.messages_max, slots.reactor);
@@ -257,16 +257,16 @@ impl Core {
     }
 
     /// Counts why a connection ended.
-    pub(crate) fn count(&mut self, why: Finish) {
+    pub(crate) fn count(&mut self, why: EndReason) {
         let stats = &mut self.stats;
         *match why {
-            Finish::Reset => &mut stats.resets,
-            Finish::Timeout(Timeout::Idle) => &mut stats.timeouts_idle,
-            Finish::Timeout(Timeout::Read) => &mut stats.timeouts_read,
-            Finish::Timeout(Timeout::Write) => &mut stats.timeouts_write,
-            Finish::Timeout(Timeout::Message) => &mut stats.timeouts_message,
-            Finish::InputLimit => &mut stats.input_limits,
-            Finish::OutputLimit => &mut stats.output_limits,
+            EndReason::Reset => &mut stats.resets,
+            EndReason::Timeout(Timeout::Idle) => &mut stats.timeouts_idle,
+            EndReason::Timeout(Timeout::Read) => &mut stats.timeouts_read,
+            EndReason::Timeout(Timeout::Write) => &mut stats.timeouts_write,
+            EndReason::Timeout(Timeout::Message) => &mut stats.timeouts_message,
+            EndReason::InputLimit => &mut stats.input_limits,
+            EndReason::OutputLimit => &mut stats.output_limits,
             _ => return,
         } += 1;
     }

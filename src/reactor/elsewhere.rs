@@ -7,7 +7,7 @@ use super::slots::Kind;
 use crate::address::Address;
 use crate::error::Result;
 use crate::ids::ConnectionId;
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 use crate::threads::Pool;
 use crate::timers::{NO_TIMER, nanos};
 
@@ -104,13 +104,13 @@ impl Core {
         let time = self.served[usize::from(slot.server)].limits.child_timeout;
         if let Some((elsewhere, time)) = slot.kind.elsewhere().zip(time) {
             elsewhere.timer = NO_TIMER;
-            elsewhere.ended.get_or_insert(Finish::ChildTimeout);
+            elsewhere.ended.get_or_insert(EndReason::ChildTimeout);
             elsewhere.stop.end(Ended::TimedOut(time));
         }
     }
 
     /// Ends a request that is served elsewhere, if that is what an id names. It is over when its thread says so.
-    pub(crate) fn end_elsewhere(&mut self, id: ConnectionId, why: Finish) {
+    pub(crate) fn end_elsewhere(&mut self, id: ConnectionId, why: EndReason) {
         if let Some(elsewhere) = self.slots.named(id).and_then(|slot| slot.kind.elsewhere()) {
             elsewhere.ended.get_or_insert(why);
             elsewhere.stop.end(Ended::Closed);
@@ -120,12 +120,12 @@ impl Core {
     /// The same for all of them, or all of a server.
     pub(crate) fn end_all_elsewhere(&mut self, server: Option<u16>) {
         for id in self.slots.all_elsewhere(server) {
-            self.end_elsewhere(id, Finish::ShutDown);
+            self.end_elsewhere(id, EndReason::StopAborted);
         }
     }
 
     /// The server is stopping: for those that are served elsewhere, there is no more input. `quiet_only`: for those whose
-    /// thread has only waited for its client for [`Config::drain_quiet`](crate::Config). Returns whether there are others.
+    /// thread has only waited for its client for [`ReactorConfig::drain_quiet`](crate::ReactorConfig). Returns whether there are others.
     pub(crate) fn drain_elsewhere(&mut self, server: Option<u16>, quiet_only: bool) -> bool {
         let (now, quiet) = (self.selector.now(), nanos(self.config.drain_quiet));
         let mut others = false;

@@ -6,7 +6,7 @@ use crate::address::Address;
 use crate::connection::bounds::Bounds;
 use crate::connection::state::State;
 use crate::error::Passed;
-use crate::lifecycle::{Finish, Timeout};
+use crate::lifecycle::{EndReason, Timeout};
 use crate::logging::{note, shows};
 use crate::timers::nanos;
 
@@ -16,7 +16,7 @@ impl Core {
         &self,
         server: u16,
         client: &Address,
-        why: Finish,
+        why: EndReason,
         state: Option<&State>,
         named: Option<Passed>,
     ) {
@@ -24,7 +24,11 @@ impl Core {
             return;
         }
         let limit = match why {
-            Finish::InputLimit | Finish::Timeout(_) | Finish::ChildTimeout | Finish::Refused | Finish::Error
+            EndReason::InputLimit
+            | EndReason::Timeout(_)
+            | EndReason::ChildTimeout
+            | EndReason::Refused
+            | EndReason::Error
                 if named.is_some() =>
             {
                 named
@@ -45,7 +49,7 @@ impl Core {
         }
         let limits = &self.served[usize::from(server)].limits;
         let limit = match passed {
-            Some(timeout) => self.limit_behind(server, Finish::Timeout(timeout), Some(state)),
+            Some(timeout) => self.limit_behind(server, EndReason::Timeout(timeout), Some(state)),
             None if self.now.saturating_sub(state.activity) >= nanos(limits.linger_timeout) => {
                 Some(Passed::Time("linger_timeout", limits.linger_timeout))
             }
@@ -58,12 +62,12 @@ impl Core {
     }
 
     /// The limit that stands behind a reason, if one does.
-    fn limit_behind(&self, server: u16, why: Finish, state: Option<&State>) -> Option<Passed> {
+    fn limit_behind(&self, server: u16, why: EndReason, state: Option<&State>) -> Option<Passed> {
         let served = &self.served[usize::from(server)];
         let limits = &served.limits;
         let bounds = || state.map_or_else(|| Bounds::of(limits), |state| state.bounds(limits));
         match why {
-            Finish::Timeout(which) => {
+            EndReason::Timeout(which) => {
                 let name = match which {
                     Timeout::Idle => "idle_timeout",
                     Timeout::Read => "read_timeout",
@@ -72,11 +76,11 @@ impl Core {
                 };
                 state?.time_limit(which, limits).map(|time| Passed::Time(name, time))
             }
-            Finish::ConnectTimeout => limits.connect_timeout.map(|time| Passed::Time("connect_timeout", time)),
-            Finish::ChildTimeout => limits.child_timeout.map(|time| Passed::Time("child_timeout", time)),
-            Finish::InputLimit => Some(Passed::Count("input_bytes_max", bounds().input_bytes_max)),
-            Finish::OutputLimit => Some(Passed::Count("output_bytes_max", bounds().output_bytes_max)),
-            Finish::ShutDown => {
+            EndReason::ConnectTimeout => limits.connect_timeout.map(|time| Passed::Time("connect_timeout", time)),
+            EndReason::ChildTimeout => limits.child_timeout.map(|time| Passed::Time("child_timeout", time)),
+            EndReason::InputLimit => Some(Passed::Count("input_bytes_max", bounds().input_bytes_max)),
+            EndReason::OutputLimit => Some(Passed::Count("output_bytes_max", bounds().output_bytes_max)),
+            EndReason::StopAborted => {
                 let begun = match served.life {
                     // Closing its server ends a connection at once; threads and programs have the grace.
                     Life::Closing { begun, .. } => state.is_none().then_some(begun),

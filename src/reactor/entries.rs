@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::backoff::Backoff;
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 use crate::net::Listener;
 use crate::timers::{NO_TIMER, TimerKey};
 
@@ -55,7 +55,7 @@ pub(crate) struct Elsewhere {
     pub(super) begun: Option<u64>,
     pub(super) timer: TimerKey,
     /// Why it was ended by us, if it was.
-    pub(crate) ended: Option<Finish>,
+    pub(crate) ended: Option<EndReason>,
 }
 
 /// What ends a request that is served elsewhere: before it begins, while it is served, or after: then nothing happens.

@@ -17,7 +17,7 @@ use crate::net::selector::Waker;
 /// there is one waits.
 ///
 /// Cheap to clone. What is submitted is handled in order, in the loop's next turn;
-/// [`Config::messages_per_turn`](crate::Config) at a time, and at most [`Config::messages_max`](crate::Config) wait.
+/// [`ReactorConfig::messages_per_turn`](crate::ReactorConfig) at a time, and at most [`ReactorConfig::messages_max`](crate::ReactorConfig) wait.
 ///
 /// ```
 /// use socketserver::{Reactor, Result};
@@ -130,7 +130,7 @@ impl ShutdownHandle {
     }
 
     /// Stops in good order: no more clients are accepted, every handler is told
-    /// ([`drain`](crate::RequestHandler::drain)), output is flushed; after [`Config::drain_grace`](crate::Config)
+    /// ([`drain`](crate::RequestHandler::drain)), output is flushed; after [`ReactorConfig::drain_grace`](crate::ReactorConfig)
     /// whoever is left is aborted. Then `serve_forever` returns. A call before it makes it return at once.
     pub fn shutdown(&self) {
         self.shared.request_drain();

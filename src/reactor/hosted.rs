@@ -10,7 +10,7 @@ use crate::connection::budget::Budget;
 use crate::connection::deadlines::Due;
 use crate::error::Result;
 use crate::ids::SlotId;
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 use crate::net::packet::Packet;
 use crate::net::{Socket, Stream};
 
@@ -45,7 +45,7 @@ pub(crate) trait Hosted: Send {
     fn on_timer(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, tag: u64);
     fn on_message(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, message: Result<Message>);
     /// A request of this client that was served elsewhere is over, perhaps because it was ended.
-    fn on_over(&mut self, core: &mut Core, client: &Address, ended: Option<Finish>, result: Result<()>);
+    fn on_over(&mut self, core: &mut Core, client: &Address, ended: Option<EndReason>, result: Result<()>);
     fn on_server_timer(&mut self, core: &mut Core, tag: u64);
     fn on_server_message(&mut self, core: &mut Core, message: Message);
     fn service_actions(&mut self, core: &mut Core);

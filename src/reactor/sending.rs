@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::slots::Kind;
-use crate::connection::{Payload, Sent};
+use crate::connection::{Delivery, Payload};
 use crate::ids::ConnectionId;
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 use crate::shared_bytes::SharedBytes;
 
 impl Core {
-    pub(crate) fn end(&mut self, id: ConnectionId, why: Finish, at_once: bool) {
+    pub(crate) fn end(&mut self, id: ConnectionId, why: EndReason, at_once: bool) {
         if let Some((_, connection)) = self.slots.find(id) {
             connection.state.end(why, at_once);
             self.queue(id.slot.key);
@@ -19,15 +19,15 @@ impl Core {
         }
     }
 
-    pub(crate) fn send(&mut self, id: ConnectionId, bytes: Payload<'_>) -> Sent {
+    pub(crate) fn send(&mut self, id: ConnectionId, bytes: Payload<'_>) -> Delivery {
         let now = self.now;
         let Some((server, connection)) = self.slots.find(id) else {
             let is_refused = self.slots.is_elsewhere(id) || self.slots.is_lent(id);
-            return if is_refused { Sent::Refused } else { Sent::Gone };
+            return if is_refused { Delivery::Refused } else { Delivery::Gone };
         };
         if let Some(route) = connection.io.stream.route() {
             if connection.state.phase.is_ending() {
-                return Sent::Gone;
+                return Delivery::Gone;
             }
             connection.state.activity = now;
             let to = connection.state.address.clone();
@@ -71,14 +71,14 @@ impl Core {
                 continue;
             }
             let sent = connection.push(Payload::Shared(bytes.clone()), &limits, self.now, &mut self.stats);
-            count += usize::from(matches!(sent, Sent::Queued | Sent::Full));
+            count += usize::from(matches!(sent, Delivery::Queued | Delivery::Full));
             if !slot.queued {
                 slot.queued = true;
                 self.ready.push(slot.id(key));
             }
         }
         for (route, to) in datagrams {
-            count += usize::from(self.send_datagram(route, &to, bytes) == Sent::Queued);
+            count += usize::from(self.send_datagram(route, &to, bytes) == Delivery::Queued);
         }
         count
     }

@@ -13,7 +13,7 @@ use super::slots::Kind;
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::ids::{SERVERS_MAX, ServerId};
-use crate::limits::{Config, Limits};
+use crate::limits::{Limits, ReactorConfig};
 use crate::logging::{note, note_fault};
 use crate::net::Stream;
 use crate::net::family::Bound;
@@ -28,7 +28,7 @@ impl Reactor {
 
     /// Changes the limits of a server, also while it serves. What is open is held to the new ones: time limits are
     /// those from now on, and a connection that holds more than a lowered limit allows ends, with
-    /// [`Finish::InputLimit`](crate::Finish::InputLimit) or [`Finish::OutputLimit`](crate::Finish::OutputLimit). A
+    /// [`EndReason::InputLimit`](crate::EndReason::InputLimit) or [`EndReason::OutputLimit`](crate::EndReason::OutputLimit). A
     /// lowered number of connections, sessions, threads or programs ends none; there are no new ones until there are
     /// few enough.
     ///
@@ -71,7 +71,7 @@ impl Reactor {
     }
 
     /// Closes a server: its listeners at once, its connections by abort; every handler gets its `finish`, with
-    /// [`Finish::ShutDown`](crate::Finish::ShutDown). Then its value and the closure that makes its handlers are
+    /// [`EndReason::StopAborted`](crate::EndReason::StopAborted). Then its value and the closure that makes its handlers are
     /// dropped, and its id names nothing any more. (A [`Server`](crate::Server) that has this reactor of its own keeps
     /// them, and can be bound again.) Nothing happens if there is no such server, or it is being closed already.
     ///
@@ -293,7 +293,7 @@ impl Core {
         }
     }
 
-    pub(crate) fn set_config(&mut self, config: Config) {
+    pub(crate) fn set_config(&mut self, config: ReactorConfig) {
         self.config = config;
         if let Some(pool) = &mut self.pool {
             pool.resize(self.config.offload_threads, self.config.offload_queue_max);

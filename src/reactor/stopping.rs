@@ -8,7 +8,7 @@ use super::signals::Signals;
 use super::slots::Kind;
 use super::stop::Stop;
 use crate::error::{Error, Result};
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 use crate::logging::note;
 use crate::timers::nanos;
 
@@ -105,7 +105,7 @@ impl Reactor {
     pub(super) fn abort_all(&mut self) {
         self.core.end_all_elsewhere(None);
         for key in self.core.slots.connections(None) {
-            self.core.slots.connection(key).state.end(Finish::ShutDown, true);
+            self.core.slots.connection(key).state.end(EndReason::StopAborted, true);
             self.core.queue(key);
         }
     }

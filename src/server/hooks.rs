@@ -3,11 +3,11 @@
 use std::io;
 
 use crate::address::Address;
-use crate::blocking::Process;
+use crate::blocking::ServeOn;
 use crate::error::Error;
 use crate::handler::RequestHandler;
 use crate::handler::others::Others;
-use crate::lifecycle::Finish;
+use crate::lifecycle::EndReason;
 use crate::logging::note_fault;
 use crate::net::{Listener, Socket, Stream};
 use crate::reactor::handle::Message;
@@ -87,9 +87,9 @@ pub trait BaseServer: Sized + Send + 'static {
     /// [`finish_request`](Self::finish_request), or something that may block.
     ///
     /// Source: `process_request`, which `ThreadingMixIn` and `ForkingMixIn` override.
-    fn process_request(&mut self, request: &Incoming<'_>, client_address: &Address) -> Process<Self> {
+    fn process_request(&mut self, request: &Incoming<'_>, client_address: &Address) -> ServeOn<Self> {
         let _ = (request, client_address);
-        Process::Reactor
+        ServeOn::Reactor
     }
 
     /// Chooses the handler of one request. `None`: the one made by the function the server was given, Python's
@@ -113,7 +113,7 @@ pub trait BaseServer: Sized + Send + 'static {
 
     /// Called when a request is over, after its handler's `finish`; also for one that was refused, and for outbound
     /// connections. The crate has logged the end by then, at level `Debug`, with the limit that cut it. For a session of a datagram server it is called once, when that is over.
-    fn close_request(&mut self, client_address: &Address, why: Finish) {
+    fn close_request(&mut self, client_address: &Address, why: EndReason) {
         let _ = (client_address, why);
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::ids::ServerId;
-use crate::limits::{Config, Limits};
+use crate::limits::{Limits, ReactorConfig};
 use crate::logging::note_fault;
 use crate::panics::drop_caught;
 use crate::reactor::Reactor;
@@ -26,14 +26,14 @@ pub(crate) struct Parked {
     host: Option<Box<dyn Hosted>>,
     pub(crate) limits: Arc<Limits>,
     /// Of the reactor that it will have.
-    pub(crate) config: Config,
+    pub(crate) config: ReactorConfig,
     /// Its timers, which begin when a reactor has it: after what time, and with what period.
     timers: BTreeMap<u64, (Duration, Option<u64>)>,
 }
 
 impl Parked {
     pub(crate) fn new(host: Box<dyn Hosted>) -> Self {
-        let config = Config::default();
+        let config = ReactorConfig::default();
         Parked {
             id: ServerId::new(),
             shared: Shared::of_server(config.messages_max),
@@ -63,7 +63,7 @@ impl Parked {
         Ok(())
     }
 
-    pub(crate) fn set_config(&mut self, config: Config) {
+    pub(crate) fn set_config(&mut self, config: ReactorConfig) {
         self.shared.set_max(config.messages_max);
         self.config = config;
     }

@@ -7,7 +7,7 @@ use super::unbound::Unbound;
 use super::{SWAPPED, Server};
 use crate::error::Result;
 use crate::handler::RequestHandler;
-use crate::limits::{Config, Limits};
+use crate::limits::{Limits, ReactorConfig};
 use crate::net::family::Family;
 use crate::reactor::Reactor;
 use crate::stats::Stats;
@@ -72,13 +72,13 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     }
 
     /// The settings of its own reactor.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &ReactorConfig {
         self.own.as_ref().map_or(&self.parked.config, Reactor::config)
     }
 
     /// Changes the settings of its own reactor, as [`Reactor::set_config`] does. They count for nothing when the server is
     /// added to another.
-    pub fn set_config(&mut self, config: Config) {
+    pub fn set_config(&mut self, config: ReactorConfig) {
         match &mut self.own {
             Some(reactor) => reactor.set_config(config),
             None => self.parked.set_config(config),

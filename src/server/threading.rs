@@ -10,7 +10,7 @@ use super::Server;
 use super::hooks::BaseServer;
 use super::unbound::Unbound;
 use crate::address::Address;
-use crate::blocking::{BlockingHandler, Process};
+use crate::blocking::{BlockingHandler, ServeOn};
 use crate::dispatch::Host;
 use crate::error::Result;
 use crate::handler::RequestHandler;
@@ -50,7 +50,7 @@ pub type ThreadingTcpServer<S = ()> = MixInServer<Tcp, ThreadingMixIn, S>;
 ///
 /// let server = ThreadingUdpServer::new("127.0.0.1:0", |_client_address| {
 ///     DatagramRequestHandler::new(|request| {
-///         let packet = request.request().packet().to_ascii_uppercase();
+///         let packet = request.socket().packet().to_ascii_uppercase();
 ///         request.wfile.write_all(&packet)?;
 ///         Ok(())
 ///     })
@@ -149,7 +149,7 @@ pub type ForkingUnixDatagramServer<S = ()> = MixInServer<UnixDatagram, ForkingMi
 /// (`ForkingMixIn`). Everything else is the server's it contains.
 ///
 /// A request that is to be served in another way is one for which the hook
-/// [`process_request`](BaseServer::process_request) of the server's value answers otherwise than [`Process::Reactor`].
+/// [`process_request`](BaseServer::process_request) of the server's value answers otherwise than [`ServeOn::Reactor`].
 ///
 /// Source: `class ThreadingTCPServer(ThreadingMixIn, TCPServer)` and its siblings.
 ///
@@ -244,7 +244,7 @@ impl<F: Family, S: BaseServer> MixInServer<F, ThreadingMixIn, S> {
         server: S,
         mut handler: impl FnMut(&mut S, &Address) -> B + Send + 'static,
     ) -> Unbound<F, S, NoHandler> {
-        mixed(server, move |server, client_address| Process::thread(handler(server, client_address)))
+        mixed(server, move |server, client_address| ServeOn::thread(handler(server, client_address)))
     }
 }
 
@@ -287,14 +287,14 @@ impl<F: Family, S: BaseServer> MixInServer<F, ForkingMixIn, S> {
         server: S,
         mut command: impl FnMut(&mut S, &Address) -> Command + Send + 'static,
     ) -> Unbound<F, S, NoHandler> {
-        mixed(server, move |server, client_address| Process::child(command(server, client_address)))
+        mixed(server, move |server, client_address| ServeOn::program(command(server, client_address)))
     }
 }
 
 /// A server that the mixin leaves no request. It is never asked for a handler.
 fn mixed<F: Family, S: BaseServer>(
     server: S,
-    mixin: impl FnMut(&mut S, &Address) -> Process<S> + Send + 'static,
+    mixin: impl FnMut(&mut S, &Address) -> ServeOn<S> + Send + 'static,
 ) -> Unbound<F, S, NoHandler> {
     Unbound::hosting(Host::new(server, Box::new(|_, _| NoHandler)).with_mixin(Box::new(mixin)))
 }

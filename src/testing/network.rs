@@ -16,7 +16,7 @@ use crate::dispatch::Host;
 use crate::error::Result;
 use crate::handler::RequestHandler;
 use crate::ids::ServerId;
-use crate::limits::{Config, Limits};
+use crate::limits::{Limits, ReactorConfig};
 use crate::net::Listener;
 use crate::net::datagram::DatagramSocket;
 use crate::net::family::Bound;
@@ -42,7 +42,7 @@ use crate::stats::Stats;
 ///
 /// ```
 /// use socketserver::testing::Network;
-/// use socketserver::{Finish, Limits, Next, Request, RequestHandler, Result};
+/// use socketserver::{EndReason, Limits, Next, Request, RequestHandler, Result};
 /// use std::io::Write;
 ///
 /// /// Passes on to all others what one says.
@@ -101,13 +101,13 @@ impl Default for Network {
 }
 
 impl Network {
-    /// A network with nobody in it, and a reactor with the default [`Config`].
+    /// A network with nobody in it, and a reactor with the default [`ReactorConfig`].
     pub fn new() -> Self {
-        Network::with_config(Config::default())
+        Network::with_config(ReactorConfig::default())
     }
 
     /// The same with settings of your own.
-    pub fn with_config(config: Config) -> Self {
+    pub fn with_config(config: ReactorConfig) -> Self {
         let world = World::new();
         let watcher = Watcher::new(Arc::clone(&world));
         let outbound = watcher.outbound();

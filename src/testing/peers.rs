@@ -12,7 +12,7 @@ use crate::address::Address;
 use crate::dispatch::Host;
 use crate::handler::RequestHandler;
 use crate::ids::ServerId;
-use crate::limits::{Config, Limits};
+use crate::limits::{Limits, ReactorConfig};
 use crate::net::datagram::DatagramSocket;
 use crate::net::family::Bound;
 use crate::net::selector::Selector;
@@ -79,7 +79,7 @@ impl<S: BaseServer> Peers<S> {
     ) -> Self {
         let world = World::new();
         let selector = Selector::scripted(Watcher::new(Arc::clone(&world)));
-        let mut reactor = Reactor::with_selector(selector, Config::default()).expect("a script opens nothing");
+        let mut reactor = Reactor::with_selector(selector, ReactorConfig::default()).expect("a script opens nothing");
         let mut host = Host::new(server, Box::new(handler));
         host.serve_datagrams();
         let server = Parked::take_in(&mut reactor, Box::new(host), limits, true).expect("the first server");

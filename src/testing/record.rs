@@ -7,13 +7,13 @@ use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
 use crate::handler::others::Order;
 use crate::handler::request::Request;
-use crate::lifecycle::{Finish, Next, Timeout};
+use crate::lifecycle::{EndReason, Next, Timeout};
 use crate::reactor::handle::Message;
 
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     pub(crate) lines: Vec<String>,
-    pub(crate) finished: Option<Finish>,
+    pub(crate) finished: Option<EndReason>,
 }
 
 /// Writes down what is called, and passes it on.
@@ -53,7 +53,7 @@ impl<S: 'static, H: RequestHandler<S>> RequestHandler<S> for Recorder<H> {
     fn handle(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
         self.call(format!("handle {}", request.input.len()), request, H::handle)
     }
-    fn finish(&mut self, request: &mut Request<'_, S>, why: Finish) {
+    fn finish(&mut self, request: &mut Request<'_, S>, why: EndReason) {
         let before = lock(&self.record).finished.replace(why);
         assert!(before.is_none(), "finish was called twice");
         self.call(format!("finish {why}"), request, |handler, request| handler.finish(request, why));
@@ -64,8 +64,8 @@ impl<S: 'static, H: RequestHandler<S>> RequestHandler<S> for Recorder<H> {
     fn eof(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
         self.call("eof", request, H::eof)
     }
-    fn timeout(&mut self, request: &mut Request<'_, S>, timeout: Timeout) -> Result<Next> {
-        self.call(format!("timeout {timeout:?}"), request, |handler, request| handler.timeout(request, timeout))
+    fn timed_out(&mut self, request: &mut Request<'_, S>, timeout: Timeout) -> Result<Next> {
+        self.call(format!("timeout {timeout:?}"), request, |handler, request| handler.timed_out(request, timeout))
     }
     fn timer(&mut self, request: &mut Request<'_, S>, tag: u64) -> Result<Next> {
         self.call(format!("timer {tag}"), request, |handler, request| handler.timer(request, tag))

@@ -16,7 +16,7 @@ use socketserver::family::{Family, Tcp, Udp};
 #[cfg(unix)]
 use socketserver::family::{UnixDatagram, UnixStream};
 use socketserver::{
-    Address, BaseServer, Error, Finish, Handle, Limits, Message, Next, Request, RequestHandler, Result, Server,
+    Address, BaseServer, EndReason, Error, Handle, Limits, Message, Next, Request, RequestHandler, Result, Server,
     ServerId, ShutdownHandle, Stats, Timeout,
 };
 
@@ -562,7 +562,7 @@ pub(crate) enum Call {
     Timer(u64),
     Message(Message),
     Drain,
-    Finish(Finish),
+    Finish(EndReason),
     ConnectFailed(String),
 }
 
@@ -625,7 +625,7 @@ where
     fn handle(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
         (self.0)(Call::Handle, request)
     }
-    fn finish(&mut self, request: &mut Request<'_, S>, why: Finish) {
+    fn finish(&mut self, request: &mut Request<'_, S>, why: EndReason) {
         let _ = (self.0)(Call::Finish(why), request);
     }
     fn writable(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
@@ -634,7 +634,7 @@ where
     fn eof(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
         (self.0)(Call::Eof, request)
     }
-    fn timeout(&mut self, request: &mut Request<'_, S>, timeout: Timeout) -> Result<Next> {
+    fn timed_out(&mut self, request: &mut Request<'_, S>, timeout: Timeout) -> Result<Next> {
         (self.0)(Call::Timeout(timeout), request)
     }
     fn timer(&mut self, request: &mut Request<'_, S>, tag: u64) -> Result<Next> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use socketserver::ForkingTcpServer;
 use socketserver::family::Tcp;
 use socketserver::testing::{Call as Io, Network, Outcome};
-use socketserver::{Address, BaseServer, Finish, Limits, Listener, Reactor, Request, Stream, TcpServer};
+use socketserver::{Address, BaseServer, EndReason, Limits, Listener, Reactor, Request, Stream, TcpServer};
 
 use crate::common::{
     self, Call, Kind, PATIENCE, Peer, SCRIPTED, address_of, echo, echoing, limit, probe, serve, silence_scripted_panics,
@@ -182,7 +182,7 @@ fn a_cap_per_client_refuses_the_next_one_and_forgets_those_that_left() {
 #[derive(Default)]
 struct Faulty {
     calls: usize,
-    closed: Vec<Finish>,
+    closed: Vec<EndReason>,
 }
 
 /// ECONNABORTED, EPROTO, EPERM, EINTR, EINVAL concern one client; EMFILE, ENFILE, ENOBUFS, ENOMEM ask for a pause.
@@ -198,7 +198,7 @@ impl BaseServer for Faulty {
             None => listener.accept(),
         }
     }
-    fn close_request(&mut self, _: &Address, why: Finish) {
+    fn close_request(&mut self, _: &Address, why: EndReason) {
         self.closed.push(why);
     }
 }
@@ -216,7 +216,7 @@ fn errors_of_accept_are_counted_and_everybody_is_served() {
     }
     let (stats, state) = running.stop_with_state();
     assert_eq!((stats.accept_errors, stats.accept_pauses), (5, 4), "{stats:?}");
-    assert_eq!(state.closed, [Finish::PeerClosed; 20]);
+    assert_eq!(state.closed, [EndReason::PeerClosed; 20]);
 }
 
 /// Takes a client, and then fails in one way or another for each of the first.

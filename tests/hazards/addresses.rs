@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use socketserver::{
-    Address, BaseServer, DatagramRequestHandler, Incoming, Limits, NoHandler, Process, Request, TcpServer, UdpOptions,
+    Address, BaseServer, DatagramRequestHandler, Incoming, Limits, NoHandler, Request, ServeOn, TcpServer, UdpOptions,
     UdpServer,
 };
 
@@ -39,7 +39,7 @@ fn naming(
             if let Call::Handle = call {
                 let me = request.local_address().expect("a socket").to_string();
                 let client = request.client_address();
-                assert_eq!(request.send_to(&client, b"besides"), socketserver::Sent::Queued);
+                assert_eq!(request.send_to(&client, b"besides"), socketserver::Delivery::Queued);
                 write!(request.output, "{me}")?;
             }
             usual(&call, request)
@@ -106,8 +106,8 @@ fn a_dual_stack_server_answers_ipv4_clients_from_the_address_they_asked() {
 struct Threads;
 
 impl BaseServer for Threads {
-    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
-        Process::thread(DatagramRequestHandler::new(|request| {
+    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> ServeOn<Self> {
+        ServeOn::thread(DatagramRequestHandler::new(|request| {
             let me = request.local_address().expect("a socket");
             Ok(write!(request.wfile, "{me}")?)
         }))

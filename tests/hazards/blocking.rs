@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use socketserver::family::Udp;
 use socketserver::{
-    Address, BaseServer, BlockingHandler, BlockingRequest, DatagramRequestHandler, Error, Finish, Incoming, Message,
-    Next, NoHandler, Others, Process, Reactor, Request, Result, Sent, Stats, StreamRequestHandler, TcpServer,
-    UdpServer,
+    Address, BaseServer, BlockingHandler, BlockingRequest, DatagramRequestHandler, Delivery, EndReason, Error,
+    Incoming, Message, Next, NoHandler, Others, Reactor, Request, Result, ServeOn, Stats, StreamRequestHandler,
+    TcpServer, UdpServer,
 };
 
 use crate::common::{
@@ -17,7 +17,7 @@ use crate::common::{
 };
 
 /// What serves the next request.
-type Decide = Box<dyn FnMut(&Address) -> Process<Mixed> + Send>;
+type Decide = Box<dyn FnMut(&Address) -> ServeOn<Mixed> + Send>;
 
 /// Serves what `process` says where it says, and the rest with an echo on the reactor. Notes what the hooks are told.
 struct Mixed {
@@ -28,18 +28,18 @@ struct Mixed {
 
 impl Default for Mixed {
     fn default() -> Self {
-        Mixed { process: Box::new(|_| Process::Reactor), journal: Journal::new(), asked: 0 }
+        Mixed { process: Box::new(|_| ServeOn::Reactor), journal: Journal::new(), asked: 0 }
     }
 }
 
 impl BaseServer for Mixed {
-    fn process_request(&mut self, _: &Incoming<'_>, client_address: &Address) -> Process<Self> {
+    fn process_request(&mut self, _: &Incoming<'_>, client_address: &Address) -> ServeOn<Self> {
         (self.process)(client_address)
     }
     fn handle_error(&mut self, _: &Address, error: &Error) {
         self.journal.note(format!("error {error:#}"));
     }
-    fn close_request(&mut self, _: &Address, why: Finish) {
+    fn close_request(&mut self, _: &Address, why: EndReason) {
         self.journal.note(format!("closed {why}"));
     }
     fn message(&mut self, others: &mut Others<'_, Self>, message: Message) {
@@ -50,7 +50,7 @@ impl BaseServer for Mixed {
 }
 
 fn mixed(
-    process: impl FnMut(&Address) -> Process<Mixed> + Send + 'static,
+    process: impl FnMut(&Address) -> ServeOn<Mixed> + Send + 'static,
     journal: &Journal,
 ) -> TcpServer<Mixed, impl socketserver::RequestHandler<Mixed>> {
     let state = Mixed { process: Box::new(process), journal: journal.clone(), asked: 0 };
@@ -59,8 +59,8 @@ fn mixed(
 }
 
 /// Sends back each line, in capitals.
-fn upper() -> Process<Mixed> {
-    Process::thread(StreamRequestHandler::new(|request| {
+fn upper() -> ServeOn<Mixed> {
+    ServeOn::thread(StreamRequestHandler::new(|request| {
         let mut line = String::new();
         while request.rfile.read_line(&mut line)? > 0 {
             request.wfile.write_all(line.to_uppercase().as_bytes())?;
@@ -72,13 +72,13 @@ fn upper() -> Process<Mixed> {
 
 /// Threads that say that they run, wait until they are released, whatever becomes of their sockets, and say that they are
 /// done.
-fn held() -> (impl FnMut(&Address) -> Process<Mixed> + Send + 'static, Receiver<()>, Sender<()>) {
+fn held() -> (impl FnMut(&Address) -> ServeOn<Mixed> + Send + 'static, Receiver<()>, Sender<()>) {
     let (began, begun) = channel();
     let (release, released) = channel();
     let released = Arc::new(Mutex::new(released));
     let process = move |_: &Address| {
         let (began, released) = (began.clone(), Arc::clone(&released));
-        Process::thread(StreamRequestHandler::new(move |request| {
+        ServeOn::thread(StreamRequestHandler::new(move |request| {
             let _ = began.send(());
             let _ = released.lock().unwrap().recv_timeout(PATIENCE);
             request.wfile.write_all(b"done")?;
@@ -94,7 +94,7 @@ fn one_server_mixes_threads_and_the_reactor() {
     let mut turn = 0;
     let process = move |_: &Address| {
         turn += 1;
-        if turn % 2 == 1 { upper() } else { Process::Reactor }
+        if turn % 2 == 1 { upper() } else { ServeOn::Reactor }
     };
     let running = serve(mixed(process, &journal));
     let (mut threaded, mut here) = (running.connect(), running.connect());
@@ -116,7 +116,7 @@ fn one_server_mixes_threads_and_the_reactor() {
 fn a_thread_that_blocks_holds_up_nobody() {
     let (journal, (mut hold, begun, release)) = (Journal::new(), held());
     let mut first = true;
-    let process = move |from: &Address| if std::mem::take(&mut first) { hold(from) } else { Process::Reactor };
+    let process = move |from: &Address| if std::mem::take(&mut first) { hold(from) } else { ServeOn::Reactor };
     let running = serve(mixed(process, &journal));
     let mut blocked = running.connect();
     begun.recv_timeout(PATIENCE).unwrap();
@@ -168,7 +168,7 @@ fn a_buffer_of_a_thread_that_cannot_be_had_is_an_error_of_the_request() {
         turn += 1;
         let mut handler = StreamRequestHandler::new(|_| Ok(()));
         *(if turn == 1 { &mut handler.rbufsize } else { &mut handler.wbufsize }) = isize::MAX as usize;
-        Process::thread(handler)
+        ServeOn::thread(handler)
     };
     let running = serve(mixed(process, &journal));
     for name in ["rbufsize", "wbufsize"] {
@@ -186,8 +186,8 @@ fn an_error_or_a_panic_on_a_thread_goes_to_handle_error_and_ends_that_request_on
     let process = move |_: &Address| {
         turn += 1;
         match turn {
-            1 => Process::thread(StreamRequestHandler::new(|_| Err("it failed".into()))),
-            2 => Process::thread(StreamRequestHandler::new(|_| panic!("{}", SCRIPTED))),
+            1 => ServeOn::thread(StreamRequestHandler::new(|_| Err("it failed".into()))),
+            2 => ServeOn::thread(StreamRequestHandler::new(|_| panic!("{}", SCRIPTED))),
             _ => upper(),
         }
     };
@@ -226,7 +226,7 @@ fn a_panic_in_process_request_refuses_that_request_only() {
 fn a_thread_asks_the_server_for_something() {
     let journal = Journal::new();
     let count = |_: &Address| {
-        Process::thread(StreamRequestHandler::new(|request| {
+        ServeOn::thread(StreamRequestHandler::new(|request| {
             let asked = request.server(|server: &mut Mixed| {
                 server.asked += 1;
                 server.asked
@@ -246,7 +246,7 @@ fn a_thread_asks_the_server_for_something() {
 
 /// A server whose stop would take an hour if it waited for its clients.
 fn patient(
-    process: impl FnMut(&Address) -> Process<Mixed> + Send + 'static,
+    process: impl FnMut(&Address) -> ServeOn<Mixed> + Send + 'static,
     journal: &Journal,
     quiet: Duration,
 ) -> Running<Mixed> {
@@ -294,7 +294,7 @@ fn a_stop_waits_for_a_thread_that_computes_an_answer() {
 #[test]
 fn a_stop_does_not_cut_a_message_that_a_thread_has_begun_to_read() {
     let read_block = || {
-        Process::thread(StreamRequestHandler::new(|request| {
+        ServeOn::thread(StreamRequestHandler::new(|request| {
             let mut block = [0; 4];
             while request.rfile.read_exact(&mut block).is_ok() {
                 request.wfile.write_all(&block)?;
@@ -386,10 +386,10 @@ fn what_is_sent_to_a_request_on_a_thread_is_refused_and_not_said_to_be_gone() {
     let tell_thread = tell.clone();
     let process = move |_: &Address| {
         if !std::mem::take(&mut first) {
-            return Process::Reactor;
+            return ServeOn::Reactor;
         }
         let tell = tell_thread.clone();
-        Process::thread(StreamRequestHandler::new(move |request| {
+        ServeOn::thread(StreamRequestHandler::new(move |request| {
             tell.send(request.id()).unwrap();
             assert_eq!(request.rfile.read_line(&mut String::new())?, 0);
             Ok(())
@@ -403,7 +403,7 @@ fn what_is_sent_to_a_request_on_a_thread_is_refused_and_not_said_to_be_gone() {
                 request.input.take_all();
                 let other = *request.others.connections().first().expect("the other is listed");
                 tell.send(other).unwrap();
-                assert_eq!(request.others.send(other, b"bytes"), Sent::Refused);
+                assert_eq!(request.others.send(other, b"bytes"), Delivery::Refused);
                 assert_eq!(request.others.broadcast(&b"to all\n"[..], |_| true), 0);
                 request.others.handle().send(other, ())?;
                 request.output.write_all(b"sent\n")?;
@@ -433,7 +433,7 @@ fn close_with_threads_running_waits_for_them() {
     let mut server = mixed(
         move |_| {
             let (began, ended) = (began.clone(), ended.clone());
-            Process::thread(StreamRequestHandler::new(move |request| {
+            ServeOn::thread(StreamRequestHandler::new(move |request| {
                 began.send(()).unwrap();
                 // Blocks until the reactor ends the request.
                 let _ = request.rfile.read(&mut [0]);
@@ -490,7 +490,7 @@ fn close_ends_a_thread_that_takes_too_long() {
     let (journal, (began, begun)) = (Journal::new(), channel());
     let process = move |_: &Address| {
         let began = began.clone();
-        Process::thread(StreamRequestHandler::new(move |request| {
+        ServeOn::thread(StreamRequestHandler::new(move |request| {
             began.send(()).unwrap();
             // Its client does not read, and the end of the input means nothing to it.
             while request.wfile.write_all(&[0; 65_536]).is_ok() {}
@@ -604,7 +604,7 @@ fn a_handler_that_is_refused_may_panic_when_it_is_dropped() {
         true => process(client),
         false => {
             let bomb = Bomb;
-            Process::thread(StreamRequestHandler::new(move |_| Ok(_ = &bomb)))
+            ServeOn::thread(StreamRequestHandler::new(move |_| Ok(_ = &bomb)))
         }
     };
     let mut server = mixed(process, &journal);
@@ -632,7 +632,7 @@ fn a_handler_on_a_thread_that_panics_when_it_is_dropped_has_panicked() {
     let journal = Journal::new();
     let process = |_: &Address| {
         let bomb = Bomb;
-        Process::thread(StreamRequestHandler::new(move |request| {
+        ServeOn::thread(StreamRequestHandler::new(move |request| {
             let _ = &bomb;
             Ok(request.wfile.write_all(b"done")?)
         }))
@@ -677,7 +677,7 @@ fn a_request_on_a_thread_can_be_ended_by_its_id() {
     let (journal, (began, begun)) = (Journal::new(), channel());
     let process = move |_: &Address| {
         let began = began.clone();
-        Process::thread(StreamRequestHandler::new(move |request| {
+        ServeOn::thread(StreamRequestHandler::new(move |request| {
             began.send(()).unwrap();
             request.rfile.read_to_end(&mut Vec::new())?;
             Ok(())
@@ -774,14 +774,14 @@ impl BlockingHandler<Mixed> for Attributes {
 #[test]
 fn a_handler_has_its_attributes() {
     let journal = Journal::new();
-    let running = serve(mixed(|_| Process::thread(Attributes), &journal));
+    let running = serve(mixed(|_| ServeOn::thread(Attributes), &journal));
     assert_eq!(running.connect().rest(), b"setup TimedOut finish");
     running.stop();
 }
 
 /// A UDP server of that kind, and a client of it.
 fn datagrams(
-    process: impl FnMut(&Address) -> Process<Mixed> + Send + 'static,
+    process: impl FnMut(&Address) -> ServeOn<Mixed> + Send + 'static,
 ) -> (Running<Mixed, Udp>, std::net::UdpSocket) {
     let state = Mixed { process: Box::new(process), ..Mixed::default() };
     let server = UdpServer::with_server("127.0.0.1:0", state, |_: &mut Mixed, _: &Address| NoHandler).unwrap();
@@ -836,10 +836,10 @@ fn an_answer_does_not_leave_by_a_socket_that_has_taken_the_place_of_its_own() {
     let (ended, end) = channel();
     let process = move |_: &Address| {
         let (began, ended, released) = (began.clone(), ended.clone(), released.take().expect("one datagram"));
-        Process::thread(DatagramRequestHandler::new(move |request| {
+        ServeOn::thread(DatagramRequestHandler::new(move |request| {
             began.send(()).unwrap();
             released.recv_timeout(PATIENCE).unwrap();
-            { request.request() }.write_all(b"late")?;
+            { request.socket() }.write_all(b"late")?;
             ended.send(()).unwrap();
             Ok(())
         }))
@@ -868,11 +868,11 @@ fn an_answer_does_not_leave_by_a_socket_that_has_taken_the_place_of_its_own() {
 #[test]
 fn a_datagram_is_served_by_a_thread() {
     let (running, client) = datagrams(|_| {
-        Process::thread(DatagramRequestHandler::new(|request| {
+        ServeOn::thread(DatagramRequestHandler::new(|request| {
             let mut line = String::new();
             request.rfile.read_line(&mut line)?;
             if line == "more" {
-                request.request().send_to(b"first", &request.client_address())?;
+                request.socket().send_to(b"first", &request.client_address())?;
             }
             request.wfile.write_all(line.to_uppercase().as_bytes())?;
             Ok(())
@@ -893,16 +893,16 @@ mod programs {
 
     use super::*;
 
-    fn shell(script: &str) -> Process<Mixed> {
+    fn shell(script: &str) -> ServeOn<Mixed> {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Process::child(command)
+        ServeOn::program(command)
     }
 
     #[test]
     fn a_program_serves_many_clients_at_once() {
         let journal = Journal::new();
-        let running = serve(mixed(|_| Process::child(Command::new("cat")), &journal));
+        let running = serve(mixed(|_| ServeOn::program(Command::new("cat")), &journal));
         let mut clients: Vec<_> = (0..30).map(|_| running.connect()).collect();
         for (number, client) in clients.iter_mut().enumerate() {
             client.send(format!("I am number {number}"));
@@ -967,7 +967,7 @@ mod programs {
     #[test]
     fn a_program_that_cannot_be_run_is_an_error_with_its_name() {
         let journal = Journal::new();
-        let running = serve(mixed(|_| Process::child(Command::new("/no/such/program")), &journal));
+        let running = serve(mixed(|_| ServeOn::program(Command::new("/no/such/program")), &journal));
         running.connect().expect_eof();
         journal.wait("error cannot run /no/such/program: no such file or directory");
         running.stop();
@@ -1096,7 +1096,7 @@ fn a_client_that_resets_is_no_error_of_its_thread() {
     let (journal, (began, begun)) = (Journal::new(), channel());
     let process = move |_: &Address| {
         let began = began.clone();
-        Process::thread(StreamRequestHandler::new(move |request| {
+        ServeOn::thread(StreamRequestHandler::new(move |request| {
             let mut asked = [0];
             request.rfile.read_exact(&mut asked)?;
             if &asked == b"e" {
@@ -1129,7 +1129,7 @@ fn close_leaves_threads_their_input_for_half_of_the_grace() {
     let (journal, (waits, waiting)) = (Journal::new(), channel());
     let process = move |_: &Address| {
         let waits = waits.clone();
-        Process::thread(StreamRequestHandler::new(move |request| {
+        ServeOn::thread(StreamRequestHandler::new(move |request| {
             // Answered by turns that server_close takes.
             for _ in 0..3 {
                 request.server(|_: &mut Mixed| ())?;
@@ -1158,7 +1158,7 @@ fn close_leaves_threads_their_input_for_half_of_the_grace() {
 fn requests_on_threads_are_among_the_connections_and_have_an_address() {
     let (journal, mut first) = (Journal::new(), true);
     let state = Mixed {
-        process: Box::new(move |_| if std::mem::take(&mut first) { upper() } else { Process::Reactor }),
+        process: Box::new(move |_| if std::mem::take(&mut first) { upper() } else { ServeOn::Reactor }),
         journal: journal.clone(),
         asked: 0,
     };

@@ -9,7 +9,8 @@ use std::time::Duration;
 use socketserver::UnixAddress;
 use socketserver::testing::{Call as Io, Network, Outcome, Peer};
 use socketserver::{
-    Address, BaseServer, Config, Error, Finish, Limits, Linger, Next, Request, RequestHandler, Result, Sent, ServerId,
+    Address, BaseServer, Delivery, EndReason, Error, Limits, Linger, Next, ReactorConfig, Request, RequestHandler,
+    Result, ServerId,
 };
 
 use crate::common::{Call, echo, probe, usual};
@@ -220,7 +221,7 @@ fn who_cannot_be_registered_has_its_finish_and_accepting_pauses() {
         fn handle_error(&mut self, _: &Address, error: &Error) {
             self.0.lock().unwrap().push(format!("{error:#}"));
         }
-        fn close_request(&mut self, _: &Address, why: Finish) {
+        fn close_request(&mut self, _: &Address, why: EndReason) {
             self.0.lock().unwrap().push(format!("closed {why}"));
         }
     }
@@ -327,7 +328,7 @@ fn a_close_lingers_over_what_came_while_a_long_answer_left() {
     let clock = network.clock();
     network.on_call(move |call, _| {
         if call == Io::Write {
-            clock.advance(Config::default().turn_length);
+            clock.advance(ReactorConfig::default().turn_length);
         }
         Outcome::Proceed
     });
@@ -417,9 +418,9 @@ fn a_write_that_fails_is_an_error_of_that_write_and_one_that_is_interrupted_is_n
 #[test]
 fn a_large_block_for_somebody_whose_connection_broke_is_not_taken() {
     for (kind, expected) in [
-        (ErrorKind::BrokenPipe, Sent::Gone),
-        (ErrorKind::Interrupted, Sent::Queued),
-        (ErrorKind::WouldBlock, Sent::Queued),
+        (ErrorKind::BrokenPipe, Delivery::Gone),
+        (ErrorKind::Interrupted, Delivery::Queued),
+        (ErrorKind::WouldBlock, Delivery::Queued),
     ] {
         let mut network = Network::new();
         let (tell, told) = std::sync::mpsc::channel();
@@ -440,7 +441,7 @@ fn a_large_block_for_somebody_whose_connection_broke_is_not_taken() {
         one.send(b"go");
         network.run();
         assert_eq!(told.try_recv().unwrap(), expected, "{kind}");
-        let broke = expected == Sent::Gone;
+        let broke = expected == Delivery::Gone;
         assert_eq!(other.take_received().len(), if broke { 0 } else { 20_000 }, "{kind}");
         assert_eq!(other.is_socket_closed(), broke, "{kind}");
         let writes = taken(&calls).into_iter().filter(|call| *call == Io::Write).count();

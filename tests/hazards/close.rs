@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 
 use socketserver::family::{Family, Tcp};
-use socketserver::{Address, BaseServer, ConnectionId, Error, Finish, Next, Request, Result, TcpServer, Timeout};
+use socketserver::{Address, BaseServer, ConnectionId, EndReason, Error, Next, Request, Result, TcpServer, Timeout};
 
 use crate::common::{
     Call, Journal, Kind, PATIENCE, Peer, SCRIPTED, echo, probe, serve, server_with, silence_scripted_panics, usual,
@@ -208,16 +208,16 @@ fn in_one_way<F: Kind>(callback: &'static str, action: Action) {
     assert_eq!(stats.active, 0, "{context}");
 }
 
-fn reason(callback: &str, action: Action) -> Option<Finish> {
+fn reason(callback: &str, action: Action) -> Option<EndReason> {
     Some(match (action, callback) {
-        (_, "finish") => Finish::Done,
-        (Action::Fail, _) => Finish::Error,
-        (Action::Panic, _) => Finish::Panicked,
-        (Action::CloseSelf | Action::AbortSelf, _) => Finish::Done,
-        (Action::ReturnClose | Action::ReturnAbort, "eof") => Finish::PeerClosed,
-        (Action::ReturnClose | Action::ReturnAbort, "timeout") => Finish::Timeout(Timeout::Idle),
-        (Action::ReturnClose | Action::ReturnAbort, "drain") => Finish::Draining,
-        (Action::ReturnClose | Action::ReturnAbort, _) => Finish::Done,
+        (_, "finish") => EndReason::Done,
+        (Action::Fail, _) => EndReason::Error,
+        (Action::Panic, _) => EndReason::Panicked,
+        (Action::CloseSelf | Action::AbortSelf, _) => EndReason::Done,
+        (Action::ReturnClose | Action::ReturnAbort, "eof") => EndReason::PeerClosed,
+        (Action::ReturnClose | Action::ReturnAbort, "timeout") => EndReason::Timeout(Timeout::Idle),
+        (Action::ReturnClose | Action::ReturnAbort, "drain") => EndReason::Stopped,
+        (Action::ReturnClose | Action::ReturnAbort, _) => EndReason::Done,
         // It goes on, until the test drops its client or stops the server, whichever is noticed first.
         _ => return None,
     })

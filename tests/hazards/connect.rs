@@ -7,7 +7,9 @@ use std::time::Duration;
 #[cfg(unix)]
 use socketserver::UnixAddress;
 use socketserver::testing::{self, Network, Outcome};
-use socketserver::{Address, ConnectionId, Limits, Next, Request, RequestHandler, Result, Sent, TcpServer, Timeout};
+use socketserver::{
+    Address, ConnectionId, Delivery, Limits, Next, Request, RequestHandler, Result, TcpServer, Timeout,
+};
 
 use crate::common::{
     Call, Directory, Journal, PATIENCE, Peer, Running, echo, limit, never_interrupt, probe, serve, usual,
@@ -51,7 +53,7 @@ fn callee(journal: &Journal, client: ConnectionId) -> impl RequestHandler + use<
             Call::ConnectFailed(_) => request.others.close(client),
             Call::Handle => {
                 let bytes = request.input.take_all();
-                assert_eq!(request.others.send(client, bytes), Sent::Queued);
+                assert_eq!(request.others.send(client, bytes), Delivery::Queued);
                 return Ok(Next::Wait);
             }
             _ => {}
@@ -170,8 +172,8 @@ impl RequestHandler for Relay {
         let peer = self.peer.expect("set in setup");
         let bytes = request.input.take_all();
         match request.others.send(peer, bytes) {
-            Sent::Queued => Ok(Next::Wait),
-            Sent::Full => {
+            Delivery::Queued => Ok(Next::Wait),
+            Delivery::Full => {
                 request.pause_reading();
                 Ok(Next::Wait)
             }
@@ -186,7 +188,7 @@ impl RequestHandler for Relay {
         request.others.shutdown_write(self.peer.expect("set in setup"));
         Ok(Next::Wait)
     }
-    fn timeout(&mut self, _: &mut Request<'_>, _: Timeout) -> Result<Next> {
+    fn timed_out(&mut self, _: &mut Request<'_>, _: Timeout) -> Result<Next> {
         Ok(Next::Abort)
     }
 }

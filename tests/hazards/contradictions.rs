@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use socketserver::testing::{self, Client, Network, Outcome, Peer};
 use socketserver::{
-    Address, BaseServer, Config, DropPolicy, Error, Finish, Incoming, Limits, Next, NoHandler, Overflow, Prefix,
-    Process, Reactor, Request, RequestHandler, Result, ServerId, Stats, StreamRequestHandler, TcpServer, Timeout,
+    Address, BaseServer, DropPolicy, EndReason, Error, Incoming, Limits, Next, NoHandler, Overflow, Prefix, Reactor,
+    ReactorConfig, Request, RequestHandler, Result, ServeOn, ServerId, Stats, StreamRequestHandler, TcpServer, Timeout,
     UdpServer,
 };
 
@@ -103,7 +103,7 @@ fn check_producer(limits: Limits) {
     }
     client.set_window(usize::MAX);
     received.extend(client.take_sent());
-    assert_eq!(client.finished(), Some(Finish::Done), "{context}");
+    assert_eq!(client.finished(), Some(EndReason::Done), "{context}");
     assert!(received == expected.as_bytes(), "{context}");
 }
 
@@ -173,7 +173,7 @@ fn check_messages(limits: &Limits, prefix: Option<Prefix>, most: usize) {
         }
         let expected = if fits { format!("{len}\n") } else { String::new() };
         assert_eq!(String::from_utf8_lossy(&client.sent()), expected, "{len} bytes, {prefix:?}, {limits:?}");
-        assert_eq!(client.finished(), (!fits).then_some(Finish::InputLimit), "{len} bytes, {prefix:?}, {limits:?}");
+        assert_eq!(client.finished(), (!fits).then_some(EndReason::InputLimit), "{len} bytes, {prefix:?}, {limits:?}");
     }
 }
 
@@ -517,7 +517,7 @@ fn a_paused_connection_that_holds_what_it_may_outlives_settings_that_are_not_abo
     peer.send(&[b'x'; 1_500]);
     network.run();
     assert_eq!(network.stats().bytes_in, 1_500);
-    network.handle().run(|reactor| reactor.set_config(Config::default())).unwrap();
+    network.handle().run(|reactor| reactor.set_config(ReactorConfig::default())).unwrap();
     network.run();
     change(&mut network, server, |limits| (limits.input_bytes_max, limits.idle_timeout) = (1_000, None));
     assert_eq!(journal.lines(), Vec::<String>::new());
@@ -597,14 +597,17 @@ fn datagrams_that_wait_go_when_their_queue_is_made_shorter() {
 #[test]
 fn a_stop_that_is_under_way_is_held_to_a_changed_configuration() {
     for (set, expected) in [
-        ((|config: &mut Config| config.drain_quiet = Duration::from_millis(10)) as fn(&mut Config), "draining"),
-        (|config| config.drain_grace = Duration::from_millis(10), "shut down"),
+        (
+            (|config: &mut ReactorConfig| config.drain_quiet = Duration::from_millis(10)) as fn(&mut ReactorConfig),
+            "stopped",
+        ),
+        (|config| config.drain_grace = Duration::from_millis(10), "aborted by the stop"),
     ] {
-        let mut long = Config::default();
+        let mut long = ReactorConfig::default();
         (long.drain_quiet, long.drain_grace) = (Duration::from_secs(100), Duration::from_secs(1_000));
         let (mut network, journal) = (Network::with_config(long.clone()), Journal::new());
         let noted = journal.clone();
-        let stays = expected == "shut down";
+        let stays = expected == "aborted by the stop";
         let make = move |_: &mut (), _: &_| {
             let noted = noted.clone();
             probe(move |call, request: &mut Request<'_>| match call {
@@ -635,7 +638,7 @@ fn a_stop_that_is_under_way_is_held_to_a_changed_configuration() {
 #[test]
 fn a_read_buffer_that_cannot_be_had_is_refused_and_no_panic() {
     for bytes in [usize::MAX, usize::MAX / 2, (1 << 30) + 1] {
-        let mut config = Config::default();
+        let mut config = ReactorConfig::default();
         config.read_buffer_bytes = bytes;
         let expected = format!("read_buffer_bytes = {bytes}");
         let refused = |error: Option<Error>| {
@@ -651,7 +654,7 @@ fn a_read_buffer_that_cannot_be_had_is_refused_and_no_panic() {
         let mut reactor = Reactor::new().unwrap();
         reactor.set_config(config.clone());
         refused(reactor.poll(Some(Duration::ZERO)).err());
-        server.set_config(Config::default());
+        server.set_config(ReactorConfig::default());
         server.handle_request().unwrap();
         server.set_config(config);
         server.server_close();
@@ -663,8 +666,8 @@ fn requests_that_wait_get_the_threads_that_are_allowed_later() {
     #[derive(Default)]
     struct Threads;
     impl BaseServer for Threads {
-        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
-            Process::thread(StreamRequestHandler::new(|request| {
+        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> ServeOn<Self> {
+            ServeOn::thread(StreamRequestHandler::new(|request| {
                 request.wfile.write_all(b"here")?;
                 request.rfile.read_to_end(&mut Vec::new())?;
                 Ok(())

@@ -9,9 +9,9 @@ use std::time::Duration;
 use socketserver::family::{Tcp, Udp};
 use socketserver::testing::{Network, Peers};
 use socketserver::{
-    Address, BaseServer, ConnectionId, DatagramRequestHandler, Error, Finish, Handle, Incoming, Limits, Message,
-    MulticastGroup, MulticastInterface, Next, NoHandler, Others, Reactor, Request, RequestHandler, Sent, Server, Stats,
-    ThreadingUdpServer, Timeout, UdpOptions, UdpServer,
+    Address, BaseServer, ConnectionId, DatagramRequestHandler, Delivery, EndReason, Error, Handle, Incoming, Limits,
+    Message, MulticastGroup, MulticastInterface, Next, NoHandler, Others, Reactor, Request, RequestHandler, Server,
+    Stats, ThreadingUdpServer, Timeout, UdpOptions, UdpServer,
 };
 
 use crate::common::{
@@ -86,7 +86,7 @@ impl BaseServer for Noting {
         self.hook("datagram_truncated");
         self.serves_cut
     }
-    fn close_request(&mut self, _: &Address, why: Finish) {
+    fn close_request(&mut self, _: &Address, why: EndReason) {
         self.journal.note(format!("close_request {why}"));
         self.hook("close_request");
     }
@@ -525,7 +525,7 @@ fn a_datagram_from_the_server_itself_never_loops<F: Kind>() {
                 if let Call::Handle = call {
                     notes.note("handle");
                     let me = request.local_address().expect("a bound socket has one");
-                    assert_eq!(request.send_to(&me, request.input.unread()), Sent::Queued);
+                    assert_eq!(request.send_to(&me, request.input.unread()), Delivery::Queued);
                 }
                 echo(&call, request)
             })
@@ -548,7 +548,7 @@ fn a_datagram_from_the_server_itself_is_known_by_whatever_address_it_has() {
             probe(|call, request: &mut Request<'_>| {
                 if let (Call::Handle, Ok(to)) = (&call, std::str::from_utf8(request.input.unread())) {
                     let to: SocketAddr = to.parse()?;
-                    assert_eq!(request.send_to(&to.into(), b"to myself"), Sent::Queued);
+                    assert_eq!(request.send_to(&to.into(), b"to myself"), Delivery::Queued);
                 }
                 echo(&call, request)
             })
@@ -662,7 +662,7 @@ fn a_dual_stack_server_reaches_clients_of_both_kinds_in_every_way() {
     let mut server = UdpServer::unbound_with_server(state, |_, _| {
         probe(|call, request: &mut Request<'_, Noting>| {
             if let Call::Handle = call {
-                assert_eq!(request.send_to(&request.client_address(), b"send_to"), Sent::Queued);
+                assert_eq!(request.send_to(&request.client_address(), b"send_to"), Delivery::Queued);
             }
             echo(&call, request)
         })
@@ -680,7 +680,7 @@ fn a_dual_stack_server_reaches_clients_of_both_kinds_in_every_way() {
         client.expect("send_to");
         client.expect("answer");
         let to = client.address.clone();
-        let act: Act = Box::new(move |others| assert_eq!(others.send_to(&to, b"from the hook"), Sent::Queued));
+        let act: Act = Box::new(move |others| assert_eq!(others.send_to(&to, b"from the hook"), Delivery::Queued));
         running.handle.send_to_server(id, act).unwrap();
         client.expect("from the hook");
     }
@@ -696,11 +696,11 @@ fn one_request_can_write_to_others<F: Kind>() {
             if let Call::Handle = call {
                 for to in others.lock().unwrap().iter() {
                     for text in ["first", "", "last"] {
-                        assert_eq!(request.send_to(to, text.as_bytes()), Sent::Queued);
+                        assert_eq!(request.send_to(to, text.as_bytes()), Delivery::Queued);
                     }
                 }
                 // What is sent to itself is the answer, and written.
-                assert_eq!(request.others.send(request.id(), b"sent"), Sent::Refused);
+                assert_eq!(request.others.send(request.id(), b"sent"), Delivery::Refused);
             }
             echo(&call, request)
         })
@@ -728,7 +728,7 @@ fn a_connection_begun_for_a_datagram_can_answer_it<F: Kind>() {
                         Ok(Next::Wait)
                     }
                     Call::Handle => {
-                        assert_eq!(request.send_to(&client, request.input.unread()), Sent::Queued);
+                        assert_eq!(request.send_to(&client, request.input.unread()), Delivery::Queued);
                         Ok(Next::Close)
                     }
                     call => usual(&call, request),
@@ -759,7 +759,7 @@ fn every_way_to_send_reaches_a_session<F: Kind>() {
             if let (Call::Handle, b"tell") = (&call, request.input.unread()) {
                 let first = ids.lock().unwrap()[0];
                 assert_eq!(request.others.connections(), [first]);
-                assert_eq!(request.others.send(first, b"send"), Sent::Queued);
+                assert_eq!(request.others.send(first, b"send"), Delivery::Queued);
                 assert_eq!(request.others.broadcast(&b"broadcast"[..], |_| true), 1);
             }
             echo(&call, request)
@@ -778,15 +778,15 @@ fn every_way_to_send_reaches_a_session<F: Kind>() {
     first.expect("broadcast");
     let (session, to) = (ids.lock().unwrap()[0], first.address.clone());
     let act: Act = Box::new(move |others| {
-        assert_eq!(others.send(session, b"control"), Sent::Queued);
-        assert_eq!(others.send_to(&to, b""), Sent::Queued);
+        assert_eq!(others.send(session, b"control"), Delivery::Queued);
+        assert_eq!(others.send_to(&to, b""), Delivery::Queued);
         assert_eq!(others.broadcast(&b"to all"[..], |_| true), 2);
         others.close(session);
-        assert_eq!(others.send(session, b"too late"), Sent::Gone);
+        assert_eq!(others.send(session, b"too late"), Delivery::Gone);
         assert_eq!(others.broadcast(&b"without it"[..], |_| true), 1);
         // Nobody has a socket of that kind.
         let of_no_family = Address::from(SocketAddr::from((Ipv6Addr::LOCALHOST, 9)));
-        assert_eq!(others.send_to(&of_no_family, b""), Sent::Gone);
+        assert_eq!(others.send_to(&of_no_family, b""), Delivery::Gone);
     });
     running.handle.send_to_server(id, act).unwrap();
     ["control", "", "to all"].iter().for_each(|text| first.expect(text));
@@ -880,7 +880,7 @@ fn sessions_are_told_to_stop_and_say_goodbye<F: Kind>() {
         client.expect("goodbye");
         client.expect("really");
     }
-    assert_eq!((journal.count("drain"), journal.count("finish draining")), (100, 100));
+    assert_eq!((journal.count("drain"), journal.count("finish stopped")), (100, 100));
     assert_eq!((stats.active, stats.closed, stats.datagrams_out), (0, 100, 300));
 }
 
@@ -1496,7 +1496,7 @@ fn a_flow_of_datagrams_holds_up_no_stop() {
     let threads = |_: &Address| {
         DatagramRequestHandler::new(|request| {
             std::thread::park_timeout(Duration::from_millis(2)); // Others come meanwhile.
-            request.request().send_to(b"here", &request.client_address())?;
+            request.socket().send_to(b"here", &request.client_address())?;
             Ok(())
         })
     };
@@ -1537,7 +1537,7 @@ fn sessions_that_do_not_let_go_are_ended_when_the_grace_is_over() {
     peers.shutdown();
     peers.advance(Duration::from_millis(500));
     peers.advance(Duration::from_secs(10));
-    assert_eq!(journal.lines()[2..], ["drain", "finish shut down", "close_request shut down"]);
+    assert_eq!(journal.lines()[2..], ["drain", "finish aborted by the stop", "close_request shut down"]);
 }
 
 // ---- broadcast and multicast ----
@@ -1551,7 +1551,7 @@ fn broadcast_is_an_option() {
         let mut server = UdpServer::unbound(move |_| {
             probe(move |call, request: &mut Request<'_>| {
                 if let Call::Handle = call {
-                    assert_eq!(request.send_to(&to.into(), b"to everybody"), Sent::Queued);
+                    assert_eq!(request.send_to(&to.into(), b"to everybody"), Delivery::Queued);
                 }
                 echo(&call, request)
             })
@@ -1677,7 +1677,7 @@ fn what_a_server_sends_to_its_own_group_does_not_come_back_as_a_request() {
                 {
                     let port = request.local_address().unwrap().port().unwrap();
                     let to = SocketAddr::new(group(5).address, port);
-                    assert_eq!(request.send_to(&to.into(), b"to the group"), Sent::Queued);
+                    assert_eq!(request.send_to(&to.into(), b"to the group"), Delivery::Queued);
                 }
                 echo(&call, request)
             })
@@ -1719,7 +1719,7 @@ fn members_of_a_group_on_one_machine_hear_each_other_and_not_themselves() {
                     if text == "speak" {
                         let port = request.local_address().unwrap().port().unwrap();
                         let to = SocketAddr::new(group(6).address, port);
-                        assert_eq!(request.send_to(&to.into(), b"all say the same"), Sent::Queued);
+                        assert_eq!(request.send_to(&to.into(), b"all say the same"), Delivery::Queued);
                     }
                     notes.note(text);
                 }

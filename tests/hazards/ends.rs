@@ -11,8 +11,8 @@ use std::time::Duration;
 use socketserver::logging::flush;
 use socketserver::testing::{Network, Peer};
 use socketserver::{
-    Address, BaseServer, BlockingRequest, Config, Incoming, Limits, Linger, Next, Overflow, Prefix, Request, Result,
-    ServerId, StreamRequestHandler, ThreadingTcpServer, Timeout,
+    Address, BaseServer, BlockingRequest, Incoming, Limits, Linger, Next, Overflow, Prefix, ReactorConfig, Request,
+    Result, ServerId, StreamRequestHandler, ThreadingTcpServer, Timeout,
 };
 
 use crate::common::{self, Call, PATIENCE, echo, limit, probe, usual};
@@ -206,7 +206,7 @@ fn the_end_of_a_connection_is_logged_with_the_limit_that_cut_it() {
             act: stuffed,
         },
         Case {
-            expected: &["P is closed: shut down (drain_grace = 3s)"],
+            expected: &["P is closed: aborted by the stop (drain_grace = 3s)"],
             set: nothing,
             serve: |call, request| match call {
                 Call::Drain => Ok(Next::Wait),
@@ -219,7 +219,7 @@ fn the_end_of_a_connection_is_logged_with_the_limit_that_cut_it() {
             },
         },
         Case {
-            expected: &["P is closed: shut down"],
+            expected: &["P is closed: aborted by the stop"],
             set: nothing,
             serve: usual,
             act: |network, _, _| {
@@ -228,7 +228,7 @@ fn the_end_of_a_connection_is_logged_with_the_limit_that_cut_it() {
             },
         },
         Case {
-            expected: &["P is closed: shut down"],
+            expected: &["P is closed: aborted by the stop"],
             set: nothing,
             serve: usual,
             act: |network, server, _| network.server_close(server),
@@ -287,7 +287,7 @@ fn the_end_of_a_connection_is_logged_with_the_limit_that_cut_it() {
         },
     ];
     for Case { expected, set, serve, act } in cases {
-        let mut config = Config::default();
+        let mut config = ReactorConfig::default();
         config.drain_grace = Duration::from_secs(3);
         let mut network = Network::with_config(config);
         let mut limits = Limits::default();
@@ -363,7 +363,7 @@ fn a_request_on_a_thread_ends_with_a_line_that_names_the_limit() {
     })
     .unwrap();
     limit(&mut server, |limits| (limits.max_threads, limits.thread_queue_max, limits.line_bytes_max) = (1, 0, 10));
-    let mut config = Config::default();
+    let mut config = ReactorConfig::default();
     config.drain_grace = Duration::from_millis(50);
     server.set_config(config);
     let address = server.server_address();
@@ -381,7 +381,7 @@ fn a_request_on_a_thread_ends_with_a_line_that_names_the_limit() {
     assert_eq!(debug_lines(), [format!("{refused} is closed: refused (thread_queue_max = 0)")]);
     let _ = other.read(&mut [0]); // The end, or a reset.
     server.server_close();
-    assert_eq!(debug_lines(), [format!("{one} is closed: shut down (drain_grace = 50ms)")]);
+    assert_eq!(debug_lines(), [format!("{one} is closed: aborted by the stop (drain_grace = 50ms)")]);
 
     // The thread that was not waited for may be busy still.
     limit(&mut server, |limits| limits.thread_queue_max = 1);
@@ -433,15 +433,15 @@ fn a_time_limit_of_a_thread_s_socket_is_named_when_it_has_passed() {
             |request| Ok(request.wfile.write_all(&[0; 1 << 25])?),
         ),
         ("read timeout (set_timeout = 20ms)", set_nothing, |request| {
-            request.request().set_timeout(SHORT)?;
-            let mut socket = request.request();
+            request.socket().set_timeout(SHORT)?;
+            let mut socket = request.socket();
             Ok(_ = socket.read(&mut [0])?)
         }),
         (
             "read timeout (set_read_timeout = 20ms)",
             |handler| handler.timeout = LONG,
             |request| {
-                request.request().set_read_timeout(SHORT)?;
+                request.socket().set_read_timeout(SHORT)?;
                 Ok(request.rfile.read_exact(&mut [0])?)
             },
         ),
@@ -449,7 +449,7 @@ fn a_time_limit_of_a_thread_s_socket_is_named_when_it_has_passed() {
             "write timeout (set_write_timeout = 20ms)",
             |handler| (handler.timeout, handler.wbufsize) = (LONG, 10_000),
             |request| {
-                request.request().set_write_timeout(SHORT)?;
+                request.socket().set_write_timeout(SHORT)?;
                 loop {
                     request.wfile.write_all(&[0; 4_096])?;
                 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use socketserver::testing::{Client, Clock, Network, Peer};
 use socketserver::{
-    Address, Config, ConnectionId, Finish, Limits, Message, Next, Prefix, Request, RequestHandler, Result, Sent,
+    Address, ConnectionId, Delivery, EndReason, Limits, Message, Next, Prefix, ReactorConfig, Request, RequestHandler,
+    Result,
 };
 
 use crate::common::{Call, echo, probe, usual};
@@ -280,7 +281,7 @@ fn one_that_sends_to_another_without_end_is_told_to_stop() {
             while self.left > 0 {
                 self.clock.advance(Duration::from_micros(100));
                 self.left -= 1;
-                if request.others.send(to, &[b'x'; 20_000]) != Sent::Queued {
+                if request.others.send(to, &[b'x'; 20_000]) != Delivery::Queued {
                     break;
                 }
             }
@@ -476,7 +477,7 @@ fn a_callback_for_an_end_is_not_stopped() {
 #[test]
 fn a_turn_is_as_long_as_it_is_set() {
     for millis in [1, 10, 100] {
-        let mut config = Config::default();
+        let mut config = ReactorConfig::default();
         config.turn_length = Duration::from_millis(millis);
         let mut network = Network::with_config(config);
         let clock = network.clock();
@@ -522,7 +523,7 @@ fn a_client_that_resets_while_its_input_is_held_back_is_done_with() {
     network.turn();
     client.send_reset();
     network.run();
-    assert_eq!(told.try_recv(), Ok(Finish::Reset));
+    assert_eq!(told.try_recv(), Ok(EndReason::Reset));
     assert_eq!(network.stats().active, 0);
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socketserver::family::{Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
-    Address, BaseServer, Error, Finish, Incoming, Limits, MulticastGroup, Next, NoHandler, Others, Prefix, Reactor,
+    Address, BaseServer, EndReason, Error, Incoming, Limits, MulticastGroup, Next, NoHandler, Others, Prefix, Reactor,
     Request, RequestHandler, Result, Server, Socket, TcpOptions, TcpServer, UdpOptions, UdpServer, Unbound,
     UnixOptions,
 };
@@ -34,7 +34,7 @@ impl BaseServer for Shared {
         self.seen.push((kind, request.local_address()));
         true
     }
-    fn close_request(&mut self, _: &Address, _: Finish) {
+    fn close_request(&mut self, _: &Address, _: EndReason) {
         self.closed += 1;
     }
 }

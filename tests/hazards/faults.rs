@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use socketserver::testing::{Call as Io, Network, Outcome};
 use socketserver::{
-    Address, BaseServer, Error, Finish, Incoming, Limits, Listener, Message, Next, Others, Process, Request,
-    RequestHandler, Socket, Stream, TcpServer,
+    Address, BaseServer, EndReason, Error, Incoming, Limits, Listener, Message, Next, Others, Request, RequestHandler,
+    ServeOn, Socket, Stream, TcpServer,
 };
 use std::io::{self, Write};
 
@@ -40,9 +40,9 @@ impl BaseServer for Fragile {
         self.hook("verify_request");
         true
     }
-    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
+    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> ServeOn<Self> {
         self.hook("process_request");
-        Process::Reactor
+        ServeOn::Reactor
     }
     fn finish_request(&mut self, _: &Address) -> Option<Box<dyn RequestHandler<Self>>> {
         self.hook("finish_request");
@@ -53,7 +53,7 @@ impl BaseServer for Fragile {
         self.hook("shutdown_request");
         Ok(())
     }
-    fn close_request(&mut self, _: &Address, why: Finish) {
+    fn close_request(&mut self, _: &Address, why: EndReason) {
         self.journal.note(format!("close_request {why}"));
         self.hook("close_request");
     }
@@ -242,7 +242,7 @@ fn a_request_that_cannot_be_registered_is_closed_as_others_are() {
             self.0.registry().register(&mut copy, mio::Token(0), mio::Interest::READABLE)?;
             Ok((copy.into(), from))
         }
-        fn close_request(&mut self, _: &Address, why: Finish) {
+        fn close_request(&mut self, _: &Address, why: EndReason) {
             self.1.note(format!("closed {why}"));
         }
     }
@@ -315,11 +315,11 @@ fn a_panic_while_an_error_is_dropped_is_survived() {
         here: bool,
     }
     impl BaseServer for Both {
-        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
+        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> ServeOn<Self> {
             self.here = !self.here;
             match self.here {
-                true => Process::Reactor,
-                false => Process::thread(socketserver::StreamRequestHandler::new(|_| Err(Error::other(Bomb)))),
+                true => ServeOn::Reactor,
+                false => ServeOn::thread(socketserver::StreamRequestHandler::new(|_| Err(Error::other(Bomb)))),
             }
         }
     }
@@ -500,7 +500,7 @@ impl BaseServer for Told {
 /// How a connection ends whose handler does this and fails, and of how many errors the server is told and has counted.
 fn failing(
     act: impl FnMut(&mut Request<'_, Told>) -> socketserver::Result<()> + Send + 'static,
-) -> (Finish, usize, u64) {
+) -> (EndReason, usize, u64) {
     failing_over(io::ErrorKind::BrokenPipe, act)
 }
 
@@ -508,7 +508,7 @@ fn failing(
 fn failing_over(
     write: io::ErrorKind,
     mut act: impl FnMut(&mut Request<'_, Told>) -> socketserver::Result<()> + Send + 'static,
-) -> (Finish, usize, u64) {
+) -> (EndReason, usize, u64) {
     let (tell, told) = channel();
     let mut handler = Some(probe(move |call, request: &mut Request<'_, Told>| {
         match call {
@@ -537,33 +537,33 @@ fn failing_over(
 #[test]
 fn an_error_that_only_repeats_that_the_connection_is_lost_is_none_of_the_handler_s() {
     let broken = failing(|request| Ok(request.output.write_all(&[0; 20_000])?));
-    assert_eq!(broken, (Finish::Reset, 0, 0));
+    assert_eq!(broken, (EndReason::Reset, 0, 0));
     let gone = failing(|request| {
         let _ = request.output.write_all(&[0; 20_000]);
         request.output.write_shared(&b"and more"[..])
     });
-    assert_eq!(gone, (Finish::Reset, 0, 0));
+    assert_eq!(gone, (EndReason::Reset, 0, 0));
     let copied = failing(|request| {
         let failed = request.output.write_all(&[0; 20_000]).expect_err("the pipe is broken");
         Err(io::Error::from(failed.kind()).into())
     });
-    assert_eq!(copied, (Finish::Reset, 0, 0));
+    assert_eq!(copied, (EndReason::Reset, 0, 0));
     let full = io::ErrorKind::WouldBlock;
     let limit = failing_over(full, |request| request.output.write_shared(vec![0; 1_001]));
-    assert_eq!(limit, (Finish::OutputLimit, 0, 0));
+    assert_eq!(limit, (EndReason::OutputLimit, 0, 0));
 }
 
 #[test]
 fn an_error_of_the_handler_s_own_is_one_whatever_it_is_like() {
     for alike in [|| Error::Gone, || Error::from(io::Error::from(io::ErrorKind::BrokenPipe))] {
-        assert_eq!(failing(move |_| Err(alike())), (Finish::Error, 1, 1), "{}", alike());
+        assert_eq!(failing(move |_| Err(alike())), (EndReason::Error, 1, 1), "{}", alike());
     }
     // Nor is it forgotten because the connection is lost as well.
     let both = failing(|request| {
         let _ = request.output.write_all(&[0; 20_000]);
         Err(io::Error::other("the disk is full").into())
     });
-    assert_eq!(both, (Finish::Error, 1, 1));
+    assert_eq!(both, (EndReason::Error, 1, 1));
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use socketserver::family::Tcp;
 use socketserver::testing::Network;
 use socketserver::{
-    Address, BaseServer, Finish, Limits, Linger, Message, Next, Others, Overflow, Request, RequestHandler, Result,
-    Sent, TcpServer,
+    Address, BaseServer, Delivery, EndReason, Limits, Linger, Message, Next, Others, Overflow, Request, RequestHandler,
+    Result, TcpServer,
 };
 
 use crate::common::{
@@ -212,7 +212,7 @@ fn bytes_before_a_fin_are_handled_before_the_end<F: Kind>() {
         let sent = pattern(n);
         client.send(&sent);
         drop(client);
-        assert!(got.recv_timeout(PATIENCE).unwrap() == (sent, Finish::PeerClosed), "{n} bytes");
+        assert!(got.recv_timeout(PATIENCE).unwrap() == (sent, EndReason::PeerClosed), "{n} bytes");
     }
     running.stop();
 }
@@ -228,11 +228,11 @@ fn bytes_before_a_reset_are_handled_before_the_end() {
     client.send("the last words");
     client.reset();
     hold.send(()).unwrap();
-    assert_eq!(got.recv_timeout(PATIENCE).unwrap(), (b"the last words".to_vec(), Finish::Reset));
+    assert_eq!(got.recv_timeout(PATIENCE).unwrap(), (b"the last words".to_vec(), EndReason::Reset));
     running.stop();
 }
 
-type Collected = std::sync::mpsc::Receiver<(Vec<u8>, Finish)>;
+type Collected = std::sync::mpsc::Receiver<(Vec<u8>, EndReason)>;
 
 /// Hands out what each connection received and how it ended.
 fn collecting<F: Kind>() -> (Collected, crate::common::Running<(), F>) {
@@ -538,9 +538,9 @@ fn a_byte_out_of_band_does_not_strand_what_follows() {
 
 // ---- two connections joined ----
 
-/// A proxy as the documentation of `Sent` has it: no byte lost, no buffer without bounds, both ways at once.
+/// A proxy as the documentation of `Delivery` has it: no byte lost, no buffer without bounds, both ways at once.
 fn a_proxy_with_backpressure_loses_nothing<F: Kind>() {
-    use socketserver::{ConnectionId, Sent};
+    use socketserver::{ConnectionId, Delivery};
     struct Side {
         other: Option<ConnectionId>,
         upstream: Option<Address>,
@@ -559,8 +559,8 @@ fn a_proxy_with_backpressure_loses_nothing<F: Kind>() {
             let other = self.other.expect("both sides know each other");
             let bytes = request.input.take_all();
             match request.others.send(other, bytes) {
-                Sent::Queued => {}
-                Sent::Full => request.pause_reading(),
+                Delivery::Queued => {}
+                Delivery::Full => request.pause_reading(),
                 _ => return Ok(Next::Close),
             }
             Ok(Next::Wait)
@@ -573,7 +573,7 @@ fn a_proxy_with_backpressure_loses_nothing<F: Kind>() {
             request.others.shutdown_write(self.other.expect("both sides know each other"));
             Ok(Next::Wait)
         }
-        fn finish(&mut self, request: &mut Request<'_>, _: Finish) {
+        fn finish(&mut self, request: &mut Request<'_>, _: EndReason) {
             if let Some(other) = self.other {
                 request.others.close(other);
             }
@@ -712,7 +712,7 @@ fn how_much_waits_for_another_connection_is_known() {
             let Call::Handle = call else { return usual(&call, request) };
             request.input.take_all();
             let others = request.others.connections();
-            others.iter().for_each(|&id| assert_ne!(request.others.send(id, &[b'x'; 1_000]), Sent::Gone));
+            others.iter().for_each(|&id| assert_ne!(request.others.send(id, &[b'x'; 1_000]), Delivery::Gone));
             let own = request.id();
             let mut notes = notes.lock().unwrap();
             notes.extend(others.into_iter().chain([own]).map(|id| request.others.output_len(id)));

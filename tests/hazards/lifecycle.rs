@@ -11,9 +11,9 @@ use std::time::Duration;
 use socketserver::family::Udp;
 use socketserver::testing::{Client, Peers};
 use socketserver::{
-    Address, BaseServer, Config, ConnectionId, Error, Finish, Incoming, Limits, Listener, Message, Next, NoHandler,
-    Others, Process, Reactor, Request, RequestHandler, Result, Sent, Server, ServerId, Socket, Stream,
-    StreamRequestHandler, TcpServer, ThreadingTcpServer,
+    Address, BaseServer, ConnectionId, Delivery, EndReason, Error, Incoming, Limits, Listener, Message, Next,
+    NoHandler, Others, Reactor, ReactorConfig, Request, RequestHandler, Result, ServeOn, Server, ServerId, Socket,
+    Stream, StreamRequestHandler, TcpServer, ThreadingTcpServer,
 };
 
 use crate::common::{
@@ -291,7 +291,7 @@ fn a_server_that_is_closed_has_no_hooks_while_it_is_made_unbound() {
 fn a_server_that_is_being_closed_may_go_while_those_that_a_stop_left_are_closed() {
     let (neighbour, began, release) = holding();
     let address = address_of(&neighbour);
-    let mut config = Config::default();
+    let mut config = ReactorConfig::default();
     config.drain_grace = Duration::from_millis(10);
     let mut reactor = Reactor::with_config(config).unwrap();
     reactor.add(echoing::<socketserver::family::Tcp>()).unwrap();
@@ -312,7 +312,7 @@ fn a_server_that_is_being_closed_may_go_while_those_that_a_stop_left_are_closed(
 fn a_client_of_a_server_that_is_added_during_a_stop_may_come_and_go_in_its_last_moment() {
     let late = TcpServer::new("127.0.0.1:0", |_| NoHandler).unwrap();
     let mut client = Peer::connect(address_of(&late));
-    let mut config = Config::default();
+    let mut config = ReactorConfig::default();
     (config.drain_quiet, config.drain_grace) = (PATIENCE, PATIENCE);
     let mut reactor = Reactor::with_config(config).unwrap();
     reactor.add(echoing::<Udp>()).unwrap();
@@ -423,7 +423,7 @@ impl RequestHandler for Chain {
         request.replace_handler(Chain(3, self.1.clone()));
         Ok(Next::Wait)
     }
-    fn finish(&mut self, _: &mut Request<'_>, why: Finish) {
+    fn finish(&mut self, _: &mut Request<'_>, why: EndReason) {
         self.1.note(format!("{} finish {why}", self.0));
     }
 }
@@ -785,11 +785,11 @@ fn a_handle_keeps_no_descriptor_of_a_reactor_that_is_gone() {
 
 #[test]
 fn a_request_on_a_thread_is_listed_and_takes_nothing_from_others() {
-    struct Threads(Sender<(Sent, usize)>, Arc<std::sync::Mutex<Receiver<()>>>);
+    struct Threads(Sender<(Delivery, usize)>, Arc<std::sync::Mutex<Receiver<()>>>);
     impl BaseServer for Threads {
-        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
+        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> ServeOn<Self> {
             let released = Arc::clone(&self.1);
-            Process::thread(StreamRequestHandler::new(move |_| {
+            ServeOn::thread(StreamRequestHandler::new(move |_| {
                 let _ = released.lock().unwrap().recv_timeout(PATIENCE);
                 Ok(())
             }))
@@ -810,7 +810,7 @@ fn a_request_on_a_thread_is_listed_and_takes_nothing_from_others() {
     server.timeout = Some(Duration::ZERO);
     until(|| {
         server.handle_request().unwrap();
-        hear.try_recv() == Ok((Sent::Refused, 1))
+        hear.try_recv() == Ok((Delivery::Refused, 1))
     });
     server.handle_request().unwrap();
     assert!(server.stats().messages_dropped > 0);
@@ -866,7 +866,7 @@ fn an_id_names_nothing_in_another_reactor() {
     assert_eq!(second.stats().messages_dropped, 1);
     let mut sessions = Peers::new(move |_| {
         probe(move |_, request: &mut Request<'_>| {
-            assert_eq!(request.others.send(a, b"x"), Sent::Gone);
+            assert_eq!(request.others.send(a, b"x"), Delivery::Gone);
             request.others.close(b);
             Ok(Next::Wait)
         })
@@ -882,7 +882,7 @@ fn an_id_names_nothing_in_another_reactor() {
 #[test]
 fn a_stop_before_serve_forever_is_not_lost_while_an_earlier_close_is_waited_for() {
     let (mut server, began, release) = holding();
-    let mut config = Config::default();
+    let mut config = ReactorConfig::default();
     config.drain_grace = Duration::ZERO;
     server.set_config(config);
     let _client = Peer::connect(server.server_addresses()[0].clone());
@@ -905,10 +905,10 @@ fn a_stop_before_serve_forever_is_not_lost_while_an_earlier_close_is_waited_for(
 fn a_thread_that_outlives_its_server_does_not_reach_the_value_of_it() {
     struct Value(Arc<AtomicBool>, Sender<()>, Arc<Mutex<Receiver<()>>>, Sender<bool>);
     impl BaseServer for Value {
-        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
+        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> ServeOn<Self> {
             let (reached, begun) = (Arc::clone(&self.0), self.1.clone());
             let (released, answer) = (Arc::clone(&self.2), self.3.clone());
-            Process::thread(StreamRequestHandler::new(move |request| {
+            ServeOn::thread(StreamRequestHandler::new(move |request| {
                 begun.send(()).unwrap();
                 released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
                 let reached = Arc::clone(&reached);
@@ -949,9 +949,9 @@ fn a_server_that_is_bound_while_it_is_being_closed_is_closed_first() {
         fn server_close(&mut self) {
             self.0.push("close");
         }
-        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
+        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> ServeOn<Self> {
             let (begun, released) = (self.1.clone(), Arc::clone(&self.2));
-            Process::thread(StreamRequestHandler::new(move |_| {
+            ServeOn::thread(StreamRequestHandler::new(move |_| {
                 begun.send(()).unwrap();
                 let _ = released.lock().unwrap().recv_timeout(PATIENCE);
                 Ok(())

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use socketserver::testing::{Client, Network};
 use socketserver::{
-    Address, BaseServer, ConnectionLimits, Error, Finish, Limits, Linger, Next, Overflow, Request, RequestHandler,
-    Result, Sent,
+    Address, BaseServer, ConnectionLimits, Delivery, EndReason, Error, Limits, Linger, Next, Overflow, Request,
+    RequestHandler, Result,
 };
 
 use crate::common::{Call, Journal, probe, usual};
@@ -80,7 +80,7 @@ fn a_handlers_output_may_wait_up_to_its_maximum_and_no_further() {
                 });
                 assert!(!empty && !more, "{context}");
                 if policy == Overflow::Close {
-                    assert_eq!(client.finished(), Some(Finish::OutputLimit), "{context}");
+                    assert_eq!(client.finished(), Some(EndReason::OutputLimit), "{context}");
                     continue;
                 }
                 assert_eq!((client.finished(), len), (None, max), "{context}");
@@ -102,7 +102,7 @@ fn what_the_socket_takes_at_once_does_not_wait() {
             let wrote = ask(&mut client, move |request| write(request, max + 1));
             assert!(wrote && client.finished().is_none(), "{way}, {max}");
             let wrote = ask(&mut client, move |request| write(request, 2));
-            assert!(!wrote && client.finished() == Some(Finish::OutputLimit), "{way}, {max}");
+            assert!(!wrote && client.finished() == Some(EndReason::OutputLimit), "{way}, {max}");
         }
     }
 }
@@ -121,7 +121,7 @@ fn forwarding() -> impl RequestHandler {
 
 #[test]
 fn output_from_others_may_wait_up_to_its_maximum_and_no_further() {
-    for (policy, beyond) in [(Overflow::Close, Sent::Gone), (Overflow::Refuse, Sent::Refused)] {
+    for (policy, beyond) in [(Overflow::Close, Delivery::Gone), (Overflow::Refuse, Delivery::Refused)] {
         for max in [100, 15_000, 100_000] {
             let mut limits = Limits::default();
             (limits.output_bytes_max, limits.output_overflow) = (max, policy);
@@ -136,8 +136,8 @@ fn output_from_others_may_wait_up_to_its_maximum_and_no_further() {
                 network.run();
                 String::from_utf8(one.take_received()).unwrap()
             };
-            assert_eq!(ask(max - 1), format!("{:?}", Sent::Queued), "at the high-water mark, not above it");
-            assert_eq!(ask(1), format!("{:?}", Sent::Full));
+            assert_eq!(ask(max - 1), format!("{:?}", Delivery::Queued), "at the high-water mark, not above it");
+            assert_eq!(ask(1), format!("{:?}", Delivery::Full));
             assert_eq!(ask(1), format!("{beyond:?}"));
             if policy == Overflow::Refuse {
                 other.set_window(usize::MAX);
@@ -168,7 +168,7 @@ fn a_large_block_from_another_goes_to_the_socket_as_far_as_that_takes_it() {
 
 #[test]
 fn so_much_may_be_left_unread_and_no_more() {
-    for (n, ended) in [(100, None), (101, Some(Finish::InputLimit))] {
+    for (n, ended) in [(100, None), (101, Some(EndReason::InputLimit))] {
         let mut limits = Limits::default();
         limits.input_bytes_max = 100;
         let leaving = probe(|call, request: &mut Request<'_>| match call {
@@ -254,7 +254,7 @@ fn a_turn_calls_each_connection_back_so_often_and_no_more() {
             usual(&call, request)
         })
     };
-    let mut config = socketserver::Config::default();
+    let mut config = socketserver::ReactorConfig::default();
     config.read_buffer_bytes = 10;
     let mut network = Network::with_config(config);
     let server = network.serve((), handler, limits).unwrap();
@@ -282,7 +282,7 @@ fn a_read_buffer_is_changed_with_the_settings() {
     let server = network.serve((), handler, Limits::default()).unwrap();
     let client = network.connect(server);
     for (bytes, expected) in [(10, &[10, 10, 5][..]), (100, &[25]), (20, &[20, 5])] {
-        let mut config = socketserver::Config::default();
+        let mut config = socketserver::ReactorConfig::default();
         config.read_buffer_bytes = bytes;
         network.handle().run(move |reactor| reactor.set_config(config)).unwrap();
         network.run();
@@ -317,23 +317,23 @@ fn own_limits(set: impl Fn(&mut ConnectionLimits)) -> ConnectionLimits {
 
 #[test]
 fn a_connection_may_hold_more_output_than_its_server_says_and_at_once() {
-    assert_eq!(holding(100_001, |_| Ok(())).finished(), Some(Finish::OutputLimit));
+    assert_eq!(holding(100_001, |_| Ok(())).finished(), Some(EndReason::OutputLimit));
     let more = own_limits(|limits| limits.output_bytes_max = Some(200_000));
     assert_eq!(holding(200_000, move |request| request.set_limits(&more)).finished(), None);
-    assert_eq!(holding(200_001, move |request| request.set_limits(&more)).finished(), Some(Finish::OutputLimit));
+    assert_eq!(holding(200_001, move |request| request.set_limits(&more)).finished(), Some(EndReason::OutputLimit));
 }
 
 #[test]
 fn a_connection_may_hold_less_output_than_its_server_says() {
     let less = own_limits(|limits| limits.output_bytes_max = Some(1_000));
     assert_eq!(holding(1_000, move |request| request.set_limits(&less)).finished(), None);
-    assert_eq!(holding(1_001, move |request| request.set_limits(&less)).finished(), Some(Finish::OutputLimit));
+    assert_eq!(holding(1_001, move |request| request.set_limits(&less)).finished(), Some(EndReason::OutputLimit));
     // What waits already counts, and so does what others send.
     let late = move |request: &mut Request<'_>| {
         request.output.write_all(&[b'x'; 2_000])?;
         request.set_limits(&less)
     };
-    assert_eq!(holding(0, late).finished(), Some(Finish::OutputLimit));
+    assert_eq!(holding(0, late).finished(), Some(EndReason::OutputLimit));
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn a_connection_may_leave_more_or_less_unread_than_its_server_says() {
         limits,
     );
     client.feed(b"eleven byte");
-    assert_eq!(client.finished(), Some(Finish::InputLimit));
+    assert_eq!(client.finished(), Some(EndReason::InputLimit));
 }
 
 #[test]
@@ -417,7 +417,7 @@ fn own_limits_that_contradict_each_other_are_refused_and_change_nothing() {
 struct Behind(Journal);
 
 impl BaseServer for Behind {
-    fn close_request(&mut self, client_address: &Address, why: Finish) {
+    fn close_request(&mut self, client_address: &Address, why: EndReason) {
         self.0.note(format!("{client_address} {why}"));
     }
     fn handle_error(&mut self, client_address: &Address, error: &Error) {
@@ -493,6 +493,6 @@ fn a_connection_that_lowers_its_limits_ends_if_it_holds_more_paused_or_not_and_i
         client.finished()
     };
     assert_eq!(run(1_000, b"0123456789"), None);
-    assert_eq!(run(1_001, b"0123456789"), Some(Finish::OutputLimit));
-    assert_eq!(run(1_000, b"0123456789a"), Some(Finish::InputLimit));
+    assert_eq!(run(1_001, b"0123456789"), Some(EndReason::OutputLimit));
+    assert_eq!(run(1_000, b"0123456789a"), Some(EndReason::InputLimit));
 }

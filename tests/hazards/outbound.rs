@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 
 use socketserver::{
-    Address, BaseServer, Error, Finish, Message, Next, Others, Request, RequestHandler, Result, Sent, TcpServer,
+    Address, BaseServer, Delivery, EndReason, Error, Message, Next, Others, Request, RequestHandler, Result, TcpServer,
 };
 
 use crate::common::{Call, Journal, Peer, SCRIPTED, echo, limit, probe, serve, silence_scripted_panics, usual};
@@ -13,7 +13,7 @@ use crate::common::{Call, Journal, Peer, SCRIPTED, echo, limit, probe, serve, si
 struct Book(Journal);
 
 impl BaseServer for Book {
-    fn close_request(&mut self, address: &Address, why: Finish) {
+    fn close_request(&mut self, address: &Address, why: EndReason) {
         self.0.note(format!("close_request {address} {why}"));
     }
     fn handle_error(&mut self, _: &Address, error: &Error) {
@@ -22,7 +22,7 @@ impl BaseServer for Book {
     fn message(&mut self, others: &mut Others<'_, Self>, message: Message) {
         let to: SocketAddr = message.downcast().expect("a message is an address to call");
         let id = others.connect(to, probe(|call, request: &mut Request<'_, Book>| echo(&call, request)));
-        assert_eq!(others.send(id.expect("somebody listens"), b"hello"), Sent::Queued);
+        assert_eq!(others.send(id.expect("somebody listens"), b"hello"), Delivery::Queued);
     }
 }
 
@@ -63,8 +63,8 @@ fn what_setup_writes_follows_what_was_sent_before_the_connection_stood() {
         });
         let id = request.others.connect(to, greeter)?;
         // Full: the callback has had its time, on a slow machine.
-        assert!(matches!(request.others.send(id, b"sent "), Sent::Queued | Sent::Full));
-        assert!(matches!(request.others.send(id, b"before "), Sent::Queued | Sent::Full));
+        assert!(matches!(request.others.send(id, b"sent "), Delivery::Queued | Delivery::Full));
+        assert!(matches!(request.others.send(id, b"before "), Delivery::Queued | Delivery::Full));
         Ok(())
     }));
     let mut client = running.connect();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use socketserver::testing::{Client, Script};
-use socketserver::{Finish, Limits, Message, Next, Overflow, Request, RequestHandler, Result, Timeout};
+use socketserver::{EndReason, Limits, Message, Next, Overflow, Request, RequestHandler, Result, Timeout};
 
 use crate::common::{SCRIPTED, random, silence_scripted_panics};
 
@@ -166,7 +166,7 @@ impl RequestHandler for Anything {
     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
         self.act("handle", request)
     }
-    fn finish(&mut self, request: &mut Request<'_>, _: Finish) {
+    fn finish(&mut self, request: &mut Request<'_>, _: EndReason) {
         let _ = self.act("finish", request);
     }
     fn writable(&mut self, request: &mut Request<'_>) -> Result<Next> {
@@ -175,7 +175,7 @@ impl RequestHandler for Anything {
     fn eof(&mut self, request: &mut Request<'_>) -> Result<Next> {
         self.act("eof", request)
     }
-    fn timeout(&mut self, request: &mut Request<'_>, _: Timeout) -> Result<Next> {
+    fn timed_out(&mut self, request: &mut Request<'_>, _: Timeout) -> Result<Next> {
         self.act("timeout", request)
     }
     fn timer(&mut self, request: &mut Request<'_>, _: u64) -> Result<Next> {

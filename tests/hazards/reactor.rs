@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use socketserver::testing::Network;
 use socketserver::{
-    Address, BaseServer, Config, Error, Limits, Message, Next, Others, Reactor, Request, RequestHandler, Result,
+    Address, BaseServer, Error, Limits, Message, Next, Others, Reactor, ReactorConfig, Request, RequestHandler, Result,
     TcpOptions, TcpServer,
 };
 
@@ -114,7 +114,7 @@ fn messages_from_threads_arrive_in_order_or_are_counted_as_dropped() {
 
 #[test]
 fn a_full_message_queue_says_so_and_a_gone_reactor_too() {
-    let mut config = Config::default();
+    let mut config = ReactorConfig::default();
     config.messages_max = 3;
     let reactor = Reactor::with_config(config).unwrap();
     let handle = reactor.handle();
@@ -125,7 +125,10 @@ fn a_full_message_queue_says_so_and_a_gone_reactor_too() {
 }
 
 /// Offloads what each line names, and notes what comes back.
-fn offloading(journal: &Journal, config: impl FnOnce(&mut Config)) -> (Running<()>, std::sync::mpsc::Sender<()>) {
+fn offloading(
+    journal: &Journal,
+    config: impl FnOnce(&mut ReactorConfig),
+) -> (Running<()>, std::sync::mpsc::Sender<()>) {
     silence_scripted_panics();
     let (release, held) = channel::<()>();
     let held = std::sync::Arc::new(std::sync::Mutex::new(held));
@@ -505,7 +508,7 @@ fn a_job_that_fails_when_its_connection_is_ending_already_is_dropped() {
 #[test]
 fn a_callback_is_slow_when_it_takes_longer_than_it_may() {
     const SECOND: Duration = Duration::from_secs(1);
-    let mut config = Config::default();
+    let mut config = ReactorConfig::default();
     config.slow_callback = Some(SECOND);
     let mut network = Network::with_config(config);
     let clock = network.clock();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use socketserver::family::Tcp;
 use socketserver::testing::{self, Client, Network};
 use socketserver::{
-    Address, BaseServer, Finish, Limits, Message, Next, Reactor, Request, RequestHandler, Result, Server, TcpServer,
+    Address, BaseServer, EndReason, Limits, Message, Next, Reactor, Request, RequestHandler, Result, Server, TcpServer,
 };
 
 use crate::common::{
@@ -143,7 +143,12 @@ fn a_client_that_never_reads_is_aborted_when_the_grace_is_over<F: Kind>() {
     journal.wait("handle");
     running.stop();
     journal.wait("drain");
-    assert_eq!(journal.count("finish shut down") + journal.count("finish draining"), 1, "{:?}", journal.lines());
+    assert_eq!(
+        journal.count("finish aborted by the stop") + journal.count("finish stopped"),
+        1,
+        "{:?}",
+        journal.lines()
+    );
     assert!(client.expect_abort::<F>().len() < 8 << 20, "it was cut off");
 }
 
@@ -156,7 +161,7 @@ fn shutdown_now_cuts_a_drain_short<F: Kind>() {
     running.stop.shutdown();
     running.stop.shutdown_now();
     running.join();
-    assert_eq!(journal.count("finish shut down"), 1, "{:?}", journal.lines());
+    assert_eq!(journal.count("finish aborted by the stop"), 1, "{:?}", journal.lines());
 }
 
 fn a_handler_that_connects_out_while_it_is_stopped_does_not_keep_the_loop_alive<F: Kind>() {
@@ -197,7 +202,7 @@ fn the_same_port_can_be_bound_again_at_once() {
 }
 
 fn dropping_a_server_ends_every_request_once<F: Kind>() {
-    let reasons: Arc<Mutex<Vec<Finish>>> = Arc::default();
+    let reasons: Arc<Mutex<Vec<EndReason>>> = Arc::default();
     let theirs = Arc::clone(&reasons);
     let mut server = server::<F, _>(move |_| {
         let reasons = Arc::clone(&theirs);
@@ -218,7 +223,7 @@ fn dropping_a_server_ends_every_request_once<F: Kind>() {
     clients.iter_mut().for_each(|client| client.echo("here"));
     stop.shutdown_now();
     drop(thread.join().unwrap());
-    assert_eq!(*reasons.lock().unwrap(), [Finish::ShutDown; 3]);
+    assert_eq!(*reasons.lock().unwrap(), [EndReason::StopAborted; 3]);
 }
 
 fn closing_a_server_ends_every_request_whatever_the_budget<F: Kind>() {
@@ -312,7 +317,7 @@ fn what_arrives_while_a_handler_is_about_to_be_told_to_stop_is_handled_first() {
     network.run();
     assert_eq!(journal.lines(), ["setup", "handle"], "it is quiet no more");
     network.run_for(Duration::from_millis(500));
-    assert_eq!(journal.lines(), ["setup", "handle", "drain", "finish draining"]);
+    assert_eq!(journal.lines(), ["setup", "handle", "drain", "finish stopped"]);
 }
 
 #[test]
@@ -325,7 +330,7 @@ fn who_reads_nothing_is_told_to_stop_as_soon_as_it_is_quiet() {
     client.send(b"unread");
     network.run();
     network.run_for(Duration::from_millis(500));
-    assert_eq!(journal.lines(), ["setup", "drain", "finish draining"]);
+    assert_eq!(journal.lines(), ["setup", "drain", "finish stopped"]);
 }
 
 /// For each line a job, which ends when the test sends something; its result is the answer.
@@ -394,7 +399,7 @@ fn a_stop_waits_for_the_answer_of_a_job() {
     tell.send("answer".to_owned()).unwrap();
     run_until(&mut client, |client| !client.sent().is_empty());
     client.advance(Duration::from_millis(500));
-    assert_eq!(client.transcript(), ["setup", "handle 4", "message", "drain", "finish draining"]);
+    assert_eq!(client.transcript(), ["setup", "handle 4", "message", "drain", "finish stopped"]);
     assert_eq!(client.sent(), b"answer");
 }
 
@@ -411,7 +416,7 @@ fn a_stop_waits_for_all_jobs_and_for_those_begun_meanwhile() {
         run_until(&mut client, |client| client.sent().len() == times);
     }
     client.advance(Duration::from_millis(500));
-    assert_eq!((client.sent(), client.finished()), (b"ab".to_vec(), Some(Finish::Draining)));
+    assert_eq!((client.sent(), client.finished()), (b"ab".to_vec(), Some(EndReason::Stopped)));
 }
 
 #[test]
@@ -420,7 +425,7 @@ fn a_job_that_outlasts_the_grace_is_not_waited_for() {
     client.feed(b"one\n");
     client.shutdown();
     client.advance(Duration::from_secs(10));
-    assert_eq!(client.finished(), Some(Finish::ShutDown));
+    assert_eq!(client.finished(), Some(EndReason::StopAborted));
 }
 
 #[test]
@@ -438,7 +443,7 @@ fn a_successor_gets_the_answer_that_a_stop_waits_for() {
 
 #[test]
 fn who_always_has_a_job_is_told_of_a_stop_after_half_of_the_grace() {
-    for (next, after) in [(Next::Close, "finish draining"), (Next::Wait, "handle 4")] {
+    for (next, after) in [(Next::Close, "finish stopped"), (Next::Wait, "handle 4")] {
         let (mut client, tell) = asking_and(next);
         client.feed(b"one\n");
         client.shutdown();
@@ -457,7 +462,7 @@ fn a_job_that_panics_is_over() {
     let (mut client, tell) = asking();
     client.feed(b"one\n");
     tell.send("panic".to_owned()).unwrap();
-    run_until(&mut client, |client| client.finished() == Some(Finish::Panicked));
+    run_until(&mut client, |client| client.finished() == Some(EndReason::Panicked));
 }
 
 /// An echo server and clients that are all served before it stops.

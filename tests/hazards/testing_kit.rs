@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use socketserver::testing::{Client, Network, Outcome, Script, check_chunking};
 use socketserver::{
-    Address, BaseServer, Finish, Limits, Message, Next, Request, RequestHandler, Result, Stream, Timeout,
+    Address, BaseServer, EndReason, Limits, Message, Next, Request, RequestHandler, Result, Stream, Timeout,
 };
 
 use crate::common::{Call, PATIENCE, echo, probe, usual};
@@ -35,7 +35,7 @@ fn every_short_write_pattern_delivers_everything_in_order() {
             let mut client = Client::new(probe(|call, request: &mut Request<'_>| echo(&call, request)));
             client.play(Script::new().short_write(first).short_write(second).read(b"abcdef").read(b"ghi").eof());
             assert_eq!(client.sent(), b"abcdefghi", "short writes of {first} and {second}");
-            assert_eq!(client.finished(), Some(Finish::PeerClosed));
+            assert_eq!(client.finished(), Some(EndReason::PeerClosed));
         }
     }
 }
@@ -88,7 +88,7 @@ fn a_handler_that_never_rests_is_caught() {
 fn a_message_to_a_connection_that_is_over_is_refused() {
     let mut client = Client::new(probe(|call, request: &mut Request<'_>| usual(&call, request)));
     client.feed_eof();
-    assert_eq!(client.finished(), Some(Finish::PeerClosed));
+    assert_eq!(client.finished(), Some(EndReason::PeerClosed));
     assert!(client.message("too late").is_err(), "documented as Error::Gone");
 }
 
@@ -196,7 +196,7 @@ fn shutdown_write_sends_fin_once_the_queue_has_left() {
         assert_eq!(client.sent(), b"the whole reply", "{half}");
         assert!(client.is_closed(), "FIN {half}");
         client.feed_eof();
-        assert_eq!(client.finished(), Some(Finish::PeerClosed), "{half}");
+        assert_eq!(client.finished(), Some(EndReason::PeerClosed), "{half}");
     }
 }
 
@@ -224,7 +224,7 @@ fn a_second_shutdown_write_shuts_nothing_down_again() {
     client.feed(b"once");
     client.feed(b"twice");
     client.feed_eof();
-    assert_eq!(client.finished(), Some(Finish::PeerClosed));
+    assert_eq!(client.finished(), Some(EndReason::PeerClosed));
     assert_eq!(calls.load(Ordering::Relaxed), 1);
 }
 
@@ -258,7 +258,7 @@ fn a_quiet_close_that_the_peer_breaks_is_a_reset() {
     client.feed(b"go");
     assert_eq!(client.finished(), None);
     client.feed_reset();
-    assert_eq!(client.finished(), Some(Finish::Reset));
+    assert_eq!(client.finished(), Some(EndReason::Reset));
 }
 
 // ---- pausing ----
@@ -317,7 +317,7 @@ fn a_resumed_connection_gets_a_fresh_read_timeout() {
     client.advance(Duration::from_secs(4));
     assert_eq!(client.finished(), None, "it starts anew: {:?}", client.transcript());
     client.advance(Duration::from_secs(3));
-    assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Read)));
+    assert_eq!(client.finished(), Some(EndReason::Timeout(Timeout::Read)));
 }
 
 // ---- replacing the handler ----
@@ -492,7 +492,7 @@ fn an_error_that_leaves_much_unread_ends_for_the_error() {
     });
     let mut client = Client::with_limits((), handler, limits);
     client.feed(b"more than four bytes");
-    assert_eq!(client.finished(), Some(Finish::Error));
+    assert_eq!(client.finished(), Some(EndReason::Error));
 }
 
 #[test]
@@ -522,7 +522,7 @@ fn a_client_sees_what_is_called_of_a_handler_that_has_replaced_its_own() {
     assert_eq!(client.transcript(), ["setup", "handle 12", "setup", "handle 4"]);
     client.feed_eof();
     assert_eq!(client.transcript()[4..], ["eof", "finish peer closed"]);
-    assert_eq!(client.finished(), Some(Finish::PeerClosed));
+    assert_eq!(client.finished(), Some(EndReason::PeerClosed));
 }
 
 #[test]
@@ -589,7 +589,7 @@ fn a_loop_over_pipelined_requests_ends_by_itself_when_the_client_does_not_read()
     client.set_window(usize::MAX);
     got += client.take_sent().len();
     assert_eq!(got, 100_000 * 1_000 + 3);
-    assert_eq!(client.finished(), Some(Finish::PeerClosed));
+    assert_eq!(client.finished(), Some(EndReason::PeerClosed));
 }
 
 #[test]
@@ -662,7 +662,7 @@ fn a_connection_lost_over_its_output_keeps_none_of_it_until_it_ends() {
     let mut client = Client::with_limits((), handler, limits);
     client.set_window(0);
     client.feed(b"go");
-    assert_eq!(client.finished(), Some(Finish::OutputLimit));
+    assert_eq!(client.finished(), Some(EndReason::OutputLimit));
 }
 
 #[test]
@@ -701,9 +701,9 @@ fn a_last_line_of_exactly_the_maximum_is_read_however_late_the_end_comes() {
         Client::with_limits((), handler, limits)
     };
     for (bytes, sent, why) in [
-        (&b"four\nfive5"[..], &b"four\nfive5"[..], Finish::PeerClosed),
-        (b"four\nfive5\n", b"four\n", Finish::InputLimit),
-        (b"four\nfive56", b"four\n", Finish::InputLimit),
+        (&b"four\nfive5"[..], &b"four\nfive5"[..], EndReason::PeerClosed),
+        (b"four\nfive5\n", b"four\n", EndReason::InputLimit),
+        (b"four\nfive56", b"four\n", EndReason::InputLimit),
     ] {
         let mut at_once = client();
         at_once.play(Script::new().read(bytes).eof());

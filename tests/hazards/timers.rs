@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use socketserver::testing::{self, Client, Network, Outcome};
 use socketserver::{
-    BaseServer, Finish, Limits, Next, NoHandler, Others, Reactor, Request, RequestHandler, Result, TcpServer, Timeout,
+    BaseServer, EndReason, Limits, Next, NoHandler, Others, Reactor, Request, RequestHandler, Result, TcpServer,
+    Timeout,
 };
 
 use crate::common::{Call, echo, probe, serve, usual};
@@ -126,7 +127,7 @@ fn an_idle_connection_ends_and_a_busy_one_does_not() {
     client.advance(600 * SECOND - Duration::from_nanos(1));
     assert_eq!(client.finished(), None);
     client.advance(Duration::from_nanos(1));
-    assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Idle)));
+    assert_eq!(client.finished(), Some(EndReason::Timeout(Timeout::Idle)));
     assert_eq!(client.stats().timeouts_idle, 1);
 }
 
@@ -148,7 +149,7 @@ fn a_slow_trickle_ends_with_the_read_timeout() {
     assert_eq!(client.finished(), None);
     client.feed(b"x");
     client.advance(SECOND);
-    assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Read)));
+    assert_eq!(client.finished(), Some(EndReason::Timeout(Timeout::Read)));
 }
 
 #[test]
@@ -162,7 +163,7 @@ fn a_client_that_takes_nothing_ends_with_the_write_timeout() {
     }
     assert_eq!(client.finished(), None);
     client.advance(60 * SECOND);
-    assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Write)));
+    assert_eq!(client.finished(), Some(EndReason::Timeout(Timeout::Write)));
     assert!(client.is_reset());
 }
 
@@ -190,7 +191,7 @@ fn a_limit_of_one_connection_replaces_the_server_s() {
     client.advance(100 * SECOND);
     client.feed(b"now");
     client.advance(5 * SECOND);
-    assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Idle)));
+    assert_eq!(client.finished(), Some(EndReason::Timeout(Timeout::Idle)));
 }
 
 #[test]
@@ -295,12 +296,12 @@ fn an_outbound_connection_is_idle_by_its_own_limit_and_not_by_that_for_connectin
         fn handle(&mut self, _: &mut Request<'_, Finished>) -> Result<Next> {
             Ok(Next::Wait)
         }
-        fn finish(&mut self, request: &mut Request<'_, Finished>, why: Finish) {
+        fn finish(&mut self, request: &mut Request<'_, Finished>, why: EndReason) {
             request.server.0.push(why);
         }
     }
     #[derive(Default)]
-    struct Finished(Vec<Finish>);
+    struct Finished(Vec<EndReason>);
     impl BaseServer for Finished {}
 
     let mut limits = Limits::default();
@@ -313,7 +314,7 @@ fn an_outbound_connection_is_idle_by_its_own_limit_and_not_by_that_for_connectin
     network.run();
     network.advance(Duration::from_millis(1_001));
     network.run();
-    assert_eq!(network.server_mut::<Finished>(server).unwrap().0, [Finish::Timeout(Timeout::Idle)]);
+    assert_eq!(network.server_mut::<Finished>(server).unwrap().0, [EndReason::Timeout(Timeout::Idle)]);
 }
 
 #[test]
@@ -388,8 +389,8 @@ fn a_limit_counts_from_the_bytes_also_in_a_turn_that_took_long() {
     #[derive(Default)]
     struct Idle(usize);
     impl BaseServer for Idle {
-        fn close_request(&mut self, _: &socketserver::Address, why: Finish) {
-            self.0 += usize::from(why == Finish::Timeout(Timeout::Idle));
+        fn close_request(&mut self, _: &socketserver::Address, why: EndReason) {
+            self.0 += usize::from(why == EndReason::Timeout(Timeout::Idle));
         }
     }
     let mut limits = Limits::default();
@@ -425,7 +426,7 @@ fn a_callback_that_neither_reads_nor_writes_is_not_activity() {
     client.advance(4 * SECOND - Duration::from_nanos(1));
     assert_eq!(client.finished(), None);
     client.advance(Duration::from_nanos(1));
-    assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Idle)));
+    assert_eq!(client.finished(), Some(EndReason::Timeout(Timeout::Idle)));
 }
 
 struct Discard;
@@ -567,7 +568,7 @@ fn a_message_that_trickles_in_does_not_escape_its_deadline() {
     }
     assert_eq!(client.finished(), None);
     client.advance(SECOND);
-    assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Message)));
+    assert_eq!(client.finished(), Some(EndReason::Timeout(Timeout::Message)));
     assert_eq!(client.stats().timeouts_message, 1);
 }
 
@@ -582,7 +583,7 @@ fn a_message_that_is_complete_has_no_deadline_and_the_next_has_its_own() {
     client.advance(10 * SECOND - Duration::from_nanos(1));
     assert_eq!(client.finished(), None);
     client.advance(Duration::from_nanos(1));
-    assert_eq!(client.finished(), Some(Finish::Timeout(Timeout::Message)));
+    assert_eq!(client.finished(), Some(EndReason::Timeout(Timeout::Message)));
 }
 
 #[test]

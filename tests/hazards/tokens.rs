@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use socketserver::testing::Client;
-use socketserver::{Address, BaseServer, ConnectionId, Incoming, Next, Reactor, Request, Sent, Stream, TcpServer};
+use socketserver::{Address, BaseServer, ConnectionId, Delivery, Incoming, Next, Reactor, Request, Stream, TcpServer};
 
 use crate::common::{Call, Journal, Peer, echo, limit, probe, serve, usual};
 
@@ -314,7 +314,7 @@ fn the_own_id_given_to_others_does_what_the_own_method_does() {
                 b"who" => {
                     assert_eq!(request.others.connections(), []);
                     assert_eq!(request.others.client_address(me), None);
-                    assert_eq!(request.others.send(me, b"lost"), Sent::Refused);
+                    assert_eq!(request.others.send(me, b"lost"), Delivery::Refused);
                     assert_eq!(request.others.broadcast(&b"lost"[..], |id| panic!("{id} is asked")), 0);
                 }
                 _ => {}
@@ -334,6 +334,6 @@ fn the_own_id_given_to_others_does_what_the_own_method_does() {
     assert_eq!(client.take_sent(), b"..");
     client.feed(b"shut");
     client.feed(b"more");
-    assert_eq!(client.finished(), Some(socketserver::Finish::Error), "{:?}", client.transcript());
+    assert_eq!(client.finished(), Some(socketserver::EndReason::Error), "{:?}", client.transcript());
     assert_eq!(client.take_sent(), b".", "what is written after the end of our direction fails");
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use socketserver::family::{Family, UnixDatagram, UnixStream};
 use socketserver::{
-    Address, BaseServer, DropPolicy, Error, Incoming, Next, Process, Request, RequestHandler, Result, Sent, Server,
+    Address, BaseServer, Delivery, DropPolicy, Error, Incoming, Next, Request, RequestHandler, Result, ServeOn, Server,
     StreamRequestHandler, Unbound, UnixAddress, UnixOptions, UnixStreamServer,
 };
 
@@ -471,7 +471,7 @@ fn writing_to_a_client_without_a_name_says_that_nobody_is_there() {
                 notes.note(format!("{:?}", request.send_to(&request.client_address(), b"?")));
                 notes.note(format!("{:?}", request.others.send(request.id(), b"?")));
                 let of_another_family = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
-                assert_eq!(request.send_to(&of_another_family.into(), b"?"), Sent::Queued);
+                assert_eq!(request.send_to(&of_another_family.into(), b"?"), Delivery::Queued);
             }
             usual(&call, request)
         })
@@ -499,7 +499,7 @@ fn calling(to: UnixAddress, journal: &Journal) -> Running<(), UnixStream> {
                         Call::Setup => request.output.write_all(b"from afar")?,
                         Call::Handle => {
                             let bytes = request.input.take_all();
-                            assert_eq!(request.others.send(from, bytes), Sent::Queued);
+                            assert_eq!(request.others.send(from, bytes), Delivery::Queued);
                         }
                         _ => {}
                     }
@@ -755,11 +755,11 @@ struct Ten {
 
 #[cfg(target_os = "linux")]
 impl BaseServer for Ten {
-    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> Process<Self> {
+    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> ServeOn<Self> {
         if !self.on_threads {
-            return Process::Reactor;
+            return ServeOn::Reactor;
         }
-        Process::thread(StreamRequestHandler::new(|request| {
+        ServeOn::thread(StreamRequestHandler::new(|request| {
             let mut bytes = [0; 10];
             request.rfile.read_exact(&mut bytes)?;
             request.wfile.write_all(&bytes)?;

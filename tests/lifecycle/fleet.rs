@@ -10,7 +10,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use socketserver::family::{Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
-    Address, Config, Error, Handle, Limits, Overflow, Reactor, Result, Server, ServerId, ShutdownHandle, Unbound,
+    Address, Error, Handle, Limits, Overflow, Reactor, ReactorConfig, Result, Server, ServerId, ShutdownHandle, Unbound,
 };
 
 use super::LOG;
@@ -25,7 +25,7 @@ trait Owned: Send {
     fn serve_forever(&mut self) -> Result<()>;
     fn close(&mut self);
     fn set_limits(&mut self, limits: Limits);
-    fn set_config(&mut self, config: Config);
+    fn set_config(&mut self, config: ReactorConfig);
     /// Nobody has one of a server that was never activated.
     fn handle(&self) -> Option<Handle>;
     fn id(&self) -> Option<ServerId>;
@@ -170,7 +170,7 @@ where
         }
     }
 
-    fn set_config(&mut self, config: Config) {
+    fn set_config(&mut self, config: ReactorConfig) {
         if let Ok(server) = self.activated() {
             server.set_config(config);
         }
@@ -240,8 +240,8 @@ fn limits(rng: &mut Rng) -> Limits {
     limits
 }
 
-fn config(rng: &mut Rng) -> Config {
-    let mut config = Config::default();
+fn config(rng: &mut Rng) -> ReactorConfig {
+    let mut config = ReactorConfig::default();
     config.drain_grace = Duration::from_millis(rng.u64(..60));
     config.drain_quiet = Duration::from_millis(rng.u64(..10));
     config.offload_threads = 1;

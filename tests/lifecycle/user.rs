@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use socketserver::{
-    Address, BaseServer, DatagramRequestHandler, Error, Finish, Incoming, Listener, Message, Next, Others, Process,
-    Request, RequestHandler, Result, Socket, Stream, StreamRequestHandler,
+    Address, BaseServer, DatagramRequestHandler, EndReason, Error, Incoming, Listener, Message, Next, Others, Request,
+    RequestHandler, Result, ServeOn, Socket, Stream, StreamRequestHandler,
 };
 
 /// Whatever is the user's holds it: when all is dropped, nobody else does.
@@ -176,14 +176,14 @@ impl BaseServer for Value {
         self.rng.u32(..20) > 0
     }
 
-    fn process_request(&mut self, request: &Incoming<'_>, _: &Address) -> Process<Self> {
+    fn process_request(&mut self, request: &Incoming<'_>, _: &Address) -> ServeOn<Self> {
         let bomb = Bomb::new(&self.ledger, self.rng.u32(..5) == 0);
         let (kind, work) = (self.rng.u32(..100), Duration::from_micros(self.rng.u64(..20_000)));
         if kind < self.programs {
-            return Process::child(std::process::Command::new("true"));
+            return ServeOn::program(std::process::Command::new("true"));
         }
         if kind >= self.threads {
-            return Process::Reactor;
+            return ServeOn::Reactor;
         }
         let fails = self.rng.u32(..10);
         let blocking = move |request: &mut socketserver::BlockingRequest<Self>| -> Result<()> {
@@ -209,13 +209,13 @@ impl BaseServer for Value {
             Incoming::Stream(_) => {
                 let mut handler = StreamRequestHandler::new(blocking);
                 handler.timeout = Some(Duration::from_millis(20));
-                Process::thread(handler)
+                ServeOn::thread(handler)
             }
-            _ => Process::thread(DatagramRequestHandler::new(blocking)),
+            _ => ServeOn::thread(DatagramRequestHandler::new(blocking)),
         }
     }
 
-    fn close_request(&mut self, _: &Address, _: Finish) {
+    fn close_request(&mut self, _: &Address, _: EndReason) {
         if self.rng.u32(..100) < self.rage {
             panic_quietly();
         }
@@ -399,7 +399,7 @@ impl RequestHandler<Value> for Handler {
         Ok(Next::Wait)
     }
 
-    fn finish(&mut self, _: &mut Request<'_, Value>, _: Finish) {
+    fn finish(&mut self, _: &mut Request<'_, Value>, _: EndReason) {
         self.forget();
         if self.rng.u32(..20) == 0 {
             panic_quietly();

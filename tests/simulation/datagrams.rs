@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use socketserver::testing::Network;
-use socketserver::{Address, Finish, Limits, Next, Request, RequestHandler, Result, ServerId};
+use socketserver::{Address, EndReason, Limits, Next, Request, RequestHandler, Result, ServerId};
 
 use crate::handlers::Site;
 use crate::ledger::Books;
@@ -38,7 +38,7 @@ impl RequestHandler<Site> for Answer {
         Ok(if self.books.open().rng.u8(..20) == 0 { Next::Close } else { Next::Wait })
     }
 
-    fn finish(&mut self, _: &mut Request<'_, Site>, why: Finish) {
+    fn finish(&mut self, _: &mut Request<'_, Site>, why: EndReason) {
         let finished = std::mem::replace(&mut self.finished, true);
         self.books.expect(!finished, || "finish of a datagram's handler is called twice".to_owned());
         let mut ledger = self.books.open();

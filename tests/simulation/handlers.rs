@@ -6,8 +6,8 @@ use std::panic::resume_unwind;
 use std::time::Duration;
 
 use socketserver::{
-    Address, BaseServer, ConnectionId, ConnectionLimits, Error, Finish, Handle, Message, Next, Others, Request,
-    RequestHandler, Result, Sent, Timeout,
+    Address, BaseServer, ConnectionId, ConnectionLimits, Delivery, EndReason, Error, Handle, Message, Next, Others,
+    Request, RequestHandler, Result, Timeout,
 };
 
 use crate::ledger::{Books, DAWDLE_MAX, Ledger, unix_address};
@@ -30,7 +30,7 @@ pub(crate) struct For(pub(crate) ConnectionId);
 pub(crate) struct GoOn;
 
 impl BaseServer for Site {
-    fn close_request(&mut self, client: &Address, _: Finish) {
+    fn close_request(&mut self, client: &Address, _: EndReason) {
         let mut ledger = self.0.open();
         if let Some(number) = ledger.number(client) {
             ledger.accounts[number].closes += 1;
@@ -64,7 +64,7 @@ impl BaseServer for Site {
                 ledger.accounts[number].paused = false;
                 ledger.stirred.insert(number);
                 if ledger.accounts[number].eof_told {
-                    ledger.end(number, Finish::Evicted);
+                    ledger.end(number, EndReason::Evicted);
                     others.close(id);
                 }
             }
@@ -127,7 +127,7 @@ impl Player {
         let number = self.number;
         let mut ledger = self.books.open();
         if unread - take > ledger.bounds(number)[0] {
-            ledger.end(number, Finish::InputLimit);
+            ledger.end(number, EndReason::InputLimit);
         }
         let account = &mut ledger.accounts[number];
         let (from, sent) = (account.consumed, account.sent);
@@ -209,7 +209,7 @@ impl Player {
             let own = id == me;
             // Half of the players act on themselves by their ids.
             let own_method = own && number.is_multiple_of(2);
-            let reason = if own { Finish::Done } else { Finish::Evicted };
+            let reason = if own { EndReason::Done } else { EndReason::Evicted };
             if self.chance(|temper| temper.closes_others) {
                 self.books.open().end(victim, reason);
                 if own_method { request.close() } else { request.others.close(id) }
@@ -291,7 +291,7 @@ impl Player {
         match accepted {
             true => ledger.accept(self.number, source, count),
             false => {
-                ledger.end(self.number, Finish::OutputLimit); // If it is not over already, this was too much.
+                ledger.end(self.number, EndReason::OutputLimit); // If it is not over already, this was too much.
                 ledger.accounts[self.number].may_reset |= self.stage == Stage::Over;
             }
         }
@@ -307,7 +307,7 @@ impl Player {
         let Some((to, id)) = self.books.open().any() else { return };
         if id == request.id() {
             let sent = request.others.send(id, b"to itself");
-            return self.books.expect(sent == Sent::Refused, || format!("a send of {to} to itself says {sent:?}"));
+            return self.books.expect(sent == Delivery::Refused, || format!("a send of {to} to itself says {sent:?}"));
         }
         let source = self.number as u32;
         let (count, before, over, has_room) = {
@@ -320,13 +320,14 @@ impl Player {
         };
         let sent = request.others.send(id, &record(source, before, count));
         match sent {
-            Sent::Queued | Sent::Full => self.books.open().accept(to, source, count),
-            Sent::Gone => self.books.open().end(to, Finish::OutputLimit), // If it is not over already, this was too much.
+            Delivery::Queued | Delivery::Full => self.books.open().accept(to, source, count),
+            Delivery::Gone => self.books.open().end(to, EndReason::OutputLimit), // If it is not over already, this was too much.
             _ => {}
         }
-        let taken = matches!(sent, Sent::Queued | Sent::Full);
+        let taken = matches!(sent, Delivery::Queued | Delivery::Full);
         self.books.expect(taken || !has_room, || format!("a send to {to}, which is open, says {sent:?}"));
-        self.books.expect(!over || sent == Sent::Gone, || format!("a send to {to}, which is finished, says {sent:?}"));
+        self.books
+            .expect(!over || sent == Delivery::Gone, || format!("a send to {to}, which is finished, says {sent:?}"));
     }
 
     /// Sends something to all others that are open.
@@ -353,7 +354,7 @@ impl Player {
         for account in ledger.accounts.iter_mut().filter(|account| account.id.is_some_and(|id| asked.contains(&id))) {
             account.broadcast = before + BROADCAST_BYTES;
             if took < asked.len() {
-                account.reasons.push(Finish::OutputLimit); // Of one of them it was too much.
+                account.reasons.push(EndReason::OutputLimit); // Of one of them it was too much.
             }
         }
     }
@@ -380,11 +381,11 @@ impl Player {
         let mut ledger = self.books.open();
         let [input, .., most] = ledger.bounds(self.number);
         if request.output.len() > most {
-            ledger.end(self.number, Finish::OutputLimit); // Unless the socket takes it when the callback returns.
+            ledger.end(self.number, EndReason::OutputLimit); // Unless the socket takes it when the callback returns.
             ledger.accounts[self.number].may_reset = true;
         }
         if input < before[0] && request.input.len() > input {
-            ledger.end(self.number, Finish::InputLimit);
+            ledger.end(self.number, EndReason::InputLimit);
         }
     }
 
@@ -444,19 +445,19 @@ impl Player {
     }
 
     /// How a callback ends.
-    fn leave(&mut self, reason: Finish) -> Result<Next> {
+    fn leave(&mut self, reason: EndReason) -> Result<Next> {
         if self.chance(|temper| temper.panics) {
             let mut ledger = self.books.open();
             ledger.panics += 1;
             ledger.accounts[self.number].may_reset = true;
-            ledger.end(self.number, Finish::Panicked);
+            ledger.end(self.number, EndReason::Panicked);
             drop(ledger);
             resume_unwind(Box::new(SCRIPTED));
         }
         if self.chance(|temper| temper.errs) {
             let mut ledger = self.books.open();
             ledger.errors += 1;
-            ledger.end(self.number, Finish::Error);
+            ledger.end(self.number, EndReason::Error);
             return Err(Error::other(SCRIPTED));
         }
         if self.chance(|temper| temper.aborts) {
@@ -466,19 +467,19 @@ impl Player {
         Ok(if closes { self.close(reason) } else { Next::Wait })
     }
 
-    fn close(&mut self, reason: Finish) -> Next {
+    fn close(&mut self, reason: EndReason) -> Next {
         self.books.open().end(self.number, reason);
         Next::Close
     }
 
-    fn abort(&mut self, reason: Finish) -> Next {
+    fn abort(&mut self, reason: EndReason) -> Next {
         let mut ledger = self.books.open();
         ledger.accounts[self.number].may_reset = true;
         ledger.end(self.number, reason);
         Next::Abort
     }
 
-    fn called(&mut self, request: &mut Request<'_, Site>, callback: &str, reason: Finish) -> Result<Next> {
+    fn called(&mut self, request: &mut Request<'_, Site>, callback: &str, reason: EndReason) -> Result<Next> {
         self.enter(request, callback, Stage::SetUp);
         let (stopping, asked) = (request.is_stopping(), self.books.open().stopped_at.is_some());
         self.books
@@ -497,28 +498,28 @@ impl Player {
     }
 
     /// Something has happened that ends a connection like this.
-    fn expect_reason(&self, why: Finish, now: Duration) {
+    fn expect_reason(&self, why: EndReason, now: Duration) {
         let ledger = self.books.open();
         let account = &ledger.accounts[self.number];
         let right = match why {
-            Finish::Reset => true, // Judged in the end.
-            Finish::PeerClosed => account.eof_told && (account.shut || account.reasons.contains(&why)),
-            Finish::ShutDown => ledger.stopped_at.is_some(),
+            EndReason::Reset => true, // Judged in the end.
+            EndReason::PeerClosed => account.eof_told && (account.shut || account.reasons.contains(&why)),
+            EndReason::StopAborted => ledger.stopped_at.is_some(),
             // Also of one that was on its way out and whose peer did not take the rest.
-            Finish::Timeout(Timeout::Write) => account.ending,
+            EndReason::Timeout(Timeout::Write) => account.ending,
             _ => account.reasons.contains(&why),
         };
         let (reasons, since) = (account.reasons.clone(), account.unsent_since);
         drop(ledger);
         self.books.expect(right, || format!("{} ends with {why:?}, and it may with {reasons:?}", self.number));
-        if why == Finish::Timeout(Timeout::Write) && !reasons.contains(&why) {
+        if why == EndReason::Timeout(Timeout::Write) && !reasons.contains(&why) {
             let limit = self.books.open().shortest_write_timeout(self.number); // It may have passed a while ago.
             self.expect_due(why, limit, Some(since), now);
         }
     }
 
     /// Not before its time, counted from when that may have begun at the earliest.
-    fn expect_due(&self, why: Finish, limit: Option<Duration>, since: Option<Duration>, now: Duration) {
+    fn expect_due(&self, why: EndReason, limit: Option<Duration>, since: Option<Duration>, now: Duration) {
         let number = self.number;
         let due = since.zip(limit).is_some_and(|(since, limit)| now >= since + limit);
         self.books.expect(due, || format!("{why} of {number} at {now:?}, {limit:?} after {since:?}"));
@@ -539,7 +540,7 @@ impl RequestHandler<Site> for Player {
         }
         self.stage = Stage::Over; // Unless it succeeds.
         self.act(request);
-        let next = self.leave(Finish::Done)?;
+        let next = self.leave(EndReason::Done)?;
         self.stage = Stage::SetUp;
         self.books.open().accounts[self.number].open = true;
         Ok(next)
@@ -549,14 +550,14 @@ impl RequestHandler<Site> for Player {
         let (number, empty) = (self.number, request.input.is_empty());
         self.books.open().accounts[number].held = false;
         self.books.expect(!empty, || format!("handle of {number} without input"));
-        self.called(request, "handle", Finish::Done)
+        self.called(request, "handle", EndReason::Done)
     }
 
     fn writable(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
         let (number, len, low) = (self.number, request.output.len(), self.books.open().bounds(self.number)[1]);
         self.books.open().accounts[number].full = false;
         self.books.expect(len <= low, || format!("writable of {number} at {len} bytes, the low water is {low}"));
-        self.called(request, "writable", Finish::Done)
+        self.called(request, "writable", EndReason::Done)
     }
 
     fn eof(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
@@ -571,14 +572,14 @@ impl RequestHandler<Site> for Player {
         self.books.expect(!told, || format!("eof of {number} is called twice"));
         self.books.expect(ended, || format!("eof of {number}, whose peer has not ended"));
         self.books.expect(shown == sent, || format!("eof of {number} after {shown} of {sent} bytes"));
-        let next = self.called(request, "eof", Finish::PeerClosed)?;
+        let next = self.called(request, "eof", EndReason::PeerClosed)?;
         let stays = self.chance(|temper| temper.stays_after_eof);
-        Ok(if next == Next::Wait && !stays { self.close(Finish::PeerClosed) } else { next })
+        Ok(if next == Next::Wait && !stays { self.close(EndReason::PeerClosed) } else { next })
     }
 
-    fn timeout(&mut self, request: &mut Request<'_, Site>, timeout: Timeout) -> Result<Next> {
+    fn timed_out(&mut self, request: &mut Request<'_, Site>, timeout: Timeout) -> Result<Next> {
         self.enter(request, &format!("timeout {timeout:?}"), Stage::SetUp);
-        let (now, reason) = (request.others.now(), Finish::Timeout(timeout));
+        let (now, reason) = (request.others.now(), EndReason::Timeout(timeout));
         let mut ledger = self.books.open();
         let account = &mut ledger.accounts[self.number];
         // Its time begins anew, unless it closes.
@@ -610,7 +611,7 @@ impl RequestHandler<Site> for Player {
             let missed = ((ledger.now() - due).as_nanos() / every.as_nanos()) as u32;
             ledger.accounts[number].timers.insert(tag, (due + every * (missed + 1), Some(every)));
         }
-        self.called(request, "timer", Finish::Done)
+        self.called(request, "timer", EndReason::Done)
     }
 
     fn message(&mut self, request: &mut Request<'_, Site>, message: Message) -> Result<Next> {
@@ -618,24 +619,28 @@ impl RequestHandler<Site> for Player {
         self.books.open().messages_received += 1;
         let right = message.downcast::<For>().is_ok_and(|For(to)| to == id);
         self.books.expect(right, || format!("{number} has a message that is for another connection"));
-        self.called(request, "message", Finish::Done)
+        self.called(request, "message", EndReason::Done)
     }
 
     fn drain(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
         let (number, stopping) = (self.number, self.books.open().stopped_at.is_some());
         self.books.expect(stopping, || format!("drain of {number}, and nobody stops"));
-        let next = self.called(request, "drain", Finish::Draining)?;
+        let next = self.called(request, "drain", EndReason::Stopped)?;
         let closes = next == Next::Wait && self.books.open().rng.bool();
-        Ok(if closes { self.close(Finish::Draining) } else { next })
+        Ok(if closes { self.close(EndReason::Stopped) } else { next })
     }
 
-    fn finish(&mut self, request: &mut Request<'_, Site>, why: Finish) {
+    fn finish(&mut self, request: &mut Request<'_, Site>, why: EndReason) {
         self.expect_reason(why, request.others.now()); // What waited to be sent is gone by now.
         self.enter(request, "finish", Stage::SetUp);
         self.stage = Stage::Over;
         let abortive = matches!(
             why,
-            Finish::Reset | Finish::OutputLimit | Finish::Panicked | Finish::ShutDown | Finish::Timeout(Timeout::Write)
+            EndReason::Reset
+                | EndReason::OutputLimit
+                | EndReason::Panicked
+                | EndReason::StopAborted
+                | EndReason::Timeout(Timeout::Write)
         );
         {
             let mut ledger = self.books.open();
@@ -660,7 +665,7 @@ impl RequestHandler<Site> for Player {
         if source.kind() == std::io::ErrorKind::TimedOut {
             let since = self.books.open().accounts[self.number].called_at;
             let limit = self.books.open().limits.connect_timeout;
-            self.expect_due(Finish::ConnectTimeout, limit, since, request.others.now());
+            self.expect_due(EndReason::ConnectTimeout, limit, since, request.others.now());
         }
         let mut ledger = self.books.open();
         let account = &mut ledger.accounts[self.number];

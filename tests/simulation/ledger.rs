@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use socketserver::testing::Clock;
-use socketserver::{Address, ConnectionId, Finish, Limits, Timeout};
+use socketserver::{Address, ConnectionId, EndReason, Limits, Timeout};
 
 use crate::plan::{Plan, Temper};
 use crate::records::{HEAD, Reader};
@@ -61,7 +61,7 @@ pub(crate) struct Ledger {
     /// Whose `finish` was called since somebody looked.
     pub(crate) finishing: Vec<usize>,
     /// Why connections and datagram sessions have ended, as `finish` was told.
-    pub(crate) ends: Vec<Finish>,
+    pub(crate) ends: Vec<EndReason>,
     pub(crate) panics: u64,
     pub(crate) errors: u64,
     /// Accepted connections that the selector had no room for before their end.
@@ -98,7 +98,7 @@ pub(crate) struct Account {
     pub(crate) consumed: u64,
     /// `setup` succeeded, of the handler that has it now.
     pub(crate) open: bool,
-    pub(crate) finished: Option<(Finish, Duration)>,
+    pub(crate) finished: Option<(EndReason, Duration)>,
     pub(crate) eof_told: bool,
     pub(crate) setup_called: bool,
     pub(crate) connect_failed: bool,
@@ -107,7 +107,7 @@ pub(crate) struct Account {
     /// Somebody asked for its end, or an error did.
     pub(crate) ending: bool,
     /// Why it may end.
-    pub(crate) reasons: Vec<Finish>,
+    pub(crate) reasons: Vec<EndReason>,
     /// A handler has named its successor, which is not set up.
     pub(crate) replaced: bool,
     /// A handler has seen its output full, and is owed `writable`.
@@ -273,7 +273,7 @@ impl Ledger {
     }
 
     /// Somebody wants its end, or it is broken.
-    pub(crate) fn end(&mut self, number: usize, why: Finish) {
+    pub(crate) fn end(&mut self, number: usize, why: EndReason) {
         self.accounts[number].ending = true;
         self.accounts[number].reasons.push(why);
     }

@@ -4,13 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use fastrand::Rng;
-use socketserver::{Config, Limits, Linger, Overflow};
+use socketserver::{Limits, Linger, Overflow, ReactorConfig};
 
 /// One simulation.
 #[derive(Clone)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
-    pub(crate) config: Config,
+    pub(crate) config: ReactorConfig,
     pub(crate) limits: Limits,
     pub(crate) faults: Faults,
     pub(crate) temper: Temper,
@@ -203,8 +203,8 @@ impl Plan {
 }
 
 /// No smaller than so that a message of `size` takes some dozens of turns.
-fn config(rng: &mut Rng, size: usize) -> Config {
-    let mut config = Config::default();
+fn config(rng: &mut Rng, size: usize) -> ReactorConfig {
+    let mut config = ReactorConfig::default();
     config.read_buffer_bytes = *rng.choice(&[7 + size / 50, 1_000 + size / 50, 65_536]).unwrap_or(&7);
     config.turn_length = Duration::from_micros(*rng.choice(&[0, 1_000, 4_000]).unwrap_or(&0));
     config.messages_per_turn = *rng.choice(&[1, 3, 256]).unwrap_or(&1);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use socketserver::testing::{Call, Clock, Network, Outcome, Peer};
-use socketserver::{Address, Error, Finish, Handle, Limits, Linger, ServerId, Timeout};
+use socketserver::{Address, EndReason, Error, Handle, Limits, Linger, ServerId, Timeout};
 
 use crate::datagrams::Correspondence;
 use crate::handlers::{GoOn, Player, Site, meddle};
@@ -247,14 +247,14 @@ impl<'a> Stage<'a> {
             if peer.is_broken() || account.sent_reset || account.may_reset || stopped {
                 continue;
             }
-            let kept = |why: Finish, limit: Option<Duration>, since: Option<Duration>| {
+            let kept = |why: EndReason, limit: Option<Duration>, since: Option<Duration>| {
                 let Some((since, limit)) = since.zip(limit) else { return };
                 assert!(now <= since + limit, "{why} of {number} was due {limit:?} after {since:?}");
             };
-            let watched = |which, since| kept(Finish::Timeout(which), ledger.timeout(number, which), since);
+            let watched = |which, since| kept(EndReason::Timeout(which), ledger.timeout(number, which), since);
             let stirred = Some(account.stirred_at);
             let connecting = stirred.filter(|_| peer.is_connecting() && !peer.is_socket_closed());
-            kept(Finish::ConnectTimeout, ledger.limits.connect_timeout, connecting);
+            kept(EndReason::ConnectTimeout, ledger.limits.connect_timeout, connecting);
             if account.unlimited && (account.finished.is_some() || (account.shut && account.open)) {
                 assert!(peer.is_closed(), "the server's direction of {number} is over, and its peer has no FIN");
             }
@@ -400,13 +400,13 @@ impl<'a> Stage<'a> {
         equal("faults told to the server, and scripted", ledger.errors_told, faults)?;
         equal("calls counted, and made", stats.connects, ledger.connects)?;
         for (why, counted) in [
-            (Finish::Reset, stats.resets),
-            (Finish::Timeout(Timeout::Idle), stats.timeouts_idle),
-            (Finish::Timeout(Timeout::Read), stats.timeouts_read),
-            (Finish::Timeout(Timeout::Write), stats.timeouts_write),
-            (Finish::Timeout(Timeout::Message), stats.timeouts_message),
-            (Finish::InputLimit, stats.input_limits),
-            (Finish::OutputLimit, stats.output_limits),
+            (EndReason::Reset, stats.resets),
+            (EndReason::Timeout(Timeout::Idle), stats.timeouts_idle),
+            (EndReason::Timeout(Timeout::Read), stats.timeouts_read),
+            (EndReason::Timeout(Timeout::Write), stats.timeouts_write),
+            (EndReason::Timeout(Timeout::Message), stats.timeouts_message),
+            (EndReason::InputLimit, stats.input_limits),
+            (EndReason::OutputLimit, stats.output_limits),
         ] {
             let told = ledger.ends.iter().filter(|end| **end == why).count();
             equal(&format!("ends counted, and told of, with {why:?}"), counted, told as u64)?;
@@ -444,10 +444,10 @@ impl<'a> Stage<'a> {
             if account.closes > 1 || (account.finished.is_some() && account.closes == 0) {
                 return Err(format!("close_request was called {} times for {number}", account.closes));
             }
-            if matches!(account.finished, Some((Finish::PeerClosed, _))) && !account.eof_told {
+            if matches!(account.finished, Some((EndReason::PeerClosed, _))) && !account.eof_told {
                 return Err(format!("{number} ended because its peer had, and eof was not called"));
             }
-            if !broken && matches!(account.finished, Some((Finish::Reset, _))) {
+            if !broken && matches!(account.finished, Some((EndReason::Reset, _))) {
                 return Err(format!("{number} ended with a reset that nobody has sent"));
             }
             if broken || account.may_reset {
@@ -562,7 +562,7 @@ impl Director {
     fn expect_end(&self, whose: Option<&Address>) {
         let mut ledger = self.books.open();
         if let Some(number) = whose.and_then(|address| ledger.number(address)) {
-            ledger.end(number, Finish::Error);
+            ledger.end(number, EndReason::Error);
             ledger.accounts[number].may_reset = true;
         }
     }

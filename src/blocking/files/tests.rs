@@ -19,7 +19,7 @@ fn without_a_buffer_each_write_is_sent_at_once_and_nothing_is_read_ahead() {
         request.rfile.read_line(&mut line)?;
         request.wfile.write_all(line.as_bytes())?;
         let mut left = String::new();
-        { request.request() }.read_to_string(&mut left)?;
+        { request.socket() }.read_to_string(&mut left)?;
         assert_eq!(left, "more");
         Ok(())
     });
@@ -142,7 +142,7 @@ fn input_without_an_end_is_an_error_and_takes_no_memory() {
     let reads: [ReadAll; 3] = [
         |request, bytes| request.rfile.read_to_end(bytes),
         |request, bytes| request.rfile.read_to_string(&mut String::new()).inspect(|_| bytes.clear()),
-        |request, bytes| { request.request() }.read_to_end(bytes),
+        |request, bytes| { request.socket() }.read_to_end(bytes),
     ];
     for read_all in reads {
         assert_eq!(read(&[b'x'; 100], read_all).0.unwrap(), 100);
@@ -176,7 +176,7 @@ fn a_datagram_is_read_as_a_file_and_answered_with_one() {
             line.clear();
         }
         request.wfile.flush()?;
-        assert_eq!(request.request().packet(), b"one\ntwo\n");
+        assert_eq!(request.socket().packet(), b"one\ntwo\n");
         Ok(())
     });
     assert_eq!(replies, [b"ONE\nTWO\n"]);

@@ -113,7 +113,7 @@ fn nagle_s_algorithm_is_switched_off_on_request() {
 #[test]
 fn one_thread_reads_while_another_writes() {
     let (served, mut peer) = serve(StreamRequestHandler::new(|request| {
-        let socket = request.request();
+        let socket = request.socket();
         std::thread::scope(|scope| {
             scope.spawn(|| { socket }.write_all(&[b'x'; 1_000_000]));
             let mut text = String::new();
@@ -134,7 +134,7 @@ fn a_unix_socket_is_a_stream_like_any_other() {
     let (socket, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
     let handler = StreamRequestHandler::new(|request: &mut BlockingRequest| {
-        assert!(request.request().as_fd().is_some());
+        assert!(request.socket().as_fd().is_some());
         let mut line = String::new();
         request.rfile.read_line(&mut line)?;
         Ok(request.wfile.write_all(line.to_uppercase().as_bytes())?)
@@ -182,9 +182,9 @@ fn what_a_socket_does_not_have_is_refused_and_not_ignored() {
 fn further_datagrams_are_sent_at_once() {
     let replies = answer(|request| {
         request.wfile.write_all(b"last")?;
-        { request.request() }.write_all(b"first")?;
-        request.request().send_to(b"second", &client())?;
-        let unread = { request.request() }.read(&mut [0; 10]).unwrap_err();
+        { request.socket() }.write_all(b"first")?;
+        request.socket().send_to(b"second", &client())?;
+        let unread = { request.socket() }.read(&mut [0; 10]).unwrap_err();
         assert_eq!(unread.kind(), io::ErrorKind::Unsupported);
         Ok(())
     });

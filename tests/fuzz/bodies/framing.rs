@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use arbitrary::{Arbitrary, Unstructured};
 use socketserver::testing::Client;
-use socketserver::{Error, Finish, Limits, Next, Prefix, Request, RequestHandler, Result};
+use socketserver::{EndReason, Error, Limits, Next, Prefix, Request, RequestHandler, Result};
 
 #[derive(Debug, Arbitrary)]
 struct Case {
@@ -67,7 +67,7 @@ pub(crate) fn framing(data: &[u8]) {
 }
 
 /// All the messages in the bytes, and how the connection then ends.
-fn parse(message: &Message, max: usize, mut bytes: &[u8]) -> (Vec<Vec<u8>>, Finish) {
+fn parse(message: &Message, max: usize, mut bytes: &[u8]) -> (Vec<Vec<u8>>, EndReason) {
     let mut messages = Vec::new();
     loop {
         let (begin, end) = match *message {
@@ -75,16 +75,16 @@ fn parse(message: &Message, max: usize, mut bytes: &[u8]) -> (Vec<Vec<u8>>, Fini
             Message::Until(first, second) => (0, delimited(bytes, &delimiter(first, second))),
             Message::Block(n) => (0, Some(usize::from(n).max(1))),
             Message::Frame(prefix) => match stated(bytes, PREFIXES[usize::from(prefix) % PREFIXES.len()]) {
-                Ok(Some((_, length))) if length > max as u128 => return (messages, Finish::InputLimit),
+                Ok(Some((_, length))) if length > max as u128 => return (messages, EndReason::InputLimit),
                 Ok(stated) => stated.map_or((0, None), |(width, length)| (width, Some(width + length as usize))),
-                Err(_) => return (messages, Finish::InputLimit),
+                Err(_) => return (messages, EndReason::InputLimit),
             },
         };
         let is_text = matches!(message, Message::Line | Message::Until(..));
         if is_text && end.is_some_and(|end| end > max.max(1)) {
-            return (messages, Finish::InputLimit);
+            return (messages, EndReason::InputLimit);
         }
-        let Some(whole) = end.and_then(|end| bytes.get(..end)) else { return (messages, Finish::PeerClosed) };
+        let Some(whole) = end.and_then(|end| bytes.get(..end)) else { return (messages, EndReason::PeerClosed) };
         messages.push(whole[begin..].to_vec());
         bytes = &bytes[whole.len()..];
     }

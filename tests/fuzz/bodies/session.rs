@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
 use socketserver::testing::{Client, Script};
-use socketserver::{Error, Finish, Limits, Message, Next, Overflow, Request, RequestHandler, Result, Timeout};
+use socketserver::{EndReason, Error, Limits, Message, Next, Overflow, Request, RequestHandler, Result, Timeout};
 
 #[derive(Debug, Arbitrary)]
 struct Session {
@@ -106,7 +106,7 @@ struct Log {
     calls: Vec<&'static str>,
     /// `setup` of the last handler succeeded.
     set_up: bool,
-    finished: Option<Finish>,
+    finished: Option<EndReason>,
 }
 
 struct Handler {
@@ -184,7 +184,7 @@ impl Handler {
                 self.write(&vec![n as u8; n.into()], |bytes| Ok(request.output.write_all(bytes)?))
             }
             Action::SendToItself(n) => {
-                assert_eq!(request.others.send(id, &vec![n; n.into()]), socketserver::Sent::Refused);
+                assert_eq!(request.others.send(id, &vec![n; n.into()]), socketserver::Delivery::Refused);
                 Ok(())
             }
             Action::Pause => {
@@ -264,7 +264,7 @@ impl RequestHandler for Handler {
     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
         self.call("handle", request)
     }
-    fn finish(&mut self, request: &mut Request<'_>, why: Finish) {
+    fn finish(&mut self, request: &mut Request<'_>, why: EndReason) {
         lock(&self.log).finished = Some(why);
         let _ = self.call("finish", request);
     }
@@ -275,7 +275,7 @@ impl RequestHandler for Handler {
         self.call("eof", request)?;
         Ok(Next::Close)
     }
-    fn timeout(&mut self, request: &mut Request<'_>, timeout: Timeout) -> Result<Next> {
+    fn timed_out(&mut self, request: &mut Request<'_>, timeout: Timeout) -> Result<Next> {
         self.call("timeout", request)?;
         Ok(if timeout == Timeout::Write { Next::Abort } else { Next::Close })
     }
@@ -396,7 +396,7 @@ fn over(client: &Client, log: &Log, peer: &Peer) {
     assert_eq!(finishes, usize::from(log.set_up), "{calls:?}");
     assert!(finishes == 0 || calls.last() == Some(&"finish"), "{calls:?}");
     // Nothing went wrong: the client has what was written.
-    if log.finished == Some(Finish::PeerClosed) && log.panics == 0 && !log.ending {
+    if log.finished == Some(EndReason::PeerClosed) && log.panics == 0 && !log.ending {
         assert_eq!(client.sent(), log.written, "{calls:?}");
         assert!(log.paused || log.consumed.len() + log.left == peer.fed.len(), "{calls:?}");
     }

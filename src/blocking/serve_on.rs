@@ -1,4 +1,4 @@
-//! `Process`: what the hook `process_request` answers.
+//! `ServeOn`: what the hook `process_request` answers.
 
 use std::fmt;
 
@@ -10,26 +10,26 @@ use super::handler::BlockingHandler;
 /// requests; here each can be decided for itself.
 ///
 /// ```
-/// use socketserver::{Process, StreamRequestHandler};
+/// use socketserver::{ServeOn, StreamRequestHandler};
 /// use std::io::{BufRead as _, Write as _};
 ///
-/// fn shout<S: 'static>() -> Process<S> {
-///     Process::thread(StreamRequestHandler::new(|request| {
+/// fn shout<S: 'static>() -> ServeOn<S> {
+///     ServeOn::thread(StreamRequestHandler::new(|request| {
 ///         let mut line = String::new();
 ///         request.rfile.read_line(&mut line)?; // waits, as in Python
 ///         request.wfile.write_all(line.to_uppercase().as_bytes())?;
 ///         Ok(())
 ///     }))
 /// }
-/// assert!(matches!(shout::<()>(), Process::Thread(_)));
-/// assert!(matches!(Process::<()>::default(), Process::Reactor));
+/// assert!(matches!(shout::<()>(), ServeOn::Thread(_)));
+/// assert!(matches!(ServeOn::<()>::default(), ServeOn::Reactor));
 /// ```
 ///
 /// `S` is the type of the server's value.
 #[derive(Default)]
 #[non_exhaustive]
 #[must_use]
-pub enum Process<S = ()> {
+pub enum ServeOn<S = ()> {
     /// The reactor, with callbacks that do not block. The default.
     #[default]
     Reactor,
@@ -50,13 +50,13 @@ pub enum Process<S = ()> {
     /// [`Error::Spawn`](crate::Error::Spawn). Of our signals it has what the standard library gives it: the mask and the
     /// ignored ones as we have them, so that nohup(1) works, but for SIGPIPE, which ends it.
     #[cfg(all(unix, feature = "children"))]
-    Child(Box<std::process::Command>),
+    Program(Box<std::process::Command>),
 }
 
-impl<S> Process<S> {
+impl<S> ServeOn<S> {
     /// Serves the request on a thread, with a handler that may block.
     pub fn thread(handler: impl BlockingHandler<S>) -> Self {
-        Process::Thread(Box::new(handler))
+        ServeOn::Thread(Box::new(handler))
     }
 
     /// Serves the request with a program. Standard input and output of the command are set when it is run, whatever
@@ -64,24 +64,24 @@ impl<S> Process<S> {
     /// group is killed.
     ///
     /// ```
-    /// use socketserver::Process;
+    /// use socketserver::ServeOn;
     /// use std::process::Command;
     ///
-    /// assert!(matches!(Process::<()>::child(Command::new("cat")), Process::Child(_)));
+    /// assert!(matches!(ServeOn::<()>::child(Command::new("cat")), ServeOn::Program(_)));
     /// ```
     #[cfg(all(unix, feature = "children"))]
-    pub fn child(command: std::process::Command) -> Self {
-        Process::Child(Box::new(command))
+    pub fn program(command: std::process::Command) -> Self {
+        ServeOn::Program(Box::new(command))
     }
 }
 
-impl<S> fmt::Debug for Process<S> {
+impl<S> fmt::Debug for ServeOn<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Process::Reactor => f.write_str("Reactor"),
-            Process::Thread(_) => f.write_str("Thread"),
+            ServeOn::Reactor => f.write_str("Reactor"),
+            ServeOn::Thread(_) => f.write_str("Thread"),
             #[cfg(all(unix, feature = "children"))]
-            Process::Child(command) => f.debug_tuple("Child").field(command).finish(),
+            ServeOn::Program(command) => f.debug_tuple("Program").field(command).finish(),
         }
     }
 }
