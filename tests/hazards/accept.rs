@@ -455,7 +455,7 @@ fn a_server_without_a_cap_leaves_those_in_the_backlog_that_it_has_no_descriptors
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let address = lines.find_map(|line| line.strip_prefix("listening on ")?.parse::<SocketAddr>().ok()).unwrap();
     let mut clients: Vec<_> = (0..80).map(|_| Peer::connect(address)).collect();
-    clients[0].echo("among the first");
+    clients[47].echo("the last that it has a descriptor for");
     let mut last = clients.pop().unwrap();
     drop(clients);
     last.echo("at last");

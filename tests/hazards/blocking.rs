@@ -505,7 +505,7 @@ fn close_ends_a_thread_that_takes_too_long() {
     server.handle_request().unwrap();
     begun.recv_timeout(PATIENCE).unwrap();
     server.server_close();
-    assert_eq!(journal.count("closed shut down"), 1);
+    assert_eq!(journal.count("closed aborted by the stop"), 1);
     drop(client);
 }
 
@@ -666,9 +666,9 @@ fn a_request_that_a_stop_has_not_waited_for_counts_until_the_reactor_hears_of_it
         assert!(Instant::now() < deadline, "it does not end");
         std::thread::yield_now();
     }
-    assert_eq!((server.stats().active, journal.count("closed shut down")), (1, 0));
+    assert_eq!((server.stats().active, journal.count("closed aborted by the stop")), (1, 0));
     server.server_close();
-    assert_eq!((server.stats().active, journal.count("closed shut down")), (0, 1));
+    assert_eq!((server.stats().active, journal.count("closed aborted by the stop")), (0, 1));
     drop(client);
 }
 

@@ -945,7 +945,7 @@ fn closing_a_server_ends_its_sessions_whatever_the_budget<F: Kind>() {
     });
     server.server_close();
     assert_eq!(server.stats().active, 0);
-    assert_eq!(journal.count("close_request shut down"), 3);
+    assert_eq!(journal.count("close_request aborted by the stop"), 3);
 }
 
 fn a_session_gets_messages_and_can_be_closed_from_elsewhere<F: Kind>() {
@@ -1537,7 +1537,7 @@ fn sessions_that_do_not_let_go_are_ended_when_the_grace_is_over() {
     peers.shutdown();
     peers.advance(Duration::from_millis(500));
     peers.advance(Duration::from_secs(10));
-    assert_eq!(journal.lines()[2..], ["drain", "finish aborted by the stop", "close_request shut down"]);
+    assert_eq!(journal.lines()[2..], ["drain", "finish aborted by the stop", "close_request aborted by the stop"]);
 }
 
 // ---- broadcast and multicast ----

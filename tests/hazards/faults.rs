@@ -483,7 +483,7 @@ fn the_reason_of_each_end_reaches_finish_and_close_request() {
     running.wait_for_stats("it is open", |stats| stats.active == 1);
     running.handle.run(|reactor| reactor.shutdown_handle().shutdown_now()).unwrap();
     running.join();
-    assert_eq!(journal.wait("close_request shut down"), "close_request shut down");
+    assert_eq!(journal.wait("close_request aborted by the stop"), "close_request aborted by the stop");
     let count = |what: &str| journal.count(what);
     assert_eq!(count("finish"), count("close_request"), "{:?}", journal.lines());
 }
