@@ -48,11 +48,15 @@
 //! ```
 //!
 //! # Features
-//! - `signals`: SIGINT and SIGTERM shut a server down (`Reactor::shutdown_on_signals`), through signal-hook.
-//! - `rlimit`: the limit of descriptors comes from getrlimit(2) instead of `/proc`, through nix. The next three bring it.
+//! All are off by default. The compiler names the one that is missing.
+//! - `signals`: SIGINT and SIGTERM shut a server down (`Server::shutdown_on_signals`), through signal-hook.
+//! - `descriptor-limit`: on Unix, the limit of descriptors comes from getrlimit(2) instead of `/proc`, through nix. The next
+//!   three bring it.
 //! - `batch`: on Linux, many datagrams in one system call, and answers from the address that was asked, through nix.
-//! - `credentials`: who is at the other end of a Unix socket (`Stream::peer_credentials`), through nix.
-//! - `children`: requests served by programs (`ServeOn::Program`, `ForkingTcpServer`), through shared_child.
+//! - `credentials`: on Unix, which process is at the other end of a Unix socket (`Stream::peer_credentials`), through nix.
+//! - `children`: on Unix, requests served by programs (`ServeOn::Program`, `ForkingTcpServer`), through shared_child.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod address;
 mod backoff;
@@ -66,6 +70,7 @@ mod ids;
 mod lifecycle;
 mod limits;
 pub mod logging;
+mod missing;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod models;

@@ -35,7 +35,7 @@ pub struct Limits {
     /// `Some(0)` all of them wait until it is raised.
     /// Default: `None`, the soft limit of descriptors (`RLIMIT_NOFILE`) less a reserve of a sixteenth (at least 16, at
     /// most 256), of all servers of the reactor together. It is read again when it is reached, so a limit that was raised
-    /// meanwhile takes effect. With the feature `rlimit`, which the features `batch`, `credentials` and `children` bring
+    /// meanwhile takes effect. With the feature `descriptor-limit`, which `batch`, `credentials` and `children` bring
     /// with them, it is asked of getrlimit(2), otherwise read from `/proc/self/limits`; where neither can be had, it is
     /// taken to be 10,000, and accepting pauses when descriptors run out. A server some of whose requests are served by
     /// programs keeps to this default as well as to its own number: programs need descriptors to start.
@@ -319,7 +319,7 @@ pub(crate) fn connections_from_descriptors() -> Option<usize> {
 }
 
 /// The soft limit of RLIMIT_NOFILE: getrlimit(2).
-#[cfg(all(unix, feature = "rlimit"))]
+#[cfg(all(unix, feature = "descriptor-limit"))]
 fn descriptor_limit() -> Option<usize> {
     use nix::sys::resource::{Resource, getrlimit};
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
@@ -327,7 +327,7 @@ fn descriptor_limit() -> Option<usize> {
 }
 
 /// The same without an unsafe call: proc(5), on Linux only.
-#[cfg(not(all(unix, feature = "rlimit")))]
+#[cfg(not(all(unix, feature = "descriptor-limit")))]
 fn descriptor_limit() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;

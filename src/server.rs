@@ -306,6 +306,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     }
 
     /// Makes SIGINT and SIGTERM stop it: see [`Reactor::shutdown_on_signals`]. From now on it has a reactor of its own.
+    /// Feature `signals`.
     ///
     /// # Errors
     /// [`Error::Reactor`](crate::Error::Reactor) if they cannot be watched, or the system is out of descriptors.

@@ -72,7 +72,9 @@ pub struct Stats {
     pub datagrams_out: u64,
     /// Datagrams received that were longer than [`Limits::max_packet_size`](crate::Limits).
     pub datagrams_truncated: u64,
-    /// Datagrams received that the same socket had sent: to a group that it is a member of, or to itself; dropped.
+    /// Datagrams received that the same socket had sent: to a group that it is a member of, or to itself; dropped. On a
+    /// wildcard address without the feature `batch`, one of a neighbour with the same port that repeats the last one word
+    /// for word can be among them.
     pub datagrams_reflected: u64,
     /// Datagrams received for which there was no session left; dropped.
     pub sessions_refused: u64,

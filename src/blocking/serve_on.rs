@@ -48,7 +48,7 @@ pub enum ServeOn<S = ()> {
     /// system tells no status, and none counts as 0. While descriptors, memory or processes have run out, the request
     /// waits, as long as its time allows. A program that cannot be run for another reason is
     /// [`Error::Spawn`](crate::Error::Spawn). Of our signals it has what the standard library gives it: the mask and the
-    /// ignored ones as we have them, so that nohup(1) works, but for SIGPIPE, which ends it.
+    /// ignored ones as we have them, so that nohup(1) works, but for SIGPIPE, which ends it. Feature `children`.
     #[cfg(all(unix, feature = "children"))]
     Program(Box<std::process::Command>),
 }
@@ -61,7 +61,7 @@ impl<S> ServeOn<S> {
 
     /// Serves the request with a program. Standard input and output of the command are set when it is run, whatever
     /// they were. It is the head of a process group of its own; when the server stops or the time for it is over, the whole
-    /// group is killed.
+    /// group is killed. Feature `children`.
     ///
     /// ```
     /// use socketserver::ServeOn;

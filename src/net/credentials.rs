@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 /// The process that connected to a Unix socket, as the kernel knows it: [`Stream::peer_credentials`](crate::Stream).
 ///
 /// They are those of the moment of connect(2). The process may have ended since, and its number be another's; user and
-/// group stay true.
+/// group stay true. Feature `credentials`.
 ///
 /// Source: unix(7), `SO_PEERCRED`; getpeereid(3) where that is what there is. In Python
 /// `self.request.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)`.

@@ -161,7 +161,7 @@ impl Reactor {
     ///
     /// A signal that is ignored when this is first called stays ignored, as nohup(1) and background jobs of shells expect.
     /// That is read from `/proc`, so on Linux only. One that is blocked stays blocked, with a warning in the log.
-    /// On Windows, which has neither signal, this does nothing.
+    /// On Windows, which has neither signal, this does nothing. Feature `signals`.
     ///
     /// Source: Python's `signal`, which leaves an ignored SIGINT alone as well.
     ///

@@ -1,0 +1,87 @@
+//! Methods that a feature brings, as long as it is off: the compiler then names it. (Of types it does that by itself.)
+//!
+//! Each asks for a trait that nothing implements. It asks that of a type with a lifetime, since the compiler refuses at once
+//! a bound without parameters that does not hold.
+
+#[cfg(not(feature = "signals"))]
+mod signals {
+    use crate::error::Result;
+    use crate::net::family::Family;
+    use crate::reactor::Reactor;
+    use crate::server::Server;
+
+    #[diagnostic::on_unimplemented(
+        message = "`shutdown_on_signals` needs the feature `signals` of `socketserver`",
+        label = "the feature `signals` is off",
+        note = "`cargo add socketserver --features signals`"
+    )]
+    pub trait Signals {}
+
+    impl Reactor {
+        #[doc(hidden)]
+        pub fn shutdown_on_signals<'a>(&'a mut self) -> Result<()>
+        where
+            &'a mut Self: Signals,
+        {
+            unreachable!("nothing is `Signals`")
+        }
+    }
+
+    impl<F: Family, S, H> Server<F, S, H> {
+        #[doc(hidden)]
+        pub fn shutdown_on_signals<'a>(&'a mut self) -> Result<()>
+        where
+            &'a mut Self: Signals,
+        {
+            unreachable!("nothing is `Signals`")
+        }
+    }
+}
+
+#[cfg(all(unix, not(feature = "credentials")))]
+mod credentials {
+    use std::io;
+
+    use crate::net::Stream;
+
+    #[diagnostic::on_unimplemented(
+        message = "`peer_credentials` needs the feature `credentials` of `socketserver`",
+        label = "the feature `credentials` is off",
+        note = "`cargo add socketserver --features credentials`"
+    )]
+    pub trait PeerCredentials {}
+
+    impl Stream {
+        #[doc(hidden)]
+        pub fn peer_credentials<'a>(&'a self) -> io::Result<()>
+        where
+            &'a Self: PeerCredentials,
+        {
+            unreachable!("nothing is `PeerCredentials`")
+        }
+    }
+}
+
+#[cfg(all(unix, not(feature = "children")))]
+mod children {
+    use std::process::Command;
+
+    use crate::blocking::ServeOn;
+
+    #[diagnostic::on_unimplemented(
+        message = "`ServeOn::program` needs the feature `children` of `socketserver`",
+        label = "the feature `children` is off",
+        note = "`cargo add socketserver --features children`"
+    )]
+    pub trait Children {}
+
+    impl<S> ServeOn<S> {
+        #[doc(hidden)]
+        pub fn program(_: Command) -> Self
+        where
+            Self: Children,
+        {
+            unreachable!("nothing is `Children`")
+        }
+    }
+}
