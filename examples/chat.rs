@@ -143,7 +143,7 @@ fn main() -> ExitCode {
         #[cfg(unix)]
         if let Some(path) = args.unix {
             let mut options = UnixOptions::default();
-            options.mode = Some(0o600);
+            options.mode = path.as_path().map(|_| 0o600); // A name has none.
             server.server_bind_as::<family::UnixStream>(path, options)?;
         }
         args.options.serve(server.server_activate()?)

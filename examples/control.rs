@@ -146,7 +146,7 @@ fn main() -> ExitCode {
         let echo = host.add(TcpServer::new(args.address, |_| Echo)?)?;
         let mut control = UnixStreamServer::unbound_with_server(Control { echo }, |_, _| Commander);
         let mut options = UnixOptions::default();
-        options.mode = Some(0o600);
+        options.mode = args.control.as_path().map(|_| 0o600); // A name has none.
         control.server_bind_with(args.control, options)?;
         host.add(control.server_activate()?)?;
         host.serve()
