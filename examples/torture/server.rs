@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use socketserver::family::Family;
-use socketserver::{Next, Request, RequestHandler, Server as Serving, TcpServer, UdpServer};
+use socketserver::{Next, Reactor, Request, RequestHandler, Server as Serving, TcpServer, UdpServer};
 
 use crate::options::Kind;
 use crate::wait::wait_for;
@@ -76,14 +76,17 @@ pub(crate) fn serve(kind: Kind) -> socketserver::Result<()> {
     }
 }
 
-fn serve_with<F: Family>(prefix: &str, mut server: Serving<F, (), Echo>) -> socketserver::Result<()> {
-    let stop = server.shutdown_handle();
-    writeln!(io::stdout(), "{prefix}{}", server.server_address())?;
+/// It has all its descriptors when it says where it is: they are counted from then on.
+fn serve_with<F: Family>(prefix: &str, server: Serving<F, (), Echo>) -> socketserver::Result<()> {
+    let (mut reactor, address) = (Reactor::new()?, server.server_address());
+    reactor.add(server)?;
+    let stop = reactor.shutdown_handle();
+    writeln!(io::stdout(), "{prefix}{address}")?;
     std::thread::spawn(move || {
         let _ = io::stdin().read_to_end(&mut Vec::new());
         stop.shutdown();
     });
-    server.serve_forever()
+    reactor.serve_forever()
 }
 
 struct Echo;
