@@ -67,7 +67,7 @@ impl<S> ServeOn<S> {
     /// use socketserver::ServeOn;
     /// use std::process::Command;
     ///
-    /// assert!(matches!(ServeOn::<()>::child(Command::new("cat")), ServeOn::Program(_)));
+    /// assert!(matches!(ServeOn::<()>::program(Command::new("cat")), ServeOn::Program(_)));
     /// ```
     #[cfg(all(unix, feature = "children"))]
     pub fn program(command: std::process::Command) -> Self {
