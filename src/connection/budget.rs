@@ -17,7 +17,7 @@ pub(crate) struct Budget {
     pub(crate) appended: usize,
     pub(crate) slice: Slice,
     pub(crate) turn: TurnTime,
-    /// Limits that the connection has of its own, during its callback.
+    /// Limits that the connection has of its own, while its callback runs; `None` otherwise.
     pub(crate) own: Cell<Option<Bounds>>,
 }
 

@@ -71,12 +71,11 @@ impl<'a> Output<'a> {
         budget: &'a Budget,
         state: OutputState,
     ) -> Self {
-        let bounds = budget.bounds(limits);
         let room = match state.has(OutputState::SHUT) || io.queue.is_some() || io.stream.route().is_some() {
             true => 0,
-            false => bounds.output_bytes_max.min(bounds.output_high_water).min(GATHER_BYTES),
+            false => limits.output_bytes_max.min(limits.output_high_water).min(GATHER_BYTES),
         };
-        full.set(io.queue.as_ref().is_some_and(|queue| queue.len() > bounds.output_high_water));
+        full.set(io.queue.as_ref().is_some_and(|queue| queue.len() > limits.output_high_water));
         Output { io, gathered, limits, now, room, full, budget, taken: 0, state: Cell::new(state) }
     }
 
@@ -127,10 +126,16 @@ impl<'a> Output<'a> {
     pub(crate) fn set_limits(&mut self, limits: &ConnectionLimits) -> Result<Option<Bounds>> {
         let own = limits.resolved(self.limits)?;
         let own = (*limits != ConnectionLimits::default()).then_some(own);
+        self.keep_to(own);
+        Ok(own)
+    }
+
+    /// The rest of the callback has these limits, or the server's.
+    #[inline(never)]
+    pub(crate) fn keep_to(&mut self, own: Option<Bounds>) {
         self.budget.own.set(own);
         self.room = 0; // What can be gathered is looked at anew.
         self.full.set(self.holds());
-        Ok(own)
     }
 
     fn mark(&self, flags: u8) {

@@ -31,7 +31,6 @@ pub(super) fn run<S>(
         Some(carry) => (carry.unread(), carry.scan),
         None => (&scratch.input[fresh], Scan::default()),
     };
-    scratch.budget.own.set(connection.state.own_bounds());
     let full = Cell::new(false);
     let held_by = (!connection.state.is_full_duplex()).then_some(&full);
     let mut request = Request {
@@ -42,6 +41,9 @@ pub(super) fn run<S>(
         state: &mut connection.state,
         id: *id,
     };
+    if request.state.extra.is_some() {
+        request.output.keep_to(request.state.own_bounds());
+    }
     let mut error = None;
     let returned = catch(|| {
         callback(&mut request).unwrap_or_else(|failed| {
@@ -62,6 +64,9 @@ pub(super) fn run<S>(
         let (consumed, bytes) = (input.consumed(), input.len());
         Some(Left { next, error, consumed, bytes, scan: input.scan, held_back: input.was_held_back() })
     };
+    if connection.state.extra.is_some() {
+        scratch.budget.own.set(None);
+    }
     scratch.budget.write = scratch.budget.write.saturating_sub(output.0);
     connection.after_output(output, limits, now, &mut core.stats);
     left
