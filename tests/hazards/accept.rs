@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-#[cfg(unix)]
+#[cfg(all(unix, feature = "children"))]
 use socketserver::ForkingTcpServer;
 use socketserver::family::Tcp;
 use socketserver::testing::{Call as Io, Network, Outcome};
@@ -488,7 +488,7 @@ fn a_limit_of_descriptors_that_is_raised_takes_effect() {
 }
 
 #[test]
-#[cfg(unix)]
+#[cfg(all(unix, feature = "children"))]
 fn requests_that_wait_for_programs_leave_the_descriptors_to_start_them() {
     const PROGRAMS: &str = "SOCKETSERVER_PROGRAMS";
     if std::env::var_os(PROGRAMS).is_some() {
@@ -514,10 +514,10 @@ fn requests_that_wait_for_programs_leave_the_descriptors_to_start_them() {
 }
 
 /// A process that ends with the test.
-#[cfg(unix)]
+#[cfg(all(unix, feature = "children"))]
 struct Killed(std::process::Child);
 
-#[cfg(unix)]
+#[cfg(all(unix, feature = "children"))]
 impl Drop for Killed {
     fn drop(&mut self) {
         let _ = self.0.kill();

@@ -13,7 +13,7 @@ use socketserver::{
 };
 
 use crate::common::{
-    self, Call, Journal, PATIENCE, Peer, Running, SCRIPTED, echo, limit, probe, serve, silence_scripted_panics, usual,
+    Call, Journal, PATIENCE, Peer, Running, SCRIPTED, echo, limit, probe, serve, silence_scripted_panics, usual,
 };
 
 /// What serves the next request.
@@ -986,7 +986,7 @@ mod programs {
     #[test]
     fn a_status_that_the_system_does_not_tell_is_no_failure() {
         let test = "blocking::programs::a_status_that_the_system_does_not_tell_is_no_failure";
-        if !common::is_apart(test, "trap '' CHLD") {
+        if !crate::common::is_apart(test, "trap '' CHLD") {
             return;
         }
         let (running, client) = datagrams(|_| shell("cat; echo done"));
@@ -1011,7 +1011,7 @@ mod programs {
     #[test]
     fn a_program_waits_for_descriptors_when_there_are_none() {
         let test = "blocking::programs::a_program_waits_for_descriptors_when_there_are_none";
-        if !common::is_apart(test, "ulimit -n 64") {
+        if !crate::common::is_apart(test, "ulimit -n 64") {
             return;
         }
         let (running, client) = datagrams(|_| shell("cat"));
