@@ -234,6 +234,7 @@ mod tests {
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn an_idle_connection_is_small() {
-        assert!(size_of::<Connection>() <= 104, "{} bytes", size_of::<Connection>());
+        let most = if cfg!(windows) { 112 } else { 104 };
+        assert!(size_of::<Connection>() <= most, "{} bytes", size_of::<Connection>());
     }
 }
