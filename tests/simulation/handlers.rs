@@ -19,6 +19,9 @@ const BROADCAST_BYTES: u64 = 100;
 /// The longest message of a handler that dawdles, and how many writes are enough for it.
 const MESSAGE_BYTES_MAX: usize = 32;
 const WRITES_MAX: usize = 50;
+/// How many connections handlers open in all. Those that they open call out as well: without a bound there may be more and
+/// more of them.
+const CALLS_OUT_MAX: u64 = 2_000;
 
 /// The value of a server: the way to the books.
 pub(crate) struct Site(pub(crate) Books);
@@ -265,7 +268,7 @@ impl Player {
         if self.chance(|temper| temper.sets_limits) {
             self.set_limits(request);
         }
-        if self.chance(|temper| temper.connects) {
+        if self.chance(|temper| temper.connects) && self.books.open().connects < CALLS_OUT_MAX {
             self.connect(request);
         }
         if self.chance(|temper| temper.replaces) {
