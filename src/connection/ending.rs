@@ -111,7 +111,7 @@ impl Connection {
             self.io.queue = None;
             self.state.end(EndReason::OutputLimit, true);
         } else if lowered && unread > bounds.input_bytes_max {
-            self.carry = None;
+            // What is unread stays until the end: there may be more of it to linger over.
             self.state.end(EndReason::InputLimit, false);
         }
         self.mark_full(limits);

@@ -496,3 +496,38 @@ fn a_connection_that_lowers_its_limits_ends_if_it_holds_more_paused_or_not_and_i
     assert_eq!(run(1_001, b"0123456789"), Some(EndReason::OutputLimit));
     assert_eq!(run(1_000, b"0123456789a"), Some(EndReason::InputLimit));
 }
+
+#[test]
+fn a_connection_that_a_lowered_limit_ends_lingers_over_what_it_has_not_read() {
+    let less = own_limits(|limits| limits.input_bytes_max = Some(10));
+    for own in [true, false] {
+        let handler = move |_: &mut (), _: &Address| {
+            probe(move |call, request: &mut Request<'_>| match call {
+                Call::Handle => {
+                    request.set_timer(1, Duration::from_secs(1));
+                    Ok(Next::Wait)
+                }
+                Call::Timer(_) if own => request.set_limits(&less).map(|()| Next::Wait),
+                Call::Finish(_) => request.output.write_all(b"too long").map(|()| Next::Wait).map_err(Error::from),
+                call => usual(&call, request),
+            })
+        };
+        let mut network = Network::new();
+        let server = network.serve((), handler, Limits::default()).unwrap();
+        let client = network.connect(server);
+        client.send(b"more than ten bytes");
+        network.run();
+        if !own {
+            let mut limits = network.limits(server).unwrap().clone();
+            limits.input_bytes_max = 10;
+            (limits.line_bytes_max, limits.frame_bytes_max) = (10, 0);
+            network.set_limits(server, limits).unwrap();
+        }
+        network.run_for(Duration::from_secs(1));
+        assert_eq!(client.take_received(), b"too long");
+        assert!(!client.is_socket_closed(), "a reset could destroy the answer");
+        client.send_eof();
+        network.run();
+        assert!(client.is_socket_closed());
+    }
+}
