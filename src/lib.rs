@@ -55,6 +55,7 @@
 //! - `batch`: on Linux, many datagrams in one system call, and answers from the address that was asked, through nix.
 //! - `credentials`: on Unix, which process is at the other end of a Unix socket (`Stream::peer_credentials`), through nix.
 //! - `children`: on Unix, requests served by programs (`ServeOn::Program`, `ForkingTcpServer`), through shared_child.
+//! - `simulation`: tests of whole servers without sockets (`testing::Network`).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -33,19 +33,28 @@
 //! check_chunking(b"one\ntwo\nthree", || Client::new(Upper));
 //! ```
 //!
-//! A [`Network`] is the same for whole servers: any number of [`Peer`]s, handlers that act on each other's connections or
-//! call out, and a closure that decides how each system [`Call`] ends. [`Peers`] are those of one datagram server.
+//! With the feature `simulation` there is also `Network`, which does the same for whole servers of streams and datagrams:
+//! any number of peers, handlers that act on each other's connections or call out, and a closure that decides how each
+//! system call ends.
 
+#![cfg_attr(
+    not(feature = "simulation"),
+    allow(dead_code, unreachable_pub, reason = "a client uses only a part of what a network consists of")
+)]
+
+#[cfg(feature = "simulation")]
 mod backlog;
 mod call;
+#[cfg(feature = "simulation")]
 mod clock;
+#[cfg(feature = "simulation")]
 mod network;
 mod peer;
-mod peers;
 mod pipe;
 mod record;
 mod rest;
 mod watcher;
+#[cfg(feature = "simulation")]
 mod wire;
 mod world;
 
@@ -53,11 +62,16 @@ use std::any::Any;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+#[cfg(feature = "simulation")]
 pub use self::call::{Call, Outcome};
+#[cfg(feature = "simulation")]
 pub use self::clock::Clock;
+#[cfg(feature = "simulation")]
 pub use self::network::Network;
+#[cfg(not(feature = "simulation"))]
+use self::peer::Peer;
+#[cfg(feature = "simulation")]
 pub use self::peer::Peer;
-pub use self::peers::Peers;
 use self::pipe::Arrival;
 use self::record::{Record, Recorder};
 use self::rest::{TURNS_MAX, run};

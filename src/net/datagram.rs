@@ -78,6 +78,7 @@ impl DatagramSocket {
         })
     }
 
+    #[cfg_attr(not(feature = "simulation"), expect(dead_code, reason = "only a simulated network has some"))]
     pub(crate) fn scripted(socket: impl ScriptedDatagrams + 'static, address: Address) -> Self {
         DatagramSocket {
             name: Name::default(),

@@ -68,6 +68,7 @@ impl Listener {
         Ok(Listener { name, kind, address, fault: None, options: None })
     }
 
+    #[cfg_attr(not(feature = "simulation"), expect(dead_code, reason = "only a simulated network has some"))]
     pub(crate) fn scripted(listener: impl ScriptedListener + 'static, address: Address) -> Self {
         let kind = Kind::Scripted(Box::new(listener));
         Listener { name: Name::default(), kind, address, fault: None, options: None }
@@ -139,7 +140,7 @@ impl Watched for Listener {
     }
 }
 
-/// The descriptor, for socket options. A listener of [`testing::Network`](crate::testing::Network) has none: asked for it,
+/// The descriptor, for socket options. A listener of `testing::Network` has none: asked for it,
 /// that panics.
 #[cfg(unix)]
 impl std::os::fd::AsFd for Listener {

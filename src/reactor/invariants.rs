@@ -1,5 +1,5 @@
 //! What holds between any two turns, by the numbers of `docs/architecture.md`. Looked at after each turn of a debug build
-//! with few connections, and of [`testing::Network`](crate::testing::Network).
+//! with few connections, and of `testing::Network`.
 
 use std::collections::{HashMap, HashSet};
 

@@ -427,3 +427,39 @@ impl Network {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::request::Request;
+    use crate::lifecycle::Next;
+
+    struct Echo;
+    impl RequestHandler for Echo {
+        fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+            std::io::Write::write_all(&mut request.output, request.input.take_all())?;
+            Ok(Next::Wait)
+        }
+    }
+
+    #[test]
+    fn room_is_watched_for_while_something_waits_and_no_longer() {
+        let mut network = Network::new();
+        let echo = network.serve_datagrams((), |(), _| Echo, Limits::default()).unwrap();
+        let peer = Address::from(std::net::SocketAddr::from(([192, 0, 2, 2], 1000)));
+        for _ in 0..2 {
+            network.send_datagram(echo, &peer, b"a");
+            network.run();
+            assert_eq!(network.received_datagrams(echo), [(peer.clone(), b"a".to_vec())]);
+            assert!(!lock(network.wire(echo)).watches_room);
+            lock(network.wire(echo)).set_full(&network.world, true);
+            network.send_datagram(echo, &peer, b"b");
+            network.run();
+            assert_eq!(network.received_datagrams(echo), []);
+            assert!(lock(network.wire(echo)).watches_room);
+            lock(network.wire(echo)).set_full(&network.world, false);
+            network.run();
+            assert_eq!(network.received_datagrams(echo), [(peer.clone(), b"b".to_vec())]);
+        }
+    }
+}

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socketserver::family::{Tcp, Udp};
-use socketserver::testing::{Network, Peers};
+use socketserver::testing::Network;
 use socketserver::{
     Address, BaseServer, ConnectionId, DatagramRequestHandler, Delivery, EndReason, Error, Handle, Incoming, Limits,
-    Message, MulticastGroup, MulticastInterface, Next, NoHandler, Others, Reactor, Request, RequestHandler, Server,
-    Stats, ThreadingUdpServer, Timeout, UdpOptions, UdpServer,
+    Message, MulticastGroup, MulticastInterface, Next, NoHandler, Others, Overflow, Reactor, Request, RequestHandler,
+    Server, ServerId, Stats, ThreadingUdpServer, Timeout, UdpOptions, UdpServer,
 };
 
 use crate::common::{
@@ -1139,8 +1139,59 @@ const BOB: &str = "192.0.2.3:1000";
 const IDLE: Duration = Duration::from_secs(600);
 const MOMENT: Duration = Duration::from_millis(1);
 
+/// A simulated datagram server, and its peers by their addresses as text.
+struct Peers {
+    network: Network,
+    server: ServerId,
+    /// What the server has sent and no peer was asked about.
+    sent: Vec<(Address, Vec<u8>)>,
+}
+
+impl Peers {
+    fn new<S: BaseServer, H: RequestHandler<S>>(
+        value: S,
+        make: impl FnMut(&mut S, &Address) -> H + Send + 'static,
+        limits: Limits,
+    ) -> Self {
+        let mut network = Network::new();
+        let server = network.serve_datagrams(value, make, limits).unwrap();
+        Peers { network, server, sent: Vec::new() }
+    }
+
+    fn feed(&mut self, from: &str, packet: &[u8]) {
+        self.network.send_datagram(self.server, &address(from), packet);
+        self.network.run();
+    }
+
+    /// A peer sends a datagram. Returns what the server has sent to that peer.
+    fn ask(&mut self, from: &str, packet: &[u8]) -> Vec<Vec<u8>> {
+        self.feed(from, packet);
+        self.sent_to(from)
+    }
+
+    /// Takes out what the server has sent to a peer.
+    fn sent_to(&mut self, peer: &str) -> Vec<Vec<u8>> {
+        self.sent.extend(self.network.received_datagrams(self.server));
+        let peer = address(peer);
+        self.sent.extract_if(.., |(to, _)| *to == peer).map(|(_, packet)| packet).collect()
+    }
+
+    fn advance(&mut self, time: Duration) {
+        self.network.advance(time);
+        self.network.run();
+    }
+
+    fn stats(&self) -> Stats {
+        self.network.stats()
+    }
+}
+
+fn address(text: &str) -> Address {
+    text.parse::<SocketAddr>().unwrap().into()
+}
+
 /// Peers of a server whose handlers write down what is called, with the peer's port, and then do as `act` says.
-fn peers<A>(journal: &Journal, limits: Limits, act: A) -> Peers<Noting>
+fn peers<A>(journal: &Journal, limits: Limits, act: A) -> Peers
 where
     A: Fn(Call, &mut Request<'_, Noting>) -> socketserver::Result<Next> + Clone + Send + 'static,
 {
@@ -1153,7 +1204,7 @@ where
             act(call, request)
         })
     };
-    Peers::with_limits(state, make, limits)
+    Peers::new(state, make, limits)
 }
 
 #[test]
@@ -1214,8 +1265,8 @@ fn whatever_is_sent_to_a_session_counts_as_activity() {
         let mut peers = peers(&journal, with_sessions(10), |call, request| usual(&call, request));
         peers.feed(ANN, b"hello");
         peers.advance(IDLE - MOMENT);
-        peers.handle().send_to_server(peers.server_id(), Box::new(act) as Act).unwrap();
-        peers.run();
+        peers.network.handle().send_to_server(peers.server, Box::new(act) as Act).unwrap();
+        peers.network.run();
         assert_eq!(peers.sent_to(ANN), [b"tick"]);
         peers.advance(IDLE - MOMENT);
         assert_eq!(journal.count("timeout"), 0, "act {n}");
@@ -1333,7 +1384,7 @@ fn a_single_datagram_leaves_neither_timer_nor_slot_behind() {
 fn no_two_requests_have_the_same_name() {
     let seen: Arc<Mutex<std::collections::HashSet<ConnectionId>>> = Arc::default();
     let names = Arc::clone(&seen);
-    let mut peers = Peers::new(move |_| {
+    let make = move |_: &mut (), _: &Address| {
         let names = Arc::clone(&names);
         probe(move |call, request: &mut Request<'_>| {
             if let Call::Setup = call {
@@ -1341,7 +1392,8 @@ fn no_two_requests_have_the_same_name() {
             }
             usual(&call, request)
         })
-    });
+    };
+    let mut peers = Peers::new((), make, Limits::default());
     (0..100).for_each(|_| peers.feed(ANN, b"x"));
     assert_eq!((seen.lock().unwrap().len(), peers.stats().panics), (100, 0));
 }
@@ -1414,7 +1466,8 @@ fn sessions_of_a_server_that_stops_go_on_until_they_let_go() {
         call => echo(&call, request),
     });
     peers.ask(ANN, b"hello");
-    peers.shutdown();
+    peers.network.shutdown_handle().shutdown();
+    peers.network.run();
     assert_eq!(peers.sent_to(ANN).len(), 0, "it is not quiet yet");
     peers.advance(Duration::from_millis(500));
     assert_eq!(peers.sent_to(ANN), [b"one moment"]);
@@ -1425,7 +1478,7 @@ fn sessions_of_a_server_that_stops_go_on_until_they_let_go() {
     assert_eq!(peers.sent_to(ANN), [b"goodbye"]);
     let expected = ["setup", "handle", "drain", "handle", "timer 1", "finish done", "close_request done"];
     assert_eq!(journal.lines(), expected);
-    assert!(!peers.handle().shutdown_handle().is_requested(), "it has stopped");
+    assert!(peers.network.is_stopped());
 }
 
 #[test]
@@ -1534,7 +1587,8 @@ fn sessions_that_do_not_let_go_are_ended_when_the_grace_is_over() {
         call => echo(&call, request),
     });
     peers.ask(ANN, b"hello");
-    peers.shutdown();
+    peers.network.shutdown_handle().shutdown();
+    peers.network.run();
     peers.advance(Duration::from_millis(500));
     peers.advance(Duration::from_secs(10));
     assert_eq!(journal.lines()[2..], ["drain", "finish aborted by the stop", "close_request aborted by the stop"]);
@@ -1759,7 +1813,7 @@ fn a_multicast_interface_of_the_wrong_kind_is_refused_when_the_server_is_bound()
 
 #[test]
 fn several_slices_are_one_answer_also_if_they_are_none() {
-    let handler = |_: &Address| {
+    let make = |_: &mut (), _: &Address| {
         probe(|call, request: &mut Request<'_>| {
             if let Call::Handle = call {
                 let words: Vec<_> = request.input.take_all().split(|byte| *byte == b' ').map(IoSlice::new).collect();
@@ -1768,9 +1822,29 @@ fn several_slices_are_one_answer_also_if_they_are_none() {
             usual(&call, request)
         })
     };
-    let mut peers = Peers::new(handler);
+    let mut peers = Peers::new((), make, Limits::default());
     assert_eq!(peers.ask("192.0.2.1:9", b"two of them"), [b"ofthem"]);
     assert_eq!(peers.ask("192.0.2.1:9", b"none"), [b""]);
+}
+
+#[test]
+fn several_slices_are_an_answer_whole_or_not_at_all() {
+    let make = |_: &mut (), _: &Address| {
+        probe(|call, request: &mut Request<'_>| {
+            if let Call::Handle = call {
+                let block = vec![b'x'; request.input.take_all().len() * 20_000];
+                // What does not fit is given up, and nothing is sent in its place.
+                let _ = request.output.write_vectored(&[IoSlice::new(&block), IoSlice::new(&block)]);
+            }
+            usual(&call, request)
+        })
+    };
+    let mut limits = Limits::default();
+    // These are for streams.
+    (limits.output_bytes_max, limits.output_overflow) = (1, Overflow::Refuse);
+    let mut peers = Peers::new((), make, limits);
+    assert_eq!(peers.ask(ANN, b"1").iter().map(Vec::len).collect::<Vec<_>>(), [40_000]);
+    assert!(peers.ask(ANN, b"two").is_empty());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socketserver::family::Udp;
-use socketserver::testing::{Client, Peers};
+use socketserver::testing::{Client, Network};
 use socketserver::{
     Address, BaseServer, ConnectionId, Delivery, EndReason, Error, Incoming, Limits, Listener, Message, Next,
     NoHandler, Others, Reactor, ReactorConfig, Request, RequestHandler, Result, ServeOn, Server, ServerId, Socket,
@@ -864,15 +864,18 @@ fn an_id_names_nothing_in_another_reactor() {
     second.run();
     assert!(!second.is_closed());
     assert_eq!(second.stats().messages_dropped, 1);
-    let mut sessions = Peers::new(move |_| {
+    let mut network = Network::new();
+    let make = move |_: &mut (), _: &Address| {
         probe(move |_, request: &mut Request<'_>| {
             assert_eq!(request.others.send(a, b"x"), Delivery::Gone);
             request.others.close(b);
             Ok(Next::Wait)
         })
-    });
-    sessions.feed("192.0.2.7:7", b"go");
-    assert_eq!(sessions.stats().panics, 0);
+    };
+    let datagrams = network.serve_datagrams((), make, Limits::default()).unwrap();
+    network.send_datagram(datagrams, &std::net::SocketAddr::from(([192, 0, 2, 7], 7)).into(), b"go");
+    network.run();
+    assert_eq!(network.stats().panics, 0);
     second.handle().send(b, ()).unwrap();
     second.run();
     assert!(second.is_closed());
