@@ -359,9 +359,9 @@ mod tests {
 
     #[test]
     fn the_system_s_words_read_as_part_of_a_sentence() {
-        // The wording is what is tested here, and it is glibc's: 98 is EADDRINUSE on Linux only.
+        // The wording is what is tested here, and it is glibc's.
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
-        assert_eq!(reason(&io::Error::from_raw_os_error(98)), "address already in use");
+        assert_eq!(reason(&io::Error::from_raw_os_error(libc::EADDRINUSE)), "address already in use");
         assert_eq!(reason(&io::Error::other("I/O lost")), "I/O lost");
     }
 }

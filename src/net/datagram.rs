@@ -346,6 +346,13 @@ fn inet(to: &Address, bound: &Address) -> io::Result<SocketAddr> {
 #[cfg(all(feature = "batch", target_os = "linux"))]
 const BATCH_MESSAGES: usize = 32;
 
+#[cfg(windows)]
+const WSAEMFILE: i32 = 10_024;
+#[cfg(windows)]
+const WSAENETRESET: i32 = 10_052;
+#[cfg(windows)]
+const WSAENOBUFS: i32 = 10_055;
+
 /// What an error of receiving or sending a datagram means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DatagramFault {
@@ -365,10 +372,10 @@ impl DatagramFault {
             _ if is_of_one_peer(error) => DatagramFault::Skip,
             // EMSGSIZE: an earlier datagram was too long for its way.
             #[cfg(any(target_os = "linux", target_os = "android"))]
-            Some(90) => DatagramFault::Skip,
-            // WSAENETRESET: the time to live of an earlier one was over.
+            Some(libc::EMSGSIZE) => DatagramFault::Skip,
+            // The time to live of an earlier one was over.
             #[cfg(windows)]
-            Some(10_052) => DatagramFault::Skip,
+            Some(WSAENETRESET) => DatagramFault::Skip,
             _ => DatagramFault::Pause,
         }
     }
@@ -381,11 +388,11 @@ impl From<&io::Error> for DatagramFault {
             io::ErrorKind::WouldBlock => DatagramFault::Blocked,
             io::ErrorKind::OutOfMemory => DatagramFault::Pause,
             _ => match error.raw_os_error() {
-                // ENOBUFS, ENFILE, EMFILE have no kind of their own.
+                // These have no kind of their own.
                 #[cfg(any(target_os = "linux", target_os = "android"))]
-                Some(105 | 23 | 24) => DatagramFault::Pause,
+                Some(libc::ENOBUFS | libc::ENFILE | libc::EMFILE) => DatagramFault::Pause,
                 #[cfg(windows)]
-                Some(10_055 | 10_024) => DatagramFault::Pause,
+                Some(WSAENOBUFS | WSAEMFILE) => DatagramFault::Pause,
                 // ECONNREFUSED and its like: an earlier datagram found nobody. EMSGSIZE, EACCES, ENETUNREACH, ENOENT:
                 // this one does not get there.
                 _ => DatagramFault::Skip,

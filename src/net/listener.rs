@@ -174,9 +174,9 @@ impl From<&io::Error> for AcceptFault {
             _ if error.kind() == io::ErrorKind::WouldBlock => AcceptFault::Empty,
             _ if is_of_one_peer(error) => AcceptFault::Skip,
             _ if error.kind() == io::ErrorKind::InvalidInput => AcceptFault::Invalid,
-            // EOPNOTSUPP: another of those network errors.
+            // Another of those network errors.
             #[cfg(any(target_os = "linux", target_os = "android"))]
-            Some(95) => AcceptFault::Skip,
+            Some(libc::EOPNOTSUPP) => AcceptFault::Skip,
             _ => AcceptFault::Pause,
         }
     }
@@ -189,16 +189,14 @@ mod tests {
     #[test]
     fn errors_of_accept_are_told_apart() {
         let fault = |number| AcceptFault::from(&io::Error::from_raw_os_error(number));
-        let (eagain, eintr, econnaborted, eproto, eperm, enetdown) = (11, 4, 103, 71, 1, 100);
-        let (emfile, enfile, enobufs, enomem, einval) = (24, 23, 105, 12, 22);
-        assert_eq!(fault(eagain), AcceptFault::Empty);
-        for number in [eintr, econnaborted, eproto, eperm, enetdown] {
+        assert_eq!(fault(libc::EAGAIN), AcceptFault::Empty);
+        for number in [libc::EINTR, libc::ECONNABORTED, libc::EPROTO, libc::EPERM, libc::ENETDOWN, libc::EOPNOTSUPP] {
             assert_eq!(fault(number), AcceptFault::Skip, "{number}");
         }
-        for number in [emfile, enfile, enobufs, enomem] {
+        for number in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
             assert_eq!(fault(number), AcceptFault::Pause, "{number}");
         }
-        assert_eq!(fault(einval), AcceptFault::Invalid);
+        assert_eq!(fault(libc::EINVAL), AcceptFault::Invalid);
         let no_address = io::Error::new(io::ErrorKind::InvalidInput, "invalid argument");
         assert_eq!(AcceptFault::from(&no_address), AcceptFault::Invalid);
     }

@@ -37,11 +37,11 @@ pub(super) fn is_of_one_peer(error: &io::Error) -> bool {
         | Kind::HostUnreachable
         | Kind::NetworkUnreachable
         | Kind::NetworkDown => true,
-        // ENONET, EPROTO, ENOPROTOOPT, EHOSTDOWN have no kind of their own.
-        _ => {
-            cfg!(any(target_os = "linux", target_os = "android"))
-                && matches!(error.raw_os_error(), Some(64 | 71 | 92 | 112))
-        }
+        // These have no kind of their own.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        _ => matches!(error.raw_os_error(), Some(libc::ENONET | libc::EPROTO | libc::ENOPROTOOPT | libc::EHOSTDOWN)),
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        _ => false,
     }
 }
 

@@ -18,9 +18,6 @@ use socket2::SockRef;
 const LOCK_TRIES: u32 = 1_000;
 const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
-/// EACCES, everywhere. Its kind would not do: EPERM has the same.
-const EACCES: i32 = 13;
-
 /// The file of a bound socket. Dropping it removes the file if it is still ours.
 ///
 /// It must go before the socket: as long as that is open, the kernel holds the inode, so no other file can have its
@@ -243,8 +240,8 @@ fn clear(path: &Path, absolute: &Path) -> io::Result<()> {
     // socket would be refused by both.
     match UnixDatagram::unbound()?.connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(absolute),
-        // We may not write to it, so we cannot know.
-        Err(error) if error.raw_os_error() == Some(EACCES) => Err(error),
+        // We may not write to it, so we cannot know. The kind would not do: EPERM has the same.
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => Err(error),
         // Live: a datagram socket, one with a peer of its own (EPERM), or one of another type (EPROTOTYPE). Or gone in
         // the meantime (ENOENT). bind(2) knows, and has the right words for it.
         _ => Ok(()),

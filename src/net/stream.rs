@@ -104,7 +104,7 @@ impl Stream {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
             #[cfg(unix)]
-            Err(error) if error.raw_os_error() == Some(EINPROGRESS) => Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -238,12 +238,6 @@ pub(crate) enum StdStream {
     #[cfg(unix)]
     Unix(std::os::unix::net::UnixStream),
 }
-
-/// connect(2) is under way. The same on every BSD; Linux and its like have their own number.
-#[cfg(all(unix, any(target_os = "linux", target_os = "android")))]
-const EINPROGRESS: i32 = 115;
-#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
-const EINPROGRESS: i32 = 36;
 
 impl From<Box<dyn ScriptedStream>> for Stream {
     fn from(stream: Box<dyn ScriptedStream>) -> Self {

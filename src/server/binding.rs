@@ -84,10 +84,9 @@ const PORT_TRIES: u32 = 32;
 
 /// Whether a bind failed because this machine has no such address, or no such family at all.
 fn is_not_here(error: &io::Error) -> bool {
-    const EAFNOSUPPORT: i32 = match () {
-        () if cfg!(any(target_os = "linux", target_os = "android")) => 97,
-        () if cfg!(windows) => 10_047,
-        () => 47,
-    };
-    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
+    #[cfg(unix)]
+    use libc::EAFNOSUPPORT as NO_FAMILY;
+    #[cfg(windows)]
+    const NO_FAMILY: i32 = 10_047; // WSAEAFNOSUPPORT
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(NO_FAMILY)
 }

@@ -303,7 +303,7 @@ fn a_path_that_may_not_be_probed_is_reported_and_untouched() {
         // Root may.
         Ok(_) => {}
         Err(error) => {
-            assert_eq!(error.raw_os_error(), Some(EACCES));
+            assert_eq!(error.raw_os_error(), Some(libc::EACCES));
             assert_eq!(identity(&path), before);
         }
     }
