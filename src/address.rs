@@ -1,4 +1,4 @@
-//! Who is at the other end, or where we listen: one type for every kind of socket.
+//! Addresses: one type for every kind of socket.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 #[cfg(unix)]
 pub use self::unix::UnixAddress;
 
-/// The address of a socket: a client's, a listener's or our own end of a connection.
+/// The address of a socket: a client's, a listener's, or that of our own end of a connection.
 ///
-/// An IPv4 client of a dual-stack listener is shown as the IPv4 address it is, not as `::ffff:a.b.c.d`.
+/// An IPv4 client of a dual-stack listener is shown as an IPv4 address, not as `::ffff:a.b.c.d`.
 ///
 /// Source: `client_address` and `server_address` of Python's `socketserver`.
 ///
@@ -40,7 +40,7 @@ impl Address {
         self.as_inet().map(|address| address.port())
     }
 
-    /// The address with another port, if it has none.
+    /// The address with this port, if it has none.
     pub(crate) fn with_port(mut self, port: u16) -> Self {
         if let Address::Inet(address) = &mut self
             && address.port() == 0
@@ -59,7 +59,7 @@ impl Address {
         }
     }
 
-    /// The address as a name in the file system or elsewhere, if the socket is a Unix socket.
+    /// The address as a Unix address, if the socket is a Unix socket.
     #[cfg(unix)]
     pub fn as_unix(&self) -> Option<&UnixAddress> {
         match self {
@@ -68,7 +68,7 @@ impl Address {
         }
     }
 
-    /// Whether there is anybody to write to: a Unix socket may have no name.
+    /// Returns whether the address can be written to. A Unix socket may have no name.
     pub(crate) fn is_unnamed(&self) -> bool {
         match self {
             Address::Inet(_) => false,
@@ -112,9 +112,9 @@ mod unix {
     ///
     /// A client that did not bind its socket has no name. It can be answered over a stream, but not with a datagram.
     ///
-    /// Cheap to clone. Shown, and parsed, as a path or as `@name` for an abstract one; a path that begins with `@` is
-    /// written `./@...`. A peer chooses its own name, so what is not plainly visible in it (controls, bidirectional
-    /// overrides, bytes that are no text) is shown escaped.
+    /// Cheap to clone. It is displayed and parsed as a path, or as `@name` for an abstract name. A path that begins
+    /// with `@` is written `./@...`. A peer chooses its own name, so bytes in it that are not plainly visible
+    /// (controls, bidirectional overrides, invalid text) are escaped.
     ///
     /// Source: Python's `AF_UNIX` addresses: a string, bytes that begin with a NUL, or an empty string.
     ///
@@ -142,7 +142,7 @@ mod unix {
     }
 
     impl UnixAddress {
-        /// The address of a socket in the file system. Whether the path is fit for one shows when it is bound.
+        /// The address of a socket in the file system. An unsuitable path is an error when it is bound.
         pub fn from_path(path: impl AsRef<Path>) -> Self {
             UnixAddress { name: Name::Path(path.as_ref().into()) }
         }
@@ -152,7 +152,7 @@ mod unix {
             UnixAddress { name: Name::Abstract(name.as_ref().into()) }
         }
 
-        /// The address of a socket that was not bound.
+        /// The address of a socket that is not bound.
         pub fn unnamed() -> Self {
             UnixAddress { name: Name::Unnamed }
         }
@@ -173,12 +173,12 @@ mod unix {
             }
         }
 
-        /// Whether the socket has no name.
+        /// Returns whether the socket has no name.
         pub fn is_unnamed(&self) -> bool {
             matches!(self.name, Name::Unnamed)
         }
 
-        /// The bytes of the address as sockaddr_un(7) has them: an abstract name begins with a NUL.
+        /// The bytes of the address as in sockaddr_un(7): an abstract name begins with a NUL.
         pub(crate) fn to_path_bytes(&self) -> std::borrow::Cow<'_, Path> {
             match &self.name {
                 Name::Unnamed => Path::new("").into(),
@@ -241,7 +241,7 @@ mod unix {
         }
     }
 
-    /// A name as text that shows all of it and steers no terminal.
+    /// A name as text that shows all bytes and cannot control a terminal.
     fn visible(prefix: &str, name: &[u8]) -> String {
         let mut text = String::from(prefix);
         for chunk in name.utf8_chunks() {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// How long to wait before the next attempt at something that failed because resources ran out: 10 ms, then twice as long
-/// each time, up to 1 s.
+/// How long to wait before retrying an operation for which resources had run out: 10 ms, then twice as long each time,
+/// up to 1 s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Backoff {
     next: Duration,

@@ -1,12 +1,12 @@
-//! Names of connections, servers and slots, and the tokens that the selector knows slots by.
+//! Ids of connections, servers and slots, and the tokens by which the selector knows slots.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mio::Token;
 
-/// Names one connection of one reactor for as long as it lives, and nothing afterwards, nor anything in another reactor
-/// of the process. `Copy` and `Send`: keep it in a map, send it to a thread, write to it when you like; when the
-/// connection is gone the answer says so.
+/// Names one connection of one reactor while it lives. Afterwards, and in other reactors, it names nothing. It is
+/// `Copy` and `Send`: a map can have it as a key, and any thread can hold it. Operations on a connection that is gone
+/// report that.
 ///
 /// ```
 /// use socketserver::{ConnectionId, Request};
@@ -28,14 +28,15 @@ pub struct ConnectionId {
 }
 
 impl std::fmt::Display for ConnectionId {
-    /// A number that no two connections of a reactor have in common until 2³² have come and gone.
+    /// A number that no two connections of a reactor share, until 2³² have come and gone.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.slot.generation.fmt(f)
     }
 }
 
-/// Names one server of the process: also before a reactor has it, and in the next one if it moves. When it is closed, the
-/// id names nothing (until 2³² servers were made). (A [`Server`](crate::Server) with a reactor of its own keeps its id.)
+/// Names one server of the process, before a reactor has it and also after it moves to another one. When the server is
+/// closed, the id names nothing (until 2³² servers were made). A [`Server`](crate::Server) with a reactor of its own
+/// keeps its id.
 ///
 /// ```
 /// # use socketserver::{Next, Reactor, Request, RequestHandler, Result, TcpServer};
@@ -53,23 +54,23 @@ impl std::fmt::Display for ConnectionId {
 pub struct ServerId(u32);
 
 impl ServerId {
-    /// One that no other server has.
+    /// A number that no other server has.
     pub(crate) fn new() -> Self {
         static SERVERS: AtomicU32 = AtomicU32::new(0);
         ServerId(SERVERS.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-/// Names one slot of a reactor until it is freed: its key, which is used again, and its generation, which is not.
+/// Names one slot of a reactor until it is freed, by its key, which is reused, and its generation, which is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SlotId {
     pub(crate) key: u32,
     pub(crate) generation: u32,
 }
 
-// A token, from the highest bit: server, generation, key. With 64 bits the generation has all of its 32. With 32
-// there is room for 8 of them, and that is enough here: slots are freed only after the last event of a turn, so a
-// stale event could be mistaken only if its key had been reused 256 times since the kernel sent it.
+// From the highest bit, a token has server, generation and key. With 64 bits the generation has all of its 32 bits.
+// With 32 bits it has 8, which is enough: slots are freed only after the last event of a turn, so a stale event could
+// be mistaken only if its key had been reused 256 times since the kernel sent it.
 const SERVER_BITS: u32 = if usize::BITS >= 64 { 8 } else { 4 };
 const KEY_BITS: u32 = if usize::BITS >= 64 { 24 } else { 20 };
 const GENERATION_BITS: u32 = usize::BITS - SERVER_BITS - KEY_BITS;
@@ -80,7 +81,7 @@ pub(crate) const KEY_MAX: usize = (1 << KEY_BITS) - 2;
 pub(crate) const SERVERS_MAX: usize = 1 << SERVER_BITS;
 /// The key of no slot.
 pub(crate) const NO_SLOT: u32 = u32::MAX;
-/// Never the token of a slot.
+/// This is never the token of a slot.
 pub(crate) const WAKER: Token = Token(usize::MAX);
 
 /// The token of a slot.

@@ -1,8 +1,8 @@
-//! Python's `socketserver`, rebuilt as a reactor on [mio](https://docs.rs/mio): one thread serves thousands of
-//! clients, without an async runtime.
+//! Python's `socketserver` as a reactor on [mio](https://docs.rs/mio): one thread serves thousands of clients, without
+//! an async runtime.
 //!
 //! You write a handler, a state machine with three callbacks that never wait: `setup`, `handle`, `finish`. The reactor
-//! keeps one for each connection and calls it when there is something to do.
+//! keeps one handler for each connection, and calls it when there is something to do.
 //!
 //! ```no_run
 //! use socketserver::{Next, Request, RequestHandler, Result, TcpServer};
@@ -18,42 +18,43 @@
 //! fn main() -> Result<()> { TcpServer::new("127.0.0.1:9999", |_| Echo)?.serve_forever() }
 //! ```
 //!
-//! Where to look:
+//! What to read:
 //!
 //! | for | see |
 //! |---|---|
 //! | a server, its sockets, options and limits | [`TcpServer`], [`UdpServer`], `UnixStreamServer`, `UnixDatagramServer`; [`Server`], [`Unbound`], [`Limits`] |
-//! | a handler, what it is given and returns | [`RequestHandler`], [`Request`], [`Input`], [`Output`], [`Next`] |
+//! | a handler, its arguments and its result | [`RequestHandler`], [`Request`], [`Input`], [`Output`], [`Next`] |
 //! | state shared by all handlers, Python's hooks | [`BaseServer`] |
 //! | a handler that blocks, on a thread | [`BlockingHandler`], [`StreamRequestHandler`], [`ThreadingTcpServer`], [`ServeOn`] |
-//! | several servers, a foreign loop, statistics | [`Reactor`], [`ReactorConfig`], [`Stats`] |
+//! | several servers, a loop of your own, statistics | [`Reactor`], [`ReactorConfig`], [`Stats`] |
 //! | other threads, stopping | [`Handle`], [`ShutdownHandle`] |
 //! | tests without sockets | [`testing`] |
 //!
-//! The files, each importing only from those below it:
+//! Each file imports only from those below it:
 //!
 //! ```text
-//! models/      for tests and fuzzers only: parts of the crate held against models of them
+//! models/      compares parts of the crate with models; for tests and fuzzers only
 //! testing      a client without a socket, for tests
-//! server/      Server, TcpServer and the other kinds, what they are bound to, the hooks of BaseServer
-//! dispatch/    one server in the reactor: clients are accepted, handlers are called
-//! blocking/    handlers that block, on threads, and programs
-//! handler/     what users implement, and the request that they are given
-//! reactor/     THE LOOP, its slots, ready queue and stop; the way in for other threads
+//! server/      Server, TcpServer and the other kinds, their addresses, the hooks of BaseServer
+//! dispatch/    one server in the reactor: accepts clients and calls handlers
+//! blocking/    handlers on threads, and programs
+//! handler/     the trait that users implement, and its argument, the request
+//! reactor/     THE LOOP, its slots, ready queue and stop; access from other threads
 //! datagrams/   the path of a datagram
-//! connection/  one connection's rules, without clock or selector: buffers, frames, what is due
-//! net/         sockets, the selector, the clock: the only place that names mio's
+//! connection/  one connection, without clock or selector: buffers, frames, the next step
+//! net/         sockets, the selector, the clock: the only folder that names mio's sockets
 //! threads      THE THREADS: for offloaded jobs and handlers that block      sync
 //! ids backoff timers limits stats logging panics error lifecycle address      leaves
 //! ```
 //!
 //! # Features
-//! All are off by default. The compiler names the one that is missing.
+//! All are off by default. The compiler names a missing feature.
 //! - `signals`: SIGINT and SIGTERM shut a server down (`Server::shutdown_on_signals`), through signal-hook.
-//! - `descriptor-limit`: on Unix, the limit of descriptors comes from getrlimit(2) instead of `/proc`, through nix. The next
-//!   three bring it.
-//! - `batch`: on Linux, many datagrams in one system call, and answers from the address that was asked, through nix.
-//! - `credentials`: on Unix, which process is at the other end of a Unix socket (`Stream::peer_credentials`), through nix.
+//! - `descriptor-limit`: on Unix, the limit of descriptors comes from getrlimit(2) instead of `/proc`, through nix. The
+//!   next three features include it.
+//! - `batch`: on Linux, many datagrams in one system call, and answers from the address that the client wrote to,
+//!   through nix.
+//! - `credentials`: on Unix, the process at the other end of a Unix socket (`Stream::peer_credentials`), through nix.
 //! - `children`: on Unix, requests served by programs (`ServeOn::Program`, `ForkingTcpServer`), through shared_child.
 //! - `simulation`: tests of whole servers without sockets (`testing::Network`).
 
@@ -130,7 +131,7 @@ pub use server::{UnixDatagramServer, UnixStreamServer};
 pub use shared_bytes::SharedBytes;
 pub use stats::Stats;
 
-/// The pages in `docs/` and the README hold code; it is compiled and run with the tests.
+/// The code in `docs/` and in the README is compiled and run with the tests.
 #[cfg(doctest)]
 mod doc_tests {
     #[doc = include_str!("../README.md")]

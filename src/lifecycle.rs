@@ -1,10 +1,10 @@
-//! The words in which a handler and the reactor tell each other what happens to a connection.
+//! Types that handlers and the reactor exchange: what to do next, why a connection ended, which time limit passed.
 
 use std::fmt;
 
-/// What a callback asks for by returning.
+/// The result of a callback: what to do next.
 ///
-/// Source: in Python returning from `handle` ends the request; here it says what comes next.
+/// Source: none. In Python, returning from `handle` ends the request.
 ///
 /// ```
 /// use socketserver::{testing::Client, EndReason, Next, Request, RequestHandler, Result};
@@ -23,7 +23,7 @@ use std::fmt;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// More later: call again when there is something to do.
+    /// Keep the connection, and call again when there is something to do.
     Wait,
     /// Send what is queued, then FIN, then close. Nothing more is read.
     Close,
@@ -38,50 +38,50 @@ pub enum Next {
 pub enum EndReason {
     /// The handler returned [`Next::Close`] or [`Next::Abort`].
     Done,
-    /// The peer ended its side (FIN) and the handler had nothing more to say.
+    /// The peer ended its side (FIN), and the handler did not continue.
     PeerClosed,
-    /// The peer or the network broke the connection (RST, time-out of the kernel, ...).
+    /// The peer or the network broke the connection (RST, a timeout of the kernel, ...).
     Reset,
-    /// A time limit passed, of a connection or of a handler on a thread.
+    /// A time limit of a connection, or of a handler on a thread, passed.
     Timeout(Timeout),
     /// An outbound connection was not established within `connect_timeout`.
     ConnectTimeout,
     /// A program was not done within `child_timeout`.
     ChildTimeout,
-    /// More unsent output than [`Limits::output_bytes_max`](crate::Limits): a slow consumer.
+    /// There was more unsent output than [`Limits::output_bytes_max`](crate::Limits): a slow consumer.
     OutputLimit,
-    /// A line, a frame or the unread input grew over its limit.
+    /// A line, a frame or the unread input exceeded its limit.
     InputLimit,
-    /// A callback returned an error, or the system had no memory left to watch the connection;
-    /// [`handle_error`](crate::BaseServer::handle_error) has seen it.
+    /// A callback returned an error, or the system had no memory to watch the connection.
+    /// [`handle_error`](crate::BaseServer::handle_error) was called.
     Error,
-    /// A callback panicked; [`handle_error`](crate::BaseServer::handle_error) has seen it.
+    /// A callback panicked. [`handle_error`](crate::BaseServer::handle_error) was called.
     Panicked,
-    /// Never served: [`verify_request`](crate::BaseServer::verify_request) said no, or a cap was reached. Also if a
-    /// proxy's client turned out to have too many connections ([`Error::ClientLimit`](crate::Error::ClientLimit)).
+    /// The request was never served: [`verify_request`](crate::BaseServer::verify_request) returned false, or a cap was
+    /// reached. Also if a proxy's client has too many connections ([`Error::ClientLimit`](crate::Error::ClientLimit)).
     Refused,
-    /// Closed by somebody else: another handler, the server or another thread.
+    /// Closed by another handler, by the server or by another thread.
     Evicted,
-    /// The server is stopping and the handler let go (see [`drain`](crate::RequestHandler::drain)).
+    /// The server is stopping, and the handler closed (see [`drain`](crate::RequestHandler::drain)).
     Stopped,
-    /// The server stopped and did not wait any longer.
+    /// The server stopped and no longer waited.
     StopAborted,
 }
 
-/// A time limit that a handler is told of when it has passed, and that it can [set](crate::Request::set_timeout) for its
-/// connection. What holds for all connections is in [`Limits`](crate::Limits).
+/// A time limit of a connection. A handler is called when it has passed, and can [set](crate::Request::set_timeout) it.
+/// [`Limits`](crate::Limits) has the limits for all connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Timeout {
-    /// Nothing was received and nothing sent for `idle_timeout`.
+    /// Nothing was received or sent for `idle_timeout`.
     Idle,
-    /// A message was begun but not complete within `read_timeout`: input stayed unconsumed that long. On a thread, a read
-    /// waited for longer than the handler allows.
+    /// Input stayed unconsumed for `read_timeout`, so a message was not complete in time. On a thread, a read waited
+    /// longer than the handler allows.
     Read,
-    /// The peer took none of the waiting output for `write_timeout`. On a thread, for longer than the handler allows.
+    /// The peer took none of the waiting output for `write_timeout`. On a thread, a write waited longer than the
+    /// handler allows.
     Write,
-    /// A message was not complete within the time that its handler gave it:
-    /// [`set_message_deadline`](crate::Request::set_message_deadline).
+    /// A message was not complete within the time of [`set_message_deadline`](crate::Request::set_message_deadline).
     Message,
 }
 

@@ -1,4 +1,4 @@
-//! Every limit by name, with its default and unit. Nothing in the crate is unbounded.
+//! Every limit, with its default and unit. Nothing in the crate is unbounded.
 
 pub(crate) mod resolving;
 
@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// What one server allows its connections, and how much work it does for each in one turn of the loop.
+/// Limits of one server: how much its connections may hold, and how much work the loop does for each in one turn.
 ///
 /// Set the fields of [`Server::limits`](crate::Server::limits) before the server starts, or change them later with
 /// [`Reactor::set_limits`](crate::Reactor::set_limits).
 ///
-/// Some limits depend on each other. Of these a field that has its default value counts as not set, and follows those
-/// that are set: each mark of the output is at most a quarter of the next larger one, and unread input has room for a line
-/// and a frame. Limits that are set and contradict each other are refused when the server starts, as
-/// [`Error::Setting`](crate::Error::Setting). So is a zero by which nothing could be served: of a time limit, which would
-/// pass at once (`None` is no limit), of `connections_per_client_max` and of `max_packet_size`. Any other zero means what
-/// it says: with `connections_max` or `sessions_max` of zero all wait, or are dropped, until it is raised; zero bytes of a
-/// queue, and zero places in it, are no queue. [`Reactor::limits`](crate::Reactor::limits) are the values in force.
+/// Some limits depend on each other. A field with its default value counts as unset, and follows the fields that are
+/// set: each mark of the output is at most a quarter of the next larger one, and unread input has room for a line and a
+/// frame. Contradictory limits are refused when they are set, as [`Error::Setting`](crate::Error::Setting). So is a
+/// zero with which no client could be served: for a time limit (`None` means no limit), for
+/// `connections_per_client_max` and for `max_packet_size`. Any other zero has its literal meaning: with
+/// `connections_max` or `sessions_max` of zero all clients wait, or all datagrams are dropped, until the limit is
+/// raised. [`Reactor::limits`](crate::Reactor::limits) returns the values in force.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,111 +31,114 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections open at once. The places that become free are given to the listeners in turn. Above it clients wait in the backlog; accepting resumes at nine tenths of it. With
-    /// `Some(0)` all of them wait until it is raised.
-    /// Default: `None`, the soft limit of descriptors (`RLIMIT_NOFILE`) less a reserve of a sixteenth (at least 16, at
-    /// most 256), of all servers of the reactor together. It is read again when it is reached, so a limit that was raised
-    /// meanwhile takes effect. With the feature `descriptor-limit`, which `batch`, `credentials` and `children` bring
-    /// with them, it is asked of getrlimit(2), otherwise read from `/proc/self/limits`; where neither can be had, it is
-    /// taken to be 10,000, and accepting pauses when descriptors run out. A server some of whose requests are served by
-    /// programs keeps to this default as well as to its own number: programs need descriptors to start.
+    /// Connections open at once. At this number further clients wait in the backlog, and accepting resumes at nine
+    /// tenths of it. With `Some(0)` all clients wait until the limit is raised. Free places go to the listeners in
+    /// turn. Default: `None`, the soft limit of descriptors (`RLIMIT_NOFILE`) less a reserve of a sixteenth (at least
+    /// 16, at most 256), for all servers of the reactor together. The soft limit is read again when it is reached, so
+    /// raising it takes effect. It comes from getrlimit(2) with the feature `descriptor-limit`, which `batch`,
+    /// `credentials` and `children` include, and otherwise from `/proc/self/limits`. If neither is available, the limit
+    /// is 10,000, and accepting pauses when descriptors run out. If programs serve some of a server's requests, this
+    /// default also applies beside its own number, because programs need descriptors to start.
     pub connections_max: Option<usize>,
-    /// Connections open at once from one IP address; one more is accepted and closed at once, and counted as
-    /// refused. Default: `None`, no such limit. `Some(0)` would serve nobody, and is refused.
+    /// Connections open at once from one IP address. One more is accepted, closed at once, and counted as refused.
+    /// Default: `None`, no limit. `Some(0)` is refused, because no client could be served.
     pub connections_per_client_max: Option<usize>,
 
-    /// Bytes received that the handler has not consumed. More ends the connection with
-    /// [`EndReason::InputLimit`](crate::EndReason). It can be overshot by one read. Default: 2 MiB, or more if a line or a frame
-    /// needs it.
+    /// Received bytes that the handler has not consumed. More bytes end the connection with
+    /// [`EndReason::InputLimit`](crate::EndReason). One read may exceed the limit. Default: 2 MiB, or more if a line or
+    /// a frame needs it.
     pub input_bytes_max: usize,
-    /// Bytes in a line or up to any other delimiter, the delimiter included. Default: 64 KiB, as `_MAXLINE` of
-    /// Python's `http.client`; less if `input_bytes_max` is less, and it must not be more.
+    /// Bytes in a line or up to any other delimiter, with the delimiter. Default: 64 KiB, as `_MAXLINE` of Python's
+    /// `http.client`. At most `input_bytes_max`.
     pub line_bytes_max: usize,
-    /// Bytes in the payload of a length-prefixed frame. Default: 1 MiB, or what `input_bytes_max` leaves beside a prefix of
-    /// 10 bytes, and it must not be more than that.
+    /// Bytes in the payload of a length-prefixed frame. Default: 1 MiB. At most `input_bytes_max` less 10 bytes for a
+    /// prefix.
     pub frame_bytes_max: usize,
 
-    /// Bytes of a datagram that is received. A longer one is reported to
-    /// [`datagram_truncated`](crate::BaseServer::datagram_truncated) and by default dropped. Default: 8,192. Source:
-    /// `UDPServer.max_packet_size`; there the rest is cut off without a word.
+    /// Bytes of a received datagram. A longer one is reported to
+    /// [`datagram_truncated`](crate::BaseServer::datagram_truncated) and dropped by default. Default: 8,192. Source:
+    /// `UDPServer.max_packet_size`, which cuts off the rest silently.
     pub max_packet_size: usize,
-    /// Peers of a datagram server that have a handler of their own at once: its sessions. A datagram of one peer more
-    /// is dropped and counted; with `Some(0)` each, until it is raised. Default: `None`, no sessions: each datagram is a request of its own, as in Python.
+    /// Sessions of a datagram server: peers that have a handler of their own. A datagram of one more peer is dropped
+    /// and counted. With `Some(0)` each datagram is, until the limit is raised. Default: `None`, no sessions: each
+    /// datagram is a request of its own, as in Python.
     pub sessions_max: Option<usize>,
-    /// Bytes of datagrams that wait because the socket takes none, or a Unix peer does not read; each counts for some
-    /// 60 more than it has. Default: 1 MiB for each socket.
+    /// Bytes of datagrams that wait because the socket takes none, or because a Unix peer does not read. Each datagram
+    /// counts for some 60 bytes more. Default: 1 MiB for each socket.
     pub datagram_queue_bytes_max: usize,
-    /// Which datagram is dropped, and counted, when that is reached. Default: [`DropPolicy::Oldest`].
+    /// The datagram that is dropped and counted when `datagram_queue_bytes_max` is reached. Default:
+    /// [`DropPolicy::Oldest`].
     pub datagram_queue_overflow: DropPolicy,
 
-    /// Unsent bytes above which a connection is no longer read, until the peer has taken some. Default: 64 KiB, or a
-    /// quarter of `output_bytes_max` if that is less, or four times `output_low_water` if that is more. It must not be
-    /// more than `output_bytes_max`.
+    /// Above this number of unsent bytes a connection is not read, until the peer has taken some. Default: 64 KiB, or a
+    /// quarter of `output_bytes_max` if that is less, or four times `output_low_water` if that is more. At most
+    /// `output_bytes_max`.
     pub output_high_water: usize,
-    /// Unsent bytes at or below which [`writable`](crate::RequestHandler::writable) is called and reading goes on.
-    /// Default: a quarter of `output_high_water`, 16 KiB. It must not be more than that.
+    /// At or below this number of unsent bytes [`writable`](crate::RequestHandler::writable) is called and reading
+    /// resumes. Default: a quarter of `output_high_water`, 16 KiB. At most `output_high_water`.
     pub output_low_water: usize,
-    /// Unsent bytes a connection may hold at all. Default: 16 MiB, or four times `output_high_water` if that is more.
+    /// The most unsent bytes of a connection. Default: 16 MiB, or four times `output_high_water` if that is more.
     pub output_bytes_max: usize,
-    /// What happens to a write that would pass [`output_bytes_max`](Self::output_bytes_max).
-    /// Default: [`Overflow::Close`].
+    /// What happens to a write that would exceed [`output_bytes_max`](Self::output_bytes_max). Default:
+    /// [`Overflow::Close`].
     pub output_overflow: Overflow,
 
-    /// Requests that threads serve at once; the threads are started as they are needed, and end when they have been idle
-    /// for ten seconds. A warning is logged when it is reached. 0 counts as 1. Default: 64. Source: none; `ThreadingMixIn`
-    /// has a thread for each request.
+    /// Requests that threads serve at once. Threads start when they are needed, and end after ten idle seconds. A
+    /// warning is logged when the limit is reached. 0 counts as 1. Default: 64. Source: none; `ThreadingMixIn` has a
+    /// thread for each request.
     pub max_threads: usize,
     /// Requests that programs serve at once; 0 counts as 1. Default: 40. Source: `ForkingMixIn.max_children`.
     pub max_children: usize,
-    /// Requests that may wait for a thread, and for a program; one more is closed at once and counted as refused.
-    /// Default: 1,024.
+    /// Requests that may wait for a thread, and separately for a program. One more is closed at once and counted as
+    /// refused. Default: 1,024.
     pub thread_queue_max: usize,
-    /// A stop does not wait for the threads and programs, nor does closing the server. Default: false. Source:
+    /// If true, neither a stop nor closing the server waits for threads and programs. Default: false. Source:
     /// `ThreadingMixIn.daemon_threads`.
     pub daemon_threads: bool,
-    /// Closing the server waits until its threads and programs are done: those whose clients are
-    /// [quiet](ReactorConfig::drain_quiet) with their input at its end, others for half of [`ReactorConfig::drain_grace`] as they like
-    /// and then as well, and after all of it they are ended, which
-    /// a handler that sleeps or computes does not notice. False: they are ended at once, and not waited for. Default:
-    /// true. Source: `ThreadingMixIn.block_on_close`, `ForkingMixIn.block_on_close`; there they are never ended.
+    /// If true, closing the server waits until its threads and programs are done. If a client is
+    /// [quiet](ReactorConfig::drain_quiet), its thread sees the end of its input; any other thread does after half of
+    /// [`ReactorConfig::drain_grace`]. After all of it they are ended. A handler that sleeps or computes does not
+    /// notice that. If false, they are ended at once and not waited for. Default: true. Source:
+    /// `ThreadingMixIn.block_on_close`, `ForkingMixIn.block_on_close`; Python never ends them.
     pub block_on_close: bool,
-    /// How long a program may take for a request, the wait for its turn included; then it is killed. Default: 5
-    /// minutes. `None`: no limit. Source: none; `ForkingMixIn.timeout`, of 300 seconds, is that of `handle_request`.
+    /// Time for a program to serve a request, including the wait for its turn. Then it is killed. Default: 5 minutes.
+    /// `None`: no limit. Source: none; `ForkingMixIn.timeout`, of 300 seconds, is that of `handle_request`.
     pub child_timeout: Option<Duration>,
 
-    /// Time without a byte received or sent. Default: 10 minutes. `None`: no limit. This and the next two hold for
-    /// requests that the reactor serves; one on a thread has [`timeout`](crate::BlockingHandler::timeout), a program
-    /// [`child_timeout`](Self::child_timeout).
+    /// Time without a byte received or sent. Default: 10 minutes. `None`: no limit. This limit and the next two apply
+    /// to requests that the reactor serves. A request on a thread has [`timeout`](crate::BlockingHandler::timeout), and
+    /// a program has [`child_timeout`](Self::child_timeout).
     pub idle_timeout: Option<Duration>,
-    /// Time for which the handler leaves input unread: from the first byte of a message until the handler consumed it,
-    /// however many bytes trickle in meanwhile. A message of which a handler has consumed all that came is not watched; set
-    /// a [timer](crate::Request::set_timer) for that, as the guide does. It stands still while reading is paused, by the handler or by unsent output. Default: 60 s. `None`: no limit.
+    /// Time for which the handler leaves input unread, from the first byte of a message until the handler has consumed
+    /// it, however many bytes trickle in. It stands still while reading is paused, by the handler or by unsent output.
+    /// It does not watch a message whose bytes the handler has consumed so far; use
+    /// [`set_message_deadline`](crate::Request::set_message_deadline) for that. Default: 60 s. `None`: no limit.
     pub read_timeout: Option<Duration>,
-    /// Time during which the peer takes nothing of the unsent output. Default: 60 s. `None`: no limit.
+    /// Time during which the peer takes none of the unsent output. Default: 60 s. `None`: no limit.
     pub write_timeout: Option<Duration>,
-    /// Time for an outbound connection to be established. Default: 10 s. `None`: the kernel's.
+    /// Time until an outbound connection is established. Default: 10 s. `None`: that of the kernel.
     pub connect_timeout: Option<Duration>,
-    /// Whether what the peer still sends is read and discarded when we close first, so that the last reply is not destroyed
-    /// by the RST that close(2) sends when input is unread. Default: [`Linger::WhenNeeded`]. Source: nginx's
+    /// Whether further input is read and discarded when the server closes first. Otherwise the RST that close(2) sends
+    /// when input is unread could destroy the last answer. Default: [`Linger::WhenNeeded`]. Source: nginx's
     /// `lingering_close`; none in Python.
     pub linger: Linger,
-    /// How long that lasts at most, from our FIN on. Default: 2 s. Zero: as [`Linger::Never`].
+    /// The longest time of lingering, from our FIN. Default: 2 s. Zero: as [`Linger::Never`].
     pub linger_timeout: Duration,
-    /// The most bytes discarded that way. Default: 1 MiB. Zero: as [`Linger::Never`].
+    /// The most bytes that lingering discards. Default: 1 MiB. Zero: as [`Linger::Never`].
     pub linger_bytes_max: usize,
 
-    /// Connections accepted from one listener per turn. Of this and the following budgets, 0 counts as 1. Default: 32;
-    /// small enough that a flood of connections leaves the others their turn, large enough that the cost of waiting is
-    /// shared.
+    /// Connections accepted from one listener per turn. For this and the following budgets, 0 counts as 1. Default: 32:
+    /// small enough that other connections get their turn during a flood, and large enough that many accepts share the
+    /// cost of one wait.
     pub accepts_per_turn: usize,
     /// Bytes read from one connection per turn. Default: 256 KiB, one full read of the shared buffer.
     pub read_bytes_per_turn: usize,
-    /// Bytes sent to one connection per turn, from what waits or directly by its callbacks. It can be overshot by one
-    /// write of a callback. Default: 256 KiB.
+    /// Bytes sent to one connection per turn, from its queue or directly by its callbacks. One write of a callback may
+    /// exceed it. Default: 256 KiB.
     pub write_bytes_per_turn: usize,
-    /// Callbacks for one connection per turn. Default: 16; what is left waits for the next turn.
+    /// Callbacks for one connection per turn. Default: 16. The rest waits for the next turn.
     pub callbacks_per_turn: usize,
-    /// Datagrams received from one socket per turn. Default: 256. It can be overshot by one system call.
+    /// Datagrams received from one socket per turn. One system call may exceed it. Default: 256.
     pub datagrams_per_turn: usize,
 }
 
@@ -179,7 +182,7 @@ impl Default for Limits {
 
 /// When a connection lingers: [`Limits::linger`].
 ///
-/// A connection that lingers costs four system calls more and its descriptor for up to
+/// A connection that lingers costs four more system calls, and its descriptor for up to
 /// [`linger_timeout`](Limits::linger_timeout), unless the peer closes as well.
 ///
 /// ```
@@ -189,14 +192,14 @@ impl Default for Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Linger {
-    /// Whenever we close first. For protocols whose clients may go on sending after the reply, and still have to get it: an
-    /// upload that is refused when its beginning was read, for example.
+    /// Whenever the server closes first. For protocols whose clients may go on sending after the answer and must still
+    /// get it, for example when an upload is refused after its beginning.
     Always,
-    /// If input is unread, or the last read was not short so that more may wait. Otherwise a single close(2) ends the
-    /// connection. What a peer sends after that is answered with RST, and on some systems the peer then loses what it has
-    /// not read yet.
+    /// If input is unread, or if more may wait because the last read was not short. Otherwise one close(2) ends the
+    /// connection. Bytes that a peer sends after that are answered with RST, and on some systems the peer then loses
+    /// what it has not read yet.
     WhenNeeded,
-    /// Never: close(2) at once, even over unread input.
+    /// Never: calls close(2) at once, even if input is unread.
     Never,
 }
 
@@ -211,11 +214,11 @@ pub enum Linger {
 pub enum Overflow {
     /// The consumer is too slow: its connection is aborted with [`EndReason::OutputLimit`](crate::EndReason).
     Close,
-    /// The write fails with [`Error::OutputLimit`](crate::Error), nothing of it is queued, the connection lives.
+    /// The write fails with [`Error::OutputLimit`](crate::Error) and queues nothing. The connection stays open.
     Refuse,
 }
 
-/// Which datagram goes when too many wait: [`Limits::datagram_queue_overflow`].
+/// Which datagram to drop when the queue is full: [`Limits::datagram_queue_overflow`].
 ///
 /// ```
 /// let mut limits = socketserver::Limits::default();
@@ -224,13 +227,13 @@ pub enum Overflow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DropPolicy {
-    /// Those that have waited longest, as many as it takes: news matter more.
+    /// The oldest ones, as many as necessary. For protocols in which newer data replaces older data.
     Oldest,
-    /// The one that was to be added: what was promised first is kept.
+    /// The new one.
     Newest,
 }
 
-/// What concerns a reactor as a whole.
+/// Settings of a whole reactor.
 ///
 /// ```
 /// use std::time::Duration;
@@ -244,37 +247,38 @@ pub enum DropPolicy {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ReactorConfig {
-    /// Size of the one buffer that every connection is read into, in bytes. Default: 256 KiB (measured in
+    /// Size of the buffer into which all connections are read, in bytes. Default: 256 KiB (measured in
     /// `docs/decisions.md`). At most 1 GiB.
     pub read_buffer_bytes: usize,
-    /// The time that all ready connections share in one turn: an equal part for each, at least 50 µs. When it is over,
-    /// [`read_line`](crate::Input::read_line) and its siblings return `None` although more may be there,
-    /// [`is_full`](crate::Output::is_full) returns true, and the connection goes on in the next turn, behind those that
-    /// became ready meanwhile. How much is read at once is chosen so that a handler that takes all of it is done in that
-    /// time. A callback cannot be interrupted between these calls, and has one message in any case. Messages from other
-    /// threads, limits that passed, and timers have a quarter of it each besides. Default: 4 ms.
+    /// The time that all ready connections share in one turn. Each gets an equal part, and at least 50 µs. When it is
+    /// over, the read methods, such as [`read_line`](crate::Input::read_line), return `None` although more may be
+    /// there, and [`is_full`](crate::Output::is_full) returns true. The connection continues in the next turn, behind
+    /// those that became ready in between. The size of a read is chosen so that a handler that takes all of it is done
+    /// in that time. A callback cannot be interrupted between these calls, and always gets one message. Messages from
+    /// other threads, expired limits, and timers get another quarter each. Default: 4 ms.
     pub turn_length: Duration,
     /// Messages and closures from other threads handled per turn. Default: 256.
     pub messages_per_turn: usize,
-    /// Messages and closures from other threads that may wait; one more is refused with
-    /// [`Error::Full`](crate::Error). Default: 65,536.
+    /// Messages and closures from other threads that may wait. One more is refused with [`Error::Full`](crate::Error).
+    /// Default: 65,536.
     pub messages_max: usize,
-    /// Threads that run offloaded jobs, started when the first job comes. Default: 4.
+    /// Threads that run offloaded jobs. They start when jobs need them. Default: 4.
     pub offload_threads: usize,
-    /// Offloaded jobs that may wait for a thread; one more is refused with [`Error::Full`](crate::Error).
-    /// Default: 1,024.
+    /// Offloaded jobs that may wait for a thread. One more is refused with [`Error::Full`](crate::Error). Default:
+    /// 1,024.
     pub offload_queue_max: usize,
-    /// How long a stopping reactor waits for its connections before it aborts them. After half of it, handlers that
-    /// are still busy are told as well. Default: 10 s.
+    /// How long a stopping reactor waits for its connections before it aborts them. After half of it,
+    /// [`drain`](crate::RequestHandler::drain) is called for busy connections too. Default: 10 s.
     pub drain_grace: Duration,
-    /// A connection counts as quiet when nothing was received or sent for this long, its handler has seen all that arrived
-    /// and nothing is unsent; half a message that the handler left unread may be there. When the
-    /// server stops, its handler is told then; on a thread its input is at its end. One that has been quiet for longer is
-    /// told at once. So it has to be longer than the round trip to a client, plus the time in which that makes its next
-    /// request of the last answer: otherwise that request is lost. And it is the time that a stop waits for a client that
-    /// has just been answered or has just connected, and says nothing. Default: 500 ms, for round trips of 300 ms and more.
+    /// A connection is quiet if nothing was received or sent for this long, its handler has seen all input, and nothing
+    /// is unsent. Half a message that the handler left unread does not matter. During a stop,
+    /// [`drain`](crate::RequestHandler::drain) is called for a connection as soon as it is quiet, at once if it is
+    /// quiet already; a handler on a thread sees the end of its input. The time should be longer than a round trip to a
+    /// client plus the time that the client needs between an answer and its next request. Otherwise a stop loses that
+    /// request. A stop waits this long for a client that has just connected or was just answered and is silent.
+    /// Default: 500 ms, for round trips of 300 ms and more.
     pub drain_quiet: Duration,
-    /// A callback that takes longer is counted and logged as a warning. Default: `None`, callbacks are not timed.
+    /// A callback that takes longer is counted, and logged as a warning. Default: `None`, callbacks are not timed.
     pub slow_callback: Option<Duration>,
 }
 
@@ -296,7 +300,7 @@ impl Default for ReactorConfig {
 
 impl ReactorConfig {
     /// # Errors
-    /// [`Error::Setting`] for what cannot be had.
+    /// [`Error::Setting`] for a value that cannot be used.
     pub(crate) fn check(&self) -> Result<()> {
         match self.read_buffer_bytes {
             bytes if bytes > READ_BUFFER_BYTES_MAX => {
@@ -307,13 +311,12 @@ impl ReactorConfig {
     }
 }
 
-/// Of a length-prefixed frame: a length of 64 bits takes so many in groups of 7.
+/// Of a length-prefixed frame: a varint of 64 bits takes 10 groups of 7 bits.
 pub(crate) const PREFIX_BYTES_MAX: usize = 10;
-/// More than read(2) takes in one call is of no use, and a buffer may be no longer than half of the address space.
+/// A buffer larger than one read(2) can fill is useless, and a buffer may be no longer than half of the address space.
 pub(crate) const READ_BUFFER_BYTES_MAX: usize = 1 << 30;
 
-/// How many connections this process may have by default: its descriptors less a reserve for everything else. `None` if
-/// that cannot be known.
+/// The default number of connections: the descriptors of the process less a reserve. `None` if the limit is unknown.
 pub(crate) fn connections_from_descriptors() -> Option<usize> {
     descriptor_limit().map(|limit| limit.saturating_sub((limit / 16).clamp(16, 256)).max(1))
 }

@@ -1,7 +1,8 @@
-//! Methods that a feature brings, as long as it is off: the compiler then names it. (Of types it does that by itself.)
+//! Stand-ins for methods of features that are off, so that the compiler names the feature. For types it does this by
+//! itself.
 //!
-//! Each asks for a trait that nothing implements. It asks that of a type with a lifetime, since the compiler refuses at once
-//! a bound without parameters that does not hold.
+//! Each requires a trait that nothing implements. The bound is on a type with a lifetime, because the compiler refuses
+//! an unsatisfied bound without parameters at the definition.
 
 #[cfg(not(feature = "signals"))]
 mod signals {

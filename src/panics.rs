@@ -1,11 +1,11 @@
-//! Where code of the user's is called, a panic ends here and becomes an error.
+//! Calls user code. A panic ends here and becomes an error.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{Error, Result};
 
-/// Runs something of the user's. Whatever state it leaves behind is the user's own, or is about to be dropped.
+/// Runs user code. State that a panic leaves inconsistent belongs to the user, or is about to be dropped.
 ///
 /// # Errors
 /// [`Error::Panicked`].
@@ -17,19 +17,19 @@ pub(crate) fn catch<T>(run: impl FnOnce() -> T) -> Result<T> {
 #[cold]
 fn caught(panic: Box<dyn Any + Send>) -> Error {
     let error = Error::from_panic(&*panic);
-    // What a panic carries may panic itself when it is dropped; then it is not dropped.
+    // The payload of a panic may panic when it is dropped. Then it is leaked.
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(another);
     }
     error
 }
 
-/// The text of an error that may be of the user's making.
+/// The text of an error, whose `Display` may be user code.
 pub(crate) fn text_of(error: &impl std::fmt::Display) -> String {
     catch(|| format!("{error:#}")).unwrap_or_else(|panic| panic.to_string())
 }
 
-/// Drops something of the user's. Says whether that went without a panic.
+/// Drops a user value. Returns `false` if its destructor panicked.
 pub(crate) fn drop_caught<T>(value: T) -> bool {
     catch(|| drop(value)).is_ok()
 }

@@ -1,11 +1,11 @@
-//! Bytes that several connections send, and that are in memory once.
+//! Bytes that several connections send, and that exist once in memory.
 
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// Bytes that are not copied when they are queued: what
-/// [`write_shared`](crate::Output::write_shared) and [`broadcast_shared`](crate::Others::broadcast_shared) take.
+/// Bytes that are not copied when they are queued. They are the argument of
+/// [`write_shared`](crate::Output::write_shared) and [`broadcast_shared`](crate::Others::broadcast_shared).
 ///
 /// Made without a copy from `&'static [u8]`, `&'static str`, `Vec<u8>`, `String`, `Box<[u8]>`, `Arc<[u8]>`,
 /// `Arc<Vec<u8>>` and `Arc<str>`. A clone and a [`slice`](Self::slice) share the same memory, which is freed with the last
@@ -41,10 +41,10 @@ enum Owner {
 }
 
 impl SharedBytes {
-    /// A part of them, in the same memory.
+    /// Returns a part of the bytes, in the same memory.
     ///
     /// # Panics
-    /// If the range is not within them, as indexing a slice does.
+    /// If the range exceeds the bytes, as for indexing a slice.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
         let _within = &self[range.clone()];

@@ -1,8 +1,8 @@
-//! Counters. On the message path each is one addition to memory that is in the cache anyway.
+//! Counters. On the message path each is one addition to memory that is cached.
 
 use std::time::Duration;
 
-/// What a reactor has done since it was made. A copy, taken when asked for.
+/// Counts of what a reactor has done since it was made. A copy of the current values.
 ///
 /// ```
 /// let reactor = socketserver::Reactor::new()?;
@@ -12,18 +12,18 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Connections accepted, the refused ones included.
+    /// Accepted connections, including refused ones.
     pub accepted: u64,
-    /// Connections accepted, and datagrams received, that were then refused: by `verify_request`, by the cap per client,
-    /// or because the threads or children had too many waiting.
+    /// Accepted connections and received datagrams that were then refused: by `verify_request`, by the cap per client,
+    /// or because too many requests waited for threads or programs.
     pub refused: u64,
-    /// Outbound connections begun.
+    /// Outbound connections that were started.
     pub connects: u64,
-    /// Outbound connections that were not established.
+    /// Outbound connections that could not be established.
     pub connects_failed: u64,
-    /// Connections open now, in either direction, those being closed included; and sessions of datagram servers. A
-    /// request on a thread or of a program counts until the reactor hears of its end. If a stop has not waited for it,
-    /// that is when the reactor serves again or the server is closed.
+    /// Connections open now, in both directions and including those that are closing, and sessions of datagram servers.
+    /// A request on a thread or of a program counts until the reactor learns of its end. If a stop has not waited for
+    /// it, it counts until the reactor serves again or the server is closed.
     pub active: u64,
     /// The most that were open at once.
     pub active_max: u64,
@@ -31,14 +31,14 @@ pub struct Stats {
     pub threads_busy: u64,
     /// Requests that programs serve now, at most [`Limits::max_children`](crate::Limits) for each server.
     pub children_busy: u64,
-    /// Requests that wait now for a thread or a program, at most
-    /// [`Limits::thread_queue_max`](crate::Limits) for each server and kind.
+    /// Requests that now wait for a thread or a program, at most [`Limits::thread_queue_max`](crate::Limits) for each
+    /// server and kind.
     pub requests_waiting: u64,
-    /// Offloaded jobs that are run now, at most [`ReactorConfig::offload_threads`](crate::ReactorConfig).
+    /// Offloaded jobs that run now, at most [`ReactorConfig::offload_threads`](crate::ReactorConfig).
     pub offload_busy: u64,
-    /// Offloaded jobs that wait now for a thread, at most [`ReactorConfig::offload_queue_max`](crate::ReactorConfig).
+    /// Offloaded jobs that now wait for a thread, at most [`ReactorConfig::offload_queue_max`](crate::ReactorConfig).
     pub offload_waiting: u64,
-    /// Connections over and done.
+    /// Connections that have ended.
     pub closed: u64,
     /// Bytes received.
     pub bytes_in: u64,
@@ -50,9 +50,9 @@ pub struct Stats {
     pub handler_errors: u64,
     /// Callbacks and hooks that panicked.
     pub panics: u64,
-    /// Connections ended because a line, frame or the unread input grew too long.
+    /// Connections that ended because a line, a frame or the unread input was too long.
     pub input_limits: u64,
-    /// Connections ended because too much output waited for them.
+    /// Connections that ended because too much output was unsent.
     pub output_limits: u64,
     /// Idle timeouts.
     pub timeouts_idle: u64,
@@ -62,40 +62,40 @@ pub struct Stats {
     pub timeouts_write: u64,
     /// Connections ended by the deadline of a message.
     pub timeouts_message: u64,
-    /// Accepts that failed because the client was gone already, or for another reason that concerns it alone.
+    /// Accepts that failed because the client had gone, or for another reason that concerns only that client.
     pub accept_errors: u64,
-    /// Times that accepting, or receiving datagrams, was paused because descriptors or memory ran out.
+    /// How often accepting, or receiving datagrams, was paused because descriptors or memory had run out.
     pub accept_pauses: u64,
-    /// Datagrams received, those that were dropped included.
+    /// Received datagrams, including dropped ones.
     pub datagrams_in: u64,
-    /// Datagrams that the system took.
+    /// Datagrams that the system accepted for sending.
     pub datagrams_out: u64,
-    /// Datagrams received that were longer than [`Limits::max_packet_size`](crate::Limits).
+    /// Received datagrams that were longer than [`Limits::max_packet_size`](crate::Limits).
     pub datagrams_truncated: u64,
-    /// Datagrams received that the same socket had sent: to a group that it is a member of, or to itself; dropped. On a
-    /// wildcard address without the feature `batch`, one of a neighbour with the same port that repeats the last one word
-    /// for word can be among them.
+    /// Received datagrams that the same socket had sent, to a group of which it is a member or to itself. They are
+    /// dropped. On a wildcard address without the feature `batch`, this can include a datagram of another socket with
+    /// the same port that has the same bytes as one just sent to it.
     pub datagrams_reflected: u64,
-    /// Datagrams received for which there was no session left; dropped.
+    /// Received datagrams that were dropped because there was no session left.
     pub sessions_refused: u64,
     /// Datagrams not sent because [`Limits::datagram_queue_bytes_max`](crate::Limits) was reached.
     pub datagrams_dropped: u64,
-    /// Datagrams not sent because the system refused them: nobody listens there, too long, no route; or because the
-    /// peer has no name to send to, or a thread answers when the socket is closed.
+    /// Datagrams that were not sent because the system refused them (no receiver, too long, no route), because the peer
+    /// has no name, or because a thread answered after the socket was closed.
     pub datagrams_failed: u64,
     /// Errors of receiving, which an earlier datagram may have caused.
     pub receive_errors: u64,
-    /// Events for a connection that was closed already; dropped.
+    /// Dropped events for connections that were closed already.
     pub stale_events: u64,
-    /// Messages and offload results whose connection or server was gone, and offloaded jobs that had not begun by then;
-    /// dropped.
+    /// Dropped messages and offload results whose connection or server was gone, and offloaded jobs that had not begun
+    /// by then.
     pub messages_dropped: u64,
     /// Turns of the loop.
     pub turns: u64,
-    /// The longest turn, the wait not counted.
+    /// The longest turn, without the wait.
     pub longest_turn: Duration,
     /// Callbacks that took longer than [`ReactorConfig::slow_callback`](crate::ReactorConfig).
     pub slow_callbacks: u64,
-    /// The longest callback; measured while `slow_callback` is set.
+    /// The longest callback, measured while `slow_callback` is set.
     pub longest_callback: Duration,
 }

@@ -1,4 +1,4 @@
-//! What threads meet at: the standard library's, or loom's, which tries every order that threads can run in.
+//! Synchronisation types: those of the standard library, or those of loom, which tries every order of threads.
 
 #[cfg(all(test, loom))]
 pub(crate) use loom::{

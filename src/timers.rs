@@ -1,30 +1,30 @@
-//! Deadlines: a four-ary heap in which every timer knows its place, so a cancelled one is gone at once.
+//! Deadlines: a four-ary heap in which every timer knows its place, so a cancelled timer is removed at once.
 //!
-//! Arm, re-arm and cancel are O(log n). A connection has one timer for all its limits and re-arms it only when it
-//! fires: a message costs a stamp in the connection and nothing here.
+//! Setting, moving and cancelling are O(log n). A connection has one timer for all its limits, and moves it only when
+//! it fires. A message costs a stamp in the connection and nothing here.
 
 use std::time::Duration;
 
 use slab::Slab;
 
-/// Names a timer while it is armed. Reused afterwards, so the owner forgets it when the timer fires.
+/// Names a timer while it is armed. Keys are reused, so the owner forgets the key when the timer fires.
 pub(crate) type TimerKey = u32;
 
 /// The key of no timer.
 pub(crate) const NO_TIMER: TimerKey = TimerKey::MAX;
 
-/// A timer of a handler or a server: when it is due, and how often from then on.
+/// A timer of a handler or a server: when it is due, and its period.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Armed {
     pub(crate) key: TimerKey,
     pub(crate) due: u64,
-    /// The time from one tick to the next, if it is periodic.
+    /// The period, if it is periodic.
     pub(crate) every: Option<u64>,
 }
 
 impl Armed {
-    /// The tick that follows the one that is due now. It is in the future, and a whole number of periods away from the
-    /// first: what was missed is left out, and no delay adds up.
+    /// The tick after the one that is due now. It is in the future, and a whole number of periods after the first.
+    /// Missed ticks are skipped, and delays do not add up.
     pub(crate) fn next(&self, now: u64) -> Option<u64> {
         let every = self.every?;
         let missed = now.saturating_sub(self.due) / every;
@@ -32,15 +32,15 @@ impl Armed {
     }
 }
 
-/// The shortest period of a timer: what a selector can wait for.
+/// The shortest period of a timer: the shortest wait of a selector.
 const PERIOD_MIN: Duration = Duration::from_millis(1);
 
-/// A period as the clock counts it.
+/// A period in nanoseconds.
 pub(crate) fn period(time: Duration) -> u64 {
     nanos(time.max(PERIOD_MIN))
 }
 
-/// One deadline for each of some small numbers. Twenty bytes for each that is set.
+/// One deadline for each of some small keys. Each takes twenty bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
     /// Each entry is due no earlier than its parent at (index - 1) / 4.
@@ -68,13 +68,13 @@ impl Deadlines {
         self.heap.first().map(|due| due.deadline)
     }
 
-    /// The deadline of a key, if it has one.
+    /// The deadline of a key, if there is one.
     pub(crate) fn get(&self, key: u32) -> Option<u64> {
         let place = self.places.get(key as usize).filter(|&&place| place != NOWHERE)?;
         Some(self.heap[*place as usize].deadline)
     }
 
-    /// Gives a key its deadline, or another one.
+    /// Sets or moves the deadline of a key.
     pub(crate) fn set(&mut self, key: u32, deadline: u64) {
         if self.places.len() <= key as usize {
             self.places.resize(key as usize + 1, NOWHERE);
@@ -105,14 +105,14 @@ impl Deadlines {
         self.places.clear();
     }
 
-    /// Takes the key with the earliest deadline, if that has been reached.
+    /// Takes the key with the earliest deadline, if it has been reached.
     pub(crate) fn pop(&mut self, now: u64) -> Option<u32> {
         let key = self.heap.first().filter(|due| due.deadline <= now)?.key;
         self.clear(key);
         Some(key)
     }
 
-    /// Moves an entry up or down to where it belongs.
+    /// Moves an entry up or down to its place.
     fn settle(&mut self, mut place: usize) {
         let due = self.heap[place];
         while place > 0 && due.deadline < self.heap[(place - 1) / 4].deadline {
@@ -137,7 +137,7 @@ impl Deadlines {
     }
 }
 
-/// Timers that carry what they are for.
+/// Timers that carry their purpose.
 #[derive(Debug)]
 pub(crate) struct Timers<T> {
     pub(crate) deadlines: Deadlines,
@@ -153,7 +153,7 @@ impl<T> Timers<T> {
         self.deadlines.len()
     }
 
-    /// All that are armed, in no order.
+    /// All armed timers, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (TimerKey, &T)> {
         self.alarms.iter().map(|(key, alarm)| (key as TimerKey, alarm))
     }
@@ -186,7 +186,7 @@ impl<T> Timers<T> {
     }
 }
 
-/// A time as the clock counts it.
+/// A time in nanoseconds.
 pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Limits as the reactor uses them: what was not set follows what was, and what contradicts itself is refused.
+//! Limits as the reactor uses them: unset limits follow set ones, and contradictions are refused.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use super::{Limits, PREFIX_BYTES_MAX};
 use crate::error::{Error, Result};
 
 impl Limits {
-    /// As the reactor uses them. What was not set follows what was; nothing could ever be done with a budget of none.
+    /// Returns the limits as the reactor uses them: unset limits follow set ones, and a budget of zero becomes one.
     ///
     /// # Errors
-    /// [`Error::Setting`] for two that contradict each other, and for a zero by which nothing could be served.
+    /// [`Error::Setting`] for two contradictory limits, and for a zero with which no client could be served.
     pub(crate) fn resolved(&self) -> Result<Self> {
         let (mut limits, usual) = (self.clone(), Limits::default());
         let budgets = [
@@ -27,7 +27,7 @@ impl Limits {
         Ok(limits)
     }
 
-    /// Zeros by which nothing could be served.
+    /// Refuses zeros with which no client could be served.
     fn check_zeros(&self) -> Result<()> {
         let times = [
             ("child_timeout", self.child_timeout),
@@ -49,7 +49,7 @@ impl Limits {
         Ok(())
     }
 
-    /// The marks of the output and its maximum: those that were not set follow those that were.
+    /// The marks of the output and its maximum. Unset ones follow set ones.
     fn settle_output(&mut self, usual: &Limits) -> Result<()> {
         let low = set(self.output_low_water, usual.output_low_water);
         let high = set(self.output_high_water, usual.output_high_water);
@@ -70,7 +70,7 @@ impl Limits {
         Ok(())
     }
 
-    /// The same of a line, a frame, and the unread input that either has to fit in.
+    /// The same for a line, a frame, and the unread input, which must have room for either.
     fn settle_input(&mut self, usual: &Limits) -> Result<()> {
         let line = set(self.line_bytes_max, usual.line_bytes_max);
         let frame = set(self.frame_bytes_max, usual.frame_bytes_max);
@@ -93,12 +93,12 @@ impl Limits {
     }
 }
 
-/// What was set, if it is not what it is by default.
+/// The value, if it differs from the default.
 fn set(value: usize, usual: usize) -> Option<usize> {
     (value != usual).then_some(value)
 }
 
-/// Of two limits that are both set, the first and so many bytes beside it are no more than the second. None fits in any.
+/// Checks two limits that are both set: the first plus `beside` bytes is at most the second.
 pub(crate) fn no_more(
     (name, value): (&'static str, Option<usize>),
     (other, max): (&'static str, Option<usize>),
