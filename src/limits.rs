@@ -8,8 +8,9 @@ use crate::error::{Error, Result};
 
 /// Limits of one server: how much its connections may hold, and how much work the loop does for each in one turn.
 ///
-/// Set the fields of [`Server::limits`](crate::Server::limits) before the server starts, or change them later with
-/// [`Reactor::set_limits`](crate::Reactor::set_limits).
+/// Set the fields of [`Unbound::limits`](crate::Unbound::limits) before the server starts, or call
+/// [`Server::set_limits`](crate::Server::set_limits) or [`Reactor::set_limits`](crate::Reactor::set_limits) at any
+/// time.
 ///
 /// Some limits depend on each other. A field with its default value counts as unset, and follows the fields that are
 /// set: each mark of the output is at most a quarter of the next larger one, and unread input has room for a line and a

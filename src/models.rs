@@ -1,10 +1,10 @@
-//! Parts of the crate held against models of them: for tests and fuzzers only.
+//! Compares parts of the crate with models of them; for tests and fuzzers only.
 //!
-//! Most models take operations, which proptest draws or a fuzzer's bytes make, and do them to the part and to the
-//! model. Here is where the fuzzer comes in; what is fuzzed through the public interface is in `tests/fuzz/bodies`.
-//! `threads` holds models of another kind: loom tries the orders in which threads can run.
+//! Most models take operations, which proptest or a fuzzer's bytes produce, and apply them to the part and to the
+//! model. This file has the entry points of the fuzzer. Targets that use the public interface are in
+//! `tests/fuzz/bodies`. `threads` has another kind of models: loom tries the orders in which threads can run.
 //!
-//! Compiled for tests, which replay the corpora in `tests/fuzz/corpus`, and with `--cfg fuzzing`.
+//! Compiled with `--cfg fuzzing`, and for tests, which replay the corpora in `tests/fuzz/corpus`.
 
 #[cfg(test)]
 mod cases;
@@ -23,7 +23,7 @@ mod timers;
 
 use arbitrary::{Arbitrary, Unstructured};
 
-/// One of the buffers of a connection or of a datagram socket, and what is done to it.
+/// One of the buffers of a connection or of a datagram socket, with operations on it.
 #[derive(Debug, Arbitrary)]
 enum Buffer {
     Queue(Vec<queue::Operation>),
@@ -32,10 +32,10 @@ enum Buffer {
     Outbox(outbox::Case),
 }
 
-/// Holds a buffer against its model.
+/// Compares a buffer with its model.
 ///
 /// # Panics
-/// If they do not agree.
+/// If they differ.
 pub fn buffers(data: &[u8]) {
     match Buffer::arbitrary_take_rest(Unstructured::new(data)) {
         Ok(Buffer::Queue(operations)) => queue::check(operations),
@@ -46,10 +46,10 @@ pub fn buffers(data: &[u8]) {
     }
 }
 
-/// Holds the slots, and the tokens that name them, against a model.
+/// Compares the slots, and their tokens, with a model.
 ///
 /// # Panics
-/// If they do not agree.
+/// If they differ.
 pub fn tokens(data: &[u8]) {
     if let Ok(case) = Arbitrary::arbitrary_take_rest(Unstructured::new(data)) {
         slots::check(case);

@@ -1,7 +1,7 @@
 //! A datagram socket in the reactor.
 //!
-//! Registered for reading only: a UDP socket reports room after every datagram it has sent, which would wake the loop
-//! for nothing. When it takes no more, the interest is widened until it does.
+//! It is registered for reading only, because a UDP socket reports room after every datagram that it has sent, which
+//! would wake the loop for nothing. When the socket is full, it is also registered for writing until it is not.
 
 use std::collections::HashMap;
 
@@ -15,23 +15,23 @@ use crate::timers::{NO_TIMER, TimerKey};
 
 pub(crate) struct Endpoint {
     pub(crate) socket: DatagramSocket,
-    /// Datagrams may wait, as far as we know.
+    /// Datagrams may be waiting.
     pub(crate) ready: bool,
-    /// The socket has said that it has room again.
+    /// The socket has reported room.
     pub(crate) room: bool,
-    /// Datagrams that are received with one call, at most: as many as were handled in time.
+    /// The most datagrams that one call receives: as many as were handled in time.
     pub(crate) at_once: usize,
-    /// Receiving is paused, because it failed.
+    /// Receiving is paused because it failed.
     pub(crate) pause: Pause,
     pub(crate) outbox: Outbox,
-    /// What waits to be sent is tried again at the latest then, and how long after that.
+    /// When to try sending again at the latest, and the pause after that.
     pub(crate) retry: TimerKey,
     pub(crate) backoff: Backoff,
     /// The interest includes writing.
     pub(crate) watches_room: bool,
-    /// By peer: the slot of its session, if the server keeps sessions.
+    /// The slot of each peer's session, if the server keeps sessions.
     pub(crate) sessions: HashMap<Address, u32>,
-    /// Nothing is received any more: the server is about to be closed.
+    /// Nothing more is received, because the server is about to be closed.
     pub(crate) closing: bool,
 }
 
@@ -52,8 +52,8 @@ impl Endpoint {
         }
     }
 
-    /// Takes an event in. Says whether there may be something to do. Not inlined: there are few sockets of this kind, and
-    /// it would be in the way of connections.
+    /// Handles an event. Returns whether there may be something to do. Not inlined, because there are few sockets of
+    /// this kind, and the code would slow down connections.
     #[inline(never)]
     pub(crate) fn on_event(&mut self, readiness: Readiness) -> bool {
         self.ready |= readiness.0 & Readiness::READABLE != 0;
@@ -61,7 +61,7 @@ impl Endpoint {
         self.ready && !self.pause.is_on() || self.room
     }
 
-    /// Whether something may be received now.
+    /// Returns whether something may be received now.
     pub(crate) fn receives(&self) -> bool {
         self.ready && !self.closing && !self.pause.is_on()
     }

@@ -1,8 +1,9 @@
-//! Datagrams on their way out of one socket: gathered, sent several at a time, and kept when there is no room.
+//! Datagrams that leave by one socket: gathered, sent several at a time, and kept while there is no room.
 //!
-//! A datagram is first *fresh*: it goes with the next flush, in the same system call as others where there is one for
-//! that. What the socket does not take *waits*, in order, within a bound; when that is reached, the policy says which
-//! one is dropped. Meanwhile whatever is for the same peer, or on UDP for anybody, goes behind those that wait.
+//! A datagram is *fresh* first. It leaves with the next flush, and shares a system call with others if the system has a
+//! call for that. A datagram that the socket does not take *waits*, in order and within a bound. When the bound is
+//! reached, the policy decides which one is dropped. Until then, further datagrams for the same peer (on UDP, for any
+//! peer) queue behind those that wait.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -16,11 +17,11 @@ use crate::stats::Stats;
 
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    /// The bytes of all that is fresh, one datagram after the other.
+    /// The bytes of all fresh datagrams, one after the other.
     bytes: Vec<u8>,
     pub(crate) fresh: Vec<Outgoing>,
     pub(crate) waiting: VecDeque<Waiting>,
-    /// What `waiting` costs, in bytes.
+    /// The cost of `waiting`, in bytes.
     pub(crate) cost: usize,
     blocked: Blocked,
 }
@@ -32,7 +33,7 @@ pub(crate) struct Waiting {
     pub(crate) bytes: Box<[u8]>,
 }
 
-/// Whom the socket did not take a datagram for, when it was last tried.
+/// The peers whose datagrams the socket refused at the last attempt.
 #[derive(Debug, Default)]
 struct Blocked {
     everybody: bool,
@@ -46,7 +47,7 @@ impl Blocked {
 }
 
 impl Outbox {
-    /// Takes a datagram. Says whether it was not dropped at once.
+    /// Takes a datagram. Returns `false` if it was dropped at once.
     pub(crate) fn push(
         &mut self,
         to: &Address,
@@ -64,7 +65,7 @@ impl Outbox {
         true
     }
 
-    /// Enough is gathered that sending it is worth the system call, or keeping more is not worth the memory.
+    /// Enough is gathered for a system call, or more would need too much memory.
     pub(crate) fn is_ripe(&self) -> bool {
         self.fresh.len() >= FRESH_MAX || self.bytes.len() >= FRESH_BYTES_MAX
     }
@@ -77,7 +78,7 @@ impl Outbox {
         self.waiting.is_empty() && self.fresh.is_empty()
     }
 
-    /// Sends what is fresh. What the socket does not take waits from now on.
+    /// Sends fresh datagrams. Those that the socket does not take wait from now on.
     pub(crate) fn flush(&mut self, socket: &mut DatagramSocket, limits: &Limits, stats: &mut Stats) {
         let (bytes, fresh) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.fresh));
         let mut next = 0;
@@ -103,22 +104,23 @@ impl Outbox {
             }
         }
         (self.bytes, self.fresh) = (bytes, fresh);
-        self.bytes.clear(); // For their memory.
+        self.bytes.clear(); // This keeps the memory.
         self.fresh.clear();
         if self.waiting.is_empty() {
-            // No order to keep, and nothing that will be tried again: the next datagram is what finds out.
+            // Nothing waits, so there is no order to keep and nothing to retry. The next datagram finds out whether
+            // there is room.
             self.blocked = Blocked::default();
         }
     }
 
-    /// Tries again to send what waits. Says whether that went any further.
+    /// Tries again to send waiting datagrams. Returns whether any left the queue.
     pub(crate) fn retry(&mut self, socket: &mut DatagramSocket, stats: &mut Stats) -> bool {
         self.blocked = Blocked::default();
         let before = self.waiting.len();
         for _ in 0..before {
             let Some(waiting) = self.waiting.pop_front() else { break };
             if self.blocked.is(&waiting.to) {
-                self.waiting.push_back(waiting); // In the end it is all in its old order.
+                self.waiting.push_back(waiting); // In the end all are in their old order.
                 continue;
             }
             let datagram = Outgoing { range: 0..waiting.bytes.len(), to: waiting.to, local: waiting.local };
@@ -140,7 +142,7 @@ impl Outbox {
         self.waiting.len() < before
     }
 
-    /// A datagram was not taken. Says whether it may be later.
+    /// The socket refused a datagram. Returns whether it may take it later.
     fn failed(&mut self, to: &Address, socket: &DatagramSocket, error: &io::Error) -> bool {
         match DatagramFault::from(error) {
             DatagramFault::Blocked if socket.blocks_by_peer() => _ = self.blocked.peers.insert(to.clone()),
@@ -150,7 +152,7 @@ impl Outbox {
         true
     }
 
-    /// Keeps a datagram until there is room. Says whether there was room to keep it.
+    /// Keeps a datagram until there is room. Returns whether it could be kept.
     fn wait(&mut self, datagram: Waiting, limits: &Limits, stats: &mut Stats) -> bool {
         let needed = cost(&datagram.bytes);
         if limits.datagram_queue_overflow == DropPolicy::Oldest {
@@ -166,7 +168,7 @@ impl Outbox {
         true
     }
 
-    /// Drops what there is too much of, if so many bytes more are to wait.
+    /// Drops datagrams until so many more bytes may wait.
     pub(crate) fn make_room(&mut self, needed: usize, limits: &Limits, stats: &mut Stats) {
         while self.cost + needed > limits.datagram_queue_bytes_max {
             let dropped = match limits.datagram_queue_overflow {
@@ -186,11 +188,11 @@ impl Outbox {
     }
 }
 
-/// What a datagram that waits counts for: an empty one is not free.
+/// The cost of a waiting datagram. Even an empty one needs memory.
 fn cost(bytes: &[u8]) -> usize {
     bytes.len() + size_of::<Waiting>()
 }
 
-/// As many as the kernel sends with one sendmmsg(2) or as segments of one datagram, and then some.
+/// More than the kernel sends with one sendmmsg(2), or as segments of one datagram.
 const FRESH_MAX: usize = 128;
 const FRESH_BYTES_MAX: usize = 256 * 1024;

@@ -1,4 +1,4 @@
-//! Datagrams that arrive: for the session of their peer, or each a request of its own.
+//! Received datagrams: each is for the session of its peer, or a request of its own.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,15 +22,15 @@ use crate::reactor::hosted::Scratch;
 use crate::server::hooks::{BaseServer, Incoming};
 
 impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
-    /// Receives and serves what waits at a datagram socket, within its budget.
+    /// Receives and serves waiting datagrams of a socket, within its budget.
     pub(crate) fn receive_datagrams(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
         core.receiving = key;
-        core.flush_datagrams(key); // What others have sent through it.
+        core.flush_datagrams(key); // Flushes what other connections have sent through it.
         let limits = &self.limits(core);
         let mut budget = limits.datagrams_per_turn;
         let slice = Slice::default();
         loop {
-            // One for `handle_request`, otherwise what comes.
+            // One datagram for `handle_request`, otherwise all.
             let quota = core.served[usize::from(self.calls.number())].quota;
             if quota == 0 {
                 break;
@@ -61,7 +61,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             let count = packets.len();
             scratch.packets = packets;
             core.flush_datagrams(key);
-            // As many at once as there is time for.
+            // As many at once as there is time for handling.
             let over = slice.is_over(&scratch.budget.turn);
             if let Some(endpoint) = core.slots.endpoint(key) {
                 endpoint.at_once = if over { (count / 2).max(1) } else { at_once.saturating_mul(2) };
@@ -70,7 +70,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         core.receiving = NO_SLOT;
     }
 
-    /// One datagram: for the session of its peer, or a request of its own.
+    /// Serves one datagram: in the session of its peer, or as a request of its own.
     fn on_packet(
         &mut self,
         core: &mut Core,
@@ -97,12 +97,12 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             }
         }
         self.take_from_quota(core);
-        // One that is on its way out is no session for a new datagram.
+        // A session that is ending takes no new datagram.
         if let Some(key) = session.filter(|&key| !core.slots.connection(key).state.phase.is_ending()) {
             core.slots.connection(key).io.stream.set_local(*local);
             return self.borrowed(core, scratch, key, |calls, at| calls.on_datagram(at, range.clone()));
         }
-        // The one that is on its way out gives its place to its successor.
+        // A session that is ending gives its place to its successor.
         let others = |core: &mut Core| core.sessions(self.calls.number()) - usize::from(session.is_some());
         let admits = |max| others(core) < max && !core.stop.is_under_way();
         if limits.sessions_max.is_none_or(admits) && !core.slots.is_full() {
@@ -115,7 +115,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         }
     }
 
-    /// A datagram begins a request: that of a new session, or one of its own.
+    /// A datagram begins a request: a new session, or a request of its own.
     fn admit_datagram(
         &mut self,
         core: &mut Core,
@@ -160,7 +160,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
 }
 
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
-    /// A datagram for a session there is.
+    /// A datagram for an existing session.
     fn on_datagram(&mut self, at: &mut Service<'_>, packet: Range<usize>) {
         self.set_up(at);
         at.connection.state.activity = at.core.now;
@@ -168,23 +168,23 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             self.call_with(at, packet, Callback::Handle);
         }
         if !at.connection.timer_stands() {
-            self.serve(at); // It may be over.
+            self.serve(at); // The session may end.
         }
     }
 
-    /// A datagram that is a request of its own, from `setup` to `finish`.
+    /// Serves a datagram as a request of its own, from `setup` to `finish`.
     fn serve_single(&mut self, at: &mut Service<'_>, packet: Range<usize>) {
         self.call(at, Callback::Setup);
         if at.connection.state.phase.may_call() {
             self.call_with(at, packet, Callback::Handle);
         }
-        at.connection.state.end(EndReason::Done, false); // Unless it has ended otherwise.
+        at.connection.state.end(EndReason::Done, false); // This has no effect if it has ended already.
         self.finish(at, at.connection.state.why());
         self.reply(at.core, at.scratch, at.connection, true);
         at.core.cancel_handler_timers(&mut at.connection.state);
     }
 
-    /// Sends what was written to the peer of a datagram server, if anything was.
+    /// Sends the output to the peer of a datagram server, if there is any.
     #[inline(never)]
     pub(crate) fn reply(&mut self, core: &mut Core, scratch: &mut Scratch, connection: &mut Connection, wanted: bool) {
         if connection.state.take_reply()
@@ -192,7 +192,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             && !connection.state.phase.is_aborting()
             && let Some(route) = connection.io.stream.route()
         {
-            // It is counted if it cannot be sent; nothing waits for the result.
+            // A datagram that cannot be sent is counted. Nothing waits for the result.
             let _ = core.send_datagram(route, &connection.state.address, &scratch.output);
         }
         scratch.output.clear();

@@ -1,4 +1,4 @@
-//! Datagrams that leave by a socket of the reactor.
+//! Sends datagrams by a socket of the reactor.
 
 use super::endpoint::Endpoint;
 use crate::address::Address;
@@ -29,7 +29,7 @@ impl Core {
         Ok(())
     }
 
-    /// The read buffer has to hold the longest datagram that a server's sockets may receive.
+    /// The read buffer must hold the longest datagram that a server's sockets may receive.
     pub(crate) fn fit_read_buffer(&mut self, server: u16) {
         let served = &self.served[usize::from(server)];
         let max = served.limits.max_packet_size;
@@ -40,7 +40,7 @@ impl Core {
         }
     }
 
-    /// There may be less room than before for the datagrams that wait.
+    /// There may now be less room for waiting datagrams.
     pub(crate) fn fit_outboxes(&mut self, server: u16) {
         let Served { limits, listeners, .. } = &self.served[usize::from(server)];
         for &key in listeners {
@@ -50,7 +50,7 @@ impl Core {
         }
     }
 
-    /// Sends a datagram by the way another one came.
+    /// Sends a datagram by the route of a received one.
     pub(crate) fn send_datagram(&mut self, route: Route, to: &Address, bytes: &[u8]) -> Delivery {
         let Route { endpoint: key, local } = route;
         let Some(slot) = self.slots.get(key) else { return Delivery::Gone };
@@ -70,7 +70,7 @@ impl Core {
         if kept { Delivery::Queued } else { Delivery::Refused }
     }
 
-    /// Our end of the way a datagram came.
+    /// Our address in the route of a received datagram.
     pub(crate) fn local_address(&self, route: Route) -> Option<Address> {
         let bound = self.slots.bound(route.endpoint)?;
         match (route.local, bound.as_inet()) {
@@ -79,7 +79,7 @@ impl Core {
         }
     }
 
-    /// Does something about a group with each socket of a server that is of its family.
+    /// Joins or leaves a group with each socket of a server that is of the group's family.
     pub(crate) fn each_member(
         &mut self,
         server: u16,
@@ -97,7 +97,7 @@ impl Core {
         if sockets == 0 { Err(Error::NotBound) } else { Ok(()) }
     }
 
-    /// The socket of a server that can send to an address, if it has one.
+    /// The socket of a server that can send to an address, if there is one.
     pub(crate) fn route_to(&mut self, server: u16, to: &Address) -> Option<Route> {
         let keys = &self.served[usize::from(server)].listeners;
         let slots = &mut self.slots;
@@ -105,7 +105,7 @@ impl Core {
         Some(Route { endpoint, local: None })
     }
 
-    /// Sends what was gathered, and what waits if there is room again.
+    /// Sends gathered datagrams, and waiting ones if there is room.
     pub(crate) fn flush_datagrams(&mut self, key: u32) {
         let Some(slot) = self.slots.get(key) else { return };
         let token = slot.token(key);
@@ -124,13 +124,13 @@ impl Core {
             *backoff = Backoff::default();
         }
         let watch = waits && !socket.blocks_by_peer();
-        // If it fails, the timer is what remains.
+        // If this fails, the timer retries.
         if watch != *watches_room && self.selector.watch_room(socket, token, watch).is_ok() {
             *watches_room = watch;
         }
     }
 
-    /// Time to try again what waits to be sent.
+    /// The timer fired: tries again to send waiting datagrams.
     pub(crate) fn resend(&mut self, key: u32) {
         if let Some(endpoint) = self.slots.endpoint(key) {
             endpoint.retry = NO_TIMER;
@@ -139,7 +139,7 @@ impl Core {
         }
     }
 
-    /// Does something with each datagram socket, of one server or of all.
+    /// Calls a closure with each datagram socket of one server or of all.
     pub(crate) fn each_endpoint(&mut self, server: Option<u16>, mut act: impl FnMut(&mut Endpoint)) {
         let of_server = |(number, _): &(usize, _)| server.is_none_or(|server| usize::from(server) == *number);
         for (_, served) in self.served.iter().filter(of_server) {
@@ -147,21 +147,21 @@ impl Core {
         }
     }
 
-    /// Whether some server has datagrams to send.
+    /// Returns whether any server has datagrams to send.
     pub(crate) fn is_sending(&mut self) -> bool {
         let mut sends = false;
         self.each_endpoint(None, |endpoint| sends |= endpoint.is_sending());
         sends
     }
 
-    /// Peers of a server that have a session, at whichever of its sockets.
+    /// The number of sessions of a server, at all of its sockets.
     pub(crate) fn sessions(&mut self, server: u16) -> usize {
         let slots = &mut self.slots;
         let sessions = |&key: &u32| slots.endpoint(key).map_or(0, |endpoint| endpoint.sessions.len());
         self.served[usize::from(server)].listeners.iter().map(sessions).sum()
     }
 
-    /// A session is over: a datagram of this peer begins another, unless one has begun already.
+    /// A session is over. The next datagram of this peer begins another, unless one has begun already.
     pub(crate) fn forget_session(&mut self, route: Route, peer: &Address, key: u32) {
         if let Some(endpoint) = self.slots.endpoint(route.endpoint)
             && endpoint.sessions.get(peer) == Some(&key)
@@ -170,7 +170,8 @@ impl Core {
         }
     }
 
-    /// Its slot is freed. What is armed for it is cancelled only now: a last `finish` may have sent something that waits.
+    /// The slot of the socket is freed. Its timer is cancelled only now, because a last `finish` may have sent a
+    /// datagram that waits.
     pub(crate) fn forget_endpoint(&mut self, endpoint: Endpoint) -> DatagramSocket {
         if endpoint.retry != NO_TIMER {
             self.timers.cancel(endpoint.retry);

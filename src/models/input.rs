@@ -1,4 +1,5 @@
-//! The input held against a run of bytes, however it arrives: each message is cut out of it at once and by the book.
+//! Compares the input with a run of bytes, however the bytes arrive. The model cuts each message out of the run by the
+//! documented rules.
 
 use std::cell::Cell;
 use std::io::{self, Read};
@@ -11,7 +12,7 @@ use crate::connection::input::Input;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
-/// What arrives in the course of a connection, and what its handler does.
+/// The bytes that arrive at a connection, and the calls of its handler.
 #[derive(Clone, Debug, Arbitrary)]
 #[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub(crate) struct Case {
@@ -34,7 +35,7 @@ pub(crate) struct Callback {
 #[derive(Clone, Debug, Arbitrary)]
 #[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub(crate) enum Call {
-    /// The output is above its high-water mark, or not any more.
+    /// Whether the output is above its high-water mark.
     Full(bool),
     Line,
     Until {
@@ -78,12 +79,12 @@ pub(crate) fn check(case: Case) {
         let consumed = input.consumed();
         unread.drain(..consumed);
         if unread.is_empty() {
-            scan = Scan::default(); // It goes with the carry.
+            scan = Scan::default(); // It is dropped with the carry.
         }
     }
 }
 
-/// Does the same to the input and the model. Says whether the input is held back.
+/// Applies a step to the input and to the model. Returns whether the input is held back.
 fn step(input: &mut Input<'_>, call: &Call, bytes: &[u8], ended: bool, full: &Cell<bool>) -> bool {
     let before = input.consumed();
     let (rest, limits) = (&bytes[before..], input.limits);
@@ -104,7 +105,7 @@ fn step(input: &mut Input<'_>, call: &Call, bytes: &[u8], ended: bool, full: &Ce
             (input.read_until(&delimiter), expected.ok_or("text up to the delimiter"))
         }
         Call::Exact(n) => {
-            let n = usize::from(n).max(1); // A block of no bytes is read once in the same place.
+            let n = usize::from(n).max(1); // An empty block can be read only once at one position.
             let expected =
                 if n > limits.input_bytes_max { Err("block") } else { Ok(rest.get(..n).map(|cut| (cut, n))) };
             (input.read_exact(n), expected)
@@ -114,7 +115,7 @@ fn step(input: &mut Input<'_>, call: &Call, bytes: &[u8], ended: bool, full: &Ce
             (input.read_frame(prefix), frame(rest, prefix, limits.frame_bytes_max))
         }
     };
-    // Of a block it is known without a look whether it can be had.
+    // Whether a block is complete is known without a search.
     let missing = matches!(call, Call::Exact(_)) && !matches!(expected, Ok(Some(_)));
     let held = full.get() && !rest.is_empty() && !missing;
     match (found, expected) {
@@ -132,7 +133,7 @@ fn step(input: &mut Input<'_>, call: &Call, bytes: &[u8], ended: bool, full: &Ce
     held
 }
 
-/// A call that takes bytes as they are, and no message.
+/// A call that takes bytes without a format.
 fn take(input: &mut Input<'_>, call: &Call, rest: &[u8], ended: bool) {
     let before = input.consumed();
     match *call {
@@ -154,7 +155,7 @@ fn take(input: &mut Input<'_>, call: &Call, rest: &[u8], ended: bool) {
     }
 }
 
-/// Bytes up to the delimiter; `None` if they are too many.
+/// Bytes up to the delimiter; `None` if there are too many.
 fn delimited<'a>(bytes: &'a [u8], delimiter: &[u8], ended: bool, max: usize) -> Option<Found<'a>> {
     let end = bytes.windows(delimiter.len()).position(|window| window == delimiter).map(|at| at + delimiter.len());
     match end.or(Some(bytes.len()).filter(|&rest| ended && rest > 0)) {
@@ -163,7 +164,7 @@ fn delimited<'a>(bytes: &'a [u8], delimiter: &[u8], ended: bool, max: usize) -> 
     }
 }
 
-/// The frames of `Prefix`, read as its documentation has them.
+/// Reads the frames of `Prefix` as its documentation says.
 fn frame(bytes: &[u8], prefix: Prefix, max: usize) -> Result<Found<'_>, &'static str> {
     let big = |bytes: &[u8]| bytes.iter().fold(0, |length, &byte| length << 8 | u128::from(byte));
     let little = |bytes: &[u8]| bytes.iter().rev().fold(0, |length, &byte| length << 8 | u128::from(byte));
@@ -197,7 +198,7 @@ fn frame(bytes: &[u8], prefix: Prefix, max: usize) -> Result<Found<'_>, &'static
     Ok(bytes.get(width..end).map(|payload| (payload, end)))
 }
 
-/// Few letters, so that messages begin and end now and then.
+/// Few letters, so that messages begin and end often.
 fn letter(byte: &u8) -> u8 {
     b"\0\0\x01\x02\n\n\ra\x80\xff"[usize::from(*byte) % 10]
 }

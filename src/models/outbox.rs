@@ -1,4 +1,4 @@
-//! The outbox held against the list of what was pushed: in its order, and nothing twice or unaccounted for.
+//! Compares the outbox with the list of pushed datagrams: all are in order, and none is lost or sent twice.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,7 +15,7 @@ use crate::net::datagram::DatagramSocket;
 use crate::net::scripted::ScriptedDatagrams;
 use crate::stats::Stats;
 
-/// What is sent by one socket.
+/// The datagrams of one socket.
 #[derive(Clone, Debug, Arbitrary)]
 #[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub(crate) struct Case {
@@ -32,11 +32,11 @@ pub(crate) enum Operation {
         length: u8,
     },
     Flush(#[cfg_attr(test, proptest(strategy = "crate::models::cases::few()"))] Vec<Fate>),
-    /// There may be room again.
+    /// There may be room now.
     Retry(#[cfg_attr(test, proptest(strategy = "crate::models::cases::few()"))] Vec<Fate>),
 }
 
-/// How sending a datagram ends.
+/// The result of sending a datagram.
 #[derive(Clone, Copy, Debug, Arbitrary)]
 #[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub(crate) enum Fate {
@@ -47,7 +47,7 @@ pub(crate) enum Fate {
     Refused,
 }
 
-/// Each datagram ends as it is said; with no more said, there is no room.
+/// Each datagram ends with the next result of the list. When the list is empty, there is no room.
 #[derive(Debug, Default)]
 struct Wire {
     fates: VecDeque<Fate>,
@@ -102,7 +102,7 @@ pub(crate) fn check(case: Case) {
             Operation::Flush(fates) => {
                 wire.lock().unwrap().fates = fates.into();
                 outbox.flush(&mut socket, &limits, &mut stats);
-                assert!(outbox.fresh.is_empty(), "what was flushed waits, or is gone");
+                assert!(outbox.fresh.is_empty(), "a flushed datagram waits or is gone");
             }
             Operation::Retry(fates) => {
                 wire.lock().unwrap().fates = fates.into();
@@ -111,12 +111,12 @@ pub(crate) fn check(case: Case) {
                 assert_eq!(went_on, outbox.waiting.len() < before);
             }
         }
-        assert!(outbox.cost <= limits.datagram_queue_bytes_max, "more waits than may");
+        assert!(outbox.cost <= limits.datagram_queue_bytes_max, "too much waits");
         assert_eq!(outbox.is_waiting(), !outbox.waiting.is_empty());
         let unsent = outbox.waiting.len() + outbox.fresh.len();
         account(&stats, &wire.lock().unwrap(), unsent, &pushed);
     }
-    // Somebody takes what is left.
+    // Flush the rest.
     wire.lock().unwrap().fates = vec![Fate::Sent; pushed.len() + outbox.fresh.len()].into();
     outbox.retry(&mut socket, &mut stats);
     outbox.flush(&mut socket, &limits, &mut stats);
@@ -124,7 +124,7 @@ pub(crate) fn check(case: Case) {
     account(&stats, &wire.lock().unwrap(), 0, &pushed);
 }
 
-/// Every datagram is sent, failed, dropped or still here; and what was sent is in order and as it was.
+/// Every datagram is sent, failed, dropped or still in the outbox. Sent ones are in order and unchanged.
 fn account(stats: &Stats, wire: &Wire, unsent: usize, pushed: &[(Address, Vec<u8>)]) {
     assert_eq!(stats.datagrams_out, wire.sent.len() as u64);
     assert_eq!(stats.datagrams_failed, wire.refused);
@@ -159,7 +159,7 @@ mod tests {
             let kept: Vec<_> = (0..5)
                 .map(|i| {
                     let kept = outbox.push(&peer(0), None, &[i; 10], &limits, &mut stats);
-                    outbox.flush(&mut socket, &limits, &mut stats); // There is no room: it waits.
+                    outbox.flush(&mut socket, &limits, &mut stats); // There is no room, so it waits.
                     kept
                 })
                 .collect();

@@ -1,4 +1,4 @@
-//! The output held against a run of bytes, whatever is written and however the socket takes it.
+//! Compares the output with a run of bytes, for any writes and any behaviour of the socket.
 
 use std::cell::Cell;
 use std::io::{IoSlice, Write};
@@ -17,13 +17,13 @@ use crate::net::Stream;
 use crate::net::clock::Clock;
 use crate::net::scripted::ScriptedStream;
 
-/// What a handler writes in the course of a connection.
+/// The writes of a handler during a connection.
 #[derive(Clone, Debug, Arbitrary)]
 #[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub(crate) struct Case {
     output_high_water: u16,
     output_bytes_max: u16,
-    /// The maximum is one that a short write can reach.
+    /// The maximum is small, so that a short write can reach it.
     tight: bool,
     refuse: bool,
     #[cfg_attr(test, proptest(strategy = "crate::models::cases::few()"))]
@@ -38,7 +38,7 @@ pub(crate) struct Turn {
     takes: Vec<Take>,
     #[cfg_attr(test, proptest(strategy = "crate::models::cases::few()"))]
     calls: Vec<Call>,
-    /// Bytes that may be sent in the callback, and in the flush.
+    /// Bytes that may be sent in the callback and in the flush.
     allowed: u16,
     budget: u16,
 }
@@ -49,7 +49,7 @@ pub(crate) enum Call {
     Write(Vec<u8>),
     WriteVectored(Vec<u8>, Vec<u8>),
     WriteShared(Vec<u8>),
-    /// Long enough, now and then, for a system call of its own.
+    /// Sometimes long enough for a system call of its own.
     WriteLong {
         byte: u8,
         length: u16,
@@ -74,7 +74,8 @@ pub(crate) fn check(case: Case) {
     let mut budget = Budget::new(Clock::Scripted(Arc::new(|| 1)));
     for turn in case.turns {
         socket.lock().unwrap().takes = turn.takes.into();
-        // An event has come: the socket takes output, or something that waits was tried in vain and is not tried now.
+        // After an event the socket takes output, or the rest of the queue was tried without success and is not tried
+        // now.
         let writable = if io.queue.is_none() { OutputState::WRITABLE } else { 0 };
         let full = Cell::new(false);
         budget.renew(&limits);
@@ -89,7 +90,7 @@ pub(crate) fn check(case: Case) {
             assert_eq!(output.len() + socket.lock().unwrap().taken.len(), written.len());
             let allowed = output.taken < budget.write;
             assert_eq!(output.is_full(), output.len() > limits.output_high_water || !allowed);
-            assert!(full.get() == output.is_full(), "what the input sees is not so");
+            assert!(full.get() == output.is_full(), "the input has a wrong value");
             assert!(output.len() <= limits.output_bytes_max);
         }
         let before = output.taken;
@@ -100,7 +101,7 @@ pub(crate) fn check(case: Case) {
         let waiting = io.queue.as_ref().map_or(0, |queue| queue.len());
         assert!(waiting <= limits.output_bytes_max);
         if state.has(OutputState::BROKEN | OutputState::OVERFLOWN) {
-            // What got through is what was written first.
+            // The first bytes are the ones that were sent.
             assert!(written.starts_with(&socket.lock().unwrap().taken));
             return;
         }
@@ -114,7 +115,7 @@ pub(crate) fn check(case: Case) {
         io.queue.take_if(|queue| queue.len() == 0);
         let waiting = io.queue.as_ref().map_or(0, |queue| queue.len());
         let taken = &socket.lock().unwrap().taken;
-        assert_eq!(taken.len() + waiting, written.len(), "bytes are lost, or sent twice");
+        assert_eq!(taken.len() + waiting, written.len(), "bytes are lost or sent twice");
         assert_eq!(*taken, written[..taken.len()]);
     }
 }
@@ -144,13 +145,13 @@ fn step(output: &mut Output<'_>, call: Call, written: &mut Vec<u8>, limits: &Lim
     };
     written.extend(&bytes);
     judge(output, &bytes, &result, before, was_shut, limits);
-    // A connection that is lost over a write may have sent the beginning of it.
+    // A connection that breaks during a write may have sent the beginning of it.
     if result.is_err() && !output.is_lost() {
         written.truncate(written.len() - bytes.len());
     }
 }
 
-/// Whether a write may end as it did.
+/// Checks the result of a write.
 fn judge(output: &Output<'_>, bytes: &[u8], result: &Result<()>, before: usize, was_shut: bool, limits: &Limits) {
     let beyond = before + bytes.len() > limits.output_bytes_max;
     let refuse = limits.output_overflow == Overflow::Refuse;
@@ -159,17 +160,17 @@ fn judge(output: &Output<'_>, bytes: &[u8], result: &Result<()>, before: usize, 
             assert!(!was_shut);
             assert!(!refuse || !beyond);
         }
-        Err(Error::Gone) => assert!(was_shut || output.is_lost()), // Between two slices, it may be.
+        Err(Error::Gone) => assert!(was_shut || output.is_lost()), // It may be lost between two slices.
         Err(Error::OutputLimit { .. }) if refuse => {
             assert!(beyond && !output.is_lost());
-            assert_eq!(output.len(), before, "a part of what was refused is queued");
+            assert_eq!(output.len(), before, "a part of a refused write is queued");
         }
         Err(Error::OutputLimit { .. }) => assert!(beyond && output.is_lost()),
         Err(error) => panic!("{error}"),
     }
 }
 
-/// A payload behind its length.
+/// A payload with its length in front.
 fn frame(prefix: Prefix, payload: Vec<u8>) -> Vec<u8> {
     let length = payload.len();
     let mut frame = match prefix {

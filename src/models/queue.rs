@@ -1,4 +1,4 @@
-//! The queue held against a run of bytes, whatever is pushed and however the socket takes it.
+//! Compares the queue with a run of bytes, for any pushes and any behaviour of the socket.
 
 use arbitrary::Arbitrary;
 
@@ -10,7 +10,7 @@ use crate::models::socket::{Socket, Take};
 pub(crate) enum Operation {
     Push(Vec<u8>),
     PushShared(Vec<u8>),
-    /// As many bytes as go into a chunk, or more than fit beside others.
+    /// As many bytes as fit into a chunk, or more than fit beside others.
     PushLong {
         byte: u8,
         length: u16,
@@ -49,13 +49,13 @@ pub(crate) fn check(operations: Vec<Operation>) {
     assert_eq!(queue.len(), 0);
 }
 
-/// Returns how many bytes went.
+/// Returns how many bytes were sent.
 fn flush(queue: &mut Queue, unsent: &[u8], budget: usize, takes: Vec<Take>) -> usize {
     let mut socket = Socket { takes: takes.into(), ..Socket::default() };
     let (sent, end) = queue.write_to(&mut socket, budget);
     assert_eq!(socket.taken, unsent[..sent]);
     assert!(socket.offered <= budget);
-    assert!(!socket.pressed || cfg!(not(unix)), "a short write says that there is no room");
+    assert!(!socket.pressed || cfg!(not(unix)), "a short write means that there is no room");
     match end {
         Ok(Flush::Empty) => assert_eq!(sent, unsent.len()),
         Ok(Flush::Blocked) => assert!(socket.full),
@@ -84,7 +84,7 @@ mod tests {
         }
     }
 
-    /// Flushes with a budget into a socket that takes everything: how many bytes went, in how many calls.
+    /// Flushes with a budget into a socket that takes everything. Returns how many bytes were sent in how many calls.
     fn flush(queue: &mut Queue, budget: usize) -> (usize, usize) {
         let calls = 100;
         let mut socket = Socket { takes: [Take::AtMost(u16::MAX)].repeat(calls).into(), ..Socket::default() };
@@ -112,7 +112,7 @@ mod tests {
         carry.consume(1);
         carry.extend(&[8; 1]);
         assert_eq!(*carry.unread(), [&[7; 499][..], &[8]].concat());
-        assert_eq!(carry.bytes.len(), 500, "what is consumed is not kept for ever");
+        assert_eq!(carry.bytes.len(), 500, "consumed bytes are not kept forever");
     }
 
     #[test]
@@ -131,7 +131,7 @@ mod tests {
         let payload = SharedBytes::from(vec![0; 10]);
         let mut queue = Queue::default();
         (0..SLICES + 8).for_each(|_| queue.push_shared(payload.clone()));
-        // One call for as many as it takes, one for half a payload.
+        // One call for as many chunks as it takes, and one for half a payload.
         let budget = SLICES * 10 + 5;
         assert_eq!(flush(&mut queue, budget), (budget, 2));
         assert_eq!(flush(&mut queue, usize::MAX), (75, 1));

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-/// Runs a target on each file of its corpus; the last one printed is the one that failed.
+/// Runs a target on each file of its corpus. The last printed file is the one that failed.
 ///
 /// # Panics
-/// If there is no such file. A published package, which has no corpora, says so and passes.
+/// If the corpus is empty. A published package has no corpora, so there the function prints that and returns.
 pub(crate) fn corpus(target: &str, run: impl Fn(&[u8])) {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
     if !fuzz.join("Cargo.toml").exists() {

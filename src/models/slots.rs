@@ -1,4 +1,4 @@
-//! The slots held against a map of what lives: a name of what is gone finds nothing, its successor least of all.
+//! Compares the slots with a map of the living ones. An id of a freed slot finds nothing, and never its successor.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use crate::ids::{ConnectionId, KEY_MAX, SERVERS_MAX, WAKER, pack, unpack};
 use crate::net::packet::Route;
 use crate::reactor::slots::{Kind, Slots};
 
-/// What becomes of slots, from any generation on.
+/// Operations on slots, starting at any generation.
 #[derive(Clone, Debug, Arbitrary)]
 #[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub(crate) struct Case {
@@ -26,13 +26,13 @@ pub(crate) enum Operation {
         server: u8,
         lent: bool,
     },
-    /// Which of those that live.
+    /// The index of a living slot.
     Remove(u8),
-    /// Whatever the selector may say.
+    /// Any token.
     Event(u64),
 }
 
-/// A slot that was made, and whether it lives.
+/// A slot, and whether it is still alive.
 struct Made {
     server: u16,
     lent: bool,
@@ -72,7 +72,7 @@ pub(crate) fn check(case: Case) {
     assert_eq!(tokens.len(), made.len(), "two slots had the same token");
 }
 
-/// Every name of a slot finds that slot, as long as it lives.
+/// Every id of a slot finds that slot while it lives.
 fn names(slots: &mut Slots, made: &Made) {
     let id = made.id;
     assert_ne!(made.token, WAKER);
@@ -87,7 +87,7 @@ fn names(slots: &mut Slots, made: &Made) {
     }
 }
 
-/// Any token comes apart, and finds what it was made for or nothing.
+/// Any token can be taken apart, and finds its own slot or nothing.
 fn event(slots: &mut Slots, token: Token, made: &[Made], living: &HashMap<u32, usize>) {
     let (server, generation, key) = unpack(token);
     assert_eq!(pack(server as u16, generation, key), token);

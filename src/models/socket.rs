@@ -1,4 +1,4 @@
-//! A socket that takes what it is told to take.
+//! A socket whose writes the test decides.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
@@ -11,7 +11,7 @@ use mio::Token;
 use crate::address::Address;
 use crate::net::scripted::ScriptedStream;
 
-/// How one write ends.
+/// The result of one write.
 #[derive(Clone, Copy, Debug, Arbitrary)]
 #[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 pub(crate) enum Take {
@@ -20,16 +20,16 @@ pub(crate) enum Take {
     Broken,
 }
 
-/// Takes what comes next, each time it is written to; with nothing left to take, it would block.
+/// Each write has the next result of the list. When the list is empty, writes would block.
 #[derive(Debug, Default)]
 pub(crate) struct Socket {
     pub(crate) takes: VecDeque<Take>,
     pub(crate) taken: Vec<u8>,
-    /// The most that one write has offered.
+    /// The longest write that was offered.
     pub(crate) offered: usize,
-    /// The last write was taken in part, or not at all.
+    /// The last write was partial or refused.
     pub(crate) full: bool,
-    /// It was written to again although it was full, with no event between.
+    /// It was written to again although it was full, without an event in between.
     pub(crate) pressed: bool,
     pub(crate) broken: bool,
 }
@@ -70,7 +70,7 @@ impl Write for Socket {
     }
 }
 
-/// The same as the socket of a connection.
+/// The same as a connection's socket.
 impl ScriptedStream for Arc<Mutex<Socket>> {
     fn register(&mut self, _: Token) -> io::Result<()> {
         Ok(())

@@ -1,4 +1,4 @@
-//! Every order in which threads can run, tried by loom:
+//! loom tries every order in which threads can run:
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test --release --lib models::threads

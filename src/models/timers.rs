@@ -1,4 +1,4 @@
-//! Timers held against a sorted list, and deadlines against a map.
+//! Compares timers with a sorted list, and deadlines with a map.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::timers::{Deadlines, TimerKey, Timers};
 
 #[derive(Clone, Debug, Arbitrary)]
 enum Operation {
-    #[proptest(weight = 4)] // Small heaps are hardly heaps.
+    #[proptest(weight = 4)] // Small heaps test little.
     Arm {
         after: u8,
     },
@@ -71,7 +71,7 @@ proptest! {
                         assert_eq!(model[due].0, model[0].0, "out of order");
                         model.remove(due);
                     }
-                    assert!(model.iter().all(|entry| entry.0 > now), "one that is due did not fire");
+                    assert!(model.iter().all(|entry| entry.0 > now), "a due timer did not fire");
                 }
                 _ => {}
             }

@@ -1,7 +1,7 @@
-//! Every order in which the loop and those who want something of it can run.
+//! Every order in which the loop and other threads can run.
 //!
-//! The mailbox is the real one; the loop is [`Loop`], which sleeps and takes as the reactor's does. One that sleeps when
-//! nobody will wake it any more is a deadlock, which loom finds.
+//! The mailbox is the real one. The loop is [`Loop`], which sleeps and takes commands as the reactor does. If it sleeps
+//! and nothing will wake it, loom reports a deadlock.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use loom::thread;
 use super::orders::model;
 use crate::reactor::mailbox::{Mailbox, Wake};
 
-/// A waker that is remembered, as an eventfd is: it ends the sleep that is, or the next.
+/// A waker that remembers a call, like an eventfd: it ends the current sleep or the next.
 #[derive(Default)]
 struct Bell {
     rung: Mutex<bool>,
@@ -37,7 +37,7 @@ impl Bell {
     }
 }
 
-/// The reactor's part, as far as it has to do with the mailbox.
+/// The reactor's use of the mailbox.
 struct Loop {
     mailbox: Arc<Mailbox<Command, Bell>>,
     bell: Arc<Bell>,
@@ -45,7 +45,7 @@ struct Loop {
     taken: Vec<u8>,
 }
 
-/// A command with a number, which tells when it is dropped.
+/// A numbered command that records when it is dropped.
 struct Command(u8, Arc<std::sync::atomic::AtomicUsize>);
 
 impl Drop for Command {
@@ -60,8 +60,8 @@ impl Loop {
         Loop { mailbox: Mailbox::new(&bell, max, 0), bell, most, taken: Vec::new() }
     }
 
-    /// As `Reactor::turn`: a wait without limit only if nothing is pending, commands if something is. What stops the
-    /// loop is asked afterwards, in each turn.
+    /// As `Reactor::turn`: it waits without a limit only if nothing is pending, and takes commands if something is. The
+    /// stop request is checked afterwards, in each turn.
     fn turn(&mut self) {
         if !self.mailbox.is_pending() {
             self.bell.wait();
@@ -71,7 +71,7 @@ impl Loop {
         }
     }
 
-    /// As `Reactor::serve_forever`, with nobody to wait for.
+    /// As `Reactor::serve_forever`, without connections to wait for.
     fn serve(&mut self) {
         while !self.mailbox.drain_requested() {
             self.turn();
@@ -79,7 +79,7 @@ impl Loop {
         self.mailbox.clear_request();
     }
 
-    /// Submits these from a thread of its own. Returns how many were not refused.
+    /// Submits these commands from a thread of its own. Returns how many were accepted.
     fn submitter(&self, dropped: &Dropped, numbers: &'static [u8]) -> thread::JoinHandle<usize> {
         let (mailbox, dropped) = (Arc::clone(&self.mailbox), Arc::clone(&dropped.0));
         thread::spawn(move || {
@@ -88,7 +88,7 @@ impl Loop {
         })
     }
 
-    /// The same by way of the mailbox of a server, which may not lead here yet.
+    /// The same through the mailbox of a server, which may not lead here yet.
     fn submitter_to(&self, server: &Arc<Mailbox<Command, Bell>>, dropped: &Dropped) -> thread::JoinHandle<usize> {
         let (server, dropped) = (Arc::clone(server), Arc::clone(&dropped.0));
         thread::spawn(move || {
@@ -97,7 +97,7 @@ impl Loop {
         })
     }
 
-    /// Asks for a stop from a thread of its own.
+    /// Requests a stop from a thread of its own.
     fn stopper(&self, request: fn(&Mailbox<Command, Bell>)) -> thread::JoinHandle<()> {
         let mailbox = Arc::clone(&self.mailbox);
         thread::spawn(move || request(&mailbox))
@@ -206,7 +206,7 @@ fn a_stop_now_cuts_short_a_stop() {
             this.turn();
         }
         while !this.mailbox.now_requested() {
-            this.turn(); // Drains, and there is no end to it.
+            this.turn(); // It drains, and does not end.
         }
         join(stoppers);
     });
@@ -218,7 +218,7 @@ fn stops_at_once_end_the_loop_once_and_a_later_one_ends_it_again() {
         let mut this = Loop::new(MANY, MANY);
         let stoppers = [this.stopper(Mailbox::request_drain), this.stopper(Mailbox::request_now)];
         this.serve();
-        // A request that comes while the other is carried out may stand for the next time, or not.
+        // A request that comes while another is carried out may count for the next run or not.
         join(stoppers);
         this.mailbox.request_drain();
         this.serve();
@@ -237,7 +237,7 @@ fn a_command_of_a_reactor_that_goes_is_taken_refused_or_dropped() {
         this.mailbox.close();
         join(submitters);
         assert!(this.mailbox.lock().waiting.is_empty());
-        assert_eq!(dropped.count(), 2, "none is kept, and none is dropped twice");
+        assert_eq!(dropped.count(), 2, "no command is kept or dropped twice");
     });
 }
 
@@ -267,7 +267,7 @@ fn a_stop_that_is_asked_for_while_a_reactor_takes_the_server_in_ends_its_loop() 
         server.lead_to(&this.mailbox);
         this.serve();
         stopper.join().unwrap();
-        assert!(!server.end().drain_requested(), "it was carried out");
+        assert!(!server.end().drain_requested(), "the stop was carried out");
     });
 }
 

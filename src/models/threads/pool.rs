@@ -1,5 +1,5 @@
-//! Every order in which a pool's threads and who submits to it can run. There is no time in these models: a thread that waits for work waits until it is
-//! called, and does not end for being idle.
+//! Every order in which a pool's threads and a submitting thread can run. These models have no time, so an idle thread
+//! waits until it is called, and does not end.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use loom::thread;
 use super::orders::model;
 use crate::threads::{Job, Pool};
 
-/// What jobs have done.
+/// Counts of what jobs have done.
 #[derive(Default)]
 struct Tally {
     run: AtomicUsize,
     dropped: AtomicUsize,
 }
 
-/// In a job: that it is dropped, run or not.
+/// Records that a job is dropped, whether it ran or not.
 struct Mark(Arc<Tally>);
 
 impl Drop for Mark {
@@ -41,7 +41,7 @@ fn each_job_finds_a_thread() {
                 let done = done.clone();
                 pool.submit(Box::new(move || done.send(()).unwrap())).unwrap();
             }
-            // Nobody else calls the threads.
+            // Nothing else wakes the threads.
             wait.recv().unwrap();
             wait.recv().unwrap();
         });
