@@ -245,7 +245,7 @@ mod unix {
     fn visible(prefix: &str, name: &[u8]) -> String {
         let mut text = String::from(prefix);
         for chunk in name.utf8_chunks() {
-            text.extend(chunk.valid().chars().flat_map(crate::logging::visible));
+            text.extend(chunk.valid().chars().flat_map(crate::escape::visible));
             chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
         }
         text

@@ -44,7 +44,7 @@
 //! connection/  one connection, without clock or selector: buffers, frames, the next step
 //! net/         sockets, the selector, the clock: the only folder that names mio's sockets
 //! threads      THE THREADS: for offloaded jobs and handlers that block      sync
-//! ids backoff timers limits stats logging panics error lifecycle address      leaves
+//! ids backoff timers limits stats logging panics error lifecycle address escape      leaves
 //! ```
 //!
 //! # Features
@@ -67,6 +67,7 @@ mod connection;
 mod datagrams;
 mod dispatch;
 mod error;
+mod escape;
 mod handler;
 mod ids;
 mod lifecycle;

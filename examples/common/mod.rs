@@ -17,7 +17,7 @@ use std::time::Duration;
 use log::LevelFilter;
 use simple_logger::SimpleLogger;
 use socketserver::family::{self, Family};
-use socketserver::logging::{self, NonBlocking};
+use socketserver::logging::NonBlocking;
 use socketserver::{BaseServer, Reactor, ReactorConfig, RequestHandler, Result, Server, ServerId};
 
 /// The options that all servers have.
@@ -185,8 +185,9 @@ fn start_log(level: Option<LevelFilter>) {
         None => SimpleLogger::new().with_level(LevelFilter::Info).env(),
     };
     let max = logger.max_level();
-    if NonBlocking::new(logger).init(max).is_ok() {
-        logging::log_panics();
+    // Without a thread nothing is logged, which is better than to block.
+    if let Ok(logger) = NonBlocking::new(logger) {
+        let _ = logger.init(max);
     }
 }
 
@@ -208,7 +209,7 @@ struct FlushLog;
 
 impl Drop for FlushLog {
     fn drop(&mut self) {
-        logging::flush(OUTPUT_WAIT);
+        log::logger().flush();
     }
 }
 

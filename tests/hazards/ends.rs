@@ -8,7 +8,6 @@ use std::process::Command;
 use std::sync::{Mutex, Once};
 use std::time::Duration;
 
-use socketserver::logging::flush;
 use socketserver::testing::{Network, Peer};
 use socketserver::{
     Address, BaseServer, BlockingRequest, Incoming, Limits, Linger, Next, Overflow, Prefix, ReactorConfig, Request,
@@ -53,7 +52,6 @@ fn debug_lines() -> Vec<String> {
 
 /// The same for another level. What was logged at others is forgotten.
 fn logged(level: &str) -> Vec<String> {
-    assert!(flush(PATIENCE));
     let lines = std::mem::take(&mut *LINES.lock().unwrap());
     lines.into_iter().filter_map(|line| line.strip_prefix(level).map(str::to_owned)).collect()
 }

@@ -53,6 +53,7 @@ mod faults;
 mod flow;
 mod lifecycle;
 mod limits;
+mod logging;
 mod options;
 mod outbound;
 mod random;
