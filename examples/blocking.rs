@@ -1,15 +1,15 @@
-//! Adds up numbers, with a handler that blocks as Python's do; a second port tells how it goes.
+//! Adds up numbers, with a handler that blocks as in Python. A second port shows the state of the server.
 //!
 //! ```text
 //! cargo run --example blocking
-//! nc 127.0.0.1 9999                            # a number a line; an empty line asks for the sum
-//! nc 127.0.0.1 9998 </dev/null                 # how many sums so far, and the largest
+//! nc 127.0.0.1 9999                            # one number per line; an empty line asks for the sum
+//! nc 127.0.0.1 9998 </dev/null                 # the number of sums so far, and the largest
 //! ```
 //!
-//! One server has both ports, and decides for each client who serves it. An adder has a thread to itself: it waits for
-//! the next line in the middle of a loop, where one for the reactor would have to return and remember. It reaches the
-//! server's value by sending a closure. Whoever asks for the state of things is served by the reactor, and gets it at
-//! once even while all threads are busy.
+//! One server has both ports, and decides for each client where to serve it. An adder has a thread to itself: it waits
+//! for the next line in the middle of a loop, where a handler on the reactor would have to return and remember its
+//! place. It reaches the server's value by sending a closure. The reactor serves clients of the second port, and
+//! answers at once even while all threads are busy.
 
 mod common;
 
@@ -23,13 +23,13 @@ use socketserver::{
     TcpServer,
 };
 
-/// What all requests share.
+/// The state that all requests share.
 struct Sums {
-    /// Who connects to this port is told the following.
+    /// Clients of this port get the following summary.
     summary_port: Option<u16>,
     finished: u64,
     largest: Option<i64>,
-    /// For adders: how long they wait for a line.
+    /// How long an adder waits for a line.
     patience: Option<Duration>,
 }
 
@@ -44,7 +44,7 @@ impl BaseServer for Sums {
     }
 }
 
-/// On a thread: may wait.
+/// Runs on a thread, and may wait.
 struct Adder {
     patience: Option<Duration>,
 }
@@ -86,7 +86,7 @@ impl BlockingHandler<Sums> for Adder {
     }
 }
 
-/// On the reactor: never waits.
+/// Runs on the reactor, and never waits.
 struct Summary;
 
 impl RequestHandler<Sums> for Summary {
@@ -103,7 +103,7 @@ impl RequestHandler<Sums> for Summary {
     }
 }
 
-/// Nobody needs a longer number, and a line without an end has to stop somewhere.
+/// No number is longer, and a line without an end must have a limit.
 const LINE_BYTES_MAX: u64 = 100;
 
 /// Adds up the numbers of each client on a thread, and gives a summary from the reactor

@@ -1,18 +1,18 @@
-//! A chat room: give a name, then what you write reaches everybody else in it.
+//! A chat room: give a name, and then your lines reach all other members.
 //!
 //! ```text
 //! cargo run --example chat
-//! nc 127.0.0.1 9999                            # in two terminals or more; /help tells the commands
+//! nc 127.0.0.1 9999                            # in two terminals or more; /help lists the commands
 //!
 //! cargo run --example chat -- --unix /tmp/chat # the same room for this user's programs
 //! nc -U /tmp/chat
 //! ```
 //!
-//! The room is the server's own value, `request.server`, and every member's handler works on it directly. A member who
-//! does not read is dropped when 256 KiB wait for it: nobody else waits.
+//! The room is the server's value, `request.server`, and every member's handler works on it directly. A member that
+//! does not read is dropped when 256 KiB wait for it. The others do not wait.
 //!
-//! Corners cut: whoever writes fast enough can make slow readers drop out, because there is no limit on how much one
-//! may say.
+//! Known weakness: a member that writes fast enough can cause slow readers to be dropped, because there is no limit on
+//! how much one member may write.
 
 mod common;
 
@@ -24,7 +24,7 @@ use socketserver::{BaseServer, ConnectionId, EndReason, Next, Overflow, Request,
 #[cfg(unix)]
 use socketserver::{UnixAddress, UnixOptions, family};
 
-/// The room: who is in it, with their names.
+/// The room: its members with their names.
 #[derive(Default)]
 struct Chat {
     members: HashMap<ConnectionId, String>,
@@ -32,7 +32,7 @@ struct Chat {
 
 impl BaseServer for Chat {}
 
-/// A visitor, and a member as soon as it has a name.
+/// A visitor, which becomes a member as soon as it has a name.
 struct Member;
 
 impl RequestHandler<Chat> for Member {
@@ -60,7 +60,7 @@ impl RequestHandler<Chat> for Member {
                 "/help" => request.output.write_all(b"* /who: who is here; /quit: leave\n")?,
                 command if command.starts_with('/') => request.output.write_all(b"* no such command: try /help\n")?,
                 text => {
-                    // Others' terminals are not for this member to steer.
+                    // A member must not control the terminals of others.
                     let text = format!("{name}: {}\n", common::printable(text));
                     tell_others(request, text);
                 }
@@ -80,7 +80,7 @@ impl RequestHandler<Chat> for Member {
         };
         log::debug!("{name} left: {why}");
         match why {
-            EndReason::Stopped | EndReason::StopAborted => {} // Everybody leaves.
+            EndReason::Stopped | EndReason::StopAborted => {} // All members leave.
             EndReason::OutputLimit => tell_others(request, format!("* {name} left (too slow)\n")),
             EndReason::Timeout(_) => tell_others(request, format!("* {name} left (timed out)\n")),
             _ => tell_others(request, format!("* {name} left\n")),
@@ -88,7 +88,7 @@ impl RequestHandler<Chat> for Member {
     }
 }
 
-/// Makes a visitor a member, if the name will do.
+/// Makes a visitor a member, if the name is acceptable.
 fn enter(request: &mut Request<'_, Chat>, name: &str) -> Result<()> {
     let taken = |other: &String| other.to_lowercase() == name.to_lowercase();
     let wrong = if name.is_empty() {
@@ -110,7 +110,7 @@ fn enter(request: &mut Request<'_, Chat>, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Sends a line to all other members, and not to visitors without a name.
+/// Sends a line to all other members, but not to visitors without a name.
 fn tell_others(request: &mut Request<'_, Chat>, text: String) {
     request.others.broadcast(text.into_bytes(), |id| request.server.members.contains_key(&id));
 }
@@ -137,13 +137,13 @@ fn main() -> ExitCode {
         server.limits.output_bytes_max = 256 * 1024;
         server.limits.output_overflow = Overflow::Close;
         server.limits.line_bytes_max = 4 * 1024;
-        // One line is work for every member: a little of each talker at a time.
+        // One line causes work for every member, so a turn reads little from each.
         server.limits.read_bytes_per_turn = 4 * 1024;
         server.server_bind(args.address)?;
         #[cfg(unix)]
         if let Some(path) = args.unix {
             let mut options = UnixOptions::default();
-            options.mode = path.as_path().map(|_| 0o600); // A name has none.
+            options.mode = path.as_path().map(|_| 0o600); // An abstract name has no mode.
             server.server_bind_as::<family::UnixStream>(path, options)?;
         }
         args.options.serve(server.server_activate()?)

@@ -1,4 +1,4 @@
-//! Sends lines to a server, and prints what it answers to each. Made for `timestamp`; `echo` will do.
+//! Sends lines to a server, and prints its answer to each. Made for `timestamp`; `echo` works too.
 //!
 //! ```text
 //! cargo run --example timestamp                # in another terminal
@@ -6,8 +6,8 @@
 //! printf 'hello\nworld\n' | cargo run --example client
 //! ```
 //!
-//! It has one thing to wait for at a time, so blocking calls are just right for it. As the server's protocol does not
-//! say where an answer ends, what one read returns is taken for the answer.
+//! It waits for only one thing at a time, so it uses blocking calls. The server's protocol does not mark the end of an
+//! answer, so the result of one read counts as the answer.
 
 mod common;
 
@@ -62,7 +62,7 @@ fn talk(Args { address, timeout }: Args) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// What the system says, in plain words.
+/// The error of the system, in plain words.
 fn reason(error: std::io::Error) -> String {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => "no answer in time".to_owned(),

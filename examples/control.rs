@@ -1,14 +1,14 @@
-//! An echo server that is looked after through a Unix socket, by its own user only.
+//! An echo server that its own user can control through a Unix socket.
 //!
 //! ```text
 //! cargo run --example control
 //! nc 127.0.0.1 9999                            # a client, in another terminal
-//! nc -U control.sock                           # help tells the commands
+//! nc -U control.sock                           # help lists the commands
 //! echo list | nc -N -U control.sock
 //! ```
 //!
-//! Two servers share a reactor, so what one says about the other is done at once and without a lock. The socket's file
-//! can be written to by its owner alone; and who gets past that, as root does, is asked for its credentials. Needs Unix.
+//! Two servers share a reactor, so a command of one acts on the other at once and without a lock. Only the owner can
+//! write to the socket's file. A user that gets past that, such as root, is checked by its credentials. Needs Unix.
 
 #![cfg_attr(not(unix), allow(unused, reason = "there is nothing to run"))]
 
@@ -33,7 +33,7 @@ impl RequestHandler for Echo {
     }
 }
 
-/// The server of the control socket, and the one it looks after.
+/// The server of the control socket, and the id of the server that it controls.
 struct Control {
     echo: ServerId,
 }
@@ -51,7 +51,7 @@ impl BaseServer for Control {
     }
 }
 
-/// One who gives commands.
+/// A client that gives commands.
 struct Commander;
 
 impl RequestHandler<Control> for Commander {
@@ -99,7 +99,7 @@ fn list(request: &mut Request<'_, Control>) -> String {
     let clients = clients(request);
     let mut text = format!("{} clients\n", clients.len());
     for (id, address) in clients {
-        let _ = writeln!(text, "{id} {address}"); // A string takes everything.
+        let _ = writeln!(text, "{id} {address}"); // Writing to a string cannot fail.
     }
     text
 }
@@ -107,7 +107,7 @@ fn list(request: &mut Request<'_, Control>) -> String {
 fn kick(request: &mut Request<'_, Control>, number: &str) -> String {
     match clients(request).into_iter().find(|(id, _)| id.to_string() == number) {
         Some((id, address)) => {
-            // At once, however much it has not read; `close` would let it have the rest.
+            // Ends it at once, even with unread output. `close` would send the rest first.
             request.others.abort(id);
             log::info!("{address} was kicked out");
             format!("kicked {address}\n")
@@ -146,7 +146,7 @@ fn main() -> ExitCode {
         let echo = host.add(TcpServer::new(args.address, |_| Echo)?)?;
         let mut control = UnixStreamServer::unbound_with_server(Control { echo }, |_, _| Commander);
         let mut options = UnixOptions::default();
-        options.mode = args.control.as_path().map(|_| 0o600); // A name has none.
+        options.mode = args.control.as_path().map(|_| 0o600); // An abstract name has no mode.
         control.server_bind_with(args.control, options)?;
         host.add(control.server_activate()?)?;
         host.serve()

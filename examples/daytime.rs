@@ -1,12 +1,12 @@
-//! Tells the time of day, over TCP and UDP on one port number: RFC 867.
+//! Answers with the time of day, over TCP and UDP on one port number: RFC 867.
 //!
 //! ```text
 //! cargo run --example daytime
 //! nc 127.0.0.1 9999 </dev/null                 # connecting is the question
-//! echo | nc -u -w1 127.0.0.1 9999              # so is any datagram, an empty one too
+//! echo | nc -u -w1 127.0.0.1 9999              # so is any datagram, even an empty one
 //! ```
 //!
-//! A datagram is a request from its handler's `setup` on, just as a connection is, so one handler, and one server, does for both.
+//! A datagram is a request that begins with `setup`, just like a connection. So one handler and one server do for both.
 
 mod common;
 
@@ -24,17 +24,17 @@ impl RequestHandler for Daytime {
         Ok(Next::Close)
     }
 
-    /// What the client says is of no interest, and not read.
+    /// The client's input is not read.
     fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> {
         Ok(Next::Close)
     }
 }
 
-/// Binds TCP, then UDP to the addresses that gave. If the system chose the port, it did not ask whether UDP has it free;
-/// then another is tried.
+/// Binds TCP, and then UDP to the same addresses. If the system chose the port, UDP may not have it free. Then another
+/// port is tried.
 fn bind(address: &str) -> Result<TcpServer<(), Daytime>> {
     let may_choose = address.rsplit(':').next().is_some_and(|port| port.parse() == Ok(0_u16));
-    // Kept until one is found, lest the system choose the same again.
+    // Keeps the failed sockets until a port is found, so that the system does not choose the same port again.
     let mut unfit = Vec::new();
     loop {
         let mut server = TcpServer::unbound(|_| Daytime);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --example echo                     # or: ... echo -- 127.0.0.1:0 --timeout 30 --log-level debug
-//! nc 127.0.0.1 9999                            # type; Ctrl-D half-closes, and the rest still comes back
+//! nc 127.0.0.1 9999                            # type; Ctrl-D half-closes, and the rest is still echoed
 //! head -c 100M /dev/zero | nc -N 127.0.0.1 9999 | wc -c
 //!
 //! cargo run --example echo -- 127.0.0.1:9999 --udp 127.0.0.1:9999 --unix /tmp/echo --unix-datagram @echo
@@ -11,10 +11,10 @@
 //! socat - ABSTRACT-SENDTO:echo,bind=/tmp/me    # a datagram is answered only if its sender has a name
 //! ```
 //!
-//! Ctrl-C ends it: connections in use get their bytes back first, at most `--grace` seconds long.
+//! Ctrl-C ends it. Connections in use first get their bytes back, for at most `--grace` seconds.
 //!
-//! All kinds of sockets are served by one handler, on one thread. Datagrams that claim to come from another echo server
-//! set the two off against each other for ever; so, as RFC 862 is from more trusting times, keep it to your own network.
+//! One handler serves all kinds of sockets, on one thread. A datagram with the forged address of another echo server
+//! makes the two answer each other forever. RFC 862 has this flaw, so use this server in your own network only.
 
 mod common;
 
@@ -94,7 +94,7 @@ fn serve(args: Args) -> Result<()> {
     host.serve()
 }
 
-/// A server of either kind of Unix sockets.
+/// Makes a server of either kind of Unix sockets.
 #[cfg(unix)]
 fn at_path<F>(path: UnixAddress, mode: Option<u32>) -> Result<Server<F, (), Echo>>
 where
@@ -108,12 +108,12 @@ where
     server.server_activate()
 }
 
-/// Permission bits as they are given on the command line.
+/// Parses permission bits from the command line.
 #[cfg(unix)]
 fn mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).map_err(|_| "not an octal number")?;
     if mode <= 0o777 { Ok(mode) } else { Err("more than 777".into()) }
 }
 
-/// Room for whatever UDP can carry.
+/// Room for the longest datagram of UDP.
 const DATAGRAM_BYTES_MAX: usize = 65_535;

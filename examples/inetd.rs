@@ -1,4 +1,4 @@
-//! Serves each client with a program, as inetd(8) does: the client is its standard input and output.
+//! Serves each client with a program, as inetd(8) does. The client is the program's standard input and output.
 //!
 //! ```text
 //! cargo run --example inetd -- 127.0.0.1:9999 cat
@@ -9,10 +9,10 @@
 //! nc -u 127.0.0.1 9999                         # each line is a datagram, and a run of rev
 //! ```
 //!
-//! The program's environment says who the client is, as with tcpsvd(8) and udpsvd(8): `PROTO` is `TCP` or `UDP`, and
-//! `TCPREMOTEIP`, `TCPREMOTEPORT` or `UDPREMOTEIP`, `UDPREMOTEPORT` are the client's. Its standard error is ours. Ctrl-C
-//! in a terminal does not reach the programs, which have process groups of their own: it lets them go on for `--grace`
-//! seconds, as SIGTERM does, and then they are killed. Needs Unix.
+//! The program's environment describes the client, as with tcpsvd(8) and udpsvd(8): `PROTO` is `TCP` or `UDP`, and
+//! `TCPREMOTEIP`, `TCPREMOTEPORT` or `UDPREMOTEIP`, `UDPREMOTEPORT` are the client's address. Its standard error is
+//! ours. Ctrl-C in a terminal does not reach the programs, because they have their own process groups. Ctrl-C and
+//! SIGTERM give them `--grace` seconds to end, and then they are killed. Needs Unix.
 
 #![cfg_attr(not(unix), allow(unused, reason = "there is nothing to run"))]
 
@@ -70,7 +70,7 @@ fn serve<F: Family<Address = SocketAddr>>(args: Args) -> Result<()> {
     };
     let mut server = MixInServer::<F, ForkingMixIn>::unbound(command);
     server.limits.max_children = args.max_children.get();
-    server.limits.max_packet_size = 65_535; // Whatever UDP can carry.
+    server.limits.max_packet_size = 65_535; // The longest datagram of UDP.
     server.limits.child_timeout = common::unless_zero(args.child_timeout);
     server.server_bind(args.address)?;
     args.options.serve(server.server_activate()?)

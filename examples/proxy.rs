@@ -1,4 +1,4 @@
-//! Joins each client to a connection of its own to another server.
+//! Connects each client to another server, with a connection for each client.
 //!
 //! ```text
 //! cargo run --example echo                                        # in another terminal
@@ -6,9 +6,9 @@
 //! head -c 100M /dev/zero | nc -N 127.0.0.1 8888 | wc -c
 //! ```
 //!
-//! Both directions have backpressure: who is faster than the other end takes is not read meanwhile, so a pair holds a
-//! few hundred KiB at most. The end of one direction (FIN) is passed on alone and the other goes on; a reset is passed
-//! on as a reset, so that a transfer cut short never looks complete.
+//! Both directions have backpressure: if the other end is slower, an end is not read, so a pair holds a few hundred KiB
+//! at most. The end of one direction (FIN) is passed on alone, and the other direction continues. A reset is passed on
+//! as a reset, so that an incomplete transfer never looks complete.
 
 mod common;
 
@@ -21,13 +21,13 @@ use socketserver::{
     BaseServer, ConnectionId, Delivery, EndReason, Error, Next, Request, RequestHandler, Result, TcpServer, Timeout,
 };
 
-/// Where to connect, and who is joined to whom.
+/// The upstream server, and the pairs of connections.
 struct Proxy {
-    /// The addresses of the upstream server, to be tried in this order.
+    /// The addresses of the upstream server, in the order of attempts.
     upstream: Vec<SocketAddr>,
-    /// The other end of each connection. An entry goes with the connection it is for.
+    /// The other end of each connection. An entry is removed with its connection.
     peers: HashMap<ConnectionId, ConnectionId>,
-    /// The proxy is stopping: what is silent now is taken for done.
+    /// The proxy is stopping, so a silent pair counts as finished.
     stopping: bool,
 }
 
@@ -36,17 +36,17 @@ impl BaseServer for Proxy {}
 /// One end of a pair.
 enum End {
     Client,
-    /// Which of the addresses it is for.
+    /// The number of the address that it is for.
     Upstream(usize),
 }
 
 impl RequestHandler<Proxy> for End {
     fn setup(&mut self, request: &mut Request<'_, Proxy>) -> Result<Next> {
-        // A client may send all it has before it reads: each direction waits for its own receiver only.
+        // A client may send everything before it reads, so each direction waits only for its own receiver.
         request.set_full_duplex(true);
         match self {
             End::Client => {
-                // Nothing is taken from the client before somebody is there to have it.
+                // Do not read from the client before the upstream connection is established.
                 request.pause_reading();
                 connect(request, request.id(), 0)?;
             }
@@ -59,7 +59,7 @@ impl RequestHandler<Proxy> for End {
         let (End::Upstream(failed), Some(client)) = (self, request.server.peers.remove(&request.id())) else {
             return;
         };
-        // The library has logged which address failed and why.
+        // The library has logged the failed address and the reason.
         if connect(request, client, *failed + 1).is_err() {
             request.others.close(client);
         }
@@ -70,7 +70,7 @@ impl RequestHandler<Proxy> for End {
         match request.others.send(peer(request), bytes) {
             Delivery::Queued => {}
             Delivery::Full => request.pause_reading(),
-            // Bytes that nobody will have: the sender is to know.
+            // These bytes are lost, so tell the sender by a reset.
             _ => return Ok(Next::Abort),
         }
         Ok(Next::Wait)
@@ -83,21 +83,21 @@ impl RequestHandler<Proxy> for End {
 
     fn eof(&mut self, request: &mut Request<'_, Proxy>) -> Result<Next> {
         request.others.shutdown_write(peer(request));
-        Ok(Next::Wait) // Until the other direction has ended as well.
+        Ok(Next::Wait) // The other direction has not ended yet.
     }
 
     fn timed_out(&mut self, request: &mut Request<'_, Proxy>, timeout: Timeout) -> Result<Next> {
         match timeout {
-            // It is us who do not read it, because its peer is slow; how slow it may be is the write timeout's affair.
+            // This end is not read because its peer is slow. The write timeout limits how slow it may be.
             Timeout::Idle if request.others.send(peer(request), b"") == Delivery::Full => Ok(Next::Wait),
             Timeout::Idle if request.server.stopping => Ok(Next::Close),
-            // It may have stopped in the middle of an answer.
+            // The end may have stopped in the middle of an answer.
             _ => Ok(Next::Abort),
         }
     }
 
-    /// A silent pair may be waiting for an answer, and what it is in the middle of only its ends know. So it goes on,
-    /// until it was silent for longer than an answer should take, or the grace is over.
+    /// A silent pair may be waiting for an answer, and only the two ends know that. So it continues until it was silent
+    /// for longer than an answer should take, or until the grace is over.
     fn drain(&mut self, request: &mut Request<'_, Proxy>) -> Result<Next> {
         request.server.stopping = true;
         request.set_timeout(Timeout::Idle, Some(DRAIN_SILENCE));
@@ -107,7 +107,7 @@ impl RequestHandler<Proxy> for End {
     fn finish(&mut self, request: &mut Request<'_, Proxy>, why: EndReason) {
         if let Some(peer) = request.server.peers.remove(&request.id()) {
             match why {
-                // Both directions have ended, and the peer may still be sending the rest.
+                // Both directions have ended. The other end may still have output to send.
                 EndReason::PeerClosed => {}
                 EndReason::Timeout(Timeout::Idle) if request.server.stopping => request.others.close(peer),
                 _ => request.others.abort(peer),
@@ -116,14 +116,13 @@ impl RequestHandler<Proxy> for End {
     }
 }
 
-/// The other end of this connection: there is one from `connect` to `finish`. What is done to one that has gone
-/// meanwhile has no effect.
+/// The other end of this connection, from `connect` to `finish`. If it has gone, operations on it have no effect.
 fn peer(request: &Request<'_, Proxy>) -> ConnectionId {
     request.server.peers[&request.id()]
 }
 
-/// Begins a connection to the upstream server for a client, at the first of its addresses, from number `first` on,
-/// that does not fail at once.
+/// Starts a connection to the upstream server for a client, at the first address from number `first` on that does not
+/// fail at once.
 fn connect(request: &mut Request<'_, Proxy>, client: ConnectionId, first: usize) -> Result<()> {
     let mut failed = Error::Gone;
     for number in first..request.server.upstream.len() {
@@ -139,7 +138,7 @@ fn connect(request: &mut Request<'_, Proxy>, client: ConnectionId, first: usize)
     Err(failed)
 }
 
-/// Clients count on an answer within this time when the proxy is told to stop.
+/// The time that a silent pair has for an answer when the proxy stops.
 const DRAIN_SILENCE: Duration = Duration::from_secs(2);
 
 /// Connects each client to another server

@@ -1,4 +1,4 @@
-//! Answers what arrives with the same in brackets and the time of day: `[hello] Mon Nov 23 03:16:05 2026`.
+//! Answers with the received bytes in brackets and the time of day: `[hello] Mon Nov 23 03:16:05 2026`.
 //!
 //! ```text
 //! cargo run --example timestamp
@@ -6,8 +6,8 @@
 //! printf hello | nc -N 127.0.0.1 9999
 //! ```
 //!
-//! There are no messages in this protocol, and no newlines in its answers: what arrives together is answered together.
-//! With `--log-level debug` it tells what it was sent.
+//! This protocol has no messages, and its answers have no newlines. Bytes that arrive together are answered together.
+//! With `--log-level debug` the server logs what it receives.
 
 mod common;
 
@@ -29,7 +29,7 @@ impl RequestHandler for Timestamp {
     }
 }
 
-/// The local time as Python's `time.ctime()` has it, and C's, but for its newline.
+/// The local time in the format of Python's `time.ctime()`, and of C's without its newline.
 fn ctime() -> impl std::fmt::Display {
     chrono::Local::now().format("%a %b %e %H:%M:%S %Y")
 }

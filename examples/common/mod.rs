@@ -1,8 +1,8 @@
-//! What every example needs around its server: options, a log, signals, and words for the terminal.
+//! Code that every example needs around its server: options, a log, signals, and messages for the terminal.
 //!
-//! Standard output and error may be closed, full, or a pipe that nobody reads. Nothing here ends or waits over that:
-//! what is said is written by a thread that is left behind if it gets stuck, and `println!`, which panics or blocks
-//! there, is not used.
+//! Standard output and error may be closed, full, or a pipe that nothing reads. This must neither end the program nor
+//! make it wait. So a thread writes all messages, and is left behind if it blocks. `println!` is not used, because it
+//! panics or blocks then.
 
 #![allow(dead_code, reason = "each example uses a part of it")]
 
@@ -20,7 +20,7 @@ use socketserver::family::{self, Family};
 use socketserver::logging::NonBlocking;
 use socketserver::{BaseServer, Reactor, ReactorConfig, RequestHandler, Result, Server, ServerId};
 
-/// The options that all servers have.
+/// The options of all servers.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Close a connection that neither sends nor receives for this long; 0 for never
@@ -39,7 +39,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Serves until SIGINT or SIGTERM, and says where.
+    /// Prints the addresses, and serves until SIGINT or SIGTERM.
     pub(crate) fn serve<F: Family, S: BaseServer, H: RequestHandler<S>>(&self, server: Server<F, S, H>) -> Result<()> {
         let mut host = self.host()?;
         host.add(server)?;
@@ -64,12 +64,12 @@ impl Options {
 pub(crate) struct Host<'a> {
     options: &'a Options,
     reactor: Reactor,
-    /// What is said of each socket.
+    /// The line to print for each socket.
     listening: Vec<String>,
 }
 
 impl Host<'_> {
-    /// Takes a server in that is bound, with its own limits but for those that there are options for.
+    /// Adds a bound server. The options overwrite its own limits.
     pub(crate) fn add<F: Family, S: BaseServer, H: RequestHandler<S>>(
         &mut self,
         mut server: Server<F, S, H>,
@@ -87,18 +87,18 @@ impl Host<'_> {
         self.reactor.add(server)
     }
 
-    /// Remembers a server's sockets of one family, to say where they are.
+    /// Remembers a server's sockets of one family, to print their addresses.
     fn tell<G: Family, F: Family, S: BaseServer, H: RequestHandler<S>>(&mut self, server: &Server<F, S, H>) {
-        // The kind is said before the address, because a path can contain anything: "udp ", "unix stream ", ...
+        // The kind comes before the address, because a path can contain anything: "udp ", "unix stream ", ...
         let kind = if G::NAME == "TCP" { String::new() } else { G::NAME.to_lowercase() + " " };
         for address in server.server_addresses_as::<G>() {
             self.listening.push(format!("listening on {kind}{}", printable(&address.to_string())));
         }
     }
 
-    /// Serves until SIGINT or SIGTERM, and says where.
+    /// Prints the addresses, and serves until SIGINT or SIGTERM.
     pub(crate) fn serve(mut self) -> Result<()> {
-        // Not before: an address that cannot be had is all that is said then.
+        // Not before: if an address is unavailable, only that error is printed.
         start_log(self.options.log_level);
         say(io::stdout(), self.listening.join("\n") + "\n");
         self.reactor.serve_forever()
@@ -110,7 +110,7 @@ pub(crate) fn run<A: clap::Parser, E: Display>(program: impl FnOnce(A) -> Result
     let _flush = FlushLog;
     let args = match A::try_parse() {
         Ok(args) => args,
-        // To clap, --help is an error as well.
+        // For clap, --help is an error as well.
         Err(usage) => {
             let text = usage.render().to_string();
             let said = if usage.use_stderr() { say(io::stderr(), text) } else { say(io::stdout(), text) };
@@ -127,8 +127,8 @@ pub(crate) fn run<A: clap::Parser, E: Display>(program: impl FnOnce(A) -> Result
     }
 }
 
-/// The text with everything escaped that could steer the reader's terminal or forge a line: control characters, line
-/// and paragraph separators, marks that turn the direction of writing.
+/// The text with all characters escaped that could control the reader's terminal or forge a line: control characters,
+/// line and paragraph separators, and marks that change the direction of writing.
 pub(crate) fn printable(text: &str) -> String {
     let steers = |letter: char| {
         letter.is_control()
@@ -141,7 +141,7 @@ pub(crate) fn printable(text: &str) -> String {
     shown
 }
 
-/// A length of time as it is given on the command line.
+/// Parses a length of time from the command line.
 pub(crate) fn seconds(text: &str) -> Result<Duration, &'static str> {
     match text.parse() {
         Ok(seconds @ 0.0..) => Duration::try_from_secs_f64(seconds).map_err(|_| "too many seconds"),
@@ -149,15 +149,15 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-/// A number of connections, threads or programs as it is given on the command line.
+/// Parses a number of connections, threads or programs from the command line.
 pub(crate) fn count(text: &str) -> Result<NonZeroUsize, &'static str> {
     text.parse().map_err(|_| "not a whole number, 1 or more")
 }
 
-/// The addresses of a host and a port.
+/// Resolves a host and a port.
 ///
 /// # Errors
-/// One line.
+/// An error of one line.
 pub(crate) fn resolve(address: &str) -> Result<Vec<SocketAddr>, String> {
     let cannot = |why: &str| format!("cannot resolve {}: {why}", printable(address));
     match address.rsplit_once(':') {
@@ -173,12 +173,12 @@ fn level(text: &str) -> Result<LevelFilter, &'static str> {
     text.parse().map_err(|_| "none of off, error, warn, info, debug and trace")
 }
 
-/// A limit of time as it is given on the command line, where 0 is for never.
+/// Converts a time limit from the command line, where 0 means none.
 pub(crate) fn unless_zero(time: Duration) -> Option<Duration> {
     Some(time).filter(|time| !time.is_zero())
 }
 
-/// Lines go to standard error through a thread, those of a panic as well.
+/// Log lines and panic messages go to standard error through a thread.
 fn start_log(level: Option<LevelFilter>) {
     let logger = match level {
         Some(level) => SimpleLogger::new().with_level(level),
@@ -191,20 +191,20 @@ fn start_log(level: Option<LevelFilter>) {
     }
 }
 
-/// Writes the text from a thread of its own, as far as that is possible. What it returns is disconnected when that is
-/// done; who does not care for it need not wait.
+/// Writes the text from a thread of its own, if it can. The returned channel is disconnected when this is done. Callers
+/// need not wait for it.
 fn say(mut to: impl Write + Send + 'static, text: String) -> Receiver<()> {
     let (writing, written) = channel();
     let write = move || {
         let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
         drop(writing);
     };
-    // Without a thread the words are lost, which is better than to block.
+    // Without a thread the text is lost, which is better than blocking.
     let _ = std::thread::Builder::new().spawn(write);
     written
 }
 
-/// Whatever way the program ends, the last lines of its log are written, if somebody takes them.
+/// Writes the last log lines when the program ends in any way, unless standard error blocks.
 struct FlushLog;
 
 impl Drop for FlushLog {
@@ -213,5 +213,5 @@ impl Drop for FlushLog {
     }
 }
 
-/// How long the end of the program waits for its last words to be taken.
+/// How long the end of the program waits for its last lines to be written.
 const OUTPUT_WAIT: Duration = Duration::from_millis(200);
