@@ -251,11 +251,10 @@ fn a_server_with_a_busy_thread_is_added_when_that_is_done() {
     assert_eq!(reactor.server_addresses(id), [address.into()]);
 }
 
-#[test]
-fn the_threads_of_a_neighbour_do_not_hold_up_a_server_that_is_added() {
+/// Gives the server's own reactor a second server, with a thread that is busy until the next turn. Returns its client.
+fn add_busy_neighbour<S: BaseServer, H: RequestHandler<S>>(server: &mut TcpServer<S, H>) -> Peer {
     let (neighbour, began, release) = holding();
-    let mut server = echoing::<socketserver::family::Tcp>();
-    let _client = Peer::connect(address_of(&neighbour));
+    let client = Peer::connect(address_of(&neighbour));
     server.handle().run(move |reactor| _ = reactor.add(neighbour).unwrap()).unwrap();
     server.timeout = Some(Duration::ZERO);
     until(|| {
@@ -263,6 +262,13 @@ fn the_threads_of_a_neighbour_do_not_hold_up_a_server_that_is_added() {
         began.try_recv().is_ok()
     });
     server.handle().run(move |_| release.send(()).unwrap()).unwrap();
+    client
+}
+
+#[test]
+fn the_threads_of_a_neighbour_do_not_hold_up_a_server_that_is_added() {
+    let mut server = echoing::<socketserver::family::Tcp>();
+    let _client = add_busy_neighbour(&mut server);
     Reactor::new().unwrap().add(server).unwrap();
 }
 
@@ -270,16 +276,8 @@ fn the_threads_of_a_neighbour_do_not_hold_up_a_server_that_is_added() {
 #[test]
 fn a_server_that_is_closed_has_no_hooks_while_it_is_made_unbound() {
     let (journal, calls) = (Journal::new(), Arc::new(AtomicU32::new(0)));
-    let (neighbour, began, release) = holding();
     let mut server = told(&journal, &calls);
-    let _client = Peer::connect(address_of(&neighbour));
-    server.handle().run(move |reactor| _ = reactor.add(neighbour).unwrap()).unwrap();
-    server.timeout = Some(Duration::ZERO);
-    until(|| {
-        server.handle_request().unwrap();
-        began.try_recv().is_ok()
-    });
-    server.handle().run(move |_| release.send(()).unwrap()).unwrap();
+    let _client = add_busy_neighbour(&mut server);
     server.server_close();
     calls.store(1, Ordering::SeqCst);
     drop(server.into_unbound());
