@@ -1,7 +1,4 @@
-//! The example `torture` as a judge: servers that are broken, each in its own way, have to fail, and those that are not
-//! have to pass.
-//!
-//! `cargo test` builds the examples first; `cargo test --test torture` alone does not, and then the tests are skipped.
+//! The tool as a judge: servers that are broken, each in its own way, have to fail, and those that are not have to pass.
 
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods, reason = "deadlines of tests are real time")]
@@ -13,17 +10,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-#[path = "common/programs.rs"]
+#[path = "../../common/programs.rs"]
 mod programs;
-
-// Its parts that can be wrong without a server; their own tests are run from here.
-#[path = "../examples/torture/growth.rs"]
-mod growth;
-#[allow(dead_code, reason = "its tests use it")]
-#[path = "../examples/torture/pattern.rs"]
-mod pattern;
-
-use programs::example;
 
 /// Long enough for a busy machine. Nothing waits for it to pass unless the test fails.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -32,7 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 #[test]
 fn its_own_server_passes_every_trial() {
-    let Some(verdict) = torture(&["--clients", "3", "--skip", "mixture"]) else { return };
+    let verdict = torture(&["--clients", "3", "--skip", "mixture"]);
     verdict.passes();
     for trial in ["integrity", "half-close", "resets", "slow-readers", "slowloris", "churn", "flood", "idle-crowd"] {
         assert!(verdict.row(trial).ends_with("passed |"), "{verdict:?}");
@@ -45,7 +33,7 @@ fn its_own_server_passes_every_trial() {
 #[test]
 fn its_own_server_of_datagrams_passes_every_trial() {
     // With ten times as many clients as usual, a crowd has more than there are sessions.
-    let Some(verdict) = torture(&["--serve", "udp", "--clients", "5", "--skip", "datagram-mixture"]) else { return };
+    let verdict = torture(&["--serve", "udp", "--clients", "5", "--skip", "datagram-mixture"]);
     verdict.passes();
     for trial in ["datagrams", "long-datagrams", "repeats", "datagram-flood", "deaf-peers", "peer-churn", "peer-crowd"]
     {
@@ -59,7 +47,7 @@ fn the_echo_example_passes_over_all_kinds_of_sockets() {
     let path = std::env::temp_dir().join(format!("torture-echo-{}", std::process::id()));
     let (path, datagram_path) = (path.to_str().unwrap(), path.with_extension("datagram"));
     let datagram_path = datagram_path.to_str().unwrap();
-    let Some(mut command) = example("echo") else { return };
+    let Some(mut command) = programs::example("echo") else { return };
     command.args(["127.0.0.1:0", "--udp", "127.0.0.1:0", "--unix", path, "--unix-datagram", datagram_path]);
     let mut echo = Process(command.stdout(Stdio::piped()).spawn().unwrap());
     let mut said = BufReader::new(echo.0.stdout.take().unwrap()).lines();
@@ -83,7 +71,7 @@ fn the_echo_example_passes_over_all_kinds_of_sockets() {
         for trial in trials {
             arguments.extend(["--only", trial]);
         }
-        torture(&arguments).unwrap().passes();
+        torture(&arguments).passes();
     }
     drop(echo);
     let _ = (std::fs::remove_file(path), std::fs::remove_file(datagram_path));
@@ -92,20 +80,20 @@ fn the_echo_example_passes_over_all_kinds_of_sockets() {
 #[test]
 fn a_seed_repeats_what_was_done() {
     let resets = |seed| {
-        let verdict = torture(&["--only", "churn", "--clients", "5", "--seed", seed])?;
+        let verdict = torture(&["--only", "churn", "--clients", "5", "--seed", seed]);
         verdict.passes();
-        Some(verdict.row("churn").split('|').nth(4).unwrap().trim().to_owned())
+        verdict.row("churn").split('|').nth(4).unwrap().trim().to_owned()
     };
-    let Some(first) = resets("7") else { return };
-    assert_eq!(Some(&first), resets("7").as_ref());
-    let others = ["8", "9", "10"].map(|seed| resets(seed).unwrap());
+    let first = resets("7");
+    assert_eq!(first, resets("7"));
+    let others = ["8", "9", "10"].map(resets);
     assert!(others.iter().any(|other| *other != first), "{first} {others:?}");
 }
 
 #[test]
 fn rounds_go_on_while_there_is_time() {
     let arguments = ["--only", "flood", "--clients", "1", "--duration", "300ms"];
-    let Some(verdict) = torture(&arguments) else { return };
+    let verdict = torture(&arguments);
     verdict.passes();
     assert!(!verdict.output.contains("passed, rounds: 1,"), "{verdict:?}");
 }
@@ -122,9 +110,7 @@ fn lost_bytes_are_seen() {
             client.write_all(&chunk[if lost { 3.min(chunk.len()) } else { 0 }..])
         });
     });
-    let Some(verdict) = torture(&[&server, "--only", "integrity", "--clients", "5", "--patience", "2s"]) else {
-        return;
-    };
+    let verdict = torture(&[&server, "--only", "integrity", "--clients", "5", "--patience", "2s"]);
     verdict.fails("integrity");
 }
 
@@ -141,7 +127,7 @@ fn a_changed_byte_is_seen() {
             client.write_all(&chunk)
         });
     });
-    let Some(verdict) = torture(&[&server, "--only", "integrity", "--clients", "5"]) else { return };
+    let verdict = torture(&[&server, "--only", "integrity", "--clients", "5"]);
     verdict.fails("integrity");
     assert!(verdict.output.contains("as byte 5000, seen: 0x"), "{verdict:?}");
 }
@@ -162,7 +148,7 @@ fn bytes_of_another_connection_are_seen_and_named() {
             client.write_all(&chunk)
         });
     });
-    let Some(verdict) = torture(&[&server, "--only", "slow-readers", "--clients", "5"]) else { return };
+    let verdict = torture(&[&server, "--only", "slow-readers", "--clients", "5"]);
     verdict.fails("slow-readers");
     assert!(verdict.output.contains("which is that of canary, byte "), "{verdict:?}");
 }
@@ -175,7 +161,7 @@ fn bytes_that_nobody_sent_are_seen() {
             if number > 2 { client.write_all(b"!") } else { Ok(()) }
         });
     });
-    let Some(verdict) = torture(&[&server, "--only", "half-close", "--clients", "5"]) else { return };
+    let verdict = torture(&[&server, "--only", "half-close", "--clients", "5"]);
     verdict.fails("half-close");
 }
 
@@ -195,7 +181,7 @@ fn a_tail_dropped_at_the_half_close_is_seen() {
             }
         }
     });
-    let Some(verdict) = torture(&[&server, "--only", "half-close", "--clients", "5"]) else { return };
+    let verdict = torture(&[&server, "--only", "half-close", "--clients", "5"]);
     verdict.fails("half-close");
     assert!(verdict.output.contains("seen: the end"), "{verdict:?}");
 }
@@ -208,7 +194,7 @@ fn an_end_that_never_comes_is_seen() {
         kept.lock().unwrap().push(client);
     });
     let arguments = [&server, "--only", "half-close", "--clients", "5", "--patience", "500ms"];
-    let Some(verdict) = torture(&arguments) else { return };
+    let verdict = torture(&arguments);
     verdict.fails("half-close");
     assert!(verdict.output.contains("expected the end within 0.5 s"), "{verdict:?}");
 }
@@ -225,7 +211,7 @@ fn a_server_that_stops_accepting_is_seen() {
             std::thread::park(); // with the listener open
         }
     });
-    let Some(verdict) = torture(&[&server, "--only", "churn", "--clients", "5", "--patience", "1s"]) else { return };
+    let verdict = torture(&[&server, "--only", "churn", "--clients", "5", "--patience", "1s"]);
     verdict.fails("churn");
     assert!(verdict.output.contains("expected an answer within 1 s and "), "{verdict:?}");
 }
@@ -240,7 +226,7 @@ fn a_server_with_time_for_one_client_only_starves_the_canary() {
             each_chunk(&mut client.try_clone().unwrap(), |chunk| client.write_all(chunk));
         }
     });
-    let Some(verdict) = torture(&[&server, "--only", "flood", "--clients", "1", "--patience", "1s"]) else { return };
+    let verdict = torture(&[&server, "--only", "flood", "--clients", "1", "--patience", "1s"]);
     verdict.fails("flood");
 }
 
@@ -257,7 +243,7 @@ fn resets_by_the_server_are_seen() {
             let _ = client.shutdown(Shutdown::Both);
         }
     });
-    let Some(verdict) = torture(&[&server, "--only", "integrity", "--clients", "5"]) else { return };
+    let verdict = torture(&[&server, "--only", "integrity", "--clients", "5"]);
     verdict.fails("integrity");
 }
 
@@ -274,7 +260,7 @@ fn a_changed_byte_of_a_datagram_is_seen() {
         }
         socket.send_to(&datagram, peer).is_ok()
     });
-    let Some(verdict) = torture(&[&server, "--only", "datagrams", "--clients", "5"]) else { return };
+    let verdict = torture(&[&server, "--only", "datagrams", "--clients", "5"]);
     verdict.fails("datagrams");
     assert!(verdict.output.contains(" datagrams without an answer, seen: "), "{verdict:?}");
 }
@@ -285,7 +271,7 @@ fn a_datagram_that_is_cut_off_is_seen() {
         let cut_off = if number > 100 { datagram.len().saturating_sub(1) } else { datagram.len() };
         socket.send_to(&datagram[..cut_off], peer).is_ok()
     });
-    let Some(verdict) = torture(&[&server, "--only", "datagrams", "--clients", "5"]) else { return };
+    let verdict = torture(&[&server, "--only", "datagrams", "--clients", "5"]);
     verdict.fails("datagrams");
 }
 
@@ -296,7 +282,7 @@ fn a_datagram_of_another_client_is_seen_and_named() {
         let alien = previous.replace(datagram.to_vec()).filter(|alien| number > 100 && alien.len() >= 100);
         socket.send_to(&alien.unwrap_or(datagram.to_vec()), peer).is_ok()
     });
-    let Some(verdict) = torture(&[&server, "--only", "datagrams", "--clients", "5"]) else { return };
+    let verdict = torture(&[&server, "--only", "datagrams", "--clients", "5"]);
     verdict.fails("datagrams");
     assert!(verdict.output.contains(", which is that of c"), "of a client or the canary: {verdict:?}");
 }
@@ -307,7 +293,7 @@ fn an_answer_that_comes_twice_is_seen() {
         let again = number > 100 && datagram.len() > 100;
         socket.send_to(datagram, peer).is_ok() && (!again || socket.send_to(datagram, peer).is_ok())
     });
-    let Some(verdict) = torture(&[&server, "--only", "repeats", "--clients", "5"]) else { return };
+    let verdict = torture(&[&server, "--only", "repeats", "--clients", "5"]);
     verdict.fails("repeats");
     assert!(verdict.output.contains("which is its own, byte "), "{verdict:?}");
 }
@@ -317,13 +303,13 @@ fn a_server_that_falls_silent_is_seen_and_one_that_loses_datagrams_passes() {
     let silent =
         serve_datagrams(|socket, number, datagram, peer| number > 100 || socket.send_to(datagram, peer).is_ok());
     let arguments = [&silent, "--only", "datagrams", "--clients", "5", "--patience", "1s"];
-    let Some(verdict) = torture(&arguments) else { return };
+    let verdict = torture(&arguments);
     verdict.fails("datagrams");
     assert!(verdict.output.contains("expected an answer within 1 s"), "{verdict:?}");
 
     let losing =
         serve_datagrams(|socket, number, datagram, peer| number % 10 == 9 || socket.send_to(datagram, peer).is_ok());
-    let verdict = torture(&[&losing, "--only", "datagrams", "--clients", "5"]).unwrap();
+    let verdict = torture(&[&losing, "--only", "datagrams", "--clients", "5"]);
     verdict.passes();
     let unanswered = verdict.row("datagrams").split('|').nth(5).unwrap().trim();
     assert_ne!(unanswered, "0", "{verdict:?}");
@@ -344,17 +330,15 @@ socketserver.ThreadingTCPServer.request_queue_size = 100
 with socketserver.ThreadingTCPServer(('127.0.0.1', 0), Leaking) as server:
     print(server.server_address[1], flush=True)
     server.serve_forever()";
-    let Some(exec) = example("torture") else { return };
     let mut python = Command::new("python3");
     python.args(["-c", leaking]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let Ok(server) = python.spawn() else { return eprintln!("skipped: there is no python3") };
-    drop(exec);
     let mut server = Process(server);
     let mut port = String::new();
     BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut port).unwrap();
     let (address, pid) = (format!("127.0.0.1:{}", port.trim()), server.0.id().to_string());
     let arguments = [&address, "--pid", &pid, "--only", "churn", "--clients", "2", "--patience", "2s"];
-    let verdict = torture(&arguments).unwrap();
+    let verdict = torture(&arguments);
     assert_eq!(verdict.code, Some(1), "{verdict:?}");
     assert!(verdict.output.contains(" descriptors as at the start, seen: "), "{verdict:?}");
 }
@@ -412,14 +396,14 @@ fn wrong_usage_is_status_2() {
         &["--serve", "nothing"],
         &["udp:127.0.0.1:1", "--only", "churn"],
     ] {
-        let Some(verdict) = torture(wrong) else { return };
+        let verdict = torture(wrong);
         assert_eq!(verdict.code, Some(2), "{verdict:?}");
     }
 }
 
 #[track_caller]
 fn refuses(arguments: &[&str], code: i32, says: &str) {
-    let Some(verdict) = torture(arguments) else { return };
+    let verdict = torture(arguments);
     assert_eq!(verdict.code, Some(code), "{verdict:?}");
     assert_eq!(verdict.log.lines().count(), 1, "{verdict:?}");
     assert!(verdict.log.contains(says), "{verdict:?}");
@@ -428,8 +412,7 @@ fn refuses(arguments: &[&str], code: i32, says: &str) {
 
 #[test]
 fn ctrl_c_tells_what_was_found_so_far_and_leaves_no_server() {
-    let Some(mut command) = example("torture") else { return };
-    let mut child = command.args(["--clients", "3", "--duration", "1h"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = program().args(["--clients", "3", "--duration", "1h"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut torture = Process(child);
     let mut first = String::new();
@@ -477,16 +460,21 @@ impl Verdict {
     }
 }
 
-/// Runs it to its end, or `None` and a word about it if it was not built.
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torture"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Runs it to its end.
 #[track_caller]
-fn torture(arguments: &[&str]) -> Option<Verdict> {
-    let mut command = example("torture")?;
-    let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+fn torture(arguments: &[&str]) -> Verdict {
+    let mut child = program().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (output, log) = (read_all(child.stdout.take().unwrap()), read_all(child.stderr.take().unwrap()));
     let mut process = Process(child);
     let output = output.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("{arguments:?} does not end"));
     let log = log.recv_timeout(DEADLINE).expect("it has ended");
-    Some(Verdict { code: process.0.wait().unwrap().code(), output, log })
+    Verdict { code: process.0.wait().unwrap().code(), output, log }
 }
 
 /// A running program, killed when the test is done with it.

@@ -1,11 +1,11 @@
 //! Tries to break an echo server, of this crate or any other.
 //!
 //! ```text
-//! cargo run --release --example torture                                 # against a server of its own
-//! cargo run --release --example torture -- 127.0.0.1:9999               # against yours
-//! cargo run --release --example torture -- unix:/tmp/echo --only integrity --clients 1000
-//! cargo run --release --example torture -- udp:127.0.0.1:9999             # or unix-datagram:PATH
-//! cargo run --release --example torture -- 127.0.0.1:9999 --duration 20m --pid PID
+//! cargo run --release -p torture                               # against a server of its own
+//! cargo run --release -p torture -- 127.0.0.1:9999             # against yours
+//! cargo run --release -p torture -- unix:/tmp/echo --only integrity --clients 1000
+//! cargo run --release -p torture -- udp:127.0.0.1:9999         # or unix-datagram:PATH
+//! cargo run --release -p torture -- 127.0.0.1:9999 --duration 20m --pid PID
 //! ```
 //!
 //! One thread, on mio alone: nothing of the crate under test is used to judge it. Every trial (`trials`) is a number of
