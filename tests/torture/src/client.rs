@@ -11,19 +11,40 @@ use crate::failure::Failure;
 pub(crate) trait Client {
     fn source(&mut self) -> &mut dyn Source;
 
-    /// Something may be read, or written, or both.
-    fn on_event(&mut self, readable: bool, writable: bool);
+    fn activity(&mut self) -> &mut Activity;
 
-    fn advance(&mut self, now: Instant, buffer: &mut [u8], answers: &mut Answers) -> Step;
+    fn advance(&mut self, now: Instant, buffer: &mut [u8], answers: &mut Answers) -> Result<Step, Failure>;
 
     /// Asks for nothing more, once it was answered at all. Returns whether that is news.
     fn retire(&mut self) -> bool;
 
-    /// Gives the server so much more time for what it is asked now.
-    fn excuse(&mut self, late: Duration);
-
     /// Returns where in what this client sent of late these bytes are.
     fn position_of(&self, bytes: &[u8]) -> Option<u64>;
+}
+
+/// What a client's socket may do, and when it last did something.
+pub(crate) struct Activity {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// When something last moved.
+    pub(crate) moved: Instant,
+}
+
+impl Activity {
+    pub(crate) fn new(now: Instant) -> Self {
+        Activity { readable: false, writable: false, moved: now }
+    }
+
+    /// Something may be read, or written, or both.
+    pub(crate) fn on_event(&mut self, readable: bool, writable: bool) {
+        self.readable |= readable;
+        self.writable |= writable;
+    }
+
+    /// Gives the server so much more time for what it is asked now.
+    pub(crate) fn excuse(&mut self, late: Duration) {
+        self.moved += late;
+    }
 }
 
 /// What comes next.
@@ -33,7 +54,7 @@ pub(crate) enum Step {
     /// More work, when others had their turn.
     Again,
     /// It is over.
-    Done(Result<(), Failure>),
+    Done,
 }
 
 /// What came back in a turn.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use mio::event::Source;
 
-use crate::client::{Answers, BUDGET, Client, SEARCHED, SHOWN, Step};
+use crate::client::{Activity, Answers, BUDGET, Client, SEARCHED, SHOWN, Step};
 use crate::failure::{Failure, Progress};
 use crate::pattern::Pattern;
 use crate::plan::{After, End, Plan};
@@ -21,8 +21,7 @@ pub(crate) struct Connection {
     /// Nothing may take longer to happen.
     patience: Duration,
 
-    readable: bool,
-    writable: bool,
+    activity: Activity,
     connected: bool,
     half_closed: bool,
 
@@ -34,8 +33,6 @@ pub(crate) struct Connection {
     next_piece: Instant,
     /// Before this nothing is read.
     deaf_until: Instant,
-    /// When something last moved.
-    moved: Instant,
     /// Since when an answer is awaited, from its connection on.
     asked: Instant,
 }
@@ -45,25 +42,49 @@ impl Client for Connection {
         self.stream.source()
     }
 
-    fn on_event(&mut self, readable: bool, writable: bool) {
-        self.readable |= readable;
-        self.writable |= writable;
+    fn activity(&mut self) -> &mut Activity {
+        &mut self.activity
     }
 
-    fn advance(&mut self, now: Instant, buffer: &mut [u8], answers: &mut Answers) -> Step {
-        match self.try_advance(now, buffer, answers) {
-            Ok(step) => step,
-            Err(failure) => Step::Done(Err(failure)),
+    fn advance(&mut self, now: Instant, buffer: &mut [u8], answers: &mut Answers) -> Result<Step, Failure> {
+        if !self.connected && self.activity.writable {
+            self.connected = self.stream.is_connected().map_err(Failure::Connect)?;
+            self.activity.moved = now;
         }
+        if self.connected {
+            self.send(now, buffer)?;
+            let ended = self.receive(now, buffer, answers)?;
+            if ended {
+                let complete = self.half_closed && self.answered == self.plan.bytes;
+                return if complete { Ok(Step::Done) } else { Err(self.ended()) };
+            }
+            let reached = match self.plan.after {
+                After::Sent => self.sent,
+                After::Answered => self.answered,
+            };
+            if reached == self.plan.bytes && !self.half_closed {
+                if self.plan.end == End::Reset {
+                    self.stream.reset_when_closed().map_err(|error| self.broken(error))?;
+                    answers.resets += 1;
+                }
+                if self.plan.end != End::HalfClose {
+                    return Ok(Step::Done);
+                }
+                self.stream.half_close().map_err(|error| self.broken(error))?;
+                self.half_closed = true;
+                self.activity.moved = now;
+            }
+            if self.can_send(now) || self.can_receive(now) {
+                return Ok(Step::Again);
+            }
+        }
+        let wake = self.wake(now);
+        if wake <= now { Err(self.stalled()) } else { Ok(Step::Wait(wake)) }
     }
 
     fn retire(&mut self) -> bool {
         let bytes = (self.sent + self.piece_left as u64).max(1);
         std::mem::replace(&mut self.plan.bytes, bytes) != bytes
-    }
-
-    fn excuse(&mut self, late: Duration) {
-        self.moved += late;
     }
 
     fn position_of(&self, bytes: &[u8]) -> Option<u64> {
@@ -79,8 +100,7 @@ impl Connection {
             pattern: Pattern::new(random.u64(..)),
             random,
             patience,
-            readable: false,
-            writable: false,
+            activity: Activity::new(now),
             connected: false,
             half_closed: false,
             sent: 0,
@@ -88,56 +108,19 @@ impl Connection {
             piece_left: 0,
             next_piece: now,
             deaf_until: now + plan.deaf,
-            moved: now,
             asked: now,
             plan,
         }
     }
 
-    fn try_advance(&mut self, now: Instant, buffer: &mut [u8], answers: &mut Answers) -> Result<Step, Failure> {
-        if !self.connected && self.writable {
-            self.connected = self.stream.is_connected().map_err(Failure::Connect)?;
-            self.moved = now;
-        }
-        if self.connected {
-            self.send(now, buffer)?;
-            let ended = self.receive(now, buffer, answers)?;
-            if ended {
-                let complete = self.half_closed && self.answered == self.plan.bytes;
-                return if complete { Ok(Step::Done(Ok(()))) } else { Err(self.ended()) };
-            }
-            let reached = match self.plan.after {
-                After::Sent => self.sent,
-                After::Answered => self.answered,
-            };
-            if reached == self.plan.bytes && !self.half_closed {
-                if self.plan.end == End::Reset {
-                    self.stream.reset_when_closed().map_err(|error| self.broken(error))?;
-                    answers.resets += 1;
-                }
-                if self.plan.end != End::HalfClose {
-                    return Ok(Step::Done(Ok(())));
-                }
-                self.stream.half_close().map_err(|error| self.broken(error))?;
-                self.half_closed = true;
-                self.moved = now;
-            }
-            if self.can_send(now) || self.can_receive(now) {
-                return Ok(Step::Again);
-            }
-        }
-        let wake = self.wake(now);
-        if wake <= now { Err(self.stalled()) } else { Ok(Step::Wait(wake)) }
-    }
-
     fn can_send(&self, now: Instant) -> bool {
         let answered = !self.plan.ping_pong || self.sent == self.answered;
         let may_begin = self.sent < self.plan.bytes && now >= self.next_piece && answered;
-        self.writable && (self.piece_left > 0 || may_begin)
+        self.activity.writable && (self.piece_left > 0 || may_begin)
     }
 
     fn can_receive(&self, now: Instant) -> bool {
-        self.readable && now >= self.deaf_until
+        self.activity.readable && now >= self.deaf_until
     }
 
     fn send(&mut self, now: Instant, buffer: &mut [u8]) -> Result<(), Failure> {
@@ -159,12 +142,12 @@ impl Connection {
                 Ok(n) => {
                     self.sent += n as u64;
                     self.piece_left -= n;
-                    self.moved = now;
+                    self.activity.moved = now;
                     if self.piece_left == 0 {
                         self.next_piece = now + self.plan.pause;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.activity.writable = false,
                 Err(error) => return Err(self.broken(error)),
             }
         }
@@ -183,12 +166,12 @@ impl Connection {
                     self.compare(&buffer[..n])?;
                     self.answered += n as u64;
                     answers.bytes += n as u64;
-                    self.moved = now;
+                    self.activity.moved = now;
                     if self.answered == self.sent {
                         answers.took = Some(now - self.asked);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.activity.readable = false,
                 Err(error) => return Err(self.broken(error)),
             }
         }
@@ -214,7 +197,7 @@ impl Connection {
     /// When there is something to do, or to complain about, if nothing happens before.
     fn wake(&self, now: Instant) -> Instant {
         // What it does not do by itself is not the server's fault.
-        let quiet_until = self.moved.max(self.deaf_until).max(self.next_piece);
+        let quiet_until = self.activity.moved.max(self.deaf_until).max(self.next_piece);
         let own = [self.deaf_until, self.next_piece].into_iter().filter(|time| *time > now);
         own.fold(quiet_until + self.patience, Instant::min)
     }

@@ -126,7 +126,7 @@ impl Crowd {
         // What we were late by ourselves, or the machine was, is not to be blamed on the server.
         let late = begun.elapsed().saturating_sub(wait);
         if late > LATE {
-            self.members.iter_mut().for_each(|(_, member)| member.client.excuse(late));
+            self.members.iter_mut().for_each(|(_, member)| member.client.activity().excuse(late));
         }
         Ok(())
     }
@@ -136,7 +136,7 @@ impl Crowd {
         if let Some(Member { client, .. }) = self.members.get_mut(key) {
             let readable = event.is_readable() || event.is_read_closed() || event.is_error();
             let writable = event.is_writable() || event.is_write_closed() || event.is_error();
-            client.on_event(readable, writable);
+            client.activity().on_event(readable, writable);
             self.make_ready(key);
         }
     }
@@ -163,15 +163,15 @@ impl Crowd {
             self.figures.answer(took);
         }
         match step {
-            Step::Wait(wake) => {
+            Ok(Step::Wait(wake)) => {
                 if member.wake.is_none_or(|earlier| wake < earlier || earlier <= now) {
                     member.wake = Some(wake);
                     self.wakes.push(Reverse((wake, key)));
                 }
             }
-            Step::Again => self.make_ready(key),
-            Step::Done(Ok(())) => self.remove(key),
-            Step::Done(Err(failure)) => {
+            Ok(Step::Again) => self.make_ready(key),
+            Ok(Step::Done) => self.remove(key),
+            Err(failure) => {
                 let complaint = self.complaint(key, &failure);
                 self.figures.fail(complaint);
                 self.remove(key);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use mio::event::Source;
 
-use crate::client::{Answers, BUDGET, Client, SEARCHED, SHOWN, Step};
+use crate::client::{Activity, Answers, BUDGET, Client, SEARCHED, SHOWN, Step};
 use crate::datagram::DatagramSocket;
 use crate::exchange::{Exchange, Expected};
 use crate::failure::{Failure, Progress};
@@ -29,8 +29,8 @@ pub(crate) struct Peer {
     /// Nothing may take longer to happen.
     patience: Duration,
 
-    readable: bool,
-    writable: bool,
+    /// Sending again does not move it.
+    activity: Activity,
 
     /// Datagrams that were begun.
     begun: u64,
@@ -49,8 +49,6 @@ pub(crate) struct Peer {
     again: Instant,
     /// Before this nothing is read.
     deaf_until: Instant,
-    /// When something last moved; sending again does not count.
-    moved: Instant,
     /// When the newest one was sent for the first time.
     asked: Instant,
 }
@@ -77,8 +75,7 @@ impl Peer {
             pattern: Pattern::new(random.u64(..)),
             random,
             patience,
-            readable: false,
-            writable: false,
+            activity: Activity::new(now),
             begun: 0,
             unsent: 0,
             awaited: false,
@@ -88,30 +85,13 @@ impl Peer {
             next_datagram: now,
             again: now,
             deaf_until: now + exchange.deaf,
-            moved: now,
             asked: now,
             exchange,
         }
     }
 
-    fn try_advance(&mut self, now: Instant, buffer: &mut [u8], answers: &mut Answers) -> Result<Step, Failure> {
-        self.receive(now, buffer, answers)?;
-        self.send(now, buffer)?;
-        if self.is_done(now) {
-            if self.exchange.answers != Expected::Unread {
-                answers.unanswered += self.unanswered.iter().map(|datagram| u64::from(datagram.answers)).sum::<u64>();
-            }
-            return Ok(Step::Done(Ok(())));
-        }
-        if self.can_send(now) || self.can_receive(now) {
-            return Ok(Step::Again);
-        }
-        let wake = self.wake(now);
-        if wake <= now { Err(self.stalled()) } else { Ok(Step::Wait(wake)) }
-    }
-
     fn can_send(&self, now: Instant) -> bool {
-        self.writable && (self.unsent > 0 || self.is_to_send_again(now) || self.may_begin(now))
+        self.activity.writable && (self.unsent > 0 || self.is_to_send_again(now) || self.may_begin(now))
     }
 
     fn is_to_send_again(&self, now: Instant) -> bool {
@@ -123,7 +103,7 @@ impl Peer {
     }
 
     fn can_receive(&self, now: Instant) -> bool {
-        self.readable && now >= self.deaf_until && self.exchange.answers != Expected::Unread
+        self.activity.readable && now >= self.deaf_until && self.exchange.answers != Expected::Unread
     }
 
     fn send(&mut self, now: Instant, buffer: &mut [u8]) -> Result<(), Failure> {
@@ -145,7 +125,7 @@ impl Peer {
                     self.unsent -= 1;
                     self.again = now + AGAIN;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.activity.writable = false,
                 Err(error) => return Err(self.broken(error)),
             }
         }
@@ -162,7 +142,7 @@ impl Peer {
         self.awaited = self.exchange.answers == Expected::Each && bytes <= self.longest;
         self.next_datagram = now + self.exchange.pause;
         self.asked = now;
-        self.moved = now;
+        self.activity.moved = now;
     }
 
     fn receive(&mut self, now: Instant, buffer: &mut [u8], answers: &mut Answers) -> Result<(), Failure> {
@@ -175,10 +155,10 @@ impl Peer {
                     let index = self.compare(&buffer[..n])?;
                     self.bytes_answered += n as u64;
                     answers.bytes += n as u64;
-                    self.moved = now;
+                    self.activity.moved = now;
                     self.answered(index, now, answers);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.activity.readable = false,
                 Err(error) => return Err(self.broken(error)),
             }
         }
@@ -221,7 +201,7 @@ impl Peer {
 
     /// Returns when it can be taken for lost what has not come.
     fn quiet_at(&self) -> Instant {
-        self.moved.max(self.deaf_until) + QUIET
+        self.activity.moved.max(self.deaf_until) + QUIET
     }
 
     /// Returns when there is something to do, or to complain about, if nothing happens before.
@@ -229,7 +209,7 @@ impl Peer {
         let own = [self.deaf_until, self.next_datagram, self.again, self.quiet_at()];
         let own = own.into_iter().filter(|time| *time > now);
         // What it does not do by itself is not the server's fault.
-        let quiet_until = self.moved.max(self.deaf_until).max(self.next_datagram);
+        let quiet_until = self.activity.moved.max(self.deaf_until).max(self.next_datagram);
         own.fold(quiet_until + self.patience, Instant::min)
     }
 
@@ -252,25 +232,29 @@ impl Client for Peer {
         self.socket.source()
     }
 
-    fn on_event(&mut self, readable: bool, writable: bool) {
-        self.readable |= readable;
-        self.writable |= writable;
+    fn activity(&mut self) -> &mut Activity {
+        &mut self.activity
     }
 
-    fn advance(&mut self, now: Instant, buffer: &mut [u8], answers: &mut Answers) -> Step {
-        match self.try_advance(now, buffer, answers) {
-            Ok(step) => step,
-            Err(failure) => Step::Done(Err(failure)),
+    fn advance(&mut self, now: Instant, buffer: &mut [u8], answers: &mut Answers) -> Result<Step, Failure> {
+        self.receive(now, buffer, answers)?;
+        self.send(now, buffer)?;
+        if self.is_done(now) {
+            if self.exchange.answers != Expected::Unread {
+                answers.unanswered += self.unanswered.iter().map(|datagram| u64::from(datagram.answers)).sum::<u64>();
+            }
+            return Ok(Step::Done);
         }
+        if self.can_send(now) || self.can_receive(now) {
+            return Ok(Step::Again);
+        }
+        let wake = self.wake(now);
+        if wake <= now { Err(self.stalled()) } else { Ok(Step::Wait(wake)) }
     }
 
     fn retire(&mut self) -> bool {
         let datagrams = self.begun.max(1);
         std::mem::replace(&mut self.exchange.datagrams, datagrams) != datagrams
-    }
-
-    fn excuse(&mut self, late: Duration) {
-        self.moved += late;
     }
 
     fn position_of(&self, bytes: &[u8]) -> Option<u64> {
