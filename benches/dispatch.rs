@@ -35,46 +35,22 @@ const SERVER_CLOSES: [u64; 2] = [2_031_000, 3_249_000];
 fn messages(at_a_time: usize) {
     let mut server = Server::new::<false>();
     let mut clients: Vec<_> = (0..at_a_time).map(|_| server.connect()).collect();
-    let mut exchange = |clients: &mut [TcpStream], turn: Turn| {
-        clients.iter_mut().for_each(send);
-        server.serve(turn);
-        clients.iter_mut().for_each(receive);
-    };
-    exchange(&mut clients, warm_up);
-    in_groups_of(at_a_time, |number| exchange(&mut clients[..number], turn));
+    server.exchange(&mut clients, warm_up);
+    in_groups_of(at_a_time, |number| server.exchange(&mut clients[..number], turn));
 }
 
 #[library_benchmark]
 #[bench::by_64(args = (64), config = at_most(CLIENT_CLOSES[0]))]
 #[bench::by_1(args = (1), config = at_most(CLIENT_CLOSES[1]))]
 fn client_closes(at_a_time: usize) {
-    let mut server = Server::new::<false>();
-    let mut visit = |number: usize, turn: Turn| {
-        let mut clients: Vec<_> = (0..number).map(|_| server.connect()).collect();
-        clients.iter_mut().for_each(send);
-        server.serve(turn);
-        clients.iter_mut().for_each(receive);
-        drop(clients);
-        server.serve(turn);
-    };
-    visit(at_a_time, warm_up);
-    in_groups_of(at_a_time, |number| visit(number, turn));
+    visits::<false>(at_a_time);
 }
 
 #[library_benchmark]
 #[bench::by_64(args = (64), config = at_most(SERVER_CLOSES[0]))]
 #[bench::by_1(args = (1), config = at_most(SERVER_CLOSES[1]))]
 fn server_closes(at_a_time: usize) {
-    let mut server = Server::new::<true>();
-    let mut visit = |number: usize, turn: Turn| {
-        let mut clients: Vec<_> = (0..number).map(|_| server.connect()).collect();
-        clients.iter_mut().for_each(send);
-        server.serve(turn);
-        clients.iter_mut().for_each(receive);
-        clients.iter_mut().for_each(|client| assert_eq!(client.read(&mut [0]).unwrap(), 0, "it is closed"));
-    };
-    visit(at_a_time, warm_up);
-    in_groups_of(at_a_time, |number| visit(number, turn));
+    visits::<true>(at_a_time);
 }
 
 library_benchmark_group!(name = loopback, benchmarks = [messages, client_closes, server_closes]);
@@ -95,6 +71,23 @@ fn in_groups_of(at_a_time: usize, mut serve: impl FnMut(usize)) {
         serve(number);
         left -= number;
     }
+}
+
+/// A thousand clients that each exchange one message, then see the server close or close themselves.
+fn visits<const SERVER_CLOSES: bool>(at_a_time: usize) {
+    let mut server = Server::new::<SERVER_CLOSES>();
+    let mut visit = |number: usize, turn: Turn| {
+        let mut clients: Vec<_> = (0..number).map(|_| server.connect()).collect();
+        server.exchange(&mut clients, turn);
+        if SERVER_CLOSES {
+            clients.iter_mut().for_each(|client| assert_eq!(client.read(&mut [0]).unwrap(), 0, "it is closed"));
+        } else {
+            drop(clients);
+            server.serve(turn);
+        }
+    };
+    visit(at_a_time, warm_up);
+    in_groups_of(at_a_time, |number| visit(number, turn));
 }
 
 /// One turn of the loop that is counted, or that is not.
@@ -148,14 +141,13 @@ impl Server {
             turn(&mut self.reactor);
         }
     }
-}
 
-fn send(client: &mut TcpStream) {
-    client.write_all(&[b'x'; 64]).unwrap();
-}
-
-fn receive(client: &mut TcpStream) {
-    client.read_exact(&mut [0; 64]).unwrap();
+    /// Each client sends 64 bytes and reads them back.
+    fn exchange(&mut self, clients: &mut [TcpStream], turn: Turn) {
+        clients.iter_mut().for_each(|client| client.write_all(&[b'x'; 64]).unwrap());
+        self.serve(turn);
+        clients.iter_mut().for_each(|client| client.read_exact(&mut [0; 64]).unwrap());
+    }
 }
 
 mod instructions {
