@@ -6,8 +6,8 @@
 //!           is ready    slot once    due        hook                ended
 //! ```
 //!
-//! Collect only notes; service runs callbacks; reap alone frees slots. So within a turn no key is reused, and a
-//! callback may close any connection, its own included, without anything moving under it.
+//! Collect only notes readiness, service runs callbacks, and only reap frees slots. So no key is reused within a turn,
+//! and a callback may close any connection, including its own, while no other connection moves.
 
 mod accepting;
 mod alarms;
@@ -56,10 +56,11 @@ use crate::timers::nanos;
 
 /// The event loop: one thread, any number of servers and connections.
 ///
-/// [`TcpServer`](crate::TcpServer) brings its own; make one yourself to host several servers, or to be driven by
-/// another loop with [`poll`](Self::poll).
+/// A [`TcpServer`](crate::TcpServer) makes its own. Make one yourself to run several servers, or to drive it from your
+/// own loop with [`poll`](Self::poll).
 ///
-/// Dropping it closes its servers: every handler gets its `finish`. Meanwhile no server is added and no connection begun.
+/// Dropping it closes its servers, and every handler gets its `finish`. During that, no server is added and no
+/// connection is started.
 ///
 /// ```
 /// use socketserver::{Next, Reactor, Request, RequestHandler, Result, TcpServer};
@@ -93,15 +94,15 @@ pub struct Reactor {
     servers: Slab<Box<dyn Hosted>>,
     /// The slots of this turn's service.
     batch: Vec<SlotId>,
-    /// What other threads have submitted and this turn has taken. Here and not in its own hands, because a closure among
-    /// them may drop this reactor, which turns on until threads are done, whose word may be among the rest.
+    /// Commands of other threads that this turn has taken. They are a field, because a closure among them may drop this
+    /// reactor. It then turns until its threads are done, and their messages may be among the rest.
     taken: VecDeque<Command>,
-    /// A turn is under way: the one who asks is a closure, and cannot have another.
+    /// A turn is running, so a caller is a closure and cannot start another turn.
     turning: bool,
-    /// When the events of this turn had been collected: limits that passed later wait for the next one, because bytes
-    /// may have come meanwhile.
+    /// The time at which the events of this turn were collected. Limits that passed later wait for the next turn,
+    /// because bytes may have arrived.
     collected: u64,
-    /// From how many new bytes on the callbacks of the next turn are timed.
+    /// Callbacks of the next turn with at least this many new bytes are timed.
     timed_from: usize,
 }
 
@@ -140,7 +141,7 @@ impl Reactor {
         })
     }
 
-    /// Changes the settings, also of what is open and of a stop that is under way.
+    /// Changes the settings. They also apply to open connections and to a running stop.
     pub fn set_config(&mut self, config: ReactorConfig) {
         self.core.shared.set_max(config.messages_max);
         self.core.set_config(config);
@@ -151,33 +152,32 @@ impl Reactor {
         &self.core.config
     }
 
-    /// What has happened so far.
+    /// Returns the counters.
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }
 
-    /// A way in for other threads.
+    /// Returns a handle for other threads.
     pub fn handle(&self) -> Handle {
         self.core.handle()
     }
 
-    /// What stops this reactor.
+    /// Returns a handle that stops this reactor.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         self.handle().shutdown_handle()
     }
 
-    /// Serves until [shut down](ShutdownHandle::shutdown), then returns; at once if a stop was carried out while it did
-    /// not serve, as in the middle of [`server_close`](Self::server_close). May be called again afterwards; but the sockets
-    /// of the servers that were [added](Self::add) are closed by then. Their values can still be read; they are
-    /// [closed](Self::server_close) and dropped when it serves again or another server is added. So it serves what is
-    /// added anew, and waits if there is nothing. (A [`TcpServer`](crate::TcpServer) with a reactor of its own binds its
-    /// addresses again.)
+    /// Serves until it is [shut down](ShutdownHandle::shutdown). Returns at once if a stop was carried out while it did
+    /// not serve, for example during [`server_close`](Self::server_close). It may be called again. The sockets of
+    /// [added](Self::add) servers are closed by then. Their values can still be read, and are dropped when it serves
+    /// again or another server is added. So it then serves newly added servers, and waits if there are none. (A
+    /// [`TcpServer`](crate::TcpServer) with a reactor of its own binds its addresses again.)
     ///
     /// # Errors
-    /// [`Error::Reactor`] if the selector fails, or if a closure that the loop runs ([`Handle::run`]) calls this: the loop
-    /// cannot run inside of itself. Nothing that a client or a handler does ends it.
+    /// [`Error::Reactor`] if the selector fails, or if a closure that the loop runs ([`Handle::run`]) calls this,
+    /// because the loop cannot run inside itself. No client and no handler can end it.
     ///
-    /// Source: `BaseServer.serve_forever`, without its `poll_interval`: nothing here is polled.
+    /// Source: `BaseServer.serve_forever`, without its `poll_interval`, because nothing is polled.
     pub fn serve_forever(&mut self) -> Result<()> {
         self.serve_again()?;
         while !self.report_stop() {
@@ -186,12 +186,12 @@ impl Reactor {
         Ok(())
     }
 
-    /// One turn, for a foreign loop: waits for events at most `wait` (`None`: until there is one), and serves them.
-    /// Returns false once the reactor has stopped; called again, it serves again, like
+    /// Runs one turn, for a loop of your own: waits for events at most `wait` (`None`: until there is one), and serves
+    /// them. Returns false once the reactor has stopped. Called again, it serves again, like
     /// [`serve_forever`](Self::serve_forever).
     ///
-    /// A foreign loop waits until the reactor's descriptor is readable, at most
-    /// [`next_timeout`](Self::next_timeout), then calls this with a `wait` of zero.
+    /// Your loop waits until the reactor's descriptor is readable, at most [`next_timeout`](Self::next_timeout), and
+    /// then calls this with a `wait` of zero.
     ///
     /// # Errors
     /// As for [`serve_forever`](Self::serve_forever).
@@ -203,7 +203,7 @@ impl Reactor {
         Ok(!self.report_stop())
     }
 
-    /// How long the reactor can be left alone: zero if it has work now, `None` if only an event can bring some.
+    /// Returns how long the reactor needs no turn: zero if it has work now, `None` if only an event can bring work.
     pub fn next_timeout(&self) -> Option<Duration> {
         self.timeout_from(self.core.selector.now())
     }
@@ -232,7 +232,8 @@ impl Reactor {
     /// Poll and collect: waits for events, reads the clock, and notes in each slot what it is ready for.
     fn sleep(&mut self, wait: Option<Duration>) -> Result<()> {
         self.allocate();
-        // The clock was read at the end of the last service: a little stale is a little late, never early.
+        // The clock was read at the end of the last service. If it is slightly old, timers are slightly late, but never
+        // early.
         let wait = match (wait, self.timeout_from(self.core.now)) {
             (Some(wait), Some(timeout)) => Some(wait.min(timeout)),
             (wait, timeout) => wait.or(timeout),
@@ -243,8 +244,8 @@ impl Reactor {
         self.core.now = self.core.selector.now();
         self.collected = self.core.now;
         self.core.stats.turns += 1;
-        // Deadlines have passed: before anyone is held to them, look once more for bytes that wait. After a stop
-        // (SIGSTOP, a suspended machine) poll may come back late and empty.
+        // Deadlines have passed. Before they apply, fetch events once more: after a stop of the process (SIGSTOP, a
+        // suspended machine) poll may return late and empty while bytes wait.
         more |= self.core.next_deadline().is_some_and(|next| next <= self.core.now);
         for _ in 0..POLLS_MAX {
             if !more {
@@ -256,7 +257,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Sets marks and nothing else. Says whether there may be more events to fetch.
+    /// Only sets marks. Returns whether there may be more events to fetch.
     fn collect(&mut self) -> bool {
         let core = &mut self.core;
         let (slots, ready, stats) = (&mut core.slots, &mut core.ready, &mut core.stats);
@@ -271,12 +272,12 @@ impl Reactor {
         })
     }
 
-    /// Serves each slot of the ready queue once, within its budget and its share of the turn. What becomes ready meanwhile
-    /// waits its turn.
+    /// Serves each slot of the ready queue once, within its budget and its share of the turn. Slots that become ready
+    /// during this wait for the next turn.
     fn service(&mut self) {
         if self.has_commands() {
             self.commands();
-            self.core.now = self.core.selector.now(); // They took their time.
+            self.core.now = self.core.selector.now(); // The callbacks took time.
         }
         let turn = &mut self.scratch.budget.turn;
         turn.begin(self.core.now, nanos(self.core.config.turn_length));
@@ -293,7 +294,7 @@ impl Reactor {
             let server = usize::from(slot.server);
             if matches!(slot.kind, Kind::Connection(_)) {
                 let served = self.servers[server].service(&mut self.core, &mut self.scratch, rest);
-                debug_assert!(served > 0, "the first of them is one of its connections");
+                debug_assert!(served > 0, "the batch begins with a connection of this server");
                 rest = &rest[served..];
                 continue;
             }
@@ -321,8 +322,8 @@ impl Reactor {
         self.batch = batch;
     }
 
-    /// The clock is read once before a batch, and connections are stamped with that. If the batch took long, the
-    /// stamps are too old by as much, and a limit could seem to pass early: then they are set right.
+    /// The clock is read once before a batch, and its time becomes the stamp of connections. If the batch took long,
+    /// the stamps are too old and a limit could pass early, so they are corrected.
     fn correct_stamps(&mut self, batch: &[SlotId]) {
         let begun = self.core.now;
         self.core.now = self.core.selector.now();
@@ -336,7 +337,7 @@ impl Reactor {
         let took = self.core.now - begun;
         let longest = &mut self.core.stats.longest_turn;
         *longest = (*longest).max(Duration::from_nanos(took));
-        // What is usually too little to be worth a look at the clock may be what the turn is made of.
+        // Callbacks that are usually too short to be timed may have filled the turn.
         self.timed_from = if self.scratch.budget.turn.is_long(self.core.now) { 0 } else { TIMED_BYTES };
     }
 
@@ -357,7 +358,7 @@ impl Reactor {
         }
     }
 
-    /// The only place where connections are freed, after the last event of the turn.
+    /// Frees dead connections, after the last event of the turn. No other place does.
     fn reap(&mut self) {
         if !self.core.dead.is_empty() {
             self.free_dead();
@@ -379,14 +380,14 @@ impl Reactor {
     fn free_dead(&mut self) {
         let mut dead = std::mem::take(&mut self.core.dead);
         dead.drain(..).for_each(|key| self.core.reap(key));
-        self.core.dead = dead; // For its memory.
+        self.core.dead = dead; // This keeps its memory.
         self.core.resume_accepting();
     }
 
     // ---- servers ----
 
-    /// The shared buffer comes with the first turn: a reactor that only waits to be moved has none. It has the length
-    /// that the settings say now.
+    /// Makes the shared buffer in the first turn, so a reactor that only waits to be moved has none. Its length follows
+    /// the settings.
     fn allocate(&mut self) {
         let wanted = self.core.config.read_buffer_bytes.min(READ_BUFFER_BYTES_MAX);
         let wanted = wanted.max(self.core.read_buffer_bytes_min).max(1);
@@ -400,7 +401,7 @@ impl Reactor {
 impl Drop for Reactor {
     fn drop(&mut self) {
         self.core.stop.give_up(false, &mut self.core.timers);
-        self.turning = false; // A closure may have put another in its place, in the middle of a turn.
+        self.turning = false; // A closure may have replaced the reactor during a turn.
         loop {
             self.close_all(None);
             if self.servers.is_empty() {
@@ -409,7 +410,7 @@ impl Drop for Reactor {
             self.turn_or_give_up();
         }
         let waiting = std::mem::take(&mut self.taken).into_iter().chain(self.core.shared.close());
-        // One by one: dropping a message may run anything.
+        // One by one, because dropping a message may run any code.
         waiting.for_each(|command| _ = drop_caught(command));
     }
 }
@@ -435,11 +436,11 @@ impl std::os::fd::AsRawFd for Reactor {
     }
 }
 
-/// How far a connection's stamp may lag behind the clock: a turn shorter than this is not corrected.
+/// The largest lag of a stamp behind the clock. A shorter turn is not corrected.
 const STAMP_ERROR_MAX: u64 = 1_000_000;
-/// A callback that is shown so many new bytes is timed.
+/// A callback with at least this many new bytes is timed.
 const TIMED_BYTES: usize = 16 * 1024;
-/// With more slots than these, looking at all of them after each turn would make debug builds useless.
+/// With more slots, checking all of them after each turn would make debug builds useless.
 const CHECKED_SLOTS_MAX: usize = 256;
 /// Polls to empty the kernel's list of events in one turn: 65,536 events.
 const POLLS_MAX: u32 = 64;

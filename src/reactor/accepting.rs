@@ -1,5 +1,4 @@
-//! Listening sockets, and the datagram sockets beside them, in the reactor: when one is accepted or received from, and
-//! when that pauses.
+//! Listening sockets and datagram sockets in the reactor: when they accept or receive, and when that pauses.
 
 use super::books::{EPISODE, Life};
 use super::core::Core;
@@ -16,7 +15,7 @@ use crate::timers::NO_TIMER;
 use crate::timers::nanos;
 
 impl Core {
-    /// Begins to accept or to receive.
+    /// Starts accepting or receiving.
     pub(crate) fn open(&mut self, server: u16, bound: Bound) -> Result<()> {
         self.served[usize::from(server)].life = Life::Open { stopped: false };
         match bound {
@@ -39,7 +38,7 @@ impl Core {
         );
         let token = self.slots.token(key);
         let listening = self.slots.listening(key).expect("just inserted");
-        let listener = listening.listener.as_mut().expect("nobody has it on loan");
+        let listener = listening.listener.as_mut().expect("no hook has borrowed it");
         if let Err(source) = self.selector.register(&mut **listener, token) {
             self.slots.remove(key);
             return Err(Error::Listen { address, source });
@@ -48,14 +47,14 @@ impl Core {
         Ok(())
     }
 
-    /// Closes a server's sockets. Whoever waits in a backlog is refused by the kernel; what waits to be sent is lost.
+    /// Closes a server's sockets. The kernel refuses clients in the backlog, and waiting datagrams are lost.
     pub(crate) fn unlisten(&mut self, server: u16) {
         for key in std::mem::take(&mut self.served[usize::from(server)].listeners) {
             self.unlisten_one(key);
         }
     }
 
-    /// Takes a server's sockets out, to be registered elsewhere. What waits to be sent is tried once more.
+    /// Removes a server's sockets, to be registered elsewhere. Waiting datagrams are tried once more.
     pub(super) fn take_sockets(&mut self, server: u16) -> Vec<Bound> {
         let mut sockets = Vec::new();
         for key in std::mem::take(&mut self.served[usize::from(server)].listeners) {
@@ -71,8 +70,7 @@ impl Core {
         sockets
     }
 
-    /// Closes those sockets of a server that clients connect to. Through the others what the handlers still say has to
-    /// leave.
+    /// Closes the listeners of a server. Its datagram sockets stay, because handlers still send through them.
     pub(crate) fn unlisten_streams(&mut self, server: u16) {
         let mut listeners = std::mem::take(&mut self.served[usize::from(server)].listeners);
         listeners.retain(|&key| {
@@ -93,7 +91,7 @@ impl Core {
         self.dead.push(key);
     }
 
-    /// Says whether there was a pause.
+    /// Returns whether there was a pause.
     fn end_pause(&mut self, key: u32) -> bool {
         let Some(pause) = self.slots.pause(key) else { return false };
         let timer = std::mem::replace(&mut pause.timer, NO_TIMER);
@@ -103,19 +101,19 @@ impl Core {
         timer != NO_TIMER
     }
 
-    /// Connections that have a descriptor of their own: all but the sessions of datagram servers.
+    /// Returns the number of connections that have their own descriptor: all except the sessions of datagram servers.
     fn descriptors(&self) -> usize {
         let sessions: usize = self.served.iter().map(|(_, served)| served.sessions).sum();
         self.stats.active as usize - sessions
     }
 
-    /// Whether a server waits until connections have closed. Those that share the limit of the process wait together:
-    /// otherwise one that did not wait yet would take each place that becomes free.
+    /// Returns whether a server waits until connections have closed. Servers that share the limit of the process wait
+    /// together. Otherwise a server that does not wait yet would take each free place.
     pub(crate) fn is_capped(&self, server: u16) -> bool {
         self.served[usize::from(server)].is_capped(&self.cap)
     }
 
-    /// Whether a server may accept one more connection. If not, its clients wait in the backlog.
+    /// Returns whether a server may accept one more connection. If not, its clients wait in the backlog.
     #[inline]
     pub(crate) fn may_accept(&mut self, server: u16) -> bool {
         let served = &self.served[usize::from(server)];
@@ -127,14 +125,14 @@ impl Core {
         !self.is_capped(server) && self.served[usize::from(server)].quota > 0
     }
 
-    /// A server has as many connections as it may have, unless the limit of descriptors was raised meanwhile.
+    /// A server has reached its limit of connections, unless the limit of descriptors was raised.
     #[cold]
     fn reach_cap(&mut self, server: u16) {
         let (now, is_full) = (self.now, self.slots.is_full());
         if self.served[usize::from(server)].shares_descriptors() {
             let (active, before) = (self.descriptors(), self.connections_max);
             if active >= before {
-                // If it cannot be read, it is as it was.
+                // If it cannot be read, the last value stays.
                 self.connections_max = connections_from_descriptors().unwrap_or(before);
             }
             if self.connections_max > before {
@@ -153,15 +151,15 @@ impl Core {
         }
     }
 
-    /// accept(2) said EINVAL for one more client in a row. Says whether that is still believed of the clients.
+    /// accept(2) returned EINVAL for one more client in a row. Returns whether the clients still count as the cause.
     pub(crate) fn believes_invalid(&mut self, key: u32) -> bool {
         let listening = self.slots.listening(key).expect("listeners are closed between turns");
         listening.invalid = (listening.invalid + 1) % INVALID_MAX;
         listening.invalid != 0
     }
 
-    /// Accepting or receiving failed for want of something: pause, longer each time. Clients that wait bring no further
-    /// event, so the next attempt is ours to make.
+    /// Accepting or receiving failed because resources have run out. Pauses it, longer each time. Waiting clients bring
+    /// no further event, so a timer retries.
     pub(crate) fn pause(&mut self, key: u32, doing: &str, error: &std::io::Error) {
         let now = self.now;
         let address = self.slots.bound(key).map(ToString::to_string);
@@ -188,7 +186,7 @@ impl Core {
         self.stats.accept_pauses += 1;
     }
 
-    /// The same for all listeners, for want of what every connection needs.
+    /// The same for all listeners, if a resource has run out that every connection needs.
     pub(super) fn pause_all(&mut self, error: &std::io::Error) {
         for server in 0..self.served.len() {
             for at in 0..self.served[server].listeners.len() {
@@ -200,8 +198,8 @@ impl Core {
         }
     }
 
-    /// Connections were closed, or more are allowed, so there is room again: listeners that wait for it try at once. The
-    /// one that has accepted nothing for longest comes first, because the first may take all the room there is.
+    /// Connections were closed, or more are allowed, so there is room. Listeners that wait for it try at once. The one
+    /// that has accepted nothing for the longest time is first, because the first may take all the room.
     pub(crate) fn resume_accepting(&mut self) {
         let now = self.now;
         let room = self.cap.is_reached && has_room(self.descriptors(), self.connections_max);
@@ -223,13 +221,13 @@ impl Core {
         resumed.into_iter().for_each(|(_, key)| self.queue(key));
     }
 
-    /// Lets a server accept `quota` connections, beginning with those that wait already.
+    /// Lets a server accept `quota` connections, starting with those that wait already.
     pub(crate) fn set_quota(&mut self, server: u16, quota: usize) {
         self.served[usize::from(server)].quota = quota;
         self.queue_listeners(server);
     }
 
-    /// Lets a server look whether it may accept clients that wait already.
+    /// Lets a server check whether it may accept waiting clients.
     pub(super) fn queue_listeners(&mut self, server: u16) {
         for i in 0..self.served[usize::from(server)].listeners.len() {
             let key = self.served[usize::from(server)].listeners[i];
@@ -240,10 +238,11 @@ impl Core {
     }
 }
 
-/// Whether accepting goes on: some way below the cap, or each close would cost a turn of accepting.
+/// Returns whether accepting resumes: somewhat below the cap, because otherwise each close would cost a turn of
+/// accepting.
 pub(super) fn has_room(active: usize, max: usize) -> bool {
     active < max && active <= max.saturating_mul(9) / 10
 }
 
-/// So many clients in a row that have gone before they were accepted are a broken listener.
+/// If so many clients in a row have gone before they were accepted, the listener is broken.
 const INVALID_MAX: u32 = 1_024;

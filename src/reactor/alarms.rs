@@ -1,4 +1,4 @@
-//! Timers of handlers and servers, and the guards that watch over the limits of connections.
+//! Timers of handlers and servers, and the guards of connection limits.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +23,7 @@ impl Core {
         }
     }
 
-    /// A guard has fired. Says whether there is a connection for it to watch over.
+    /// A guard has fired. Returns whether its slot has a connection.
     pub(crate) fn guard_fired(&mut self, key: u32) -> bool {
         match self.slots.get(key).map(|slot| &mut slot.kind) {
             Some(Kind::Connection(connection)) => {
@@ -34,7 +34,7 @@ impl Core {
         }
     }
 
-    /// When the next timer of whatever kind is due.
+    /// The time at which the next timer of any kind is due.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         match (self.guards.next(), self.timers.next()) {
             (Some(guard), Some(timer)) => Some(guard.min(timer)),
@@ -42,7 +42,7 @@ impl Core {
         }
     }
 
-    /// Sets a timer of a handler that is due `after` from now and, if it is periodic, again `every` so many nanoseconds.
+    /// Sets a timer of a handler. It is due `after` from now and, if it is periodic, again every `every` nanoseconds.
     pub(crate) fn set_handler_timer(
         &mut self,
         key: u32,
@@ -66,7 +66,7 @@ impl Core {
         }
     }
 
-    /// A connection goes, and its handler's timers with it.
+    /// A connection ends: cancels its handler's timers.
     pub(crate) fn cancel_handler_timers(&mut self, state: &mut State) {
         if let Some(extra) = state.extra.take() {
             for timer in extra.timers.into_values().map(|armed| armed.key).chain(extra.redial) {
@@ -75,7 +75,7 @@ impl Core {
         }
     }
 
-    /// The same of a server.
+    /// The same for a server.
     pub(crate) fn set_server_timer(&mut self, server: u16, tag: u64, after: Duration, every: Option<u64>) {
         let due = self.selector.now().saturating_add(nanos(after));
         let timers = &mut self.served[usize::from(server)].timers;
@@ -89,13 +89,13 @@ impl Core {
         }
     }
 
-    /// Whether this is a timer of a handler that was replaced, and whose successor is not set up: that may want to cancel
-    /// it or set it anew.
+    /// Returns whether this is a timer of a replaced handler whose successor is not set up. The successor may want to
+    /// cancel it or set it again.
     pub(crate) fn awaits_setup(&mut self, alarm: Alarm) -> bool {
         matches!(alarm, Alarm::Handler { key, .. } if self.slots.connection(key).state.phase.is_setup_due())
     }
 
-    /// Arms a handler's timer again that has fired and was not told of.
+    /// Sets a handler's timer again that has fired without a callback.
     pub(crate) fn postpone(&mut self, alarm: Alarm, until: u64) {
         let Alarm::Handler { key, tag } = alarm else { return };
         let timers = self.slots.connection(key).state.extra.as_mut().map(|extra| &mut extra.timers);
@@ -104,7 +104,8 @@ impl Core {
         }
     }
 
-    /// A timer has fired: it is armed for its next tick, or its owner forgets it, and may set it again in the callback.
+    /// A timer has fired. A periodic one is set for its next tick. Otherwise its owner forgets it, and may set it again
+    /// in the callback.
     pub(crate) fn forget_timer(&mut self, alarm: Alarm) {
         let now = || self.selector.now();
         match alarm {
@@ -119,7 +120,7 @@ impl Core {
             Alarm::Redial { key, .. } => {
                 self.slots.connection(key).state.extra.as_mut().map(|extra| extra.redial.take());
             }
-            Alarm::Resend(_) | Alarm::Child(_) => {} // Forgotten by what it is for.
+            Alarm::Resend(_) | Alarm::Child(_) => {} // Its owner forgets it.
             Alarm::DrainLook | Alarm::DrainTell | Alarm::DrainEnd => {
                 *self.stop.timer(alarm).expect("it is cancelled with its stage") = NO_TIMER;
             }
@@ -137,7 +138,7 @@ impl Core {
         }
     }
 
-    /// The tags of a server's timers, when they are due from now, and their periods. They are unset.
+    /// Removes a server's timers. Returns their tags, when they are due from now, and their periods.
     pub(super) fn take_server_timers(&mut self, server: u16) -> Vec<(u64, Duration, Option<u64>)> {
         let now = self.selector.now();
         let timers = std::mem::take(&mut self.served[usize::from(server)].timers);

@@ -1,4 +1,4 @@
-//! What the reactor keeps of each server.
+//! The reactor's record of each server.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -15,35 +15,36 @@ use crate::timers::{Armed, TimerKey, nanos};
 /// Where a server stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Life {
-    /// It may serve. Its sockets are gone if it was `stopped`.
+    /// It may serve. Its sockets are closed if it was `stopped`.
     Open { stopped: bool },
-    /// Its sockets and connections are gone; its threads and programs are waited for, and looked at with this timer.
+    /// Its sockets and connections are closed. The reactor waits for its threads and programs, and checks them with
+    /// this timer.
     Closing { begun: u64, look: TimerKey },
-    /// Its hook `server_close` was called, and no other is. Only a [`Server`](crate::Server)'s own server can come to
-    /// be open again, when it is bound; others are gone.
+    /// Its hook `server_close` was called, and no other hook will be. Only a [`Server`](crate::Server) with this
+    /// reactor of its own can be opened again, when it is bound.
     Closed,
 }
 
-/// How a limit on connections stands.
+/// The state of a limit on connections.
 #[derive(Debug, Default)]
 pub(crate) struct Cap {
     /// Accepting waits until connections have closed.
     pub(super) is_reached: bool,
-    /// When it last went on after that.
+    /// When accepting last resumed after that.
     lifted_at: Option<u64>,
 }
 
 impl Cap {
-    /// Accepting is to wait, because of this limit.
+    /// Accepting must wait because of this limit.
     pub(super) fn reach(&mut self, now: u64, active: usize, max: usize, limit: &str) {
         let again = std::mem::replace(&mut self.is_reached, true);
-        // Where connections come and go around the limit, it is reached again and again.
+        // When connections come and go around the limit, it is reached repeatedly.
         if !again && self.lifted_at.is_none_or(|since| now.saturating_sub(since) > nanos(EPISODE)) {
             note!(Warn, "{active} connections are open, of {max} that may be ({limit}): more clients wait");
         }
     }
 
-    /// Accepting goes on if there is room. Returns whether it does, and had to wait until now.
+    /// Resumes accepting if there is room. Returns whether it resumed after a wait.
     pub(super) fn lift(&mut self, has_room: bool, now: u64) -> bool {
         let lifted = self.is_reached && has_room;
         if lifted {
@@ -53,19 +54,19 @@ impl Cap {
     }
 }
 
-/// What the reactor keeps of each server.
+/// The reactor's record of one server.
 pub(crate) struct Served {
     pub(crate) id: ServerId,
     pub(crate) life: Life,
-    /// It is the one that this reactor was made for, and stays when it is closed.
+    /// This reactor was made for this server, which stays when it is closed.
     pub(super) own: bool,
     pub(crate) limits: Arc<Limits>,
     /// Keys of its listeners and datagram sockets.
     pub(crate) listeners: Vec<u32>,
     pub(crate) active: usize,
-    /// How many of those are sessions of a datagram server, which wait for no end.
+    /// How many of those are sessions of a datagram server, whose peers need not end them.
     pub(crate) sessions: usize,
-    /// How many of them are served by threads or programs, and their threads.
+    /// How many of them threads or programs serve, and those threads.
     pub(crate) elsewhere: usize,
     pub(crate) threads: Option<Pool>,
     #[cfg(all(unix, feature = "children"))]
@@ -80,18 +81,19 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Whether it has no sockets and no hooks.
+    /// Returns whether it has no sockets and calls no hooks.
     pub(crate) fn is_closed(&self) -> bool {
         self.life == Life::Closed
     }
 
-    /// What counts for its limit on connections: not the peers of its datagram sockets.
+    /// The number of connections that count for its limit: not the peers of its datagram sockets.
     pub(super) fn connections(&self) -> usize {
         self.active - self.sessions
     }
 
-    /// Whether its connections count for what the descriptors of the process allow: if it sets no number of its own, or
-    /// if programs serve its requests. Those need descriptors to start, and requests that wait for them must not hold all.
+    /// Returns whether its connections count for the descriptor limit of the process: if it sets no number of its own,
+    /// or if programs serve its requests. Programs need descriptors to start, and requests that wait for them must not
+    /// hold all descriptors.
     pub(super) fn shares_descriptors(&self) -> bool {
         #[cfg(all(unix, feature = "children"))]
         let has_programs = self.children.is_some();
@@ -100,12 +102,12 @@ impl Served {
         has_programs || self.limits.connections_max.is_none()
     }
 
-    /// Whether it waits until connections have closed, given the limit of the process.
+    /// Returns whether it waits until connections have closed, given the limit of the process.
     pub(super) fn is_capped(&self, process: &Cap) -> bool {
         self.cap.is_reached || (self.shares_descriptors() && process.is_reached)
     }
 
-    /// Whether closing it waits for its threads and programs.
+    /// Returns whether closing it waits for its threads and programs.
     pub(super) fn waits(&self) -> bool {
         self.limits.block_on_close && !self.limits.daemon_threads
     }
@@ -122,5 +124,6 @@ impl Served {
     }
 }
 
-/// Failures to accept less than this apart are one episode, and one line in the log. So is reaching a limit on connections.
+/// Accept failures within this time are one episode, and one line in the log. The same holds for reaching a limit on
+/// connections.
 pub(super) const EPISODE: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Closing one server between turns, and moving one to another reactor.
+//! Closes one server between turns, and moves one to another reactor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,22 +18,22 @@ use crate::timers::NO_TIMER;
 use crate::timers::nanos;
 
 impl Reactor {
-    /// Serves the connections of a server until none is left, all of them being aborted.
+    /// Aborts the connections of a server, and serves them until none is left.
     pub(super) fn abort_server(&mut self, server: u16) {
         for key in self.core.slots.connections(Some(server)) {
             self.core.slots.connection(key).state.end(EndReason::StopAborted, true);
             // The budget of one turn may not suffice for `setup`, `finish` and the end.
             let entry = self.core.slots.id(key).slot;
             while !self.core.slots.connection(key).state.phase.is_dead() {
-                // What it leaves in the ready queue dies with its slot.
+                // Its entries in the ready queue end with its slot.
                 self.servers[usize::from(server)].service(&mut self.core, &mut self.scratch, &[entry]);
             }
         }
         self.free_dead();
     }
 
-    /// Begins to close a server: its listeners and connections go. Whatever it connects to from now on is refused, or a
-    /// `finish` that connects out again would go on for ever.
+    /// Starts closing a server: ends its listeners and connections. New outbound connections are refused, or a `finish`
+    /// that connects would prolong this forever.
     pub(super) fn close(&mut self, server: u16) {
         if matches!(self.core.served[usize::from(server)].life, Life::Open { .. }) {
             self.allocate();
@@ -46,19 +46,19 @@ impl Reactor {
         }
     }
 
-    /// Waits until a server that is being closed is closed. A closure, which the loop has to get back, does not.
+    /// Waits until a closing server is closed. A closure does not wait, because the loop must continue.
     pub(crate) fn await_closed(&mut self, id: ServerId) {
         while !self.turning && self.core.server(id).is_some_and(|server| self.core.closing.contains(&server)) {
             self.turn_or_give_up();
         }
     }
 
-    /// A server of our own was closed before it came here.
+    /// The reactor's own server was closed before it came here.
     pub(crate) fn set_closed(&mut self, id: ServerId) {
         self.set_life(id, Life::Closed);
     }
 
-    /// A server of our own that was closed is to be bound again.
+    /// The reactor's own server was closed and will be bound again.
     pub(crate) fn reopen(&mut self, id: ServerId) {
         self.set_life(id, Life::Open { stopped: false });
     }
@@ -69,8 +69,8 @@ impl Reactor {
         }
     }
 
-    /// `block_on_close`: closes the servers whose threads and programs are done. They may want something of the reactor
-    /// meanwhile, and their answers leave. Those that are not waited for are ended now.
+    /// `block_on_close`: closes the servers whose threads and programs are done. Until then these may use the reactor,
+    /// and their answers are sent. Those that are not waited for are ended now.
     pub(super) fn go_on_closing(&mut self) {
         self.close_those_done(self.is_hurried());
     }
@@ -91,7 +91,7 @@ impl Reactor {
         }
     }
 
-    /// Threads and programs that are not waited for: their requests are over, whatever they still do.
+    /// For threads and programs that are not waited for: their requests are over, whatever they still do.
     fn give_up_elsewhere(&mut self, server: u16) {
         self.core.end_all_elsewhere(Some(server));
         for id in self.core.slots.all_elsewhere(Some(server)) {
@@ -100,7 +100,7 @@ impl Reactor {
         self.free_dead();
     }
 
-    /// Nothing of a server is left but its datagram sockets and its value.
+    /// Only the datagram sockets and the value of a server are left.
     fn closed(&mut self, server: u16) {
         self.core.unlisten(server);
         self.free_dead();
@@ -112,10 +112,11 @@ impl Reactor {
         }
     }
 
-    /// Closes the servers whose sockets went with a stop. A [`Server`](crate::Server)'s own may be bound again.
+    /// Closes the servers whose sockets a stop has closed. A [`Server`](crate::Server) with this reactor of its own may
+    /// be bound again.
     pub(super) fn close_stopped(&mut self) {
         for server in self.numbers() {
-            // Closing one may close others that were about to be.
+            // Closing one server may close others.
             let Some(served) = self.core.served.get(usize::from(server)) else { continue };
             if served.life == (Life::Open { stopped: true }) && !served.own {
                 self.server_close(served.id);
@@ -123,7 +124,8 @@ impl Reactor {
         }
     }
 
-    /// Closes all servers but one that may leave: the reactor is given up. What has no more to wait for is gone then.
+    /// Closes all servers except one that may leave, because the reactor is given up. Servers with nothing to wait for
+    /// are closed afterwards.
     pub(super) fn close_all(&mut self, except: Option<u16>) {
         for server in self.numbers().into_iter().filter(|&server| Some(server) != except) {
             let Some(served) = self.core.served.get_mut(usize::from(server)) else { continue };
@@ -137,8 +139,8 @@ impl Reactor {
         }
     }
 
-    /// A turn while something is waited for. If there can be none, nothing is waited for any more. Returns whether there
-    /// was one.
+    /// Runs a turn while the reactor waits for something. If no turn is possible, it waits for nothing any more.
+    /// Returns whether there was a turn.
     pub(super) fn turn_or_give_up(&mut self) -> bool {
         let turned = self.turn(None);
         if let Err(error) = &turned {
@@ -148,20 +150,20 @@ impl Reactor {
         turned.is_ok()
     }
 
-    /// Takes a server out of a reactor that is given up. What it has open ends, as when it is closed; the sockets it
-    /// serves by come with it.
+    /// Removes a server from a reactor that is given up. Its open connections end, as when it is closed. Its sockets go
+    /// with it.
     pub(crate) fn take_out(&mut self, id: ServerId) -> Option<Moving> {
         let server = self.core.server(id)?;
-        self.core.stop.give_up(true, &mut self.core.timers); // A stop goes with it, and takes no socket away.
+        self.core.stop.give_up(true, &mut self.core.timers); // A stop moves with it, and closes no socket.
         self.allocate();
         self.await_closed(id);
         self.core.served[usize::from(server)].quota = 0;
-        // One that is closed has nothing open, and no hooks in the turns that may follow.
+        // A closed server has nothing open, and no hooks are called in the turns that may follow.
         if !self.core.served[usize::from(server)].is_closed() {
             self.core.begin_closing(server);
             self.abort_server(server);
         }
-        // The others that may be here are closed while there are turns: their threads report to this reactor.
+        // Other servers are closed while there are turns, because their threads report to this reactor.
         let mut turned = true;
         loop {
             self.close_all(Some(server));
@@ -180,7 +182,7 @@ impl Reactor {
         Some(Moving { host: self.remove(server), limits, sockets, timers })
     }
 
-    /// Gives up what other threads have left, and whatever comes, to the reactor that takes over.
+    /// Forwards the commands of other threads, and all later ones, to the reactor that takes over.
     pub(crate) fn lead_to(&mut self, other: &Reactor) {
         for command in std::mem::take(&mut self.taken) {
             let _ = other.core.shared.submit(command, false);
@@ -190,15 +192,15 @@ impl Reactor {
 }
 
 impl Core {
-    /// A server begins to be closed. Its threads and programs have as long as when the whole reactor stops, and what is left
-    /// of that if it stops.
+    /// A server starts closing. Its threads and programs have as long as when the whole reactor stops, or the rest of
+    /// that time if it stops.
     pub(super) fn begin_closing(&mut self, server: u16) {
         let begun = self.stop.begun().unwrap_or_else(|| self.selector.now());
         self.served[usize::from(server)].life = Life::Closing { begun, look: NO_TIMER };
         self.look_closing(server);
     }
 
-    /// Gives threads that wait for their client the end of their input, after half of the grace all of them, and ends them
+    /// Ends the input of threads that wait for their client, after half of the grace of all threads, and ends them
     /// after all of it.
     pub(super) fn look_closing(&mut self, server: u16) {
         let Life::Closing { begun, .. } = self.served[usize::from(server)].life else { return };
@@ -213,7 +215,7 @@ impl Core {
         self.served[usize::from(server)].life = Life::Closing { begun, look };
     }
 
-    /// It is closed; none of its timers will fire.
+    /// The server is closed, so none of its timers will fire.
     pub(super) fn end_closing(&mut self, server: u16) {
         let life = std::mem::replace(&mut self.served[usize::from(server)].life, Life::Closed);
         if let Life::Closing { look, .. } = life
@@ -225,10 +227,10 @@ impl Core {
     }
 }
 
-/// A timer of a server that moves: its tag, when it is due from now, and its period.
+/// A timer of a moving server: its tag, when it is due from now, and its period.
 pub(crate) type ServerTimer = (u64, Duration, Option<u64>);
 
-/// A server on its way to another reactor.
+/// A server that moves to another reactor.
 pub(crate) struct Moving {
     pub(crate) host: Box<dyn Hosted>,
     pub(crate) limits: Arc<Limits>,

@@ -1,4 +1,4 @@
-//! What other threads have submitted: messages, closures, the ends of requests that they serve.
+//! Commands of other threads: messages, closures, and ends of requests that they serve.
 
 use std::any::Any;
 
@@ -14,7 +14,7 @@ impl Reactor {
         self.core.shared.is_pending() || !self.taken.is_empty()
     }
 
-    /// Messages, closures and stop requests from other threads.
+    /// Runs messages, closures and stop requests of other threads.
     pub(super) fn commands(&mut self) {
         if self.taken.is_empty() {
             self.taken.extend(self.core.shared.take(self.core.config.messages_per_turn));
@@ -77,7 +77,7 @@ impl Reactor {
 }
 
 impl Handle {
-    /// Runs `job` on the reactor's thread, between two turns' worth of connections. It must not block.
+    /// Runs `job` on the reactor's thread, between the service of two turns. It must not block.
     ///
     /// # Errors
     /// As for [`send`](Self::send).

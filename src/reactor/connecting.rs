@@ -32,7 +32,7 @@ impl Core {
             connected => (connected.map_err(failed)?, false),
         };
         let connection = Connection::connecting(stream, address.clone(), u32::MAX, self.selector.now());
-        // Nothing but an event tells how that ends.
+        // Only an event reports the result.
         let key = self.slots.insert(server, Kind::Connection(connection));
         let token = self.slots.token(key);
         if let Err(error) = self.selector.register(&mut self.slots.connection(key).io.stream, token) {
@@ -57,10 +57,10 @@ impl Core {
         self.slots.connection(key).state.extra.get_or_insert_default().redial = Some(timer);
     }
 
-    /// Connects once more, for a connection that is still wanted.
+    /// Connects again, for a connection that still exists.
     ///
     /// # Errors
-    /// What connect(2) says, except that there is no room: then it is tried again later.
+    /// Errors of connect(2), except a full backlog, after which it is tried again later.
     pub(crate) fn redial(&mut self, key: u32, backoff: Backoff) -> std::io::Result<()> {
         let token = self.slots.token(key);
         let connection = self.slots.connection(key);

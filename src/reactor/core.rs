@@ -1,5 +1,5 @@
-//! What the loop and the running callback share: slots, queue, timers, counters. No handler and no server is in it,
-//! which is what lets a handler reach every other connection while it is borrowed itself.
+//! State that the loop and the running callback share: slots, queue, timers, counters. It contains no handler and no
+//! server. So a handler can reach every other connection while it is borrowed itself.
 
 use std::sync::Arc;
 
@@ -29,8 +29,8 @@ pub(crate) struct Core {
     pub(crate) slots: Slots,
     pub(crate) ready: Ready,
     pub(crate) timers: Timers<Alarm>,
-    /// By slot: the timer that watches over the limits of the connection in it. It stays when the connection goes, and
-    /// serves the next one in that slot, so that a short-lived connection arms and cancels nothing.
+    /// By slot: the guard, a timer for the limits of the slot's connection. It stays when the connection ends, and
+    /// serves the next one in that slot, so a short connection sets and cancels no timer.
     pub(crate) guards: Deadlines,
     /// Connections that ended in this turn.
     pub(crate) dead: Vec<u32>,
@@ -39,24 +39,24 @@ pub(crate) struct Core {
     pub(crate) stats: Stats,
     pub(crate) config: ReactorConfig,
     pub(crate) shared: Arc<Shared>,
-    /// Kept for the handles, which may outlive the reactor and then have no descriptor of it.
+    /// Kept for the handles, which may outlive the reactor, and then have no descriptor.
     _waker: Arc<Waker>,
-    /// By server number, which is given out again when a server is gone.
+    /// By server number, which is reused when a server is gone.
     pub(crate) served: Slab<Served>,
-    /// Servers that are being closed and wait for their threads and programs.
+    /// Closing servers that wait for their threads and programs.
     pub(super) closing: Vec<u16>,
     /// Connections the process may have, for servers that set no number of their own.
     pub(super) connections_max: usize,
     pub(super) cap: Cap,
     pub(crate) stop: Stop,
     pub(super) pool: Option<Pool>,
-    /// What the read buffer has to hold at least, for the datagrams of some server.
+    /// The minimum length of the read buffer, for the datagrams of all servers.
     pub(crate) read_buffer_bytes_min: usize,
-    /// The most that the read buffer has held.
+    /// The largest number of bytes that the read buffer has held.
     pub(super) read_bytes_max: usize,
-    /// The datagram socket that is being received from: what is sent through it meanwhile leaves when that is done.
+    /// The datagram socket that is being read. Datagrams that are sent through it leave when that is done.
     pub(crate) receiving: u32,
-    /// Why a connection could not be registered in this turn.
+    /// The error of a connection that could not be registered in this turn.
     pub(crate) not_registered: Option<std::io::Error>,
 }
 
@@ -94,22 +94,22 @@ impl Core {
         Handle::new(Arc::clone(&self.shared))
     }
 
-    /// Whether a stop was requested, from the request until the reactor serves again.
+    /// Returns whether a stop was requested, until the reactor serves again.
     pub(crate) fn is_stopping(&self) -> bool {
         !matches!(self.stop, Stop::No) || self.shared.drain_requested() || self.shared.now_requested()
     }
 
-    /// The number of a server, if we have it. There are few servers, and few that ask.
+    /// The number of a server, if it is here. There are few servers, and few calls of this.
     pub(crate) fn server(&self, id: ServerId) -> Option<u16> {
         self.served.iter().find(|(_, served)| served.id == id).map(|(number, _)| number as u16)
     }
 
-    /// The same of a server that is not closed.
+    /// The same for a server that is not closed.
     pub(crate) fn open_server(&self, id: ServerId) -> Option<u16> {
         self.server(id).filter(|&server| !self.served[usize::from(server)].is_closed())
     }
 
-    /// Puts a slot in the ready queue, unless it is there.
+    /// Puts a slot into the ready queue, unless it is in there.
     #[inline]
     pub(crate) fn queue(&mut self, key: u32) {
         if let Some(slot) = self.slots.get(key).filter(|slot| !slot.queued) {
@@ -118,7 +118,7 @@ impl Core {
         }
     }
 
-    /// The same for one that has had its share and is to go on: behind all that becomes ready until the next turn.
+    /// The same for a slot that has had its share: behind all that become ready until the next turn.
     pub(crate) fn queue_again(&mut self, key: u32) {
         if let Some(slot) = self.slots.get(key).filter(|slot| !slot.queued) {
             slot.queued = true;
@@ -134,7 +134,7 @@ impl Core {
         self.slots.insert(server, Kind::Connection(connection))
     }
 
-    /// The same for one that is served at once, and is put there by [`Slots::give_back`].
+    /// The same for a connection that is served at once. [`Slots::give_back`] puts it there.
     pub(crate) fn insert_lent(&mut self, server: u16, connection: &mut Connection) -> u32 {
         self.inserted(server, connection);
         self.slots.insert(server, Kind::Lent)
@@ -149,11 +149,11 @@ impl Core {
         self.count_in(server, (!connection.state.is_outbound()).then_some(&connection.state.address));
     }
 
-    /// Makes a connection that is to wait for the first time known to the selector, once and for all. The registration
-    /// reports what is ready already.
+    /// Registers a connection with the selector when it waits for the first time. The registration reports what is
+    /// ready already.
     ///
     /// # Errors
-    /// What epoll_ctl(2) says. Nothing would wake the connection then.
+    /// Errors of epoll_ctl(2). Nothing would wake the connection then.
     #[inline(never)]
     pub(crate) fn register(&mut self, key: u32, connection: &mut Connection) -> std::io::Result<()> {
         self.selector.register(&mut connection.io.stream, self.slots.token(key))?;
@@ -161,7 +161,7 @@ impl Core {
         Ok(())
     }
 
-    /// One more is open, of a client that is counted if its address is given.
+    /// Counts one more open connection, also for its client if the address is given.
     #[inline]
     pub(crate) fn count_in(&mut self, server: u16, address: Option<&Address>) {
         let served = &mut self.served[usize::from(server)];
@@ -175,7 +175,7 @@ impl Core {
         self.stats.active_max = self.stats.active_max.max(self.stats.active);
     }
 
-    /// One less.
+    /// Counts one connection less.
     #[inline]
     pub(crate) fn count_out(&mut self, server: u16, address: &Address, is_outbound: bool) {
         let served = &mut self.served[usize::from(server)];
@@ -186,12 +186,12 @@ impl Core {
         self.stats.active -= 1;
         self.stats.closed += 1;
         if self.stats.active == 0 {
-            // Nothing is left to watch over: an idle reactor has no timer of its own to wake it.
+            // No connection is left. An idle reactor has no timer that wakes it.
             self.guards.clear_all();
         }
     }
 
-    /// Whether this client may have one connection more.
+    /// Returns whether this client may have one more connection.
     pub(crate) fn admits_client(&self, server: u16, address: &Address) -> bool {
         let served = &self.served[usize::from(server)];
         match (served.limits.connections_per_client_max, address.ip()) {
@@ -200,10 +200,10 @@ impl Core {
         }
     }
 
-    /// A connection turns out to be of another client than it was counted for.
+    /// Counts a connection for another client than before.
     ///
     /// # Errors
-    /// [`Error::ClientLimit`] if that client had as many as it may have. It is counted nevertheless.
+    /// [`Error::ClientLimit`] if that client has reached its limit. The connection still counts.
     pub(crate) fn recount_client(&mut self, server: u16, before: &Address, client: &Address) -> Result<()> {
         let admitted = self.admits_client(server, client);
         let served = &mut self.served[usize::from(server)];
@@ -215,7 +215,7 @@ impl Core {
         if admitted || before.ip() == client.ip() { Ok(()) } else { Err(Error::ClientLimit { max }) }
     }
 
-    /// Frees a dead slot: a connection's socket is closed here, and only here.
+    /// Frees a dead slot. Only this closes a connection's socket.
     pub(crate) fn reap(&mut self, key: u32) {
         let slot = self.slots.remove(key);
         let id = self.slots.id_of(slot.id(key));
@@ -240,7 +240,7 @@ impl Core {
         self.count_out(slot.server, &connection.state.address, connection.state.is_outbound());
     }
 
-    /// The counters, and what is counted only when they are asked for.
+    /// The counters, including those that are computed only here.
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = self.stats.clone();
         let add = |pool: &Option<Pool>, busy: &mut u64, waiting: &mut u64| {
@@ -271,7 +271,7 @@ impl Core {
         } += 1;
     }
 
-    /// A message for which nobody is there.
+    /// Counts a message without a receiver.
     pub(crate) fn refuse<T>(&mut self, message: T) {
         self.stats.messages_dropped += 1;
         self.stats.panics += u64::from(!drop_caught(message));
@@ -284,19 +284,20 @@ impl Core {
         pool.submit_for(Some(connection), Box::new(move || handle.deliver(connection, catch(job))))
     }
 
-    /// Drops the jobs of a connection that have not begun: a client that has gone is not to keep the threads busy.
+    /// Drops the jobs of a connection that have not begun, so that a client that has gone does not keep the threads
+    /// busy.
     #[cold]
     fn forget_jobs(&mut self, connection: ConnectionId) {
         let jobs = self.pool.as_ref().map(|pool| pool.take_back(connection));
         jobs.into_iter().flatten().for_each(|job| self.refuse(job));
     }
 
-    /// Waits until no offloaded job is left, at most so long. Returns whether none is.
+    /// Waits until no offloaded job is left, at most this long. Returns whether none is left.
     pub(crate) fn await_jobs(&self, within: std::time::Duration) -> bool {
         self.pool.as_ref().is_none_or(|pool| pool.wait(within))
     }
 
-    // Timers of handlers and servers. They count from the moment they are set, so the clock is read anew.
+    // Timers of handlers and servers. They start when they are set, so the clock is read again.
 
     // Servers.
 

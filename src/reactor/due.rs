@@ -1,4 +1,4 @@
-//! Limits that have passed, and timers that are due.
+//! Expired limits and due timers.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use crate::connection::budget::Slice;
 use crate::timers::nanos;
 
 impl Reactor {
-    /// What is due. What a callback arms meanwhile waits for the next turn, even with a deadline of now.
+    /// Handles everything that is due. Timers that a callback sets now wait for the next turn, even with a deadline of
+    /// now.
     pub(super) fn timers(&mut self) {
         if self.core.next_deadline().is_none_or(|next| next > self.collected) {
             return;
@@ -58,11 +59,11 @@ impl Reactor {
             }
         }
         postponed.into_iter().for_each(|alarm| self.core.postpone(alarm, self.collected));
-        self.core.now = self.core.selector.now(); // Callbacks took their time, and the next wait counts from here.
+        self.core.now = self.core.selector.now(); // Callbacks took time, and the next wait starts now.
     }
 
-    /// Begins what is done besides the service of what is ready: a quarter of a turn each for messages, limits and
-    /// timers. What is left then comes in the next turn, and at least one of each in every turn.
+    /// Starts the work besides the service of ready slots: a quarter of a turn each for messages, limits and timers.
+    /// The rest waits for the next turn, but at least one of each is done in every turn.
     pub(super) fn part_of_turn(&mut self) -> Slice {
         let now = self.core.selector.now();
         let turn = &mut self.scratch.budget.turn;
@@ -70,7 +71,7 @@ impl Reactor {
         Slice::rest_of(turn, now)
     }
 
-    /// A connection's timer fired. It was armed for the earliest limit there was; the stamps say what holds now.
+    /// A connection's guard fired. It was set for the earliest limit at that time. The stamps show the current state.
     pub(super) fn on_deadline(&mut self, key: u32) {
         if !self.core.guard_fired(key) {
             return;
@@ -81,7 +82,7 @@ impl Reactor {
             Some((deadline, due)) if deadline <= self.core.now => {
                 self.servers[server].on_due(&mut self.core, &mut self.scratch, key, due);
             }
-            // Not due after all: bytes have moved since.
+            // No limit has passed, because bytes have moved since.
             _ => {
                 let limits = Arc::clone(&self.core.served[server].limits);
                 let mut lent = self.core.slots.lend(key);

@@ -1,5 +1,5 @@
-//! Requests that are served elsewhere, by a thread or a program: the reactor keeps a slot for each, so that they count,
-//! have a name, and can be ended; and it is told when they are over.
+//! Requests that a thread or a program serves. The reactor keeps a slot for each, so that they count, have an id, and
+//! can be ended. The thread reports when a request is over.
 
 use super::core::Core;
 use super::entries::{Alarm, Elsewhere, Ended, Stopper};
@@ -20,11 +20,12 @@ pub(crate) enum Place {
 }
 
 impl Core {
-    /// Has a thread of its server serve a request of this client: `serve` is given its name, and must not panic.
+    /// Lets a thread of its server serve a request of this client. `serve` is given the id of the request, and must not
+    /// panic.
     ///
     /// # Errors
-    /// [`Error::Full`](crate::Error::Full) if too many wait already; [`Error::Reactor`](crate::Error::Reactor) if no
-    /// thread can be started. What serves the request is dropped then.
+    /// [`Error::Full`](crate::Error::Full) if too many requests wait already; [`Error::Reactor`](crate::Error::Reactor)
+    /// if no thread can be started. `serve` is dropped then.
     pub(crate) fn serve_elsewhere(
         &mut self,
         server: u16,
@@ -65,7 +66,7 @@ impl Core {
         Ok(())
     }
 
-    /// Arms the timer of a program, or arms it anew if the limit has changed. One that has fired is not armed again.
+    /// Sets the timer of a program, or moves it if the limit has changed. A timer that has fired is not set again.
     fn watch_child(&mut self, server: u16, key: u32) {
         let time = self.served[usize::from(server)].limits.child_timeout;
         let Some(elsewhere) = self.slots.elsewhere(key) else { return };
@@ -82,7 +83,7 @@ impl Core {
         }
     }
 
-    /// The limits of a server have changed: so have those of its threads and programs.
+    /// The limits of a server have changed. Applies them to its threads and programs.
     pub(crate) fn refit_elsewhere(&mut self, server: u16) {
         let served = &mut self.served[usize::from(server)];
         let queue_max = served.limits.thread_queue_max;
@@ -109,7 +110,7 @@ impl Core {
         }
     }
 
-    /// Ends a request that is served elsewhere, if that is what an id names. It is over when its thread says so.
+    /// Ends a request that is served elsewhere, if the id names one. It is over when its thread reports that.
     pub(crate) fn end_elsewhere(&mut self, id: ConnectionId, why: EndReason) {
         if let Some(elsewhere) = self.slots.named(id).and_then(|slot| slot.kind.elsewhere()) {
             elsewhere.ended.get_or_insert(why);
@@ -124,8 +125,9 @@ impl Core {
         }
     }
 
-    /// The server is stopping: for those that are served elsewhere, there is no more input. `quiet_only`: for those whose
-    /// thread has only waited for its client for [`ReactorConfig::drain_quiet`](crate::ReactorConfig). Returns whether there are others.
+    /// The server is stopping: ends the input of requests that are served elsewhere. `quiet_only`: only of those whose
+    /// thread has waited for its client for [`ReactorConfig::drain_quiet`](crate::ReactorConfig). Returns whether there
+    /// are others.
     pub(crate) fn drain_elsewhere(&mut self, server: Option<u16>, quiet_only: bool) -> bool {
         let (now, quiet) = (self.selector.now(), nanos(self.config.drain_quiet));
         let mut others = false;
@@ -144,22 +146,22 @@ impl Core {
         others
     }
 
-    /// How many requests are served elsewhere: all, and those that a stop waits for.
+    /// The number of requests that are served elsewhere: all, and those that a stop waits for.
     pub(crate) fn elsewhere(&self) -> (u64, u64) {
         let counts = self.served.iter().map(|(_, served)| (served.elsewhere as u64, served.limits.daemon_threads));
         counts.fold((0, 0), |(all, awaited), (count, daemon)| (all + count, awaited + if daemon { 0 } else { count }))
     }
 
-    /// Whether a stop waits for one that has begun before it.
+    /// Returns whether a stop waits for a request that began before it.
     pub(crate) fn awaits_earlier(&mut self) -> bool {
         let served = &self.served;
         self.slots.iter().any(|(_, slot)| {
-            let server = usize::from(slot.server); // Of the slot of the signals it is no server's.
+            let server = usize::from(slot.server); // The slot of the signals belongs to no server.
             slot.kind.elsewhere().is_some_and(|elsewhere| !elsewhere.late && !served[server].limits.daemon_threads)
         })
     }
 
-    /// Its slot is freed.
+    /// Its slot was freed.
     pub(crate) fn forget_elsewhere(&mut self, server: u16, elsewhere: Elsewhere) {
         if elsewhere.timer != NO_TIMER {
             self.timers.cancel(elsewhere.timer);

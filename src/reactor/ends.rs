@@ -1,4 +1,4 @@
-//! The end of each request in the log, at level `Debug`, with the limit that cut it.
+//! Logs the end of each request at level `Debug`, with the limit that has ended it.
 
 use super::books::Life;
 use super::core::Core;
@@ -11,7 +11,8 @@ use crate::logging::{note, shows};
 use crate::timers::nanos;
 
 impl Core {
-    /// A request is over. `state`: of one that the reactor has served. `named`: the limit of an error that ended it.
+    /// A request is over. `state` belongs to a request that the reactor has served. `named` is the limit in an error
+    /// that ended it.
     pub(crate) fn note_end(
         &self,
         server: u16,
@@ -41,7 +42,7 @@ impl Core {
         }
     }
 
-    /// What is left of a connection after its end is cut by a limit as well: its last output, or its lingering.
+    /// A limit can also cut off a connection after its end, during its last output or while it lingers.
     #[cold]
     pub(crate) fn note_cut(&self, server: u16, state: &State, passed: Option<Timeout>) {
         if !shows(log::Level::Debug) {
@@ -61,7 +62,7 @@ impl Core {
         }
     }
 
-    /// The limit that stands behind a reason, if one does.
+    /// The limit that has caused a reason, if there is one.
     fn limit_behind(&self, server: u16, why: EndReason, state: Option<&State>) -> Option<Passed> {
         let served = &self.served[usize::from(server)];
         let limits = &served.limits;
@@ -82,7 +83,7 @@ impl Core {
             EndReason::OutputLimit => Some(Passed::Count("output_bytes_max", bounds().output_bytes_max)),
             EndReason::StopAborted => {
                 let begun = match served.life {
-                    // Closing its server ends a connection at once; threads and programs have the grace.
+                    // Closing its server ends a connection at once. Threads and programs have the grace.
                     Life::Closing { begun, .. } => state.is_none().then_some(begun),
                     _ => self.stop.begun().filter(|_| self.stop.is_aborting()),
                 };

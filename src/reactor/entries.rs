@@ -1,4 +1,4 @@
-//! What slots and timers hold.
+//! The contents of slots and timers.
 
 use std::time::Duration;
 
@@ -8,27 +8,27 @@ use crate::lifecycle::EndReason;
 use crate::net::Listener;
 use crate::timers::{NO_TIMER, TimerKey};
 
-/// A listener and how accepting from it goes.
+/// A listener and the state of its accepting.
 pub(crate) struct Listening {
-    /// On loan while a hook accepts from it.
+    /// `None` while a hook has borrowed it to accept.
     pub(crate) listener: Option<Box<Listener>>,
-    /// Clients may wait, as far as we know.
+    /// Clients may be waiting.
     pub(crate) ready: bool,
-    /// Accepting is paused, because accept(2) failed.
+    /// Accepting is paused because accept(2) failed.
     pub(crate) pause: Pause,
-    /// How often in a row accept(2) has said EINVAL.
+    /// How often in a row accept(2) has returned EINVAL.
     pub(crate) invalid: u32,
     /// [`Stats::accepted`](crate::Stats) when it last accepted a client.
     pub(crate) accepted: u64,
 }
 
-/// A pause after a system call failed for want of something: nothing but time mends that, and no event tells.
+/// Back-off after a call failed because resources had run out. No event tells when to retry, so a timer does.
 #[derive(Debug)]
 pub(crate) struct Pause {
     /// It ends with this timer.
     pub(crate) timer: TimerKey,
     pub(crate) backoff: Backoff,
-    /// When the call last failed so, and how often since that was last logged.
+    /// When the call last failed in this way, and how often since that was last logged.
     pub(crate) failed_at: u64,
     pub(crate) unlogged: u32,
 }
@@ -49,24 +49,22 @@ pub(crate) struct Elsewhere {
     /// It came while the reactor was stopping.
     pub(super) late: bool,
     pub(super) stop: Box<dyn Stopper>,
-    /// The server is stopping, and its input is at its end.
+    /// The server is stopping, and the input of the request was ended.
     pub(super) is_told: bool,
-    /// A program's: when it was given the request, and what ends it if it takes too long.
+    /// For a program: when it was given the request, and the timer that ends it if it takes too long.
     pub(super) begun: Option<u64>,
     pub(super) timer: TimerKey,
-    /// Why it was ended by us, if it was.
+    /// Why the reactor ended it, if it did.
     pub(crate) ended: Option<EndReason>,
 }
 
-/// What ends a request that is served elsewhere: before it begins, while it is served, or after: then nothing happens.
-/// Must not block.
+/// Ends a request that is served elsewhere, before or while it is served. Afterwards it does nothing. Must not block.
 pub(crate) trait Stopper: Send {
-    /// The first reason counts.
+    /// Ends the request. The first reason counts.
     fn end(&self, why: Ended);
-    /// There is no more input for it, so that it comes to its end by itself.
+    /// Ends its input, so that it ends by itself.
     fn drain(&self);
-    /// Since when it has only waited for its client, on the reactor's clock. `None`: it is at something, or that is not
-    /// known.
+    /// Since when it has only waited for its client, on the reactor's clock. `None`: it is busy, or this is unknown.
     fn quiet_since(&self) -> Option<u64>;
 }
 
@@ -75,11 +73,11 @@ pub(crate) trait Stopper: Send {
 pub(crate) enum Ended {
     /// The server closes it.
     Closed,
-    /// Its time is over, which was so long.
+    /// Its time limit, which is given, has passed.
     TimedOut(Duration),
 }
 
-/// What a timer is for.
+/// The purpose of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Alarm {
     /// A handler's own timer.
@@ -94,23 +92,23 @@ pub(crate) enum Alarm {
     },
     /// Try accepting or receiving again.
     Resume(u32),
-    /// Try again to send the datagrams that wait.
+    /// Try again to send waiting datagrams.
     Resend(u32),
-    /// Try again to connect, and how long to wait after that.
+    /// Try again to connect. The value is the pause after that.
     Redial {
         key: u32,
         backoff: Backoff,
     },
-    /// A program has had its time.
+    /// The time limit of a program has passed.
     Child(u32),
-    /// Stopping: look for quiet threads; tell those that are still busy; wait no longer.
+    /// During a stop: check for quiet threads; drain busy connections; end the wait.
     DrainLook,
     DrainTell,
     DrainEnd,
-    /// The same while a server is closed.
+    /// The same while a server is being closed.
     CloseLook(u16),
 }
 
-/// How long a stop waits before it looks again which threads wait for their clients, in nanoseconds: long enough to cost
-/// nothing, short enough that the requests that wait for a thread follow each other soon.
+/// How often a stop checks which threads wait for their clients, in nanoseconds: seldom enough to cost nothing, and
+/// often enough that requests that wait for a thread follow each other quickly.
 pub(crate) const LOOK: u64 = 20_000_000;

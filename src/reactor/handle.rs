@@ -1,4 +1,4 @@
-//! The way into the reactor from other threads: what can be submitted, and by whom.
+//! Access to the reactor from other threads: the commands and the handles that submit them.
 
 use std::any::Any;
 use std::fmt;
@@ -13,11 +13,12 @@ use crate::net::selector::Waker;
 
 /// Submits work to a reactor from any thread: messages for a connection or a server, closures for the reactor.
 ///
-/// One that is taken from a [`Server`](crate::Server) leads to the reactor that has the server, and what it is given before
-/// there is one waits.
+/// A handle of a [`Server`](crate::Server) leads to the reactor that has the server. What it is given before that
+/// waits.
 ///
-/// Cheap to clone. What is submitted is handled in order, in the loop's next turn;
-/// [`ReactorConfig::messages_per_turn`](crate::ReactorConfig) at a time, and at most [`ReactorConfig::messages_max`](crate::ReactorConfig) wait.
+/// Cheap to clone. Submitted work is handled in order, in the loop's next turn:
+/// [`ReactorConfig::messages_per_turn`](crate::ReactorConfig) at a time. At most
+/// [`ReactorConfig::messages_max`](crate::ReactorConfig) wait.
 ///
 /// ```
 /// use socketserver::{Reactor, Result};
@@ -43,18 +44,19 @@ impl Handle {
         Handle { shared }
     }
 
-    /// Delivers `value` to the [`message`](crate::RequestHandler::message) callback of a connection. If the
-    /// connection is gone by then it is dropped and counted. So is one for a request on a thread or with a program, which
-    /// has no such callback: give a thread a channel of its own.
+    /// Delivers `value` to the [`message`](crate::RequestHandler::message) callback of a connection. If the connection
+    /// is gone by then, the message is dropped and counted. So is a message for a request on a thread or of a program,
+    /// which has no such callback. Use a channel for a thread.
     ///
     /// # Errors
-    /// [`Error::Full`] if the queue is full, [`Error::Gone`] if the reactor is gone, or the id is another reactor's.
+    /// [`Error::Full`] if the queue is full, [`Error::Gone`] if the reactor is gone or the id belongs to another
+    /// reactor.
     pub fn send(&self, connection: ConnectionId, value: impl Any + Send) -> Result<()> {
         self.reactor_of(connection)?.submit(Command::Message(connection, Message::new(value)), true)
     }
 
-    /// Delivers `value` to the [`message`](crate::BaseServer::message) hook of a server. If the server is closed by then,
-    /// or in another reactor, it is dropped and counted.
+    /// Delivers `value` to the [`message`](crate::BaseServer::message) hook of a server. If the server is closed by
+    /// then, or in another reactor, the message is dropped and counted.
     ///
     /// # Errors
     /// [`Error::Full`] if the queue is full, [`Error::Gone`] if the reactor is gone.
@@ -62,36 +64,37 @@ impl Handle {
         self.shared.submit(Command::ServerMessage(server, Message::new(value)), true)
     }
 
-    /// Its mailbox, if the id is of the reactor that this leads to.
+    /// The mailbox, if the id belongs to the reactor of this handle.
     fn reactor_of(&self, id: ConnectionId) -> Result<Arc<Shared>> {
         let end = self.shared.end();
         if end.owner() == Some(id.reactor) { Ok(end) } else { Err(Error::Gone) }
     }
 
-    /// What stops the reactor.
+    /// Returns a handle that stops the reactor.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         ShutdownHandle::new(Arc::clone(&self.shared))
     }
 
-    /// Whether something was submitted that the loop has not taken.
+    /// Returns whether something was submitted that the loop has not taken.
     pub(crate) fn has_waiting(&self) -> bool {
         self.shared.has_waiting()
     }
 
-    /// A request that was served elsewhere is over. Not refused: there are no more of them than were admitted.
+    /// Reports the end of a request that was served elsewhere. It is never refused: there are no more reports than
+    /// admitted requests.
     pub(crate) fn over(&self, request: ConnectionId, result: Result<()>) {
-        let _ = self.shared.submit(Command::Over(request, result), false); // Gone: nobody is left to tell.
+        let _ = self.shared.submit(Command::Over(request, result), false); // A reactor that is gone needs none.
     }
 
-    /// Sends a datagram as the answer to one that came that way. The socket is named with its generation as well: by the
-    /// time a thread answers, it may be closed, and its slot another's.
+    /// Sends a datagram as the answer to a received one. The socket is named with its generation as well: when a thread
+    /// answers, the socket may be closed and its slot reused.
     pub(crate) fn send_datagram(&self, socket: ConnectionId, route: Route, to: Address, bytes: Vec<u8>) -> Result<()> {
         self.reactor_of(socket)?.submit(Command::Datagram(socket, route, to, bytes), true)
     }
 
-    /// The result of an offloaded job. Not refused: there are no more of them than jobs were admitted.
+    /// Delivers the result of an offloaded job. It is never refused: there are no more results than admitted jobs.
     pub(crate) fn deliver(&self, connection: ConnectionId, result: Result<Message>) {
-        let _ = self.shared.submit(Command::Offloaded(connection, result), false); // Gone: nobody is left to tell.
+        let _ = self.shared.submit(Command::Offloaded(connection, result), false); // A reactor that is gone needs none.
     }
 }
 
@@ -101,8 +104,8 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// Stops a reactor, from anywhere: another thread, a handler, a signal handler's thread; before, during or after
-/// `serve_forever`. Never blocks and so cannot deadlock; takes effect at once.
+/// Stops a reactor from anywhere: from another thread, a handler, or the thread of a signal handler; before, during or
+/// after `serve_forever`. It never blocks, so it cannot deadlock. It takes effect at once.
 ///
 /// Source: `BaseServer.shutdown`, which waits, and deadlocks when called from the serving thread.
 ///
@@ -129,22 +132,22 @@ impl ShutdownHandle {
         ShutdownHandle { shared }
     }
 
-    /// Stops in good order: no more clients are accepted, every handler is told
-    /// ([`drain`](crate::RequestHandler::drain)), output is flushed; after [`ReactorConfig::drain_grace`](crate::ReactorConfig)
-    /// whoever is left is aborted. Then `serve_forever` returns. A call before it makes it return at once.
+    /// Stops normally: no more clients are accepted, every handler gets [`drain`](crate::RequestHandler::drain), and
+    /// output is flushed. After [`ReactorConfig::drain_grace`](crate::ReactorConfig) the remaining connections are
+    /// aborted. Then `serve_forever` returns. A call before `serve_forever` makes that return at once.
     pub fn shutdown(&self) {
         self.shared.request_drain();
     }
 
-    /// Whether a stop was asked for, and neither `serve_forever` nor [`Reactor::poll`](crate::Reactor::poll) has
-    /// returned because of it: so a loop of [`handle_request`](crate::Server::handle_request) sees it, too.
+    /// Returns whether a stop was requested, and neither `serve_forever` nor [`Reactor::poll`](crate::Reactor::poll)
+    /// has returned because of it. So a loop of [`handle_request`](crate::Server::handle_request) can check it.
     pub fn is_requested(&self) -> bool {
         self.shared.end().drain_requested()
     }
 
-    /// Stops without waiting for anybody, also in the middle of a [`shutdown`](Self::shutdown), and of the wait for
-    /// threads after it ([`Limits::block_on_close`](crate::Limits)). A thread that is busy goes on until its handler
-    /// returns or the process ends.
+    /// Stops without waiting, also during a [`shutdown`](Self::shutdown), and during the wait for threads after it
+    /// ([`Limits::block_on_close`](crate::Limits)). A busy thread continues until its handler returns or the process
+    /// ends.
     pub fn shutdown_now(&self) {
         self.shared.request_now();
     }
@@ -156,7 +159,7 @@ impl fmt::Debug for ShutdownHandle {
     }
 }
 
-/// A value on its way to a callback: whatever the sender put in.
+/// A value of any type on its way to a callback.
 ///
 /// ```
 /// use socketserver::Message;
@@ -174,7 +177,7 @@ impl Message {
         Message(Box::new(value))
     }
 
-    /// Whether the value is a `T`.
+    /// Returns whether the value is a `T`.
     pub fn is<T: Any>(&self) -> bool {
         self.0.is::<T>()
     }
@@ -182,16 +185,16 @@ impl Message {
     /// Takes the value out.
     ///
     /// # Errors
-    /// The message itself if the value is no `T`.
+    /// The message itself if the value is not a `T`.
     pub fn downcast<T: Any>(self) -> Result<T, Message> {
         self.0.downcast().map(|value| *value).map_err(Message)
     }
 }
 
-/// What the handles and the reactor share.
+/// State that the handles and the reactor share.
 pub(crate) type Shared = Mailbox<Command, Waker>;
 
-/// A closure for the reactor, which is what it is given.
+/// A closure that is given the reactor.
 pub(super) type Closure = Box<dyn FnOnce(&mut dyn Any) + Send>;
 
 pub(crate) enum Command {
@@ -200,7 +203,7 @@ pub(crate) enum Command {
     Offloaded(ConnectionId, Result<Message>),
     /// A request that was served elsewhere is over.
     Over(ConnectionId, Result<()>),
-    /// A datagram from a thread, to leave by the socket in this slot if that is still there.
+    /// A datagram of a thread, to send by the socket in this slot if it is still there.
     Datagram(ConnectionId, Route, Address, Vec<u8>),
     Run(Closure),
 }

@@ -1,4 +1,4 @@
-//! A server as the loop sees it.
+//! The loop's view of a server.
 
 use std::any::Any;
 use std::io;
@@ -16,27 +16,26 @@ use crate::net::{Socket, Stream};
 
 /// The buffers that all connections share, so that an idle one owns none.
 pub(crate) struct Scratch {
-    /// What is read lands here.
+    /// Received bytes.
     pub(crate) input: Box<[u8]>,
-    /// What a callback writes is gathered here.
+    /// The gathered output of a callback.
     pub(crate) output: Vec<u8>,
-    /// Where in `input` the datagrams of the last receive lie.
+    /// The places in `input` of the datagrams of the last receive.
     pub(crate) packets: Vec<Packet>,
-    /// What the connection that is being served may still do.
+    /// The rest of the budget of the connection that is being served.
     pub(crate) budget: Budget,
 }
 
-/// A server as the loop sees it, whatever its state and handler types: one dynamic call for all that is ready, none
-/// for each byte.
+/// The loop's view of a server of any state and handler type. One dynamic call serves all ready connections.
 pub(crate) trait Hosted: Send {
-    /// Lets each of its connections at the head of `batch` do what is due, within its budget. Returns how many it were:
-    /// the first that is something else, or somebody else's, ends it.
+    /// Lets each of its connections at the head of `batch` do its due steps, within its budget. Returns their number.
+    /// An entry that is not a connection of this server ends the run.
     fn service(&mut self, core: &mut Core, scratch: &mut Scratch, batch: &[SlotId]) -> usize;
-    /// Accepts what waits at a listener, within its budget.
+    /// Accepts waiting clients of a listener, within its budget.
     fn accept(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
-    /// Receives what waits at a datagram socket, within its budget, and sends what there is to send.
+    /// Receives waiting datagrams of a socket, within its budget, and sends the ready ones.
     fn receive(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
-    /// Takes a connection in: verified, given a handler, set up.
+    /// Admits a connection: calls the hooks, makes its handler, and calls `setup`.
     fn admit(&mut self, core: &mut Core, scratch: &mut Scratch, stream: Stream, from: Address) -> io::Result<()>;
     /// A limit of a connection has passed.
     fn on_due(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, due: Due);
@@ -44,7 +43,7 @@ pub(crate) trait Hosted: Send {
     fn on_connect_failed(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, error: io::Error);
     fn on_timer(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, tag: u64);
     fn on_message(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, message: Result<Message>);
-    /// A request of this client that was served elsewhere is over, perhaps because it was ended.
+    /// A request of this client that was served elsewhere is over. It may have been ended.
     fn on_over(&mut self, core: &mut Core, client: &Address, ended: Option<EndReason>, result: Result<()>);
     fn on_server_timer(&mut self, core: &mut Core, tag: u64);
     fn on_server_message(&mut self, core: &mut Core, message: Message);
@@ -53,17 +52,17 @@ pub(crate) trait Hosted: Send {
     /// Fails with [`Error::Panicked`](crate::Error::Panicked) if the hook panics.
     fn server_bind(&mut self, socket: &Socket, address: &Address) -> Result<io::Result<()>>;
     fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> Result<io::Result<()>>;
-    /// Calls the hook, once after each time that the server was bound. Returns whether it panicked, which is logged.
+    /// Calls the hook, once for each time that the server was bound. Returns whether it panicked. A panic is logged.
     fn server_close(&mut self) -> bool;
-    /// It has a socket that no hook has bound.
+    /// The server has a socket that no hook has bound.
     fn set_open(&mut self);
-    /// Whether it was closed, and not bound since.
+    /// Returns whether it was closed, and not bound since.
     fn is_closed(&self) -> bool;
-    /// Drops what is the user's, each by itself. Returns how many panics that cost.
+    /// Drops all user values, each separately. Returns the number of panics.
     fn dissolve(self: Box<Self>) -> u64;
     fn set_number(&mut self, number: u16);
     /// The user's server value.
     fn state(&mut self) -> &mut dyn Any;
-    /// The server as it is, for those that know its types.
+    /// The server itself, for code that knows its types.
     fn host(&mut self) -> &mut dyn Any;
 }

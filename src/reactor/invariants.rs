@@ -1,4 +1,4 @@
-//! What holds between any two turns, by the numbers of `docs/architecture.md`. Looked at after each turn of a debug build
+//! Invariants between two turns, with the numbers of `docs/architecture.md`. Checked after each turn of a debug build
 //! with few connections, and of `testing::Network`.
 
 use std::collections::{HashMap, HashSet};
@@ -32,7 +32,7 @@ impl Reactor {
 }
 
 impl Core {
-    /// Each slot by itself.
+    /// Checks each slot.
     fn check_slots(&mut self) {
         let Core { slots, guards, served, config, cap, stop, read_bytes_max, .. } = self;
         for (key, slot) in slots.iter() {
@@ -57,7 +57,7 @@ impl Core {
         }
     }
 
-    /// What is counted of each server, and of all.
+    /// Checks the counts of each server and of all.
     fn check_servers(&mut self) {
         let Core { slots, served, stats, .. } = self;
         let mut active = HashMap::new();
@@ -75,7 +75,7 @@ impl Core {
         assert_eq!(stats.active, active.values().sum::<usize>() as u64, "1: one slot for each open connection");
     }
 
-    /// Each timer has an owner, and whoever owns one has armed it.
+    /// Checks that each timer has an owner, and that each owner's timer is armed.
     fn check_timers(&mut self) {
         let ends = self.stop.timer(Alarm::DrainEnd).is_none_or(|end| *end != NO_TIMER);
         assert!(ends, "12: nothing ends the wait of a stop");
@@ -83,7 +83,7 @@ impl Core {
         let timers: Vec<_> = self.timers.iter().map(|(timer, alarm)| (timer, *alarm)).collect();
         for (timer, alarm) in timers {
             match alarm {
-                Alarm::Resend(_) | Alarm::Child(_) => continue, // Their owners are the ones that look for them.
+                Alarm::Resend(_) | Alarm::Child(_) => continue, // These are found by their owners.
                 _ => assert_eq!(self.owned_timer(alarm), Some(timer), "7: {alarm:?} belongs to nobody"),
             }
             owned += usize::from(matches!(alarm, Alarm::Handler { .. } | Alarm::Redial { .. } | Alarm::Server { .. }));
@@ -99,7 +99,7 @@ impl Core {
         assert_eq!(armed, owned, "7: a timer that somebody owns is not armed");
     }
 
-    /// The key that the owner of a timer has for it.
+    /// The key that the owner of a timer stores.
     fn owned_timer(&mut self, alarm: Alarm) -> Option<TimerKey> {
         match alarm {
             Alarm::Handler { key, tag } => self.extra(key)?.timers.get(&tag).map(|armed| armed.key),

@@ -1,12 +1,12 @@
-//! Where other threads leave what the reactor is to do: a bounded queue, requests to stop, and a wake-up that is sent
-//! once however many commands wait.
+//! Commands for the reactor from other threads: a bounded queue, requests to stop, and one wake-up for any number of
+//! waiting commands.
 //!
-//! A server has one before it has a reactor, and its handles keep to that. When a reactor takes the server in, the
-//! server's mailbox hands over what it holds and leads to the reactor's from then on.
+//! A server has a mailbox before it has a reactor, and its handles use that. When a reactor takes the server, the
+//! server's mailbox hands over its commands and leads to the reactor's mailbox.
 //!
-//! A submitter puts its command in the queue, then sets the mark; if it was not set before, it wakes the loop. The loop
-//! sleeps only while the mark is not set, and clears it before it reads the queue. So a command that comes too late to be
-//! taken finds the mark cleared, and wakes the loop again.
+//! A submitter puts its command into the queue and then sets the mark. If the mark was not set before, it wakes the
+//! loop. The loop sleeps only while the mark is not set, and clears it before it reads the queue. So a command that
+//! comes too late for that read finds the mark cleared, and wakes the loop again.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,13 +19,14 @@ use crate::sync::{Mutex, MutexGuard};
 
 pub(crate) struct Mailbox<C, W> {
     queue: Mutex<Queue<C, W>>,
-    /// The mark. Set by the first of many submissions, which alone wakes the loop; cleared before the queue is read.
+    /// The mark. The first of many submissions sets it and wakes the loop. The loop clears it before it reads the
+    /// queue.
     pending: AtomicBool,
     request: AtomicU8,
     max: AtomicUsize,
-    /// The reactor's: a handle that outlives it has no descriptor.
+    /// The reactor's waker. A handle that outlives the reactor has no descriptor.
     waker: Weak<W>,
-    /// The number of that reactor. A mailbox without one is a server's.
+    /// The number of the reactor. The mailbox of a server has none.
     owner: Option<u32>,
 }
 
@@ -38,13 +39,13 @@ pub(crate) struct Queue<C, W> {
 enum Way<C, W> {
     /// Into this queue.
     Here,
-    /// Into that of the reactor that has taken over.
+    /// Into the mailbox of the reactor that has taken over.
     On(Arc<Mailbox<C, W>>),
     /// Nowhere: the reactor, or the server, is gone.
     Closed,
 }
 
-/// What ends the loop's sleep, from any thread: also one that begins only afterwards.
+/// Ends the loop's sleep from any thread, even if the sleep begins only afterwards.
 pub(crate) trait Wake {
     fn wake(&self) -> io::Result<()>;
 }
@@ -59,12 +60,12 @@ const REQUEST_DRAIN: u8 = 1;
 const REQUEST_NOW: u8 = 2;
 
 impl<C, W: Wake> Mailbox<C, W> {
-    /// That of the reactor with this number. At most `max` bounded commands wait.
+    /// Makes the mailbox of the reactor with this number. At most `max` bounded commands wait.
     pub(crate) fn new(waker: &Arc<W>, max: usize, owner: u32) -> Arc<Self> {
         Mailbox::with(Arc::downgrade(waker), max, Some(owner))
     }
 
-    /// That of a server without a reactor: it wakes nobody, and holds what comes.
+    /// Makes the mailbox of a server without a reactor. It wakes nothing, and keeps commands.
     pub(crate) fn of_server(max: usize) -> Arc<Self> {
         Mailbox::with(Weak::new(), max, None)
     }
@@ -88,7 +89,7 @@ impl<C, W: Wake> Mailbox<C, W> {
         self.max.store(max, Ordering::Relaxed);
     }
 
-    /// Leaves a command. One that is not `bounded` finds room in a full queue, too.
+    /// Submits a command. One that is not `bounded` is accepted even if the queue is full.
     ///
     /// # Errors
     /// [`Error::Full`] if the queue is full, [`Error::Gone`] if the reactor is gone; the command is dropped.
@@ -122,7 +123,7 @@ impl<C, W: Wake> Mailbox<C, W> {
     }
 
     fn request(&self, what: u8) {
-        let queue = self.lock(); // Otherwise it could come just after all requests were handed over.
+        let queue = self.lock(); // Otherwise the request could come just after all requests were handed over.
         if let Way::On(to) = &queue.way {
             let to = Arc::clone(to);
             drop(queue);
@@ -133,17 +134,18 @@ impl<C, W: Wake> Mailbox<C, W> {
         self.wake();
     }
 
-    /// The next turn is not to sleep.
+    /// Makes the next turn not sleep.
     pub(crate) fn wake(&self) {
         if !self.pending.swap(true, Ordering::AcqRel)
             && let Some(waker) = self.waker.upgrade()
         {
-            // It fails only if the eventfd is broken; the command is then handled with the next event.
+            // This fails only if the eventfd is broken. The command is then handled with the next event.
             let _ = waker.wake();
         }
     }
 
-    /// Hands over to another mailbox what waits here, in its order, and a request to stop; and from now on whatever comes.
+    /// Hands over waiting commands, in their order, and a request to stop to another mailbox, and forwards all later
+    /// ones.
     pub(crate) fn lead_to(&self, to: &Arc<Self>) {
         let mut queue = self.lock();
         for command in std::mem::take(&mut queue.waiting) {
@@ -156,7 +158,7 @@ impl<C, W: Wake> Mailbox<C, W> {
         queue.way = Way::On(Arc::clone(to));
     }
 
-    /// The mailbox that takes what is left in this one.
+    /// The mailbox that gets the commands of this one.
     pub(crate) fn end(self: &Arc<Self>) -> Arc<Self> {
         let mut end = Arc::clone(self);
         loop {
@@ -173,22 +175,22 @@ impl<C, W: Wake> Mailbox<C, W> {
         self.owner
     }
 
-    /// Whether anything was submitted since the last [`take`](Self::take).
+    /// Returns whether anything was submitted since the last [`take`](Self::take).
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {
         self.pending.load(Ordering::Acquire)
     }
 
-    /// Whether anything waits for the loop, marked as pending or not.
+    /// Returns whether anything waits for the loop, marked as pending or not.
     pub(crate) fn has_waiting(&self) -> bool {
         self.is_pending() || !self.lock().waiting.is_empty()
     }
 
-    /// Takes up to `most` commands. The mark is cleared first, so that what comes meanwhile wakes the loop again, and
-    /// set again if some are left.
+    /// Takes up to `most` commands. The mark is cleared first, so that commands that come during this wake the loop
+    /// again. It is set again if some are left.
     pub(crate) fn take(&self, most: usize) -> Vec<C> {
-        // Swaps, not stores: who finds the mark set wakes nobody, and relies on the loop to see, after the next swap, what
-        // was done before. A store would hide that.
+        // Swaps, not stores: a submitter that finds the mark set does not wake the loop. It relies on the loop to see
+        // its command after the next swap. A store would not guarantee that.
         self.pending.swap(false, Ordering::AcqRel);
         let mut queue = self.lock();
         let count = queue.waiting.len().min(most.max(1));
@@ -207,13 +209,13 @@ impl<C, W: Wake> Mailbox<C, W> {
         self.request.load(Ordering::Acquire) >= REQUEST_NOW
     }
 
-    /// The request was carried out, and that was reported: `serve_forever` may be called again.
+    /// The stop was carried out and reported: `serve_forever` may be called again.
     pub(crate) fn clear_request(&self) {
         self.request.store(0, Ordering::Release);
     }
 
-    /// The reactor goes, or a server without one: what comes is refused, unless another has taken over. Returns what
-    /// waits; dropping that may run anything.
+    /// The reactor, or a server without one, is dropped: commands are refused, unless another mailbox has taken over.
+    /// Returns the waiting ones. Dropping them may run any code.
     pub(crate) fn close(&self) -> VecDeque<C> {
         let mut queue = self.lock();
         if let Way::Here = queue.way {

@@ -1,16 +1,16 @@
-//! Who is owed service: a queue of slots, each in it once at most.
+//! The queue of slots that need service. Each slot is in it at most once.
 //!
-//! Readiness is edge-triggered: for bytes left unread at the end of a budget the kernel sends no further event. So
-//! whoever has more to do is put back here, behind everybody else, and the next wait does not sleep. Who becomes ready
-//! until then is before it: a connection that asks for a little has it in the next turn, whatever the others want.
+//! Readiness is edge-triggered: the kernel sends no further event for bytes that stay unread at the end of a budget. So
+//! a slot with more to do is queued again behind all others, and the next wait does not sleep. Slots that become ready
+//! until then are before it. So a connection with a small request is served in the next turn, whatever the others do.
 
 use crate::ids::SlotId;
 
-/// Slots to be served in the next turn, in the order in which they came. An entry dies with its slot.
+/// Slots for the next turn, in the order in which they came. An entry ends with its slot.
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
     next: Vec<SlotId>,
-    /// Those that were interrupted.
+    /// Slots that were interrupted.
     again: Vec<SlotId>,
 }
 
@@ -32,7 +32,7 @@ impl Ready {
         self.again.push(slot);
     }
 
-    /// Swaps the queue against `batch`, which is done with: what comes meanwhile waits for the next turn.
+    /// Swaps the queue with `batch`, which is finished. Slots that are queued now wait for the next turn.
     pub(crate) fn take(&mut self, batch: &mut Vec<SlotId>) {
         batch.clear();
         std::mem::swap(&mut self.next, batch);

@@ -1,4 +1,4 @@
-//! What a callback does to other connections: it sends to them, and ends them.
+//! Operations of a callback on other connections: sending and ending.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ impl Core {
         sent
     }
 
-    /// Who sent to a connection has had its share: it goes on when that connection's `writable` is called.
+    /// The sender to a connection has used its share. It continues when that connection's `writable` is called.
     pub(crate) fn owe_writable(&mut self, id: ConnectionId) {
         if let Some((_, connection)) = self.slots.find(id) {
             connection.state.phase.fill();
@@ -46,7 +46,7 @@ impl Core {
         }
     }
 
-    /// The same payload for every connection of a server that `wanted` admits. Returns how many took it.
+    /// Sends the same payload to every connection of a server that `wanted` admits. Returns how many took it.
     pub(crate) fn broadcast(
         &mut self,
         server: u16,

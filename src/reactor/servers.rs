@@ -1,4 +1,4 @@
-//! The servers that a reactor hosts: taken in, given limits, asked for what they are.
+//! The servers of a reactor: added, given limits, queried.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -21,20 +21,19 @@ use crate::panics::catch;
 use crate::timers::{nanos, period};
 
 impl Reactor {
-    /// The servers there are.
+    /// The ids of the servers.
     pub(super) fn numbers(&self) -> Vec<u16> {
         self.servers.iter().map(|(number, _)| number as u16).collect()
     }
 
-    /// Changes the limits of a server, also while it serves. What is open is held to the new ones: time limits are
-    /// those from now on, and a connection that holds more than a lowered limit allows ends, with
-    /// [`EndReason::InputLimit`](crate::EndReason::InputLimit) or [`EndReason::OutputLimit`](crate::EndReason::OutputLimit). A
-    /// lowered number of connections, sessions, threads or programs ends none; there are no new ones until there are
-    /// few enough.
+    /// Changes the limits of a server, also while it serves. They also apply to open connections: time limits at once,
+    /// and a connection that holds more than a lowered limit allows ends with
+    /// [`EndReason::InputLimit`](crate::EndReason::InputLimit) or
+    /// [`EndReason::OutputLimit`](crate::EndReason::OutputLimit). A lowered number of connections, sessions, threads or
+    /// programs ends none. No new ones begin until there are few enough.
     ///
     /// # Errors
-    /// [`Error::Setting`] for limits that contradict each other, and then nothing is changed. [`Error::Gone`] if there is
-    /// no such server.
+    /// [`Error::Setting`] for contradictory limits; then nothing changes. [`Error::Gone`] if there is no such server.
     ///
     /// ```
     /// # use socketserver::{Limits, NoHandler, Reactor, TcpServer};
@@ -57,29 +56,30 @@ impl Reactor {
         Ok(())
     }
 
-    /// The limits of a server as they are in force: what was not set follows what was. `None` if there is no such server.
+    /// Returns the limits of a server in force, in which unset limits follow set ones. `None` if there is no such
+    /// server.
     pub fn limits(&self, id: ServerId) -> Option<&Limits> {
         let server = self.core.server(id)?;
         Some(&*self.core.served[usize::from(server)].limits)
     }
 
-    /// The addresses a server listens on, with the real ports. Empty once it is closed.
+    /// Returns the addresses of a server, with the real ports. Empty once it is closed.
     pub fn server_addresses(&mut self, id: ServerId) -> Vec<Address> {
         let server = self.core.server(id);
         let keys = server.map(|server| self.core.served[usize::from(server)].listeners.clone()).unwrap_or_default();
         keys.into_iter().filter_map(|key| self.core.slots.bound(key).cloned()).collect()
     }
 
-    /// Closes a server: its listeners at once, its connections by abort; every handler gets its `finish`, with
-    /// [`EndReason::StopAborted`](crate::EndReason::StopAborted). Then its value and the closure that makes its handlers are
-    /// dropped, and its id names nothing any more. (A [`Server`](crate::Server) that has this reactor of its own keeps
-    /// them, and can be bound again.) Nothing happens if there is no such server, or it is being closed already.
+    /// Closes a server. Its listeners close at once and its connections are aborted; every handler gets its `finish`,
+    /// with [`EndReason::StopAborted`](crate::EndReason::StopAborted). Then its value and the closure that makes its
+    /// handlers are dropped, and its id names nothing any more. (A [`Server`](crate::Server) with this reactor of its
+    /// own keeps them, and can be bound again.) Nothing happens if there is no such server or it is closing already.
     ///
-    /// For requests that threads or programs serve it waits, as [`Limits::block_on_close`] says, and their datagrams
-    /// are still sent; the other servers are served meanwhile. If a stop comes in that time, it is carried out, and
-    /// [`serve_forever`](Self::serve_forever) returns at once. Called by a closure
-    /// ([`Handle::run`](crate::Handle::run)), which the loop has to get back, it does not wait: the turns that follow
-    /// do the rest. Not to be called from a callback, which has [`request_shutdown`](crate::Others::request_shutdown).
+    /// It waits for requests that threads or programs serve, as [`Limits::block_on_close`] says. During the wait their
+    /// datagrams are sent, and the other servers are served. If a stop comes in that time, it is carried out, and
+    /// [`serve_forever`](Self::serve_forever) returns at once. A closure ([`Handle::run`](crate::Handle::run)) that
+    /// calls this does not wait, because the loop must continue; later turns do the rest. Do not call it from a
+    /// callback, which has [`request_shutdown`](crate::Others::request_shutdown).
     ///
     /// Source: `BaseServer.server_close`.
     pub fn server_close(&mut self, id: ServerId) {
@@ -89,16 +89,17 @@ impl Reactor {
         }
     }
 
-    /// The server's own value, if it is an `S`: what handlers see as `request.server`. `None` if there is no such server,
-    /// or not any more.
+    /// Returns the server's value, if it is an `S`; handlers have it as `request.server`. `None` if there is no such
+    /// server any more.
     pub fn server_mut<S: 'static>(&mut self, id: ServerId) -> Option<&mut S> {
         self.hosted(id).ok()?.state().downcast_mut()
     }
 
-    /// Asks the server's own value something for a thread that may have outlived it.
+    /// Calls a closure with the server's value, for a thread that may have outlived the server.
     ///
     /// # Errors
-    /// [`Error::Gone`] if there is no such server, it is closed, or its value is no `S`; [`Error::Panicked`] if the closure panicked.
+    /// [`Error::Gone`] if there is no such server, it is closed, or its value is not an `S`; [`Error::Panicked`] if the
+    /// closure panicked.
     pub(crate) fn ask<S: 'static, R>(&mut self, id: ServerId, run: impl FnOnce(&mut S) -> R) -> Result<R> {
         self.core.open_server(id).ok_or(Error::Gone)?;
         let server = self.server_mut::<S>(id).ok_or(Error::Gone)?;
@@ -126,14 +127,14 @@ impl Reactor {
         }
     }
 
-    /// Accepts one client of one server and serves until its connection is over.
+    /// Accepts one client of one server, and serves until its connection is over.
     pub(crate) fn handle_request(&mut self, id: ServerId, timeout: Option<Duration>) -> Result<()> {
         self.serve_again()?;
         let server = self.core.server(id).ok_or(Error::Gone)?;
         self.core.set_quota(server, 1);
         let deadline = timeout.map(|timeout| self.core.selector.now().saturating_add(nanos(timeout)));
         while !self.core.stop.is_over() {
-            // A closure may have closed it, or put another reactor in the place of this one.
+            // A closure may have closed the server or replaced this reactor.
             let Some(served) = self.core.open_server(id).map(|server| &self.core.served[usize::from(server)]) else {
                 break;
             };
@@ -155,8 +156,8 @@ impl Reactor {
         Ok(())
     }
 
-    /// Takes a server in, for which there is [room](Self::admits_server). `own`: this reactor is made for it; it stays when
-    /// it is closed, and may be bound again.
+    /// Adds a server, for which there is [room](Self::admits_server). `own`: this reactor is made for it. Then it stays
+    /// when it is closed, and may be bound again.
     pub(crate) fn host(&mut self, id: ServerId, mut server: Box<dyn Hosted>, limits: Arc<Limits>, own: bool) {
         let number = self.core.serve(id, limits, own);
         server.set_number(number);
@@ -164,7 +165,7 @@ impl Reactor {
         debug_assert_eq!(key, usize::from(number), "the two tables go together");
     }
 
-    /// Whether there is room for one server more. Those whose sockets a stop has closed make room.
+    /// Returns whether there is room for one more server. Servers whose sockets a stop has closed make room.
     pub(crate) fn admits_server(&mut self) -> Result<()> {
         if self.core.stop.is_given_up() {
             return Err(Error::Gone);
@@ -176,7 +177,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// What is the user's goes, and may panic.
+    /// Drops user values, which may panic.
     pub(super) fn dissolve(&mut self, server: Box<dyn Hosted>) {
         let panics = server.dissolve();
         self.core.stats.panics += panics;
@@ -185,13 +186,13 @@ impl Reactor {
         }
     }
 
-    /// Its number is another's from now on.
+    /// Frees its number for another server.
     pub(super) fn remove(&mut self, server: u16) -> Box<dyn Hosted> {
         self.core.served.remove(usize::from(server));
         self.servers.remove(usize::from(server))
     }
 
-    /// A server serves by these sockets, or if one cannot be watched, by none.
+    /// Lets a server use these sockets, or none of them if one cannot be watched.
     pub(crate) fn open(&mut self, id: ServerId, sockets: impl IntoIterator<Item = Bound>) -> Result<()> {
         let server = self.core.server(id).ok_or(Error::Gone)?;
         for socket in sockets {
@@ -206,13 +207,13 @@ impl Reactor {
     }
 
     /// # Errors
-    /// [`Error::Gone`] if there is no such server: another reactor was put in the place of its own.
+    /// [`Error::Gone`] if there is no such server, because its own reactor was replaced by another.
     pub(crate) fn hosted(&mut self, id: ServerId) -> Result<&mut dyn Hosted> {
         let server = self.core.server(id).ok_or(Error::Gone)?;
         Ok(&mut *self.servers[usize::from(server)])
     }
 
-    /// Takes in a connection that did not come from a listener of ours.
+    /// Admits a connection that did not come from one of our listeners.
     pub(crate) fn admit(&mut self, id: ServerId, stream: Stream, from: Address) -> io::Result<()> {
         self.allocate();
         let server = self.core.server(id).expect("it was taken in");
@@ -245,7 +246,7 @@ impl Core {
     pub(crate) fn set_limits(&mut self, server: u16, limits: Arc<Limits>) {
         let served = &mut self.served[usize::from(server)];
         let before = std::mem::replace(&mut served.limits, limits);
-        served.cap.is_reached = false; // Its listeners find out anew.
+        served.cap.is_reached = false; // Its listeners find out again.
         self.queue_listeners(server);
         self.fit_read_buffer(server);
         self.fit_outboxes(server);
@@ -256,7 +257,7 @@ impl Core {
         self.resume_accepting(); // There may be room now.
     }
 
-    /// What is open holds no more than lowered limits allow, or ends.
+    /// Applies lowered limits: ends connections that hold more.
     fn hold_to_limits(&mut self, server: u16, before: &Limits) {
         let limits = Arc::clone(&self.served[usize::from(server)].limits);
         for key in self.slots.connections(Some(server)) {
@@ -264,8 +265,8 @@ impl Core {
         }
     }
 
-    /// Settings have changed: every connection, of one server or of all, is looked at, and its next deadline is worked out
-    /// anew.
+    /// Settings have changed: every connection of one server, or of all, is queued, and its next deadline is computed
+    /// again.
     pub(crate) fn reconsider(&mut self, server: Option<u16>) {
         for key in self.slots.connections(server) {
             let Some(slot) = self.slots.get(key) else { continue };
@@ -274,7 +275,7 @@ impl Core {
         }
     }
 
-    /// Counts the clients of a server anew, because there is a cap on them now that was none before.
+    /// Counts the clients of a server again, because there is now a cap on them.
     fn count_clients(&mut self, server: u16) {
         let served = &mut self.served[usize::from(server)];
         served.per_client.clear();

@@ -6,7 +6,7 @@ use super::handle::ShutdownHandle;
 
 /// The signals that stop a server.
 pub(crate) struct Signals {
-    /// Goes first: a signal that comes in between does what it does by default.
+    /// Dropped first, so that a signal in between has its default effect.
     #[expect(dead_code, reason = "held")]
     watch: inherited::Watch,
     pub(super) delivery: signal_hook_mio::v1_0::Signals,
@@ -24,7 +24,7 @@ impl Signals {
         Ok(Some(Signals { delivery, watch: inherited::Watch::begin() }))
     }
 
-    /// The first signal stops in good order, any further one at once.
+    /// The first signal stops normally, and any further one at once.
     pub(crate) fn deliver(&mut self, stop: &ShutdownHandle) {
         for _signal in self.delivery.pending() {
             if stop.is_requested() {
@@ -36,7 +36,7 @@ impl Signals {
     }
 }
 
-/// What the process was started with, and what it gets back when no reactor watches any more.
+/// The initial effect of the signals, which they get back when no reactor watches any more.
 mod inherited {
     use std::io;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,7 +46,7 @@ mod inherited {
 
     use crate::logging::note;
 
-    /// Signals as proc(5) shows them: bit 0 is signal 1.
+    /// A set of signals as in proc(5): bit 0 is signal 1.
     struct Dispositions {
         ignored: u64,
         caught: u64,
@@ -55,7 +55,7 @@ mod inherited {
 
     impl Dispositions {
         fn read() -> Self {
-            // Of this thread, for what is blocked. Where there is no such file, nothing is known to be special.
+            // The file of this thread, because of blocked signals. Without the file, all signals count as normal.
             let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
             let mask = |name: &str| {
                 let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -69,7 +69,7 @@ mod inherited {
         mask & 1 << (signal - 1) != 0
     }
 
-    /// As they were before the first handler of ours was installed.
+    /// The state before our first handler was installed.
     static BEFORE: LazyLock<Dispositions> = LazyLock::new(|| {
         let before = Dispositions::read();
         for (signal, name) in [(SIGINT, "SIGINT"), (SIGTERM, "SIGTERM")] {
@@ -82,19 +82,19 @@ mod inherited {
         before
     });
 
-    /// SIGINT and SIGTERM, without what was ignored: nohup and a shell's background jobs rely on that.
+    /// SIGINT and SIGTERM, except ignored ones. nohup and background jobs of a shell rely on that.
     pub(super) fn wanted() -> Vec<i32> {
         [SIGINT, SIGTERM].into_iter().filter(|&signal| !has(BEFORE.ignored, signal)).collect()
     }
 
     /// How many reactors watch, and whether the default is prepared.
     static WATCHING: Mutex<(usize, bool)> = Mutex::new((0, false));
-    /// No reactor watches, not yet or not any more.
+    /// No reactor watches now.
     static UNWATCHED: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
 
-    /// Lets a signal do what it does by default while no reactor watches. It has to be called before a reactor is told of
-    /// signals: signal-hook's handler takes its actions in this order, and may be slow on a thread of its own. A reactor
-    /// that was told first could be gone before the handler asks whether one watches.
+    /// Gives a signal its default effect while no reactor watches. This must be called before a reactor is told of
+    /// signals. signal-hook's handler runs its actions in this order, and may be slow on a thread of its own. A reactor
+    /// that was told first could be gone before the handler checks whether one watches.
     pub(super) fn prepare() -> io::Result<()> {
         let mut watching = WATCHING.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, is_prepared) = &mut *watching;
@@ -107,9 +107,9 @@ mod inherited {
         Ok(())
     }
 
-    /// One reactor watches. signal-hook's handlers stay installed for good: with nothing left that listens to them, they
-    /// would swallow every signal. So they do then what the system does by default, unless the program had a handler of
-    /// its own before: signal-hook calls that one as well.
+    /// One reactor watches. signal-hook's handlers stay installed for good. Without a receiver they would swallow every
+    /// signal. So they then have the default effect of the system, unless the program had its own handler before;
+    /// signal-hook calls that one as well.
     pub(super) struct Watch(());
 
     impl Watch {

@@ -1,7 +1,7 @@
-//! Where everything that the selector knows lives: a slab of slots, named by tokens that carry a generation.
+//! The store of everything that the selector knows: a slab of slots, named by tokens that carry a generation.
 //!
-//! A slab hands out the key of a freed slot again. The generation, new for every slot, keeps an event, an id or a
-//! message that was meant for the old one from reaching its successor.
+//! A slab reuses the key of a freed slot. Each slot gets a new generation. It keeps an event, an id or a message for
+//! the old slot from reaching its successor.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -17,19 +17,19 @@ use crate::net::readiness::Readiness;
 
 /// Everything registered with the selector, and the generations.
 pub(crate) struct Slots {
-    /// No other reactor of the process has this number (until 2³² were made). It is in every id, and so none names
-    /// anything elsewhere.
+    /// No other reactor of the process has this number (until 2³² were made). Every id contains it, so an id names
+    /// nothing in another reactor.
     pub(crate) reactor: u32,
     slab: Slab<Slot>,
     pub(crate) generation: u32,
-    /// The same for what has no slot, so that a flood of datagrams does not use up the others.
+    /// The same for requests without a slot, so that a flood of datagrams does not use up the other generations.
     passing: u32,
 }
 
 pub(crate) struct Slot {
     pub(crate) generation: u32,
     pub(crate) server: u16,
-    /// In the ready queue. A slot is there once at most.
+    /// It is in the ready queue. A slot is in there at most once.
     pub(crate) queued: bool,
     pub(crate) kind: Kind,
 }
@@ -39,7 +39,7 @@ impl Slot {
         SlotId { key, generation: self.generation }
     }
 
-    /// The token of the slot, whose key is this.
+    /// The token of the slot with this key.
     pub(crate) fn token(&self, key: u32) -> Token {
         pack(self.server, self.generation, key)
     }
@@ -47,7 +47,7 @@ impl Slot {
 
 pub(crate) enum Kind {
     Connection(Connection),
-    /// A connection that is being served, and is in the hands of its server.
+    /// A connection that is being served, which its server has borrowed.
     Lent,
     Listener(Box<Listening>),
     Endpoint(Box<Endpoint>),
@@ -57,7 +57,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// What was [lent](Slots::lend): that is a connection, and one that is not being served already.
+    /// A [lent](Slots::lend) connection. It was not being served already.
     #[inline(always)]
     pub(crate) fn connection(&mut self) -> &mut Connection {
         match self {
@@ -66,7 +66,7 @@ impl Kind {
         }
     }
 
-    /// Takes an event in. Says whether there may be something to do.
+    /// Handles an event. Returns whether there may be something to do.
     #[inline(always)]
     pub(super) fn on_event(&mut self, readiness: Readiness) -> bool {
         if let Kind::Connection(connection) = self {
@@ -84,7 +84,7 @@ impl Kind {
                 !listening.pause.is_on()
             }
             Kind::Endpoint(endpoint) => endpoint.on_event(readiness),
-            Kind::Lent | Kind::Elsewhere(_) => false, // The one is not between services, the other not registered.
+            Kind::Lent | Kind::Elsewhere(_) => false, // The first is being served, and the second is not registered.
             #[cfg(all(unix, feature = "signals"))]
             Kind::Signals(_) => true,
         }
@@ -109,7 +109,7 @@ impl Slots {
         self.slab.len()
     }
 
-    /// Room for one more? The token has only so many bits for the key.
+    /// Returns whether there is room for one more slot. The token has a limited number of bits for the key.
     pub(crate) fn is_full(&self) -> bool {
         self.slab.vacant_key() > KEY_MAX
     }
@@ -155,7 +155,7 @@ impl Slots {
         self.id_of(self.slab[key as usize].id(key))
     }
 
-    /// The slot an id names, if it is ours and still there.
+    /// The slot of an id, if it is of this reactor and still there.
     pub(crate) fn named(&mut self, id: ConnectionId) -> Option<&mut Slot> {
         if id.reactor != self.reactor {
             return None;
@@ -163,7 +163,7 @@ impl Slots {
         self.entry(id.slot)
     }
 
-    /// A connection that must be there.
+    /// A connection that must exist.
     #[inline]
     pub(crate) fn connection(&mut self, key: u32) -> &mut Connection {
         match &mut self.slab[key as usize].kind {
@@ -172,7 +172,7 @@ impl Slots {
         }
     }
 
-    /// The connection an id names, if it is still there, with its server.
+    /// The connection of an id, if it is still there, with its server.
     pub(crate) fn find(&mut self, id: ConnectionId) -> Option<(u16, &mut Connection)> {
         let slot = self.named(id)?;
         match &mut slot.kind {
@@ -181,8 +181,8 @@ impl Slots {
         }
     }
 
-    /// Takes an entry out of the ready queue and [lends](Self::lend) its connection, if it is one of this server's and still
-    /// there.
+    /// Takes an entry out of the ready queue and [lends](Self::lend) its connection, if it belongs to this server and
+    /// is still there.
     #[inline(always)]
     pub(crate) fn claim(&mut self, id: SlotId, server: u16) -> Option<Kind> {
         let slot = self.slab.get_mut(id.key as usize)?;
@@ -193,7 +193,8 @@ impl Slots {
         Some(std::mem::replace(&mut slot.kind, Kind::Lent))
     }
 
-    /// Takes a connection out while it is served: it is borrowed apart then, and nobody else can touch it.
+    /// Takes a connection out of its slot while it is served. Its parts are borrowed separately then, and no other code
+    /// can reach it.
     #[inline(always)]
     pub(crate) fn lend(&mut self, key: u32) -> Kind {
         std::mem::replace(&mut self.slab[key as usize].kind, Kind::Lent)
@@ -203,10 +204,10 @@ impl Slots {
     pub(crate) fn give_back(&mut self, key: u32, connection: Kind) {
         let lent = std::mem::replace(&mut self.slab[key as usize].kind, connection);
         debug_assert!(matches!(lent, Kind::Lent));
-        std::mem::forget(lent); // There is nothing in it to drop; this spares the check.
+        std::mem::forget(lent); // It has nothing to drop, and this saves the check.
     }
 
-    /// Whether an id names the connection whose callback is running, or the single datagram.
+    /// Returns whether an id names the connection, or the single datagram, whose callback is running.
     pub(crate) fn is_lent(&mut self, id: ConnectionId) -> bool {
         match id.slot.key {
             NO_SLOT => id == self.id_of(SlotId { key: NO_SLOT, generation: self.passing }),
@@ -214,7 +215,7 @@ impl Slots {
         }
     }
 
-    /// The peer's address of the connection an id names, if it is still there.
+    /// The peer's address of the connection with this id, if it is still there.
     pub(crate) fn address(&self, id: ConnectionId) -> Option<Address> {
         let ours = id.reactor == self.reactor;
         let slot = self.slab.get(id.slot.key as usize).filter(|slot| ours && slot.generation == id.slot.generation)?;
@@ -239,7 +240,7 @@ impl Slots {
         }
     }
 
-    /// Whether an id names a request that a thread or a program serves.
+    /// Returns whether an id names a request that a thread or a program serves.
     pub(crate) fn is_elsewhere(&mut self, id: ConnectionId) -> bool {
         matches!(self.named(id), Some(Slot { kind: Kind::Elsewhere(_), .. }))
     }
@@ -253,10 +254,10 @@ impl Slots {
         self.ids(server, |kind| matches!(kind, Kind::Elsewhere(_)))
     }
 
-    /// The requests of a server that are open, wherever they are served, but for the one whose callback is running.
+    /// The open requests of a server, wherever they are served, except the one whose callback is running.
     pub(crate) fn open(&self, server: u16) -> Vec<ConnectionId> {
         self.ids(Some(server), |kind| match kind {
-            // One that was reset, or is over, waits here only for the end of the turn.
+            // A connection that was reset or is over only waits for the end of the turn.
             Kind::Connection(connection) => !connection.state.phase.is_aborting() && !connection.state.phase.is_dead(),
             Kind::Elsewhere(_) => true,
             _ => false,
@@ -269,7 +270,7 @@ impl Slots {
         ids.map(|(key, slot)| self.id_of(slot.id(key as u32))).collect()
     }
 
-    /// How a listener or an endpoint pauses.
+    /// The pause of a listener or an endpoint.
     pub(crate) fn pause(&mut self, key: u32) -> Option<&mut Pause> {
         match &mut self.slab.get_mut(key as usize)?.kind {
             Kind::Listener(listening) => Some(&mut listening.pause),
@@ -278,7 +279,7 @@ impl Slots {
         }
     }
 
-    /// Whether clients of a listener, or datagrams, may wait.
+    /// Returns whether clients of a listener, or datagrams, may be waiting.
     pub(crate) fn is_ready(&mut self, key: u32) -> bool {
         match self.slab.get(key as usize).map(|slot| &slot.kind) {
             Some(Kind::Listener(listening)) => listening.ready,
@@ -287,7 +288,7 @@ impl Slots {
         }
     }
 
-    /// What a listener or an endpoint is bound to.
+    /// The address of a listener or an endpoint.
     pub(crate) fn bound(&self, key: u32) -> Option<&Address> {
         match &self.slab.get(key as usize)?.kind {
             Kind::Listener(listening) => listening.listener.as_ref().map(|listener| listener.address()),
@@ -296,7 +297,7 @@ impl Slots {
         }
     }
 
-    /// An id of its own for a request that needs no slot, because it is over before anybody could ask for it.
+    /// A new id for a request without a slot, which is over before other code could refer to it.
     pub(crate) fn passing_id(&mut self) -> ConnectionId {
         self.passing = self.passing.wrapping_add(1);
         self.id_of(SlotId { key: NO_SLOT, generation: self.passing })

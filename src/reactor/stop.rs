@@ -1,29 +1,30 @@
-//! How far the stop of a reactor has come, and each step from one stage to the next.
+//! The state of a reactor's stop, and each step from one stage to the next.
 
 use super::entries::{Alarm, LOOK};
 use crate::timers::{NO_TIMER, TimerKey, Timers};
 
-/// How far the stop of a reactor has come. A request to stop stays in the mailbox until the stop is reported.
+/// The state of a reactor's stop. A request to stop stays in the mailbox until the stop is reported.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// It serves.
+    /// The reactor serves.
     No,
-    /// Connections end as they fall quiet. The timers look for quiet threads, tell all that are busy, and end the wait.
+    /// Connections end when they are quiet. The timers check for quiet threads, drain busy connections, and end the
+    /// wait.
     Draining { begun: u64, look: TimerKey, tell: TimerKey, end: TimerKey },
     /// Every connection is ended.
     Aborting { begun: u64 },
-    /// It is carried out, and `serve_forever` or `poll` has yet to return because of it: it may have been carried out
-    /// while a server was closed.
+    /// The stop is carried out, but `serve_forever` or `poll` has not yet returned because of it. It may have been
+    /// carried out while a server was closed.
     Stopped,
     /// `serve_forever` or `poll` has returned. If the stop was `hurried`, no thread or program is waited for any more.
     Reported { hurried: bool },
-    /// The reactor is dropped, or its server moves to another. It takes no new work, and stops no more: its servers are
-    /// closed. `begun` is of the stop that was under way, `hurried` of the one that was `reported`.
+    /// The reactor is dropped, or its server moves to another. It takes no new work and begins no stop, and its servers
+    /// are closed. `begun` belongs to the stop that was running, `hurried` to the one that was `reported`.
     GivenUp { begun: Option<u64>, reported: bool, hurried: bool },
 }
 
 impl Stop {
-    /// Whether it is under way: new connections are asked to end like the others.
+    /// Returns whether a stop is running. New connections are then asked to end like the others.
     #[inline]
     pub(crate) fn is_under_way(&self) -> bool {
         matches!(self, Stop::Draining { .. } | Stop::Aborting { .. })
@@ -37,7 +38,7 @@ impl Stop {
         matches!(self, Stop::Aborting { .. })
     }
 
-    /// Whether it is carried out, reported or not.
+    /// Returns whether the stop is carried out, reported or not.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self, Stop::Stopped | Stop::Reported { .. })
     }
@@ -46,7 +47,7 @@ impl Stop {
         matches!(self, Stop::GivenUp { .. })
     }
 
-    /// When the grace began that threads and programs have, if a stop has begun it.
+    /// When the grace of threads and programs began, if a stop has started it.
     pub(crate) fn begun(&self) -> Option<u64> {
         match *self {
             Stop::Draining { begun, .. } | Stop::Aborting { begun } => Some(begun),
@@ -55,7 +56,7 @@ impl Stop {
         }
     }
 
-    /// Whether servers that are being closed wait for no thread or program any more. After a stop, another request means
+    /// Returns whether closing servers no longer wait for threads and programs. After a stop, another request refers to
     /// this wait.
     pub(crate) fn is_hurried(&self, drain_requested: bool, now_requested: bool) -> bool {
         let (reported, hurried) = match *self {
@@ -75,7 +76,7 @@ impl Stop {
         self.rearm(grace, timers);
     }
 
-    /// Sets the timers that have not fired to what the settings say now.
+    /// Moves the timers that have not fired to the times of the current settings.
     pub(crate) fn rearm(&mut self, grace: u64, timers: &mut Timers<Alarm>) {
         let Stop::Draining { begun, tell, end, .. } = *self else { return };
         for (timer, after) in [(tell, grace / 2), (end, grace)] {
@@ -85,14 +86,14 @@ impl Stop {
         }
     }
 
-    /// There are threads that were busy when they were looked at.
+    /// Some threads were busy at the last check.
     pub(crate) fn look_again(&mut self, now: u64, timers: &mut Timers<Alarm>) {
         if let Stop::Draining { look, .. } = self {
             *look = timers.arm(now.saturating_add(LOOK), Alarm::DrainLook);
         }
     }
 
-    /// The timer that it has for this alarm, or none.
+    /// The timer for this alarm, or none.
     pub(crate) fn timer(&mut self, alarm: Alarm) -> Option<&mut TimerKey> {
         match (self, alarm) {
             (Stop::Draining { look, .. }, Alarm::DrainLook) => Some(look),
@@ -113,7 +114,7 @@ impl Stop {
         self.go_on(Stop::Stopped, timers);
     }
 
-    /// Returns whether it is carried out; then that is reported now.
+    /// Returns whether the stop is carried out. If so, it counts as reported now.
     pub(crate) fn report(&mut self, now_requested: bool) -> bool {
         if let Stop::Stopped = self {
             *self = Stop::Reported { hurried: now_requested };
@@ -121,7 +122,7 @@ impl Stop {
         self.is_over()
     }
 
-    /// The reactor serves. Returns whether it does so again, after a stop.
+    /// The reactor starts to serve. Returns whether a stop came before.
     pub(crate) fn serve_again(&mut self) -> bool {
         let again = matches!(self, Stop::Reported { .. });
         if again {
@@ -130,7 +131,7 @@ impl Stop {
         again
     }
 
-    /// `moves`: a server takes its reactor's requests to stop along, so they do not mean this one.
+    /// `moves`: a server takes its reactor's requests to stop with it, so they do not concern this reactor.
     pub(crate) fn give_up(&mut self, moves: bool, timers: &mut Timers<Alarm>) {
         let (reported, hurried) = match *self {
             Stop::Reported { hurried } => (!moves, hurried),
@@ -141,7 +142,7 @@ impl Stop {
         self.go_on(Stop::GivenUp { begun, reported, hurried }, timers);
     }
 
-    /// None of the timers of the stage before will fire.
+    /// Cancels the timers of the previous stage.
     fn go_on(&mut self, next: Stop, timers: &mut Timers<Alarm>) {
         if let Stop::Draining { look, tell, end, .. } = std::mem::replace(self, next) {
             for timer in [look, tell, end].into_iter().filter(|&timer| timer != NO_TIMER) {

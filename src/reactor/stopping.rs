@@ -1,4 +1,4 @@
-//! Stopping, in phases: no more clients, every handler told, output sent, an end to the waiting.
+//! Stops in phases: accept no more clients, drain every connection, flush output, end the wait.
 
 use super::Reactor;
 use super::books::Life;
@@ -13,10 +13,10 @@ use crate::logging::note;
 use crate::timers::nanos;
 
 impl Reactor {
-    /// Begins to serve, perhaps after a pause, perhaps after it was stopped.
+    /// Starts to serve, perhaps after a pause or a stop.
     ///
     /// # Errors
-    /// If it serves already, and a closure asks.
+    /// If it serves already and a closure calls this.
     pub(super) fn serve_again(&mut self) -> Result<()> {
         self.core.config.check()?;
         if self.turning {
@@ -27,13 +27,13 @@ impl Reactor {
         if self.core.stop.serve_again() {
             self.close_stopped();
             if self.core.shared.drain_requested() {
-                self.core.shared.wake(); // A turn since the last stop has taken the wake, and left the request for now.
+                self.core.shared.wake(); // A turn since the last stop has consumed the wake-up, but not the request.
             }
         }
         Ok(())
     }
 
-    /// Whether it has stopped; then that is said now, and the stop is over.
+    /// Returns whether it has stopped. If so, the stop is reported and over.
     pub(super) fn report_stop(&mut self) -> bool {
         let stopped = self.core.stop.report(self.core.shared.now_requested());
         if stopped {
@@ -42,12 +42,12 @@ impl Reactor {
         stopped
     }
 
-    /// Whether a stop was carried out and is not reported.
+    /// Returns whether a stop was carried out and not reported.
     pub(crate) fn has_stopped(&self) -> bool {
         matches!(self.core.stop, Stop::Stopped)
     }
 
-    /// Takes in the clients that are connected already, closes the listeners, and asks every connection to end.
+    /// Accepts the clients that are connected already, closes the listeners, and asks every connection to end.
     pub(super) fn begin_drain(&mut self) {
         note!(Info, "stopping: {} connections to finish", self.core.stats.active);
         self.take_in();
@@ -64,16 +64,16 @@ impl Reactor {
         self.look_elsewhere();
     }
 
-    /// Gives the quiet among the requests that are served elsewhere the end of their input, and looks again later for the
-    /// others: nothing tells when a thread has begun to wait.
+    /// Ends the input of quiet requests that are served elsewhere, and checks the others again later, because no event
+    /// tells when a thread begins to wait.
     pub(super) fn look_elsewhere(&mut self) {
         if self.core.drain_elsewhere(None, true) {
             self.core.stop.look_again(self.core.now, &mut self.core.timers);
         }
     }
 
-    /// Serves what waits at the sockets of all servers: a client in the backlog has its connection and may have sent its
-    /// request; a datagram that has arrived is one.
+    /// Serves waiting clients and datagrams at the sockets of all servers. A client in the backlog is connected and may
+    /// have sent its request. A received datagram is a request.
     fn take_in(&mut self) {
         for server in self.numbers().into_iter().map(usize::from) {
             for key in self.core.served[server].listeners.clone() {
@@ -122,16 +122,16 @@ impl Reactor {
         self.free_dead();
     }
 
-    /// Whether a stop has nothing left to wait for. Until then datagrams are served like before. Those that come during
-    /// the stop do not prolong it, or it would never end: when all else is over there is one last look at the sockets,
-    /// and only what was begun by then is waited for.
+    /// Returns whether a stop has nothing left to wait for. Until then datagrams are served as before. Datagrams that
+    /// come during the stop do not prolong it, or it might never end. When everything else is over, the sockets are
+    /// read once more, and the stop waits only for what has begun by then.
     pub(super) fn is_over(&mut self) -> bool {
         let (elsewhere, awaited) = self.core.elsewhere();
         let here = self.core.stats.active - elsewhere;
         if !self.core.stop.is_draining() {
             return here == 0;
         }
-        // What other threads had submitted before this turn, and it had no time for, comes first.
+        // Commands that other threads submitted before this turn, and that are still waiting, come first.
         if here > 0 || !self.taken.is_empty() || self.core.awaits_earlier() || self.core.is_sending() {
             return false;
         }
@@ -142,7 +142,7 @@ impl Reactor {
         });
         if receives {
             self.take_in();
-            self.free_dead(); // A server that was added during the stop may have had a client.
+            self.free_dead(); // A server that was added during the stop may have a client.
             self.core.each_endpoint(None, |endpoint| endpoint.closing = true);
             return self.is_over();
         }
@@ -150,20 +150,20 @@ impl Reactor {
     }
 }
 
-/// Rounds of accepting before a listener is closed: enough for any backlog, and an end for a flood.
+/// Rounds of accepting before a listener is closed: enough for any backlog, and bounded during a flood.
 const BACKLOG_ROUNDS_MAX: usize = 256;
 
 impl Reactor {
-    /// Makes SIGINT and SIGTERM [shut the reactor down](crate::ShutdownHandle::shutdown), and a second one
-    /// [cut it short](crate::ShutdownHandle::shutdown_now), as long as the reactor lives. When no reactor is left that watches for
-    /// them, they do again what they do by default, or what handlers did that the program had before: install your own
-    /// before you call this.
+    /// Makes SIGINT and SIGTERM [shut the reactor down](crate::ShutdownHandle::shutdown), and a second one [abort its
+    /// connections](crate::ShutdownHandle::shutdown_now), as long as the reactor lives. When no reactor watches them
+    /// any more, the signals have their previous effect again: the default, or that of handlers which the program had
+    /// before. Install your own handlers before you call this.
     ///
-    /// A signal that is ignored when this is first called stays ignored, as nohup(1) and background jobs of shells expect.
-    /// That is read from `/proc`, so on Linux only. One that is blocked stays blocked, with a warning in the log.
-    /// On Windows, which has neither signal, this does nothing. Feature `signals`.
+    /// A signal that is ignored when this is first called stays ignored, as nohup(1) and background jobs of shells
+    /// expect. This is read from `/proc`, so it works on Linux only. A blocked signal stays blocked, with a warning in
+    /// the log. On Windows, which has neither signal, this does nothing. Feature `signals`.
     ///
-    /// Source: Python's `signal`, which leaves an ignored SIGINT alone as well.
+    /// Source: Python's `signal`, which also leaves an ignored SIGINT ignored.
     ///
     /// # Errors
     /// [`Error::Reactor`] if they cannot be installed.
@@ -177,7 +177,7 @@ impl Reactor {
     #[cfg(all(unix, feature = "signals"))]
     fn watch_signals(&mut self) -> std::io::Result<()> {
         if self.watches_signals() {
-            return Ok(()); // Watched twice, one signal would count as two.
+            return Ok(()); // If it were watched twice, one signal would count as two.
         }
         let Some(signals) = Signals::watch()? else { return Ok(()) };
         let key = self.core.slots.insert(0, Kind::Signals(Box::new(signals)));
@@ -190,7 +190,7 @@ impl Reactor {
         })
     }
 
-    /// Whether signals stop this reactor.
+    /// Returns whether signals stop this reactor.
     #[cfg(feature = "signals")]
     pub(crate) fn watches_signals(&mut self) -> bool {
         #[cfg(unix)]
