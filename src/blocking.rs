@@ -8,8 +8,8 @@
 //!                     over ◀────── Result ──────────┘
 //! ```
 //!
-//! The reactor never waits for any of it: it is given a closure that calls [`run`](job::run), keeps the
-//! [`Stop`](stop::Stop) of the request, and is told when it is over. The threads are those of a
+//! The reactor never waits for any of this. It is given a closure that calls [`run`](job::run), keeps the
+//! [`Stop`](stop::Stop) of the request, and gets a command when the request is over. The threads are those of a
 //! [`Pool`](crate::threads::Pool).
 
 #[cfg(all(unix, feature = "children"))]

@@ -1,8 +1,8 @@
 //! A program that serves a request, as inetd(8) runs one.
 //!
-//! It is started and waited for on the job's thread, so the reactor waits for neither and nothing is left to collect.
-//! Waiting on one thread while another kills is what the standard library has no call for; shared_child has it, through
-//! waitid(2), which keeps the process number from being used again before we are done with it.
+//! The job's thread starts the program and waits for it. So the reactor waits for neither, and nothing is left to
+//! collect. The standard library cannot wait on one thread while another thread kills. shared_child can, through
+//! waitid(2), which keeps the process number from being reused before we are done with it.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -26,7 +26,7 @@ use crate::error::{Error, Result, reason};
 use crate::logging::note_fault;
 use crate::net::packet::PAYLOAD_MAX;
 
-/// Runs the command with the request as its standard input and output, until it has ended.
+/// Runs the command, with the request as its standard input and output, until it has ended.
 pub(super) fn run(command: Box<Command>, origin: Origin, stop: &Stop) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let client = origin.client_address.clone();
@@ -38,24 +38,25 @@ pub(super) fn run(command: Box<Command>, origin: Origin, stop: &Stop) -> Result<
     if let Some(status) = status
         && !status.success()
     {
-        // As inetd sees it, the program's own business. It can be made to fail by a client, so it is not repeated.
+        // As under inetd, a failure is the program's concern. A client may cause it, so the log line is throttled.
         note_fault!(Debug, "{program} for {client}: {status}");
     }
     Ok(())
 }
 
-/// What the program has left behind may keep the client, as with inetd: that is how a daemon takes a client over.
+/// A process that the program has left behind may keep the client, as under inetd. In this way a daemon takes over a
+/// client.
 fn serve_stream(command: Box<Command>, socket: BlockingSocket, stop: &Stop) -> Result<Option<ExitStatus>> {
     socket.set_blocking()?;
     let stdio = socket.as_fd().expect("a stream has a descriptor");
     let child = Arc::new(start(command, stop, |command| Running::spawn(command, stdio, None))?);
-    drop(socket); // The program alone has it now: when that closes it, the client sees the end.
+    drop(socket); // Only the program has it now. When the program closes it, the client sees the end.
     stop.aim(&(Arc::clone(&child) as Arc<dyn End>));
     Ok(child.wait()?)
 }
 
-/// The program's end of a pair of sockets takes the place of pipes: one that is shut down from here ends the
-/// conversation even if something that the program has started still holds it open.
+/// The program gets one end of a pair of sockets instead of pipes. Shutting it down from here ends the conversation
+/// even if a process that the program has started still holds it open.
 fn serve_datagram(command: Box<Command>, origin: &Origin, stop: &Stop) -> Result<Option<ExitStatus>> {
     let (child, theirs) = start(command, stop, |command| {
         let (ours, theirs) = UnixStream::pair()?;
@@ -70,28 +71,28 @@ fn serve_datagram(command: Box<Command>, origin: &Origin, stop: &Stop) -> Result
     Ok(status)
 }
 
-/// A program at work.
+/// A running program.
 struct Running {
     process: SharedChild,
-    /// Our end of its standard input and output, if that is not the client itself.
+    /// Our end of its standard input and output, unless that is the client itself.
     ours: Option<UnixStream>,
-    /// It has ended: its number may be another's by now.
+    /// It has ended, so its process number may have been reused.
     over: AtomicBool,
 }
 
 impl Running {
-    /// The program is the head of a process group of its own, so that what it has started can be ended with it, and that
-    /// a Ctrl-C meant for us does not reach it. It has our copies of the descriptor as its 0 and 1; whatever else is ours
-    /// closes on exec, as all descriptors of the standard library and of mio do.
+    /// The program is the head of a process group of its own. So the processes that it has started can be ended with
+    /// it, and a Ctrl-C for us does not reach it. It has our copies of the descriptor as its 0 and 1. All our other
+    /// descriptors close on exec, like all descriptors of the standard library and of mio.
     fn spawn(command: &mut Command, stdio: BorrowedFd<'_>, ours: Option<UnixStream>) -> io::Result<Self> {
         let (input, output) = (stdio.try_clone_to_owned()?, stdio.try_clone_to_owned()?);
         let spawned = SharedChild::spawn(command.stdin(input).stdout(output).process_group(0));
-        command.stdin(Stdio::null()).stdout(Stdio::null()); // The copies go.
+        command.stdin(Stdio::null()).stdout(Stdio::null()); // This closes the copies.
         Ok(Running { process: spawned?, ours, over: AtomicBool::new(false) })
     }
 
-    /// Waits until it has ended. `None`: it has, and the system does not tell its status, waitpid(2): SIGCHLD is
-    /// ignored, as some parents leave it to us, or something else in this process has asked before.
+    /// Waits until it has ended. `None`: it has ended, but the system does not return its status, waitpid(2), because
+    /// SIGCHLD is ignored, perhaps by our parent, or because other code in this process has waited before.
     fn wait(&self) -> io::Result<Option<ExitStatus>> {
         let status = match self.process.wait() {
             Err(error) if error.raw_os_error() == Some(Errno::ECHILD as i32) => Ok(None),
@@ -101,9 +102,9 @@ impl Running {
         status
     }
 
-    /// Gives the program its input, takes its output, and waits for its end. All at the same time, because a program may
-    /// write before it has read everything, and neither side has room for all of it; and because what the program has
-    /// started may hold `theirs` open for long after it.
+    /// Gives the program its input, reads its output, and waits for its end. All of this happens at the same time. A
+    /// program may write before it has read everything, and neither side has room for all of it. And a process that the
+    /// program has started may hold `theirs` open for long after it.
     fn converse(&self, packet: &[u8], theirs: &UnixStream) -> Result<(Option<ExitStatus>, Vec<u8>)> {
         let mut ours = self.ours.as_ref().expect("a datagram is not given to the program itself");
         std::thread::scope(|scope| {
@@ -120,7 +121,7 @@ impl Running {
                         self.end();
                         Err(Error::other(format!("a program's reply is longer than {PAYLOAD_MAX} bytes")))
                     }
-                    // It left its input unread when it ended; what it wrote came before this.
+                    // It left its input unread when it ended. Its output came before this.
                     Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(error.into()),
                     _ => Ok(reply),
                 }
@@ -132,7 +133,7 @@ impl Running {
                 self.end();
             }
             let status = self.wait();
-            // What it has written comes before this end, and both threads wait no longer than this one.
+            // Its output comes before this end, and both threads wait no longer than this one.
             let _ = theirs.shutdown(Shutdown::Both);
             let (_, reading) = (fed?, reading?);
             Ok((status?, reading.join().expect("reading does not panic")?))
@@ -141,23 +142,24 @@ impl Running {
 }
 
 impl End for Running {
-    /// SIGKILL, for it and for what it has started: a pipeline that lived on would keep the client's connection open.
+    /// Sends SIGKILL to it and to the processes that it has started. A pipeline that lived on would keep the client's
+    /// connection open.
     fn end(&self) {
         if !self.over.load(Ordering::Relaxed) {
-            // Errors say that no process is left, or that a program has changed its user.
+            // An error means that no process is left, or that a program has changed its user.
             let group = Pid::from_raw(self.process.id().cast_signed());
             let _ = killpg(group, Signal::SIGKILL);
             let _ = self.process.kill();
         }
         if let Some(ours) = &self.ours {
-            let _ = ours.shutdown(Shutdown::Both); // Likewise, that it is shut down.
+            let _ = ours.shutdown(Shutdown::Both); // An error means that it is shut down already.
         }
     }
 }
 
-/// Starts a program. While descriptors, memory or processes have run out, that is tried again until the request is ended:
-/// other requests give theirs back, and a client that was admitted has waited for its turn. An attempt that fails must
-/// hold nothing, or requests would wait for each other.
+/// Starts a program. While descriptors, memory or processes have run out, it tries again until the request is ended.
+/// Other requests free their resources, and an admitted client should not lose its turn. A failed attempt must hold
+/// nothing, or requests would wait for each other.
 fn start<T>(
     mut command: Box<Command>,
     stop: &Stop,

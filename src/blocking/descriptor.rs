@@ -1,4 +1,4 @@
-//! The descriptor of a request on a thread, and what is known of its use.
+//! The descriptor of a request on a thread, and a record of its use.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -14,19 +14,19 @@ use crate::net::clock::Clock;
 #[cfg(windows)]
 use crate::net::patient::PatientStream;
 
-/// What `rfile`, `wfile`, the socket and the [`Stop`](super::stop::Stop) of a request share.
+/// State that `rfile`, `wfile`, the socket and the [`Stop`](super::stop::Stop) of a request share.
 #[derive(Debug)]
 pub(super) struct Descriptor {
     pub(super) kind: Kind,
-    /// Those of the server it belongs to.
+    /// The limits of its server.
     pub(super) limits: Arc<Limits>,
     pub(super) clock: Clock,
     moves: Mutex<Moves>,
     times: Mutex<Times>,
 }
 
-/// The standard library reads and writes through `&TcpStream`, which has to be mutable: hence `{ stream }`, a copy of
-/// the reference, below.
+/// The standard library reads and writes through `&TcpStream`, which must be mutable. So `{ stream }` below is a copy
+/// of the reference.
 #[derive(Debug)]
 pub(super) enum Kind {
     #[cfg(not(windows))]
@@ -53,7 +53,7 @@ impl std::fmt::Debug for Datagram {
     }
 }
 
-/// What the threads that have the socket do with it: from that the reactor knows whether its client is quiet.
+/// What the threads of the socket do with it. From this the reactor knows whether its client is quiet.
 #[derive(Debug, Default)]
 struct Moves {
     /// Threads that wait for a message to begin.
@@ -62,18 +62,18 @@ struct Moves {
     busy: usize,
     /// Since when no byte has moved and no thread has done anything but wait.
     since: u64,
-    /// Bytes have moved since a thread last began to wait.
+    /// Whether bytes have moved since a thread last began to wait.
     moved: bool,
 }
 
-/// The longest that a call waits, and what has set it.
+/// The longest wait of a call, and the setting that defines it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Times {
     read: Option<(&'static str, Duration)>,
     write: Option<(&'static str, Duration)>,
 }
 
-/// What a thread is about to do with the socket.
+/// The next use of the socket by a thread.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Move {
     /// To read, perhaps the first bytes of a message.
@@ -95,7 +95,7 @@ impl Descriptor {
         Descriptor { kind, limits, clock, moves, times: Mutex::default() }
     }
 
-    /// What is there, or the next that comes: `recv`. 0 is the end of the stream.
+    /// `recv`: returns bytes that are there, or waits for the next ones. 0 is the end of the stream.
     pub(super) fn receive(&self, what: Move, buffer: &mut [u8]) -> io::Result<usize> {
         self.watch(what, || {
             loop {
@@ -106,8 +106,8 @@ impl Descriptor {
                     Kind::Datagram(_) => Err(io::ErrorKind::Unsupported.into()),
                 };
                 match result {
-                    // As Python does since PEP 475. With a time limit the system does not do it, signal(7), and SIGCHLD
-                    // may arrive whether or not anybody handles it.
+                    // Retries, as Python does since PEP 475. With a time limit the system does not, signal(7), and
+                    // SIGCHLD may arrive even without a handler.
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     result => return result,
                 }
@@ -115,8 +115,8 @@ impl Descriptor {
         })
     }
 
-    /// As many of the bytes as go out at once: `send`. A caller that keeps the rest knows where to go on after
-    /// an error.
+    /// `send`: sends as many of the bytes as it can at once. The caller keeps the rest, so it knows where to continue
+    /// after an error.
     pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         self.watch(Move::Write, || match &self.kind {
             Kind::Tcp(stream) => { stream }.write(bytes),
@@ -126,7 +126,7 @@ impl Descriptor {
         })
     }
 
-    /// All of the bytes or an error: `sendall`.
+    /// `sendall`: sends all of the bytes or fails.
     pub(super) fn send_all(&self, bytes: &[u8]) -> io::Result<usize> {
         self.watch(Move::Write, || {
             match &self.kind {
@@ -139,7 +139,7 @@ impl Descriptor {
         })
     }
 
-    /// Sets how long a read or a write of a stream waits. `setting`: what the user has set.
+    /// Sets how long a read or a write of a stream waits. `setting` is the name of the user's setting.
     pub(super) fn set_time(&self, which: Timeout, setting: &'static str, time: Option<Duration>) -> io::Result<()> {
         let is_read = which == Timeout::Read;
         match &self.kind {
@@ -165,7 +165,7 @@ impl Descriptor {
         }
     }
 
-    /// Does something with the socket that may wait, and notes that.
+    /// Runs an operation on the socket that may wait, and records that.
     fn watch(&self, what: Move, run: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
         {
             let mut moves = self.moves();
@@ -173,7 +173,7 @@ impl Descriptor {
                 Move::Begin => moves.waiting += 1,
                 Move::GoOn | Move::Write => moves.busy += 1,
             }
-            // A wait that begins anew because its time was over goes on for as long as nothing has moved.
+            // A wait that starts again after its time was over counts as the same wait, as long as nothing has moved.
             if std::mem::take(&mut moves.moved) {
                 moves.since = self.clock.now();
             }
@@ -191,8 +191,8 @@ impl Descriptor {
         result
     }
 
-    /// A call whose time is over says so with the limit, if that is known: it may have been set on the descriptor. The
-    /// system says on Unix that the call would block, and `TimedOut` when the connection is lost.
+    /// A call whose time is over returns the limit, if it is known; it may have been set on the descriptor. On Unix the
+    /// system returns that the call would block, and `TimedOut` means that the connection is lost.
     fn explain(&self, what: Move, error: io::Error) -> io::Error {
         match error.kind() {
             io::ErrorKind::WouldBlock => {}
@@ -219,14 +219,15 @@ impl Descriptor {
     }
 }
 
-/// An error of a shutdown says that the connection is gone, which ends a wait as well.
+/// An error of a shutdown means that the connection is gone, which ends a wait as well.
 impl End for Descriptor {
-    /// A thread that waits for the socket goes on at once. A datagram is read already and waits for nothing.
+    /// Makes a thread that waits for the socket continue at once. A datagram has been read already, so nothing waits
+    /// for it.
     fn end(&self) {
         let _ = self.shutdown(Shutdown::Both);
     }
 
-    /// A thread that waits for input finds its end, after what has arrived already. What it writes is still sent.
+    /// Makes a thread that waits for input see its end, after bytes that have arrived. Its output is still sent.
     fn drain(&self) {
         let _ = self.shutdown(Shutdown::Read);
     }

@@ -9,17 +9,18 @@ use super::text::{read_text, read_to_end_within};
 use crate::error::Error;
 use crate::limits::Limits;
 
-/// Python's `rfile`: what the client sends. Lines are read with [`BufRead`].
+/// Python's `rfile`: the input of the client. Read lines with [`BufRead`].
 ///
-/// Of a stream, a read waits for bytes, and the end of the file is the client's end of the stream. Of a datagram, the
-/// file is the packet. [`BlockingHandler::rbufsize`](crate::BlockingHandler::rbufsize) says how much is read ahead.
+/// For a stream, a read waits for bytes, and the end of the file is the client's end of the stream. For a datagram, the
+/// file is the packet. [`BlockingHandler::rbufsize`](crate::BlockingHandler::rbufsize) is the number of bytes to read
+/// ahead.
 ///
-/// A client cannot make it grow: a line, or what `read_until` is to read, fails with
+/// A client cannot make its memory grow without a bound. A line, or the result of `read_until`, fails with
 /// [`Error::InputLimit`](crate::Error::InputLimit) when it is longer than
-/// [`Limits::line_bytes_max`](crate::Limits::line_bytes_max), and so do `read_to_end` and `read_to_string` beyond
+/// [`Limits::line_bytes_max`](crate::Limits::line_bytes_max). So do `read_to_end` and `read_to_string` beyond
 /// [`Limits::input_bytes_max`](crate::Limits::input_bytes_max). A handler that returns that error ends its request with
-/// [`EndReason::InputLimit`](crate::EndReason::InputLimit), as on the reactor. `read`, `read_exact` and
-/// [`take`](std::io::Read::take) have the limit that the handler gives them.
+/// [`EndReason::InputLimit`](crate::EndReason::InputLimit), as on the reactor. For `read`, `read_exact` and
+/// [`take`](std::io::Read::take), the handler gives the limit.
 ///
 /// ```
 /// use socketserver::{BlockingRequest, Result};
@@ -36,7 +37,7 @@ use crate::limits::Limits;
 /// ```
 pub struct BlockingReader {
     kind: Reader,
-    /// Bytes of a line that a call has read before it failed, because its time was over: the next one goes on with it.
+    /// Bytes of a line that a call has read before its time was over. The next call continues with them.
     begun: usize,
 }
 
@@ -45,10 +46,10 @@ enum Reader {
     Packet(Cursor<Packet>),
 }
 
-/// What fills the buffer.
+/// The source of the buffer.
 struct Receiver {
     socket: BlockingSocket,
-    /// What it is filled for.
+    /// The purpose of the next read.
     what: Move,
 }
 
@@ -58,7 +59,7 @@ impl Read for Receiver {
     }
 }
 
-/// The packet where it is, not a copy.
+/// The packet itself, not a copy.
 struct Packet(BlockingSocket);
 
 impl AsRef<[u8]> for Packet {
@@ -71,7 +72,7 @@ impl BlockingReader {
     pub(super) fn new(socket: &BlockingSocket, bufsize: usize) -> Self {
         let kind = match socket.is_datagram() {
             true => Reader::Packet(Cursor::new(Packet(socket.share()))),
-            // One byte at a time is how Python reads a line from a file without a buffer; larger reads go past it.
+            // Without a buffer a line is read one byte at a time, as in Python. Larger reads bypass this.
             false => {
                 let receiver = Receiver { socket: socket.share(), what: Move::Begin };
                 Reader::Stream(BufReader::with_capacity(bufsize.max(1), receiver))
@@ -87,8 +88,8 @@ impl BlockingReader {
         }
     }
 
-    /// A message of which this many bytes were read is to be read: while the rest of it is waited for, the client is not
-    /// quiet.
+    /// Marks that a message is being read, of which this many bytes were read. While its rest is missing, the client is
+    /// not quiet.
     fn has_read(&mut self, count: usize) -> &mut Reader {
         if let Reader::Stream(stream) = &mut self.kind {
             stream.get_mut().what = if count == 0 { Move::Begin } else { Move::GoOn };
@@ -196,11 +197,11 @@ impl fmt::Debug for BlockingReader {
     }
 }
 
-/// Python's `wfile`: what the client is sent.
+/// Python's `wfile`: the output to the client.
 ///
-/// Of a stream, each write is sent whole before it returns, or gathered up to
-/// [`BlockingHandler::wbufsize`](crate::BlockingHandler::wbufsize) bytes; what is left is sent when the handler has
-/// finished. Of a datagram, everything is gathered and sent then as one datagram, if there was a write at all.
+/// For a stream, each write is sent whole before it returns, or gathered up to
+/// [`BlockingHandler::wbufsize`](crate::BlockingHandler::wbufsize) bytes. The rest is sent when the handler has
+/// finished. For a datagram, everything is gathered and then sent as one datagram, if there was a write at all.
 ///
 /// ```
 /// use socketserver::{BlockingRequest, Result, StreamRequestHandler};
@@ -226,7 +227,7 @@ enum Writer {
     Packet(Option<Vec<u8>>),
 }
 
-/// Takes what goes out at once, so that the buffer before it knows what is left when a write fails.
+/// Sends what can be sent at once, so that the buffer before it knows the rest if a write fails.
 struct Sender(BlockingSocket);
 
 impl Write for Sender {
@@ -267,7 +268,7 @@ impl Write for BlockingWriter {
         }
     }
 
-    /// Formats first and sends once: piece by piece, `write!` would send as many packets as it has pieces.
+    /// Formats first and sends once. Otherwise `write!` would send one packet for each piece.
     fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
         match text.as_str() {
             Some(text) => self.write_all(text.as_bytes()),
@@ -275,12 +276,12 @@ impl Write for BlockingWriter {
         }
     }
 
-    /// All of it in one call, even if it is nothing: an empty answer is a datagram as well.
+    /// Takes all of it in one call, even if it is empty, because an empty answer is a datagram as well.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write(bytes).map(drop)
     }
 
-    /// Sends what was gathered of a stream. Of a datagram there is nothing to flush: it goes out in one piece.
+    /// Sends the gathered output of a stream. A datagram needs no flush, because it is sent in one piece.
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.kind {
             Writer::Buffered(buffer) => buffer.flush(),

@@ -1,21 +1,21 @@
-//! What users implement for a request on a thread.
+//! The trait that users implement for a request on a thread.
 
 use std::time::Duration;
 
 use super::request::BlockingRequest;
 use crate::error::Result;
 
-/// Serves one request as a handler of Python's does: `handle` is called once, on a thread of its own, and may block.
+/// Serves one request like a handler of Python's: `handle` is called once, on a thread, and may block.
 ///
-/// An error or a panic goes to `handle_error` and ends this request only. When the server stops for good, or the
-/// request is ended in another way, the socket is shut down: a read that waits returns 0 bytes, a write fails, and a
-/// call of [`server`](BlockingRequest::server) returns. A handler that waits for something else is not interrupted.
+/// An error or a panic goes to `handle_error` and ends this request only. When the server stops, or the request is
+/// ended in another way, the socket is shut down: a waiting read returns 0 bytes, a write fails, and a call of
+/// [`server`](BlockingRequest::server) returns. Other waits of a handler are not interrupted.
 ///
-/// When it is over, the output is flushed, our direction of a stream is ended (FIN), and the socket is closed; a
-/// datagram is answered with what was written to `wfile`. That also happens after an error or a panic. Input that is
-/// unread by then makes the system reset the connection, so read it to its end if the last answer matters.
+/// At the end the output is flushed, our direction of a stream is ended (FIN), and the socket is closed. A datagram is
+/// answered with the bytes written to `wfile`. This also happens after an error or a panic. If input is unread by then,
+/// the system resets the connection. So read it to its end if the last answer matters.
 ///
-/// The other methods are Python's class attributes, asked for once, before `setup`.
+/// The other methods are Python's class attributes. They are called once, before `setup`.
 ///
 /// Source: `BaseRequestHandler`, `StreamRequestHandler` and `DatagramRequestHandler`. For a handler that is one
 /// function there are [`StreamRequestHandler`](crate::StreamRequestHandler) and
@@ -41,7 +41,7 @@ use crate::error::Result;
 /// let process = ServeOn::thread(Greeter { greeting: "Hello" });
 /// ```
 ///
-/// `S` is the type of the server's value, which is reached by [`BlockingRequest::server`]. A handler for servers with any
+/// `S` is the type of the server's value, which [`BlockingRequest::server`] reaches. A handler for servers with any
 /// value is `impl<S> BlockingHandler<S>`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no handler on a thread of a server whose value is `{S}`",
@@ -56,48 +56,49 @@ pub trait BlockingHandler<S = ()>: Send + 'static {
         Ok(())
     }
 
-    /// Called once: serves the whole request. The request is over when it returns.
+    /// Called once, and serves the whole request. The request is over when it returns.
     fn handle(&mut self, request: &mut BlockingRequest<S>) -> Result<()>;
 
-    /// Called once after `handle`, also if that failed or panicked. What it writes is still sent.
+    /// Called once after `handle`, also if that failed or panicked. Its output is still sent.
     fn finish(&mut self, request: &mut BlockingRequest<S>) {
         let _ = request;
     }
 
-    /// Bytes that `rfile` reads ahead. 0: none, so that nothing of what the handler leaves is taken from the socket.
-    /// Default: 8,192, Python's -1 (`io.DEFAULT_BUFFER_SIZE`). Of no use for a datagram.
-    /// More than 1 GiB is an error of the request ([`Error::Setting`](crate::Error::Setting)), here and in `wbufsize`.
+    /// Bytes that `rfile` reads ahead. With 0, the socket keeps all bytes that the handler does not read. Default:
+    /// 8,192, Python's -1 (`io.DEFAULT_BUFFER_SIZE`). Not used for a datagram. More than 1 GiB is an error of the
+    /// request ([`Error::Setting`](crate::Error::Setting)), here and in `wbufsize`.
     fn rbufsize(&self) -> usize {
         RBUFSIZE
     }
 
-    /// Bytes that `wfile` gathers before it sends them. Default: 0, each write is sent whole before it returns. Of no
-    /// use for a datagram.
+    /// Bytes that `wfile` gathers before it sends them. Default: 0, each write is sent whole before it returns. Not
+    /// used for a datagram.
     fn wbufsize(&self) -> usize {
         0
     }
 
-    /// The longest that a read of a stream waits for a byte, and a write until the client takes one; then it fails with
-    /// [`TimedOut`](std::io::ErrorKind::TimedOut), of which `?` makes an [`Error::TimeLimit`](crate::Error::TimeLimit).
-    /// Zero is an error, and so is a limit for a datagram, which is not waited for
-    /// ([`Error::Setting`](crate::Error::Setting)). Default: `None`, no limit. The two methods below tell the two apart.
+    /// The longest time that a read of a stream waits for a byte, and that a write waits until the client takes one.
+    /// Then it fails with [`TimedOut`](std::io::ErrorKind::TimedOut), which `?` turns into an
+    /// [`Error::TimeLimit`](crate::Error::TimeLimit). Zero is an error, and so is a limit for a datagram, which never
+    /// waits ([`Error::Setting`](crate::Error::Setting)). Default: `None`, no limit. The two methods below set one of
+    /// the two.
     fn timeout(&self) -> Option<Duration> {
         None
     }
 
-    /// The same for reads alone: in the place of `select([self.request], [], [], time)`, for example. Default:
+    /// The same for reads only, for example instead of `select([self.request], [], [], time)`. Default:
     /// [`timeout`](Self::timeout). Source: none; Python has one time for both.
     fn read_timeout(&self) -> Option<Duration> {
         self.timeout()
     }
 
-    /// The same for writes alone. Default: [`timeout`](Self::timeout). Source: none.
+    /// The same for writes only. Default: [`timeout`](Self::timeout). Source: none.
     fn write_timeout(&self) -> Option<Duration> {
         self.timeout()
     }
 
-    /// Whether to set `TCP_NODELAY`; an error for a socket of another kind. Default: false, it stays as [`TcpOptions::nodelay`](crate::TcpOptions::nodelay)
-    /// says, which is on.
+    /// Whether to set `TCP_NODELAY`. True is an error for a socket of another kind. Default: false, which keeps the
+    /// value of [`TcpOptions::nodelay`](crate::TcpOptions::nodelay), on by default.
     fn disable_nagle_algorithm(&self) -> bool {
         false
     }

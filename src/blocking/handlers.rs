@@ -9,7 +9,7 @@ use crate::error::Result;
 
 /// A handler of streams made of one function: Python's class of this name, with its attributes as fields.
 ///
-/// Change a field before the handler is handed over. See [`BlockingHandler`] for when the function is called.
+/// Change fields before you pass the handler on. [`BlockingHandler`] says when the function is called.
 ///
 /// Source: `socketserver.StreamRequestHandler`.
 ///
@@ -30,8 +30,8 @@ use crate::error::Result;
 /// let process: ServeOn = ServeOn::thread(handler);
 /// ```
 ///
-/// It may wait, so it is for a server with threads. A [`TcpServer`](crate::TcpServer) calls its handlers on the reactor; the
-/// compiler refuses this one there, and says what to do:
+/// It may wait, so it needs a server with threads. A [`TcpServer`](crate::TcpServer) calls its handlers on the reactor.
+/// The compiler refuses this handler there, and suggests a remedy:
 ///
 /// ```compile_fail,E0277
 /// # use socketserver::{StreamRequestHandler, TcpServer};
@@ -39,19 +39,17 @@ use crate::error::Result;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 pub struct StreamRequestHandler<F> {
-    /// Bytes that `rfile` reads ahead; see [`BlockingHandler::rbufsize`]. Default: 8,192.
+    /// Bytes that `rfile` reads ahead: [`BlockingHandler::rbufsize`]. Default: 8,192.
     pub rbufsize: usize,
-    /// Bytes that `wfile` gathers; see [`BlockingHandler::wbufsize`]. Default: 0.
+    /// Bytes that `wfile` gathers: [`BlockingHandler::wbufsize`]. Default: 0.
     pub wbufsize: usize,
-    /// The longest that a read or a write waits; see [`BlockingHandler::timeout`]. Default: `None`.
+    /// The longest time that a read or a write waits: [`BlockingHandler::timeout`]. Default: `None`.
     pub timeout: Option<Duration>,
-    /// The longest that a read waits, if that is to differ; see [`BlockingHandler::read_timeout`]. Default: `None`, as
-    /// `timeout` says.
+    /// The longest time that a read waits: [`BlockingHandler::read_timeout`]. Default: `None`, the same as `timeout`.
     pub read_timeout: Option<Duration>,
-    /// The longest that a write waits, if that is to differ; see [`BlockingHandler::write_timeout`]. Default: `None`, as
-    /// `timeout` says.
+    /// The longest time that a write waits: [`BlockingHandler::write_timeout`]. Default: `None`, the same as `timeout`.
     pub write_timeout: Option<Duration>,
-    /// Whether to set `TCP_NODELAY`; see [`BlockingHandler::disable_nagle_algorithm`]. Default: false.
+    /// Whether to set `TCP_NODELAY`: [`BlockingHandler::disable_nagle_algorithm`]. Default: false.
     pub disable_nagle_algorithm: bool,
     handle: F,
 }
@@ -113,11 +111,10 @@ impl<F> fmt::Debug for StreamRequestHandler<F> {
     }
 }
 
-/// A handler of datagrams made of one function: Python's class of this name. `rfile` is the packet, and what is
-/// written to `wfile` goes back to the client as one datagram.
+/// A handler of datagrams made of one function: Python's class of this name. `rfile` is the packet. The bytes written
+/// to `wfile` go back to the client as one datagram.
 ///
-/// Python sends an empty datagram if nothing was written; here nothing is sent then. An empty write asks for an empty
-/// datagram.
+/// If nothing was written, nothing is sent; Python sends an empty datagram. An empty write sends an empty datagram.
 ///
 /// Source: `socketserver.DatagramRequestHandler`.
 ///

@@ -1,4 +1,4 @@
-//! What is done with a request on a thread.
+//! Serves a request on a thread.
 
 use std::fmt::Debug;
 use std::io;
@@ -18,7 +18,7 @@ use crate::reactor::entries::Ended;
 
 pub(crate) use super::request::Origin;
 
-/// What is to serve a request that the reactor does not serve.
+/// What serves a request instead of the reactor.
 pub(crate) enum Work<S> {
     Handler(Box<dyn BlockingHandler<S>>),
     #[cfg(all(unix, feature = "children"))]
@@ -37,13 +37,13 @@ impl<S> ServeOn<S> {
     }
 }
 
-/// Serves a request, on the calling thread, until it is over and closed. Never panics. The stop is that of the socket; the
-/// reactor has it as well.
+/// Serves a request on the calling thread until it is over and closed. Never panics. The stop belongs to the socket,
+/// and the reactor has it as well.
 ///
 /// # Errors
-/// What the handler returned, its panic, or what kept its output or its program from going out;
-/// [`Error::TimeLimit`] if the request was ended for that, whatever the handler made of it;
-/// [`Error::Gone`] if it was ended before it began.
+/// The error or the panic of the handler, or the error that kept its output or its program from running;
+/// [`Error::TimeLimit`] if the request was ended for that, whatever the handler returns; [`Error::Gone`] if it was
+/// ended before it began.
 pub(crate) fn run<S: 'static>(work: Work<S>, origin: Origin, stop: &Stop) -> Result<()> {
     let result = match work {
         work if stop.ended().is_some() => {
@@ -56,14 +56,14 @@ pub(crate) fn run<S: 'static>(work: Work<S>, origin: Origin, stop: &Stop) -> Res
     };
     match stop.ended() {
         Some(Ended::TimedOut(max)) => {
-            drop_caught(result); // It may hold something of the user's.
+            drop_caught(result); // It may hold a user value.
             Err(Error::TimeLimit { why: EndReason::ChildTimeout, setting: "child_timeout", max })
         }
         _ => result,
     }
 }
 
-/// Python's `finish_request` and `shutdown_request`, as `ThreadingMixIn.process_request_thread` calls them.
+/// Python's `finish_request` and `shutdown_request`, in the order of `ThreadingMixIn.process_request_thread`.
 fn call<S: 'static>(mut handler: Box<dyn BlockingHandler<S>>, origin: Origin, stop: &Stop) -> Result<()> {
     let result = attempt(|| BlockingRequest::open(&*handler, origin, stop)).and_then(|mut request| {
         let result = attempt(|| handler.setup(&mut request)).and_then(|()| {
@@ -77,7 +77,7 @@ fn call<S: 'static>(mut handler: Box<dyn BlockingHandler<S>>, origin: Origin, st
     result.and(catch(|| drop(handler)))
 }
 
-/// Runs something of the user's that may fail.
+/// Runs user code that may fail.
 fn attempt<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     catch(run).and_then(|result| result)
 }
@@ -113,7 +113,7 @@ impl<S: 'static> BlockingRequest<S> {
         Ok(BlockingRequest { rfile, wfile, origin, stop: stop.clone(), value: PhantomData })
     }
 
-    /// Sends what is left and ends our direction. The descriptor is closed when this returns.
+    /// Sends the rest and ends our direction. The descriptor is closed when this returns.
     fn close(mut self) -> Result<()> {
         use std::io::Write as _;
         let socket = &self.origin.socket;
@@ -126,14 +126,14 @@ impl<S: 'static> BlockingRequest<S> {
             };
         }
         let flushed = self.wfile.flush();
-        // What cannot be sent is not tried again when the buffer is dropped.
+        // Bytes that cannot be sent are not tried again when the buffer is dropped.
         let how = if flushed.is_ok() { Shutdown::Write } else { Shutdown::Both };
-        let _ = socket.shutdown(how); // An error says that the connection is gone.
+        let _ = socket.shutdown(how); // An error means that the connection is gone.
         Ok(flushed?)
     }
 }
 
-/// An attribute of a handler could not be set, perhaps because this kind of socket does not have it.
+/// An attribute of a handler could not be set, for example because this kind of socket does not have it.
 fn refused(name: &'static str, value: impl Debug, error: io::Error, reason: &'static str) -> Error {
     if error.kind() == io::ErrorKind::Unsupported { Error::setting(name, value, reason) } else { error.into() }
 }

@@ -1,4 +1,4 @@
-//! What a blocking handler works with.
+//! The argument of a blocking handler.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,22 +12,22 @@ use crate::error::{Error, Result};
 use crate::ids::{ConnectionId, ServerId};
 use crate::reactor::handle::Handle;
 
-/// Where a request came from: what the reactor knows of it.
+/// The origin of a request: the reactor's data about it.
 pub(crate) struct Origin {
-    /// What the reactor calls it. Known when it has its slot.
+    /// Its id, which is known when it has its slot.
     pub(crate) id: ConnectionId,
     pub(crate) socket: BlockingSocket,
     pub(crate) client_address: Address,
     pub(crate) local_address: Option<Address>,
-    /// The way back into the reactor.
+    /// Access to the reactor.
     pub(crate) handle: Handle,
     pub(crate) server: ServerId,
 }
 
-/// One request on a thread of its own: its input and output as files, and the way to its server.
+/// One request on a thread: its input and output as files, and access to its server.
 ///
-/// `rfile` and `wfile` are fields, so that one can be used while the other is borrowed. They share the socket's one
-/// descriptor, which is closed when the request is over.
+/// `rfile` and `wfile` are fields, so one can be used while the other is borrowed. They share the one descriptor of the
+/// socket, which is closed when the request is over.
 ///
 /// Source: `self` of a Python request handler, with its `request`, `rfile`, `wfile`, `client_address` and `server`.
 ///
@@ -54,8 +54,8 @@ pub(crate) struct Origin {
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 ///
-/// `S` is the type of the server's value, the one that implements [`BaseServer`](crate::BaseServer). Another is refused by
-/// the compiler:
+/// `S` is the type of the server's value, which implements [`BaseServer`](crate::BaseServer). The compiler refuses
+/// another type:
 ///
 /// ```compile_fail,E0631
 /// # use socketserver::{BlockingRequest, Result};
@@ -65,9 +65,9 @@ pub(crate) struct Origin {
 /// }
 /// ```
 pub struct BlockingRequest<S = ()> {
-    /// What the client sends: Python's `rfile`.
+    /// The input of the client: Python's `rfile`.
     pub rfile: BlockingReader,
-    /// What the client is sent: Python's `wfile`.
+    /// The output to the client: Python's `wfile`.
     pub wfile: BlockingWriter,
     pub(super) origin: Origin,
     pub(super) stop: Stop,
@@ -75,34 +75,36 @@ pub struct BlockingRequest<S = ()> {
 }
 
 impl<S> BlockingRequest<S> {
-    /// This request's name: what [`Others::connections`](crate::Others::connections) lists. With it the request can be
-    /// [closed](crate::Others::close) from elsewhere; nothing can be [sent](crate::Others::send) to it.
+    /// Returns this request's id, which [`Others::connections`](crate::Others::connections) lists. Other code can
+    /// [close](crate::Others::close) the request with it, but cannot [send](crate::Others::send) to it.
     pub fn id(&self) -> ConnectionId {
         self.origin.id
     }
 
-    /// The client's address.
+    /// Returns the client's address.
     pub fn client_address(&self) -> Address {
         self.origin.client_address.clone()
     }
 
-    /// Our end of the connection, or the address that a datagram came to. `None` if it is not known.
+    /// Returns the address of our end of the connection, or the address to which a datagram was sent. `None` if it is
+    /// unknown.
     pub fn local_address(&self) -> Option<Address> {
         self.origin.local_address.clone()
     }
 
-    /// The socket itself: Python's `self.request`.
+    /// Returns the socket: Python's `self.request`.
     pub fn socket(&self) -> &BlockingSocket {
         &self.origin.socket
     }
 
-    /// Runs a closure with the server's own value, on the reactor's thread, and waits for what it returns. Python's
-    /// `self.server`, without a lock: the reactor runs one closure at a time, between its callbacks. So it must not
-    /// block, or everybody waits.
+    /// Runs a closure with the server's value on the reactor's thread, and returns its result. This is Python's
+    /// `self.server`, but without a lock: the reactor runs one closure at a time, between its callbacks. So the closure
+    /// must not block, or all clients wait.
     ///
     /// # Errors
-    /// [`Error::Gone`] if the request was ended, the server is closed, or the reactor is gone; [`Error::Full`] beyond [`ReactorConfig::messages_max`](crate::ReactorConfig) messages that wait; [`Error::Panicked`] if the
-    /// closure panicked.
+    /// [`Error::Gone`] if the request was ended, the server is closed, or the reactor is gone; [`Error::Full`] if
+    /// [`ReactorConfig::messages_max`](crate::ReactorConfig) messages wait; [`Error::Panicked`] if the closure
+    /// panicked.
     pub fn server<R: Send + 'static>(&self, run: impl FnOnce(&mut S) -> R + Send + 'static) -> Result<R>
     where
         S: 'static,
@@ -115,18 +117,18 @@ impl<S> BlockingRequest<S> {
         self.stop.wait(answered).unwrap_or(Err(Error::Gone))
     }
 
-    /// A way into the reactor: for messages to its connections, and for stopping it.
+    /// Returns a handle of the reactor, for messages to its connections and for stopping it.
     pub fn handle(&self) -> Handle {
         self.origin.handle.clone()
     }
 
-    /// The name of the server within its reactor.
+    /// Returns the id of the server.
     pub fn server_id(&self) -> ServerId {
         self.origin.server
     }
 }
 
-/// What the thread waits for. If the reactor drops it without an answer, that is one.
+/// The thread waits for this. Dropping it without an answer also ends the wait.
 struct Answer<R> {
     result: Arc<Mutex<Option<Result<R>>>>,
     stop: Stop,

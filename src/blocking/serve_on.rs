@@ -1,13 +1,13 @@
-//! `ServeOn`: what the hook `process_request` answers.
+//! `ServeOn`: the result of the hook `process_request`.
 
 use std::fmt;
 
 use super::handler::BlockingHandler;
 
-/// What serves a request: what the hook `process_request` answers.
+/// Where a request is served: the result of the hook `process_request`.
 ///
 /// Source: `process_request` of `BaseServer`, `ThreadingMixIn` and `ForkingMixIn`. In Python one class decides for all
-/// requests; here each can be decided for itself.
+/// requests. Here the hook decides for each request.
 ///
 /// ```
 /// use socketserver::{ServeOn, StreamRequestHandler};
@@ -35,20 +35,20 @@ pub enum ServeOn<S = ()> {
     Reactor,
     /// A thread, with a handler that may block.
     Thread(Box<dyn BlockingHandler<S>>),
-    /// A program, as inetd(8) runs one: the client is its standard input and output. Its standard error, environment
-    /// and working directory are as the command says, by default ours; no other descriptor of ours is open in it.
+    /// A program, as under inetd(8): the client is its standard input and output. The command defines its standard
+    /// error, environment and working directory, which are ours by default. No other descriptor of ours is open in it.
     ///
-    /// A stream is handed over as it is, and closed when the program and whatever it has started have closed it. The
-    /// request is over when the program itself has ended: what it leaves behind keeps the client, as with inetd, and is
-    /// neither counted nor ended any more. Of a datagram the packet is the input, up to its end. What the program has
-    /// written when it ends goes back to the client as one datagram, if its status is 0 and that is not empty; nothing
-    /// that it leaves behind can add to it. An output of more than 65,507 bytes is an error.
+    /// A stream is passed to the program, and closed when the program and all processes that it has started have closed
+    /// it. The request is over when the program itself has ended. A process that it leaves behind keeps the client, as
+    /// under inetd, and is neither counted nor ended. For a datagram, the packet is the input. If the program ends with
+    /// status 0, its output goes back to the client as one datagram, unless it is empty. Processes that it leaves
+    /// behind cannot add to it. An output of more than 65,507 bytes is an error.
     ///
-    /// Another status is not an error of the server, and is logged at the level debug. Where SIGCHLD is ignored the
-    /// system tells no status, and none counts as 0. While descriptors, memory or processes have run out, the request
-    /// waits, as long as its time allows. A program that cannot be run for another reason is
-    /// [`Error::Spawn`](crate::Error::Spawn). Of our signals it has what the standard library gives it: the mask and the
-    /// ignored ones as we have them, so that nohup(1) works, but for SIGPIPE, which ends it. Feature `children`.
+    /// Another status is not an error of the server, and is logged at the level debug. Where SIGCHLD is ignored, the
+    /// system returns no status, and that counts as 0. While descriptors, memory or processes have run out, the request
+    /// waits within its time limit. A program that cannot be run for another reason is
+    /// [`Error::Spawn`](crate::Error::Spawn). A program inherits our signal mask and our ignored signals, so that
+    /// nohup(1) works. Only SIGPIPE has its default effect and ends it. Feature `children`.
     #[cfg(all(unix, feature = "children"))]
     Program(Box<std::process::Command>),
 }
@@ -59,9 +59,9 @@ impl<S> ServeOn<S> {
         ServeOn::Thread(Box::new(handler))
     }
 
-    /// Serves the request with a program. Standard input and output of the command are set when it is run, whatever
-    /// they were. It is the head of a process group of its own; when the server stops or the time for it is over, the whole
-    /// group is killed. Feature `children`.
+    /// Serves the request with a program. The standard input and output of the command are replaced when it runs. It is
+    /// the head of a process group of its own. When the server stops or its time is over, the whole group is killed.
+    /// Feature `children`.
     ///
     /// ```
     /// use socketserver::ServeOn;

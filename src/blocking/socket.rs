@@ -1,4 +1,4 @@
-//! The socket of a request that is served on a thread.
+//! The socket of a request on a thread.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -14,15 +14,14 @@ use crate::limits::Limits;
 use crate::net::StdStream;
 use crate::net::clock::Clock;
 
-/// The socket of a request as a blocking handler sees it: Python's `self.request`.
+/// The socket of a request, for a blocking handler: Python's `self.request`.
 ///
-/// Of a stream, reading is `recv` and writing is `sendall`: a write returns when all of it was handed to the system.
-/// Both work through a shared reference, so that one thread can read while another writes. Bytes that `rfile` has read
-/// ahead are not seen here, and bytes that wait in `wfile` are sent later. `read_to_end` and `read_to_string` are limited
-/// as those of [`rfile`](crate::BlockingReader) are.
+/// For a stream, reading is `recv` and writing is `sendall`: a write returns when the system has taken all of it. Both
+/// work through a shared reference, so one thread can read while another writes. Bytes that `rfile` has read ahead are
+/// not seen here, and bytes that wait in `wfile` are sent later. `read_to_end` and `read_to_string` have the limits of
+/// [`rfile`](crate::BlockingReader).
 ///
-/// A datagram has its [`packet`](Self::packet); a write sends one datagram to the client, and reading is not
-/// supported.
+/// A datagram has its [`packet`](Self::packet). A write sends one datagram to the client. Reading is not supported.
 ///
 /// Owned by the [`BlockingRequest`](crate::BlockingRequest) and closed with it.
 ///
@@ -47,7 +46,7 @@ pub struct BlockingSocket {
 }
 
 impl BlockingSocket {
-    /// A packet that was received from `client`, and what sends a datagram from the socket it came to.
+    /// A packet that was received from `client`, and a closure that sends a datagram from its socket.
     pub(crate) fn datagram(
         packet: Vec<u8>,
         client: Address,
@@ -58,7 +57,7 @@ impl BlockingSocket {
         Descriptor::new(kind, Clock::new(), limits).into()
     }
 
-    /// A stream of a reactor, with the clock of that.
+    /// A stream of a reactor, with the reactor's clock.
     pub(crate) fn stream(stream: StdStream, clock: Clock, limits: Arc<Limits>) -> Self {
         match stream {
             StdStream::Tcp(stream) => Descriptor::tcp(stream, clock, limits),
@@ -76,12 +75,12 @@ impl BlockingSocket {
         &self.descriptor
     }
 
-    /// The same descriptor once more, for `rfile` and `wfile`; it is closed with the last of them.
+    /// The same descriptor, for `rfile` and `wfile`. It is closed with the last of them.
     pub(super) fn share(&self) -> Self {
         BlockingSocket { descriptor: Arc::clone(&self.descriptor) }
     }
 
-    /// What ends a request, as long as it has nothing but this socket.
+    /// Ends a request, as long as it has only this socket.
     pub(crate) fn stop(&self) -> Stop {
         Stop::new(&(Arc::clone(&self.descriptor) as Arc<dyn End>))
     }
@@ -90,7 +89,7 @@ impl BlockingSocket {
         matches!(self.kind(), Kind::Datagram(_))
     }
 
-    /// The datagram that was received; empty for a stream.
+    /// Returns the received datagram. It is empty for a stream.
     ///
     /// Source: the first part of `self.request` of a `DatagramRequestHandler`.
     pub fn packet(&self) -> &[u8] {
@@ -100,10 +99,10 @@ impl BlockingSocket {
         }
     }
 
-    /// Sends a datagram from the server's socket, now and not when the request is over.
+    /// Sends a datagram from the server's socket at once, not at the end of the request.
     ///
     /// # Errors
-    /// What sendto(2) says; [`io::ErrorKind::Unsupported`] for a stream.
+    /// Errors of sendto(2); [`io::ErrorKind::Unsupported`] for a stream.
     ///
     /// Source: `socket.sendto`.
     pub fn send_to(&self, bytes: &[u8], to: &Address) -> io::Result<()> {
@@ -116,17 +115,17 @@ impl BlockingSocket {
     /// Ends one or both directions of a stream: shutdown(2).
     ///
     /// # Errors
-    /// What the call says; that the connection is broken already, for example. [`io::ErrorKind::Unsupported`] for a
+    /// Errors of the call, for example that the connection is broken already. [`io::ErrorKind::Unsupported`] for a
     /// datagram.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         if self.is_datagram() { Err(io::ErrorKind::Unsupported.into()) } else { self.descriptor.shutdown(how) }
     }
 
-    /// Sets how long a read and a write of a stream wait at most, both; `None`: without limit.
+    /// Sets how long a read and a write of a stream wait at most. `None`: no limit.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] for a time of zero, [`io::ErrorKind::Unsupported`] for a datagram; otherwise what
-    /// setsockopt(2) says.
+    /// [`io::ErrorKind::InvalidInput`] for a time of zero, [`io::ErrorKind::Unsupported`] for a datagram; otherwise
+    /// errors of setsockopt(2).
     ///
     /// Source: `socket.settimeout`.
     pub fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
@@ -134,8 +133,8 @@ impl BlockingSocket {
         set(Timeout::Read).and_then(|()| set(Timeout::Write))
     }
 
-    /// Sets how long a read of a stream waits at most for a byte; `None`: without limit. It begins as
-    /// [`BlockingHandler::read_timeout`](crate::BlockingHandler::read_timeout) says.
+    /// Sets how long a read of a stream waits at most for a byte. `None`: no limit. The initial value is
+    /// [`BlockingHandler::read_timeout`](crate::BlockingHandler::read_timeout).
     ///
     /// # Errors
     /// As for [`set_timeout`](Self::set_timeout).
@@ -145,8 +144,8 @@ impl BlockingSocket {
         self.descriptor.set_time(Timeout::Read, "set_read_timeout", timeout)
     }
 
-    /// Sets how long a write of a stream waits at most until the client takes another byte; `None`: without limit. It
-    /// begins as [`BlockingHandler::write_timeout`](crate::BlockingHandler::write_timeout) says.
+    /// Sets how long a write of a stream waits at most until the client takes another byte. `None`: no limit. The
+    /// initial value is [`BlockingHandler::write_timeout`](crate::BlockingHandler::write_timeout).
     ///
     /// # Errors
     /// As for [`set_timeout`](Self::set_timeout).
@@ -156,7 +155,7 @@ impl BlockingSocket {
         self.descriptor.set_time(Timeout::Write, "set_write_timeout", timeout)
     }
 
-    /// The reactor's sockets do not block; on a thread they do.
+    /// Makes the socket block. The reactor's sockets do not block, and on a thread they do.
     pub(super) fn set_blocking(&self) -> io::Result<()> {
         match self.kind() {
             Kind::Tcp(stream) => stream.set_nonblocking(false),
@@ -173,8 +172,8 @@ impl BlockingSocket {
         }
     }
 
-    /// The descriptor, for socket options. `None` for a datagram, whose socket is the server's. Left in blocking mode,
-    /// please.
+    /// Returns the descriptor, for socket options. `None` for a datagram, whose socket belongs to the server. Leave it
+    /// in blocking mode.
     #[cfg(unix)]
     pub fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         use std::os::fd::AsFd as _;
@@ -207,7 +206,7 @@ impl From<std::os::unix::net::UnixStream> for BlockingSocket {
     }
 }
 
-/// `recv`: waits until there are bytes. 0 is the end of the stream.
+/// `recv`: waits until bytes arrive. 0 is the end of the stream.
 impl Read for &BlockingSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.descriptor.receive(Move::Begin, buffer)
@@ -223,7 +222,7 @@ impl Read for &BlockingSocket {
     }
 }
 
-/// `sendall`: all of the bytes or an error, and then it is not known how many went out.
+/// `sendall`: sends all of the bytes or fails. After an error it is unknown how many were sent.
 impl Write for &BlockingSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.descriptor.send_all(bytes)

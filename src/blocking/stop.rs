@@ -1,16 +1,16 @@
-//! Ending a request that is served elsewhere, from the reactor's thread and at any time.
+//! Ends a request that is served elsewhere, from the reactor's thread and at any time.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::reactor::entries::{Ended, Stopper};
 
-/// What a thread may be waiting for: it can be ended by another. Must not block.
+/// A wait of a thread, which another thread can end. Must not block.
 pub(super) trait End: Send + Sync {
     fn end(&self);
-    /// The server is stopping: what it waits for should come to its end soon.
+    /// The server is stopping, so the wait should end soon.
     fn drain(&self) {}
-    /// Since when it has only waited for a message of its client, on the reactor's clock. `None`: it is at something, or
-    /// that is not known.
+    /// Since when it has only waited for a message of its client, on the reactor's clock. `None`: it is busy, or this
+    /// is unknown.
     fn quiet_since(&self) -> Option<u64> {
         None
     }
@@ -18,7 +18,7 @@ pub(super) trait End: Send + Sync {
 
 /// The [`Stopper`] of a request. Cheap to clone.
 ///
-/// It keeps nothing alive: the socket is closed when the request is over, although the reactor still has its `Stop`.
+/// It keeps nothing alive. The socket is closed when the request is over, although the reactor still has its `Stop`.
 #[derive(Clone)]
 pub(crate) struct Stop {
     shared: Arc<Shared>,
@@ -35,7 +35,7 @@ struct State {
 }
 
 impl Stop {
-    /// What ends a request whose thread waits for this.
+    /// Makes the `Stop` of a request whose thread waits for this.
     pub(super) fn new(target: &Arc<dyn End>) -> Self {
         let state = Mutex::new(State { ended: None, target: Arc::downgrade(target) });
         Stop { shared: Arc::new(Shared { state, changed: Condvar::new() }) }
@@ -46,7 +46,7 @@ impl Stop {
         self.lock().ended
     }
 
-    /// From now on the thread waits for something else. If the request was ended meanwhile, that is ended at once.
+    /// From now on the thread waits for something else. If the request was ended in between, that wait ends at once.
     #[cfg(all(unix, feature = "children"))]
     pub(super) fn aim(&self, target: &Arc<dyn End>) {
         let ended = {
@@ -59,7 +59,7 @@ impl Stop {
         }
     }
 
-    /// Waits until `ready` has something, which [`wake`](Self::wake) announces, or the request was ended: `None`.
+    /// Waits until `ready` returns something, which [`wake`](Self::wake) announces. `None`: the request was ended.
     pub(super) fn wait<T>(&self, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
         let mut state = self.lock();
         loop {
@@ -73,16 +73,16 @@ impl Stop {
         }
     }
 
-    /// Waits for so long, unless the request is ended before. Returns whether it is.
+    /// Waits for this long, unless the request is ended before. Returns whether it was ended.
     #[cfg(all(unix, feature = "children"))]
     pub(super) fn ended_within(&self, time: std::time::Duration) -> bool {
         let waiting = self.shared.changed.wait_timeout_while(self.lock(), time, |state| state.ended.is_none());
         waiting.unwrap_or_else(PoisonError::into_inner).0.ended.is_some()
     }
 
-    /// Something changed that [`wait`](Self::wait) waits for.
+    /// Announces a change that [`wait`](Self::wait) waits for.
     pub(super) fn wake(&self) {
-        // A thread that is about to wait has looked already but holds the lock until it waits.
+        // A thread that is about to wait has checked already, but holds the lock until it waits.
         drop(self.lock());
         self.shared.changed.notify_all();
     }
@@ -93,7 +93,7 @@ impl Stop {
 }
 
 impl Stopper for Stop {
-    /// A read or write that waits returns, a program is killed.
+    /// A waiting read or write returns, and a program is killed.
     fn end(&self, why: Ended) {
         let target = {
             let mut state = self.lock();

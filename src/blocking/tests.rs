@@ -1,4 +1,4 @@
-//! What the tests of blocking handlers share: requests on real sockets and threads, without a server.
+//! Helpers of the tests of blocking handlers: requests on real sockets and threads, without a server.
 
 use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
@@ -17,14 +17,14 @@ use crate::reactor::Reactor;
 use crate::reactor::handle::Handle;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// Long enough to see that something does not happen.
+/// Long enough to be sure that nothing happens.
 pub(super) const MOMENT: Duration = Duration::from_millis(50);
 
 pub(super) fn client() -> Address {
     Address::from(std::net::SocketAddr::from(([192, 0, 2, 7], 4_000)))
 }
 
-/// A way into a reactor that is gone.
+/// A handle of a reactor that is gone.
 fn nowhere() -> Handle {
     Reactor::new().unwrap().handle()
 }
@@ -36,7 +36,7 @@ pub(super) fn origin(socket: impl Into<BlockingSocket>) -> Origin {
     Origin { id, socket, client_address: client(), local_address: None, handle: nowhere(), server }
 }
 
-/// What serves a request, and what ends it.
+/// A request that is being served, and its stop.
 pub(super) fn job<S: 'static>(work: Work<S>, origin: Origin) -> (impl FnOnce() -> Result<()> + Send + 'static, Stop) {
     let stop = origin.socket.stop();
     let its_stop = stop.clone();
@@ -74,10 +74,10 @@ impl Served {
     }
 }
 
-/// Serves one end of a connection; the other one is returned.
+/// Serves one end of a connection. Returns the other end.
 pub(super) fn serve(handler: impl BlockingHandler) -> (Served, TcpStream) {
     let (socket, peer) = pair();
-    socket.set_nonblocking(true).unwrap(); // As it comes from the reactor.
+    socket.set_nonblocking(true).unwrap(); // Like a socket of the reactor.
     (Served::begin(Work::Handler(Box::new(handler)), origin(socket)), peer)
 }
 
@@ -91,7 +91,7 @@ pub(super) fn is_timed_out(result: &Result<()>) -> bool {
     matches!(result, Err(Error::TimeLimit { max: MOMENT, .. }))
 }
 
-/// A datagram, and what is sent back.
+/// A datagram, and the answers to it.
 pub(super) fn datagram(packet: &[u8]) -> (BlockingSocket, Receiver<(Address, Vec<u8>)>) {
     let (sent, replies) = channel();
     let send = move |to: &Address, bytes: &[u8]| {
