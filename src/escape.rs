@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_peer_sent_cannot_forge_a_line_or_steer_a_terminal() {
+    fn text_of_a_peer_cannot_forge_a_line_or_control_a_terminal() {
         assert_eq!(printable(format_args!("a\nb\x1b[2J \u{202e}c 'é'")), "a\\nb\\u{1b}[2J \\u{202e}c 'é'");
     }
 

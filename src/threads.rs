@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn dropping_it_drops_what_waits_and_lets_the_rest_finish() {
+    fn dropping_a_pool_drops_waiting_jobs_and_lets_the_rest_finish() {
         struct Bomb;
         impl Drop for Bomb {
             fn drop(&mut self) {

@@ -223,7 +223,7 @@ fn echo_serves_all_kinds_at_once() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn echo_opens_no_tcp_port_that_was_not_asked_for() {
+fn echo_opens_no_tcp_port_that_was_not_requested() {
     let scratch = Scratch::new("no-tcp");
     let path = scratch.path("echo");
     for (arguments, tcp) in [
@@ -277,7 +277,7 @@ fn echo_takes_over_the_path_of_a_server_that_was_killed() {
 // ---- starting ----
 
 #[test]
-fn an_address_that_cannot_be_had_is_one_line_and_status_1() {
+fn an_unavailable_address_is_one_line_and_status_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     for name in ["echo", "timestamp", "chat", "daytime", "control", "blocking"] {
@@ -313,7 +313,7 @@ fn a_busy_udp_port_is_one_line_and_status_1() {
 }
 
 #[test]
-fn a_path_that_cannot_be_had_is_one_line_and_status_1() {
+fn an_unavailable_path_is_one_line_and_status_1() {
     let scratch = Scratch::new("refused");
     let stream = scratch.path("stream");
     let _stream = UnixListener::bind(&stream).unwrap();
@@ -443,7 +443,7 @@ fn a_grace_ends() {
 }
 
 #[test]
-fn a_stopped_and_continued_server_goes_on() {
+fn a_stopped_and_continued_server_still_serves() {
     let Some(mut echo) = start("echo", &["127.0.0.1:0", "--timeout", "0.5"]) else { return };
     let mut client = echo.connect();
     client.write_all(b"before").unwrap();
@@ -536,7 +536,7 @@ fn echo_does_with_a_pipe_that_is_full_and_never_read() {
 }
 
 #[test]
-fn an_error_nobody_reads_does_not_block() {
+fn standard_error_that_nothing_reads_does_not_block() {
     let Some(mut echo) = example("echo") else { return };
     let (unread, full) = full_pipe();
     let mut program = Program::spawn(echo.arg("nonsense").stderr(full.try_clone().unwrap()));
@@ -898,7 +898,7 @@ fn proxy_tells_that_the_upstream_server_is_unreachable() {
 }
 
 #[test]
-fn proxy_finishes_a_transfer_when_told_to_stop() {
+fn proxy_finishes_a_transfer_when_it_stops() {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = upstream.local_addr().unwrap().to_string();
     let Some(mut proxy) = start("proxy", &["127.0.0.1:0", &address]) else { return };
@@ -922,7 +922,7 @@ fn proxy_finishes_a_transfer_when_told_to_stop() {
 }
 
 #[test]
-fn proxy_lets_idle_pairs_go_when_told_to_stop() {
+fn proxy_ends_idle_pairs_when_it_stops() {
     let Some((_echo, mut proxy)) = echo_behind_proxy(&["--grace", "600"]) else { return };
     let mut client = proxy.connect();
     client.write_all(b"hello").unwrap();
@@ -1147,7 +1147,7 @@ fn inetd_serves_many_with_cat() {
 }
 
 #[test]
-fn inetd_tells_a_script_who_the_client_is() {
+fn inetd_gives_a_script_the_address_of_its_client() {
     let script = "echo \"$PROTO $TCPREMOTEIP $TCPREMOTEPORT $1\"; read line; echo \"so $line\"";
     let Some(mut inetd) = start("inetd", &["127.0.0.1:0", "sh", "-c", script, "--help", "--udp"]) else { return };
     let mut clients: Vec<_> = (0..20).map(|_| BufReader::new(inetd.connect())).collect();
@@ -1227,7 +1227,7 @@ fn inetd_tells_that_there_is_no_such_program() {
 }
 
 #[test]
-fn inetd_lets_programs_go_on_when_told_to_stop() {
+fn inetd_lets_programs_continue_when_it_stops() {
     let Some(mut inetd) = start("inetd", &["127.0.0.1:0", "cat"]) else { return };
     let mut client = inetd.connect();
     client.write_all(b"before").unwrap();
@@ -1284,7 +1284,7 @@ fn blocking_adds_up_for_many() {
 }
 
 #[test]
-fn blocking_tells_what_is_wrong() {
+fn blocking_reports_wrong_input() {
     let Some(mut blocking) = start_with("blocking", &["127.0.0.1:0", "127.0.0.1:0"], 2) else { return };
     let wrong = |sum| format!("not a number, or too large; the sum is still {sum}\n");
     for (sent, reply) in [
@@ -1335,7 +1335,7 @@ fn blocking_waits_for_a_line_only_so_long() {
 }
 
 #[test]
-fn blocking_lets_clients_finish_when_told_to_stop() {
+fn blocking_lets_clients_finish_when_it_stops() {
     let arguments = ["127.0.0.1:0", "127.0.0.1:0", "--grace", "1"];
     let Some(mut blocking) = start_with("blocking", &arguments, 2) else { return };
     let (mut quick, mut silent) = (blocking.connect(), blocking.connect());

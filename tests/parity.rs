@@ -584,7 +584,7 @@ fn threads_are_used_again() {
 
 /// `handle_timeout` is called when `timeout` has passed, and `handle_request` returns.
 #[test]
-fn handle_timeout_is_called_when_nobody_comes() {
+fn handle_timeout_is_called_when_no_client_comes() {
     #[derive(Default)]
     struct Waiting(u32);
     impl BaseServer for Waiting {
@@ -688,7 +688,7 @@ fn a_program_has_no_descriptor_but_the_request() {
 /// `block_on_close` and `daemon_threads`: whether closing waits for a handler that waits for something else than its
 /// socket, and so does not notice.
 #[test]
-fn closing_waits_for_threads_unless_told_not_to() {
+fn closing_waits_for_threads_unless_block_on_close_is_false() {
     for (daemon_threads, block_on_close) in [(false, true), (false, false), (true, true), (true, false)] {
         let (begun, began) = channel();
         let (release, released) = channel::<()>();

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_has_started_is_killed_with_it() {
+    fn processes_that_a_program_has_started_are_killed_with_it() {
         let (socket, mut peer) = pair();
         let served = begin(shell("sleep 1000 & echo ready; wait"), socket);
         let mut ready = [0; 6];
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_leaves_behind_does_not_hold_up_its_answer() {
+    fn a_process_that_a_program_leaves_behind_does_not_delay_its_answer() {
         for (script, reply) in [("sleep 20 & echo answer", &b"answer\n"[..]), ("sleep 20 <&0 & exec cat", b"hello")] {
             let (socket, replies) = datagram(b"hello");
             begin(shell(script), socket).result().unwrap();
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_leaves_behind_keeps_the_client_of_a_stream() {
+    fn a_process_that_a_program_leaves_behind_keeps_the_client_of_a_stream() {
         let (socket, mut peer) = pair();
         // The shell gives a command in the background another standard input.
         let script = "exec 3<&0; { read line; echo \"behind: $line\"; } <&3 & exit 0";
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_ends_with_the_request_even_if_somebody_else_holds_it_open() {
+    fn a_conversation_ends_with_the_request_even_if_another_process_holds_it_open() {
         let (socket, replies) = datagram(b"hello");
         let served = begin(shell("sleep 20 & wait"), socket);
         assert!(served.is_running());

@@ -169,7 +169,7 @@ mod tests {
     use crate::reactor::entries::{Ended, Stopper as _};
 
     #[test]
-    fn the_server_s_value_is_asked_for_something_from_a_thread() {
+    fn a_thread_calls_a_closure_with_the_server_s_value() {
         struct Counter(u32);
         impl crate::BaseServer for Counter {}
         struct Idle;

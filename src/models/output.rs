@@ -197,7 +197,7 @@ mod tests {
         #![proptest_config(crate::models::cases::cases())]
 
         #[test]
-        fn what_is_written_arrives_once_and_in_order(case: super::Case) {
+        fn written_bytes_arrive_once_and_in_order(case: super::Case) {
             super::check(case);
         }
     }

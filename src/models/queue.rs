@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_unread_is_not_moved_for_each_message() {
+    fn unread_input_is_not_moved_for_each_message() {
         let mut carry = Carry::new(&[7; 1_000], Scan::default(), 0);
         for n in 1..=500 {
             let at = carry.unread().as_ptr();

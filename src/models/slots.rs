@@ -109,7 +109,7 @@ mod tests {
         #![proptest_config(crate::models::cases::cases())]
 
         #[test]
-        fn only_what_lives_is_found(case: super::Case) {
+        fn only_living_slots_are_found(case: super::Case) {
             super::check(case);
         }
     }

@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_of_accept_are_told_apart() {
+    fn errors_of_accept_are_distinguished() {
         let fault = |number| AcceptFault::from(&io::Error::from_raw_os_error(number));
         assert_eq!(fault(libc::EAGAIN), AcceptFault::Empty);
         for number in [libc::EINTR, libc::ECONNABORTED, libc::EPROTO, libc::EPERM, libc::ENETDOWN, libc::EOPNOTSUPP] {

@@ -256,7 +256,7 @@ fn a_get_request_that_fails_for_a_client_it_has_taken_loses_that_client_only() {
 }
 
 #[test]
-fn a_get_request_may_say_what_accept_said_in_its_own_words() {
+fn get_request_may_reword_the_error_of_accept() {
     struct Wordy;
     impl BaseServer for Wordy {
         fn get_request(&mut self, listener: &mut Listener) -> io::Result<(Stream, Address)> {
@@ -288,7 +288,7 @@ fn a_get_request_may_say_what_accept_said_in_its_own_words() {
 
 /// macOS and the BSDs: accept(2) gives no address, or setsockopt(2) says EINVAL, because the client has gone already.
 #[test]
-fn a_client_that_has_gone_before_it_is_accepted_delays_nobody() {
+fn a_client_that_has_gone_before_it_is_accepted_delays_no_other() {
     let gone: [fn() -> io::Error; 2] =
         [|| io::ErrorKind::InvalidInput.into(), || io::Error::new(io::ErrorKind::InvalidInput, "invalid argument")];
     for gone in gone {
@@ -375,7 +375,7 @@ fn idle_means_idle<F: Kind>() {
 }
 
 #[test]
-fn who_cannot_accept_or_receive_tries_again_less_and_less_often_and_anew_after_an_episode() {
+fn failing_accepts_and_receives_back_off_and_start_again_after_an_episode() {
     let ms = Duration::from_millis;
     for datagrams in [false, true] {
         let mut network = Network::new();

@@ -88,7 +88,7 @@ fn an_answer_over_ipv6_leaves_from_the_address_that_was_asked() {
 }
 
 #[test]
-fn a_dual_stack_server_answers_ipv4_clients_from_the_address_they_asked() {
+fn a_dual_stack_server_answers_ipv4_clients_from_the_address_they_wrote_to() {
     if UdpSocket::bind("[::1]:0").is_err() {
         return println!("skipped: there is no IPv6");
     }
@@ -127,7 +127,7 @@ fn an_answer_from_a_thread_leaves_from_the_address_that_was_asked() {
 }
 
 #[test]
-fn an_address_without_a_host_or_a_port_is_refused_with_what_is_missing() {
+fn an_address_without_a_host_or_a_port_is_refused_with_the_missing_part() {
     let no_port = "no port was given, as in localhost:80; with 0 the system chooses one";
     let no_number = "its port is not a number from 0 to 65535";
     let no_host = "no host was given; 0.0.0.0 is every IPv4 address of this machine, [::] every one there is";

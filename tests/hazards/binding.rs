@@ -122,7 +122,7 @@ impl BaseServer for Crowded {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_port_that_is_taken_at_another_address_is_chosen_anew() {
+fn a_port_that_is_taken_at_another_address_is_chosen_again() {
     for (taken, fails) in [(5, false), (u32::MAX, true)] {
         let handler =
             |_: &mut Crowded, _: &Address| probe(|call, request: &mut Request<'_, Crowded>| echo(&call, request));

@@ -113,7 +113,7 @@ fn one_server_mixes_threads_and_the_reactor() {
 }
 
 #[test]
-fn a_thread_that_blocks_holds_up_nobody() {
+fn a_thread_that_blocks_delays_no_other_client() {
     let (journal, (mut hold, begun, release)) = (Journal::new(), held());
     let mut first = true;
     let process = move |from: &Address| if std::mem::take(&mut first) { hold(from) } else { ServeOn::Reactor };
@@ -161,7 +161,7 @@ fn when_the_pool_is_full_requests_are_refused_and_counted() {
 }
 
 #[test]
-fn a_buffer_of_a_thread_that_cannot_be_had_is_an_error_of_the_request() {
+fn an_impossible_buffer_size_of_a_thread_is_an_error_of_the_request() {
     let journal = Journal::new();
     let mut turn = 0;
     let process = move |_: &Address| {
@@ -380,7 +380,7 @@ fn a_full_pool_shows_in_the_counters() {
 }
 
 #[test]
-fn what_is_sent_to_a_request_on_a_thread_is_refused_and_not_said_to_be_gone() {
+fn bytes_for_a_request_on_a_thread_are_refused_and_not_gone() {
     let (tell, told) = channel();
     let mut first = true;
     let tell_thread = tell.clone();
@@ -476,7 +476,7 @@ fn close_lets_a_thread_finish(stop_is_requested: bool) {
 }
 
 #[test]
-fn close_lets_a_thread_finish_what_it_has_begun() {
+fn close_lets_a_thread_finish_its_request() {
     close_lets_a_thread_finish(false);
 }
 
@@ -563,7 +563,7 @@ fn a_second_request_to_stop_ends_the_wait_for_threads() {
 }
 
 #[test]
-fn close_sees_what_came_in_one_turn_with_the_wish_for_it() {
+fn close_sees_a_request_that_ends_in_the_same_turn() {
     let (journal, (process, begun, release)) = (Journal::new(), held());
     let mut server = mixed(process, &journal);
     let id = server.id();

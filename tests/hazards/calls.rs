@@ -114,7 +114,7 @@ fn many_small_writes_leave_in_few_large_ones() {
 }
 
 #[test]
-fn who_takes_no_more_is_not_tried_until_there_is_room() {
+fn a_full_socket_is_not_tried_until_there_is_room() {
     for (window, bytes) in [(0, 10), (1, 10), (9, 10), (0, 20_000), (5, 20_000), (19_999, 20_000)] {
         let mut network = Network::new();
         let client = served(&mut network, move || writing(1, bytes));
@@ -161,7 +161,7 @@ fn answer(request: &mut Request<'_>) -> Result<Next> {
 }
 
 #[test]
-fn who_is_answered_and_closed_costs_four_calls_and_is_never_registered() {
+fn a_connection_that_is_answered_and_closed_costs_four_calls_and_is_never_registered() {
     let (handle, setup) = ([Io::Accept, Io::Read, Io::Write], [Io::Accept, Io::Write, Io::Read]);
     for (when, made, found) in [("handle", handle, AND_FOUND_EMPTY), ("setup", setup, &[])] {
         let mut network = Network::new();
@@ -181,7 +181,7 @@ fn who_is_answered_and_closed_costs_four_calls_and_is_never_registered() {
 }
 
 #[test]
-fn who_waits_is_registered_once() {
+fn a_waiting_connection_is_registered_once() {
     let mut network = Network::new();
     let server = closing(&mut network, Linger::WhenNeeded, "handle", answer);
     network.run();
@@ -197,7 +197,7 @@ fn who_waits_is_registered_once() {
 
 /// What comes between the first service and the registration is reported by that.
 #[test]
-fn what_comes_just_before_the_registration_is_handled() {
+fn input_that_comes_just_before_the_registration_is_handled() {
     let mut network = Network::new();
     let server = closing(&mut network, Linger::WhenNeeded, "handle", answer);
     network.run();
@@ -214,7 +214,7 @@ fn what_comes_just_before_the_registration_is_handled() {
 }
 
 #[test]
-fn who_cannot_be_registered_has_its_finish_and_accepting_pauses() {
+fn a_connection_that_cannot_be_registered_gets_finish_and_accepting_pauses() {
     let mut network = Network::new();
     struct Noting(Arc<Mutex<Vec<String>>>);
     impl BaseServer for Noting {
@@ -257,7 +257,7 @@ fn who_cannot_be_registered_has_its_finish_and_accepting_pauses() {
 }
 
 #[test]
-fn what_lingers_is_read_once_for_each_event() {
+fn a_lingering_connection_is_read_once_for_each_event() {
     let mut network = Network::new();
     let server = closing(&mut network, Linger::Always, "setup", |_| Ok(Next::Close));
     let client = network.connect(server);
@@ -318,7 +318,7 @@ fn a_close_lingers_if_that_protects_the_answer() {
 }
 
 #[test]
-fn a_close_lingers_over_what_came_while_a_long_answer_left() {
+fn a_close_lingers_over_input_that_came_during_a_long_answer() {
     let long = |request: &mut Request<'_>| {
         request.input.take_all();
         request.output.write_all(&[b'a'; 1 << 20])?;
@@ -416,7 +416,7 @@ fn a_write_that_fails_is_an_error_of_that_write_and_one_that_is_interrupted_is_n
 }
 
 #[test]
-fn a_large_block_for_somebody_whose_connection_broke_is_not_taken() {
+fn a_large_block_for_a_broken_connection_is_not_taken() {
     for (kind, expected) in [
         (ErrorKind::BrokenPipe, Delivery::Gone),
         (ErrorKind::Interrupted, Delivery::Queued),
@@ -479,7 +479,7 @@ fn datagrams_that_cannot_be_received_are_counted_and_hold_no_turn() {
 }
 
 #[test]
-fn what_waits_to_be_sent_is_given_up_with_its_socket() {
+fn waiting_datagrams_are_dropped_with_their_socket() {
     let mut network = Network::new();
     let (server, peer) = datagrams(&mut network, Limits::default());
     let _calls = noting(&mut network, |call| match call {
@@ -494,7 +494,7 @@ fn what_waits_to_be_sent_is_given_up_with_its_socket() {
 }
 
 #[test]
-fn who_cannot_accept_does_not_try_for_ever_before_it_stops() {
+fn a_stop_ends_although_accepting_fails() {
     let mut network = Network::new();
     let server = network.serve((), |_: &mut (), _: &Address| writing(1, 1), Limits::default()).unwrap();
     let calls = noting(&mut network, |call| match call {

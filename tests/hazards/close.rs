@@ -238,7 +238,7 @@ fn read_until_noted(peer: &mut Peer, journal: &Journal, line: &str) -> std::io::
 }
 
 #[test]
-fn who_was_aborted_is_no_connection_any_more_from_that_moment_on() {
+fn an_aborted_connection_is_gone_at_once() {
     let handler = |call: Call, request: &mut Request<'_>| {
         let Call::Handle = call else { return usual(&call, request) };
         if request.input.take_all() == b"out" {

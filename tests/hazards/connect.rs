@@ -107,7 +107,7 @@ fn a_call_that_is_not_answered_times_out() {
 }
 
 #[test]
-fn what_is_sent_while_connecting_arrives() {
+fn bytes_that_are_sent_while_connecting_arrive() {
     let target = TcpListener::bind("127.0.0.1:0").unwrap();
     let journal = Journal::new();
     let running = calling(target.local_addr().unwrap(), &journal, false);
@@ -237,7 +237,7 @@ fn full_backlog(directory: &Directory) -> (socket2::Socket, Address, Vec<socket2
 
 #[test]
 #[cfg(target_os = "linux")] // Others refuse the connection.
-fn a_unix_socket_whose_backlog_is_full_is_called_until_there_is_room() {
+fn connecting_to_a_unix_socket_with_a_full_backlog_is_retried_until_there_is_room() {
     let directory = Directory::new();
     let (listener, to, clients) = full_backlog(&directory);
     let journal = Journal::new();
@@ -257,7 +257,7 @@ fn a_unix_socket_whose_backlog_is_full_is_called_until_there_is_room() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_unix_socket_whose_backlog_stays_full_is_given_up_in_time() {
+fn connecting_to_a_unix_socket_with_a_full_backlog_fails_in_time() {
     let directory = Directory::new();
     let (_listener, to, _clients) = full_backlog(&directory);
     let journal = Journal::new();

@@ -428,7 +428,7 @@ fn opened(answer: usize) -> (Network, ServerId, Peer, Journal) {
 }
 
 #[test]
-fn a_time_limit_that_is_shortened_holds_for_what_is_open() {
+fn a_shortened_time_limit_applies_to_open_connections() {
     type Set = fn(&mut Limits, Option<Duration>);
     let each: [(usize, Set, &str); 3] = [
         (0, |limits, time| limits.idle_timeout = time, "idle timeout"),
@@ -496,7 +496,7 @@ fn a_connection_that_holds_more_than_a_lowered_limit_ends() {
 }
 
 #[test]
-fn a_paused_connection_that_holds_what_it_may_outlives_settings_that_are_not_about_it() {
+fn a_paused_connection_at_its_limit_survives_unrelated_settings() {
     // The limit can be overshot by one read.
     let (mut network, journal) = (Network::new(), Journal::new());
     let noted = journal.clone();
@@ -526,7 +526,7 @@ fn a_paused_connection_that_holds_what_it_may_outlives_settings_that_are_not_abo
 }
 
 #[test]
-fn marks_that_are_moved_hold_for_what_waits() {
+fn changed_marks_apply_to_waiting_output() {
     let (mut network, server, peer, journal) = opened(5_000);
     peer.send(b"one");
     network.run();
@@ -636,7 +636,7 @@ fn a_stop_that_is_under_way_is_held_to_a_changed_configuration() {
 }
 
 #[test]
-fn a_read_buffer_that_cannot_be_had_is_refused_and_no_panic() {
+fn an_impossible_read_buffer_is_refused_without_a_panic() {
     for bytes in [usize::MAX, usize::MAX / 2, (1 << 30) + 1] {
         let mut config = ReactorConfig::default();
         config.read_buffer_bytes = bytes;

@@ -625,7 +625,7 @@ fn a_forged_datagram_with_the_server_s_own_address_starts_no_loop() {
 
 #[test]
 #[cfg(all(feature = "batch", target_os = "linux"))] // Others have to be given more than one address of the loopback first.
-fn a_session_is_answered_from_the_address_that_it_asked_last() {
+fn a_session_is_answered_from_the_address_that_its_peer_wrote_to_last() {
     let mut server = UdpServer::new("0.0.0.0:0", |_| {
         probe(|call, request: &mut Request<'_>| {
             match call {
@@ -1715,7 +1715,7 @@ fn a_multicast_group_is_heard_while_the_server_is_a_member() {
 }
 
 #[test]
-fn what_a_server_sends_to_its_own_group_does_not_come_back_as_a_request() {
+fn datagrams_of_a_server_to_its_own_group_do_not_come_back_as_requests() {
     if group_client().is_none() {
         return;
     }

@@ -543,8 +543,8 @@ fn a_limit_that_is_reached_again_and_again_is_one_warning() {
 }
 
 #[test]
-fn who_is_lost_for_want_of_room_in_the_selector_is_named_in_the_log() {
-    if !is_apart("who_is_lost_for_want_of_room_in_the_selector_is_named_in_the_log") {
+fn a_connection_without_room_in_the_selector_is_named_in_the_log() {
+    if !is_apart("a_connection_without_room_in_the_selector_is_named_in_the_log") {
         return;
     }
     let mut network = Network::new();

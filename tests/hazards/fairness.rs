@@ -181,7 +181,7 @@ fn producer(clock: Clock, pieces: usize, work: Duration, bytes: usize) -> impl R
 }
 
 #[test]
-fn a_producer_does_not_hold_the_loop_and_goes_on_without_an_event() {
+fn a_producer_does_not_hold_the_loop_and_continues_without_an_event() {
     for greedy in [1, 10, 50] {
         let (mut network, server) = serve(|clock| producer(clock, 5_000, WORK, 100));
         let crowd: Vec<_> = (0..greedy).map(|_| network.connect(server)).collect();
@@ -199,7 +199,7 @@ fn a_producer_does_not_hold_the_loop_and_goes_on_without_an_event() {
 }
 
 #[test]
-fn what_a_callback_sends_directly_counts_against_the_budget() {
+fn direct_writes_of_a_callback_count_against_the_budget() {
     let (mut network, server) = serve(|clock| producer(clock, 100, Duration::ZERO, 64 * 1024));
     let client = network.connect(server);
     network.run();
@@ -249,7 +249,7 @@ fn a_large_payload_is_sent_as_long_as_there_is_time_and_shared_or_copied_alike()
 }
 
 #[test]
-fn one_that_sends_to_another_without_end_is_told_to_stop() {
+fn a_handler_that_sends_to_another_without_end_is_interrupted() {
     struct Pump {
         clock: Clock,
         to: Option<ConnectionId>,
@@ -430,7 +430,7 @@ fn a_stop_waits_for_input_that_was_held_back() {
 }
 
 #[test]
-fn an_end_of_the_input_comes_after_what_was_held_back() {
+fn the_end_of_the_input_comes_after_held_back_input() {
     let (mut network, server) = serve(counter);
     let client = network.connect(server);
     network.run();

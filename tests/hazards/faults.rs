@@ -259,7 +259,7 @@ fn a_request_that_cannot_be_registered_is_closed_as_others_are() {
 }
 
 #[test]
-fn after_a_shutdown_an_address_that_cannot_be_had_is_tried_again() {
+fn after_a_shutdown_an_unavailable_address_is_tried_again() {
     struct Unlucky(Vec<&'static str>);
     impl Unlucky {
         fn hook(&mut self, name: &str) -> io::Result<()> {
@@ -567,7 +567,7 @@ fn an_error_of_the_handler_s_own_is_one_whatever_it_is_like() {
 }
 
 #[test]
-fn who_fails_while_it_is_replaced_keeps_its_place_until_finish() {
+fn a_handler_that_fails_while_it_is_replaced_keeps_its_place_until_finish() {
     silence_scripted_panics();
     struct Bomb;
     impl Drop for Bomb {

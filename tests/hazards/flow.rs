@@ -518,7 +518,7 @@ fn leftovers_of_a_write_budget_are_sent_without_a_further_event<F: Kind>() {
 
 #[test]
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn a_byte_out_of_band_does_not_strand_what_follows() {
+fn an_out_of_band_byte_does_not_strand_later_bytes() {
     let running = serve(
         TcpServer::new("127.0.0.1:0", |_| probe(|call, request: &mut Request<'_>| echo(&call, request))).unwrap(),
     );
@@ -676,7 +676,7 @@ fn an_abort_sends_nothing_any_more_even_if_there_is_room() {
 }
 
 #[test]
-fn what_nobody_takes_does_not_keep_the_end_away() {
+fn unread_output_does_not_delay_the_close() {
     let journal = Journal::new();
     let notes = journal.clone();
     let mut network = Network::new();

@@ -214,7 +214,7 @@ fn a_server_that_was_stopped_is_added_at_its_addresses() {
 }
 
 #[test]
-fn what_a_server_has_open_ends_when_it_is_added() {
+fn open_connections_of_a_server_end_when_it_is_added() {
     let journal = Journal::new();
     let note = journal.clone();
     let mut sessions: Server<Udp, _, _> = server(move |_| {
@@ -333,7 +333,7 @@ fn a_client_of_a_server_that_is_added_during_a_stop_may_come_and_go_in_its_last_
 }
 
 #[test]
-fn what_was_given_to_a_server_before_it_was_added_comes_with_it() {
+fn work_given_to_a_server_before_it_is_added_comes_with_it() {
     let journal = Journal::new();
     let mut server = told(&journal, &Arc::default());
     server.set_timer(7, Duration::ZERO);
@@ -496,7 +496,7 @@ fn a_chain_of_successors_without_end_ends_its_connection() {
 }
 
 #[test]
-fn limits_that_are_changed_hold_for_what_is_open() {
+fn changed_limits_apply_to_open_connections() {
     let journal = Journal::new();
     let note = journal.clone();
     let mut server: Server<Udp, _, _> = server(move |_| {
@@ -614,7 +614,7 @@ impl Drop for Bomb {
 impl BaseServer for Bomb {}
 
 #[test]
-fn what_a_server_holds_may_panic_when_it_is_dropped() {
+fn values_of_a_server_may_panic_when_they_are_dropped() {
     let count = Arc::new(AtomicU32::new(0));
     let bomb = || Bomb(Arc::clone(&count));
     let armed = || {

@@ -92,7 +92,7 @@ fn a_handlers_output_may_wait_up_to_its_maximum_and_no_further() {
 }
 
 #[test]
-fn what_the_socket_takes_at_once_does_not_wait() {
+fn output_that_the_socket_takes_at_once_does_not_wait() {
     for (way, write) in [("small", small as Way), ("as one", as_one), ("in pieces", in_pieces)] {
         for max in [100, 20_000, 100_000] {
             let mut limits = Limits::default();
@@ -498,7 +498,7 @@ fn a_connection_that_lowers_its_limits_ends_if_it_holds_more_paused_or_not_and_i
 }
 
 #[test]
-fn a_connection_that_a_lowered_limit_ends_lingers_over_what_it_has_not_read() {
+fn a_connection_that_a_lowered_limit_ends_lingers_over_unread_input() {
     let less = own_limits(|limits| limits.input_bytes_max = Some(10));
     for own in [true, false] {
         let handler = move |_: &mut (), _: &Address| {

@@ -159,7 +159,7 @@ fn each_socket_keeps_its_options_when_the_server_is_bound_again() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn what_is_accepted_has_the_probes_and_the_user_timeout_of_its_server() {
+fn accepted_connections_have_the_probes_and_the_user_timeout_of_their_server() {
     use socketserver::{Address, Listener, Stream};
 
     #[derive(Default)]

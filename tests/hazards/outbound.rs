@@ -51,7 +51,7 @@ fn nobody() -> SocketAddr {
 }
 
 #[test]
-fn what_setup_writes_follows_what_was_sent_before_the_connection_stood() {
+fn output_of_setup_follows_bytes_sent_before_the_connection_was_established() {
     let far = TcpListener::bind("127.0.0.1:0").unwrap();
     let (to, journal) = (far.local_addr().unwrap(), Journal::new());
     let running = serve(on_demand(&journal, move |request| {
@@ -150,7 +150,7 @@ fn a_chain_of_calls_from_connect_failed_does_not_hold_the_loop() {
 }
 
 #[test]
-fn the_cap_per_client_is_about_those_who_come() {
+fn the_cap_per_client_counts_accepted_connections_only() {
     let far = TcpListener::bind("127.0.0.1:0").unwrap();
     let (to, journal) = (far.local_addr().unwrap(), Journal::new());
     let mut server = on_demand(&journal, move |request| {

@@ -405,7 +405,7 @@ fn settings_that_are_changed_are_those_in_force() {
 }
 
 #[test]
-fn a_server_that_is_closed_twice_is_told_once() {
+fn a_server_that_is_closed_twice_gets_server_close_once() {
     let mut server = noted();
     let closed = Arc::clone(&server.server_mut().closed);
     for _ in 0..2 {
@@ -417,7 +417,7 @@ fn a_server_that_is_closed_twice_is_told_once() {
 }
 
 #[test]
-fn handle_request_waits_for_its_client_whatever_else_happens() {
+fn handle_request_waits_for_its_client_during_other_events() {
     let mut server = noted();
     let (told, hear) = channel();
     server.server_mut().told = Some(told);
@@ -437,7 +437,7 @@ fn handle_request_waits_for_its_client_whatever_else_happens() {
 }
 
 #[test]
-fn handle_request_without_time_to_wait_serves_who_is_there() {
+fn handle_request_without_time_to_wait_serves_waiting_clients() {
     let mut server = noted();
     server.timeout = Some(Duration::ZERO);
     let mut client = Peer::connect(server.server_address());

@@ -309,7 +309,7 @@ fn stopping(act: impl Fn(&Call, &mut Request<'_>) + Clone + Send + 'static) -> (
 }
 
 #[test]
-fn what_arrives_while_a_handler_is_about_to_be_told_to_stop_is_handled_first() {
+fn input_that_arrives_just_before_drain_is_handled_first() {
     let (journal, mut network, client) = stopping(|_, _| ());
     network.advance(Duration::from_millis(500));
     network.turn(); // It was quiet for long enough.
@@ -321,7 +321,7 @@ fn what_arrives_while_a_handler_is_about_to_be_told_to_stop_is_handled_first() {
 }
 
 #[test]
-fn who_reads_nothing_is_told_to_stop_as_soon_as_it_is_quiet() {
+fn a_paused_connection_drains_as_soon_as_it_is_quiet() {
     let (journal, mut network, client) = stopping(|call, request| {
         if let Call::Setup = call {
             request.pause_reading();
@@ -404,7 +404,7 @@ fn a_stop_waits_for_the_answer_of_a_job() {
 }
 
 #[test]
-fn a_stop_waits_for_all_jobs_and_for_those_begun_meanwhile() {
+fn a_stop_waits_for_all_jobs_including_new_ones() {
     let (mut client, tell) = asking();
     client.feed(b"one\n");
     client.shutdown();
@@ -442,7 +442,7 @@ fn a_successor_gets_the_answer_that_a_stop_waits_for() {
 }
 
 #[test]
-fn who_always_has_a_job_is_told_of_a_stop_after_half_of_the_grace() {
+fn a_connection_that_always_has_a_job_drains_after_half_of_the_grace() {
     for (next, after) in [(Next::Close, "finish stopped"), (Next::Wait, "handle 4")] {
         let (mut client, tell) = asking_and(next);
         client.feed(b"one\n");
@@ -562,7 +562,7 @@ fn a_handler_knows_of_a_stop_from_the_request_on() {
 
 /// Such clients are never quiet: without the word, the stop would wait for half of the grace.
 #[test]
-fn clients_that_are_told_of_the_last_answer_do_not_hold_up_a_stop() {
+fn clients_that_know_of_the_last_answer_do_not_delay_a_stop() {
     let mut network = Network::new();
     let handler = |_: &mut (), _: &Address| {
         probe(|call, request: &mut Request<'_>| match call {

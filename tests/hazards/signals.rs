@@ -98,10 +98,10 @@ fn when_the_reactors_are_gone() {
 }
 
 #[test]
-fn a_handler_that_the_program_had_before_is_what_is_left_when_the_reactor_is_gone() {
+fn a_previous_signal_handler_of_the_program_remains_when_the_reactor_is_gone() {
     if std::env::var(ROLE).as_deref() != Ok("own handler") {
         let process = Process::start_test(
-            "signals::a_handler_that_the_program_had_before_is_what_is_left_when_the_reactor_is_gone",
+            "signals::a_previous_signal_handler_of_the_program_remains_when_the_reactor_is_gone",
             "own handler",
             PLAINLY,
         );
@@ -247,7 +247,7 @@ fn a_stopped_and_continued_process_keeps_its_clients() {
 }
 
 #[test]
-fn a_signal_does_what_it_does_by_default_when_no_reactor_is_left() {
+fn a_signal_has_its_default_effect_when_no_reactor_is_left() {
     let (status, output) = Process::start("gone").exit();
     assert_eq!(status.signal(), Some(SIGTERM), "{status} {output}");
     assert!(!output.contains("stopped"), "{output}");

@@ -116,7 +116,7 @@ fn the_window_stops_the_server_and_lets_it_go_on() {
 // ---- output ----
 
 #[test]
-fn who_stopped_writing_because_it_was_full_is_called_even_if_the_socket_took_it_all() {
+fn a_producer_that_saw_full_output_is_called_even_if_the_socket_took_everything() {
     let limits = limits(|limits| {
         limits.output_high_water = 1_000;
         limits.output_low_water = 100;
@@ -229,7 +229,7 @@ fn a_second_shutdown_write_shuts_nothing_down_again() {
 }
 
 #[test]
-fn what_is_written_after_shutdown_write_is_refused() {
+fn a_write_after_shutdown_write_is_refused() {
     let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
         if let Call::Handle = call {
             request.input.take_all();
@@ -264,7 +264,7 @@ fn a_quiet_close_that_the_peer_breaks_is_a_reset() {
 // ---- pausing ----
 
 #[test]
-fn what_was_left_unread_is_handed_over_when_reading_is_resumed_from_another_callback() {
+fn unread_input_is_handled_when_another_callback_resumes_reading() {
     for resumed_by in ["timer", "message"] {
         let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
             match call {
@@ -347,7 +347,7 @@ fn successor_lines() -> Vec<String> {
 }
 
 #[test]
-fn a_replaced_handler_is_set_up_before_anything_else_is_called() {
+fn setup_of_a_replacement_handler_comes_before_any_other_call() {
     let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
         if let Call::Message(_) = call {
             request.replace_handler(successor(false));
@@ -496,7 +496,7 @@ fn an_error_that_leaves_much_unread_ends_for_the_error() {
 }
 
 #[test]
-fn a_replaced_handler_whose_setup_fails_gets_no_finish() {
+fn a_replacement_handler_with_a_failing_setup_gets_no_finish() {
     let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
         if let Call::Handle = call {
             request.replace_handler(successor(true));
@@ -509,7 +509,7 @@ fn a_replaced_handler_whose_setup_fails_gets_no_finish() {
 }
 
 #[test]
-fn a_client_sees_what_is_called_of_a_handler_that_has_replaced_its_own() {
+fn a_client_sees_the_calls_of_a_replacement_handler() {
     let mut client = Client::new(probe(|call, request: &mut Request<'_>| match call {
         Call::Handle => {
             request.input.consume(8);
@@ -526,7 +526,7 @@ fn a_client_sees_what_is_called_of_a_handler_that_has_replaced_its_own() {
 }
 
 #[test]
-fn a_replaced_handler_is_given_what_its_predecessor_left() {
+fn a_replacement_handler_gets_the_unread_input_of_its_predecessor() {
     let mut client = Client::new(probe(|call, request: &mut Request<'_>| match call {
         Call::Handle => {
             request.input.consume(8);
@@ -593,7 +593,7 @@ fn a_loop_over_pipelined_requests_ends_by_itself_when_the_client_does_not_read()
 }
 
 #[test]
-fn what_is_held_back_counts_neither_as_slow_nor_as_too_much() {
+fn held_back_input_counts_neither_as_slow_nor_as_too_much() {
     let mut limits = Limits::default();
     limits.input_bytes_max = 100;
     let mut client = verbose(limits, false);
@@ -715,7 +715,7 @@ fn a_last_line_of_exactly_the_maximum_is_read_however_late_the_end_comes() {
 // ---- the network ----
 
 #[test]
-fn a_network_whose_calls_use_its_peers_leaves_nothing_behind() {
+fn a_network_with_calls_that_use_its_peers_leaves_nothing_behind() {
     let kept = Arc::new(());
     let mut network = Network::new();
     let handler = |_: &mut (), _: &Address| probe(|call, request: &mut Request<'_>| echo(&call, request));

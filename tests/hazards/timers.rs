@@ -168,7 +168,7 @@ fn a_client_that_takes_nothing_ends_with_the_write_timeout() {
 }
 
 #[test]
-fn a_timeout_that_is_forgiven_starts_anew() {
+fn a_forgiven_timeout_starts_again() {
     let mut client = Client::new(probe(|call, request: &mut Request<'_>| match call {
         Call::Timeout(_) => Ok(Next::Wait),
         _ => usual(&call, request),
@@ -318,7 +318,7 @@ fn an_outbound_connection_is_idle_by_its_own_limit_and_not_by_that_for_connectin
 }
 
 #[test]
-fn a_predecessors_timer_that_is_due_can_be_cancelled_and_set_anew_by_the_successor() {
+fn a_successor_can_cancel_and_set_again_a_due_timer_of_its_predecessor() {
     #[derive(Default)]
     struct Journal(Vec<String>);
     impl BaseServer for Journal {}
@@ -587,7 +587,7 @@ fn a_message_that_is_complete_has_no_deadline_and_the_next_has_its_own() {
 }
 
 #[test]
-fn a_late_message_that_is_forgiven_has_its_time_anew() {
+fn a_forgiven_late_message_gets_its_time_again() {
     let mut client = Client::new(bracketed(true));
     client.feed(b"(");
     client.advance(25 * SECOND);

@@ -95,7 +95,7 @@ fn key(id: ConnectionId) -> String {
 }
 
 #[test]
-fn a_stale_id_answers_gone_and_reaches_nobody() {
+fn a_stale_id_returns_gone_and_reaches_no_connection() {
     let journal = Journal::new();
     let running = serve(obedient(false, &journal));
     let mut commander = running.connect();
@@ -256,7 +256,7 @@ fn an_offloaded_result_of_a_closed_connection_never_reaches_its_successor() {
 }
 
 #[test]
-fn every_sent_outcome_is_told_apart() {
+fn every_delivery_is_distinguished() {
     // Queued and Gone are above; here the two that concern a slow consumer.
     for overflow in [socketserver::Overflow::Refuse, socketserver::Overflow::Close] {
         let journal = Journal::new();
@@ -300,7 +300,7 @@ fn every_sent_outcome_is_told_apart() {
 }
 
 #[test]
-fn the_own_id_given_to_others_does_what_the_own_method_does() {
+fn others_with_the_own_id_has_the_effect_of_the_own_method() {
     let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
         let me = request.id();
         match call {

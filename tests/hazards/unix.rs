@@ -80,7 +80,7 @@ fn assert_in_use<T>(refused: Result<T>, name: &dyn std::fmt::Display) {
 // ---- the name ----
 
 #[test]
-fn a_path_and_an_abstract_name_are_told_apart_by_their_text() {
+fn the_text_of_an_address_distinguishes_paths_and_abstract_names() {
     for address in [UnixAddress::from_path("@x"), UnixAddress::from_abstract_name("x"), UnixAddress::from_path("x")] {
         let parsed: UnixAddress = address.to_string().parse().unwrap();
         assert_eq!(parsed.as_abstract_name(), address.as_abstract_name(), "{address}");
@@ -425,7 +425,7 @@ fn a_stream_client_is_known_by_the_name_it_has() {
 /// The address then has no room for the NUL at its end; neither Rust nor Python makes such a one.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_stream_client_whose_path_fills_its_address_is_served() {
+fn a_stream_client_with_a_path_of_full_length_is_served() {
     let running = introducing::<UnixStream>();
     let directory = Directory::new();
     let stem = directory.at("");
@@ -461,7 +461,7 @@ fn a_datagram_client_is_answered_by_whatever_name_it_has_and_not_without() {
 }
 
 #[test]
-fn writing_to_a_client_without_a_name_says_that_nobody_is_there() {
+fn writing_to_a_client_without_a_name_returns_gone() {
     let journal = Journal::new();
     let notes = journal.clone();
     let running = serve(server::<UnixDatagram, _>(move |_| {
@@ -537,7 +537,7 @@ fn a_handler_connects_to_a_path_and_to_an_abstract_name() {
 }
 
 #[test]
-fn connecting_where_nobody_listens_fails_at_once() {
+fn connecting_to_a_path_without_a_listener_fails_at_once() {
     let directory = Directory::new();
     let (missing, stale) = (directory.at("missing"), directory.at("stale"));
     drop(UnixListener::bind(&stale).unwrap());
@@ -612,7 +612,7 @@ fn number(client: &Mailbox) -> u32 {
 }
 
 #[test]
-fn a_peer_that_never_reads_costs_a_bounded_amount_and_delays_nobody() {
+fn a_peer_that_never_reads_costs_a_bounded_amount_and_delays_no_other() {
     const FLOOD: u32 = 5_000;
     for policy in [DropPolicy::Oldest, DropPolicy::Newest] {
         let running = counting(|limits| {
@@ -773,7 +773,7 @@ impl BaseServer for Ten {
 /// of the descriptor stays open.
 #[test]
 #[cfg(target_os = "linux")]
-fn what_follows_a_passed_descriptor_is_read_and_the_descriptor_is_closed() {
+fn bytes_after_a_passed_descriptor_are_read_and_the_descriptor_is_closed() {
     use std::io::IoSlice;
     use std::os::fd::AsRawFd;
 

@@ -156,7 +156,7 @@ fn input_without_an_end_is_an_error_and_takes_no_memory() {
 }
 
 #[test]
-fn what_is_no_text_leaves_the_text_before_it_as_it_was() {
+fn invalid_text_leaves_the_text_before_it_unchanged() {
     let (result, _) = read(b"\xff\n", |request, bytes| {
         let mut line = "before".to_owned();
         let result = request.rfile.read_line(&mut line);

@@ -58,7 +58,7 @@ fn script(
 }
 
 #[test]
-fn finish_is_called_after_handle_and_what_it_writes_is_sent() {
+fn finish_is_called_after_handle_and_its_output_is_sent() {
     let (result, calls, sent) = script(|request| Ok(request.wfile.write_all(b"hello")?), |_| ());
     result.unwrap();
     assert_eq!((calls, sent.as_str()), (vec!["setup", "handle", "finish"], "<hello>"));
@@ -118,7 +118,7 @@ fn a_stop_ends_a_blocked_read_and_does_not_keep_the_socket_open() {
 }
 
 #[test]
-fn a_request_whose_time_is_over_is_reported_as_such() {
+fn a_request_beyond_its_time_limit_is_reported_as_such() {
     let (served, _peer) = serve(StreamRequestHandler::new(|request| {
         let _ = request.rfile.read_line(&mut String::new());
         Ok(())

@@ -148,7 +148,7 @@ fn a_unix_socket_is_a_stream_like_any_other() {
 }
 
 #[test]
-fn what_a_socket_does_not_have_is_refused_and_not_ignored() {
+fn operations_that_a_socket_does_not_have_are_refused() {
     type Serve = fn(&mut BlockingRequest) -> crate::Result<()>;
     type Set = fn(&mut StreamRequestHandler<Serve>);
     let of_datagrams: [(&str, Set); 4] = [

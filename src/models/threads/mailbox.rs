@@ -120,7 +120,7 @@ fn join<T>(threads: [thread::JoinHandle<T>; 2]) -> [T; 2] {
 const MANY: usize = 10;
 
 #[test]
-fn a_command_wakes_the_loop_whoever_submits_it() {
+fn a_command_of_any_thread_wakes_the_loop() {
     model(|| {
         let (mut this, dropped) = (Loop::new(MANY, MANY), Dropped::default());
         let submitters = [this.submitter(&dropped, &[1]), this.submitter(&dropped, &[2])];
@@ -147,7 +147,7 @@ fn commands_of_one_thread_come_in_order() {
 }
 
 #[test]
-fn what_a_turn_leaves_is_taken_without_another_wake_up() {
+fn commands_that_a_turn_leaves_are_taken_without_another_wake_up() {
     model(|| {
         let (mut this, dropped) = (Loop::new(MANY, 1), Dropped::default());
         let submitters = [this.submitter(&dropped, &[1, 2]), this.submitter(&dropped, &[3])];
@@ -242,7 +242,7 @@ fn a_command_of_a_reactor_that_goes_is_taken_refused_or_dropped() {
 }
 
 #[test]
-fn what_a_server_is_given_while_a_reactor_takes_it_in_comes_in_order_and_wakes_the_loop() {
+fn commands_for_a_server_that_a_reactor_is_taking_come_in_order_and_wake_the_loop() {
     model(|| {
         let (mut this, dropped) = (Loop::new(MANY, MANY), Dropped::default());
         let server = Mailbox::of_server(MANY);
@@ -258,7 +258,7 @@ fn what_a_server_is_given_while_a_reactor_takes_it_in_comes_in_order_and_wakes_t
 }
 
 #[test]
-fn a_stop_that_is_asked_for_while_a_reactor_takes_the_server_in_ends_its_loop() {
+fn a_stop_that_is_requested_while_a_reactor_takes_the_server_ends_its_loop() {
     model(|| {
         let mut this = Loop::new(MANY, MANY);
         let server = Mailbox::of_server(MANY);
@@ -272,7 +272,7 @@ fn a_stop_that_is_asked_for_while_a_reactor_takes_the_server_in_ends_its_loop() 
 }
 
 #[test]
-fn a_stop_that_is_asked_for_while_a_server_moves_on_ends_one_of_the_loops() {
+fn a_stop_that_is_requested_while_a_server_moves_ends_one_of_the_loops() {
     model(|| {
         let (first, mut second) = (Loop::new(MANY, MANY), Loop::new(MANY, MANY));
         let server = Mailbox::of_server(MANY);

@@ -223,7 +223,7 @@ fn many_destinations_take_few_calls() {
 }
 
 #[test]
-fn what_is_too_long_is_marked() {
+fn a_datagram_that_is_too_long_is_marked() {
     for address in loopbacks() {
         let mut client = End::bind(address);
         for mut server in [End::bind(address), End::bind(address).without_gro()] {
@@ -246,7 +246,7 @@ fn what_is_too_long_is_marked() {
 }
 
 #[test]
-fn a_wildcard_socket_answers_from_where_it_was_asked() {
+fn a_wildcard_socket_answers_from_the_address_that_was_asked() {
     let mut wildcards = vec![(End::bind("0.0.0.0:0"), "127.0.0.1:0", "127.0.0.2")];
     if !no_ipv6() {
         wildcards.push((End::bind("[::]:0"), "[::1]:0", "::1"));
@@ -273,7 +273,7 @@ fn a_wildcard_socket_answers_from_where_it_was_asked() {
 }
 
 #[test]
-fn a_source_that_cannot_be_is_not_asked_for() {
+fn an_impossible_source_address_is_not_requested() {
     let source = |to: &str, from: &str| {
         let (to, from) = (to.parse::<SocketAddr>().unwrap(), from.parse::<IpAddr>().unwrap());
         let to = Address::Inet(to);

@@ -111,7 +111,7 @@ const ROUNDS: usize = 200;
 
 #[test]
 #[cfg(target_os = "linux")]
-fn the_mode_is_at_no_time_wider_than_asked_for() {
+fn the_mode_is_never_wider_than_requested() {
     for kind in [Type::STREAM, Type::DGRAM, Type::SEQPACKET] {
         for mode in [0o000, 0o200, 0o600, 0o660, 0o666, 0o755, 0o777] {
             let scratch = Scratch::new();
@@ -310,7 +310,7 @@ fn a_path_that_may_not_be_probed_is_reported_and_untouched() {
 }
 
 #[test]
-fn what_is_no_socket_is_refused_and_untouched() {
+fn a_file_that_is_not_a_socket_is_refused_and_untouched() {
     let scratch = Scratch::of_programs();
     let live = socket(Type::STREAM);
     bind(&live, &scratch.at("live")).unwrap();
@@ -484,7 +484,7 @@ fn a_directory_that_cannot_be_read_needs_no_lock() {
 }
 
 #[test]
-fn what_is_no_address_is_an_error_before_anything_is_touched() {
+fn an_invalid_address_is_an_error_before_anything_is_touched() {
     let scratch = Scratch::new();
     let refusal = |path: &Path| {
         let hook = || unreachable!("nothing to bind at {path:?}");

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_once_is_not_a_leak() {
+    fn memory_that_is_taken_once_is_not_a_leak() {
         let mut warmed_up = [20 * MIB; 20];
         warmed_up[..5].fill(2 * MIB);
         assert_eq!(Growth::of(&warmed_up), None);

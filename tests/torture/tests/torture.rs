@@ -78,7 +78,7 @@ fn the_echo_example_passes_over_all_kinds_of_sockets() {
 }
 
 #[test]
-fn a_seed_repeats_what_was_done() {
+fn a_seed_repeats_a_run() {
     let resets = |seed| {
         let verdict = torture(&["--only", "churn", "--clients", "5", "--seed", seed]);
         verdict.passes();
@@ -154,7 +154,7 @@ fn bytes_of_another_connection_are_seen_and_named() {
 }
 
 #[test]
-fn bytes_that_nobody_sent_are_seen() {
+fn invented_bytes_are_detected() {
     let server = serve(|number, mut client| {
         each_chunk(&mut client.try_clone().unwrap(), |chunk| {
             client.write_all(chunk)?;
@@ -346,7 +346,7 @@ with socketserver.ThreadingTCPServer(('127.0.0.1', 0), Leaking) as server:
 // ---- nothing to try ----
 
 #[test]
-fn what_is_no_echo_server_is_told_in_one_line() {
+fn a_server_that_does_not_echo_is_reported_in_one_line() {
     let greets = serve(|_, mut client| drop(client.write_all(b"welcome\n")));
     let ends = serve(|_, client| drop(client));
     let (silence, silent) = channel();
@@ -358,7 +358,7 @@ fn what_is_no_echo_server_is_told_in_one_line() {
 }
 
 #[test]
-fn a_closed_port_is_told_in_one_line() {
+fn a_closed_port_is_reported_in_one_line() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     refuses(&[&closed], 1, &format!("cannot connect to {closed}: "));
     refuses(&["unix:/nonexistent/socket"], 1, "cannot connect to unix:/nonexistent/socket: ");
@@ -368,7 +368,7 @@ fn a_closed_port_is_told_in_one_line() {
 }
 
 #[test]
-fn an_address_that_is_none_or_remote_is_told_in_one_line() {
+fn an_invalid_or_remote_address_is_reported_in_one_line() {
     for nonsense in ["nonsense", "127.0.0.1:99999", "no-such-host.invalid:1", "udp:nonsense"] {
         refuses(&[nonsense], 2, nonsense);
     }
@@ -381,7 +381,7 @@ fn an_address_that_is_none_or_remote_is_told_in_one_line() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_process_that_is_not_there_is_told_in_one_line() {
+fn a_missing_process_is_reported_in_one_line() {
     let server = serve(|_, client| echo_on_a_thread(client));
     refuses(&[&server, "--pid", "4194305"], 2, "cannot watch process 4194305");
 }
@@ -411,7 +411,7 @@ fn refuses(arguments: &[&str], code: i32, says: &str) {
 }
 
 #[test]
-fn ctrl_c_tells_what_was_found_so_far_and_leaves_no_server() {
+fn ctrl_c_reports_the_findings_so_far_and_leaves_no_server() {
     let mut child = program().args(["--clients", "3", "--duration", "1h"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut torture = Process(child);
