@@ -1,15 +1,15 @@
-//! Text of strangers, made fit for a terminal and a log.
+//! Escapes untrusted text for a terminal and a log.
 
 use std::fmt::{self, Write as _};
 
-/// The letter, escaped if it is not plainly visible: controls and bidirectional overrides can steer a terminal or forge a
-/// line.
+/// The letter, escaped if it is not plainly visible: controls and bidirectional overrides can control a terminal or
+/// forge a line.
 pub(crate) fn visible(letter: char) -> impl Iterator<Item = char> {
-    let is_visible = matches!(letter, '"' | '\'' | '\\'); // Rust escapes them all the same.
+    let is_visible = matches!(letter, '"' | '\'' | '\\'); // Rust escapes these, although they are visible.
     letter.escape_debug().skip(usize::from(is_visible))
 }
 
-/// The text with everything escaped that is not plainly visible, cut after [`LINE_CHARS_MAX`] letters.
+/// The text with all letters escaped that are not plainly visible, cut after [`LINE_CHARS_MAX`] letters.
 pub(crate) fn printable(text: fmt::Arguments<'_>) -> String {
     struct Escape(String, usize);
     impl fmt::Write for Escape {
@@ -29,7 +29,7 @@ pub(crate) fn printable(text: fmt::Arguments<'_>) -> String {
         }
     }
     let mut escape = Escape(String::new(), 0);
-    let _ = escape.write_fmt(text); // An error only says that the line was cut.
+    let _ = escape.write_fmt(text); // An error only means that the line was cut.
     escape.0
 }
 

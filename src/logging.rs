@@ -1,7 +1,7 @@
-//! Log lines of the crate. They go to the logger of the program through the crate `log`, on the thread that logs.
+//! Log lines of the crate. The thread that logs passes them to the program's logger through the crate `log`.
 //!
-//! A logger that panics loses its line and nothing else. A logger that blocks blocks the loop: [`NonBlocking`] wraps one
-//! for programs whose standard error may be a pipe that nobody reads.
+//! A logger that panics only loses its line. A logger that blocks also blocks the loop. For programs whose standard
+//! error may be a pipe that nothing reads, [`NonBlocking`] wraps it.
 
 mod non_blocking;
 
@@ -16,7 +16,7 @@ pub use non_blocking::NonBlocking;
 use crate::escape::printable;
 use crate::panics::catch;
 
-/// Where in the source a line is logged.
+/// The place in the source where a line is logged.
 pub(crate) struct Place<'a> {
     pub(crate) module: &'a str,
     pub(crate) file: &'a str,
@@ -30,7 +30,7 @@ macro_rules! note {
     };
 }
 
-/// The same for faults that a peer can repeat at will: shown ten times a second at most, the rest is counted.
+/// The same for faults that a peer can repeat: at most ten a second are shown, and the rest is counted.
 macro_rules! note_fault {
     ($level:ident, $($text:tt)+) => {
         $crate::logging::at_this_place!(write_fault, $level, $($text)+)
@@ -49,13 +49,13 @@ macro_rules! at_this_place {
 
 pub(crate) use {at_this_place, note, note_fault};
 
-/// Whether lines of this level are logged: a look at one number, whatever the logger.
+/// Returns whether lines of this level are logged. It only reads a number, whatever the logger is.
 #[inline]
 pub(crate) fn shows(level: Level) -> bool {
     level <= log::max_level()
 }
 
-/// Hands a line to the logger.
+/// Passes a line to the logger.
 #[cold]
 pub(crate) fn write(level: Level, place: &Place<'_>, text: Arguments<'_>) {
     let text = printable(text);
@@ -68,7 +68,7 @@ pub(crate) fn write(level: Level, place: &Place<'_>, text: Arguments<'_>) {
     });
 }
 
-/// Hands a line about a fault to the logger, unless there were too many in this second.
+/// Passes a line about a fault to the logger, unless there were too many in this second.
 #[cold]
 pub(crate) fn write_fault(level: Level, place: &Place<'_>, text: Arguments<'_>) {
     let admitted = {
@@ -83,18 +83,18 @@ pub(crate) fn write_fault(level: Level, place: &Place<'_>, text: Arguments<'_>) 
     }
 }
 
-/// Of each level.
+/// For each level.
 static THROTTLES: Mutex<[Throttle; 5]> = Mutex::new([const { Throttle { second: None, seen: 0 } }; 5]);
 
 /// Admits the first few faults of each second and counts the rest.
 struct Throttle {
-    /// When the running second began.
+    /// The start of the current second.
     second: Option<Instant>,
     seen: u64,
 }
 
 impl Throttle {
-    /// Returns whether to show one more fault, and how many were not shown since the last that was.
+    /// Returns whether to show one more fault, and how many were not shown since the last one.
     fn admit(&mut self, now: Instant) -> Option<u64> {
         let mut not_shown = 0;
         if self.second.is_none_or(|begun| now.duration_since(begun) >= Duration::from_secs(1)) {

@@ -1,4 +1,4 @@
-//! Threads for what blocks: offloaded jobs, and requests that are served away from the reactor.
+//! Threads for blocking work: offloaded jobs, and requests that are served away from the reactor.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
@@ -10,19 +10,18 @@ use crate::logging::{note, note_fault};
 use crate::panics::{catch, drop_caught};
 use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 
-/// Something to run on a thread of the pool, once.
+/// A job to run once on a thread of the pool.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// A bounded queue and a bounded number of threads. A thread is started when a job finds none free, and ends when it
-/// had nothing to do for [`IDLE`]. Dropping the pool lets the threads finish the job they are at; jobs that wait are
-/// dropped.
+/// has been idle for [`IDLE`]. Dropping the pool lets the threads finish their current jobs, and drops waiting jobs.
 pub(crate) struct Pool {
-    /// Threads at once; at least one is allowed. Lowering it ends no thread before that is idle.
+    /// The most threads at once; at least one is allowed. Lowering it ends no thread before that is idle.
     threads_max: usize,
     /// Jobs that may wait because no thread is free.
     queue_max: usize,
     name: &'static str,
-    /// What the user knows `threads_max` as.
+    /// The name of the setting behind `threads_max`.
     setting: &'static str,
     idle: Duration,
     pub(crate) shared: Arc<Shared>,
@@ -31,51 +30,51 @@ pub(crate) struct Pool {
 pub(crate) struct Shared {
     jobs: Mutex<Jobs>,
     work: Condvar,
-    /// Nothing is run and nothing waits.
+    /// No job runs and none waits.
     done: Condvar,
 }
 
 #[derive(Default)]
 pub(crate) struct Jobs {
-    /// With the connection that waits for it, if it is of no use without that.
+    /// With the connection that needs its result, if it is useless without it.
     waiting: VecDeque<(Option<ConnectionId>, Job)>,
     pub(crate) threads: usize,
-    /// Threads that are at a job; the others are free.
+    /// Threads that run a job; the others are free.
     running: usize,
-    /// Jobs have had to wait, and since then it has not had a tenth of its threads free.
+    /// Jobs have had to wait, and since then there was never a tenth of the threads free.
     full: bool,
     closed: bool,
 }
 
 impl Pool {
-    /// Starts nothing yet. The name is that of the queue in [`Error::Full`] and of the threads.
+    /// Starts no thread yet. The name is for the queue in [`Error::Full`] and for the threads.
     pub(crate) fn new(name: &'static str, setting: &'static str, threads_max: usize, queue_max: usize) -> Self {
         let shared = Arc::new(Shared { jobs: Mutex::new(Jobs::default()), work: Condvar::new(), done: Condvar::new() });
         Pool { threads_max, queue_max, name, setting, idle: IDLE, shared }
     }
 
-    /// How many jobs are run, and how many wait.
+    /// Returns how many jobs run, and how many wait.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let jobs = self.shared.lock();
         (jobs.running as u64, jobs.waiting.len() as u64)
     }
 
-    /// Changes how many threads there may be and how many jobs may wait. Those that wait get the threads they may have.
+    /// Changes the limits of threads and of waiting jobs. Waiting jobs get the threads that are now allowed.
     pub(crate) fn resize(&mut self, threads_max: usize, queue_max: usize) {
         (self.threads_max, self.queue_max) = (threads_max, queue_max);
         let mut jobs = self.shared.lock();
         while jobs.waiting.len() > jobs.threads - jobs.running && jobs.threads < self.threads_max {
             if self.start_thread(&mut jobs).is_err() {
-                break; // The threads there are will get to it.
+                break; // The existing threads will run it.
             }
         }
     }
 
-    /// Hands a job to a thread. A panic in it ends there.
+    /// Passes a job to a thread. A panic in it is caught there.
     ///
     /// # Errors
-    /// [`Error::Full`] if it would be one too many to wait, [`Error::Reactor`] if there is no thread and none can be
-    /// started; the job is dropped.
+    /// [`Error::Full`] if too many jobs wait, [`Error::Reactor`] if there is no thread and none can be started; the job
+    /// is dropped.
     pub(crate) fn submit(&self, job: Job) -> Result<()> {
         self.submit_for(None, job)
     }
@@ -90,12 +89,12 @@ impl Pool {
             self.shared.work.notify_one();
         } else {
             drop(jobs);
-            drop_caught(job); // It holds something of the user's.
+            drop_caught(job); // It holds user values.
         }
         admitted
     }
 
-    /// The jobs of a connection that no thread has begun.
+    /// Takes the jobs of a connection that no thread has begun.
     pub(crate) fn take_back(&self, owner: ConnectionId) -> Vec<Job> {
         let mut jobs = self.shared.lock();
         let all = std::mem::take(&mut jobs.waiting);
@@ -104,7 +103,7 @@ impl Pool {
         taken.into_iter().map(|(_, job)| job).collect()
     }
 
-    /// Waits until nothing is run and nothing waits, at most so long. Returns whether it is so.
+    /// Waits until no job runs or waits, at most this long. Returns whether that is so.
     pub(crate) fn wait(&self, within: Duration) -> bool {
         let mut jobs = self.shared.lock();
         while jobs.are_left() {
@@ -117,7 +116,7 @@ impl Pool {
         !jobs.are_left()
     }
 
-    /// Returns whether there is room for one more, and sees to it that there is a thread.
+    /// Returns whether there is room for one more job, and starts a thread if necessary.
     fn admit(&self, jobs: &mut Jobs) -> Result<()> {
         let (name, setting, threads_max) = (self.name, self.setting, self.threads_max.max(1));
         jobs.full &= !jobs.waiting.is_empty() || jobs.running > threads_max.saturating_mul(9) / 10;
@@ -160,10 +159,10 @@ impl Shared {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A thread's life.
+    /// The main function of a thread.
     fn run(&self, idle: Duration) {
         while let Some(job) = self.next(idle) {
-            // The job has caught its panic already if that is to be known.
+            // A job that must report a panic has caught it already.
             let _ = catch(job);
             let mut jobs = self.lock();
             jobs.running -= 1;
@@ -173,7 +172,7 @@ impl Shared {
         }
     }
 
-    /// The next job, which then counts as running; or the end, which then is counted.
+    /// Returns the next job, which then counts as running, or the end of the thread, which is then counted.
     fn next(&self, idle: Duration) -> Option<Job> {
         let mut jobs = self.lock();
         let mut waited = false;
@@ -204,7 +203,7 @@ impl Drop for Pool {
     }
 }
 
-/// How long a thread stays without work: across the pauses of a busy server, not for the life of a quiet one.
+/// How long an idle thread stays: longer than the pauses of a busy server, and shorter than those of a quiet one.
 const IDLE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

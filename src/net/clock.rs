@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The clock of a reactor, to be read where its selector is out of reach, and by the threads that serve its requests.
+/// The clock of a reactor, for places without access to its selector, and for the threads that serve its requests.
 #[derive(Clone)]
 pub(crate) enum Clock {
     System(Instant),
@@ -17,7 +17,7 @@ impl Clock {
         Clock::System(Instant::now())
     }
 
-    /// Nanoseconds since it was made. Starts above zero so that zero can mean "never".
+    /// Returns nanoseconds since it was made. The first value is above zero, so that zero can mean "never".
     pub(crate) fn now(&self) -> u64 {
         match self {
             #[expect(clippy::disallowed_methods, reason = "the one clock")]

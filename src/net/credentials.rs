@@ -1,20 +1,20 @@
-//! Who is at the other end of a Unix socket, through nix.
+//! The credentials of the process at the other end of a Unix socket, through nix.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
 /// The process that connected to a Unix socket, as the kernel knows it: [`Stream::peer_credentials`](crate::Stream).
 ///
-/// They are those of the moment of connect(2). The process may have ended since, and its number be another's; user and
-/// group stay true. Feature `credentials`.
+/// They are from the time of connect(2). The process may have ended since, and its number may have been reused. User
+/// and group stay correct. Feature `credentials`.
 ///
-/// Source: unix(7), `SO_PEERCRED`; getpeereid(3) where that is what there is. In Python
-/// `self.request.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)`.
+/// Source: unix(7), `SO_PEERCRED`; getpeereid(3) on other systems. In Python `self.request.getsockopt(SOL_SOCKET,
+/// SO_PEERCRED, 12)`.
 ///
 /// ```
 /// use socketserver::{Address, BaseServer, Credentials, Incoming};
 ///
-/// /// Serves its own user and nobody else.
+/// /// Serves only its own user.
 /// struct Private;
 /// impl BaseServer for Private {
 ///     fn verify_request(&mut self, request: &Incoming<'_>, _client_address: &Address) -> bool {
@@ -26,7 +26,7 @@ use std::os::fd::BorrowedFd;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Credentials {
-    /// Its process. `None` where the system does not tell.
+    /// Its process. `None` if the system does not report it.
     pub pid: Option<i32>,
     /// Its effective user.
     pub uid: u32,
@@ -35,7 +35,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Those that this process would be seen with, if it connected now.
+    /// Returns the credentials that a peer of this process would see now.
     ///
     /// Source: `os.geteuid` and its siblings.
     pub fn own() -> Self {

@@ -1,4 +1,4 @@
-//! A bound datagram socket: UDP or Unix, received from and sent through by the reactor alone.
+//! A bound datagram socket, UDP or Unix. Only the reactor receives from it and sends through it.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
@@ -23,18 +23,19 @@ use super::udp::MulticastGroup;
 use super::watched::Watched;
 use crate::address::Address;
 
-/// A socket that datagrams come in and go out by. Nameable because [`Family`](super::family::Family) mentions it.
+/// A socket that receives and sends datagrams. It is public because [`Family`](super::family::Family) mentions it.
 #[derive(Debug)]
 pub struct DatagramSocket {
-    /// Goes before the socket.
+    /// Dropped before the socket.
     #[expect(dead_code, reason = "kept until it is dropped")]
     name: Name,
     kind: Kind,
-    /// Of a UDP socket.
+    /// For a UDP socket.
     #[cfg(all(feature = "batch", target_os = "linux"))]
     batch: Option<Box<Batch>>,
     address: Address,
-    /// What it has sent to its own port, at whatever address, and has not seen again. The oldest goes first.
+    /// Datagrams that it has sent to its own port at any address, and that have not come back. The oldest is dropped
+    /// first.
     away: VecDeque<Away>,
     hasher: RandomState,
 }
@@ -95,7 +96,7 @@ impl DatagramSocket {
         &self.address
     }
 
-    /// Whether it is of the address's kind. An IPv6 socket may be of both.
+    /// Returns whether it is of the address's family. An IPv6 socket may be of both.
     pub(crate) fn reaches(&self, to: &Address) -> bool {
         match (self.address.as_inet(), to.as_inet()) {
             (Some(bound), Some(to)) if bound.is_ipv4() == to.is_ipv4() => true,
@@ -108,7 +109,7 @@ impl DatagramSocket {
         self.options().is_some_and(|socket| socket.only_v6().is_ok_and(|only| !only))
     }
 
-    /// How large the buffer should be that datagrams of up to `max` bytes are received into.
+    /// The size of a buffer for receiving datagrams of up to `max` bytes.
     pub(crate) fn buffer_bytes(&self, max: usize) -> usize {
         let max = max.min(LONGEST);
         #[cfg(all(feature = "batch", target_os = "linux"))]
@@ -118,8 +119,8 @@ impl DatagramSocket {
         room(max)
     }
 
-    /// Whether a full socket means that one peer does not read, and says nothing of the others. A Unix socket has room
-    /// in each peer's queue, and no event tells when one has some again.
+    /// Returns whether a full socket means that one peer does not read. Each peer of a Unix socket has its own queue,
+    /// and no event reports room in it.
     pub(crate) fn blocks_by_peer(&self) -> bool {
         #[cfg(unix)]
         return matches!(self.kind, Kind::Unix(_));
@@ -127,12 +128,12 @@ impl DatagramSocket {
         false
     }
 
-    /// Receives one datagram, or several where the system has a call for it, and adds them to `packets`. One longer
-    /// than `max` bytes is cut there and marked. No more than `most` of them, or what the system has made one of. Says
-    /// whether more may wait.
+    /// Receives one datagram, or several if the system has a call for that, and adds them to `packets`. A datagram
+    /// longer than `max` bytes is cut and marked. Receives at most `most`, or as many as the system has combined into
+    /// one. Returns whether more may wait.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] if none waits; otherwise what recvmsg(2) says, which may concern one peer.
+    /// [`io::ErrorKind::WouldBlock`] if none waits; otherwise errors of recvmsg(2), which may concern one peer.
     pub(crate) fn receive(
         &mut self,
         buffer: &mut [u8],
@@ -144,7 +145,7 @@ impl DatagramSocket {
         if let (Kind::Udp(socket), Some(batch)) = (&self.kind, &mut self.batch) {
             return batch.receive(std::os::fd::AsFd::as_fd(socket), buffer, max, most, packets);
         }
-        let _ = most; // It is one in any case.
+        let _ = most; // This receives one in any case.
         let room = buffer.len().min(room(max));
         let (n, from) = match &mut self.kind {
             Kind::Udp(socket) => {
@@ -162,8 +163,8 @@ impl DatagramSocket {
         Ok(true)
     }
 
-    /// Sends datagrams, in order, until all are sent or one is not. Returns how many the system took; the error is that
-    /// of the next.
+    /// Sends datagrams in order, until all are sent or one fails. Returns how many the system took. The error concerns
+    /// the next one.
     pub(crate) fn send(&mut self, bytes: &[u8], datagrams: &[Outgoing]) -> (usize, io::Result<()>) {
         let (sent, result) = self.send_some(bytes, datagrams);
         for datagram in &datagrams[..sent] {
@@ -189,7 +190,7 @@ impl DatagramSocket {
         loop {
             let sent = match &mut self.kind {
                 Kind::Udp(socket) => inet(to, &self.address).and_then(|to| socket.send_to(bytes, to)),
-                // The standard library's send_to takes a path, and most clients with a name have an abstract one.
+                // The standard library's send_to takes only a path, but most clients with a name have an abstract one.
                 #[cfg(unix)]
                 Kind::Unix(socket) => sock_addr(to).and_then(|to| SockRef::from(&*socket).send_to(bytes, &to)),
                 Kind::Scripted(script) => script.send(bytes, to),
@@ -201,7 +202,7 @@ impl DatagramSocket {
         }
     }
 
-    /// Keeps in mind what may come back: only what goes to our own port does.
+    /// Remembers datagrams that may come back, which are only those to our own port.
     fn remember(&mut self, datagram: &Outgoing, bytes: &[u8]) {
         let (Some(to), Some(bound)) = (datagram.to.as_inet(), self.address.as_inet()) else { return };
         if to.port() == bound.port() {
@@ -215,9 +216,10 @@ impl DatagramSocket {
         }
     }
 
-    /// Whether this very socket has sent a datagram that came in: answered, it would come again, for ever. One of another
-    /// socket is a request, also if that one has our port, or even our address. The bytes tell the two apart. Who repeats
-    /// what it was just sent is told apart by our address that it has written to, or that we would have sent it from.
+    /// Returns whether this socket itself has sent a received datagram. An answer to it would come back again, forever.
+    /// A datagram of another socket is a request, even if that socket has our port or our address. The bytes
+    /// distinguish the two. If a peer repeats bytes that were just sent to it, our address in the datagram, or the
+    /// address that we would have sent from, decides.
     pub(crate) fn is_own(&mut self, from: &Address, local: Option<IpAddr>, bytes: &[u8]) -> bool {
         let (Some(from), Some(bound)) = (from.as_inet(), self.address.as_inet()) else {
             return *from == self.address && !from.is_unnamed();
@@ -238,12 +240,12 @@ impl DatagramSocket {
         own
     }
 
-    /// Whether an address is, or may be, one of this socket's.
+    /// Returns whether an address is, or may be, one of this socket.
     fn has(&self, mut address: SocketAddr) -> bool {
         match self.bound_to() {
             Some(ip) => address.ip() == ip,
             None => {
-                // An address can be bound if and only if it is ours. The scope of a link-local address is needed.
+                // An address can be bound if and only if it is ours. A link-local address needs its scope.
                 address.set_port(0);
                 let bound = std::net::UdpSocket::bind(address);
                 bound.map_or_else(|error| error.kind() != io::ErrorKind::AddrNotAvailable, |_| true)
@@ -251,7 +253,7 @@ impl DatagramSocket {
         }
     }
 
-    /// The address that a datagram to `to` comes from, as far as the system tells.
+    /// The address from which a datagram to `to` is sent, if the system reports it.
     fn source_to(&self, to: IpAddr) -> Option<IpAddr> {
         self.bound_to().or_else(|| {
             let any = if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
@@ -260,8 +262,8 @@ impl DatagramSocket {
         })
     }
 
-    /// The one address it sends from. A wildcard socket, and one that is bound to a group, sends from whatever address the
-    /// route has.
+    /// The one address from which it sends. A wildcard socket, or one that is bound to a group, sends from the address
+    /// of the route.
     fn bound_to(&self) -> Option<IpAddr> {
         self.address.ip().filter(|ip| !ip.is_unspecified() && !ip.is_multicast())
     }
@@ -281,7 +283,7 @@ impl DatagramSocket {
         }
     }
 
-    /// Asks for events about room as well, or no more.
+    /// Starts or stops events about room.
     pub(super) fn watch_room(&mut self, registry: Option<&Registry>, token: Token, on: bool) -> io::Result<()> {
         let interest = if on { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
         match (&mut self.kind, registry) {
@@ -317,20 +319,20 @@ impl Watched for DatagramSocket {
     }
 }
 
-/// One byte more than may come: a datagram that fills it is too long. Windows says of one that does not fit neither its
-/// sender nor its beginning, so there everything fits that UDP can carry.
+/// One byte more than the maximum, so a datagram that fills the buffer is too long. If a datagram does not fit, Windows
+/// reports neither its sender nor its beginning, so there the buffer has room for the longest UDP datagram.
 fn room(max: usize) -> usize {
     let longest = if cfg!(windows) { 65_535 } else { 0 };
     max.max(longest).saturating_add(1)
 }
 
-/// No datagram is longer than what a socket may have in its send buffer; this is more than systems allow for that.
+/// No datagram is longer than the send buffer of its socket, and systems allow less than this for that.
 const LONGEST: usize = 16 << 20;
 
-/// More small datagrams than a receive buffer of the usual size has room for.
+/// More small datagrams than a receive buffer of the usual size can hold.
 const AWAY_MAX: usize = 1_024;
 
-/// The address as a UDP socket takes it: a dual-stack one knows IPv4 clients by mapped addresses.
+/// The address in the form of the socket: a dual-stack socket has mapped addresses for IPv4 clients.
 fn inet(to: &Address, bound: &Address) -> io::Result<SocketAddr> {
     match (to.as_inet(), bound.as_inet()) {
         (Some(SocketAddr::V4(to)), Some(SocketAddr::V6(_))) => {
@@ -341,8 +343,8 @@ fn inet(to: &Address, bound: &Address) -> io::Result<SocketAddr> {
     }
 }
 
-/// Messages that the buffer should have room for: with GRO 2 MiB, which exist once and only where there is a UDP
-/// server.
+/// The number of messages for which the buffer should have room. With GRO this makes 2 MiB, which exist once and only
+/// if there is a UDP server.
 #[cfg(all(feature = "batch", target_os = "linux"))]
 const BATCH_MESSAGES: usize = 32;
 
@@ -353,27 +355,27 @@ const WSAENETRESET: i32 = 10_052;
 #[cfg(windows)]
 const WSAENOBUFS: i32 = 10_055;
 
-/// What an error of receiving or sending a datagram means.
+/// The meaning of an error of receiving or sending a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DatagramFault {
-    /// Nothing waits, or there is no room: an event will tell.
+    /// No datagram waits, or there is no room. An event will report a change.
     Blocked,
-    /// It concerns one peer, or one datagram: go on with the next.
+    /// It concerns one peer or one datagram: continue with the next.
     Skip,
-    /// Memory ran out, or something is wrong that only time mends: try again later, by ourselves.
+    /// Memory has run out, or another temporary error: a timer tries again later.
     Pause,
 }
 
 impl DatagramFault {
-    /// Of receiving. What is not known to concern one peer might come again at once, and for ever.
+    /// The meaning of an error of receiving. An unknown error might come again at once, and forever.
     pub(crate) fn of_receiving(error: &io::Error) -> Self {
         match error.raw_os_error() {
             _ if error.kind() == io::ErrorKind::WouldBlock => DatagramFault::Blocked,
             _ if is_of_one_peer(error) => DatagramFault::Skip,
-            // EMSGSIZE: an earlier datagram was too long for its way.
+            // EMSGSIZE: an earlier datagram was too long for its route.
             #[cfg(any(target_os = "linux", target_os = "android"))]
             Some(libc::EMSGSIZE) => DatagramFault::Skip,
-            // The time to live of an earlier one was over.
+            // The time to live of an earlier datagram was over.
             #[cfg(windows)]
             Some(WSAENETRESET) => DatagramFault::Skip,
             _ => DatagramFault::Pause,
@@ -381,7 +383,7 @@ impl DatagramFault {
     }
 }
 
-/// Of sending.
+/// The meaning of an error of sending.
 impl From<&io::Error> for DatagramFault {
     fn from(error: &io::Error) -> Self {
         match error.kind() {
@@ -393,8 +395,8 @@ impl From<&io::Error> for DatagramFault {
                 Some(libc::ENOBUFS | libc::ENFILE | libc::EMFILE) => DatagramFault::Pause,
                 #[cfg(windows)]
                 Some(WSAENOBUFS | WSAEMFILE) => DatagramFault::Pause,
-                // ECONNREFUSED and its like: an earlier datagram found nobody. EMSGSIZE, EACCES, ENETUNREACH, ENOENT:
-                // this one does not get there.
+                // ECONNREFUSED and similar: an earlier datagram had no receiver. EMSGSIZE, EACCES, ENETUNREACH, ENOENT:
+                // this one cannot be delivered.
                 _ => DatagramFault::Skip,
             },
         }

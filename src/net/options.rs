@@ -1,4 +1,4 @@
-//! What the options, and the errors, of several kinds of sockets have in common.
+//! Options and errors that several kinds of sockets have in common.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use socket2::SockRef;
 
 use crate::error::{Error, Result};
 
-/// `SO_REUSEADDR` and `SO_REUSEPORT`. On Windows the former means that anybody may take the port, and is left alone.
+/// `SO_REUSEADDR` and `SO_REUSEPORT`. On Windows the former lets any program take the port, and is not set.
 pub(super) fn set_sharing(socket: &SockRef<'_>, reuse_address: bool, reuse_port: bool) -> io::Result<()> {
     if cfg!(not(windows)) {
         socket.set_reuse_address(reuse_address)?;
@@ -20,10 +20,11 @@ pub(super) fn set_sharing(socket: &SockRef<'_>, reuse_address: bool, reuse_port:
     Ok(())
 }
 
-/// Whether an error of accepting or receiving concerns one peer alone, or the call was interrupted: the next attempt may
-/// succeed. accept(2): "Linux accept() passes already-pending network errors on the new socket as an error code from
-/// accept()"; to be treated like EAGAIN by retrying. Receiving may tell what ICMP says of an earlier datagram.
-/// PermissionDenied is a firewall's word, NotConnected what Windows says of a client that has gone before it is accepted.
+/// Returns whether an error of accepting or receiving concerns one peer only, or means that the call was interrupted.
+/// The next attempt may succeed. accept(2): "Linux accept() passes already-pending network errors on the new socket as
+/// an error code from accept()". It says to treat them like EAGAIN by retrying. Receiving may report ICMP errors of an
+/// earlier datagram. PermissionDenied comes from a firewall. Windows returns NotConnected for a client that has gone
+/// before it is accepted.
 pub(super) fn is_of_one_peer(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     match error.kind() {
@@ -45,7 +46,7 @@ pub(super) fn is_of_one_peer(error: &io::Error) -> bool {
     }
 }
 
-/// The system takes the size of a buffer as an int; a larger one would be cut to its lowest 32 bits.
+/// The system takes the size of a buffer as an int, and would cut a larger one to its lowest 32 bits.
 pub(super) fn check_buffers(receive: Option<usize>, send: Option<usize>) -> Result<()> {
     for (name, bytes) in [("receive_buffer_bytes", receive), ("send_buffer_bytes", send)] {
         if let Some(bytes) = bytes.filter(|&bytes| i32::try_from(bytes).is_err()) {

@@ -5,32 +5,32 @@ use std::ops::Range;
 
 use crate::address::Address;
 
-/// A datagram that was received, and where in the buffer it lies.
+/// A received datagram, and its place in the buffer.
 #[derive(Clone, Debug)]
 pub(crate) struct Packet {
     pub(crate) range: Range<usize>,
     pub(crate) from: Address,
-    /// Which of our addresses it was sent to, if the system tells.
+    /// The address of ours to which it was sent, if the system reports it.
     pub(crate) local: Option<IpAddr>,
-    /// It was longer than it may be; the rest is cut off.
+    /// It was longer than the maximum, and the rest is cut off.
     pub(crate) truncated: bool,
 }
 
-/// A datagram to be sent, and where among the bytes it lies.
+/// A datagram to send, and its place among the bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
     pub(crate) range: Range<usize>,
     pub(crate) to: Address,
-    /// Which of our addresses it is to come from, where the system lets us choose.
+    /// The address of ours from which to send it, if the system lets us choose.
     pub(crate) local: Option<IpAddr>,
 }
 
-/// The way to the peer of a datagram server.
+/// The route to the peer of a datagram server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Route {
     /// The slot of the socket.
     pub(crate) endpoint: u32,
-    /// Which of our addresses the peer wrote to last, and is to be answered from, if the system tells.
+    /// The address of ours to which the peer wrote last, and from which it is answered, if the system reports it.
     pub(crate) local: Option<IpAddr>,
 }
 

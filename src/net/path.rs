@@ -1,5 +1,5 @@
-//! The path of a Unix socket: bind(2) makes a file and nobody removes it. So what lies there must be told apart (a live
-//! server, what a dead one left, something else entirely), and what we made must go when we close, but only that.
+//! The path of a Unix socket. bind(2) creates a file and never removes it. Before binding we must distinguish a live
+//! server, the file of a dead one, and an unrelated file. When we close, we must remove our own file, and only that.
 
 use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
@@ -13,15 +13,16 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-/// Anyone who can read the directory can lock it, so waiting for the lock has an end: these make about two seconds.
-/// Tries are counted, not timed, because the reactor's clock is not running yet; a stray unpark shortens one pause.
+/// Any process that can read the directory can lock it, so the wait for the lock is bounded: these tries take about two
+/// seconds. Tries are counted, not timed, because the reactor's clock is not running yet. A stray unpark shortens one
+/// pause.
 const LOCK_TRIES: u32 = 1_000;
 const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
-/// The file of a bound socket. Dropping it removes the file if it is still ours.
+/// The file of a bound socket. Dropping this removes the file if it is still ours.
 ///
-/// It must go before the socket: as long as that is open, the kernel holds the inode, so no other file can have its
-/// number, and no other server takes the path for stale.
+/// It must be dropped before the socket. While the socket is open, the kernel holds the inode, so no other file can
+/// have its number, and no other server considers the path stale.
 #[derive(Debug)]
 pub(crate) struct BoundPath {
     path: PathBuf,
@@ -29,24 +30,24 @@ pub(crate) struct BoundPath {
     inode: u64,
 }
 
-/// Clears the way for a socket at `path`, lets `bind` bind it there, and gives the file its `mode`.
+/// Makes `path` free for a socket, lets `bind` bind it there, and gives the file its `mode`.
 ///
-/// A socket file that nobody is bound to is replaced; one that is in use stays, and bind(2) says so; anything else that
-/// has this name stays as well. Of several servers that start at once one succeeds, because they lock the directory
-/// in turn. No file is needed for that, hence none is left. Where the directory cannot be locked, because it may not be
-/// read or the filesystem has no flock(2), it goes unlocked: bind(2) still lets only one have a free path, but two that
-/// find the same stale file might both believe they replaced it. On a network filesystem the socket of another machine
-/// looks stale.
+/// A socket file without a bound socket is replaced. If a socket is bound to it, it stays, and bind(2) returns the
+/// error. Any other file stays as well. If several servers start at once, one succeeds, because they lock the directory
+/// in turn. The lock needs no file, so it leaves none. If the directory cannot be locked, because it may not be read or
+/// the filesystem has no flock(2), this continues without the lock. bind(2) still lets only one server have a free
+/// path, but two that find the same stale file might both believe that they have replaced it. On a network filesystem
+/// the socket of another machine looks stale.
 ///
-/// `mode` is `0o777` at most; `None` leaves it to the umask. On Linux the file is at no time wider than `mode`.
-/// Elsewhere it has what the umask leaves until bind(2) has returned: nobody can connect in between, since the socket
-/// does not listen yet, but a datagram socket could be sent to.
+/// `mode` is `0o777` at most; `None` leaves it to the umask. On Linux the file never has more permissions than `mode`.
+/// On other systems it has those of the umask until bind(2) has returned. No client can connect in that time, because
+/// the socket does not listen yet, but a datagram could be sent to it.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] if the path fits no socket address or the mode is too large,
-/// [`ErrorKind::AlreadyExists`] if there is something that is not a socket, [`ErrorKind::AddrInUse`] if a live socket
-/// has the path, [`ErrorKind::ResourceBusy`] if somebody else keeps the directory locked; otherwise what the system
-/// says. Nothing of ours is left at the path then.
+/// [`ErrorKind::InvalidInput`] if the path does not fit a socket address or the mode is too large,
+/// [`ErrorKind::AlreadyExists`] if there is a file that is not a socket, [`ErrorKind::AddrInUse`] if a live socket has
+/// the path, [`ErrorKind::ResourceBusy`] if another process keeps the directory locked; otherwise errors of the system.
+/// Nothing of ours is then left at the path.
 pub(crate) fn bind_path(
     path: &Path,
     mode: Option<u32>,
@@ -60,12 +61,12 @@ pub(crate) fn bind_path(
         Some(mode) => narrow(socket, mode)?,
         None => 0,
     };
-    // Locked until the socket is bound, even if the path is free: bind(2) makes the file first and attaches the socket
-    // to it afterwards, and whoever probed in between would see a stale file.
+    // Locked until the socket is bound, even if the path is free: bind(2) creates the file first and attaches the
+    // socket to it afterwards. A probe in between would find a stale file.
     let _locked = lock_directory(&absolute)?;
     clear(path, &absolute)?;
     let result = bind();
-    // The hook is anybody's code: it may have failed after bind(2), or not have called it. The socket knows.
+    // The hook is user code. It may have failed after bind(2), or not have called it. The socket knows.
     if SockRef::from(&socket).local_addr()?.as_pathname() != Some(path) {
         result?;
         return Err(io::Error::other("the socket was not bound to it"));
@@ -80,7 +81,7 @@ pub(crate) fn bind_path(
 }
 
 impl BoundPath {
-    /// Notes which file the socket has got.
+    /// Records the file of the socket.
     fn new(path: PathBuf) -> io::Result<Self> {
         let found = fs::symlink_metadata(&path)?;
         if !found.file_type().is_socket() {
@@ -93,11 +94,11 @@ impl BoundPath {
         (found.dev(), found.ino()) == (self.device, self.inode)
     }
 
-    /// Gives back the bits that the umask took. They come last, so that the file is never wider than it shall be; to
-    /// change the umask instead would change it for the files of all other threads. `owner` is the user we are.
+    /// Restores the bits that the umask removed. They are added last, so that the file never has too many. Changing the
+    /// umask instead would change it for the files of all other threads. `owner` is our user.
     ///
-    /// chmod(2) follows symbolic links, and a socket cannot be opened for fchmod(2). So the name has to stay what it is:
-    /// because only we may rename on the way to it, or because the file itself is held.
+    /// chmod(2) follows symbolic links, and a socket cannot be opened for fchmod(2). So the file must keep its name:
+    /// either only we can rename on the path, or the file itself is held.
     fn widen(&self, mode: u32, owner: u32) -> io::Result<()> {
         let is_due = |found: Metadata| match self.is(&found) {
             true => Ok(found.mode() & 0o777 != mode),
@@ -111,9 +112,9 @@ impl BoundPath {
         let mut way = directory.join(name);
         let held;
         if cfg!(any(target_os = "linux", target_os = "android")) && !is_guarded(&directory, owner)? {
-            // O_PATH holds the file whatever becomes of its name, and /proc leads from there to it. The flag does not get
-            // through the standard library of musl, and on alpha, parisc and sparc it has another number: there a socket
-            // cannot be opened.
+            // O_PATH holds the file even if its name changes, and /proc leads to it. The standard library on musl does
+            // not pass the flag on, and it has another number on alpha, parisc and sparc. There a socket cannot be
+            // opened.
             const O_PATH: i32 = 0o10000000;
             let failed = |error| {
                 let directory = directory.display();
@@ -123,19 +124,19 @@ impl BoundPath {
             way = format!("/proc/self/fd/{}", held.as_raw_fd()).into();
             is_due(fs::metadata(&way).map_err(failed)?)?;
         } else {
-            // Other systems have nothing to hold it by: where others may rename, one of them could be quicker.
+            // Other systems cannot hold the file. If others may rename it, one of them could be faster.
             is_due(fs::symlink_metadata(&way)?)?;
         }
         fs::set_permissions(way, Permissions::from_mode(mode))
     }
 }
 
-/// Whether only `owner` and root can exchange what lies in `directory`, or one of the directories on the way to it. It is
-/// a path without symbolic links.
+/// Returns whether only `owner` and root can replace files in `directory`, or a directory on the path to it. The path
+/// has no symbolic links.
 fn is_guarded(directory: &Path, owner: u32) -> io::Result<bool> {
     for directory in directory.ancestors() {
         let found = fs::symlink_metadata(directory)?;
-        // What lies in a sticky directory can be renamed by its own user, the directory's, and root.
+        // A file in a sticky directory can be renamed by its owner, the owner of the directory, and root.
         let is_shared = found.mode() & 0o022 != 0 && found.mode() & 0o1000 == 0;
         if is_shared || ![0, owner].contains(&found.uid()) {
             return Ok(false);
@@ -146,8 +147,8 @@ fn is_guarded(directory: &Path, owner: u32) -> io::Result<bool> {
 
 impl Drop for BoundPath {
     fn drop(&mut self) {
-        // A server that starts finds our socket live, so nobody of our kind gets between look and removal, unless the
-        // socket was closed first. For that case there is the lock, but it is not worth waiting for.
+        // A server that starts finds our socket live, so it does not act between our check and the removal, unless the
+        // socket was closed first. The lock covers that case, but it is not worth waiting for.
         let directory = open_directory(&self.path);
         let _ = directory.as_ref().map(File::try_lock);
         if fs::symlink_metadata(&self.path).is_ok_and(|found| self.is(&found)) {
@@ -161,11 +162,11 @@ fn replaced() -> io::Error {
     io::Error::other("its file was replaced by another")
 }
 
-/// Says what is wrong with the arguments before anything is touched.
+/// Refuses invalid arguments before anything is touched.
 fn check(path: &Path, mode: Option<u32>) -> io::Result<()> {
     let invalid = |text: String| Err(io::Error::new(ErrorKind::InvalidInput, text));
     let bytes = path.as_os_str().as_bytes();
-    // Empty would be no error but an address without a name.
+    // An empty path would not be an error, but an address without a name.
     if bytes.is_empty() {
         return invalid("the path is empty".into());
     }
@@ -178,33 +179,33 @@ fn check(path: &Path, mode: Option<u32>) -> io::Result<()> {
         return invalid(format!("the path is {} bytes long, at most {most} fit a socket address", bytes.len()));
     }
     match mode {
-        // Most likely written in decimal: 660 is 0o1224.
+        // Most likely it was written in decimal: 660 is 0o1224.
         Some(mode @ 0o1000..) => invalid(format!("the mode {mode:#o} is more than 0o777")),
         _ => Ok(()),
     }
 }
 
-/// Takes from the socket what its file shall not have: unix(7), bind(2) applies the umask to the mode of the socket.
-/// Returns the user that opened it.
+/// Removes from the socket the bits that its file must not have: unix(7), bind(2) applies the umask to the mode of the
+/// socket. Returns the user that opened it.
 fn narrow(socket: BorrowedFd<'_>, mode: u32) -> io::Result<u32> {
     let descriptor = File::from(socket.try_clone_to_owned()?);
     match descriptor.set_permissions(Permissions::from_mode(mode)) {
-        // Other systems have no mode for a socket, and say EINVAL.
+        // Other systems have no mode for a socket, and return EINVAL.
         Err(_) if cfg!(not(any(target_os = "linux", target_os = "android"))) => {}
         result => result?,
     }
     Ok(descriptor.metadata()?.uid())
 }
 
-/// The directory of `path`. The dot keeps out what is none: to open a fifo would wait for its writer.
+/// The directory of `path`. The dot excludes a file that is not a directory: opening a fifo would wait for its writer.
 fn open_directory(path: &Path) -> io::Result<File> {
     File::open(path.with_file_name("."))
 }
 
-/// Locks the directory of `path`, until the file is dropped; `None` if it cannot be locked at all.
+/// Locks the directory of `path` until the file is dropped. `None` if it cannot be locked at all.
 fn lock_directory(path: &Path) -> io::Result<Option<File>> {
     let directory = match open_directory(path) {
-        // To search a directory, and to write to it, is enough for bind(2).
+        // bind(2) needs permission only to search the directory and to write to it.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
         opened => opened?,
     };
@@ -218,10 +219,10 @@ fn lock_directory(path: &Path) -> io::Result<Option<File>> {
     Err(io::Error::new(ErrorKind::ResourceBusy, "the directory is locked by another process"))
 }
 
-/// Removes a socket file that nobody is bound to, and refuses what is not a socket.
+/// Removes a socket file without a bound socket, and refuses other files.
 fn clear(path: &Path, absolute: &Path) -> io::Result<()> {
-    // The long name, so that where it leads nowhere nothing is bound that could not be removed. The address needs the
-    // one that fits.
+    // The full path is checked, so that nothing is bound that could not be removed. The address needs the path that
+    // fits.
     let kind = match fs::symlink_metadata(absolute) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         found => found?.file_type(),
@@ -235,15 +236,15 @@ fn clear(path: &Path, absolute: &Path) -> io::Result<()> {
         };
         return Err(io::Error::new(ErrorKind::AlreadyExists, format!("it exists and is {what}, not a socket")));
     }
-    // The probe is a datagram socket, whatever listens there: it never waits, a stream server is not left with a
-    // connection that nobody is behind, and one that does not listen yet is told from a dead one, although a stream
-    // socket would be refused by both.
+    // The probe is a datagram socket, whatever is bound there. It never waits, and leaves no stray connection with a
+    // stream server. It distinguishes a server that does not listen yet from a dead one, which would both refuse a
+    // stream socket.
     match UnixDatagram::unbound()?.connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(absolute),
-        // We may not write to it, so we cannot know. The kind would not do: EPERM has the same.
+        // We may not write to it, so we cannot know. The error kind is not enough, because EPERM has the same.
         Err(error) if error.raw_os_error() == Some(libc::EACCES) => Err(error),
-        // Live: a datagram socket, one with a peer of its own (EPERM), or one of another type (EPROTOTYPE). Or gone in
-        // the meantime (ENOENT). bind(2) knows, and has the right words for it.
+        // It is live: a datagram socket, one with its own peer (EPERM), or one of another type (EPROTOTYPE). Or it is
+        // gone by now (ENOENT). bind(2) finds out, and returns the right error.
         _ => Ok(()),
     }
 }

@@ -1,8 +1,8 @@
-//! A blocking TCP stream for Windows: its waits end when another thread shuts it down.
+//! A blocking TCP stream for Windows, whose waits end when another thread shuts it down.
 //!
-//! The system does not see to that: shutdown(2) wakes no thread that waits in `recv` or `send` there. So a thread does
-//! not wait in the system. It tries, pauses, and tries again, 20 times a second in the end. `SO_RCVTIMEO` would be no
-//! help: Winsock says of a socket whose call has timed out that it must not be used any more.
+//! On Windows shutdown(2) wakes no thread that waits in `recv` or `send`. So a thread does not wait in the system. It
+//! tries, pauses, and tries again, 20 times a second in the end. `SO_RCVTIMEO` does not help: Winsock says that a
+//! socket must not be used any more after a call has timed out.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -10,15 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What the blocking handlers use of [`TcpStream`]. Never in blocking mode.
+/// The part of [`TcpStream`] that blocking handlers use. Never in blocking mode.
 #[derive(Debug)]
 pub(crate) struct PatientStream {
     stream: TcpStream,
-    /// What has arrived is the last. Not by shutdown(2), after which Winsock does not hand that out any more.
+    /// No more input is accepted after the bytes that have arrived. This does not use shutdown(2), after which Winsock
+    /// no longer returns those bytes.
     input_ends: AtomicBool,
 }
 
-/// The pauses begin short and double, so that a wait is at most twice as long as it need be, and this much longer.
+/// The pauses start short and double, so that a wait is at most twice as long as necessary, and at most this much
+/// longer.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
@@ -56,7 +58,7 @@ impl From<TcpStream> for PatientStream {
 impl Read for &PatientStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         until_ready(self.stream.read_timeout()?, || {
-            // Asked first: what arrived before is read.
+            // Checked first, so that bytes from before are read.
             let ends = self.input_ends.load(Ordering::Acquire);
             match (&self.stream).read(buffer) {
                 Err(error) if ends && error.kind() == io::ErrorKind::WouldBlock => Ok(0),

@@ -1,6 +1,6 @@
-//! The seam to sockets without an operating system: what a twin of each kind has to do. The twins are in `testing`.
+//! The interface of sockets without an operating system, for each kind of socket. The implementations are in `testing`.
 //!
-//! They are boxed, so that a program that does not use the testing kit does not contain it.
+//! They are boxed, so a program that does not use the testing kit does not contain them.
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
@@ -36,9 +36,9 @@ pub(crate) trait ScriptedListener: Debug + Send {
 /// The twin of a datagram socket.
 pub(crate) trait ScriptedDatagrams: Debug + Send {
     fn register(&mut self, token: Token);
-    /// Whether events shall also tell when there is room.
+    /// Sets whether events also report room.
     fn watch_room(&mut self, on: bool);
-    /// Like recvfrom(2): what does not fit is cut off.
+    /// Like recvfrom(2): cuts off bytes that do not fit.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Address)>;
     fn send(&mut self, bytes: &[u8], to: &Address) -> io::Result<usize>;
 }
@@ -47,11 +47,11 @@ pub(crate) trait ScriptedDatagrams: Debug + Send {
 pub(crate) trait ScriptedSelector: Send {
     /// Nanoseconds, never zero.
     fn now(&self) -> u64;
-    /// The same where the selector is out of reach.
+    /// The same clock for places without access to the selector.
     fn clock(&self) -> Arc<dyn Fn() -> u64 + Send + Sync>;
-    /// Never waits: if nothing is ready it takes note that the caller would have slept.
+    /// Never waits. If nothing is ready, it records that the caller would have slept.
     fn poll(&mut self, wait: Option<Duration>) -> io::Result<()>;
-    /// What the last poll has found.
+    /// The events of the last poll.
     fn events(&self) -> &[(Token, Readiness)];
     fn waker(&self) -> Box<dyn Fn() + Send + Sync>;
     fn connect(&self, address: &Address) -> io::Result<Box<dyn ScriptedStream>>;

@@ -1,4 +1,4 @@
-//! What is ready, and what time it is: mio's poll and the system's clock, or those of a script.
+//! Readiness and time: mio's poll and the system's clock, or those of a script.
 
 use std::io;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(crate) enum Selector {
     Scripted(Box<dyn ScriptedSelector>),
 }
 
-/// What ends a wait from any thread.
+/// Ends a wait from any thread.
 pub(crate) enum Waker {
     System(mio::Waker),
     Scripted(Box<dyn Fn() + Send + Sync>),
@@ -46,7 +46,7 @@ impl Selector {
         Selector::Scripted(Box::new(selector))
     }
 
-    /// A waker that ends [`poll`](Self::poll) from any thread. mio allows one for each selector.
+    /// Makes a waker that ends [`poll`](Self::poll) from any thread. mio allows one for each selector.
     pub(crate) fn waker(&self, token: Token) -> io::Result<Waker> {
         match self {
             Selector::System { poll, .. } => mio::Waker::new(poll.registry(), token).map(Waker::System),
@@ -84,7 +84,7 @@ impl Selector {
         }
     }
 
-    /// Calls `on_event` for each event of the last poll. Says whether there may be more than it could hold.
+    /// Calls `on_event` for each event of the last poll. Returns whether there may be more events than it could hold.
     #[inline(always)]
     pub(crate) fn each(&self, mut on_event: impl FnMut(Token, Readiness)) -> bool {
         match self {
@@ -103,7 +103,7 @@ impl Selector {
         }
     }
 
-    /// Begins to connect, as [`Stream::connect`].
+    /// Starts to connect, as [`Stream::connect`].
     pub(crate) fn connect(&self, address: &Address) -> io::Result<Stream> {
         match self {
             Selector::System { .. } => Stream::connect(address),
@@ -116,14 +116,14 @@ impl Selector {
         socket.register(self.registry(), token)
     }
 
-    /// Takes a socket out that is to be registered with another selector.
+    /// Deregisters a socket that will be registered with another selector.
     pub(crate) fn deregister(&self, socket: &mut impl Watched) {
         if let Some(registry) = self.registry() {
             socket.deregister(registry);
         }
     }
 
-    /// Takes a connection out before it is closed, where closing alone does not.
+    /// Deregisters a connection before it is closed, on systems where closing alone does not.
     pub(crate) fn forget(&self, stream: &mut Stream) {
         // epoll forgets a descriptor when its last copy is closed (epoll(7)). Ours have no copies: they are
         // close-on-exec and never duplicated. That saves a system call for each connection.
@@ -132,7 +132,7 @@ impl Selector {
         }
     }
 
-    /// Whether events shall also tell when a datagram socket has room.
+    /// Sets whether events also report room in a datagram socket.
     pub(crate) fn watch_room(&self, socket: &mut DatagramSocket, token: Token, on: bool) -> io::Result<()> {
         socket.watch_room(self.registry(), token, on)
     }
@@ -163,5 +163,5 @@ impl Selector {
     }
 }
 
-/// Events fetched by one wait; what is left comes with the next.
+/// Events fetched by one wait. The rest comes with the next.
 const EVENTS: usize = 1_024;

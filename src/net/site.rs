@@ -1,4 +1,4 @@
-//! Where a server has a socket, and with what options: enough to open it again after a stop.
+//! The address and the options of a server's socket: enough to open it again after a stop.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::socket::Socket;
 use crate::address::Address;
 use crate::error::{Error, Result, reason};
 
-/// An address that a server is bound to, and how.
+/// An address that a server is bound to, with its options.
 #[derive(Clone)]
 pub(crate) struct Site {
     pub(crate) address: Address,
@@ -18,7 +18,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Why its address cannot be bound again.
+    /// The reason why its address cannot be bound again.
     pub(crate) fn explain(&self, error: Error) -> Error {
         match error {
             Error::Bind { address, source } if self.adopted => {
@@ -30,7 +30,7 @@ impl Site {
     }
 }
 
-/// The options of a socket, of whatever family.
+/// The options of a socket of any family.
 pub(crate) trait Options: Send + Sync {
     /// [`Family::NAME`].
     fn family(&self) -> &'static str;

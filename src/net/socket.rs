@@ -1,4 +1,4 @@
-//! A socket on its way to becoming a listener or a datagram socket: opened, given its options, bound.
+//! A socket that becomes a listener or a datagram socket: opened, given its options, bound.
 
 #[cfg(unix)]
 use std::cell::OnceCell;
@@ -10,8 +10,8 @@ use socket2::{Domain, Protocol, SockAddr, Type};
 use super::path::{BoundPath, bind_path};
 use crate::address::Address;
 
-/// A socket that is not in use yet: what [`server_bind`](crate::BaseServer::server_bind) and
-/// [`server_activate`](crate::BaseServer::server_activate) are given, to set further options on.
+/// A socket that is not in use yet. [`server_bind`](crate::BaseServer::server_bind) and
+/// [`server_activate`](crate::BaseServer::server_activate) are given it, and can set more options.
 ///
 /// ```
 /// use socketserver::{Address, BaseServer, Socket};
@@ -27,7 +27,7 @@ use crate::address::Address;
 /// ```
 #[derive(Debug)]
 pub struct Socket {
-    /// Goes before the socket: as long as that lives, the file's inode is not given to another.
+    /// Dropped before the socket. While the socket lives, the inode of the file is not reused.
     #[cfg(unix)]
     path: OnceCell<BoundPath>,
     #[cfg(unix)]
@@ -51,8 +51,8 @@ impl Socket {
         Ok(this)
     }
 
-    /// A socket that was made elsewhere: of this kind, bound, and listening if that is what its kind does. What is in the
-    /// file system for it is not ours.
+    /// A socket that was made elsewhere. It must be of this kind, bound, and listening if its kind listens. Its file is
+    /// not ours.
     pub(super) fn adopted(socket: socket2::Socket, kind: Type) -> io::Result<Self> {
         let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         let mut this = Socket::from(socket);
@@ -62,7 +62,7 @@ impl Socket {
         }
         let address = this.local_address()?;
         if this.listens {
-            // Not every system tells whether a socket listens, but one that is connected does not.
+            // Not every system reports whether a socket listens, but a connected socket does not.
             #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
             let listens = this.socket.is_listener()?;
             #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
@@ -76,7 +76,7 @@ impl Socket {
         Ok(this)
     }
 
-    /// The mode that the file of a Unix socket is to have.
+    /// The mode for the file of a Unix socket.
     #[cfg(unix)]
     pub(super) fn with_mode(mut self, mode: Option<u32>) -> Self {
         self.mode = mode;
@@ -87,15 +87,15 @@ impl Socket {
         socket2::SockRef::from(&self.socket)
     }
 
-    /// Binds the socket: bind(2). For a path of the file system it does everything that takes beside that: a file that
-    /// nobody listens on any more is removed first, one that is in use or no socket is left alone, and the file has
-    /// its mode from the first moment on.
+    /// Binds the socket: bind(2). For a path it also does the following. A file without a bound socket is removed
+    /// first. A file of a bound socket, or another kind of file, is not touched. The file never has more permissions
+    /// than its mode.
     ///
     /// # Errors
-    /// What bind(2) says; [`AddrInUse`](io::ErrorKind::AddrInUse) for a path on which somebody listens;
-    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) for one that is no socket;
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for one that does not fit an address, and for an abstract name that is
-    /// to have a mode.
+    /// Errors of bind(2); [`AddrInUse`](io::ErrorKind::AddrInUse) for a path to which another socket is bound;
+    /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) for a file that is not a socket;
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a path that does not fit an address, and for an abstract name
+    /// with a mode.
     pub fn bind(&self, address: &Address) -> io::Result<()> {
         #[cfg(unix)]
         if let Some(path) = address.as_unix().and_then(|address| address.as_path()) {
@@ -111,11 +111,11 @@ impl Socket {
         self.socket.bind(&sock_addr(address)?)
     }
 
-    /// Makes it listen, with room for `request_queue_size` connections that wait: listen(2). A datagram socket has
-    /// nothing to listen for, and this does nothing.
+    /// Makes it listen, with room for `request_queue_size` waiting connections: listen(2). For a datagram socket this
+    /// does nothing.
     ///
     /// # Errors
-    /// What listen(2) says.
+    /// Errors of listen(2).
     pub fn listen(&self, request_queue_size: i32) -> io::Result<()> {
         if self.listens { self.socket.listen(request_queue_size) } else { Ok(()) }
     }
@@ -125,7 +125,7 @@ impl Socket {
         address(&self.socket.local_addr()?)
     }
 
-    /// The bare socket, non-blocking, and the name that is removed when it is closed.
+    /// The bare non-blocking socket, and the path that is removed when it is closed.
     pub(super) fn into_parts(self) -> io::Result<(socket2::Socket, Name)> {
         self.socket.set_nonblocking(true)?;
         #[cfg(unix)]
@@ -135,7 +135,7 @@ impl Socket {
     }
 }
 
-/// A socket that was made elsewhere: whatever is in the file system for it is not ours.
+/// A socket that was made elsewhere. Its file is not ours.
 impl From<socket2::Socket> for Socket {
     fn from(socket: socket2::Socket) -> Self {
         Socket {
@@ -149,13 +149,13 @@ impl From<socket2::Socket> for Socket {
     }
 }
 
-/// What is left in the file system of a bound socket.
+/// The file of a bound socket.
 #[cfg(unix)]
 pub(super) type Name = Option<BoundPath>;
 #[cfg(not(unix))]
 pub(super) type Name = ();
 
-/// The address as the system calls take it.
+/// The address in the form for system calls.
 pub(super) fn sock_addr(address: &Address) -> io::Result<SockAddr> {
     match address {
         Address::Inet(address) => Ok((*address).into()),
@@ -164,7 +164,7 @@ pub(super) fn sock_addr(address: &Address) -> io::Result<SockAddr> {
     }
 }
 
-/// The address as the system calls give it.
+/// The address from the form of system calls.
 pub(super) fn address(address: &SockAddr) -> io::Result<Address> {
     if let Some(address) = address.as_socket() {
         return Ok(address.into());

@@ -1,4 +1,4 @@
-//! Options of UDP sockets: broadcast and multicast among them.
+//! Options of UDP sockets, including broadcast and multicast.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,39 +18,40 @@ use crate::error::{Error, Result};
 ///
 /// let mut options = UdpOptions::default();
 /// options.multicast_groups.push(MulticastGroup::new([224, 0, 0, 251])); // mDNS, RFC 6762
-/// options.allow_reuse_address = true; // every listener on this machine gets a copy
+/// options.allow_reuse_address = true; // all listeners on this machine get a copy
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct UdpOptions {
-    /// `SO_REUSEADDR`. Default: false: of two UDP sockets that share a port, one gets the datagrams of both. Wanted for
-    /// multicast, where each gets a copy. Source: `allow_reuse_address`.
+    /// `SO_REUSEADDR`. Default: false, because if two UDP sockets share a port, one gets the datagrams of both. Set it
+    /// for multicast, where each gets a copy. Source: `allow_reuse_address`.
     pub allow_reuse_address: bool,
     /// `SO_REUSEPORT`: several sockets, of several processes, bound to one port; the system spreads the peers among
     /// them. Default: false; an error where the system has no such option. Source: `allow_reuse_port`.
     pub allow_reuse_port: bool,
-    /// Which addresses of a name may be used. Default: [`AddressFamily::Any`]. Source: `address_family`.
+    /// The addresses of a name that may be used. Default: [`AddressFamily::Any`]. Source: `address_family`.
     pub address_family: AddressFamily,
     /// `IPV6_V6ONLY`: an IPv6 socket takes no IPv4 datagrams. Default: true, on every system.
     pub ipv6_only: bool,
     /// `SO_BROADCAST`: datagrams may be sent to broadcast addresses. Default: false.
     pub broadcast: bool,
-    /// Groups that are joined when the server is bound. Default: none. Others can be joined and left later:
+    /// Groups to join when the server is bound. Default: none. To join or leave groups later:
     /// [`Others::join_multicast`](crate::Others::join_multicast).
     pub multicast_groups: Vec<MulticastGroup>,
     /// `IP_MULTICAST_TTL`, `IPV6_MULTICAST_HOPS`: how many routers a multicast datagram passes, 255 at most.
     /// Default: 1, none.
     pub multicast_ttl: u32,
-    /// `IP_MULTICAST_LOOP`, `IPV6_MULTICAST_LOOP`: what is sent to a group comes back to members on this machine. The
-    /// server itself does not serve its own ([`Stats::datagrams_reflected`](crate::Stats)), but what other members say,
-    /// also from the same address and port. Default: true.
+    /// `IP_MULTICAST_LOOP`, `IPV6_MULTICAST_LOOP`: members on this machine receive what is sent to the group. The
+    /// server does not serve its own datagrams ([`Stats::datagrams_reflected`](crate::Stats)), but it serves those of
+    /// other members, even from the same address and port. Default: true.
     pub multicast_loop: bool,
-    /// Where multicast datagrams leave. Default: [`MulticastInterface::Any`], as the routing table says.
+    /// The interface by which multicast datagrams leave. Default: [`MulticastInterface::Any`], which the routing table
+    /// chooses.
     pub multicast_interface: MulticastInterface,
-    /// `SO_RCVBUF` in bytes: what may wait while the loop is busy; at most 2,147,483,647. The system has bounds of its own.
-    /// Default: `None`, the system's.
+    /// `SO_RCVBUF` in bytes: how much may wait while the loop is busy; at most 2,147,483,647. The system has its own
+    /// bounds. Default: `None`, the system's value.
     pub receive_buffer_bytes: Option<usize>,
-    /// `SO_SNDBUF` in bytes, at most 2,147,483,647. The system has bounds of its own. Default: `None`, the system's.
+    /// `SO_SNDBUF` in bytes, at most 2,147,483,647. The system has its own bounds. Default: `None`, the system's value.
     pub send_buffer_bytes: Option<usize>,
 }
 
@@ -73,7 +74,7 @@ impl Default for UdpOptions {
 }
 
 impl UdpOptions {
-    /// Refuses by name what the system would refuse with EINVAL, or take for another value.
+    /// Refuses, by name, values that the system would refuse with EINVAL or take for other values.
     pub(super) fn check(&self) -> Result<()> {
         if self.multicast_ttl > 255 {
             return Err(Error::setting("multicast_ttl", self.multicast_ttl, "it must be 255 at most"));
@@ -84,7 +85,7 @@ impl UdpOptions {
         super::options::check_buffers(self.receive_buffer_bytes, self.send_buffer_bytes)
     }
 
-    /// Opens a socket for `address` with everything set that must be set before it is bound.
+    /// Opens a socket for `address`, and sets everything that must be set before it is bound.
     pub(super) fn open(&self, address: SocketAddr) -> io::Result<Socket> {
         let socket = Socket::datagram(Domain::for_address(address), Some(Protocol::UDP))?;
         #[cfg(all(feature = "batch", target_os = "linux"))]
@@ -98,7 +99,7 @@ impl UdpOptions {
         Ok(socket)
     }
 
-    /// Sets what can be set on a bound socket as well.
+    /// Sets the options that can also be set on a bound socket.
     pub(super) fn apply(&self, options: &SockRef<'_>, is_ipv6: bool) -> io::Result<()> {
         if self.broadcast {
             options.set_broadcast(true)?;
@@ -113,8 +114,8 @@ impl UdpOptions {
             options.set_multicast_loop_v4(self.multicast_loop)?;
             options.set_multicast_if_v4(&self.multicast_interface.address()?)?;
         }
-        // Otherwise a wildcard socket hears the groups that others on this machine have joined. What has no such option
-        // does not do that.
+        // Otherwise a wildcard socket receives for groups that others on this machine have joined. Systems without this
+        // option do not do that.
         #[cfg(target_os = "linux")]
         let _ = if is_ipv6 { options.set_multicast_all_v6(false) } else { options.set_multicast_all_v4(false) };
         for group in self.multicast_groups.iter().filter(|group| group.address.is_ipv6() == is_ipv6) {
@@ -124,10 +125,10 @@ impl UdpOptions {
     }
 }
 
-/// A multicast group, and the network it is listened for on.
+/// A multicast group, and the network on which to listen for it.
 ///
-/// Source: ip(7), `IP_ADD_MEMBERSHIP`; ipv6(7), `IPV6_ADD_MEMBERSHIP`. Python's module has nothing for it; there one
-/// calls `self.socket.setsockopt`.
+/// Source: ip(7), `IP_ADD_MEMBERSHIP`; ipv6(7), `IPV6_ADD_MEMBERSHIP`. Python's module has nothing for it; use
+/// `self.socket.setsockopt` there.
 ///
 /// ```
 /// use socketserver::{MulticastGroup, MulticastInterface};
@@ -142,11 +143,11 @@ impl UdpOptions {
 pub struct MulticastGroup {
     /// The group: 224.0.0.0/4 or ff00::/8.
     pub address: IpAddr,
-    /// Where members are looked for. Default: [`MulticastInterface::Any`].
+    /// The interface on which to listen. Default: [`MulticastInterface::Any`].
     pub interface: MulticastInterface,
 }
 
-/// A network interface as multicast options name it: IPv4 by an address it has, IPv6 by its number.
+/// A network interface in a multicast option: for IPv4 one of its addresses, for IPv6 its number.
 ///
 /// ```
 /// use socketserver::{MulticastInterface, UdpOptions};
@@ -157,17 +158,17 @@ pub struct MulticastGroup {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MulticastInterface {
-    /// Whichever the system takes.
+    /// The system chooses.
     #[default]
     Any,
-    /// The one that has this address. For IPv4 groups.
+    /// The interface with this address. For IPv4 groups.
     Address(Ipv4Addr),
-    /// The one of this number (`if_nametoindex`). For IPv6 groups.
+    /// The interface with this number (`if_nametoindex`). For IPv6 groups.
     Index(u32),
 }
 
 impl MulticastGroup {
-    /// The group of this address, on whichever interface the system takes.
+    /// The group of this address, on an interface that the system chooses.
     pub fn new(address: impl Into<IpAddr>) -> Self {
         MulticastGroup { address: address.into(), interface: MulticastInterface::Any }
     }
