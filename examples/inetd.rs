@@ -23,9 +23,9 @@ use std::net::SocketAddr;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use socketserver::{Address, Result, family, family::Family};
 #[cfg(unix)]
-use socketserver::{ForkingMixIn, MixInServer};
+use socketserver::ForkingMixIn;
+use socketserver::{Address, Result, family, family::Family};
 
 /// Serves each client with a program
 #[derive(clap::Parser)]
@@ -68,7 +68,7 @@ fn serve<F: Family<Address = SocketAddr>>(args: Args) -> Result<()> {
         }
         command
     };
-    let mut server = MixInServer::<F, ForkingMixIn>::unbound(command);
+    let mut server = ForkingMixIn::<F>::unbound(command);
     server.limits.max_children = args.max_children.get();
     server.limits.max_packet_size = 65_535; // The longest datagram of UDP.
     server.limits.child_timeout = common::unless_zero(args.child_timeout);

@@ -122,7 +122,7 @@ pub use server::hooks::{BaseServer, Incoming};
 pub use server::threading::{
     ForkingMixIn, ForkingTcpServer, ForkingUdpServer, ForkingUnixDatagramServer, ForkingUnixStreamServer,
 };
-pub use server::threading::{MixInServer, NoHandler, ThreadingMixIn, ThreadingTcpServer, ThreadingUdpServer};
+pub use server::threading::{NoHandler, ThreadingMixIn, ThreadingTcpServer, ThreadingUdpServer};
 #[cfg(unix)]
 pub use server::threading::{ThreadingUnixDatagramServer, ThreadingUnixStreamServer};
 pub use server::unbound::Unbound;

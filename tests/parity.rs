@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 use socketserver::family::{self, Family, ServerAddress};
 use socketserver::{
     Address, BaseServer, BlockingHandler, BlockingRequest, DatagramRequestHandler, EndReason, Error, ForkingMixIn,
-    Incoming, MixInServer, Next, Request, RequestHandler, Result, ServeOn, Server, ShutdownHandle,
-    StreamRequestHandler, TcpOptions, TcpServer, ThreadingMixIn, ThreadingTcpServer,
+    Incoming, Next, Request, RequestHandler, Result, ServeOn, Server, ShutdownHandle, StreamRequestHandler, TcpOptions,
+    TcpServer, ThreadingMixIn, ThreadingTcpServer,
 };
 
 use crate::common::{Journal, PATIENCE, Peer, SCRIPTED, limit, options, silence_scripted_panics};
@@ -116,8 +116,8 @@ where
         let alive = Arc::new(());
         let counted = Arc::clone(&alive);
         let make = move |_: &Address| Counted { handler: handler(), _alive: Arc::clone(&counted) };
-        let server = MixInServer::<F, ThreadingMixIn>::new(self.address.clone(), make).unwrap();
-        self.run_server(server.into());
+        let server = ThreadingMixIn::<F>::new(self.address.clone(), make).unwrap();
+        self.run_server(server);
         assert_eq!(Arc::strong_count(&alive), 1, "a thread is left");
     }
 
@@ -125,8 +125,8 @@ where
     /// the one whose it is (bpo-1540386).
     fn forking(self) {
         let foreign = Command::new("sh").args(["-c", "exit 72"]).spawn().unwrap();
-        let server = MixInServer::<F, ForkingMixIn>::new(self.address.clone(), head).unwrap();
-        self.run_server(server.into());
+        let server = ForkingMixIn::<F>::new(self.address.clone(), head).unwrap();
+        self.run_server(server);
         assert_eq!(status(foreign), Some(72));
     }
 
@@ -443,7 +443,7 @@ fn wfile_is_a_writer_on_the_request_s_own_socket() {
             Ok(())
         })
     };
-    let server: Server<_, _, _> = ThreadingTcpServer::new("localhost:0", handler).unwrap().into();
+    let server = ThreadingTcpServer::new("localhost:0", handler).unwrap();
     let address = server.server_address();
     let (stop, done) = serving(server);
     drop(tcp(address));
@@ -488,7 +488,7 @@ fn a_large_write_is_whole_though_signals_interrupt_it() {
         handler.timeout = Some(PATIENCE);
         handler
     };
-    let server: Server<_, _, _> = ThreadingTcpServer::new("localhost:0", handler).unwrap().into();
+    let server = ThreadingTcpServer::new("localhost:0", handler).unwrap();
     let address = server.server_address();
     let (stop, done) = serving(server);
     let mut client = Peer::of(tcp(address));
@@ -648,7 +648,7 @@ fn max_children_makes_further_requests_wait() {
     let mut server = socketserver::ForkingTcpServer::new("localhost:0", |_| Command::new("cat")).unwrap();
     limit(&mut server, |limits| limits.max_children = 2);
     let address = server.server_address();
-    let (stop, done) = serving(server.into());
+    let (stop, done) = serving(server);
     let mut clients: Vec<_> = (0..5).map(|_| Peer::of(tcp(address))).collect();
     clients.iter_mut().for_each(|client| client.send("hello"));
     clients[0].expect("hello");
@@ -674,7 +674,7 @@ fn a_program_has_no_descriptor_but_the_request() {
         command.args(["-l", "/proc/self/fd"]);
         command
     };
-    let server: Server<_, _, _> = socketserver::ForkingTcpServer::new("localhost:0", list).unwrap().into();
+    let server = socketserver::ForkingTcpServer::new("localhost:0", list).unwrap();
     let address = server.server_address();
     let (stop, done) = serving(server);
     let descriptors = String::from_utf8(Peer::of(tcp(address)).rest()).unwrap();
@@ -761,7 +761,7 @@ fn finish_follows_a_handle_that_failed_but_not_a_setup() {
 #[test]
 fn a_datagram_handler_that_writes_nothing_sends_nothing() {
     let handler = |_: &Address| DatagramRequestHandler::new(|_| Ok(()));
-    let server: Server<_, _, _> = socketserver::ThreadingUdpServer::new("127.0.0.1:0", handler).unwrap().into();
+    let server = socketserver::ThreadingUdpServer::new("127.0.0.1:0", handler).unwrap();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.connect(server.server_address()).unwrap();
     client.send(b"hello").unwrap();

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use socketserver::family::{Family, ServerAddress, Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
-    Address, BaseServer, BlockingRequest, ForkingMixIn, MixInServer, Next, Request, RequestHandler, Result, Server,
+    Address, BaseServer, BlockingRequest, ForkingMixIn, Next, Request, RequestHandler, Result, Server,
     StreamRequestHandler, ThreadingMixIn,
 };
 
@@ -115,8 +115,8 @@ fn python_s_clients_are_content_with_threads() {
         String: ServerAddress<F::Address>,
     {
         let handler = |_: &Address| StreamRequestHandler::new(line);
-        let server = MixInServer::<F, ThreadingMixIn>::new(kind.address(), handler).unwrap();
-        serve(python, kind, server.into());
+        let server = ThreadingMixIn::<F>::new(kind.address(), handler).unwrap();
+        serve(python, kind, server);
     }
     check_each_kind!(check);
 }
@@ -132,8 +132,8 @@ fn python_s_clients_are_content_with_programs() {
             head.args(["-n", "1"]);
             head
         };
-        let server = MixInServer::<F, ForkingMixIn>::new(kind.address(), program).unwrap();
-        serve(python, kind, server.into());
+        let server = ForkingMixIn::<F>::new(kind.address(), program).unwrap();
+        serve(python, kind, server);
     }
     check_each_kind!(check);
 }

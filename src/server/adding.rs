@@ -23,9 +23,8 @@ impl Reactor {
     /// [`Error::Listen`] if the server is to be bound again. The server is closed then, and dropped.
     pub fn add<F: Family, S: BaseServer, H: RequestHandler<S>>(
         &mut self,
-        server: impl Into<Server<F, S, H>>,
+        mut server: Server<F, S, H>,
     ) -> Result<ServerId> {
-        let mut server = server.into();
         self.admits_server()?;
         server.get_sockets()?;
         let Server { mut parked, own, activated, .. } = server;

@@ -1,8 +1,6 @@
 //! Servers whose requests are all served by threads, or all by programs: Python's mixins, ready-made.
 
-use std::fmt;
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
 #[cfg(all(unix, feature = "children"))]
 use std::process::Command;
 
@@ -20,7 +18,7 @@ use crate::net::family::{Family, ServerAddress, Tcp, Udp};
 #[cfg(unix)]
 use crate::net::family::{UnixDatagram, UnixStream};
 
-/// A TCP server that serves every client on a thread, with a handler that may block: [`MixInServer`].
+/// A [`TcpServer`](crate::TcpServer) that serves every client on a thread, with a handler that may block: [`ThreadingMixIn`].
 ///
 /// Source: `socketserver.ThreadingTCPServer`.
 ///
@@ -38,9 +36,9 @@ use crate::net::family::{UnixDatagram, UnixStream};
 /// })?;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
-pub type ThreadingTcpServer<S = ()> = MixInServer<Tcp, ThreadingMixIn, S>;
+pub type ThreadingTcpServer = ThreadingMixIn<Tcp>;
 
-/// A UDP server that serves every datagram on a thread: [`MixInServer`].
+/// A [`UdpServer`](crate::UdpServer) that serves every datagram on a thread: [`ThreadingMixIn`].
 ///
 /// Source: `socketserver.ThreadingUDPServer`.
 ///
@@ -57,7 +55,7 @@ pub type ThreadingTcpServer<S = ()> = MixInServer<Tcp, ThreadingMixIn, S>;
 /// })?;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
-pub type ThreadingUdpServer<S = ()> = MixInServer<Udp, ThreadingMixIn, S>;
+pub type ThreadingUdpServer = ThreadingMixIn<Udp>;
 
 /// The same on Unix sockets with connections: [`ThreadingTcpServer`], [`UnixStreamServer`](crate::UnixStreamServer).
 ///
@@ -70,7 +68,7 @@ pub type ThreadingUdpServer<S = ()> = MixInServer<Udp, ThreadingMixIn, S>;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[cfg(unix)]
-pub type ThreadingUnixStreamServer<S = ()> = MixInServer<UnixStream, ThreadingMixIn, S>;
+pub type ThreadingUnixStreamServer = ThreadingMixIn<UnixStream>;
 
 /// The same on Unix datagram sockets: [`ThreadingUdpServer`], [`UnixDatagramServer`](crate::UnixDatagramServer).
 ///
@@ -83,9 +81,9 @@ pub type ThreadingUnixStreamServer<S = ()> = MixInServer<UnixStream, ThreadingMi
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[cfg(unix)]
-pub type ThreadingUnixDatagramServer<S = ()> = MixInServer<UnixDatagram, ThreadingMixIn, S>;
+pub type ThreadingUnixDatagramServer = ThreadingMixIn<UnixDatagram>;
 
-/// A TCP server that serves every client with a program, as inetd(8) does: [`MixInServer`]. Feature `children`.
+/// A [`TcpServer`](crate::TcpServer) that serves every client with a program, as inetd(8) does: [`ForkingMixIn`]. Feature `children`.
 ///
 /// Source: `socketserver.ForkingTCPServer`, which serves a client in a copy of itself.
 ///
@@ -100,9 +98,9 @@ pub type ThreadingUnixDatagramServer<S = ()> = MixInServer<UnixDatagram, Threadi
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[cfg(all(unix, feature = "children"))]
-pub type ForkingTcpServer<S = ()> = MixInServer<Tcp, ForkingMixIn, S>;
+pub type ForkingTcpServer = ForkingMixIn<Tcp>;
 
-/// A UDP server that serves every datagram with a program: the datagram is its input, its output the answer. Feature
+/// A [`UdpServer`](crate::UdpServer) that serves every datagram with a program: the datagram is its input, its output the answer. Feature
 /// `children`.
 ///
 /// Source: `socketserver.ForkingUDPServer`.
@@ -115,7 +113,7 @@ pub type ForkingTcpServer<S = ()> = MixInServer<Tcp, ForkingMixIn, S>;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[cfg(all(unix, feature = "children"))]
-pub type ForkingUdpServer<S = ()> = MixInServer<Udp, ForkingMixIn, S>;
+pub type ForkingUdpServer = ForkingMixIn<Udp>;
 
 /// The same on Unix sockets with connections: [`ForkingTcpServer`]. Feature `children`.
 ///
@@ -129,7 +127,7 @@ pub type ForkingUdpServer<S = ()> = MixInServer<Udp, ForkingMixIn, S>;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[cfg(all(unix, feature = "children"))]
-pub type ForkingUnixStreamServer<S = ()> = MixInServer<UnixStream, ForkingMixIn, S>;
+pub type ForkingUnixStreamServer = ForkingMixIn<UnixStream>;
 
 /// The same on Unix datagram sockets: [`ForkingUdpServer`]. Feature `children`.
 ///
@@ -143,24 +141,25 @@ pub type ForkingUnixStreamServer<S = ()> = MixInServer<UnixStream, ForkingMixIn,
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 #[cfg(all(unix, feature = "children"))]
-pub type ForkingUnixDatagramServer<S = ()> = MixInServer<UnixDatagram, ForkingMixIn, S>;
+pub type ForkingUnixDatagramServer = ForkingMixIn<UnixDatagram>;
 
-/// A [`Server`] whose requests are all served the way a mixin says: by threads ([`ThreadingMixIn`]) or by programs
-/// (`ForkingMixIn`). Everything else is the server's it contains.
+/// Serves requests on threads, with handlers that may block. It has no value: its functions make a [`Server`] that asks for
+/// no handler on the reactor. A request for which the hook [`process_request`](BaseServer::process_request) answers
+/// otherwise than [`ServeOn::Reactor`] is served in that way.
 ///
-/// A request that is to be served in another way is one for which the hook
-/// [`process_request`](BaseServer::process_request) of the server's value answers otherwise than [`ServeOn::Reactor`].
+/// Its settings are [`Limits::max_threads`](crate::Limits), [`thread_queue_max`](crate::Limits::thread_queue_max),
+/// [`daemon_threads`](crate::Limits::daemon_threads) and [`block_on_close`](crate::Limits::block_on_close).
 ///
-/// Source: `class ThreadingTCPServer(ThreadingMixIn, TCPServer)` and its siblings.
+/// Source: `socketserver.ThreadingMixIn`; `class ThreadingTCPServer(ThreadingMixIn, TCPServer)` and its siblings.
 ///
 /// ```
-/// use socketserver::{BaseServer, StreamRequestHandler, ThreadingTcpServer};
+/// use socketserver::{BaseServer, StreamRequestHandler, TcpServer, NoHandler, ThreadingTcpServer};
 /// use std::io::Write as _;
 ///
 /// struct Counter { clients: u32 }
 /// impl BaseServer for Counter {}
 ///
-/// let server = ThreadingTcpServer::with_server("127.0.0.1:0", Counter { clients: 0 }, |_counter, _client_address| {
+/// let handler = |_counter: &mut Counter, _client_address: &_| {
 ///     StreamRequestHandler::new(|request| {
 ///         let number = request.server(|counter: &mut Counter| {
 ///             counter.clients += 1;
@@ -169,78 +168,50 @@ pub type ForkingUnixDatagramServer<S = ()> = MixInServer<UnixDatagram, ForkingMi
 ///         writeln!(request.wfile, "you are number {number}")?;
 ///         Ok(())
 ///     })
-/// })?;
+/// };
+/// let server: TcpServer<Counter, NoHandler> =
+///     ThreadingTcpServer::with_server("127.0.0.1:0", Counter { clients: 0 }, handler)?;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
-pub struct MixInServer<F: Family, M, S = ()> {
-    server: Server<F, S, NoHandler>,
-    mixin: PhantomData<fn() -> M>,
-}
+#[derive(Debug)]
+pub struct ThreadingMixIn<F: Family>(PhantomData<F>);
 
-impl<F: Family, M, S: BaseServer> MixInServer<F, M, S> {
-    fn bind(mut unbound: Unbound<F, S, NoHandler>, address: impl ServerAddress<F::Address>) -> Result<Self> {
-        unbound.server_bind(address)?;
-        unbound.server_activate().map(|server| MixInServer { server, mixin: PhantomData })
-    }
-}
-
-/// The server it contains.
-impl<F: Family, M, S> From<MixInServer<F, M, S>> for Server<F, S, NoHandler> {
-    fn from(server: MixInServer<F, M, S>) -> Self {
-        server.server
-    }
-}
-
-impl<F: Family> MixInServer<F, ThreadingMixIn> {
+impl<F: Family> ThreadingMixIn<F> {
     /// Binds `address`, listens, and makes a handler for each request with `handler`, which is told the client's
     /// address and runs on the reactor's thread.
     ///
     /// # Errors
     /// As for [`Server::new`].
+    #[expect(clippy::new_ret_no_self, reason = "Python's names for servers that differ in how they are made")]
     pub fn new<B: BlockingHandler>(
         address: impl ServerAddress<F::Address>,
         handler: impl FnMut(&Address) -> B + Send + 'static,
-    ) -> Result<Self> {
-        MixInServer::bind(Self::unbound(handler), address)
+    ) -> Result<Server<F, (), NoHandler>> {
+        bind(Self::unbound(handler), address)
     }
 
-    /// The same before it is bound: for options, limits and sockets of several families. It becomes the [`Server`] that
-    /// this type contains.
-    ///
-    /// ```
-    /// use socketserver::{StreamRequestHandler, TcpOptions, ThreadingTcpServer};
-    ///
-    /// let mut server = ThreadingTcpServer::unbound(|_client_address| StreamRequestHandler::new(|_| Ok(())));
-    /// server.limits.max_threads = 8;
-    /// let mut options = TcpOptions::default();
-    /// options.request_queue_size = 16;
-    /// server.server_bind_with("127.0.0.1:0", options)?;
-    /// let server = server.server_activate()?;
-    /// # Ok::<(), socketserver::Error>(())
-    /// ```
+    /// The same before it is bound: for options, limits and sockets of several families.
     pub fn unbound<B: BlockingHandler>(
         mut handler: impl FnMut(&Address) -> B + Send + 'static,
     ) -> Unbound<F, (), NoHandler> {
-        MixInServer::<F, ThreadingMixIn, ()>::unbound_with_server((), move |(), client_address| handler(client_address))
+        Self::unbound_with_server((), move |(), client_address| handler(client_address))
     }
-}
 
-impl<F: Family, S: BaseServer> MixInServer<F, ThreadingMixIn, S> {
     /// As [`new`](Self::new), with a value of your own, whose hooks are called. `handler` is given it, and a handler on a
     /// thread reaches it by [`BlockingRequest::server`](crate::BlockingRequest::server).
     ///
     /// # Errors
     /// As for [`Server::new`]. The value is dropped then.
-    pub fn with_server<B: BlockingHandler<S>>(
+    pub fn with_server<S: BaseServer, B: BlockingHandler<S>>(
         address: impl ServerAddress<F::Address>,
         server: S,
         handler: impl FnMut(&mut S, &Address) -> B + Send + 'static,
-    ) -> Result<Self> {
-        MixInServer::bind(Self::unbound_with_server(server, handler), address)
+    ) -> Result<Server<F, S, NoHandler>> {
+        bind(Self::unbound_with_server(server, handler), address)
     }
 
     /// As [`unbound`](Self::unbound), with a value of your own.
-    pub fn unbound_with_server<B: BlockingHandler<S>>(
+    pub fn unbound_with_server<S: BaseServer, B: BlockingHandler<S>>(
         server: S,
         mut handler: impl FnMut(&mut S, &Address) -> B + Send + 'static,
     ) -> Unbound<F, S, NoHandler> {
@@ -248,42 +219,63 @@ impl<F: Family, S: BaseServer> MixInServer<F, ThreadingMixIn, S> {
     }
 }
 
+/// Serves requests with programs. It has no value: its functions make a [`Server`], as those of [`ThreadingMixIn`] do.
+/// Feature `children`.
+///
+/// Its settings are [`Limits::max_children`](crate::Limits), [`thread_queue_max`](crate::Limits::thread_queue_max),
+/// [`child_timeout`](crate::Limits::child_timeout) and [`block_on_close`](crate::Limits::block_on_close).
+///
+/// Source: `socketserver.ForkingMixIn`.
+///
+/// ```
+/// use socketserver::ForkingMixIn;
+/// use socketserver::family::Tcp;
+/// use std::process::Command;
+///
+/// let server = ForkingMixIn::<Tcp>::new("127.0.0.1:0", |client_address| {
+///     let mut command = Command::new("sh");
+///     command.args(["-c", "echo hello $CLIENT"]).env("CLIENT", client_address.to_string());
+///     command
+/// })?;
+/// # Ok::<(), socketserver::Error>(())
+/// ```
 #[cfg(all(unix, feature = "children"))]
-impl<F: Family> MixInServer<F, ForkingMixIn> {
+#[derive(Debug)]
+pub struct ForkingMixIn<F: Family>(PhantomData<F>);
+
+#[cfg(all(unix, feature = "children"))]
+impl<F: Family> ForkingMixIn<F> {
     /// Binds `address`, listens, and serves each request with the program that `command` says.
     ///
     /// # Errors
     /// As for [`Server::new`].
+    #[expect(clippy::new_ret_no_self, reason = "Python's names for servers that differ in how they are made")]
     pub fn new(
         address: impl ServerAddress<F::Address>,
         command: impl FnMut(&Address) -> Command + Send + 'static,
-    ) -> Result<Self> {
-        MixInServer::bind(Self::unbound(command), address)
+    ) -> Result<Server<F, (), NoHandler>> {
+        bind(Self::unbound(command), address)
     }
 
-    /// The same before it is bound: for options, limits and sockets of several families. It becomes the [`Server`] that
-    /// this type contains.
+    /// The same before it is bound: for options, limits and sockets of several families.
     pub fn unbound(mut command: impl FnMut(&Address) -> Command + Send + 'static) -> Unbound<F, (), NoHandler> {
-        MixInServer::<F, ForkingMixIn, ()>::unbound_with_server((), move |(), client_address| command(client_address))
+        Self::unbound_with_server((), move |(), client_address| command(client_address))
     }
-}
 
-#[cfg(all(unix, feature = "children"))]
-impl<F: Family, S: BaseServer> MixInServer<F, ForkingMixIn, S> {
     /// As [`new`](Self::new), with a value of your own, whose hooks are called. `command` is given it.
     ///
     /// # Errors
     /// As for [`Server::new`]. The value is dropped then.
-    pub fn with_server(
+    pub fn with_server<S: BaseServer>(
         address: impl ServerAddress<F::Address>,
         server: S,
         command: impl FnMut(&mut S, &Address) -> Command + Send + 'static,
-    ) -> Result<Self> {
-        MixInServer::bind(Self::unbound_with_server(server, command), address)
+    ) -> Result<Server<F, S, NoHandler>> {
+        bind(Self::unbound_with_server(server, command), address)
     }
 
     /// As [`unbound`](Self::unbound), with a value of your own.
-    pub fn unbound_with_server(
+    pub fn unbound_with_server<S: BaseServer>(
         server: S,
         mut command: impl FnMut(&mut S, &Address) -> Command + Send + 'static,
     ) -> Unbound<F, S, NoHandler> {
@@ -299,73 +291,13 @@ fn mixed<F: Family, S: BaseServer>(
     Unbound::hosting(Host::new(server, Box::new(|_, _| NoHandler)).with_mixin(Box::new(mixin)))
 }
 
-impl<F: Family, M, S> Deref for MixInServer<F, M, S> {
-    type Target = Server<F, S, NoHandler>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.server
-    }
+fn bind<F: Family, S: BaseServer>(
+    mut unbound: Unbound<F, S, NoHandler>,
+    address: impl ServerAddress<F::Address>,
+) -> Result<Server<F, S, NoHandler>> {
+    unbound.server_bind(address)?;
+    unbound.server_activate()
 }
-
-impl<F: Family, M, S> DerefMut for MixInServer<F, M, S> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.server
-    }
-}
-
-impl<F: Family, M, S> fmt::Debug for MixInServer<F, M, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MixInServer").field("server", &self.server).finish()
-    }
-}
-
-/// Serves requests on threads: what distinguishes a [`ThreadingTcpServer`] and its siblings. Has no value.
-///
-/// Its settings are [`Limits::max_threads`](crate::Limits), [`thread_queue_max`](crate::Limits::thread_queue_max),
-/// [`daemon_threads`](crate::Limits::daemon_threads) and [`block_on_close`](crate::Limits::block_on_close).
-///
-/// Source: `socketserver.ThreadingMixIn`.
-///
-/// ```
-/// use socketserver::family::{Family, ServerAddress};
-/// use socketserver::{MixInServer, Result, StreamRequestHandler, ThreadingMixIn};
-/// use std::io::Write as _;
-///
-/// /// Greets, over TCP or Unix sockets.
-/// fn greeter<F: Family>(address: impl ServerAddress<F::Address>) -> Result<MixInServer<F, ThreadingMixIn>> {
-///     MixInServer::<F, ThreadingMixIn>::new(address, |_| {
-///         StreamRequestHandler::new(|request| Ok(request.wfile.write_all(b"hello\n")?))
-///     })
-/// }
-/// greeter::<socketserver::family::Tcp>("127.0.0.1:0")?;
-/// # Ok::<(), socketserver::Error>(())
-/// ```
-#[derive(Debug)]
-pub enum ThreadingMixIn {}
-
-/// Serves requests with programs: what distinguishes a [`ForkingTcpServer`] and its siblings. Has no value. Feature
-/// `children`.
-///
-/// Its settings are [`Limits::max_children`](crate::Limits), [`thread_queue_max`](crate::Limits::thread_queue_max),
-/// [`child_timeout`](crate::Limits::child_timeout) and [`block_on_close`](crate::Limits::block_on_close).
-///
-/// Source: `socketserver.ForkingMixIn`.
-///
-/// ```
-/// use socketserver::family::Tcp;
-/// use socketserver::{ForkingMixIn, MixInServer};
-/// use std::process::Command;
-///
-/// let server = MixInServer::<Tcp, ForkingMixIn>::new("127.0.0.1:0", |client_address| {
-///     let mut command = Command::new("sh");
-///     command.args(["-c", "echo hello $CLIENT"]).env("CLIENT", client_address.to_string());
-///     command
-/// })?;
-/// # Ok::<(), socketserver::Error>(())
-/// ```
-#[cfg(all(unix, feature = "children"))]
-#[derive(Debug)]
-pub enum ForkingMixIn {}
 
 /// The handler of a server that serves nothing on the reactor: closes what should come nevertheless.
 ///

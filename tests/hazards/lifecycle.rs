@@ -21,7 +21,7 @@ use crate::common::{
 };
 
 /// A server whose threads stay until they are released, and what tells that one has begun.
-fn holding() -> (ThreadingTcpServer, Receiver<()>, Sender<()>) {
+fn holding() -> (TcpServer<(), NoHandler>, Receiver<()>, Sender<()>) {
     let (begun, began) = channel();
     let (release, released) = channel::<()>();
     let released = Arc::new(std::sync::Mutex::new(released));
