@@ -1,4 +1,4 @@
-//! The servers: addresses, options, and Python's ways to run them. One type for all kinds of sockets.
+//! The servers: addresses, options, and Python's methods to run them. One type for all kinds of sockets.
 
 mod adding;
 mod binding;
@@ -29,7 +29,7 @@ use crate::reactor::Reactor;
 use crate::reactor::handle::{Handle, ShutdownHandle};
 use crate::reactor::hosted::Hosted;
 
-/// A TCP server: [`Server`] over TCP. A handler for each connection.
+/// A TCP server: [`Server`] over TCP, with a handler for each connection.
 ///
 /// Source: `socketserver.TCPServer`.
 ///
@@ -46,8 +46,8 @@ use crate::reactor::hosted::Hosted;
 pub type TcpServer<S, H> = Server<Tcp, S, H>;
 
 /// A UDP server: [`Server`] over UDP. Each datagram is a request with a handler of its own, from `setup` to `finish`,
-/// and what that writes goes back as one datagram; or, with
-/// [`Limits::sessions_max`](crate::Limits::sessions_max), a handler for each peer.
+/// and its output goes back as one datagram. With [`Limits::sessions_max`](crate::Limits::sessions_max) there is a
+/// handler for each peer.
 ///
 /// Source: `socketserver.UDPServer`, and `DatagramRequestHandler`.
 ///
@@ -75,8 +75,8 @@ pub type UdpServer<S, H> = Server<Udp, S, H>;
 
 /// A server on Unix sockets with connections: [`Server`] over a path or an abstract name.
 ///
-/// The path is made as [`Socket::bind`](crate::Socket::bind) says, and removed when the server closes, if it is still
-/// its own.
+/// [`Socket::bind`](crate::Socket::bind) describes how the path is made. It is removed when the server closes, if it is
+/// still its own.
 ///
 /// Source: `socketserver.UnixStreamServer`, which leaves the path behind.
 ///
@@ -96,8 +96,8 @@ pub type UdpServer<S, H> = Server<Udp, S, H>;
 #[cfg(unix)]
 pub type UnixStreamServer<S, H> = Server<UnixStream, S, H>;
 
-/// A server on Unix datagram sockets: [`Server`], as [`UdpServer`] over a path or an abstract name. A client that wants
-/// an answer must have bound its own socket.
+/// A server on Unix datagram sockets: like [`UdpServer`] over a path or an abstract name. A client that wants an answer
+/// must bind its own socket.
 ///
 /// Source: `socketserver.UnixDatagramServer`.
 ///
@@ -115,12 +115,13 @@ pub type UnixStreamServer<S, H> = Server<UnixStream, S, H>;
 #[cfg(unix)]
 pub type UnixDatagramServer<S, H> = Server<UnixDatagram, S, H>;
 
-/// A server, named by its first kind of socket ([`TcpServer`], [`UdpServer`], [`UnixStreamServer`],
-/// [`UnixDatagramServer`]): bound sockets, a value that its handlers share, and a handler for each request. Sockets of
-/// other kinds may share them: see [`Unbound::server_bind_as`].
+/// A server, named after its first kind of socket ([`TcpServer`], [`UdpServer`], [`UnixStreamServer`],
+/// [`UnixDatagramServer`]). It has bound sockets, a value that its handlers share, and a handler for each request.
+/// Sockets of other kinds may share these: see [`Unbound::server_bind_as`].
 ///
-/// It is [added](Reactor::add) to a [`Reactor`] that hosts several, or gets one of its own when it begins to serve: until
-/// then it has its sockets and no other descriptor. Dropping it closes it, as leaving a `with` block does in Python.
+/// You can [add](Reactor::add) it to a [`Reactor`] with other servers. Otherwise it gets one of its own when it begins
+/// to serve; until then it has its sockets and no other descriptor. Dropping it closes it, like leaving a `with` block
+/// in Python.
 ///
 /// Source: `socketserver.TCPServer` and its subclasses.
 ///
@@ -153,21 +154,21 @@ pub type UnixDatagramServer<S, H> = Server<UnixDatagram, S, H>;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 pub struct Server<F: Family, S, H> {
-    /// How long [`handle_request`](Self::handle_request) waits for a client. Default: `None`, for ever. Source:
+    /// How long [`handle_request`](Self::handle_request) waits for a client. Default: `None`, without a limit. Source:
     /// `BaseServer.timeout`.
     pub timeout: Option<Duration>,
     parked: Parked,
-    /// The reactor that it has of its own since it began to serve.
+    /// Its own reactor, since it began to serve.
     own: Option<Reactor>,
-    /// Where it is bound, or will be when it serves again.
+    /// Its addresses, to which it is bound, or will be when it serves again.
     sites: Vec<Site>,
-    /// Sockets that listen, and are in no reactor yet.
+    /// Listening sockets that are in no reactor yet.
     activated: Vec<Bound>,
     kind: Kind<F, S, H>,
 }
 
 impl<F: Family, H: RequestHandler> Server<F, (), H> {
-    /// Binds `address`, listens, and makes a handler for each request with `handler`, which is told the client's
+    /// Binds `address`, listens, and makes a handler for each request with `handler`, which is given the client's
     /// address. Port 0 lets the system choose; see [`server_address`](Self::server_address).
     ///
     /// # Errors
@@ -185,8 +186,8 @@ impl<F: Family, H: RequestHandler> Server<F, (), H> {
         unbound.server_activate()
     }
 
-    /// A server that is not bound yet, so that its sockets can be given options, and more than one address, of one family
-    /// or several.
+    /// Makes a server that is not bound yet, so that its sockets can have options, and several addresses of one family
+    /// or more.
     ///
     /// Source: `TCPServer(..., bind_and_activate=False)`.
     pub fn unbound(mut handler: impl FnMut(&Address) -> H + Send + 'static) -> Unbound<F, (), H> {
@@ -195,11 +196,11 @@ impl<F: Family, H: RequestHandler> Server<F, (), H> {
 }
 
 impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
-    /// As [`new`](Server::new), with a value of your own that all handlers share as `request.server`, and whose hooks are
+    /// As [`new`](Server::new), with your own value. All handlers share it as `request.server`, and its hooks are
     /// called.
     ///
     /// # Errors
-    /// As for [`new`](Server::new). The value is dropped then.
+    /// As for [`new`](Server::new). Then the value is dropped.
     pub fn with_server(
         address: impl ServerAddress<F::Address>,
         server: S,
@@ -218,33 +219,33 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         Unbound::hosting(Host::new(server, Box::new(handler)))
     }
 
-    /// The first address of its own kind that it is bound to, with the real port. It stays when the server is closed: it is
-    /// bound there when it serves again.
+    /// Returns the first address of its own kind, with the real port. It keeps this address when it is closed, and is
+    /// bound to it when it serves again.
     ///
     /// Source: `server_address`.
     pub fn server_address(&self) -> F::Address {
         self.server_addresses_as::<F>().into_iter().next().expect("it was bound before it was made")
     }
 
-    /// All addresses it is bound to, in the order in which they were bound.
+    /// Returns all its addresses, in the order in which they were bound.
     pub fn server_addresses(&self) -> Vec<Address> {
         self.sites.iter().map(|site| site.address.clone()).collect()
     }
 
-    /// Those of the sockets of one family.
+    /// Returns the addresses of one family.
     pub fn server_addresses_as<G: Family>(&self) -> Vec<G::Address> {
         let sites = self.sites.iter().filter(|site| site.options.family() == G::NAME);
         sites.filter_map(|site| G::typed(&site.address)).collect()
     }
 
-    /// Serves until [shut down](ShutdownHandle::shutdown). After a stop, or [`server_close`](Self::server_close), it is
-    /// first bound to its addresses again, with the options each was bound with.
+    /// Serves until it is [shut down](ShutdownHandle::shutdown). After a stop, or after
+    /// [`server_close`](Self::server_close), it is first bound to its addresses again, each with its former options.
     ///
     /// # Errors
     /// [`Error::Reactor`](crate::Error::Reactor); [`Error::Bind`](crate::Error::Bind) and
-    /// [`Error::Listen`](crate::Error::Listen) if it cannot be bound again: then it has no socket, and may be tried again.
-    /// [`Error::Setting`](crate::Error::Setting) if the [`config`](Self::set_config) cannot be honoured.
-    /// [`Error::Gone`](crate::Error::Gone) if a closure has put another reactor in the place of its own.
+    /// [`Error::Listen`](crate::Error::Listen) if it cannot be bound again: then it has no socket, and may try again.
+    /// [`Error::Setting`](crate::Error::Setting) if the [`config`](Self::set_config) cannot be used.
+    /// [`Error::Gone`](crate::Error::Gone) if a closure has replaced its own reactor.
     ///
     /// Source: `serve_forever`.
     pub fn serve_forever(&mut self) -> Result<()> {
@@ -252,11 +253,11 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     }
 
     /// Serves one request: waits for a client, at most [`timeout`](Self::timeout), and returns when its connection is
-    /// over, or the server is closed by a closure. Further clients wait in the backlog. After a timeout the hook
+    /// over, or when a closure closes the server. Further clients wait in the backlog. After a timeout the hook
     /// `handle_timeout` is called.
     ///
-    /// Returns at once when shut down, and does so until [`serve_forever`](Self::serve_forever) or [`Reactor::poll`] has
-    /// returned because of that as well. So a loop asks [`is_requested`](ShutdownHandle::is_requested):
+    /// Returns at once after a shutdown, until [`serve_forever`](Self::serve_forever) or [`Reactor::poll`] has returned
+    /// because of it as well. So check [`is_requested`](ShutdownHandle::is_requested) in a loop:
     ///
     /// ```
     /// # use socketserver::{NoHandler, TcpServer};
@@ -294,13 +295,13 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         }
     }
 
-    /// What stops it: its own reactor, or the one it is added to.
+    /// Returns a handle that stops its own reactor, or the one that it is added to.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         self.handle().shutdown_handle()
     }
 
-    /// A way in for other threads. It may be taken at any time: what it is given before the server has a reactor waits for
-    /// that, and if the server is [added](Reactor::add) to another, the handle leads there.
+    /// Returns a handle for other threads. You can take it at any time. What it is given before the server has a
+    /// reactor waits for that. If the server is [added](Reactor::add) to another reactor, the handle leads there.
     pub fn handle(&self) -> Handle {
         Handle::new(Arc::clone(&self.parked.shared))
     }
@@ -315,15 +316,15 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         self.reactor()?.shutdown_on_signals()
     }
 
-    /// What it is called, in whatever reactor it is.
+    /// Returns its id, which is the same in every reactor.
     pub fn id(&self) -> ServerId {
         self.parked.id
     }
 
-    /// Its own value: what handlers see as `request.server`.
+    /// Returns its value, which handlers have as `request.server`.
     ///
     /// # Panics
-    /// If a closure ([`Handle::run`]) has put another reactor in the place of its own: the value is in that.
+    /// If a closure ([`Handle::run`]) has replaced its own reactor, because the value is in that.
     pub fn server_mut(&mut self) -> &mut S {
         self.hosted().expect(SWAPPED).state().downcast_mut().expect("the value is of this type")
     }
@@ -335,7 +336,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         }
     }
 
-    /// Its own reactor, which is made if it has none.
+    /// Returns its own reactor. Makes it if it has none.
     fn reactor(&mut self) -> Result<&mut Reactor> {
         if self.own.is_none() {
             let mut reactor = Reactor::with_config(self.parked.config.clone())?;
@@ -355,11 +356,11 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         self.reactor()
     }
 
-    /// Sees to it that it has sockets to serve by: those there are, or else new ones at its addresses.
+    /// Makes sure that it has sockets: the existing ones, or new ones at its addresses.
     fn get_sockets(&mut self) -> Result<()> {
         let id = self.parked.id;
         let is_open = self.own.as_mut().is_some_and(|reactor| {
-            reactor.await_closed(id); // The hooks of a close under way come first.
+            reactor.await_closed(id); // The hooks of a running close come first.
             !reactor.server_addresses(id).is_empty()
         });
         if !is_open && self.activated.is_empty() {
@@ -380,7 +381,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
 const SWAPPED: &str = "no closure has put another reactor in the place of the server's own";
 
 impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
-    /// Makes the sockets listen: from now on clients can connect, and wait in the backlog until the server serves.
+    /// Makes the sockets listen. From now on clients can connect, and wait in the backlog until the server serves.
     ///
     /// # Errors
     /// [`Error::NotBound`](crate::Error::NotBound) if there is no socket of the server's own family;

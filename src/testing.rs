@@ -1,8 +1,8 @@
-//! Tests of handlers without a socket: bytes in, bytes out, time as you set it.
+//! Tests of handlers without a socket: bytes in, bytes out, and time that you control.
 //!
 //! A [`Client`] is the other end of one scripted connection. Behind it is the reactor that serves real clients, with
-//! its limits, its timers and its edge-triggered readiness; only the socket and the clock are played. Nothing waits
-//! and nothing is left to chance, so a test that passes once passes always.
+//! its limits, its timers and its edge-triggered readiness. Only the socket and the clock are simulated. Nothing waits
+//! and nothing is random, so a test that passes once always passes.
 //!
 //! ```
 //! use socketserver::testing::{check_chunking, Client};
@@ -29,13 +29,13 @@
 //! assert_eq!(client.finished(), Some(EndReason::Timeout(Timeout::Idle)));
 //! assert_eq!(client.transcript(), ["setup", "handle 3", "handle 6", "timeout Idle", "finish idle timeout"]);
 //!
-//! // However the bytes are cut, the answer is the same.
+//! // The answer is the same wherever the bytes are cut.
 //! check_chunking(b"one\ntwo\nthree", || Client::new(Upper));
 //! ```
 //!
-//! With the feature `simulation` there is also `Network`, which does the same for whole servers of streams and datagrams:
-//! any number of peers, handlers that act on each other's connections or call out, and a closure that decides how each
-//! system call ends.
+//! With the feature `simulation` there is also `Network`, which does the same for whole servers of streams and
+//! datagrams. It has any number of peers, handlers that act on each other's connections or connect out, and a closure
+//! that decides how each system call ends.
 
 #![cfg_attr(
     not(feature = "simulation"),
@@ -92,8 +92,8 @@ use crate::server::parked::Parked;
 
 /// The client's end of one scripted connection, and the reactor that serves it.
 ///
-/// Every method that makes something happen runs the reactor until it rests. A handler that never lets it rest makes
-/// the method panic. The client's address is 192.0.2.2:50000.
+/// Every method that changes something runs the reactor until nothing is left to do. If a handler always has more to
+/// do, the method panics. The client's address is 192.0.2.2:50000.
 ///
 /// ```
 /// use socketserver::testing::Client;
@@ -126,7 +126,7 @@ pub struct Client<S = ()> {
 }
 
 impl Client<()> {
-    /// Connects to a server with no state and the default limits, and is served by `handler`.
+    /// Connects to a server without state and with the default limits. `handler` serves the client.
     pub fn new(handler: impl RequestHandler) -> Self {
         Client::with_server((), handler)
     }
@@ -156,7 +156,7 @@ impl<S: BaseServer> Client<S> {
         client
     }
 
-    /// Sends bytes to the handler; they arrive in one piece.
+    /// Sends bytes to the handler, which arrive in one piece.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.play(Script::new().read(bytes));
     }
@@ -178,7 +178,7 @@ impl<S: BaseServer> Client<S> {
         self.run();
     }
 
-    /// Sets how many more bytes the client takes before it makes the server wait. At first there is no limit.
+    /// Sets how many more bytes the client takes before the server must wait. At first there is no limit.
     pub fn set_window(&mut self, bytes: usize) {
         self.peer.set_window(bytes);
         self.run();
@@ -190,14 +190,14 @@ impl<S: BaseServer> Client<S> {
         self.run();
     }
 
-    /// Lets time pass, at the end of which bytes arrive: both are there when the reactor looks again, as after the
-    /// process was stopped for a while.
+    /// Lets time pass, and lets bytes arrive at its end. The reactor sees both at once, as after the process was
+    /// stopped for a while.
     pub fn feed_after(&mut self, time: Duration, bytes: &[u8]) {
         self.world.advance(time);
         self.feed(bytes);
     }
 
-    /// Delivers a message to the handler, as [`Handle::send`] would.
+    /// Delivers a message to the handler, as [`Handle::send`] does.
     ///
     /// # Errors
     /// [`Error::Gone`] if the connection is over.
@@ -208,76 +208,76 @@ impl<S: BaseServer> Client<S> {
         Ok(())
     }
 
-    /// Stops the server in good order, as [`ShutdownHandle::shutdown`](crate::ShutdownHandle::shutdown) would.
+    /// Stops the server normally, as [`ShutdownHandle::shutdown`](crate::ShutdownHandle::shutdown) does.
     pub fn shutdown(&mut self) {
         self.reactor.shutdown_handle().shutdown();
         self.run();
     }
 
-    /// Everything the server has sent.
+    /// Returns everything that the server has sent.
     pub fn sent(&self) -> Vec<u8> {
         lock(&self.peer.pipe).sent.clone()
     }
 
-    /// Everything the server has sent since this was last called.
+    /// Returns everything that the server has sent since the last call of this.
     pub fn take_sent(&mut self) -> Vec<u8> {
         self.peer.take_received()
     }
 
-    /// Whether the server has ended its direction: by FIN, RST or close.
+    /// Returns whether the server has ended its direction: by FIN, RST or close.
     pub fn is_closed(&self) -> bool {
         self.peer.is_closed()
     }
 
-    /// Whether the server has reset the connection.
+    /// Returns whether the server has reset the connection.
     pub fn is_reset(&self) -> bool {
         self.peer.is_reset()
     }
 
-    /// Why the request ended, once `finish` was called: of the handler that the client was given, or of the one that has
+    /// Returns why the request ended, once `finish` was called: `finish` of the client's handler, or of one that has
     /// [replaced](crate::Request::replace_handler) it.
     pub fn finished(&self) -> Option<EndReason> {
         lock(&self.record).finished
     }
 
-    /// The callbacks so far, one line each: the name, for `handle` the number of unread bytes, for others what they
-    /// were called with. A handler that replaces another goes on with `setup`. One that comes from the hook
-    /// [`finish_request`](crate::BaseServer::finish_request) is not seen here.
+    /// Returns the callbacks so far, one line for each: the name, for `handle` the number of unread bytes, and for
+    /// others their argument. A handler that replaces another continues with `setup`. A handler of the hook
+    /// [`finish_request`](crate::BaseServer::finish_request) is not recorded.
     pub fn transcript(&self) -> Vec<String> {
         lock(&self.record).lines.clone()
     }
 
-    /// The connection's id, while it lasts.
+    /// Returns the connection's id, while it is open.
     pub fn id(&self) -> Option<ConnectionId> {
         self.id
     }
 
-    /// The server's own value.
+    /// Returns the server's value.
     pub fn server_mut(&mut self) -> &mut S {
         self.reactor.server_mut(self.server).expect("the type is the one it was made with")
     }
 
-    /// What the server is called in its reactor: for [`Handle::send_to_server`].
+    /// Returns the server's id, for [`Handle::send_to_server`].
     pub fn server_id(&self) -> ServerId {
         self.server
     }
 
-    /// A way in as other threads have it; call [`run`](Self::run) after using it.
+    /// Returns a handle as other threads have it. Call [`run`](Self::run) after using it.
     pub fn handle(&self) -> Handle {
         self.reactor.handle()
     }
 
-    /// The reactor's counters.
+    /// Returns the reactor's counters.
     pub fn stats(&self) -> crate::Stats {
         self.reactor.stats()
     }
 
-    /// Runs the reactor until it rests and no [offloaded](crate::Request::offload) job is left, those included that
-    /// are begun when results are delivered. Threads run the jobs, and that takes real time: the other methods do not wait
-    /// for it.
+    /// Runs the reactor until nothing is left to do and no [offloaded](crate::Request::offload) job is left, including
+    /// jobs that start when results are delivered. Threads run the jobs, which takes real time. The other methods do
+    /// not wait for them.
     ///
     /// # Panics
-    /// If jobs are still at work after so long.
+    /// If jobs still run after this time.
     ///
     /// ```
     /// use socketserver::testing::Client;
@@ -307,16 +307,16 @@ impl<S: BaseServer> Client<S> {
     pub fn run_jobs(&mut self, within: Duration) {
         for _ in 0..TURNS_MAX {
             self.run();
-            assert!(self.reactor.core.await_jobs(within), "jobs are still at work after {within:?}");
-            // What they have returned was delivered, or waits now.
+            assert!(self.reactor.core.await_jobs(within), "jobs still run after {within:?}");
+            // Their results were delivered, or wait now.
             if self.reactor.next_timeout() != Some(Duration::ZERO) {
                 return;
             }
         }
-        panic!("the handler begins one job after another, without end");
+        panic!("the handler starts one job after another without end");
     }
 
-    /// Runs the reactor until it rests.
+    /// Runs the reactor until nothing is left to do.
     pub fn run(&mut self) {
         let record = &self.record;
         run(&mut self.reactor, &self.world, || {
@@ -326,7 +326,7 @@ impl<S: BaseServer> Client<S> {
     }
 }
 
-/// What arrives at a scripted connection, and how it takes what is written.
+/// The input of a scripted connection, and how it takes output.
 ///
 /// ```
 /// use socketserver::testing::{Client, Script};
@@ -355,7 +355,7 @@ impl Script {
         Script::default()
     }
 
-    /// Bytes arrive, to be had in one read if the buffer is large enough, but not in one with what follows.
+    /// Bytes arrive. One read returns them all if the buffer is large enough, but not together with later ones.
     #[must_use]
     pub fn read(mut self, bytes: &[u8]) -> Self {
         if !bytes.is_empty() {
@@ -364,7 +364,7 @@ impl Script {
         self
     }
 
-    /// A read finds nothing; what follows arrives later, with an event.
+    /// A read finds nothing. The rest arrives later, with an event.
     #[must_use]
     pub fn would_block(mut self) -> Self {
         self.arrivals.push(Arrival::WouldBlock);
@@ -385,7 +385,7 @@ impl Script {
         self
     }
 
-    /// The next write takes at most so many bytes; several of these hold for the writes in their order. 0 is a write
+    /// The next write takes at most this many bytes. Several of these apply to the writes in their order. 0 is a write
     /// that would block.
     #[must_use]
     pub fn short_write(mut self, bytes: usize) -> Self {
@@ -394,11 +394,11 @@ impl Script {
     }
 }
 
-/// Feeds `input` to a fresh client in one piece, then cut in two at every boundary, then byte by byte, then cut at
-/// random, each followed by the end of the stream; panics, with the cuts in its message, unless the server sends the
-/// same and ends for the same reason every time.
+/// Feeds `input` to a new client in one piece, then cut in two at every boundary, then byte by byte, then cut at
+/// random, each time with the end of the stream. Panics unless the server sends the same bytes and ends for the same
+/// reason every time. The message has the cuts.
 ///
-/// An input of more than 2,048 bytes is cut at 2,048 boundaries spread over it instead of all.
+/// An input of more than 2,048 bytes is cut at 2,048 boundaries spread over it.
 pub fn check_chunking<S: BaseServer>(input: &[u8], mut connect: impl FnMut() -> Client<S>) {
     let mut run = |cuts: &[usize]| {
         let mut client = connect();
@@ -436,7 +436,7 @@ pub fn check_chunking<S: BaseServer>(input: &[u8], mut connect: impl FnMut() -> 
     }
 }
 
-/// xorshift64, enough to choose where to cut.
+/// xorshift64, which is enough to choose the cuts.
 fn random(state: &mut u64, below: usize) -> usize {
     *state ^= *state << 13;
     *state ^= *state >> 7;

@@ -1,4 +1,4 @@
-//! Sockets are bound here, made to listen, and bound again after a stop.
+//! Binds sockets, makes them listen, and binds them again after a stop.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use crate::net::family::Bound;
 use crate::net::site::{Options, Site};
 use crate::reactor::hosted::Hosted;
 
-/// Binds a socket to each of these addresses, those without a port to the first port that the system chooses. All or none.
+/// Binds a socket to each of these addresses; addresses without a port get the first port that the system chooses.
+/// Binds all or none.
 pub(super) fn bind_all(
     hosted: &mut dyn Hosted,
     options: &Arc<dyn Options>,
@@ -21,7 +22,7 @@ pub(super) fn bind_all(
     loop {
         tries -= 1;
         match try_all(hosted, options, addresses) {
-            // The port that the system has chosen for one address is taken at another.
+            // The port that the system has chosen for one address is in use at another.
             Err(Error::Bind { address, source })
                 if source.kind() == io::ErrorKind::AddrInUse && !addresses.contains(&address) && tries > 0 => {}
             result => return result,
@@ -51,7 +52,7 @@ fn try_all(hosted: &mut dyn Hosted, options: &Arc<dyn Options>, addresses: &[Add
     }
 }
 
-/// Opens and binds a socket. Returns it with the address that it has then.
+/// Opens and binds a socket. Returns it with its address.
 fn bind(hosted: &mut dyn Hosted, site: &Site) -> Result<(Socket, Site)> {
     site.options.check()?;
     let failed = |source| Error::Bind { address: site.address.clone(), source };
@@ -61,7 +62,7 @@ fn bind(hosted: &mut dyn Hosted, site: &Site) -> Result<(Socket, Site)> {
     Ok((socket, Site { address, ..site.clone() }))
 }
 
-/// Makes bound sockets listen. All or none.
+/// Makes bound sockets listen, all or none.
 pub(super) fn activate(hosted: &mut dyn Hosted, bound: Vec<(Socket, Site)>) -> Result<(Vec<Bound>, Vec<Site>)> {
     let activate = |(socket, site): (Socket, Site)| {
         let failed = |source| Error::Listen { address: site.address.clone(), source };
@@ -72,17 +73,17 @@ pub(super) fn activate(hosted: &mut dyn Hosted, bound: Vec<(Socket, Site)>) -> R
     Ok(sockets.into_iter().unzip())
 }
 
-/// Binds and activates a socket at each of these places, as was done before. All or none.
+/// Binds and activates a socket at each of these sites again, all or none.
 pub(super) fn bind_again(hosted: &mut dyn Hosted, sites: &[Site]) -> Result<(Vec<Bound>, Vec<Site>)> {
     let again = |site: &Site| bind(hosted, site).map_err(|error| site.explain(error));
     let bound = sites.iter().map(again).collect::<Result<_>>()?;
     activate(hosted, bound)
 }
 
-/// How often another port is tried that is free at all addresses of a name.
+/// How often another port is tried until one is free at all addresses of a name.
 const PORT_TRIES: u32 = 32;
 
-/// Whether a bind failed because this machine has no such address, or no such family at all.
+/// Returns whether a bind failed because this machine does not have the address or its family.
 fn is_not_here(error: &io::Error) -> bool {
     #[cfg(unix)]
     use libc::EAFNOSUPPORT as NO_FAMILY;

@@ -1,4 +1,4 @@
-//! The hooks of a server: what Python's `BaseServer` lets a subclass override.
+//! The hooks of a server: the methods of Python's `BaseServer` that a subclass overrides.
 
 use std::io;
 
@@ -12,14 +12,13 @@ use crate::logging::note_fault;
 use crate::net::{Listener, Socket, Stream};
 use crate::reactor::handle::Message;
 
-/// The server's own value: state that all its handlers share as `request.server`, and the hooks of Python's class of
-/// this name. Every hook has a default, and it does what Python's does; `impl BaseServer for MyState {}` is enough.
+/// The server's value: state that all its handlers share as `request.server`, and the hooks of Python's class of this
+/// name. Every hook has a default, which does the same as Python's. `impl BaseServer for MyState {}` is enough.
 ///
-/// `()` is the server with no state and all defaults.
+/// `()` is the value without state and with all defaults.
 ///
-/// Hooks run on the reactor's thread and must not block. A panic in one is caught, counted and logged; the request it
-/// was about is closed. `server_bind` and `server_activate` run in your own call, which returns
-/// [`Error::Panicked`] then.
+/// Hooks run on the reactor's thread and must not block. A panic in a hook is caught, counted and logged, and its
+/// request is closed. `server_bind` and `server_activate` run in your own call, which then returns [`Error::Panicked`].
 ///
 /// Source: `socketserver.BaseServer` and `TCPServer`.
 ///
@@ -34,7 +33,7 @@ use crate::reactor::handle::Message;
 /// }
 /// ```
 ///
-/// A value without hooks needs it as well, as `impl BaseServer for Chat {}`; the compiler says so if that is missing:
+/// A value without hooks needs `impl BaseServer for Chat {}` as well. The compiler reports it if that is missing:
 ///
 /// ```compile_fail,E0277
 /// # use socketserver::{NoHandler, TcpServer};
@@ -48,43 +47,42 @@ use crate::reactor::handle::Message;
     note = "add `impl BaseServer for {Self} {{}}`: it has Python's hooks, and all of them have defaults"
 )]
 pub trait BaseServer: Sized + Send + 'static {
-    /// Binds the socket to `address`; set further options on it before. Called once for each address tried.
+    /// Binds the socket to `address`. Set further options on it before. Called once for each address.
     ///
     /// # Errors
-    /// What bind(2) says. Reported as [`Error::Bind`].
+    /// Errors of bind(2). Reported as [`Error::Bind`].
     fn server_bind(&mut self, socket: &Socket, address: &Address) -> io::Result<()> {
         socket.bind(address)
     }
 
-    /// Makes a bound socket listen; of a datagram socket, does nothing.
+    /// Makes a bound socket listen. For a datagram socket, it does nothing.
     ///
     /// # Errors
-    /// What listen(2) says. Reported as [`Error::Listen`].
+    /// Errors of listen(2). Reported as [`Error::Listen`].
     fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> io::Result<()> {
         socket.listen(request_queue_size)
     }
 
-    /// Takes a waiting client from the listener. Called until it says
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock), or the turn's budget of accepts is used up. Not called for datagrams,
-    /// of which several come at once.
+    /// Accepts a waiting client. Called until it returns [`WouldBlock`](io::ErrorKind::WouldBlock), or until the turn's
+    /// budget of accepts is used up. Not called for datagrams, because several come at once.
     ///
     /// # Errors
-    /// What accept(2) says: one that concerns a single client is counted, any other pauses accepting for a while. An error
-    /// after [`Listener::accept`] has given a client concerns that one: it is dropped and counted in
-    /// [`Stats::accept_errors`](crate::Stats).
+    /// Errors of accept(2). An error that concerns a single client is counted, and any other pauses accepting for a
+    /// while. An error after [`Listener::accept`] has returned a client concerns that client: it is dropped and counted
+    /// in [`Stats::accept_errors`](crate::Stats).
     fn get_request(&mut self, listener: &mut Listener) -> io::Result<(Stream, Address)> {
         listener.accept()
     }
 
-    /// Says whether a request is to be served; if not it is closed at once, or the datagram dropped, and counted as
-    /// refused. Called once for each connection and for each datagram that is no session's.
+    /// Returns whether to serve a request. If not, it is closed at once, or the datagram dropped, and counted as
+    /// refused. Called once for each connection, and for each datagram that belongs to no session.
     fn verify_request(&mut self, request: &Incoming<'_>, client_address: &Address) -> bool {
         let _ = (request, client_address);
         true
     }
 
-    /// Says who serves a verified request: the reactor, with the handler of
-    /// [`finish_request`](Self::finish_request), or something that may block.
+    /// Returns where to serve a verified request: on the reactor, with the handler of
+    /// [`finish_request`](Self::finish_request), or where it may block.
     ///
     /// Source: `process_request`, which `ThreadingMixIn` and `ForkingMixIn` override.
     fn process_request(&mut self, request: &Incoming<'_>, client_address: &Address) -> ServeOn<Self> {
@@ -92,17 +90,17 @@ pub trait BaseServer: Sized + Send + 'static {
         ServeOn::Reactor
     }
 
-    /// Chooses the handler of one request. `None`: the one made by the function the server was given, Python's
+    /// Chooses the handler of one request. `None`: the one made by the server's closure, Python's
     /// `RequestHandlerClass`.
     fn finish_request(&mut self, client_address: &Address) -> Option<Box<dyn RequestHandler<Self>>> {
         let _ = client_address;
         None
     }
 
-    /// Called before our direction of a request ends that the server closes first, once everything is sent. Ending it is the
-    /// reactor's, by shutdown(2) or close(2); this does nothing. Who has copies of the descriptor calls shutdown(2) here,
-    /// because closing ends nothing as long as they are open. Not called if the peer was first, nor if the request is
-    /// aborted, refused or served elsewhere, nor for datagrams.
+    /// Called before our direction of a connection ends, if the server closes first and everything is sent. The reactor
+    /// ends it, by shutdown(2) or close(2); this hook does nothing. If you have copies of the descriptor, call
+    /// shutdown(2) here, because closing has no effect as long as they are open. Not called if the peer closed first,
+    /// nor if the request is aborted, refused or served elsewhere, nor for datagrams.
     ///
     /// # Errors
     /// Not reported: the connection ends in any case.
@@ -111,23 +109,24 @@ pub trait BaseServer: Sized + Send + 'static {
         Ok(())
     }
 
-    /// Called when a request is over, after its handler's `finish`; also for one that was refused, and for outbound
-    /// connections. The crate has logged the end by then, at level `Debug`, with the limit that cut it. For a session of a datagram server it is called once, when that is over.
+    /// Called when a request is over, after its handler's `finish`; also for a refused request, and for outbound
+    /// connections. The crate has logged the end by then, at level `Debug`, with the limit that caused it. For a
+    /// session of a datagram server it is called once, at its end.
     fn close_request(&mut self, client_address: &Address, why: EndReason) {
         let _ = (client_address, why);
     }
 
-    /// Called with a datagram longer than [`Limits::max_packet_size`](crate::Limits), cut to that. It is counted. Given
-    /// back true, what there is of it is served; by default it is dropped, with a line in the log.
+    /// Called with a datagram longer than [`Limits::max_packet_size`](crate::Limits), cut to that. It is counted.
+    /// Return true to serve the cut datagram. By default it is logged and dropped.
     ///
-    /// Source: none; Python's servers serve it without a word.
+    /// Source: none; Python's servers serve it silently.
     fn datagram_truncated(&mut self, packet: &[u8], client_address: &Address) -> bool {
         note_fault!(Warn, "a datagram from {client_address} is longer than {} bytes and is dropped", packet.len());
         false
     }
 
-    /// Called with the error that a callback or hook returned, or its panic, or with that of the system if it cannot watch
-    /// the connection, before the request is closed. Logs it, at most ten a second.
+    /// Called before a request is closed because of an error: with the error that a callback or hook returned, with its
+    /// panic, or with the system's error if it cannot watch the connection. Logs it, at most ten a second.
     ///
     /// Source: `handle_error`, which prints to standard error.
     fn handle_error(&mut self, client_address: &Address, error: &Error) {
@@ -135,11 +134,11 @@ pub trait BaseServer: Sized + Send + 'static {
     }
 
     /// Called when [`handle_request`](crate::TcpServer::handle_request) waited for
-    /// [`timeout`](crate::TcpServer::timeout) in vain.
+    /// [`timeout`](crate::TcpServer::timeout) and no client came.
     fn handle_timeout(&mut self) {}
 
-    /// Called once in every turn of the loop. There is no tick: for something regular, set a
-    /// [periodic timer](Others::set_server_interval).
+    /// Called once in every turn of the loop. There is no tick. For regular work, set a [periodic
+    /// timer](Others::set_server_interval).
     fn service_actions(&mut self, others: &mut Others<'_, Self>) {
         let _ = others;
     }
@@ -155,14 +154,14 @@ pub trait BaseServer: Sized + Send + 'static {
         let _ = (others, message);
     }
 
-    /// Called when the server was closed: its sockets are, and every handler had its `finish`.
+    /// Called when the server was closed: its sockets are closed, and every handler had its `finish`.
     fn server_close(&mut self) {}
 }
 
 impl BaseServer for () {}
 
-/// A request before anybody serves it: what [`verify_request`](BaseServer::verify_request) and
-/// [`process_request`](BaseServer::process_request) are shown.
+/// A request that is not served yet, the argument of [`verify_request`](BaseServer::verify_request) and
+/// [`process_request`](BaseServer::process_request).
 ///
 /// Source: the `request` of those methods in Python: a socket, or for datagrams a pair of data and socket.
 ///
@@ -188,16 +187,16 @@ pub enum Incoming<'a> {
     /// A datagram.
     #[non_exhaustive]
     Datagram {
-        /// What it contains: all of it; or a part, if [`datagram_truncated`](BaseServer::datagram_truncated) wanted that.
+        /// Its bytes: all of them, or a part if [`datagram_truncated`](BaseServer::datagram_truncated) returned true.
         packet: &'a [u8],
-        /// As [`local_address`](Incoming::local_address) says.
+        /// See [`local_address`](Incoming::local_address).
         local_address: Option<&'a Address>,
     },
 }
 
 impl Incoming<'_> {
-    /// Our end of it, to tell requests of several addresses apart; of a datagram as
-    /// [`Request::local_address`](crate::Request::local_address) says. `None` if the connection is broken already.
+    /// The address of our end, to distinguish requests of several addresses. For a datagram, see
+    /// [`Request::local_address`](crate::Request::local_address). `None` if the connection is broken already.
     pub fn local_address(&self) -> Option<Address> {
         match self {
             Incoming::Stream(stream) => stream.local_address(),

@@ -1,4 +1,4 @@
-//! A server without a reactor: its value and its handlers, and what it brings to the reactor that takes it in.
+//! A server without a reactor: its value, its handlers, and everything that it brings to a reactor.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -15,19 +15,19 @@ use crate::reactor::closing::ServerTimer;
 use crate::reactor::handle::Shared;
 use crate::reactor::hosted::Hosted;
 
-/// What a server is in types, which its parts have lost.
+/// The types of a server, which its parts no longer have.
 pub(super) type Kind<F, S, H> = PhantomData<fn() -> (F, S, H)>;
 
-/// A server as long as no reactor has it; afterwards its name, and the way in that its handles keep to.
+/// A server while no reactor has it. Afterwards, its id and the mailbox of its handles.
 pub(crate) struct Parked {
     pub(crate) id: ServerId,
     /// Leads to the reactor that has the server.
     pub(crate) shared: Arc<Shared>,
     host: Option<Box<dyn Hosted>>,
     pub(crate) limits: Arc<Limits>,
-    /// Of the reactor that it will have.
+    /// The settings of its future reactor.
     pub(crate) config: ReactorConfig,
-    /// Its timers, which begin when a reactor has it: after what time, and with what period.
+    /// Its timers, which start when a reactor has it: their delay and their period.
     timers: BTreeMap<u64, (Duration, Option<u64>)>,
 }
 
@@ -44,7 +44,7 @@ impl Parked {
         }
     }
 
-    /// Takes a server in that no program has bound: the testing kit's.
+    /// Adds a server without sockets of a program, for the testing kit.
     ///
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting) and [`Error::Full`](crate::Error::Full).
@@ -57,7 +57,7 @@ impl Parked {
     }
 
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) if they contradict each other, and then nothing is changed.
+    /// [`Error::Setting`](crate::Error::Setting) for contradictory limits; then nothing changes.
     pub(crate) fn set_limits(&mut self, limits: Limits) -> Result<()> {
         self.limits = Arc::new(limits.resolved()?);
         Ok(())
@@ -68,7 +68,7 @@ impl Parked {
         self.config = config;
     }
 
-    /// The same server, closed and by another name: nothing that was known of the old one leads to it.
+    /// The same server, closed and with another id. Nothing that refers to the old one leads to it.
     pub(crate) fn renamed(mut self) -> Self {
         let mut new = Parked::new(self.host.take().expect("no reactor has it"));
         new.limits = Arc::clone(&self.limits);
@@ -81,7 +81,7 @@ impl Parked {
         &mut **self.host.as_mut().expect("no reactor has it")
     }
 
-    /// It comes out of a reactor.
+    /// The server leaves a reactor.
     pub(crate) fn put_back(&mut self, host: Box<dyn Hosted>, limits: Arc<Limits>, timers: Vec<ServerTimer>) {
         (self.host, self.limits) = (Some(host), limits);
         self.timers.extend(timers.into_iter().map(|(tag, after, every)| (tag, (after, every))));
@@ -98,7 +98,7 @@ impl Parked {
         self.hosted().server_close();
     }
 
-    /// A reactor with [room](Reactor::admits_server) for it takes it in. `own`: that reactor was made for it.
+    /// Adds the server to a reactor with [room](Reactor::admits_server) for it. `own`: that reactor was made for it.
     pub(crate) fn enter(&mut self, reactor: &mut Reactor, own: bool) {
         let host = self.host.take().expect("no reactor has it");
         let is_closed = host.is_closed();
@@ -121,7 +121,7 @@ impl Drop for Parked {
         if self.host.take().is_some_and(|host| host.dissolve() > 0) {
             note_fault!(Error, "a server, or what it holds, panicked while it was dropped");
         }
-        // One by one: dropping a message may run anything.
+        // One by one, because dropping a message may run any code.
         self.shared.close().into_iter().for_each(|command| _ = drop_caught(command));
     }
 }

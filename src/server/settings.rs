@@ -1,4 +1,4 @@
-//! What can be asked of a server and changed, whether it has a reactor or not.
+//! Settings of a server that can be read and changed, whether it has a reactor or not.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::stats::Stats;
 use crate::timers::period;
 
 impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
-    /// Closes it, and gives it back with its value and its limits, to be bound elsewhere. Its handles are of no use then,
-    /// nor is its id.
+    /// Closes the server, and returns it with its value and its limits, to be bound elsewhere. Its former handles and
+    /// its former id are useless then.
     ///
     /// Source: none.
     ///
@@ -39,7 +39,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         Unbound::new(self.parked.renamed())
     }
 
-    /// Its limits as they are in force: what was not set follows what was.
+    /// Returns its limits in force, in which unset limits follow set ones.
     ///
     /// # Panics
     /// As [`server_mut`](Self::server_mut).
@@ -50,10 +50,11 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         }
     }
 
-    /// Changes its limits, at once and also of what is open, as [`Reactor::set_limits`] does for a server in a reactor.
+    /// Changes its limits, at once and also for open connections, like [`Reactor::set_limits`] for a server in a
+    /// reactor.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) for limits that contradict each other, and then nothing is changed.
+    /// [`Error::Setting`](crate::Error::Setting) for contradictory limits; then nothing changes.
     /// [`Error::Gone`](crate::Error::Gone) as for [`serve_forever`](Self::serve_forever).
     ///
     /// ```
@@ -71,13 +72,13 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         }
     }
 
-    /// The settings of its own reactor.
+    /// Returns the settings of its own reactor.
     pub fn config(&self) -> &ReactorConfig {
         self.own.as_ref().map_or(&self.parked.config, Reactor::config)
     }
 
-    /// Changes the settings of its own reactor, as [`Reactor::set_config`] does. They count for nothing when the server is
-    /// added to another.
+    /// Changes the settings of its own reactor, as [`Reactor::set_config`] does. They have no effect when the server is
+    /// added to another reactor.
     pub fn set_config(&mut self, config: ReactorConfig) {
         match &mut self.own {
             Some(reactor) => reactor.set_config(config),
@@ -85,14 +86,13 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         }
     }
 
-    /// What has happened in its own reactor so far.
+    /// Returns the counters of its own reactor.
     pub fn stats(&self) -> Stats {
         self.own.as_ref().map_or_else(Stats::default, Reactor::stats)
     }
 
-    /// Sets a timer of the server before anything has happened that would give its hooks a
-    /// [`Others`](crate::Others): the first of a regular job. It calls [`BaseServer::timer`] once. The time counts from
-    /// now, or from when the server begins to serve.
+    /// Sets a timer of the server from outside its hooks, for example the first of a regular job. It calls
+    /// [`BaseServer::timer`] once. The time counts from now, or from when the server begins to serve.
     ///
     /// Source: none; Python's `service_actions` is called every half second.
     ///

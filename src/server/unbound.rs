@@ -1,4 +1,4 @@
-//! A server before it is bound: it is given sockets of any family, and then activated.
+//! A server before it is bound. It gets sockets of any family, and is then activated.
 
 use std::fmt;
 use std::io;
@@ -16,12 +16,12 @@ use crate::net::Socket;
 use crate::net::family::{Bound, Family, ServerAddress};
 use crate::net::site::{Of, Site};
 
-/// A server that is not activated yet: its value and its handlers, its limits, and the sockets it is bound to so far.
-/// Made by [`Server::unbound`](crate::Server::unbound), it becomes a [`Server`](crate::Server) with
-/// [`server_activate`](Self::server_activate).
+/// A server that is not activated yet: its value, its handlers, its limits, and its bound sockets so far.
+/// [`Server::unbound`](crate::Server::unbound) makes it, and [`server_activate`](Self::server_activate) turns it into a
+/// [`Server`](crate::Server).
 ///
-/// Here sockets are given their options, and one server its sockets of any family: all of them share its value and its
-/// handlers, on one thread and so without a lock. Dropping it closes the sockets.
+/// This is the place to set options of sockets, and to bind one server to sockets of several families. All of them
+/// share its value and its handlers, on one thread and without a lock. Dropping it closes the sockets.
 ///
 /// Source: `TCPServer(..., bind_and_activate=False)`.
 ///
@@ -62,7 +62,7 @@ use crate::net::site::{Of, Site};
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 pub struct Unbound<F: Family, S, H> {
-    /// Limits of its connections, as [`server_activate`](Self::server_activate) finds them.
+    /// Limits of its connections, which [`server_activate`](Self::server_activate) checks and applies.
     pub limits: Limits,
     parked: Parked,
     bound: Vec<(Socket, Site)>,
@@ -78,23 +78,23 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
         Unbound { limits: Limits::clone(&parked.limits), parked, bound: Vec::new(), kind: PhantomData }
     }
 
-    /// Binds a socket with default options to each address that `address` stands for: `localhost`, for example, is often
-    /// one of IPv6 and one of IPv4. If its port is 0, all get the same one. An address that the resolver knows and this
-    /// machine does not have is passed over, with a warning in the log, as long as another can be bound. May be called
-    /// once for each address that the server is to have.
+    /// Binds a socket with default options to each address of `address`. For example, `localhost` often has one IPv6
+    /// and one IPv4 address. If the port is 0, all get the same one. An address that this machine does not have is
+    /// skipped, with a warning in the log, as long as another can be bound. Call it once for each address of the
+    /// server.
     ///
     /// # Errors
     /// [`Error::Resolve`] if there is no such address, or none of the wanted family; [`Error::Setting`] if an option
-    /// cannot be honoured; [`Error::Bind`] with the address that cannot be bound. Then this call has bound none, and
-    /// another may be tried.
+    /// cannot be used; [`Error::Bind`] with the address that cannot be bound. Then this call has bound none, and you
+    /// can try another.
     ///
-    /// Source: `server_bind`, which binds the first address of IPv4 only; the hook of that name is called with each
+    /// Source: `server_bind`, which binds only the first IPv4 address. The hook of that name is called with each
     /// socket.
     pub fn server_bind(&mut self, address: impl ServerAddress<F::Address>) -> Result<()> {
         self.server_bind_with(address, F::Options::default())
     }
 
-    /// The same with options for the sockets. They are kept for when the server is bound there again, after a stop.
+    /// The same with options for the sockets. The server keeps them for binding the address again after a stop.
     ///
     /// # Errors
     /// As for [`server_bind`](Self::server_bind).
@@ -102,10 +102,10 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
         self.server_bind_as::<F>(address, options)
     }
 
-    /// The same for a socket of another family, `G`: TCP and Unix sockets of one service, or TCP and UDP. A request over
-    /// datagrams is one as [`UdpServer`](crate::UdpServer) says. A handler tells them apart by
-    /// [`client_address`](crate::Request::client_address) and [`local_address`](crate::Request::local_address), the hook
-    /// [`verify_request`](BaseServer::verify_request) by the request that it is shown.
+    /// The same for a socket of another family, `G`: for example TCP and Unix sockets of one service, or TCP and UDP.
+    /// [`UdpServer`](crate::UdpServer) describes requests over datagrams. A handler can distinguish requests by
+    /// [`client_address`](crate::Request::client_address) and [`local_address`](crate::Request::local_address), and the
+    /// hook [`verify_request`](BaseServer::verify_request) by its argument.
     ///
     /// # Errors
     /// As for [`server_bind`](Self::server_bind).
@@ -134,7 +134,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
         let mut addresses = Vec::new();
         for found in address.to_addresses().map_err(unresolved)? {
             let found = G::untyped(found);
-            // A hosts file may name one twice.
+            // A hosts file may contain an address twice.
             if G::admits(&options, &found) && !addresses.contains(&found) {
                 addresses.push(found);
             }
@@ -147,24 +147,24 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
         Ok(())
     }
 
-    /// Serves by a socket that was bound, and made to listen, elsewhere: inherited, for example. It takes the place of
-    /// [`server_bind`](Self::server_bind): the hook of that name is not called. A path in the file system is not removed
-    /// in the end.
+    /// Uses a socket that was bound, and made to listen, elsewhere: an inherited one, for example. Call this instead of
+    /// [`server_bind`](Self::server_bind); the hook of that name is not called. A path in the file system is not
+    /// removed at the end.
     ///
-    /// When the server serves again after a stop, it binds the address itself. Where something else has the socket open
-    /// still, that fails.
+    /// When the server serves again after a stop, it binds the address itself. This fails if another process still has
+    /// the socket open.
     ///
     /// # Errors
-    /// [`Error::Reactor`] if it is no listening socket of the family; for datagrams, no bound one.
+    /// [`Error::Reactor`] if it is not a listening socket of the family; for datagrams, not a bound one.
     pub fn adopt(&mut self, socket: F::Adopted) -> Result<()> {
         self.adopt_with(socket, F::Options::default())
     }
 
-    /// The same with options, which are set on the socket as far as they can be set on a bound one, the backlog included;
-    /// it keeps its `SO_REUSEADDR`, `SO_REUSEPORT` and `IPV6_V6ONLY`.
+    /// The same with options. Those that a bound socket still takes are set, including the backlog. It keeps its
+    /// `SO_REUSEADDR`, `SO_REUSEPORT` and `IPV6_V6ONLY`.
     ///
     /// # Errors
-    /// As for [`adopt`](Self::adopt); [`Error::Setting`] if an option cannot be honoured.
+    /// As for [`adopt`](Self::adopt); [`Error::Setting`] if an option cannot be used.
     pub fn adopt_with(&mut self, socket: F::Adopted, options: F::Options) -> Result<()> {
         self.adopt_as::<F>(socket, options)
     }
@@ -187,7 +187,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
         Ok(())
     }
 
-    /// Its value has requests of this family from now on.
+    /// Its value can get requests of this family from now on.
     fn prepare<G: Family>(&mut self) {
         if G::DATAGRAMS {
             let host = self.parked.hosted().host().downcast_mut::<Host<S, H>>();
@@ -195,7 +195,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
         }
     }
 
-    /// Makes the sockets listen. Returns what a server consists of.
+    /// Makes the sockets listen. Returns the parts of a server.
     pub(super) fn activate(self) -> Result<(Parked, Vec<Bound>, Vec<Site>)> {
         let Unbound { limits, mut parked, bound, .. } = self;
         parked.set_limits(limits)?;
@@ -206,12 +206,12 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
         Ok((parked, activated, sites))
     }
 
-    /// The addresses it is bound to, with the real ports, in the order in which they were bound.
+    /// Returns its addresses, with the real ports, in the order in which they were bound.
     pub fn server_addresses(&self) -> Vec<Address> {
         self.bound.iter().map(|(_, site)| site.address.clone()).collect()
     }
 
-    /// Its own value.
+    /// Returns its value.
     pub fn server_mut(&mut self) -> &mut S {
         self.parked.hosted().state().downcast_mut().expect("the value is of this type")
     }

@@ -13,18 +13,18 @@ use crate::address::Address;
 use crate::net::readiness::Readiness;
 use crate::net::scripted::{ScriptedListener, ScriptedStream};
 
-/// The clients that wait at one listener.
+/// The waiting clients of one listener.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     token: Option<Token>,
     waiting: VecDeque<(Box<dyn ScriptedStream>, Peer)>,
-    /// The server was told that nobody waits: who comes makes an event.
+    /// The server knows that no client waits, so a new one causes an event.
     drained: bool,
     closed: bool,
 }
 
 impl Backlog {
-    /// A client connects. If nobody listens any more, it is refused.
+    /// A client connects. If the listener is closed, the client is refused.
     pub(crate) fn arrive(&mut self, world: &World, stream: Box<dyn ScriptedStream>, peer: Peer) {
         if self.closed {
             return peer.turn_away();
@@ -35,12 +35,12 @@ impl Backlog {
         }
     }
 
-    /// The listener's token if somebody waits there.
+    /// The listener's token if a client waits there.
     pub(crate) fn waited_for(&self) -> Option<Token> {
         self.token.filter(|_| !self.waiting.is_empty())
     }
 
-    /// The server learns that nobody waits. Who does all the same arrives just after that.
+    /// The server learns that no client waits. A client that waits anyway arrives just after that.
     fn drained(&mut self, world: &World) -> io::Error {
         self.drained = true;
         if !self.waiting.is_empty() {
@@ -57,7 +57,7 @@ impl Backlog {
     }
 }
 
-/// The server's end. Dropping it is close(2): who waits is refused.
+/// The server's end. Dropping it is close(2), and refuses waiting clients.
 #[derive(Debug)]
 pub(crate) struct BacklogListener {
     world: Arc<World>,

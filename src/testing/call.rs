@@ -1,8 +1,8 @@
-//! How the calls of a simulated network end: as they should, or otherwise.
+//! The system calls of a simulated network, and how they end.
 
 use std::io;
 
-/// A system call that the reactor makes, for [`Network::on_call`](super::Network::on_call) to decide about.
+/// A system call of the reactor, about which [`Network::on_call`](super::Network::on_call) decides.
 ///
 /// ```
 /// use socketserver::testing::{Call, Network, Outcome};
@@ -16,13 +16,13 @@ use std::io;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Call {
-    /// Waiting for events: epoll_wait(2) and its like.
+    /// Waiting for events: epoll_wait(2) or similar.
     Wait,
     /// Taking a connection from a listener: accept(2).
     Accept,
-    /// Beginning an outbound connection: connect(2).
+    /// Starting an outbound connection: connect(2).
     Connect,
-    /// Making a socket known to the selector: epoll_ctl(2) and its like.
+    /// Registering a socket with the selector: epoll_ctl(2) or similar.
     Register,
     /// Reading from a connection.
     Read,
@@ -36,7 +36,7 @@ pub enum Call {
 
 /// How a [`Call`] ends.
 ///
-/// Whatever is chosen, the selector keeps to the edge-triggered contract: what was held back here is announced by an
+/// In each case the selector keeps to the edge-triggered contract: input or room that was held back here causes an
 /// event afterwards.
 ///
 /// ```
@@ -56,26 +56,26 @@ pub enum Call {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// As the state of things has it.
+    /// As the state of the network requires.
     #[default]
     Proceed,
-    /// A signal came: EINTR. A wait returns with no event.
+    /// A signal came: EINTR. A wait returns without an event.
     Interrupted,
-    /// Nothing is there yet, or no room: EAGAIN. A wait returns with no event. A connection is tried again later, as to
-    /// a Unix socket whose backlog is full. Registering a socket cannot end like this, and proceeds.
+    /// There is no input or no room: EAGAIN. A wait returns without an event. A connect is tried again later, as to a
+    /// Unix socket whose backlog is full. Registering a socket cannot end like this, and proceeds.
     WouldBlock,
-    /// No more than so many: bytes of a read or write, events of a wait. Zero is as [`WouldBlock`](Self::WouldBlock).
-    /// Other calls proceed.
+    /// At most this many bytes of a read or write, or events of a wait. Zero is the same as
+    /// [`WouldBlock`](Self::WouldBlock). Other calls proceed.
     AtMost(usize),
-    /// It fails. A connection that could not be read or written is broken from then on; one that could not be accepted
-    /// is still there for the next attempt, unless it was aborted
-    /// ([`ConnectionAborted`](io::ErrorKind::ConnectionAborted)). An error of the kind `WouldBlock` or `Interrupted` is as
-    /// those above.
+    /// The call fails. A connection that could not be read or written is broken from then on. One that could not be
+    /// accepted is still there for the next attempt, unless it was aborted
+    /// ([`ConnectionAborted`](io::ErrorKind::ConnectionAborted)). An error of the kind `WouldBlock` or `Interrupted` is
+    /// the same as the variants above.
     Fail(io::Error),
 }
 
 impl Outcome {
-    /// For calls that cannot be interrupted, made to wait or cut short.
+    /// For calls that cannot be interrupted, cannot wait and cannot be cut short.
     pub(crate) fn into_result(self) -> io::Result<()> {
         match self {
             Outcome::Fail(error) => Err(error),

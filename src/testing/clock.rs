@@ -1,12 +1,12 @@
-//! Time that passes in the middle of a turn.
+//! Lets time pass in the middle of a turn.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::World;
 
-/// The clock of a [`Network`](super::Network), to be moved within [`on_call`](super::Network::on_call): by calls that take
-/// their time.
+/// The clock of a [`Network`](super::Network), which [`on_call`](super::Network::on_call) can move: for calls that take
+/// time.
 ///
 /// ```
 /// use socketserver::testing::{Call, Network, Outcome};

@@ -1,4 +1,4 @@
-//! A whole server, or several, in front of as many scripted clients as fit into memory.
+//! One or more whole servers with any number of scripted clients.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,24 +28,24 @@ use crate::server::hooks::BaseServer;
 use crate::server::parked::Parked;
 use crate::stats::Stats;
 
-/// A simulated network: the reactor that serves real clients, its sockets and its clock played.
+/// A simulated network: the reactor that serves real clients, with simulated sockets and a simulated clock.
 ///
-/// Where [`Client`](super::Client) tests one handler, this tests servers: thousands of [peers](Peer), handlers that act
-/// on each other's connections or call out, descriptors that run out, calls that are interrupted. Nothing happens
-/// unless the test does it, so a test that draws what it does from a seed can be repeated.
+/// [`Client`](super::Client) tests one handler, and this tests servers: thousands of [peers](Peer), handlers that act
+/// on each other's connections or connect out, descriptors that run out, calls that are interrupted. Nothing happens
+/// unless the test does it, so a test that draws its actions from a seed can be repeated.
 ///
-/// There are no threads in it: [`offload`](crate::Request::offload) still uses real ones, whose results `run` does not wait
-/// for, and requests cannot be served by threads or programs.
+/// It has no threads. [`offload`](crate::Request::offload) still uses real ones, and `run` does not wait for their
+/// results. Requests cannot be served by threads or programs.
 ///
-/// After each turn the reactor's own invariants are checked, and when it [rests](Self::run), that nobody was forgotten.
-/// Both panic: they would be errors of this crate, not of the handler.
+/// After each turn the reactor's invariants are checked, and when it [rests](Self::run), that no client or connection
+/// waits for nothing. Both checks panic: they would find errors of this crate, not of the handler.
 ///
 /// ```
 /// use socketserver::testing::Network;
 /// use socketserver::{EndReason, Limits, Next, Request, RequestHandler, Result};
 /// use std::io::Write;
 ///
-/// /// Passes on to all others what one says.
+/// /// Sends each message to all other members.
 /// struct Chat;
 /// impl RequestHandler for Chat {
 ///     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
@@ -70,10 +70,9 @@ use crate::stats::Stats;
 pub struct Network {
     reactor: Reactor,
     world: Arc<World>,
-    /// By server number: where its clients arrive.
-    /// In the order in which the servers came, those that are closed included.
+    /// By server number: the place where its clients arrive.
     sockets: Vec<(ServerId, Socket)>,
-    /// Those whose sockets the server has not closed, as far as we know.
+    /// Peers whose sockets the server has probably not closed.
     peers: Vec<Peer>,
     outbound: Outbound,
     connected: u32,
@@ -81,7 +80,7 @@ pub struct Network {
     serving: bool,
 }
 
-/// What a server is bound to.
+/// The socket of a server.
 #[derive(Debug)]
 enum Socket {
     Listener(Arc<Mutex<Backlog>>),
@@ -90,7 +89,7 @@ enum Socket {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        self.world.set_on_call(None); // It may keep peers, and with them this world.
+        self.world.set_on_call(None); // It may hold peers, and with them this world.
     }
 }
 
@@ -101,12 +100,12 @@ impl Default for Network {
 }
 
 impl Network {
-    /// A network with nobody in it, and a reactor with the default [`ReactorConfig`].
+    /// Makes an empty network, and a reactor with the default [`ReactorConfig`].
     pub fn new() -> Self {
         Network::with_config(ReactorConfig::default())
     }
 
-    /// The same with settings of your own.
+    /// The same with your own settings.
     pub fn with_config(config: ReactorConfig) -> Self {
         let world = World::new();
         let watcher = Watcher::new(Arc::clone(&world));
@@ -117,17 +116,17 @@ impl Network {
         Network { reactor, world, sockets, peers, outbound, connected: 0, checked: true, serving: true }
     }
 
-    /// Leaves out the checks after each turn, which look at every connection: for measuring.
+    /// Turns off the checks after each turn, which look at every connection. For measuring.
     #[must_use]
     pub fn without_checks(mut self) -> Self {
         self.checked = false;
         self
     }
 
-    /// Adds a server: its value, what makes a handler for each client, its limits. The first listens on 192.0.2.1, port
-    /// 9999, the next on port 10000, and so on.
+    /// Adds a server: its value, the closure that makes a handler for each client, and its limits. The first listens on
+    /// 192.0.2.1, port 9999, the next on port 10000, and so on.
     ///
-    /// [`Limits::connections_max`] of `None` means what this process's descriptors allow, as for a real server.
+    /// With [`Limits::connections_max`] of `None` the descriptors of this process set the limit, as for a real server.
     ///
     /// # Errors
     /// [`Error::Full`](crate::Error::Full) if there are too many servers; [`Error::Listen`](crate::Error::Listen) if
@@ -198,7 +197,7 @@ impl Network {
         lock(self.wire(server)).arrive(&self.world, from.clone(), packet.to_vec());
     }
 
-    /// Takes out the datagrams that a server has sent since this was last called, and to whom.
+    /// Returns the datagrams that a server has sent since the last call of this, with their receivers.
     ///
     /// # Panics
     /// As for [`send_datagram`](Self::send_datagram).
@@ -217,54 +216,53 @@ impl Network {
         }
     }
 
-    /// Decides how each system call of the reactor ends; without it they all proceed. With the call comes the address it
-    /// concerns: the peer's of a connection or a datagram that is sent, the server's of a listener, none of a wait or
-    /// before a datagram is received.
+    /// Sets a closure that decides how each system call of the reactor ends. Without it, all calls proceed. The closure
+    /// gets the call and the address that it concerns: the peer's for a connection or a datagram to send, the server's
+    /// for a listener, and none for a wait or before a datagram is received.
     ///
-    /// It may use [`Peer`]s and [`Handle`]s: what it does happens in the middle of a turn. Called once for each call, with
-    /// nothing borrowed. A fault has to end some time: if a call never succeeds, the reactor never rests.
+    /// The closure may use [`Peer`]s and [`Handle`]s, so it can act in the middle of a turn. It is called once for each
+    /// call, with nothing borrowed. A fault must end at some time: if a call never succeeds, the reactor always has
+    /// more to do.
     pub fn on_call(&mut self, on_call: impl FnMut(Call, Option<&Address>) -> Outcome + Send + 'static) {
         self.world.set_on_call(Some(Box::new(on_call)));
     }
 
-    /// A client connects; it waits in the backlog until the server accepts it. Its address is of 198.18.0.0/15, and no
-    /// other client's.
+    /// Connects a client, which waits in the backlog until the server accepts it. Its address is from 198.18.0.0/15 and
+    /// unique.
     ///
     /// # Panics
-    /// If there is no such server, or it has datagrams.
+    /// If there is no such server, or it is a datagram server.
     pub fn connect(&mut self, server: ServerId) -> Peer {
         let address = numbered_address(self.connected);
         self.connected += 1;
         self.connect_from(server, address)
     }
 
-    /// The same from an address of your choice. With a Unix address the connection is a Unix stream at its worst: every
-    /// piece that a peer [sends](Peer::send) ends a read, as a message that carries descriptors does, and no event tells
-    /// that another one waits.
+    /// The same from an address of your choice. With a Unix address the connection is a Unix stream at its worst: each
+    /// piece that a peer [sends](Peer::send) ends a read, like a message that carries descriptors, and no event reports
+    /// the next one.
     ///
     /// # Panics
     /// As for [`connect`](Self::connect).
     pub fn connect_from(&mut self, server: ServerId, address: impl Into<Address>) -> Peer {
         let place = self.place(server);
-        let Socket::Listener(backlog) = &self.sockets[place].1 else {
-            panic!("the server has datagrams, and nobody to connect to")
-        };
+        let Socket::Listener(backlog) = &self.sockets[place].1 else { panic!("a datagram server has no connections") };
         let (peer, stream) = Peer::client(&self.world, place as u16, address.into());
         lock(backlog).arrive(&self.world, stream, peer.clone());
         self.peers.push(peer.clone());
         peer
     }
 
-    /// Those whom handlers have [called](crate::Others::connect) since this was last asked, whatever the address, that of
-    /// a server of this network included. They have not answered: a test does that with [`Peer::establish`] or
-    /// [`Peer::refuse`].
+    /// Returns the outbound connections that handlers have [started](crate::Others::connect) since the last call of
+    /// this, to any address, including that of a server of this network. They are not answered yet; a test does that
+    /// with [`Peer::establish`] or [`Peer::refuse`].
     pub fn called(&mut self) -> Vec<Peer> {
         let called = std::mem::take(&mut *lock(&self.outbound));
         self.peers.extend_from_slice(&called);
         called
     }
 
-    /// Runs for so long: whenever the reactor rests, time passes until it would wake by itself.
+    /// Runs for this long: whenever nothing is left to do, time passes until the reactor would wake by itself.
     ///
     /// # Panics
     /// As for [`run`](Self::run).
@@ -279,27 +277,28 @@ impl Network {
         self.run();
     }
 
-    /// Lets time pass. The reactor sees it when it next looks.
+    /// Lets time pass. The reactor sees this when it next reads the clock.
     pub fn advance(&mut self, time: Duration) {
         self.world.advance(time);
     }
 
-    /// Time since the network was made.
+    /// Returns the time since the network was made.
     pub fn now(&self) -> Duration {
         self.clock().now()
     }
 
-    /// The clock, to be looked at and moved from within [`on_call`](Self::on_call).
+    /// Returns the clock, which [`on_call`](Self::on_call) can read and move.
     pub fn clock(&self) -> Clock {
         Clock(Arc::clone(&self.world))
     }
 
-    /// How long the reactor would sleep if nothing happened: [`Reactor::next_timeout`].
+    /// Returns how long the reactor would sleep if nothing happened: [`Reactor::next_timeout`].
     pub fn next_timeout(&self) -> Option<Duration> {
         self.reactor.next_timeout()
     }
 
-    /// One turn of the reactor. Says whether it may have more to do; if not, it would have slept, or has stopped.
+    /// Runs one turn of the reactor. Returns whether it may have more to do. If not, it would have slept, or has
+    /// stopped.
     ///
     /// # Panics
     /// If an invariant of the reactor is broken, or [`on_call`](Self::on_call) makes a wait fail, which ends the loop.
@@ -315,11 +314,11 @@ impl Network {
         self.serving && !(rests && self.reactor.next_timeout() != Some(Duration::ZERO))
     }
 
-    /// Turns until nothing is left to do before time passes or a peer acts, or until it has stopped.
+    /// Runs turns until nothing is left to do before time passes or a peer acts, or until the reactor has stopped.
     ///
     /// # Panics
-    /// If it does not come to rest; or if it rests although somebody waits for it: a client in a backlog, a connection
-    /// that has something to read, room for what it is to send, or an end to come to.
+    /// If it does not come to rest, or if it rests although something waits for it: a client in a backlog, a connection
+    /// with input, room for output, or an end.
     pub fn run(&mut self) {
         let mut turns = 0;
         while self.turn() {
@@ -329,12 +328,12 @@ impl Network {
         self.check_nobody_waits();
     }
 
-    /// Whether the reactor was stopped.
+    /// Returns whether the reactor was stopped.
     pub fn is_stopped(&self) -> bool {
         !self.serving
     }
 
-    /// The limits of a server as they are in force: [`Reactor::limits`].
+    /// Returns the limits of a server in force: [`Reactor::limits`].
     pub fn limits(&self, server: ServerId) -> Option<&Limits> {
         self.reactor.limits(server)
     }
@@ -342,7 +341,7 @@ impl Network {
     /// Changes the limits of a server: [`Reactor::set_limits`].
     ///
     /// # Errors
-    /// As for that.
+    /// As for [`Reactor::set_limits`].
     pub fn set_limits(&mut self, server: ServerId, limits: Limits) -> Result<()> {
         self.reactor.set_limits(server, limits)
     }
@@ -352,27 +351,27 @@ impl Network {
         self.reactor.server_close(server);
     }
 
-    /// A server's own value, if it is an `S`.
+    /// Returns a server's value, if it is an `S`.
     pub fn server_mut<S: 'static>(&mut self, server: ServerId) -> Option<&mut S> {
         self.reactor.server_mut(server)
     }
 
-    /// A way in as other threads have it.
+    /// Returns a handle as other threads have it.
     pub fn handle(&self) -> Handle {
         self.reactor.handle()
     }
 
-    /// What stops the reactor.
+    /// Returns a handle that stops the reactor.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         self.reactor.shutdown_handle()
     }
 
-    /// The reactor's counters.
+    /// Returns the reactor's counters.
     pub fn stats(&self) -> Stats {
         self.reactor.stats()
     }
 
-    /// Makes sure that nothing is left, at the end of a test in which everybody has gone and every server is closed.
+    /// Checks that nothing is left, at the end of a test in which all peers have gone and every server is closed.
     ///
     /// # Panics
     /// If there is a connection, a timer, an entry of the ready queue, or an open socket.
@@ -405,11 +404,11 @@ impl Network {
                 || slots.pause(key).is_some_and(|pause| pause.is_on())
                 || slots.endpoint(key).is_some_and(|endpoint| endpoint.closing)
                 || core.is_capped(server);
-            assert!(held_up, "clients or datagrams wait at {key}, and nobody will look");
+            assert!(held_up, "clients or datagrams wait for nothing at {key}");
         }
         for peer in &self.peers {
             let pipe = lock(&peer.pipe);
-            let Some(token) = pipe.token() else { continue }; // In the backlog, or not registered and therefore queued.
+            let Some(token) = pipe.token() else { continue }; // In the backlog, or queued because it is not registered.
             let Some((_, slot)) = core.slots.live(token) else {
                 panic!("the socket of {peer:?} is open, its slot gone")
             };
@@ -419,7 +418,7 @@ impl Network {
                 !(connection.takes_input() && pipe.is_readable()),
                 "{peer:?} sent what nobody will read: {state:?}"
             );
-            assert!(!(connection.has_output() && pipe.is_writable()), "{peer:?} has room that nobody uses: {state:?}");
+            assert!(!(connection.has_output() && pipe.is_writable()), "{peer:?} has room that is not used: {state:?}");
             assert!(
                 pipe.is_connecting() || !state.phase.is_connecting(),
                 "{peer:?} has answered and nobody heard: {state:?}"

@@ -8,11 +8,11 @@ use super::world::{World, lock, server_address};
 use crate::address::Address;
 use crate::net::scripted::ScriptedStream;
 
-/// Who is at the other end of one connection of a [`Network`](super::Network): a client, or whoever a handler has called
-/// with [`Others::connect`](crate::Others::connect).
+/// The other end of one connection of a [`Network`](super::Network): a client, or the target of an outbound connection
+/// of a handler ([`Others::connect`](crate::Others::connect)).
 ///
-/// A copy is the same peer. It may be moved to another thread, and used within [`on_call`](super::Network::on_call): then
-/// things happen in the middle of a turn. What it does, the reactor sees in its next turn.
+/// A copy is the same peer. It may be moved to another thread, and used in [`on_call`](super::Network::on_call) to act
+/// in the middle of a turn. The reactor sees its actions in the next turn.
 ///
 /// ```
 /// use socketserver::testing::Network;
@@ -44,12 +44,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A client, and what a listener is to hand out for it.
+    /// A client, and the socket that a listener returns for it.
     pub(crate) fn client(world: &Arc<World>, server: u16, address: Address) -> (Self, Box<dyn ScriptedStream>) {
         Peer::new(world, Connect::Established, server_address(server), address)
     }
 
-    /// Somebody who is called.
+    /// The target of an outbound connection.
     pub(crate) fn connecting(world: &Arc<World>, address: Address) -> (Self, Box<dyn ScriptedStream>) {
         Peer::new(world, Connect::Pending, server_address(0), address)
     }
@@ -61,27 +61,27 @@ impl Peer {
         (Peer { world: Arc::clone(world), pipe, address }, Box::new(stream))
     }
 
-    /// Nobody will accept it: a reset.
+    /// It will not be accepted: a reset.
     pub(crate) fn turn_away(&self) {
         lock(&self.pipe).reset = true;
     }
 
-    /// The peer's own address: a handler's [`client_address`](crate::Request::client_address).
+    /// Returns the peer's address: a handler's [`client_address`](crate::Request::client_address).
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Answers a call: the connection is established. Of no effect on a client, which always is.
+    /// Establishes an outbound connection. It has no effect on a client, whose connection always is.
     pub fn establish(&self) {
         lock(&self.pipe).connected(&self.world, Connect::Established);
     }
 
-    /// Refuses a call: ECONNREFUSED. Only for those who are [called](super::Network::called).
+    /// Refuses an outbound connection: ECONNREFUSED. Only for peers of [`called`](super::Network::called).
     pub fn refuse(&self) {
         lock(&self.pipe).connected(&self.world, Connect::Refused);
     }
 
-    /// Whether this is somebody who is called and has neither answered nor refused.
+    /// Returns whether this is the target of an outbound connection that is neither established nor refused.
     pub fn is_connecting(&self) -> bool {
         lock(&self.pipe).is_connecting()
     }
@@ -93,12 +93,12 @@ impl Peer {
         }
     }
 
-    /// Ends this direction (FIN). What is sent afterwards is not read.
+    /// Ends this direction (FIN). Bytes that are sent afterwards are not read.
     pub fn send_eof(&self) {
         self.arrive(Arrival::Eof);
     }
 
-    /// Breaks the connection (RST). What was sent before may still be read.
+    /// Breaks the connection (RST). Bytes that were sent before may still be read.
     pub fn send_reset(&self) {
         self.arrive(Arrival::Reset);
     }
@@ -111,43 +111,45 @@ impl Peer {
         lock(&self.pipe).short_write(bytes);
     }
 
-    /// Makes an event that says the socket is readable and writable, which it may not be.
+    /// Causes an event that reports the socket as readable and writable, even if it is not.
     pub fn spurious_event(&self) {
         lock(&self.pipe).spurious(&self.world);
     }
 
-    /// Sets how many more bytes this end takes before it makes the server wait. At first there is no limit.
+    /// Sets how many more bytes this end takes before the server must wait. At first there is no limit.
     pub fn set_window(&self, bytes: usize) {
         lock(&self.pipe).set_window(&self.world, bytes);
     }
 
-    /// Takes out everything the server has sent since this was last called.
+    /// Returns everything that the server has sent since the last call of this.
     pub fn take_received(&self) -> Vec<u8> {
         std::mem::take(&mut lock(&self.pipe).sent)
     }
 
-    /// Bytes that were sent and that the server has not read.
+    /// Returns the number of sent bytes that the server has not read.
     pub fn unread(&self) -> usize {
         lock(&self.pipe).unread()
     }
 
-    /// Whether the server has ended its direction: by FIN, RST or close.
+    /// Returns whether the server has ended its direction: by FIN, RST or close.
     pub fn is_closed(&self) -> bool {
         let pipe = lock(&self.pipe);
         pipe.fin || pipe.reset || pipe.closed
     }
 
-    /// Whether the server has closed its socket. After it has ended its direction it may [linger](crate::Limits::linger).
+    /// Returns whether the server has closed its socket. After it has ended its direction it may
+    /// [linger](crate::Limits::linger).
     pub fn is_socket_closed(&self) -> bool {
         lock(&self.pipe).closed
     }
 
-    /// Whether the server has reset the connection, by an abort or because it closed over bytes that it had not read.
+    /// Returns whether the server has reset the connection, by an abort or because it closed with unread input.
     pub fn is_reset(&self) -> bool {
         lock(&self.pipe).reset
     }
 
-    /// Whether a call on this connection was made to [fail](super::Outcome::Fail): nothing passes in either direction.
+    /// Returns whether a call on this connection was made to [fail](super::Outcome::Fail). Nothing passes in either
+    /// direction then.
     pub fn is_broken(&self) -> bool {
         lock(&self.pipe).broken
     }

@@ -1,7 +1,7 @@
-//! One scripted connection: what is on its way in, what the server has sent, and when that makes an event.
+//! One scripted connection: its input, its output, and its events.
 //!
-//! It keeps to the edge-triggered contract, and no more than that: an event when what was not ready becomes ready, and
-//! none before somebody was told that it is not.
+//! It guarantees no more than the edge-triggered contract: it causes an event when it becomes ready, and none before
+//! the server has found it not ready.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -16,30 +16,30 @@ use crate::address::Address;
 use crate::net::readiness::Readiness;
 use crate::net::scripted::ScriptedStream;
 
-/// One scripted connection as both ends see it.
+/// One scripted connection, with both ends.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     token: Option<Token>,
     connect: Connect,
-    /// What the server will read, in this order.
+    /// Input that the server will read, in this order.
     arriving: VecDeque<Arrival>,
-    /// A Unix stream: each piece ends a read, as a message with ancillary data does, and no event tells of the next.
+    /// A Unix stream: each piece ends a read, like a message with ancillary data, and no event reports the next.
     cuts_reads_short: bool,
-    /// The server was told that there is nothing to read: what comes makes an event.
+    /// The server knows that there is nothing to read, so new input causes an event.
     drained: bool,
-    /// An event has told of the end of the client's direction: there will be no other.
+    /// An event has reported the end of the client's direction. There will be no other.
     end_told: bool,
-    /// What the server has sent and the client has not taken out.
+    /// Output of the server that the client has not taken.
     pub(crate) sent: Vec<u8>,
-    /// How much each coming write takes at most; afterwards as much as the window allows.
+    /// The limits of the next writes. Later writes take as much as the window allows.
     short_writes: VecDeque<usize>,
-    /// Bytes the client's side still has room for.
+    /// Room for output at the client's side, in bytes.
     window: usize,
-    /// The server was told that there is no room.
+    /// The server knows that there is no room.
     blocked: bool,
     /// The server has ended its direction.
     pub(crate) fin: bool,
-    /// The server has reset the connection, or closed it over what it had not read.
+    /// The server has reset the connection, or closed it with unread input.
     pub(crate) reset: bool,
     /// The server's socket is closed.
     pub(crate) closed: bool,
@@ -55,7 +55,7 @@ pub(crate) enum Arrival {
     Reset,
 }
 
-/// How far a connection is that the server has begun.
+/// The state of an outbound connection of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Connect {
     Pending,
@@ -83,18 +83,18 @@ impl Pipe {
         }
     }
 
-    // What the client does.
+    // Actions of the client.
 
     pub(crate) fn arrive(&mut self, world: &World, arrival: Arrival) {
         if self.closed {
-            self.reset = true; // Nobody is there to read it.
+            self.reset = true; // Nothing will read it.
         }
         if self.closed || self.broken {
             return;
         }
         let ends = matches!(arrival, Arrival::Eof | Arrival::Reset);
         self.arriving.push_back(arrival);
-        // The end is news even while bytes wait.
+        // The end causes an event even while bytes wait.
         if self.drained || (ends && self.end().is_some()) {
             self.readable(world);
         }
@@ -104,7 +104,7 @@ impl Pipe {
         self.short_writes.push_back(bytes);
     }
 
-    /// Sets how many more bytes the client has room for.
+    /// Sets the room at the client's side, in bytes.
     pub(crate) fn set_window(&mut self, world: &World, bytes: usize) {
         self.window = bytes;
         if bytes > 0 && std::mem::take(&mut self.blocked) {
@@ -118,25 +118,25 @@ impl Pipe {
         self.event(world, Readiness::WRITABLE | if connect == Connect::Refused { refused } else { 0 });
     }
 
-    /// An event that nothing stands behind.
+    /// Causes a spurious event.
     pub(crate) fn spurious(&self, world: &World) {
         self.event(world, Readiness::READABLE | Readiness::WRITABLE);
     }
 
-    // What there is to know.
+    // Queries.
 
     pub(crate) fn token(&self) -> Option<Token> {
         self.token
     }
 
-    /// Bytes sent to the server that it has not read.
+    /// The number of bytes that the server has not read.
     pub(crate) fn unread(&self) -> usize {
         let bytes =
             self.arriving.iter().map(|arrival| if let Arrival::Bytes(bytes) = arrival { bytes.len() } else { 0 });
         bytes.sum()
     }
 
-    /// Whether a read would find bytes, the end or an error.
+    /// Returns whether a read would find bytes, the end or an error.
     pub(crate) fn is_readable(&self) -> bool {
         !self.arriving.is_empty()
     }
@@ -149,13 +149,13 @@ impl Pipe {
         self.connect == Connect::Pending
     }
 
-    /// The end of the client's direction, or else of the connection, if it has come already.
+    /// The end of the client's direction, or of the connection, if it has come already.
     fn end(&self) -> Option<&Arrival> {
         let arrived = self.arriving.iter().take_while(|arrival| !matches!(arrival, Arrival::WouldBlock));
         arrived.filter(|arrival| matches!(arrival, Arrival::Eof | Arrival::Reset)).last()
     }
 
-    // What the server does.
+    // Actions of the server.
 
     /// A registration reports what is ready already, as epoll(7) does.
     fn register(&mut self, world: &World, token: Token) {
@@ -194,7 +194,7 @@ impl Pipe {
                     self.arriving.pop_front();
                 }
                 if n < buffer.len() && !self.cuts_reads_short {
-                    self.drained = true; // A short read says the same as a refusal.
+                    self.drained = true; // A short read means the same as a refusal.
                     match self.arriving.front() {
                         None => {}
                         Some(Arrival::Eof | Arrival::Reset) if self.end_told => {}
@@ -206,7 +206,7 @@ impl Pipe {
         }
     }
 
-    /// The server learns that nothing is there to read. What is there all the same arrives just after that.
+    /// The server learns that there is nothing to read. Input that is there anyway arrives just after that.
     fn drained(&mut self, world: &World) -> io::Error {
         self.drained = true;
         if !self.arriving.is_empty() {
@@ -233,7 +233,7 @@ impl Pipe {
         }
     }
 
-    /// The connection breaks under a call.
+    /// The connection breaks during a call.
     fn fail(&mut self, error: io::Error) -> io::Error {
         self.broken = true;
         self.arriving.clear();
@@ -273,7 +273,7 @@ impl Pipe {
     fn shutdown(&mut self, world: &World, how: Shutdown) {
         self.fin |= how != Shutdown::Read;
         if self.end().is_some() {
-            self.readable(world); // Both directions are over, which is news.
+            self.readable(world); // Both directions are over, which causes an event.
         }
     }
 

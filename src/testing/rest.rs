@@ -1,11 +1,11 @@
-//! Runs a reactor until it rests.
+//! Runs a reactor until nothing is left to do.
 
 use std::time::Duration;
 
 use super::world::World;
 use crate::reactor::Reactor;
 
-/// Turns until nothing is left to do before time passes or something arrives.
+/// Runs turns until nothing is left to do before time passes or something arrives.
 pub(crate) fn run(reactor: &mut Reactor, world: &World, so_far: impl FnOnce() -> String) {
     for _ in 0..TURNS_MAX {
         reactor.poll(Some(Duration::ZERO)).expect("a script does not fail");
@@ -17,5 +17,5 @@ pub(crate) fn run(reactor: &mut Reactor, world: &World, so_far: impl FnOnce() ->
     panic!("the handler does not come to rest in {TURNS_MAX} turns{}", so_far());
 }
 
-/// A handler that keeps the reactor busy for so many turns without anything arriving is stuck in a circle.
+/// A handler that keeps the reactor busy for so many turns without new input never stops.
 pub(crate) const TURNS_MAX: usize = 100_000;

@@ -21,7 +21,7 @@ pub(crate) struct Watcher {
     outbound: Outbound,
 }
 
-/// Connections that the reactor has begun, and the test has not been told of.
+/// Outbound connections of the reactor that the test has not seen.
 pub(crate) type Outbound = Arc<Mutex<Vec<Peer>>>;
 
 impl Watcher {
@@ -50,7 +50,7 @@ impl ScriptedSelector for Watcher {
         let mut state = lock(&self.world.state);
         state.slept = false;
         match outcome {
-            // The wait ends early, and what there is to tell is told next time.
+            // The wait ends early, and the events are reported next time.
             Outcome::Interrupted | Outcome::WouldBlock => return Ok(()),
             Outcome::Fail(error) => return Err(error),
             Outcome::AtMost(count) => {
@@ -62,7 +62,7 @@ impl ScriptedSelector for Watcher {
         state.slept = self.events.is_empty() && !state.woken && wait != Some(Duration::ZERO);
         state.woken = false;
         let missed = state.slept && self.world.handle.get().is_some_and(Handle::has_waiting);
-        assert!(!missed, "something was submitted, and the loop sleeps because nobody woke it");
+        assert!(!missed, "something was submitted, and the loop sleeps because nothing woke it");
         Ok(())
     }
 
@@ -71,7 +71,7 @@ impl ScriptedSelector for Watcher {
     }
 
     fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
-        let world = Arc::downgrade(&self.world); // Which may keep a handle, and with it this.
+        let world = Arc::downgrade(&self.world); // The world may hold a handle, and with it this.
         Box::new(move || {
             if let Some(world) = world.upgrade() {
                 lock(&world.state).woken = true;

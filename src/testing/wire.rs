@@ -1,4 +1,4 @@
-//! Scripted datagrams: what arrives is in order, what is sent fits until the script says otherwise.
+//! Scripted datagrams: received ones come in order, and sent ones fit until the script decides otherwise.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,7 +12,7 @@ use crate::address::Address;
 use crate::net::readiness::Readiness;
 use crate::net::scripted::ScriptedDatagrams;
 
-/// Scripted datagrams as both ends see them.
+/// Scripted datagrams, with both ends.
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
     token: Option<Token>,
@@ -20,7 +20,7 @@ pub(crate) struct Wire {
     pub(crate) sent: Vec<(Address, Vec<u8>)>,
     /// There is no room to send.
     full: bool,
-    /// The server wants to be told when there is.
+    /// The server wants an event when there is room.
     pub(crate) watches_room: bool,
 }
 

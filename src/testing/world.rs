@@ -1,4 +1,5 @@
-//! What all scripted sockets of a reactor share: the time, what has become ready, and who decides how calls end.
+//! State that all scripted sockets of a reactor share: the time, the ready sockets, and the closure that decides how
+//! calls end.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -16,9 +17,9 @@ use crate::reactor::handle::Handle;
 #[derive(Default)]
 pub(crate) struct World {
     pub(crate) state: Mutex<State>,
-    /// Apart from the state, so that it may do to the sockets whatever a test may.
+    /// Separate from the state, so that it may use the sockets like a test.
     on_call: Mutex<Option<OnCall>>,
-    /// Of the reactor, if it is to be told when it sleeps over something.
+    /// The reactor's mailbox, if it is an error to sleep while something is submitted.
     pub(crate) handle: OnceLock<Handle>,
 }
 
@@ -50,7 +51,7 @@ impl World {
     }
 
     pub(crate) fn set_on_call(&self, on_call: Option<OnCall>) {
-        // What goes may be anything; it is not to find this locked.
+        // Dropping it may run any code, which must not find this locked.
         let _before = std::mem::replace(&mut *lock(&self.on_call), on_call);
     }
 
@@ -59,7 +60,7 @@ impl World {
         self.handle.get_or_init(|| handle);
     }
 
-    /// Asks how a call ends. Nothing may be locked that the answer could want.
+    /// Asks how a call ends. Nothing that the closure could use may be locked.
     pub(crate) fn call(&self, call: Call, whose: Option<&Address>) -> Outcome {
         match lock(&self.on_call).as_mut().map_or(Outcome::Proceed, |on_call| on_call(call, whose)) {
             Outcome::Fail(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::WouldBlock,
@@ -72,7 +73,7 @@ impl World {
         lock(&self.state).ready.push((token, Readiness(readiness)));
     }
 
-    /// Whether the next poll has something to tell.
+    /// Returns whether the next poll has events.
     pub(crate) fn is_ready(&self) -> bool {
         let state = lock(&self.state);
         !state.ready.is_empty() || state.woken
@@ -89,8 +90,8 @@ impl fmt::Debug for World {
     }
 }
 
-/// The addresses of scripted connections are of the ranges kept for documentation (RFC 5737) and for trials
-/// (RFC 2544).
+/// The addresses of scripted connections are from the ranges for documentation (RFC 5737) and for benchmarks (RFC
+/// 2544).
 pub(crate) fn server_address(server: u16) -> Address {
     SocketAddr::from(([192, 0, 2, 1], 9999 + server)).into()
 }
@@ -106,7 +107,7 @@ pub(crate) fn numbered_address(n: u32) -> Address {
     SocketAddr::from(([198, 18 | (host >> 16) as u8, (host >> 8) as u8, host as u8], port)).into()
 }
 
-/// A panic elsewhere is no reason for another one here.
+/// A panic elsewhere should not cause another one here.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -775,6 +775,6 @@ fn jobs_that_take_too_long_are_not_awaited() {
     client.feed(b"go");
     let run = std::panic::AssertUnwindSafe(|| client.run_jobs(Duration::from_millis(1)));
     let panic = std::panic::catch_unwind(run).unwrap_err();
-    assert_eq!(panic.downcast_ref::<String>().unwrap(), "jobs are still at work after 1ms");
+    assert_eq!(panic.downcast_ref::<String>().unwrap(), "jobs still run after 1ms");
     drop(release);
 }
