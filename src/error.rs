@@ -1,4 +1,4 @@
-//! What can go wrong, said with what was being done and to what.
+//! Errors, each with the operation that failed and its target.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use std::{fmt, io};
 use crate::address::Address;
 use crate::lifecycle::EndReason;
 
-/// The crate's result: what every callback and every fallible call returns.
+/// The crate's result type, of every callback and every fallible call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call failed.
 ///
-/// `{error}` names the operation and what it was done to. The cause is [`source`](std::error::Error::source), and
-/// `{error:#}` shows it too, with all that are behind it: that is how the crate logs an error, and what to show to a user.
-/// `{error:?}` shows the fields, as a program does whose `main` returns the error.
+/// `{error}` names the operation and its target. The cause is [`source`](std::error::Error::source), and `{error:#}`
+/// shows it too, with all causes behind it. The crate logs errors in this form; show it to users as well. `{error:?}`
+/// shows the fields, and so does a program whose `main` returns the error.
 ///
 /// A callback may return any error with `?`: [`io::Error`], the usual parsing errors, a string, a boxed error,
 /// or anything else through [`Error::other`]. An error returned by a callback ends its connection only.
@@ -36,76 +36,77 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The name could not be resolved, or is no address at all.
+    /// The name could not be resolved, or is not an address.
     Resolve {
-        /// The address as it was given.
+        /// The given address.
         address: String,
-        /// What the resolver said.
+        /// The error of the resolver.
         source: io::Error,
     },
     /// A listening socket could not be opened or bound.
     Bind {
-        /// The address that was to be bound.
+        /// The address to bind.
         address: Address,
-        /// What socket(2), setsockopt(2) or bind(2) said.
+        /// The error of socket(2), setsockopt(2) or bind(2).
         source: io::Error,
     },
-    /// A bound socket could not be made to listen.
+    /// A bound socket could not listen.
     Listen {
         /// The address the socket is bound to.
         address: Address,
-        /// What listen(2) said.
+        /// The error of listen(2).
         source: io::Error,
     },
     /// An outbound connection failed or timed out.
     Connect {
-        /// The address that was called.
+        /// The address to connect to.
         address: Address,
-        /// What connect(2) said; [`io::ErrorKind::TimedOut`] when the connect timeout passed.
+        /// The error of connect(2); [`io::ErrorKind::TimedOut`] when the connect timeout has passed.
         source: io::Error,
     },
-    /// A program that was to serve a request could not be started.
+    /// A program that should serve a request could not be started.
     Spawn {
-        /// The program as it was given.
+        /// The given program.
         program: String,
-        /// What fork(2) or execve(2) said.
+        /// The error of fork(2) or execve(2).
         source: io::Error,
     },
     /// The reactor could not do its own work (create or wait on the selector, register a socket, ...).
     Reactor {
-        /// What it was doing.
+        /// The operation that failed.
         doing: &'static str,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A setting cannot be honoured, by itself or beside another one. Nothing is served until it is changed.
+    /// A setting cannot be used, by itself or together with another one. The call that sets it changes nothing.
     Setting {
-        /// The setting, or the two that contradict each other: name and value.
+        /// The setting, or two contradictory settings: name and value.
         settings: Vec<(&'static str, String)>,
-        /// Why not.
+        /// The reason.
         reason: &'static str,
     },
-    /// The server has no bound address to serve.
+    /// The server is not bound to an address.
     NotBound,
     /// The peer sent more than a limit allows. Ends the connection with [`EndReason::InputLimit`](crate::EndReason).
     InputLimit {
-        /// What was too long: `"line"`, `"frame"`, `"unread input"`, ...
+        /// The item that was too long: `"line"`, `"frame"`, `"unread input"`, ...
         what: &'static str,
-        /// The limit it passed, in bytes.
+        /// The limit that it exceeded, in bytes.
         max: usize,
     },
-    /// A time limit passed of a request on a thread or of a program. Inside an [`io::Error`], whose kind is then
-    /// [`TimedOut`](io::ErrorKind::TimedOut), it comes from `rfile`, `wfile` and the socket.
+    /// A time limit of a request on a thread or of a program passed. `rfile`, `wfile` and the socket return it inside
+    /// an [`io::Error`] of the kind [`TimedOut`](io::ErrorKind::TimedOut).
     TimeLimit {
-        /// What its request ends with: [`EndReason::Timeout`] for a read or a write, [`EndReason::ChildTimeout`].
+        /// The reason with which its request ends: [`EndReason::Timeout`] for a read or a write,
+        /// [`EndReason::ChildTimeout`].
         why: EndReason,
-        /// What has set the limit: `"timeout"`, `"read_timeout"` or `"write_timeout"` of the handler, the method
+        /// The setting of the limit: `"timeout"`, `"read_timeout"` or `"write_timeout"` of the handler, the method
         /// `"set_timeout"`, `"set_read_timeout"` or `"set_write_timeout"` of the socket, or `"child_timeout"`.
         setting: &'static str,
         /// The limit.
         max: Duration,
     },
-    /// More output than [`Limits::output_bytes_max`](crate::Limits) would have to wait for the peer.
+    /// More unsent output than [`Limits::output_bytes_max`](crate::Limits) allows.
     OutputLimit {
         /// The limit, in bytes.
         max: usize,
@@ -119,21 +120,21 @@ pub enum Error {
     },
     /// A bounded queue (messages from other threads, jobs for the thread pool) has no room.
     Full {
-        /// Which queue.
+        /// The queue.
         queue: &'static str,
         /// Its limit, in items.
         max: usize,
     },
-    /// The connection, server or reactor that was addressed does not exist any more.
+    /// The connection, server or reactor does not exist any more.
     Gone,
     /// A callback, hook or offloaded job panicked.
     Panicked {
         /// The panic's message.
         message: String,
     },
-    /// An input or output error met inside a callback.
+    /// An input or output error in a callback.
     Io(io::Error),
-    /// Anything else a callback returned.
+    /// Any other error of a callback.
     Other(Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -166,7 +167,7 @@ impl Error {
         Some(Passed::Count(name, max))
     }
 
-    /// What a panic carried, as far as it is text.
+    /// The payload of a panic, if it is text.
     pub(crate) fn from_panic(payload: &(dyn std::any::Any + Send)) -> Self {
         let message = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
             (Some(text), _) => (*text).to_owned(),
@@ -222,7 +223,7 @@ impl std::error::Error for Error {
             | Error::Connect { source, .. }
             | Error::Spawn { source, .. }
             | Error::Reactor { source, .. } => Some(source),
-            // These say what the error says that they contain.
+            // These show the error that they contain.
             Error::Io(source) => source.source(),
             Error::Other(source) => source.source(),
             _ => None,
@@ -231,7 +232,7 @@ impl std::error::Error for Error {
 }
 
 impl From<io::Error> for Error {
-    /// An [`Error`] that travelled inside an [`io::Error`] (through `io::Write`) comes out again as itself.
+    /// An [`Error`] that passed through [`io::Error`] (by `io::Write`) is unpacked again.
     fn from(error: io::Error) -> Self {
         match error.downcast::<Error>() {
             Ok(inner) => inner,
@@ -287,7 +288,7 @@ from_error!(
     std::net::AddrParseError
 );
 
-/// A limit that was passed, by the name of what has set it.
+/// A limit that was exceeded, with the name of its setting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Passed {
     Count(&'static str, usize),
@@ -303,7 +304,7 @@ impl fmt::Display for Passed {
     }
 }
 
-/// The operating system's words without the number, so that a line reads as one sentence.
+/// The text of the operating system without the number, so that a line reads as one sentence.
 pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = match text.rfind(" (os error ") {

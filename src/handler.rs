@@ -1,4 +1,4 @@
-//! What users implement: one value per connection, called when there is something to do.
+//! The trait that users implement: one value for each connection, called when there is something to do.
 
 pub(crate) mod others;
 pub(crate) mod request;
@@ -8,23 +8,23 @@ use crate::error::{Error, Result};
 use crate::lifecycle::{EndReason, Next, Timeout};
 use crate::reactor::handle::Message;
 
-/// Serves one connection: a state machine that the reactor calls when something happened. No callback may block.
+/// Serves one connection. It is a state machine that the reactor calls when something has happened. No callback may
+/// block.
 ///
-/// `S` is the type of the server's own value, `request.server`; a handler that does not use it can be generic over it.
+/// `S` is the type of the server's value, `request.server`. A handler that does not use it can be generic over it.
 ///
-/// An error returned by any callback goes to [`handle_error`](crate::BaseServer::handle_error) and ends this
-/// connection only: what was queued is sent, then it is closed. A panic does the same and resets it (unless the
-/// program is built with `panic = "abort"`). Of a datagram, what was written as its answer is dropped then; what `finish`
-/// writes is sent.
+/// An error of any callback goes to [`handle_error`](crate::BaseServer::handle_error) and ends this connection only:
+/// queued output is sent, and then it is closed. A panic does the same but resets the connection (unless the program is
+/// built with `panic = "abort"`). For a datagram, the answer is dropped then, but output of `finish` is sent.
 ///
-/// Source: `BaseRequestHandler` and `StreamRequestHandler`; `self.request`, `self.client_address`, `self.server`,
-/// `self.rfile` and `self.wfile` are reached through the [`Request`].
+/// Source: `BaseRequestHandler` and `StreamRequestHandler`. The [`Request`] has `self.request`, `self.client_address`,
+/// `self.server`, `self.rfile` and `self.wfile`.
 ///
 /// ```
 /// use socketserver::{testing::Client, EndReason, Next, Request, RequestHandler, Result};
 /// use std::io::Write;
 ///
-/// /// Adds up the numbers it is sent, one a line.
+/// /// Adds up numbers, one per line.
 /// #[derive(Default)]
 /// struct Sum { total: i64 }
 ///
@@ -56,41 +56,41 @@ use crate::reactor::handle::Message;
     note = "a handler whose callbacks do not wait is made by `impl RequestHandler<{S}>`"
 )]
 pub trait RequestHandler<S = ()>: Send + 'static {
-    /// Called once, before anything else: the connection was accepted, or an outbound one is established. If it
+    /// Called once, before anything else, when the connection was accepted or an outbound one is established. If it
     /// fails, nothing else is called.
     fn setup(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
         let _ = request;
         Ok(Next::Wait)
     }
 
-    /// Called each time input arrived, with everything unread in `request.input`. Returning [`Next::Wait`] means
-    /// "call again when there is more"; what is not consumed is kept, so consume whole messages until none is left.
+    /// Called each time that input has arrived, with all unread input in `request.input`. Return [`Next::Wait`] to be
+    /// called again when more arrives. Unconsumed input is kept. Consume whole messages until none is left.
     ///
     /// Called once more at the end of the stream if anything is unread, with
     /// [`is_eof`](crate::Input::is_eof) true.
     fn handle(&mut self, request: &mut Request<'_, S>) -> Result<Next>;
 
-    /// Called exactly once for every connection whose `setup` succeeded, after the last other callback, when
-    /// everything queued was sent or cannot be. What it writes is still sent if the connection stands.
+    /// Called exactly once for every connection whose `setup` succeeded, after all other callbacks, when all queued
+    /// output was sent or cannot be sent. Its own output is still sent if the connection is intact.
     fn finish(&mut self, request: &mut Request<'_, S>, why: EndReason) {
         let _ = (request, why);
     }
 
-    /// Called when the unsent output, once above the high-water mark, has fallen to the low one; the connection is
-    /// read again from now on. By default calls [`handle`](Self::handle) if it left input unread.
+    /// Called when the unsent output was above the high-water mark and has fallen to the low-water mark. From now on
+    /// the connection is read again. By default calls [`handle`](Self::handle) if input is unread.
     fn writable(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
         if request.input.is_empty() { Ok(Next::Wait) } else { self.handle(request) }
     }
 
-    /// Called once when the peer has ended its side and everything before that was handled. By default the connection
-    /// is closed once the reply is sent; with [`Next::Wait`] it stays half-open and the handler can go on writing.
+    /// Called once when the peer has ended its side and all earlier input was handled. By default the connection is
+    /// closed once its output is sent. With [`Next::Wait`] it stays half-open, and the handler can continue to write.
     fn eof(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
         let _ = request;
         Ok(Next::Close)
     }
 
-    /// Called when one of the connection's time limits has passed. By default it ends: after a flush, or at once if it
-    /// is the peer that does not read. With [`Next::Wait`] the time starts anew.
+    /// Called when one of the connection's time limits has passed. By default the connection ends: after a flush, or at
+    /// once if the peer does not read. With [`Next::Wait`] the time starts again.
     ///
     /// Source: `StreamRequestHandler.timeout`.
     fn timed_out(&mut self, request: &mut Request<'_, S>, timeout: Timeout) -> Result<Next> {
@@ -98,8 +98,8 @@ pub trait RequestHandler<S = ()>: Send + 'static {
         Ok(if timeout == Timeout::Write { Next::Abort } else { Next::Close })
     }
 
-    /// Called when a timer set with [`set_timer`](Request::set_timer) is due. It is then unset, unless it
-    /// is [periodic](Request::set_interval).
+    /// Called when a timer of [`set_timer`](Request::set_timer) is due. It is then unset, unless it is
+    /// [periodic](Request::set_interval).
     fn timer(&mut self, request: &mut Request<'_, S>, tag: u64) -> Result<Next> {
         let _ = (request, tag);
         Ok(Next::Wait)
@@ -112,23 +112,23 @@ pub trait RequestHandler<S = ()>: Send + 'static {
         Ok(Next::Wait)
     }
 
-    /// Called at most once, when the server is stopping and the connection is quiet, or half of the grace is over. It is
-    /// quiet when [`handle`](Self::handle) was called for all that has arrived, nothing is unsent, and no byte has moved for
-    /// [`ReactorConfig::drain_quiet`](crate::ReactorConfig::drain_quiet); half a message that was left unread does not change that. In
-    /// either case it comes not before the results of all [offloaded](Request::offload) jobs are delivered, which may be as
-    /// late as the grace ends. By default the connection is closed; with [`Next::Wait`] it may go on until the grace
-    /// ends.
+    /// Called at most once, when the server is stopping and the connection is quiet, or when half of the grace is over.
+    /// A connection is quiet when [`handle`](Self::handle) was called for all input, nothing is unsent, and no byte has
+    /// moved for [`ReactorConfig::drain_quiet`](crate::ReactorConfig::drain_quiet). Half a message that was left unread
+    /// does not matter. In either case it comes after the results of all [offloaded](Request::offload) jobs are
+    /// delivered, or when the grace ends. By default the connection is closed. With [`Next::Wait`] it may continue
+    /// until the grace ends.
     ///
-    /// Timers, paused reading, an outbound connection that has not answered and a message that another thread is going
-    /// to send do not keep a connection from being quiet: a handler that owes an answer for one of these returns
-    /// [`Next::Wait`], and closes when it has given it.
+    /// A connection can be quiet although it has timers, paused reading, an outbound connection that has not answered,
+    /// or a message that another thread is going to send. A handler that owes an answer for one of these returns
+    /// [`Next::Wait`], and closes when it has answered.
     fn drain(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
         let _ = request;
         Ok(Next::Close)
     }
 
-    /// Called instead of `setup`, and instead of everything else, when an outbound connection could not be
-    /// established. There is nobody to write to; `request` still leads to the server and to other connections.
+    /// Called instead of `setup` and all other callbacks when an outbound connection could not be established. Output
+    /// has no receiver. `request` still gives access to the server and to other connections.
     fn connect_failed(&mut self, request: &mut Request<'_, S>, error: &Error) {
         let _ = (request, error);
     }

@@ -1,4 +1,4 @@
-//! What hooks and callbacks do with the reactor beyond the connection that is being served.
+//! Access of hooks and callbacks to the reactor and to other connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,17 +18,17 @@ use crate::shared_bytes::SharedBytes;
 use crate::stats::Stats;
 use crate::timers::period;
 
-/// All connections but the one whose callback is running, and the reactor: `request.others`. The hooks of a
-/// [`BaseServer`](crate::BaseServer) are given the same, outside any connection.
+/// All connections except the one whose callback is running, and the reactor: `request.others`. The hooks of a
+/// [`BaseServer`](crate::BaseServer) get the same, outside any connection.
 ///
-/// A connection is named by its [`ConnectionId`] and may belong to any server of the reactor. An id of a connection that
-/// is gone, or of another reactor, is ignored.
+/// A [`ConnectionId`] names a connection, which may belong to any server of the reactor. An id of a connection that is
+/// gone, or of another reactor, is ignored.
 ///
-/// What the handler does to its own connection are methods of [`Request`](crate::Request) without an id. If its own id is
-/// given here nevertheless, it is [closed](Self::close), [aborted](Self::abort), [shut down](Self::shutdown_write),
-/// [paused](Self::pause_reading) or [resumed](Self::resume_reading) when the callback returns, as if it had called that
-/// method last. [`broadcast`](Self::broadcast) and [`connections`](Self::connections) pass it by, [`send`](Self::send)
-/// answers [`Delivery::Refused`], and [`client_address`](Self::client_address) `None`.
+/// For its own connection a handler calls methods of [`Request`](crate::Request), without an id. With its own id here,
+/// the connection is [closed](Self::close), [aborted](Self::abort), [shut down](Self::shutdown_write),
+/// [paused](Self::pause_reading) or [resumed](Self::resume_reading) when the callback returns, as if the handler had
+/// called that method last. [`broadcast`](Self::broadcast) and [`connections`](Self::connections) leave it out,
+/// [`send`](Self::send) returns [`Delivery::Refused`], and [`client_address`](Self::client_address) returns `None`.
 ///
 /// ```
 /// use socketserver::{BaseServer, Others};
@@ -45,21 +45,21 @@ use crate::timers::period;
 pub struct Others<'a, S = ()> {
     pub(crate) core: &'a mut Core,
     pub(crate) pending: &'a mut Pending<S>,
-    /// How long the callback may go on. A hook has no such limit.
+    /// How long the callback may continue. A hook has no such limit.
     pub(crate) budget: Option<&'a Budget>,
 }
 
-/// What a server is still to do when the callback that is running returns.
+/// Work of a server for after the running callback.
 pub(crate) struct Pending<S> {
     /// Its number in the reactor.
     pub(crate) server: u16,
-    /// By slot; [`NO_SLOT`](crate::ids::NO_SLOT) is that of a single datagram.
+    /// By slot; [`NO_SLOT`](crate::ids::NO_SLOT) is the one of a single datagram.
     pub(crate) orders: Vec<(u32, Order<S>)>,
 }
 
-/// What is to be done to one connection.
+/// Work for one connection.
 pub(crate) enum Order<S> {
-    /// It is served by this handler: it is an outbound one that has just begun, or its handler is replaced.
+    /// Gives it this handler: it is a new outbound connection, or its handler is replaced.
     Serve(Box<dyn RequestHandler<S>>),
     End {
         at_once: bool,
@@ -67,15 +67,15 @@ pub(crate) enum Order<S> {
     ShutdownWrite,
     PauseReading,
     ResumeReading,
-    /// Its limits have changed, that of unread input to a lower one or not.
+    /// Its limits have changed; whether that of unread input is lower now.
     Hold {
         lowered: bool,
     },
 }
 
 impl<S> Others<'_, S> {
-    /// Queues bytes for another connection. Copies them; a block of 16 KiB or more that finds nothing waiting before it
-    /// goes to the socket at once. See [`Delivery`].
+    /// Queues bytes for another connection and copies them. A block of 16 KiB or more goes to the socket at once if
+    /// nothing waits before it. See [`Delivery`].
     pub fn send(&mut self, to: ConnectionId, bytes: &[u8]) -> Delivery {
         let sent = self.core.send(to, Payload::Copied(bytes));
         if sent == Delivery::Queued && self.budget.is_some_and(Budget::is_over) {
@@ -85,17 +85,17 @@ impl<S> Others<'_, S> {
         sent
     }
 
-    /// Queues one payload for every other connection of this server that `wanted` admits, without copying it for each.
-    /// Returns how many took it. Connections that have too much waiting are treated as
-    /// [`Limits::output_overflow`](crate::Limits::output_overflow) says.
+    /// Queues one payload for every other connection of this server that `wanted` admits, with one copy for all.
+    /// Returns how many took it. [`Limits::output_overflow`](crate::Limits::output_overflow) applies to connections
+    /// with too much unsent output.
     ///
-    /// `wanted` can read `request.server`, which is borrowed apart. To the own connection the same payload is written with
-    /// [`write_shared`](crate::Output::write_shared).
+    /// `wanted` can read `request.server`, which is borrowed separately. Write the same payload to the own connection
+    /// with [`write_shared`](crate::Output::write_shared).
     pub fn broadcast(&mut self, bytes: impl Into<Arc<[u8]>>, wanted: impl FnMut(ConnectionId) -> bool) -> usize {
         self.broadcast_shared(bytes.into(), wanted)
     }
 
-    /// The same for bytes that are not even copied once.
+    /// The same without any copy.
     pub fn broadcast_shared(
         &mut self,
         bytes: impl Into<SharedBytes>,
@@ -104,8 +104,8 @@ impl<S> Others<'_, S> {
         self.core.broadcast(self.pending.server, &bytes.into(), wanted)
     }
 
-    /// Sends a datagram to any address, through the first socket of this server that is of the address's kind.
-    /// [`Delivery::Gone`] if it has none. What is to leave by the socket that a request came by is sent with
+    /// Sends a datagram to any address, through the first socket of this server that is of the address's family.
+    /// [`Delivery::Gone`] if there is none. To send through the socket of a request, use
     /// [`Request::send_to`](crate::Request::send_to).
     pub fn send_to(&mut self, to: &Address, bytes: &[u8]) -> Delivery {
         match self.core.route_to(self.pending.server, to) {
@@ -114,10 +114,10 @@ impl<S> Others<'_, S> {
         }
     }
 
-    /// Joins a multicast group with the datagram sockets of this server that are of its family.
+    /// Joins a multicast group with the datagram sockets of this server that are of the group's family.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) with what setsockopt(2) says: no such interface, a member already;
+    /// [`Error::Io`](crate::Error::Io) with errors of setsockopt(2), such as no such interface, or already a member;
     /// [`Error::NotBound`](crate::Error::NotBound) if there is no such socket.
     pub fn join_multicast(&mut self, group: &MulticastGroup) -> Result<()> {
         self.core.each_member(self.pending.server, group, DatagramSocket::join_multicast)
@@ -131,14 +131,14 @@ impl<S> Others<'_, S> {
         self.core.each_member(self.pending.server, group, DatagramSocket::leave_multicast)
     }
 
-    /// Closes a connection after what is queued for it was sent. Its handler gets [`EndReason::Evicted`].
+    /// Closes a connection after its queued output was sent. Its handler gets [`EndReason::Evicted`].
     pub fn close(&mut self, id: ConnectionId) {
         if !self.defer(id, Order::End { at_once: false }) {
             self.core.end(id, EndReason::Evicted, false);
         }
     }
 
-    /// Resets a connection: what is queued for it is dropped. Its handler gets [`EndReason::Evicted`].
+    /// Resets a connection and drops its queued output. Its handler gets [`EndReason::Evicted`].
     pub fn abort(&mut self, id: ConnectionId) {
         if !self.defer(id, Order::End { at_once: true }) {
             self.core.end(id, EndReason::Evicted, true);
@@ -175,8 +175,8 @@ impl<S> Others<'_, S> {
         }
     }
 
-    /// The connection whose callback is running is borrowed by it: what is to be done to that waits until it returns.
-    /// Returns whether the id names it.
+    /// The connection whose callback is running is borrowed by it, so work for it waits until the callback returns.
+    /// Returns whether the id names that connection.
     fn defer(&mut self, id: ConnectionId, order: Order<S>) -> bool {
         let is_own = self.core.slots.is_lent(id);
         if is_own {
@@ -185,56 +185,57 @@ impl<S> Others<'_, S> {
         is_own
     }
 
-    /// Begins an outbound connection, to be served by `handler`. Its `setup` is called when it is established, its
-    /// `connect_failed` otherwise; what is sent to the id meanwhile waits. To a Unix socket whose backlog is full it is
-    /// tried again (after 10 ms, then twice as long each time, up to 1 s) until there is room or
-    /// [`Limits::connect_timeout`](crate::Limits) is over. A TCP connection that turns out to be connected to itself, as
-    /// can happen where nobody listens, is refused. Takes an address, because resolving a name blocks:
+    /// Starts an outbound connection with `handler`. Its `setup` is called when it is established, and otherwise its
+    /// `connect_failed`. Bytes that are sent to the id before that wait. A Unix socket with a full backlog is tried
+    /// again (after 10 ms, then twice as long each time, up to 1 s) until there is room or
+    /// [`Limits::connect_timeout`](crate::Limits) is over. A TCP connection that is connected to itself, which can
+    /// happen where no server listens, is refused. Takes an address, because resolving a name blocks:
     /// [`offload`](crate::Request::offload) that.
     ///
     /// # Errors
-    /// [`Error::Connect`](crate::Error::Connect) if it fails at once, because descriptors or a route are missing; then
-    /// `handler` is dropped and nothing of it is called.
+    /// [`Error::Connect`](crate::Error::Connect) if it fails at once, because there is no descriptor or no route. Then
+    /// `handler` is dropped and none of its methods is called.
     pub fn connect(&mut self, to: impl Into<Address>, handler: impl RequestHandler<S>) -> Result<ConnectionId> {
         let id = self.core.connect(self.pending.server, to.into())?;
         self.pending.orders.push((id.slot.key, Order::Serve(Box::new(handler))));
         Ok(id)
     }
 
-    /// The other open connections of this server, its sessions, and its requests on threads and with programs. One that is
-    /// closed is among them until everything is sent, and while it [lingers](crate::Limits::linger); one that was aborted is not.
+    /// Returns the other open connections of this server, its sessions, and its requests on threads and of programs. A
+    /// connection that is being closed is included until everything is sent, and while it
+    /// [lingers](crate::Limits::linger). An aborted one is not.
     ///
-    /// A request on a thread or with a program can be [closed](Self::close) and [aborted](Self::abort), which end it at
-    /// once. Its client hears nothing but what that writes: bytes that are sent to it are [`Delivery::Refused`], a broadcast
-    /// passes it by, and a message for it is dropped, counted and logged.
+    /// [Closing](Self::close) or [aborting](Self::abort) a request on a thread or of a program ends it at once. Only
+    /// its thread or program writes to its client: bytes for it are [`Delivery::Refused`], a broadcast leaves it out,
+    /// and a message for it is dropped, counted and logged.
     pub fn connections(&self) -> Vec<ConnectionId> {
         self.core.slots.open(self.pending.server)
     }
 
-    /// The same of any server of the reactor. None if there is no such server.
+    /// The same for any server of the reactor. Empty if there is no such server.
     pub fn connections_of(&self, server: ServerId) -> Vec<ConnectionId> {
         self.core.server(server).map(|server| self.core.slots.open(server)).unwrap_or_default()
     }
 
-    /// The address of a connection's peer, if it is still there.
+    /// Returns the address of a connection's peer, if it is still there.
     pub fn client_address(&self, id: ConnectionId) -> Option<Address> {
         self.core.slots.address(id)
     }
 
-    /// Sets a timer of the server, or sets it anew if there is one of this tag. It calls
-    /// [`BaseServer::timer`](crate::BaseServer::timer) once, never early. It outlives the connection that sets it, and a stop, until the server is closed with [`Reactor::server_close`](crate::Reactor::server_close) or
-    /// dropped.
+    /// Sets a timer of the server, or moves the one of this tag. It calls
+    /// [`BaseServer::timer`](crate::BaseServer::timer) once, never early. It outlives the connection that sets it, and
+    /// a stop, until the server is closed with [`Reactor::server_close`](crate::Reactor::server_close) or dropped.
     pub fn set_server_timer(&mut self, tag: u64, after: Duration) {
         self.core.set_server_timer(self.pending.server, tag, after, None);
     }
 
-    /// Sets a periodic timer of the server, in place of any other of this tag. It calls
-    /// [`BaseServer::timer`](crate::BaseServer::timer) first when the time `every` has passed, and then again and again,
-    /// until it is [cancelled](Self::cancel_server_timer) or set anew. At least 1 ms; less counts as that.
+    /// Sets a periodic timer of the server, and replaces any other of this tag. It calls
+    /// [`BaseServer::timer`](crate::BaseServer::timer) first after the time `every`, and then repeatedly, until it is
+    /// [cancelled](Self::cancel_server_timer) or set again. The shortest period is 1 ms.
     ///
-    /// The ticks are whole multiples of `every` after the moment it was set: it does not drift. A tick may come late,
-    /// never early. Ticks that could not be delivered in time, because a callback took longer or the process was stopped,
-    /// are not made up for: one comes as soon as possible, the next at the next multiple.
+    /// The ticks are whole multiples of `every` after the moment at which it was set, so it does not drift. A tick may
+    /// come late, but never early. Missed ticks, because a callback took longer or the process was stopped, are not
+    /// made up for: one comes as soon as possible, and the next at the next multiple.
     pub fn set_server_interval(&mut self, tag: u64, every: Duration) {
         self.core.set_server_timer(self.pending.server, tag, every, Some(period(every)));
     }
@@ -244,16 +245,15 @@ impl<S> Others<'_, S> {
         self.core.cancel_server_timer(self.pending.server, tag)
     }
 
-    /// How many bytes a connection has queued: what was written to it and the kernel has not taken. 0 for a session of a
-    /// datagram server. `None` if it is gone, or served by a thread or a program; that of the own connection is
-    /// [`output.len()`](crate::Output::len).
+    /// Returns how many unsent bytes a connection has queued. 0 for a session of a datagram server. `None` if it is
+    /// gone, or if a thread or a program serves it. For the own connection, use [`output.len()`](crate::Output::len).
     pub fn output_len(&mut self, id: ConnectionId) -> Option<usize> {
         self.core.slots.find(id).map(|(_, connection)| connection.unsent())
     }
 
-    /// Whether the reactor was asked to stop, by whatever way: true from the request until it serves again. What a handler
-    /// answers from then on can tell the client to send no more: `Connection: close` in HTTP (RFC 9112, section 9.6). The
-    /// connection then ends as soon as the client has closed, and the stop does not wait until it is quiet.
+    /// Returns whether a stop of the reactor was requested in any way, until it serves again. After that a handler can
+    /// tell the client to send no more: `Connection: close` in HTTP (RFC 9112, section 9.6). The connection then ends
+    /// as soon as the client has closed, and the stop does not wait until it is quiet.
     pub fn is_stopping(&self) -> bool {
         self.core.is_stopping()
     }
@@ -263,17 +263,17 @@ impl<S> Others<'_, S> {
         self.handle().shutdown_handle().shutdown();
     }
 
-    /// What has happened in this reactor so far.
+    /// Returns the reactor's counters.
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }
 
-    /// A way back in for other threads.
+    /// Returns a handle for other threads.
     pub fn handle(&self) -> Handle {
         self.core.handle()
     }
 
-    /// Time on the reactor's clock, since it was made. Virtual in tests.
+    /// Returns the time on the reactor's clock, since it was made. Virtual in tests.
     pub fn now(&self) -> Duration {
         Duration::from_nanos(self.core.now)
     }
