@@ -78,7 +78,8 @@ pub enum Error {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// A setting cannot be used, by itself or together with another one. The call that sets it changes nothing.
+    /// A setting cannot be used, by itself or together with another one. The call that uses it fails and changes
+    /// nothing.
     Setting {
         /// The setting, or two contradictory settings: name and value.
         settings: Vec<(&'static str, String)>,

@@ -1,10 +1,10 @@
-//! Sockets: the only place that names mio's types and socket options.
+//! Sockets: the only folder that names mio's types and socket options.
 //!
 //! The rest of the crate sees a [`Stream`] that reads and writes, a [`Listener`] that accepts, a
 //! [`DatagramSocket`](datagram::DatagramSocket) that receives and sends, and a [`Selector`](selector::Selector) that
-//! says what is ready and what time it is. Which family a socket is of does not matter to it: [`family`] is where that
-//! ends. Each has a scripted twin with no operating system behind it, so that handlers are tested on the same loop that
-//! serves real clients.
+//! reports readiness and time. It does not depend on the family of a socket, which only [`family`] knows. Each of these
+//! has a scripted version without an operating system, so handlers are tested on the same loop that serves real
+//! clients.
 
 #[cfg(all(feature = "batch", target_os = "linux"))]
 mod batch;

@@ -1,5 +1,5 @@
-//! The kinds of sockets that a [`Server`](crate::Server) can have, as types: what is different between TCP, UDP and
-//! their Unix siblings is here, and nowhere else.
+//! The kinds of sockets that a [`Server`](crate::Server) can have, as types. All differences between TCP, UDP and Unix
+//! sockets are here.
 
 use std::fmt::{Debug, Display};
 use std::io;
@@ -29,7 +29,7 @@ use crate::error::Result;
 /// use socketserver::family::{Family, Tcp};
 /// use socketserver::{BaseServer, RequestHandler, Server};
 ///
-/// /// Works for a server of whatever kind.
+/// /// Works for a server of any kind.
 /// fn describe<F: Family, S: BaseServer, H: RequestHandler<S>>(server: &Server<F, S, H>) -> String {
 ///     format!("{} on {:?}", F::NAME, server.server_address())
 /// }
@@ -40,36 +40,36 @@ pub trait Family: sealed::Sealed + Debug + Send + 'static {
     type Options: Clone + Debug + Default + Send + Sync;
     /// The addresses of its sockets: a [`SocketAddr`], or a `UnixAddress`.
     type Address: ServerAddress<Self::Address> + Into<Address> + Clone + Eq + Debug + Display + Send + 'static;
-    /// The standard library's type of an open socket of this kind: what [`adopt`](crate::Unbound::adopt) takes.
+    /// The standard library's type of an open socket of this kind, the argument of [`adopt`](crate::Unbound::adopt).
     type Adopted: Into<socket2::Socket>;
-    /// What it is called in messages: `"TCP"`, `"Unix datagram"`, ...
+    /// Its name in messages: `"TCP"`, `"Unix datagram"`, ...
     const NAME: &'static str;
 
     /// Whether its requests are datagrams.
     #[doc(hidden)]
     const DATAGRAMS: bool;
-    /// An address as one of this kind, if it is.
+    /// Converts an address to this kind, if it is of this kind.
     #[doc(hidden)]
     fn typed(address: &Address) -> Option<Self::Address>;
-    /// An address as it is: `From` takes an IPv4-mapped one for one of IPv4.
+    /// Converts an address without changing it: `From` turns an IPv4-mapped one into one of IPv4.
     #[doc(hidden)]
     fn untyped(address: Self::Address) -> Address;
-    /// Refuses options that cannot be honoured.
+    /// Refuses options that cannot be used.
     #[doc(hidden)]
     fn check(options: &Self::Options) -> Result<()>;
     /// Opens a socket that can be bound to `address`.
     #[doc(hidden)]
     fn open(options: &Self::Options, address: &Address) -> io::Result<Socket>;
-    /// Checks a socket that was made elsewhere, and sets what can still be set.
+    /// Checks a socket that was made elsewhere, and sets the options that can still be set.
     #[doc(hidden)]
     fn adopt(options: &Self::Options, socket: Self::Adopted) -> io::Result<Socket>;
-    /// Whether an address that a name stands for may be used.
+    /// Returns whether an address of a name may be used.
     #[doc(hidden)]
     fn admits(options: &Self::Options, address: &Address) -> bool;
     /// `request_queue_size`, if it has one.
     #[doc(hidden)]
     fn backlog(options: &Self::Options) -> i32;
-    /// What a bound, activated socket becomes.
+    /// Turns a bound, activated socket into its final form.
     #[doc(hidden)]
     fn finish(socket: Socket, options: &Self::Options) -> io::Result<Bound>;
 }
@@ -112,10 +112,10 @@ pub enum UnixStream {}
 #[derive(Debug)]
 pub enum UnixDatagram {}
 
-/// What a server can be bound to, for addresses of type `A`. For a [`SocketAddr`] whatever the standard library
-/// resolves: `"localhost:80"`, `("::1", 80)`, a [`SocketAddr`] itself. For a `UnixAddress` a path, or a `UnixAddress`
-/// for an abstract name. A path that begins with `@`, as abstract names are often written, is an error: write
-/// `./@...`, or use a `UnixAddress`.
+/// A value that a server can be bound to, for addresses of type `A`. For a [`SocketAddr`] it is anything that the
+/// standard library resolves: `"localhost:80"`, `("::1", 80)`, a [`SocketAddr`] itself. For a `UnixAddress` it is a
+/// path, or a `UnixAddress` for an abstract name. A path that begins with `@`, as abstract names are often written, is
+/// an error: write `./@...`, or use a `UnixAddress`.
 ///
 /// Source: `server_address`, the first argument of Python's servers.
 ///
@@ -137,14 +137,14 @@ pub enum UnixDatagram {}
             Unix sockets a path or a `UnixAddress`"
 )]
 pub trait ServerAddress<A> {
-    /// The addresses it stands for: the server is bound to all of them.
+    /// Returns the addresses, to all of which the server is bound.
     ///
     /// # Errors
-    /// What the resolver says; [`InvalidInput`](io::ErrorKind::InvalidInput) for text without a host or a port, for an IPv6
-    /// address without brackets, and for a path that begins with `@`.
+    /// Errors of the resolver; [`InvalidInput`](io::ErrorKind::InvalidInput) for text without a host or a port, for an
+    /// IPv6 address without brackets, and for a path that begins with `@`.
     fn to_addresses(&self) -> io::Result<Vec<A>>;
 
-    /// The address as it was given, for messages.
+    /// The given address, for messages.
     fn text(&self) -> String;
 }
 
@@ -158,13 +158,13 @@ impl<T: ToSocketAddrs + Debug> ServerAddress<SocketAddr> for T {
 
     fn text(&self) -> String {
         let text = format!("{self:?}");
-        // What a string looks like to Debug.
+        // The `Debug` output of a string.
         text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(&text).to_owned()
     }
 }
 
-/// What is wrong with an address that Debug shows like this, if the resolver would not say it, or would take it for
-/// something else: `::1:80` is an address, or another one and a port.
+/// The error of an address with this `Debug` output, if the resolver would not report it, or would misread the address:
+/// `::1:80` is an address, or another one and a port.
 fn mistake(shown: &str) -> Option<&'static str> {
     const NO_HOST: &str = "no host was given; 0.0.0.0 is every IPv4 address of this machine, [::] every one there is";
     if shown.starts_with("(\"\",") {
@@ -192,7 +192,7 @@ impl<T: AsRef<std::path::Path> + ?Sized> ServerAddress<UnixAddress> for T {
         use std::os::unix::ffi::OsStrExt;
         let path = self.as_ref();
         if let Some(name) = path.as_os_str().as_bytes().strip_prefix(b"@") {
-            // Elsewhere this means an abstract name, and to make a file of that name would go unnoticed.
+            // Other programs use this for an abstract name, and a file of that name would not be noticed.
             let name = std::ffi::OsStr::from_bytes(name);
             let text = format!(
                 "it may mean a path, which is UnixAddress::from_path(\"./@...\"), or an abstract name, which is \

@@ -1,4 +1,4 @@
-//! The listening socket, and what it means when accept(2) fails.
+//! The listening socket, and the meaning of errors of accept(2).
 
 use std::io;
 
@@ -33,12 +33,12 @@ use crate::address::Address;
 /// ```
 #[derive(Debug)]
 pub struct Listener {
-    /// Goes before the socket.
+    /// Dropped before the socket.
     #[expect(dead_code, reason = "kept until it is dropped")]
     name: Name,
     kind: Kind,
     address: Address,
-    /// What it means if the hook fails, by what accept(2) has said to it; `None` if it has not accepted.
+    /// The meaning of an error of the hook, from the result of accept(2); `None` if it has not accepted.
     fault: Option<AcceptFault>,
     #[cfg_attr(any(target_os = "linux", target_os = "android"), expect(dead_code, reason = "inherited on Linux"))]
     options: Option<TcpOptions>,
@@ -74,23 +74,23 @@ impl Listener {
         Listener { name: Name::default(), kind, address, fault: None, options: None }
     }
 
-    /// The address it is bound to, with the real port.
+    /// Returns its address, with the real port.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Takes one waiting connection, non-blocking and close-on-exec: accept(2).
+    /// Accepts one waiting connection, non-blocking and close-on-exec: accept(2).
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when none waits; otherwise what accept(2) says.
+    /// [`io::ErrorKind::WouldBlock`] when none waits; otherwise errors of accept(2).
     pub fn accept(&mut self) -> io::Result<(Stream, Address)> {
-        // Whatever fails after a client was taken concerns that client.
+        // Any error after a client was accepted concerns that client.
         let fault = self.fault.insert(AcceptFault::Skip);
         let failed = |error: &io::Error| *fault = error.into();
         match &mut self.kind {
             Kind::Tcp(socket) => {
                 let (stream, address) = socket.accept().inspect_err(failed)?;
-                // Linux hands the options of the listener down to what it accepts; elsewhere they are set again.
+                // On Linux accepted sockets inherit the options of the listener. On other systems they are set again.
                 #[cfg(not(any(target_os = "linux", target_os = "android")))]
                 if let Some(options) = &self.options {
                     options.apply(&socket2::SockRef::from(&stream))?;
@@ -99,7 +99,7 @@ impl Listener {
             }
             #[cfg(unix)]
             Kind::Unix(socket) => {
-                // Not mio's accept, which takes an abstract name for none, and panics over a path that fills its address
+                // mio's accept is not used: it treats an abstract name as none, and panics if a path fills its address
                 // to the last byte.
                 let (stream, from) = socket2::SockRef::from(&*socket).accept().inspect_err(failed)?;
                 stream.set_nonblocking(true)?;
@@ -113,7 +113,7 @@ impl Listener {
         }
     }
 
-    /// What an error of the hook means, unless it has not accepted since this was last asked.
+    /// The meaning of an error of the hook, unless it has not accepted since the last call of this.
     pub(crate) fn take_fault(&mut self) -> Option<AcceptFault> {
         self.fault.take()
     }
@@ -140,8 +140,7 @@ impl Watched for Listener {
     }
 }
 
-/// The descriptor, for socket options. A listener of `testing::Network` has none: asked for it,
-/// that panics.
+/// The descriptor, for socket options. For a listener of `testing::Network`, which has none, this panics.
 #[cfg(unix)]
 impl std::os::fd::AsFd for Listener {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
@@ -153,18 +152,19 @@ impl std::os::fd::AsFd for Listener {
     }
 }
 
-/// What to do about an error of accept(2).
+/// How to react to an error of accept(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AcceptFault {
-    /// No connection waits: the next one brings an event.
+    /// No connection waits. The next one causes an event.
     Empty,
-    /// It concerns this client alone, or the call was interrupted: try the next one.
+    /// It concerns only this client, or the call was interrupted: try the next one.
     Skip,
-    /// EINVAL, or no address of the client. On macOS and the BSDs it has gone meanwhile: as [`Skip`](Self::Skip). But a
-    /// listener that does not listen any more (another process has it as well, and called shutdown(2)) says so for ever.
+    /// EINVAL, or no address of the client. On macOS and the BSDs the client has gone, as in [`Skip`](Self::Skip). But
+    /// a listener that does not listen any more (another process has it as well, and called shutdown(2)) returns this
+    /// forever.
     Invalid,
-    /// The process or the system is out of descriptors or memory, or something is wrong that only time mends:
-    /// pause, and try again by ourselves, because clients that wait already bring no further event.
+    /// The process or the system is out of descriptors or memory, or another temporary error: pause, and retry by a
+    /// timer, because waiting clients bring no further event.
     Pause,
 }
 

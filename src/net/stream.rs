@@ -1,4 +1,4 @@
-//! One connection's socket, of whatever family.
+//! The socket of one connection, of any family.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -15,7 +15,7 @@ use crate::address::Address;
 
 /// A connected, non-blocking socket: Python's `request` of a stream server.
 ///
-/// Hooks of [`BaseServer`](crate::BaseServer) are shown it; handlers use [`Request`](crate::Request) instead.
+/// Hooks of [`BaseServer`](crate::BaseServer) get it as an argument. Handlers use [`Request`](crate::Request) instead.
 ///
 /// ```
 /// use socketserver::{Address, BaseServer, Listener, Stream};
@@ -40,10 +40,10 @@ enum Kind {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
-    /// A session of a datagram server: there is one socket for all of them, and it is elsewhere. Boxed, because it would
-    /// make every stream half again as large.
+    /// A session of a datagram server, whose one socket is elsewhere. Boxed, because it would make every stream half as
+    /// large again.
     Datagram(Box<Route>),
-    /// An outbound connection that has to be tried again: there is no socket yet.
+    /// An outbound connection that must be tried again. There is no socket yet.
     Pending,
     Scripted(Box<dyn ScriptedStream>),
 }
@@ -53,12 +53,12 @@ impl Stream {
         Stream { kind: Kind::Datagram(Box::new(route)) }
     }
 
-    /// Stands for an outbound connection until there is one.
+    /// A placeholder for an outbound connection.
     pub(crate) fn pending() -> Self {
         Stream { kind: Kind::Pending }
     }
 
-    /// The way to the peer if this is no stream but a session of a datagram server.
+    /// The route to the peer, if this is a session of a datagram server.
     pub(crate) fn route(&self) -> Option<Route> {
         match &self.kind {
             Kind::Datagram(route) => Some(**route),
@@ -66,25 +66,26 @@ impl Stream {
         }
     }
 
-    /// The peer of a session has written to this of our addresses, if the system tells, and is answered from it.
+    /// The peer of a session has written to this address of ours, if the system reports it, and is answered from it.
     pub(crate) fn set_local(&mut self, local: Option<std::net::IpAddr>) {
         if let (Kind::Datagram(route), Some(_)) = (&mut self.kind, local) {
             route.local = local;
         }
     }
 
-    /// Starts to connect; done when the stream becomes writable and [`connected`](Self::connected) says so.
+    /// Starts to connect. This is done when the stream becomes writable and [`connected`](Self::connected) returns
+    /// true.
     pub(crate) fn connect(address: &Address) -> io::Result<Self> {
         match address {
             Address::Inet(address) => TcpStream::connect(*address).map(Stream::from),
-            // A Unix socket connects at once or not at all: EAGAIN means that the backlog is full. No event tells when it is
-            // not, so that is to be tried again.
+            // A Unix socket connects at once or not at all. EAGAIN means that the backlog is full. No event reports
+            // room in it, so a timer retries.
             #[cfg(unix)]
             Address::Unix(address) => super::unix::connect(address).map(Stream::from),
         }
     }
 
-    /// Whether an outbound connection is established: `Ok(false)` means not yet.
+    /// Returns whether an outbound connection is established. `Ok(false)` means not yet.
     pub(crate) fn connected(&self) -> io::Result<bool> {
         let stream = match &self.kind {
             Kind::Tcp(stream) => stream,
@@ -97,7 +98,8 @@ impl Stream {
         }
         // The order and the error kinds are those of mio's documentation of TcpStream::connect.
         match stream.peer_addr() {
-            // Where nobody listens, the system may have chosen the very port that is called: then both ends are this one.
+            // If nothing listens on the target port, the system may have chosen that port for this socket. Then it is
+            // connected to itself.
             Ok(peer) if stream.local_addr().is_ok_and(|local| local == peer) => {
                 Err(io::ErrorKind::ConnectionRefused.into())
             }
@@ -109,20 +111,20 @@ impl Stream {
         }
     }
 
-    /// Whether a read may return less than there is room for although more waits, so that nothing but `WouldBlock` means
-    /// that the socket is drained. Unix ends a read of a Unix stream at a message that carries descriptors or credentials.
-    /// Other systems promise nothing for any stream.
+    /// Returns whether a read may return less than there is room for although more waits. Then only `WouldBlock` means
+    /// that the socket is drained. Unix ends a read of a Unix stream at a message that carries descriptors or
+    /// credentials. Other systems guarantee nothing for any stream.
     pub(crate) fn cuts_reads_short(&self) -> bool {
         match &self.kind {
             #[cfg(unix)]
             Kind::Unix(_) => true,
             Kind::Scripted(stream) => stream.cuts_reads_short(),
-            Kind::Pending => true, // Nobody knows yet.
+            Kind::Pending => true, // This is not known yet.
             Kind::Tcp(_) | Kind::Datagram(_) => cfg!(not(unix)),
         }
     }
 
-    /// Our end of the connection. `None` when the connection is broken already.
+    /// Returns the address of our end. `None` if the connection is broken already.
     pub fn local_address(&self) -> Option<Address> {
         match &self.kind {
             Kind::Tcp(stream) => stream.local_addr().ok().map(Address::from),
@@ -133,11 +135,11 @@ impl Stream {
         }
     }
 
-    /// The process at the other end of a Unix socket. Feature `credentials`.
+    /// Returns the process at the other end of a Unix socket. Feature `credentials`.
     ///
     /// # Errors
-    /// [`io::ErrorKind::Unsupported`] for a stream that is not a Unix socket, and where the system does not tell;
-    /// otherwise what getsockopt(2) says.
+    /// [`io::ErrorKind::Unsupported`] for a stream that is not a Unix socket, and if the system does not report it;
+    /// otherwise errors of getsockopt(2).
     #[cfg(all(feature = "credentials", unix))]
     pub fn peer_credentials(&self) -> io::Result<super::Credentials> {
         use std::os::fd::AsFd as _;
@@ -150,7 +152,7 @@ impl Stream {
     /// Ends one or both directions: shutdown(2).
     ///
     /// # Errors
-    /// What shutdown(2) says.
+    /// Errors of shutdown(2).
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         match &self.kind {
             Kind::Tcp(stream) => stream.shutdown(how),
@@ -164,11 +166,11 @@ impl Stream {
         }
     }
 
-    /// Makes the coming close drop what is unsent and send RST. A Unix socket has no RST: its peer reads what was sent,
-    /// then the end, or ECONNRESET if it had sent something that was not read.
+    /// Makes the next close drop unsent output and send RST. A Unix socket has no RST: its peer reads what was sent,
+    /// and then the end, or ECONNRESET if some of its own bytes were not read.
     pub(crate) fn reset_on_close(&self) {
         match &self.kind {
-            // An error means that the connection is gone already, and so would be what the option is for.
+            // An error means that the connection is gone already, so the option is not needed.
             Kind::Tcp(stream) => drop(socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO))),
             #[cfg(unix)]
             Kind::Unix(_) => {}
@@ -177,8 +179,8 @@ impl Stream {
         }
     }
 
-    /// Hands the socket over for code that is not on the reactor. It is still in non-blocking mode. `None` if there is
-    /// no socket behind it.
+    /// Returns the socket for code that is not on the reactor. It is still in non-blocking mode. `None` if there is no
+    /// socket behind it.
     pub(crate) fn into_std(self) -> Option<StdStream> {
         match self.kind {
             #[cfg(unix)]
@@ -191,7 +193,7 @@ impl Stream {
         }
     }
 
-    /// The descriptor, for socket options. `None` if there is none behind it (a scripted stream in a test).
+    /// Returns the descriptor, for socket options. `None` if there is none behind it (a scripted stream in a test).
     #[cfg(unix)]
     pub fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         use std::os::fd::AsFd as _;
@@ -225,7 +227,7 @@ impl Watched for Stream {
     }
 }
 
-/// Where the platform tells of out-of-band bytes, we want to know: they cut a read short.
+/// Includes out-of-band bytes if the platform reports them, because they cut a read short.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 #[cfg(not(any(target_os = "linux", target_os = "android")))]

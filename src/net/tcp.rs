@@ -1,4 +1,4 @@
-//! Opening TCP sockets with the options that mio and the standard library have no call for, through socket2.
+//! Opens TCP sockets with options that mio and the standard library cannot set, through socket2.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 
 /// Options of the listening socket and of the connections it accepts.
 ///
-/// Given to [`Unbound::server_bind_with`](crate::Unbound::server_bind_with) with the address.
+/// [`Unbound::server_bind_with`](crate::Unbound::server_bind_with) takes them with the address.
 ///
 /// ```
 /// use socketserver::TcpOptions;
@@ -26,17 +26,17 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TcpOptions {
-    /// Connections that may wait to be accepted: the backlog of listen(2). It caps nothing else. The system has a
-    /// limit of its own (`net.core.somaxconn` on Linux). Default: 4,096. Source: `request_queue_size`, 5 in Python,
-    /// which makes a burst of clients wait for seconds.
+    /// Connections that may wait to be accepted: the backlog of listen(2). It limits nothing else. The system has its
+    /// own limit (`net.core.somaxconn` on Linux). Default: 4,096. Source: `request_queue_size`, 5 in Python, with which
+    /// clients of a burst wait for seconds.
     pub request_queue_size: i32,
-    /// `SO_REUSEADDR`: bind although connections of an earlier server linger in TIME_WAIT. Default: true; not used
+    /// `SO_REUSEADDR`: bind although connections of an earlier server are still in TIME_WAIT. Default: true; not used
     /// on Windows, where it would let two servers share the port. Source: `allow_reuse_address`, false in Python.
     pub allow_reuse_address: bool,
     /// `SO_REUSEPORT`: several sockets, of several processes, bound to one port. Default: false; an error where the
     /// system has no such option. Source: `allow_reuse_port`.
     pub allow_reuse_port: bool,
-    /// Which addresses of a name may be used. Default: [`AddressFamily::Any`]. Source: `address_family`.
+    /// The addresses of a name that may be used. Default: [`AddressFamily::Any`]. Source: `address_family`.
     pub address_family: AddressFamily,
     /// `IPV6_V6ONLY`: an IPv6 listener takes no IPv4 clients. Set to false for a dual-stack listener on `[::]`.
     /// Default: true, on every system.
@@ -44,22 +44,22 @@ pub struct TcpOptions {
     /// `TCP_NODELAY`: a small write leaves at once. Default: true. Source: `disable_nagle_algorithm`, false in
     /// Python.
     pub nodelay: bool,
-    /// `SO_KEEPALIVE` and its times: notice that a silent peer has vanished. Default: `None`, off. It sends nothing while
-    /// our own bytes wait to be acknowledged; for that there is [`user_timeout`](Self::user_timeout).
+    /// `SO_KEEPALIVE` and its times: detect that a silent peer has vanished. Default: `None`, off. The kernel sends no
+    /// probes while our own bytes wait to be acknowledged; [`user_timeout`](Self::user_timeout) covers that.
     pub keepalive: Option<Keepalive>,
-    /// `TCP_KEEPCNT`: the connection is reset when so many probes in a row stay unanswered; 1 to 127. Default: `None`, the
-    /// system's (9 on Linux). Needs [`keepalive`](Self::keepalive). Source: tcp(7).
+    /// `TCP_KEEPCNT`: the connection is reset after this many unanswered probes in a row; 1 to 127. Default: `None`,
+    /// the system's value (9 on Linux). Needs [`keepalive`](Self::keepalive). Source: tcp(7).
     pub keepalive_probes: Option<u32>,
-    /// `TCP_USER_TIMEOUT`: the connection is reset when bytes that were sent stay unacknowledged for so long, or when the
-    /// peer keeps its window closed for so long; 1 ms to 24 days. It notices that a peer has vanished to which the server
-    /// keeps sending: the kernel takes small messages for minutes, and they count as activity for
+    /// `TCP_USER_TIMEOUT`: the connection is reset when sent bytes stay unacknowledged for this time, or when the peer
+    /// keeps its window closed for this time; 1 ms to 24 days. It detects a vanished peer to which the server keeps
+    /// sending: the kernel takes small messages for minutes, and they count as activity for
     /// [`Limits::idle_timeout`](crate::Limits::idle_timeout). With [`keepalive`](Self::keepalive) it also replaces the
-    /// number of probes. Default: `None`, the system's (about a quarter of an hour on Linux). Linux and Android; an error
-    /// where the system has no such option. Source: tcp(7), RFC 5482.
+    /// number of probes. Default: `None`, the system's value (about a quarter of an hour on Linux). Linux and Android;
+    /// an error where the system has no such option. Source: tcp(7), RFC 5482.
     pub user_timeout: Option<Duration>,
-    /// `SO_RCVBUF` in bytes, at most 2,147,483,647. The system has bounds of its own. Default: `None`, the system's.
+    /// `SO_RCVBUF` in bytes, at most 2,147,483,647. The system has its own bounds. Default: `None`, the system's value.
     pub receive_buffer_bytes: Option<usize>,
-    /// `SO_SNDBUF` in bytes, at most 2,147,483,647. The system has bounds of its own. Default: `None`, the system's.
+    /// `SO_SNDBUF` in bytes, at most 2,147,483,647. The system has its own bounds. Default: `None`, the system's value.
     pub send_buffer_bytes: Option<usize>,
 }
 
@@ -82,7 +82,7 @@ impl Default for TcpOptions {
 }
 
 impl TcpOptions {
-    /// Refuses by name what the system would refuse with EINVAL, or take for another value.
+    /// Refuses, by name, values that the system would refuse with EINVAL or take for other values.
     pub(super) fn check(&self) -> Result<()> {
         super::options::check_buffers(self.receive_buffer_bytes, self.send_buffer_bytes)?;
         if let Some(Keepalive { idle, interval }) = self.keepalive {
@@ -112,7 +112,7 @@ impl TcpOptions {
         Ok(())
     }
 
-    /// Opens a socket for `address` with everything set that must be set before it is bound.
+    /// Opens a socket for `address`, and sets everything that must be set before it is bound.
     pub(super) fn open(&self, address: SocketAddr) -> io::Result<Socket> {
         let socket = Socket::stream(Domain::for_address(address), Some(Protocol::TCP))?;
         let options = socket.options();
@@ -124,7 +124,7 @@ impl TcpOptions {
         Ok(socket)
     }
 
-    /// Sets what holds for a connection.
+    /// Sets the options of a connection.
     pub(super) fn apply(&self, socket: &SockRef<'_>) -> io::Result<()> {
         if self.nodelay {
             socket.set_tcp_nodelay(true)?;
@@ -153,12 +153,12 @@ fn set_user_timeout(socket: &SockRef<'_>, time: Duration) -> io::Result<()> {
     }
 }
 
-/// What Linux takes: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT of its tcp.h, and a positive int.
+/// The limits of Linux: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT of its tcp.h, and a positive int.
 const KEEPALIVE_SECONDS: RangeInclusive<u64> = 1..=32_767;
 const KEEPALIVE_PROBES: RangeInclusive<u32> = 1..=127;
 const USER_TIMEOUT_MILLIS: RangeInclusive<u128> = 1..=i32::MAX as u128;
 
-/// Which internet addresses a server may bind.
+/// The internet addresses that a server may bind.
 ///
 /// ```
 /// let mut options = socketserver::TcpOptions::default();
@@ -167,7 +167,7 @@ const USER_TIMEOUT_MILLIS: RangeInclusive<u128> = 1..=i32::MAX as u128;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AddressFamily {
-    /// Either: a name is served at all of its addresses.
+    /// Both: a name is served at all of its addresses.
     #[default]
     Any,
     /// IPv4 only (`AF_INET`).
@@ -177,7 +177,7 @@ pub enum AddressFamily {
 }
 
 impl AddressFamily {
-    /// Whether an address may be used.
+    /// Returns whether an address may be used.
     pub(super) fn admits(self, address: &Address) -> bool {
         match self {
             AddressFamily::Any => true,

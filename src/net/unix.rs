@@ -11,31 +11,31 @@ use crate::error::{Error, Result};
 
 /// Options of a Unix server's sockets, of either kind.
 ///
-/// Given to [`Unbound::server_bind_with`](crate::Unbound::server_bind_with) with the address.
+/// [`Unbound::server_bind_with`](crate::Unbound::server_bind_with) takes them with the address.
 ///
 /// ```
 /// use socketserver::UnixOptions;
 ///
 /// let mut options = UnixOptions::default();
-/// options.mode = Some(0o600); // this user only, from the first moment on
+/// options.mode = Some(0o600); // this user only
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct UnixOptions {
-    /// Connections that may wait to be accepted: the backlog of listen(2). Default: 4,096. Another value is an error for
-    /// datagrams, which are not accepted. Source: `request_queue_size`, 5 in Python.
+    /// Connections that may wait to be accepted: the backlog of listen(2). Default: 4,096. Another value is an error
+    /// for datagrams, which are not accepted. Source: `request_queue_size`, 5 in Python.
     pub request_queue_size: i32,
-    /// Permission bits of the socket's file, whatever the umask; whoever may write to it can connect. At no moment is
-    /// it open to more than these. An error for an abstract name, which has no permissions at all. It is an error if bits that
-    /// the umask takes cannot be given back safely: where other users may rename on the way to the file, on musl or
-    /// without `/proc`. Default: `None`, what the umask leaves of 0777.
+    /// Permission bits of the socket's file, whatever the umask is. A process that may write to the file can connect.
+    /// The file never has more permissions. It is an error for an abstract name, which has no permissions. It is also
+    /// an error if bits that the umask removes cannot be restored safely: if other users may rename the file, on musl
+    /// or without `/proc`. Default: `None`, 0777 less the umask.
     pub mode: Option<u32>,
-    /// `SO_RCVBUF` in bytes, at most 2,147,483,647. The system has bounds of its own. Default: `None`, the system's.
+    /// `SO_RCVBUF` in bytes, at most 2,147,483,647. The system has its own bounds. Default: `None`, the system's value.
     pub receive_buffer_bytes: Option<usize>,
-    /// `SO_SNDBUF` in bytes, at most 2,147,483,647. The system has bounds of its own. It also bounds the length of a
-    /// datagram, and what a datagram server may have on the way to all its peers together: one that has connected its
-    /// socket to the server and does not read can fill it alone, and the others wait until it reads or goes. Default:
-    /// `None`, the system's.
+    /// `SO_SNDBUF` in bytes, at most 2,147,483,647. The system has its own bounds. It also limits the length of a
+    /// datagram, and the unread datagrams of a datagram server to all its peers together. One peer that has connected
+    /// its socket to the server and does not read can fill it alone; the others then wait until it reads or closes.
+    /// Default: `None`, the system's value.
     pub send_buffer_bytes: Option<usize>,
 }
 
@@ -87,8 +87,8 @@ impl UnixOptions {
     }
 }
 
-/// Connects a stream, at once or not at all: a full backlog is [`io::ErrorKind::WouldBlock`], and no event tells when it
-/// has room.
+/// Connects a stream at once or not at all. A full backlog is [`io::ErrorKind::WouldBlock`], and no event reports room
+/// in it.
 pub(super) fn connect(address: &UnixAddress) -> io::Result<mio::net::UnixStream> {
     mio::net::UnixStream::connect_addr(&std_address(address)?)
 }
