@@ -191,11 +191,11 @@ impl Payload<'_> {
     }
 }
 
-/// What became of bytes sent to another connection, or of a datagram.
+/// The result of sending bytes to another connection, or a datagram.
 ///
 /// ```
 /// # use socketserver::{ConnectionId, Request, Delivery};
-/// // A relay: what waits in one direction is no reason not to read the other (set_full_duplex, in `setup`).
+/// // A relay: output that waits in one direction does not stop the other (set_full_duplex, in `setup`).
 /// # fn relay(request: &mut Request<'_>, other: ConnectionId) {
 /// let bytes = request.input.take_all();
 /// match request.others.send(other, bytes) {
@@ -210,20 +210,20 @@ impl Payload<'_> {
 #[must_use]
 #[non_exhaustive]
 pub enum Delivery {
-    /// Queued. A datagram may still be lost: on the way, because nothing receives there, or to make room for newer ones.
+    /// Queued. A datagram may still be lost: on the way, because it has no receiver, or because newer ones need its
+    /// place.
     Queued,
-    /// Queued, and the output is above [`Limits::output_high_water`]: send no more until the receiving connection's
+    /// Queued, and the output is above [`Limits::output_high_water`]. Send no more until the receiving connection's
     /// `writable` is called.
     Full,
-    /// Not queued: it would pass [`Limits::output_bytes_max`] and the policy is
-    /// [`Overflow::Refuse`](crate::Overflow::Refuse). A datagram: too many wait, and the policy is
-    /// [`DropPolicy::Newest`](crate::DropPolicy::Newest), or it is too long to wait at all. A request on a thread or with
-    /// a program: only that writes to its client. The connection whose callback is running: that writes to its
+    /// Not queued, because it would exceed [`Limits::output_bytes_max`] and the policy is
+    /// [`Overflow::Refuse`](crate::Overflow::Refuse). A datagram: too many wait and the policy is
+    /// [`DropPolicy::Newest`](crate::DropPolicy::Newest), or it is too long to wait. A request on a thread or of a
+    /// program: only its thread or program writes to its client. The connection whose callback is running: write to its
     /// [`output`](crate::Request::output).
     Refused,
-    /// Not queued: that connection is gone or on its way out, or was lost over this
-    /// ([`Overflow::Close`](crate::Overflow::Close)). A datagram: the peer has no name to send to, or there is no socket
-    /// to send by.
+    /// Not queued, because that connection is gone or ending, or was lost by this send
+    /// ([`Overflow::Close`](crate::Overflow::Close)). A datagram: the peer has no name, or there is no socket for it.
     Gone,
 }
 

@@ -1,40 +1,41 @@
-//! The axes along which a connection moves. They are independent, because they run side by side: the peer's direction may
-//! be over while ours is open, and either may be while the server stops. [`Phase`](super::phase::Phase) has one value of each.
+//! The axes of a connection's phase. They are independent, because they change side by side: the peer's direction may
+//! be over while ours is open, and either may be over while the server stops. [`Phase`](super::phase::Phase) has one
+//! value of each.
 //!
 //! | axis | from the first value to the last |
 //! |---|---|
 //! | [`Stage`], of the connection | `Connecting`, `Open`, `Closing`, `Lingering`, `Aborting`, `Dead` |
-//! | [`Owed`], what the handler has a right to | `Setup`, `Nothing`, `EndReason`, `Gone` |
+//! | [`Owed`], the call that the handler must still get | `Setup`, `Nothing`, `Finish`, `Gone` |
 //! | [`Inbound`], the peer's direction | `Open`, `Ended`, `Shown`, `Told`; or `Datagrams` |
 //! | [`Outbound`], ours | `Open`, `ShutDue`, `Shut`, `Broken` |
 //! | [`Drain`], of the server's stop | `No`, `Asked`, `Quiet`, `Due`, `Told` |
-//! | [`Wake`], what wakes it when it rests | `Unregistered`, `Unwatched`, `Set` |
+//! | [`Wake`], what wakes a resting connection | `Unregistered`, `Unwatched`, `Set` |
 
-/// The stage of the connection. Most of them are steps on the way out, and those compare as they follow each other.
+/// The stage of the connection. Most stages are steps on the way out, and compare in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 #[repr(u8)]
 pub(crate) enum Stage {
-    /// It is read, handled and written.
+    /// The connection is read, handled and written.
     Open,
-    /// Outbound, and not established.
+    /// It is outbound and not established.
     Connecting,
-    /// What is queued is sent, then `finish` is called, then what that wrote is sent.
+    /// The queue is sent, then `finish` is called, then the output of `finish` is sent.
     Closing,
-    /// Our FIN is sent, what still comes is discarded.
+    /// Our FIN is sent, and further input is discarded.
     Lingering,
-    /// `finish` is called, then it is reset.
+    /// `finish` is called, and then the connection is reset.
     Aborting,
-    /// To be reaped at the end of the turn.
+    /// It will be reaped at the end of the turn.
     Dead,
 }
 
-/// What the handler has a right to.
+/// The call that the handler must still get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Owed {
     /// `setup` succeeded: `finish`, once.
     Finish,
-    /// `setup`: a fresh connection, or a handler that has taken over.
+    /// `setup`: a new connection, or a replacement handler.
     Setup,
     /// `setup` is running or has failed, or the connection is not established.
     Nothing,
@@ -49,11 +50,11 @@ pub(crate) enum Inbound {
     Open,
     /// The peer has ended it.
     Ended,
-    /// What was unread then has been shown to the handler.
+    /// The handler was shown the unread input.
     Shown,
     /// `eof` was called.
     Told,
-    /// A session of a datagram server: there is no stream, and no end of it.
+    /// A session of a datagram server, which has no stream and no end of one.
     Datagrams,
 }
 
@@ -62,36 +63,36 @@ pub(crate) enum Inbound {
 #[repr(u8)]
 pub(crate) enum Outbound {
     Open,
-    /// It ends once the output is sent.
+    /// It ends when the output is sent.
     ShutDue,
     /// Our FIN is sent.
     Shut,
-    /// The socket takes no more, ever.
+    /// The socket never takes any more.
     Broken,
 }
 
-/// How far the handler knows that the server is stopping.
+/// The progress of the server's stop for this connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Drain {
     No,
-    /// It is told once the connection is quiet.
+    /// `drain` is called when the connection is quiet.
     Asked,
-    /// Nothing has moved for a while: it is told if nothing waits.
+    /// No byte has moved for a while: `drain` is called if nothing waits.
     Quiet,
-    /// It is told now; after the jobs that are under way.
+    /// `drain` is called now, after running jobs.
     Due,
     Told,
 }
 
-/// What wakes the connection when it rests.
+/// What wakes a resting connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Wake {
     /// Events, and a timer that fires no later than the first of its limits, if it has one.
     Set,
-    /// Events: its timer is to be looked at.
+    /// Events; its timer must be checked.
     Unwatched,
-    /// Nothing: the selector has not been told of it, because it has never come to rest.
+    /// Nothing: it is not registered with the selector, because it has never rested.
     Unregistered,
 }

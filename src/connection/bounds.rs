@@ -1,11 +1,11 @@
-//! Limits that one connection has of its own.
+//! The limits of a single connection.
 
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::limits::resolving::no_more;
 
-/// Limits of a single connection instead of its server's: [`Request::set_limits`](crate::Request::set_limits). An event
-/// stream may hold little, a download much. A field that is `None` is as the server has it.
+/// Limits of a single connection instead of its server's: [`Request::set_limits`](crate::Request::set_limits). For
+/// example, an event stream may hold little and a download much. A field that is `None` has the server's value.
 ///
 /// Time limits are set with [`set_timeout`](crate::Request::set_timeout).
 ///
@@ -13,7 +13,7 @@ use crate::limits::resolving::no_more;
 /// use socketserver::{testing::Client, ConnectionLimits, Next, Request, RequestHandler, Result};
 /// use std::io::Write;
 ///
-/// /// Sends events; who does not take them is dropped early.
+/// /// Sends events. A client that does not take them is dropped early.
 /// struct Events;
 /// impl RequestHandler for Events {
 ///     fn setup(&mut self, request: &mut Request<'_>) -> Result<Next> {
@@ -39,12 +39,14 @@ use crate::limits::resolving::no_more;
 pub struct ConnectionLimits {
     /// As [`Limits::input_bytes_max`]. Lines and frames keep the server's limits.
     pub input_bytes_max: Option<usize>,
-    /// As [`Limits::output_high_water`]. `None`: the server's, or a quarter of `output_bytes_max` if that is set and less.
+    /// As [`Limits::output_high_water`]. `None`: the server's value, or a quarter of `output_bytes_max` if that is set
+    /// and less.
     pub output_high_water: Option<usize>,
-    /// As [`Limits::output_low_water`]. `None`: the server's, or a quarter of the high-water mark if that differs from the
-    /// server's.
+    /// As [`Limits::output_low_water`]. `None`: the server's value, or a quarter of the high-water mark if that differs
+    /// from the server's.
     pub output_low_water: Option<usize>,
-    /// As [`Limits::output_bytes_max`]. `None`: the server's, or four times `output_high_water` if that is set and more.
+    /// As [`Limits::output_bytes_max`]. `None`: the server's value, or four times `output_high_water` if that is set
+    /// and more.
     pub output_bytes_max: Option<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! Length-prefixed frames over the input, and the same on the way out.
+//! Length-prefixed frames in the input and in the output.
 
 use std::io::IoSlice;
 
@@ -6,7 +6,7 @@ use super::input::Input;
 use super::output::Output;
 use crate::error::{Error, Result};
 
-/// How the length of a frame's payload is written in front of it.
+/// The format of the length in front of a frame's payload.
 ///
 /// ```
 /// use socketserver::{testing::Client, Next, Prefix, Request, RequestHandler, Result};
@@ -46,8 +46,8 @@ pub enum Prefix {
 }
 
 impl<'a> Input<'a> {
-    /// Consumes a frame and returns its payload, or `None` until it is complete. At the end of the stream an
-    /// incomplete frame stays unread and the answer stays `None`.
+    /// Consumes a frame and returns its payload, or `None` until it is complete. At the end of the stream an incomplete
+    /// frame stays unread, and the result stays `None`.
     ///
     /// # Errors
     /// [`Error::InputLimit`] if the payload is longer than
@@ -78,7 +78,7 @@ impl Output<'_> {
     /// Queues a frame: the length of `payload`, then `payload`.
     ///
     /// # Errors
-    /// [`Error::Other`] if the length does not fit the prefix, and then nothing is queued; otherwise as for
+    /// [`Error::Other`] if the length does not fit the prefix; then nothing is queued. Otherwise as for
     /// [`write`](Output#method.write).
     pub fn write_frame(&mut self, prefix: Prefix, payload: &[u8]) -> Result<()> {
         let (bytes, used) = prefix.encode(payload.len())?;

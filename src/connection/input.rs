@@ -1,4 +1,4 @@
-//! What arrived and was not consumed yet: Python's `rfile`, without the waiting.
+//! Received bytes that are not consumed yet: Python's `rfile`, without waiting.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
@@ -10,19 +10,19 @@ use crate::limits::Limits;
 
 /// The bytes a connection has received and its handler has not consumed: `request.input`.
 ///
-/// They are in one piece. Slices handed out live as long as the callback, not as long as a borrow of the input, so a
-/// line can be held while the request is used for something else. What is left unconsumed when the callback returns
-/// is kept, and is there again, in front of what arrived meanwhile, at the next call; at most
-/// [`Limits::input_bytes_max`] bytes.
+/// They are in one piece. Slices of it live as long as the callback, not only as long as a borrow of the input, so a
+/// handler can keep a line while it uses the request for something else. Bytes that are left unconsumed when the
+/// callback returns, at most [`Limits::input_bytes_max`], are kept. At the next call they are there again, in front of
+/// new bytes.
 ///
-/// Reading never waits: where Python's `rfile` would block, the methods here return `None`, and [`Read`] and
+/// Reading never waits. Where Python's `rfile` would block, the methods here return `None`, and [`Read`] and
 /// [`BufRead`] fail with [`io::ErrorKind::WouldBlock`].
 ///
 /// [`read_line`](Self::read_line), [`read_until`](Self::read_until), [`read_exact`](Self::read_exact) and
-/// [`read_frame`](Self::read_frame) also return `None`, although more may be there, while the output is above
-/// [`Limits::output_high_water`], and when the callback has had its share of the turn
-/// ([`ReactorConfig::turn_length`](crate::ReactorConfig::turn_length)): a loop that answers each message ends by itself when the
-/// peer takes no more answers, or others wait, and `handle` is called again when it may go on. With
+/// [`read_frame`](Self::read_frame) also return `None`, although more may be there, in two cases: while the output is
+/// above [`Limits::output_high_water`], and when the callback has used its share of the turn
+/// ([`ReactorConfig::turn_length`](crate::ReactorConfig::turn_length)). So a loop that answers each message ends when
+/// the peer takes no more answers or other connections wait. `handle` is called again when it may continue. With
 /// [`set_full_duplex`](crate::Request::set_full_duplex) the output does not hold the input back.
 ///
 /// Source: `StreamRequestHandler.rfile`.
@@ -113,23 +113,23 @@ impl<'a> Input<'a> {
         self.consumed
     }
 
-    /// Everything unread, without consuming it (a peek).
+    /// Returns all unread bytes without consuming them (a peek).
     pub fn unread(&self) -> &'a [u8] {
         &self.bytes[self.consumed..]
     }
 
-    /// Number of unread bytes.
+    /// Returns the number of unread bytes.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.consumed
     }
 
-    /// Whether nothing is unread.
+    /// Returns whether nothing is unread.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether the peer has ended its side: nothing comes after the unread bytes. Not as long as they are held back
-    /// because the output is full or the time over: then `handle` is called for them again.
+    /// Returns whether the peer has ended its side and nothing comes after the unread bytes. False while bytes are held
+    /// back because the output is full or the time is over; `handle` is called for them again.
     pub fn is_eof(&self) -> bool {
         self.ended && !self.held_back
     }
@@ -139,13 +139,13 @@ impl<'a> Input<'a> {
         self.take(n.min(self.len()));
     }
 
-    /// Consumes and returns everything unread. Source: `socket.recv`.
+    /// Consumes and returns all unread bytes. Source: `socket.recv`.
     pub fn take_all(&mut self) -> &'a [u8] {
         self.take(self.len())
     }
 
-    /// Consumes and returns the next line, its `\n` included, or `None` until it is complete. At the end of the
-    /// stream the rest is returned as the last line, as Python does.
+    /// Consumes and returns the next line with its `\n`, or `None` until it is complete. At the end of the stream the
+    /// rest is returned as the last line, as in Python.
     ///
     /// # Errors
     /// [`Error::InputLimit`] if the line is longer than [`Limits::line_bytes_max`].
@@ -155,8 +155,8 @@ impl<'a> Input<'a> {
         self.read_delimited(b"\n", "line")
     }
 
-    /// Consumes and returns everything up to and including `delimiter`, or `None` until it is there. At the end of
-    /// the stream the rest is returned. A byte is searched once, however the input is cut.
+    /// Consumes and returns all bytes up to and including `delimiter`, or `None` until it has arrived. At the end of
+    /// the stream the rest is returned. Each byte is searched once, however the input is cut.
     ///
     /// # Errors
     /// [`Error::InputLimit`] if that is longer than [`Limits::line_bytes_max`]; [`Error::Other`] if `delimiter` is
@@ -168,12 +168,13 @@ impl<'a> Input<'a> {
         self.read_delimited(delimiter, "text up to the delimiter")
     }
 
-    /// Consumes and returns exactly `n` bytes, or `None` until they are there. At the end of the stream fewer bytes
-    /// stay unread and the answer stays `None`. A block of no bytes (`n` is 0) is read once: if nothing was consumed since,
-    /// the answer is `None`, so that a loop ends.
+    /// Consumes and returns exactly `n` bytes, or `None` until they have arrived. At the end of the stream fewer bytes
+    /// stay unread, and the result stays `None`. An empty block (`n` is 0) is returned once, and then `None` until
+    /// other bytes are consumed, so that a loop ends.
     ///
     /// # Errors
-    /// [`Error::InputLimit`] at once if `n` is more than [`Limits::input_bytes_max`], and could never arrive.
+    /// [`Error::InputLimit`] at once if `n` is more than [`Limits::input_bytes_max`], because so many could never
+    /// arrive.
     ///
     /// Source: `rfile.read(n)`.
     pub fn read_exact(&mut self, n: usize) -> Result<Option<&'a [u8]>> {
@@ -229,7 +230,7 @@ impl Read for Input<'_> {
 }
 
 impl BufRead for Input<'_> {
-    /// The unread bytes. Empty at the end of the stream only; before that, [`io::ErrorKind::WouldBlock`].
+    /// Returns the unread bytes. Empty only at the end of the stream; before that, [`io::ErrorKind::WouldBlock`].
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.is_empty() && !self.ended {
             return Err(io::ErrorKind::WouldBlock.into());

@@ -1,4 +1,4 @@
-//! What goes to the peer: Python's `wfile`, without the waiting.
+//! Output to the peer: Python's `wfile`, without waiting.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice, Write};
@@ -14,19 +14,19 @@ use crate::net::packet::PAYLOAD_MAX;
 use crate::net::packet::Route;
 use crate::shared_bytes::SharedBytes;
 
-/// The way to the peer: `request.output`.
+/// The output to the peer: `request.output`.
 ///
-/// Writing never blocks. Small writes are gathered in a buffer that all connections share and leave in one system
-/// call when the callback returns; a large one (16 KiB and more) goes to the kernel at once. What the kernel does
-/// not take, or not in the callback's share of the turn, is queued, in order, at most [`Limits::output_bytes_max`]
-/// bytes, and leaves as the peer reads.
+/// Writing never blocks. Small writes are gathered in a buffer that all connections share, and leave in one system call
+/// when the callback returns. A large write (16 KiB and more) goes to the kernel at once. Bytes that the kernel does
+/// not take, or not within the callback's share of the turn, are queued in order, at most [`Limits::output_bytes_max`],
+/// and leave as the peer reads.
 ///
-/// To the peer of a datagram server everything written is one datagram, an empty write an empty one: it leaves after
-/// `finish`, or with sessions after each callback. To send several, or to another address, there is
+/// For the peer of a datagram server, everything written is one datagram, and an empty write is an empty one. It leaves
+/// after `finish`, or with sessions after each callback. To send several, or to another address, use
 /// [`Request::send_to`](crate::Request::send_to).
 ///
-/// Above [`Limits::output_high_water`] the connection is not read until the peer has caught up, so a handler that
-/// only answers what it reads needs no flow control of its own.
+/// Above [`Limits::output_high_water`] the connection is not read until the peer has caught up. So a handler that only
+/// answers its input needs no flow control of its own.
 ///
 /// Source: `StreamRequestHandler.wfile`, which blocks instead.
 ///
@@ -79,20 +79,21 @@ impl<'a> Output<'a> {
         Output { io, gathered, limits, now, room, full, budget, taken: 0, state: Cell::new(state) }
     }
 
-    /// Bytes written and not yet taken by the kernel.
+    /// Returns the number of written bytes that the kernel has not taken.
     pub fn len(&self) -> usize {
         self.gathered.len() + self.io.queue.as_ref().map_or(0, |queue| queue.len())
     }
 
-    /// Whether the kernel has taken everything written so far.
+    /// Returns whether the kernel has taken everything written so far.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether to write no more for now: a handler that produces output of its own accord stops here and goes on in
-    /// [`writable`](crate::RequestHandler::writable), which is called when there is room, or in the next turn. True above
-    /// [`Limits::output_high_water`], when the socket has taken [`Limits::write_bytes_per_turn`] in this turn, and when
-    /// the callback has had its share of the turn ([`ReactorConfig::turn_length`](crate::ReactorConfig::turn_length)).
+    /// Returns whether to stop writing for now. A handler that produces output by itself then returns and continues in
+    /// [`writable`](crate::RequestHandler::writable), which is called when there is room, or in the next turn. True
+    /// above [`Limits::output_high_water`], when the socket has taken [`Limits::write_bytes_per_turn`] in this turn,
+    /// and when the callback has used its share of the turn
+    /// ([`ReactorConfig::turn_length`](crate::ReactorConfig::turn_length)).
     pub fn is_full(&self) -> bool {
         let full = self.holds() || self.has_had_its_time();
         if full && !self.is_datagram() {
@@ -142,8 +143,8 @@ impl<'a> Output<'a> {
         self.state.set(OutputState(self.state.get().0 | flags));
     }
 
-    /// Writes a payload without copying it: several connections can share one. Otherwise as
-    /// [`write`](Self::write): a large one goes to the kernel at once, and what is not taken is queued.
+    /// Writes a payload without copying it, so several connections can share one. Otherwise as [`write`](Self::write):
+    /// a large one goes to the kernel at once, and the rest is queued.
     ///
     /// # Errors
     /// As for [`write`](Self::write).
@@ -398,11 +399,10 @@ impl Write for Output<'_> {
     /// Queues all of `bytes`; never writes a part of them.
     ///
     /// # Errors
-    /// [`io::ErrorKind::BrokenPipe`] after `shutdown_write` or when the connection is broken, as far as is known: small
-    /// writes are gathered, and what happens to them when the callback has returned is told by `finish`. An
-    /// [`Error::OutputLimit`] in an [`io::Error`] beyond [`Limits::output_bytes_max`]: the connection is then lost,
-    /// or nothing was queued, as [`Limits::output_overflow`] says. Returned from the callback with `?`, either ends
-    /// the connection with its proper reason.
+    /// [`io::ErrorKind::BrokenPipe`] after `shutdown_write`, or when the connection is known to be broken. Small writes
+    /// are gathered, and `finish` reports a failure to send them. An [`Error::OutputLimit`] in an [`io::Error`] if
+    /// [`Limits::output_bytes_max`] would be exceeded: depending on [`Limits::output_overflow`], the connection is lost
+    /// or nothing was queued. Returned from the callback with `?`, both end the connection with the right reason.
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.put(bytes)?;
@@ -419,7 +419,7 @@ impl Write for Output<'_> {
         Ok(self.put(bytes)?)
     }
 
-    /// Does nothing: what is written leaves when the callback returns.
+    /// Does nothing. Output leaves when the callback returns.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
