@@ -508,8 +508,8 @@ fn a_replacement_handler_with_a_failing_setup_gets_no_finish() {
     assert_eq!(successor_lines(), ["setup"]);
 }
 
-#[test]
-fn a_client_sees_the_calls_of_a_replacement_handler() {
+/// A client whose handler consumes `upgrade:` and is then replaced.
+fn upgraded() -> Client {
     let mut client = Client::new(probe(|call, request: &mut Request<'_>| match call {
         Call::Handle => {
             request.input.consume(8);
@@ -519,6 +519,12 @@ fn a_client_sees_the_calls_of_a_replacement_handler() {
         call => usual(&call, request),
     }));
     client.feed(b"upgrade:rest");
+    client
+}
+
+#[test]
+fn a_client_sees_the_calls_of_a_replacement_handler() {
+    let mut client = upgraded();
     assert_eq!(client.transcript(), ["setup", "handle 12", "setup", "handle 4"]);
     client.feed_eof();
     assert_eq!(client.transcript()[4..], ["eof", "finish peer closed"]);
@@ -527,15 +533,7 @@ fn a_client_sees_the_calls_of_a_replacement_handler() {
 
 #[test]
 fn a_replacement_handler_gets_the_unread_input_of_its_predecessor() {
-    let mut client = Client::new(probe(|call, request: &mut Request<'_>| match call {
-        Call::Handle => {
-            request.input.consume(8);
-            request.replace_handler(successor(false));
-            Ok(Next::Wait)
-        }
-        call => usual(&call, request),
-    }));
-    client.feed(b"upgrade:rest");
+    let mut client = upgraded();
     assert_eq!(client.sent(), b"rest");
     client.feed_eof();
     assert_eq!(successor_lines(), ["setup", "handle", "eof", "finish peer closed"]);
