@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::files::{BlockingReader, BlockingWriter};
 use super::socket::BlockingSocket;
@@ -102,19 +102,29 @@ impl<S> BlockingRequest<S> {
     /// must not block, or all clients wait.
     ///
     /// # Errors
-    /// [`Error::Gone`] if the request was ended, the server is closed, or the reactor is gone; [`Error::Full`] if
+    /// [`Error::Gone`] if the request was ended, the server is closed, or the reactor is gone: the closure then never runs.
+    /// [`Error::Full`] if
     /// [`ReactorConfig::messages_max`](crate::ReactorConfig) messages wait; [`Error::Panicked`] if the closure
     /// panicked.
     pub fn server<R: Send + 'static>(&self, run: impl FnOnce(&mut S) -> R + Send + 'static) -> Result<R>
     where
         S: 'static,
     {
-        let result = Arc::new(Mutex::new(None));
+        let (question, result) = (Arc::new(Mutex::new(Some(run))), Arc::new(Mutex::new(None)));
         let answer = Answer { result: Arc::clone(&result), stop: self.stop.clone() };
-        let id = self.origin.server;
-        self.origin.handle.run(move |reactor| answer.give(reactor.ask(id, run)))?;
-        let answered = || result.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.stop.wait(answered).unwrap_or(Err(Error::Gone))
+        let (id, asked) = (self.origin.server, Arc::clone(&question));
+        self.origin.handle.run(move |reactor| {
+            // Locked until it is answered. A thread that stops waiting takes the question back, or finds the answer.
+            let mut asked = lock(&asked);
+            if let Some(run) = asked.take() {
+                answer.give(reactor.ask(id, run));
+            }
+        })?;
+        let answered = || lock(&result).take();
+        self.stop.wait(answered).unwrap_or_else(|| {
+            let _taken_back = lock(&question).take();
+            answered().unwrap_or(Err(Error::Gone))
+        })
     }
 
     /// Returns a handle of the reactor, for messages to its connections and for stopping it.
@@ -128,6 +138,10 @@ impl<S> BlockingRequest<S> {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The thread waits for this. Dropping it without an answer also ends the wait.
 struct Answer<R> {
     result: Arc<Mutex<Option<Result<R>>>>,
@@ -136,7 +150,7 @@ struct Answer<R> {
 
 impl<R> Answer<R> {
     fn give(&self, result: Result<R>) {
-        self.result.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(result);
+        lock(&self.result).get_or_insert(result);
         self.stop.wake();
     }
 }

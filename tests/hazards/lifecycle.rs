@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -902,40 +902,66 @@ fn a_stop_before_serve_forever_is_not_lost_while_an_earlier_close_is_waited_for(
     drop(release);
 }
 
-#[test]
-fn a_thread_that_outlives_its_server_does_not_reach_the_value_of_it() {
-    struct Value(Arc<AtomicBool>, Sender<()>, Arc<Mutex<Receiver<()>>>, Sender<bool>);
-    impl BaseServer for Value {
-        fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> ServeOn<Self> {
-            let (reached, begun) = (Arc::clone(&self.0), self.1.clone());
-            let (released, answer) = (Arc::clone(&self.2), self.3.clone());
-            ServeOn::thread(StreamRequestHandler::new(move |request| {
-                begun.send(()).unwrap();
-                released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-                let reached = Arc::clone(&reached);
-                let asked = request.server(move |_: &mut Value| reached.store(true, Ordering::Relaxed));
-                answer.send(matches!(asked, Err(Error::Gone))).unwrap();
-                Ok(())
-            }))
-        }
+/// The value of a server whose thread asks it something when it is released, and what tells of that.
+struct Asked {
+    begun: Sender<()>,
+    released: Arc<Mutex<Receiver<()>>>,
+    /// Whether the thread was told that the server is gone.
+    told: Sender<bool>,
+    reached: bool,
+}
+
+impl BaseServer for Asked {
+    fn process_request(&mut self, _: &Incoming<'_>, _: &Address) -> ServeOn<Self> {
+        let (begun, released, told) = (self.begun.clone(), Arc::clone(&self.released), self.told.clone());
+        ServeOn::thread(StreamRequestHandler::new(move |request| {
+            begun.send(()).unwrap();
+            released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            let asked = request.server(|value: &mut Asked| value.reached = true);
+            told.send(matches!(asked, Err(Error::Gone))).unwrap();
+            Ok(())
+        }))
     }
-    let (begun, began) = channel();
-    let (release, released) = channel();
-    let (answer, answered) = channel();
-    let reached = Arc::new(AtomicBool::new(false));
-    let value = Value(Arc::clone(&reached), begun, Arc::new(Mutex::new(released)), answer);
+}
+
+fn asked() -> (TcpServer<Asked, NoHandler>, Receiver<()>, Sender<()>, Receiver<bool>) {
+    let ((begun, began), (release, released), (told, hears)) = (channel(), channel(), channel());
+    let value = Asked { begun, released: Arc::new(Mutex::new(released)), told, reached: false };
     let mut server = TcpServer::with_server("127.0.0.1:0", value, |_, _| NoHandler).unwrap();
     limit(&mut server, |limits| limits.daemon_threads = true);
+    (server, began, release, hears)
+}
+
+#[test]
+fn a_thread_that_outlives_its_server_does_not_reach_the_value_of_it() {
+    let (mut server, began, release, hears) = asked();
     let _client = Peer::connect(server.server_address());
     let (id, handle, stop) = (server.id(), server.handle(), server.shutdown_handle());
-    let thread = std::thread::spawn(move || server.serve_forever());
+    let thread = std::thread::spawn(move || server.serve_forever().map(|()| server));
     began.recv_timeout(PATIENCE).unwrap();
     handle.run(move |reactor| reactor.server_close(id)).unwrap();
     handle.run(move |_| release.send(()).unwrap()).unwrap();
-    assert!(answered.recv_timeout(PATIENCE).unwrap());
+    assert!(hears.recv_timeout(PATIENCE).unwrap());
     stop.shutdown();
-    thread.join().unwrap().unwrap();
-    assert!(!reached.load(Ordering::Relaxed));
+    let mut server = thread.join().unwrap().unwrap();
+    assert!(!server.server_mut().reached);
+}
+
+/// What it has asked waits until the server serves again.
+#[test]
+fn a_thread_that_was_told_that_its_server_is_gone_does_not_reach_it_when_it_is_bound_again() {
+    let (mut server, began, release, hears) = asked();
+    server.timeout = Some(Duration::ZERO);
+    server.handle_request().unwrap();
+    let _client = Peer::connect(server.server_address());
+    while began.try_recv().is_err() {
+        server.handle_request().unwrap();
+    }
+    server.server_close();
+    release.send(()).unwrap();
+    assert!(hears.recv_timeout(PATIENCE).unwrap());
+    server.handle_request().unwrap();
+    assert!(!server.server_mut().reached);
 }
 
 /// Its thread is waited for, and the hooks of the close come before those of the next start.
