@@ -45,7 +45,7 @@ impl BaseServer for Control {
         match stream.peer_credentials() {
             Ok(peer) if peer.uid == Credentials::own().uid => return true,
             Ok(peer) => log::warn!("refused to be controlled by user {} (process {:?})", peer.uid, peer.pid),
-            Err(error) => log::warn!("refused to be controlled by somebody unknown: {error}"),
+            Err(error) => log::warn!("refused to be controlled by an unknown user: {error}"),
         }
         false
     }

@@ -210,7 +210,7 @@ mod tests {
         let mut ready = [0; 6];
         peer.read_exact(&mut ready).unwrap();
         served.stop.end(Ended::Closed);
-        assert_eq!(rest(&mut peer), "", "nobody holds the connection open");
+        assert_eq!(rest(&mut peer), "", "nothing holds the connection open");
         let _ = served.result();
     }
 

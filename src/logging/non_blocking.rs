@@ -17,8 +17,8 @@ use crate::panics::catch;
 /// A logger for programs whose loop must not wait for a terminal or a pipe: it wraps any other and calls it on a
 /// thread of its own.
 ///
-/// At most 1,024 lines wait. More are dropped, and the next line is preceded by one that says how many. Characters that
-/// could steer a terminal or forge a line (controls, bidirectional overrides) are escaped, and a line ends after 1,024
+/// At most 1,024 lines wait. More are dropped, and a line before the next one says how many. Characters that could
+/// control a terminal or forge a line (controls, bidirectional overrides) are escaped, and a line ends after 1,024
 /// characters.
 ///
 /// Before the program ends, [`Log::flush`] waits until the lines logged so far are written, at most 200 ms.
@@ -55,9 +55,10 @@ impl<L: Log + 'static> NonBlocking<L> {
     /// Installs this as the program's logger, for lines up to `max`, and makes the message of every panic one of its lines:
     /// of the level `Error` and the target `panic`, ten a second at most.
     ///
-    /// It replaces the panic hook of the program. The standard library's writes the message, and with `RUST_BACKTRACE` a
-    /// page more, to standard error on the thread that panicked: a pipe that nobody reads then stops the loop, and a client
-    /// that can make a handler panic can flood the log. To keep the hook, install this with `log::set_boxed_logger`.
+    /// It replaces the panic hook of the program. The standard library's hook writes the message, and with
+    /// `RUST_BACKTRACE` a page more, to standard error on the thread that panicked. If that is a pipe that nothing
+    /// reads, it stops the loop, and a client that can make a handler panic can flood the log. To keep the hook,
+    /// install this with `log::set_boxed_logger`.
     ///
     /// # Errors
     /// [`log::SetLoggerError`] if a logger is installed already. Then the panic hook stays.
@@ -65,7 +66,7 @@ impl<L: Log + 'static> NonBlocking<L> {
         log::set_boxed_logger(Box::new(self))?;
         log::set_max_level(max);
         set_hook(Box::new(|panic| {
-            // The thread that calls the logger panics if standard error is closed: there is nobody to tell.
+            // The thread that calls the logger panics if standard error is closed. Its message could not be shown.
             if !CALLS_THE_LOGGER.get() && shows(Level::Error) {
                 let (file, line) = panic.location().map_or(("", 0), |location| (location.file(), location.line()));
                 write_fault(Level::Error, &Place { module: "panic", file, line }, format_args!("{panic}"));
@@ -138,7 +139,7 @@ thread_local! {
     static CALLS_THE_LOGGER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The thread's life. A logger that panics (println! on a closed descriptor) loses its line and nothing else.
+/// The main function of the thread. A logger that panics (println! on a closed descriptor) only loses its line.
 fn run(to: &dyn Log, work: &Receiver<Job>, dropped: &AtomicU64) {
     CALLS_THE_LOGGER.set(true);
     for job in work {

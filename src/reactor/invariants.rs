@@ -84,7 +84,7 @@ impl Core {
         for (timer, alarm) in timers {
             match alarm {
                 Alarm::Resend(_) | Alarm::Child(_) => continue, // These are found by their owners.
-                _ => assert_eq!(self.owned_timer(alarm), Some(timer), "7: {alarm:?} belongs to nobody"),
+                _ => assert_eq!(self.owned_timer(alarm), Some(timer), "7: {alarm:?} has no owner"),
             }
             owned += usize::from(matches!(alarm, Alarm::Handler { .. } | Alarm::Redial { .. } | Alarm::Server { .. }));
         }
@@ -96,7 +96,7 @@ impl Core {
                 armed += extra.timers.len() + usize::from(extra.redial.is_some());
             }
         }
-        assert_eq!(armed, owned, "7: a timer that somebody owns is not armed");
+        assert_eq!(armed, owned, "7: the timer of an owner is not armed");
     }
 
     /// The key that the owner of a timer stores.

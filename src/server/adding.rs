@@ -1,4 +1,4 @@
-//! Taking a server into a reactor.
+//! Adds a server to a reactor.
 
 use super::Server;
 use super::hooks::BaseServer;
@@ -9,18 +9,18 @@ use crate::net::family::Family;
 use crate::reactor::Reactor;
 
 impl Reactor {
-    /// Takes a server in. What was given to it before comes along: its limits and timers, and what its handles have been
-    /// given; they go on working, and so does its id.
+    /// Adds a server. Everything that was given to it before comes along: its limits and timers, and the work from its
+    /// handles. The handles stay valid, and so does its id.
     ///
-    /// A server that has served by itself brings its sockets, and the clients that wait there. What it has open ends
-    /// first, as in [`server_close`](Self::server_close): connections are aborted, threads and programs are waited for.
-    /// After a stop or a close it is bound to its addresses again. Servers that a closure has added to its loop are closed.
-    /// If it watched for signals, this reactor does from now on.
+    /// A server that has served by itself brings its sockets and the clients in their backlogs. Its open connections
+    /// end first, as in [`server_close`](Self::server_close): connections are aborted, and threads and programs are
+    /// waited for. After a stop or a close it is bound to its addresses again. Servers that a closure has added to its
+    /// loop are closed. If it watched for signals, this reactor does so from now on.
     ///
     /// # Errors
-    /// [`Error::Full`] if there are 256 servers (16 where pointers have 32 bits) that are not closed; [`Error::Gone`] if
-    /// this reactor is being dropped, or a closure has put another in the place of the server's own; [`Error::Bind`] and
-    /// [`Error::Listen`] if the server is to be bound again. The server is closed then, and dropped.
+    /// [`Error::Full`] if there are 256 servers (16 on 32-bit systems) that are not closed; [`Error::Gone`] if this
+    /// reactor is being dropped, or a closure has replaced the server's own; [`Error::Bind`] and [`Error::Listen`] if
+    /// the server must be bound again. Then the server is closed and dropped.
     pub fn add<F: Family, S: BaseServer, H: RequestHandler<S>>(
         &mut self,
         mut server: Server<F, S, H>,

@@ -1,4 +1,4 @@
-//! Servers whose requests are all served by threads, or all by programs: Python's mixins, ready-made.
+//! Servers whose requests are all served by threads, or all by programs: Python's mixins.
 
 use std::marker::PhantomData;
 #[cfg(all(unix, feature = "children"))]
@@ -83,7 +83,8 @@ pub type ThreadingUnixStreamServer = ThreadingMixIn<UnixStream>;
 #[cfg(unix)]
 pub type ThreadingUnixDatagramServer = ThreadingMixIn<UnixDatagram>;
 
-/// A [`TcpServer`](crate::TcpServer) that serves every client with a program, as inetd(8) does: [`ForkingMixIn`]. Feature `children`.
+/// A [`TcpServer`](crate::TcpServer) that serves every client with a program, like inetd(8): [`ForkingMixIn`]. Feature
+/// `children`.
 ///
 /// Source: `socketserver.ForkingTCPServer`, which serves a client in a copy of itself.
 ///
@@ -100,8 +101,8 @@ pub type ThreadingUnixDatagramServer = ThreadingMixIn<UnixDatagram>;
 #[cfg(all(unix, feature = "children"))]
 pub type ForkingTcpServer = ForkingMixIn<Tcp>;
 
-/// A [`UdpServer`](crate::UdpServer) that serves every datagram with a program: the datagram is its input, its output the answer. Feature
-/// `children`.
+/// A [`UdpServer`](crate::UdpServer) that serves every datagram with a program. The datagram is its input, and its
+/// output is the answer. Feature `children`.
 ///
 /// Source: `socketserver.ForkingUDPServer`.
 ///
@@ -143,9 +144,9 @@ pub type ForkingUnixStreamServer = ForkingMixIn<UnixStream>;
 #[cfg(all(unix, feature = "children"))]
 pub type ForkingUnixDatagramServer = ForkingMixIn<UnixDatagram>;
 
-/// Serves requests on threads, with handlers that may block. It has no value: its functions make a [`Server`] that asks for
-/// no handler on the reactor. A request for which the hook [`process_request`](BaseServer::process_request) answers
-/// otherwise than [`ServeOn::Reactor`] is served in that way.
+/// Serves requests on threads, with handlers that may block. This type has no value. Its functions make a [`Server`]
+/// that needs no handler on the reactor. If the hook [`process_request`](BaseServer::process_request) returns something
+/// else than [`ServeOn::Reactor`] for a request, that takes precedence.
 ///
 /// Its settings are [`Limits::max_threads`](crate::Limits), [`thread_queue_max`](crate::Limits::thread_queue_max),
 /// [`daemon_threads`](crate::Limits::daemon_threads) and [`block_on_close`](crate::Limits::block_on_close).
@@ -177,7 +178,7 @@ pub type ForkingUnixDatagramServer = ForkingMixIn<UnixDatagram>;
 pub struct ThreadingMixIn<F: Family>(PhantomData<F>);
 
 impl<F: Family> ThreadingMixIn<F> {
-    /// Binds `address`, listens, and makes a handler for each request with `handler`, which is told the client's
+    /// Binds `address`, listens, and makes a handler for each request with `handler`, which is given the client's
     /// address and runs on the reactor's thread.
     ///
     /// # Errors
@@ -197,11 +198,11 @@ impl<F: Family> ThreadingMixIn<F> {
         Self::unbound_with_server((), move |(), client_address| handler(client_address))
     }
 
-    /// As [`new`](Self::new), with a value of your own, whose hooks are called. `handler` is given it, and a handler on a
-    /// thread reaches it by [`BlockingRequest::server`](crate::BlockingRequest::server).
+    /// As [`new`](Self::new), with your own value, whose hooks are called. `handler` is given the value, and a handler
+    /// on a thread reaches it by [`BlockingRequest::server`](crate::BlockingRequest::server).
     ///
     /// # Errors
-    /// As for [`Server::new`]. The value is dropped then.
+    /// As for [`Server::new`]. Then the value is dropped.
     pub fn with_server<S: BaseServer, B: BlockingHandler<S>>(
         address: impl ServerAddress<F::Address>,
         server: S,
@@ -210,7 +211,7 @@ impl<F: Family> ThreadingMixIn<F> {
         bind(Self::unbound_with_server(server, handler), address)
     }
 
-    /// As [`unbound`](Self::unbound), with a value of your own.
+    /// As [`unbound`](Self::unbound), with your own value.
     pub fn unbound_with_server<S: BaseServer, B: BlockingHandler<S>>(
         server: S,
         mut handler: impl FnMut(&mut S, &Address) -> B + Send + 'static,
@@ -219,8 +220,8 @@ impl<F: Family> ThreadingMixIn<F> {
     }
 }
 
-/// Serves requests with programs. It has no value: its functions make a [`Server`], as those of [`ThreadingMixIn`] do.
-/// Feature `children`.
+/// Serves requests with programs. This type has no value. Its functions make a [`Server`], like those of
+/// [`ThreadingMixIn`]. Feature `children`.
 ///
 /// Its settings are [`Limits::max_children`](crate::Limits), [`thread_queue_max`](crate::Limits::thread_queue_max),
 /// [`child_timeout`](crate::Limits::child_timeout) and [`block_on_close`](crate::Limits::block_on_close).
@@ -245,7 +246,7 @@ pub struct ForkingMixIn<F: Family>(PhantomData<F>);
 
 #[cfg(all(unix, feature = "children"))]
 impl<F: Family> ForkingMixIn<F> {
-    /// Binds `address`, listens, and serves each request with the program that `command` says.
+    /// Binds `address`, listens, and serves each request with the program of `command`.
     ///
     /// # Errors
     /// As for [`Server::new`].
@@ -262,7 +263,7 @@ impl<F: Family> ForkingMixIn<F> {
         Self::unbound_with_server((), move |(), client_address| command(client_address))
     }
 
-    /// As [`new`](Self::new), with a value of your own, whose hooks are called. `command` is given it.
+    /// As [`new`](Self::new), with your own value, whose hooks are called. `command` is given the value.
     ///
     /// # Errors
     /// As for [`Server::new`]. The value is dropped then.
@@ -283,7 +284,7 @@ impl<F: Family> ForkingMixIn<F> {
     }
 }
 
-/// A server that the mixin leaves no request. It is never asked for a handler.
+/// A server whose mixin serves all requests. It needs no handler.
 fn mixed<F: Family, S: BaseServer>(
     server: S,
     mixin: impl FnMut(&mut S, &Address) -> ServeOn<S> + Send + 'static,
@@ -299,7 +300,7 @@ fn bind<F: Family, S: BaseServer>(
     unbound.server_activate()
 }
 
-/// The handler of a server that serves nothing on the reactor: closes what should come nevertheless.
+/// The handler of a server that serves nothing on the reactor. It closes any connection that it gets.
 ///
 /// ```
 /// use socketserver::{NoHandler, testing::Client};

@@ -416,12 +416,12 @@ impl Network {
             let state = &connection.state;
             assert!(
                 !(connection.takes_input() && pipe.is_readable()),
-                "{peer:?} sent what nobody will read: {state:?}"
+                "{peer:?} has sent bytes that will not be read: {state:?}"
             );
             assert!(!(connection.has_output() && pipe.is_writable()), "{peer:?} has room that is not used: {state:?}");
             assert!(
                 pipe.is_connecting() || !state.phase.is_connecting(),
-                "{peer:?} has answered and nobody heard: {state:?}"
+                "the answer of {peer:?} was not seen: {state:?}"
             );
         }
     }

@@ -70,7 +70,7 @@ fn a_client_is_quiet_while_a_thread_waits_for_a_message_and_does_nothing_else() 
         }
         descriptor.quiet_since().unwrap()
     };
-    assert_eq!(descriptor.quiet_since(), None, "nobody waits yet");
+    assert_eq!(descriptor.quiet_since(), None, "no thread waits yet");
     let mut handler = StreamRequestHandler::new(|request: &mut BlockingRequest| {
         let mut line = String::new();
         loop {
