@@ -42,7 +42,6 @@ use self::phase::Phase;
 use self::state::*;
 use crate::address::Address;
 use crate::lifecycle::EndReason;
-use crate::limits::Limits;
 use crate::net::Stream;
 use crate::net::packet::Route;
 use crate::net::readiness::Readiness;
@@ -63,7 +62,6 @@ pub(crate) struct Connection {
 pub(crate) struct Turn<'a> {
     /// What is read lands here.
     pub(crate) buffer: &'a mut [u8],
-    pub(crate) limits: &'a Limits,
     pub(crate) now: u64,
     pub(crate) budget: &'a mut Budget,
     pub(crate) stats: &'a mut Stats,
@@ -146,10 +144,11 @@ impl Connection {
         }
     }
 
-    /// Whether to read is all there is to do.
+    /// Whether to read is all there is to do, and what arrives all that there will be unread.
     #[inline]
     pub(crate) fn only_reads(&self) -> bool {
-        self.state.phase.is_plain() && self.state.has(READABLE) && self.io.queue.is_none()
+        let is_plain = self.state.phase.is_plain_but_for_wake();
+        is_plain && self.state.has(READABLE) && self.carry.is_none() && self.io.queue.is_none()
     }
 
     /// Whether nothing is due, and its timer needs no look.
@@ -213,10 +212,10 @@ pub enum Delivery {
     /// Queued. A datagram may still be lost: on the way, because it has no receiver, or because newer ones need its
     /// place.
     Queued,
-    /// Queued, and the output is above [`Limits::output_high_water`]. Send no more until the receiving connection's
-    /// `writable` is called.
+    /// Queued, and the output is above [`Limits::output_high_water`](crate::Limits). Send no more until the receiving
+    /// connection's `writable` is called.
     Full,
-    /// Not queued, because it would exceed [`Limits::output_bytes_max`] and the policy is
+    /// Not queued, because it would exceed [`Limits::output_bytes_max`](crate::Limits) and the policy is
     /// [`Overflow::Refuse`](crate::Overflow::Refuse). A datagram: too many wait and the policy is
     /// [`DropPolicy::Newest`](crate::DropPolicy::Newest), or it is too long to wait. A request on a thread or of a
     /// program: only its thread or program writes to its client. The connection whose callback is running: write to its

@@ -18,8 +18,6 @@ mod finish;
 mod run;
 mod successors;
 
-use std::sync::Arc;
-
 use slab::Slab;
 
 use crate::address::Address;
@@ -28,8 +26,7 @@ use crate::connection::Connection;
 use crate::error::Error;
 use crate::handler::RequestHandler;
 use crate::handler::others::{Others, Pending};
-use crate::ids::ConnectionId;
-use crate::limits::Limits;
+use crate::ids::SlotId;
 use crate::logging::note_fault;
 use crate::panics::{catch, drop_caught};
 use crate::reactor::core::Core;
@@ -68,12 +65,11 @@ pub(crate) struct Calls<S, H> {
 /// A connection that is being served, and what is needed for that. It is in our hands, not in its slot, so that its
 /// parts can be borrowed apart.
 pub(crate) struct Service<'a> {
-    pub(crate) limits: &'a Limits,
     pub(crate) core: &'a mut Core,
+    /// Its budget has been given the limits: [`Host::begin`].
     pub(crate) scratch: &'a mut Scratch,
-    /// Its slot; [`NO_SLOT`] for a single datagram, which needs none.
-    pub(crate) key: u32,
-    pub(crate) id: ConnectionId,
+    /// Its key is [`NO_SLOT`](crate::ids::NO_SLOT) for a single datagram, which needs none.
+    pub(crate) slot: SlotId,
     pub(crate) connection: &'a mut Connection,
 }
 
@@ -104,18 +100,18 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         key: u32,
         act: impl FnOnce(&mut Calls<S, H>, &mut Service<'_>),
     ) {
-        let id = core.slots.id(key);
+        let slot = core.slots.id(key).slot;
         let mut lent = core.slots.lend(key);
-        let limits = &*self.limits(core);
-        scratch.budget.renew(limits);
-        act(&mut self.calls, &mut Service { limits, core, scratch, key, id, connection: lent.connection() });
+        self.begin(core, scratch);
+        scratch.budget.renew();
+        act(&mut self.calls, &mut Service { core, scratch, slot, connection: &mut lent });
         core.slots.give_back(key, lent);
     }
 
-    /// Its limits as they are now. Held for one batch, because a callback borrows the core, where they are.
+    /// Connections of this server are served from now on, with its limits as they are now.
     #[inline]
-    pub(crate) fn limits(&self, core: &Core) -> Arc<Limits> {
-        Arc::clone(&core.served[usize::from(self.calls.number())].limits)
+    pub(crate) fn begin(&self, core: &Core, scratch: &mut Scratch) {
+        scratch.budget.begin(&core.served[usize::from(self.calls.number())].limits);
     }
 }
 

@@ -93,4 +93,12 @@ impl Bounds {
             output_low_water: limits.output_low_water,
         }
     }
+
+    /// How much output is gathered without a look at these bounds.
+    pub(crate) fn gathers(&self) -> usize {
+        self.output_bytes_max.min(self.output_high_water).min(GATHER_BYTES)
+    }
 }
+
+/// The most that is gathered before it is sent within a callback.
+pub(crate) const GATHER_BYTES: usize = 64 * 1024;

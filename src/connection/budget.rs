@@ -1,14 +1,17 @@
 //! What a connection may do before the others have their turn: bytes, callbacks, and a slice of the turn's time.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use super::bounds::Bounds;
 use crate::limits::Limits;
 use crate::net::clock::Clock;
 
-/// What one connection may still do in this turn.
+/// What one connection may still do in this turn, and how its running callback stands to its limits.
 #[derive(Debug)]
 pub(crate) struct Budget {
+    /// Those of the server that has the connection.
+    pub(crate) limits: Arc<Limits>,
     pub(crate) read: usize,
     /// Bytes that its callbacks, or what waits, may still send.
     pub(crate) write: usize,
@@ -17,8 +20,13 @@ pub(crate) struct Budget {
     pub(crate) appended: usize,
     pub(crate) slice: Slice,
     pub(crate) turn: TurnTime,
-    /// Limits that the connection has of its own, while its callback runs; `None` otherwise.
-    pub(crate) own: Cell<Option<Bounds>>,
+    /// How many bytes the connection whose callback runs may hold, and whether that is a matter of its own.
+    bounds: Cell<Bounds>,
+    is_bound: Cell<bool>,
+    /// How many bytes it may write without a look at these bounds.
+    gathers: Cell<usize>,
+    /// Whether the output of the running callback is full, for its input to see.
+    pub(crate) full: Cell<bool>,
 }
 
 /// The time that is left to all that is ready.
@@ -49,23 +57,81 @@ pub(crate) struct Slice {
 impl Budget {
     pub(crate) fn new(clock: Clock) -> Self {
         let turn = TurnTime { clock, half: 0, ends: 0, waiting: 1, timed_from: 0 };
-        Budget { read: 0, write: 0, callbacks: 0, appended: 0, slice: Slice::default(), turn, own: Cell::new(None) }
+        let limits = Arc::<Limits>::default();
+        let bounds = Bounds::of(&limits);
+        Budget {
+            limits,
+            read: 0,
+            write: 0,
+            callbacks: 0,
+            appended: 0,
+            slice: Slice::default(),
+            turn,
+            bounds: Cell::new(bounds),
+            is_bound: Cell::new(false),
+            gathers: Cell::new(bounds.gathers()),
+            full: Cell::new(false),
+        }
+    }
+
+    /// For what is tried by itself, without a reactor. No time passes.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn of(limits: Limits) -> Self {
+        let mut budget = Budget::new(Clock::Scripted(Arc::new(|| 1)));
+        budget.begin(&Arc::new(limits));
+        budget
+    }
+
+    /// Connections of this server have their turn. What is changed meanwhile is for those that come later.
+    #[inline]
+    pub(crate) fn begin(&mut self, limits: &Arc<Limits>) {
+        if !Arc::ptr_eq(&self.limits, limits) {
+            self.limits = Arc::clone(limits);
+            self.bind(None);
+        }
     }
 
     /// Another connection's turn.
     #[inline]
-    pub(crate) fn renew(&mut self, limits: &Limits) {
-        self.read = limits.read_bytes_per_turn;
-        self.write = limits.write_bytes_per_turn;
-        self.callbacks = limits.callbacks_per_turn;
+    pub(crate) fn renew(&mut self) {
+        self.read = self.limits.read_bytes_per_turn;
+        self.write = self.limits.write_bytes_per_turn;
+        self.callbacks = self.limits.callbacks_per_turn;
         self.slice.ends.set(0);
         self.slice.left.set(0);
     }
 
+    /// Whether the connection may have another callback in this turn.
+    #[inline]
+    pub(crate) fn admits_callback(&self) -> bool {
+        self.callbacks > 0 && !self.has_run_out()
+    }
+
     /// How many bytes the connection whose callback is running may hold.
     #[inline]
-    pub(crate) fn bounds(&self, limits: &Limits) -> Bounds {
-        self.own.get().unwrap_or_else(|| Bounds::of(limits))
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.bounds.get()
+    }
+
+    /// How many bytes it may write without a look at these bounds, if nothing waits.
+    #[inline]
+    pub(crate) fn gathers(&self) -> usize {
+        self.gathers.get()
+    }
+
+    /// Whether the bounds are those of one connection, and not the server's.
+    #[inline]
+    pub(crate) fn is_bound(&self) -> bool {
+        self.is_bound.get()
+    }
+
+    /// A callback of a connection with limits of its own runs from now on, or of one without.
+    #[inline(never)]
+    pub(crate) fn bind(&self, own: Option<Bounds>) {
+        let bounds = own.unwrap_or_else(|| Bounds::of(&self.limits));
+        self.bounds.set(bounds);
+        self.is_bound.set(own.is_some());
+        self.gathers.set(bounds.gathers());
     }
 
     /// Counts a step, and says whether the slice is over.

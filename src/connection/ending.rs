@@ -42,9 +42,9 @@ impl Connection {
 
     /// All is sent. Lingers if the peer may still send.
     fn linger(&mut self, turn: &mut Turn<'_>) -> Step {
-        let limits = turn.limits;
-        let mut most = if limits.linger_timeout.is_zero() { 0 } else { limits.linger_bytes_max };
-        match limits.linger {
+        let Limits { linger, linger_timeout, linger_bytes_max, .. } = *turn.budget.limits;
+        let mut most = if linger_timeout.is_zero() { 0 } else { linger_bytes_max };
+        match linger {
             Linger::Always => {}
             Linger::Never => most = 0,
             // What the handler has left says that there may be more. So does a read that was not short; the next one tells.

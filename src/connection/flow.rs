@@ -30,7 +30,7 @@ impl Connection {
 
     /// An open connection: sends, reads, and finds out what is due.
     pub(super) fn flow(&mut self, turn: &mut Turn<'_>) -> Step {
-        if (self.io.queue.is_some() || !self.state.phase.is_plain())
+        if (self.io.queue.is_some() || !self.state.phase.is_plain_but_for_wake())
             && let Some(step) = self.before_reading(turn)
         {
             return step;
@@ -63,7 +63,7 @@ impl Connection {
         if self.state.phase.outbound() == Outbound::ShutDue && self.io.queue.is_none() {
             return Some(Step::Shutdown);
         }
-        if self.state.phase.is_full() && self.unsent() <= self.state.bounds(turn.limits).output_low_water {
+        if self.state.phase.is_full() && self.unsent() <= self.state.bounds(&turn.budget.limits).output_low_water {
             self.state.phase.relieve();
             if let Some(carry) = &mut self.carry {
                 carry.since = turn.now;

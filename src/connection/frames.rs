@@ -60,7 +60,7 @@ impl<'a> Input<'a> {
         let Some((prefix_bytes, length)) = prefix.decode(self.unread())? else {
             return Ok(None);
         };
-        let max = self.limits.frame_bytes_max;
+        let max = self.budget.limits.frame_bytes_max;
         match usize::try_from(length) {
             Ok(length) if length <= max => {
                 if self.len() - prefix_bytes < length {
@@ -183,6 +183,7 @@ const VARINT_BYTES_MAX: usize = crate::limits::PREFIX_BYTES_MAX;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::budget::Budget;
     use crate::limits::Limits;
 
     #[test]
@@ -206,9 +207,9 @@ mod tests {
 
     #[test]
     fn an_oversized_frame_is_refused_from_its_prefix() {
-        let limits = Limits { frame_bytes_max: 4, ..Limits::default() };
+        let budget = Budget::of(Limits { frame_bytes_max: 4, ..Limits::default() });
         for (prefix, bytes) in [(Prefix::U64Be, &[0xff; 8][..]), (Prefix::U8, &[5]), (Prefix::Varint, &[0x80, 0x01])] {
-            let mut input = Input::new(bytes, Default::default(), false, &limits);
+            let mut input = Input::new(bytes, Default::default(), &budget, false, false);
             assert!(matches!(input.read_frame(prefix), Err(Error::InputLimit { what: "frame", max: 4 })), "{prefix:?}");
         }
     }

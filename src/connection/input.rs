@@ -1,6 +1,5 @@
 //! Received bytes that are not consumed yet: Python's `rfile`, without waiting.
 
-use std::cell::Cell;
 use std::io::{self, BufRead, Read};
 
 use super::budget::Budget;
@@ -50,12 +49,11 @@ pub struct Input<'a> {
     bytes: &'a [u8],
     consumed: usize,
     pub(crate) scan: Scan,
+    /// The limits, whether the output is full, and how long the callback may go on.
+    pub(crate) budget: &'a Budget,
     ended: bool,
-    pub(crate) limits: &'a Limits,
-    /// Whether the output is full, if that is to hold the input back.
-    full: Option<&'a Cell<bool>>,
-    /// How long the callback may go on, if there is an end to that.
-    budget: Option<&'a Budget>,
+    /// A full output does not hold it back.
+    full_duplex: bool,
     /// The output was full, or the time is over, and something is left that would have been read.
     held_back: bool,
     /// Where a block of no bytes was last read, by the bytes consumed before it.
@@ -63,32 +61,9 @@ pub struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    pub(crate) fn new(bytes: &'a [u8], scan: Scan, ended: bool, limits: &'a Limits) -> Self {
-        Input {
-            bytes,
-            consumed: 0,
-            scan,
-            ended,
-            limits,
-            full: None,
-            budget: None,
-            held_back: false,
-            empty_at: usize::MAX,
-        }
-    }
-
-    /// Messages are to be read only while the output is not full.
-    #[inline]
-    pub(crate) fn held_by(mut self, full: Option<&'a Cell<bool>>) -> Self {
-        self.full = full;
-        self
-    }
-
-    /// Messages after the first are to be read only while there is time.
-    #[inline]
-    pub(crate) fn timed_by(mut self, budget: &'a Budget) -> Self {
-        self.budget = Some(budget);
-        self
+    #[inline(always)]
+    pub(crate) fn new(bytes: &'a [u8], scan: Scan, budget: &'a Budget, ended: bool, full_duplex: bool) -> Self {
+        Input { bytes, consumed: 0, scan, budget, ended, full_duplex, held_back: false, empty_at: usize::MAX }
     }
 
     /// Whether something was left because the output is full, or the time over.
@@ -99,14 +74,15 @@ impl<'a> Input<'a> {
 
     /// Whether no message is to be read now.
     pub(crate) fn is_held(&mut self) -> bool {
-        let held = !self.is_empty() && (self.full.is_some_and(Cell::get) || self.has_had_its_share());
+        let is_full = !self.full_duplex && self.budget.full.get();
+        let held = !self.is_empty() && (is_full || self.has_had_its_share());
         self.held_back |= held;
         held
     }
 
     /// Each callback has one message at least.
     fn has_had_its_share(&self) -> bool {
-        self.consumed > 0 && self.budget.is_some_and(Budget::is_over)
+        self.consumed > 0 && self.budget.is_over()
     }
 
     pub(crate) fn consumed(&self) -> usize {
@@ -178,8 +154,7 @@ impl<'a> Input<'a> {
     ///
     /// Source: `rfile.read(n)`.
     pub fn read_exact(&mut self, n: usize) -> Result<Option<&'a [u8]>> {
-        let own = self.budget.and_then(|budget| budget.own.get());
-        let max = own.map_or(self.limits.input_bytes_max, |own| own.input_bytes_max);
+        let max = self.budget.bounds().input_bytes_max;
         if n > max {
             return Err(Error::InputLimit { what: "block", max });
         }
@@ -201,7 +176,8 @@ impl<'a> Input<'a> {
         if self.is_held() {
             return Ok(None);
         }
-        let (unread, max) = (self.unread(), self.limits.line_bytes_max);
+        let Limits { line_bytes_max: max, .. } = *self.budget.limits;
+        let unread = self.unread();
         let needle = (delimiter.len(), hash(delimiter));
         let from = if self.scan.needle == needle { self.scan.from } else { 0 };
         let end = match find(&unread[from..], delimiter) {
@@ -270,9 +246,9 @@ mod tests {
     use super::*;
 
     fn input(bytes: &[u8], ended: bool) -> Input<'_> {
-        static LIMITS: std::sync::LazyLock<Limits> =
-            std::sync::LazyLock::new(|| Limits { line_bytes_max: 10, input_bytes_max: 20, ..Limits::default() });
-        Input::new(bytes, Scan::default(), ended, &LIMITS)
+        let limits = Limits { line_bytes_max: 10, input_bytes_max: 20, ..Limits::default() };
+        let budget = Box::leak(Box::new(Budget::of(limits)));
+        Input::new(bytes, Scan::default(), budget, ended, false)
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io::{self, IoSlice, Write};
 
-use super::bounds::{Bounds, ConnectionLimits};
+use super::bounds::{Bounds, ConnectionLimits, GATHER_BYTES};
 use super::budget::Budget;
 use super::io::{DIRECT_BYTES, Io, OutputState};
 use super::queue::Queue;
@@ -48,35 +48,44 @@ use crate::shared_bytes::SharedBytes;
 pub struct Output<'a> {
     io: &'a mut Io,
     gathered: &'a mut Vec<u8>,
-    limits: &'a Limits,
+    /// The limits, what may be sent, and where the input sees whether this is above the high-water mark or the turn's bytes
+    /// are sent.
+    budget: &'a Budget,
     now: u64,
     /// Bytes that can be gathered without a look at anything else: below every limit, and none if it is shut, if something
     /// waits already, or if it is no stream.
     room: usize,
-    /// Whether it is above the high-water mark, or the turn's bytes are sent, for the input to see.
-    full: &'a Cell<bool>,
-    budget: &'a Budget,
     /// Bytes the socket took during this callback.
     pub(crate) taken: usize,
     state: Cell<OutputState>,
 }
 
 impl<'a> Output<'a> {
+    #[inline(always)]
     pub(crate) fn new(
         io: &'a mut Io,
         gathered: &'a mut Vec<u8>,
-        limits: &'a Limits,
-        now: u64,
-        full: &'a Cell<bool>,
         budget: &'a Budget,
+        now: u64,
         state: OutputState,
     ) -> Self {
-        let room = match state.has(OutputState::SHUT) || io.queue.is_some() || io.stream.route().is_some() {
-            true => 0,
-            false => limits.output_bytes_max.min(limits.output_high_water).min(GATHER_BYTES),
-        };
-        full.set(io.queue.as_ref().is_some_and(|queue| queue.len() > limits.output_high_water));
-        Output { io, gathered, limits, now, room, full, budget, taken: 0, state: Cell::new(state) }
+        let is_plain = !state.has(OutputState::SHUT) && io.queue.is_none() && !io.stream.is_datagram();
+        let room = if is_plain { budget.gathers() } else { 0 };
+        budget.full.set(io.queue.as_ref().is_some_and(|queue| queue.len() > budget.bounds().output_high_water));
+        Output { io, gathered, budget, now, room, taken: 0, state: Cell::new(state) }
+    }
+
+    /// The same of a stream that is open, and of which nothing waits.
+    #[inline(always)]
+    pub(crate) fn plain(
+        io: &'a mut Io,
+        gathered: &'a mut Vec<u8>,
+        budget: &'a Budget,
+        now: u64,
+        state: OutputState,
+    ) -> Self {
+        budget.full.set(false);
+        Output { io, gathered, budget, now, room: budget.gathers(), taken: 0, state: Cell::new(state) }
     }
 
     /// Returns the number of written bytes that the kernel has not taken.
@@ -113,11 +122,11 @@ impl<'a> Output<'a> {
     }
 
     fn bounds(&self) -> Bounds {
-        self.budget.bounds(self.limits)
+        self.budget.bounds()
     }
 
     pub(crate) fn server_limits(&self) -> &'a Limits {
-        self.limits
+        &self.budget.limits
     }
 
     /// The connection has limits of its own from now on, or its server's again.
@@ -125,18 +134,12 @@ impl<'a> Output<'a> {
     /// # Errors
     /// For limits that contradict each other.
     pub(crate) fn set_limits(&mut self, limits: &ConnectionLimits) -> Result<Option<Bounds>> {
-        let own = limits.resolved(self.limits)?;
+        let own = limits.resolved(self.server_limits())?;
         let own = (*limits != ConnectionLimits::default()).then_some(own);
-        self.keep_to(own);
-        Ok(own)
-    }
-
-    /// The rest of the callback has these limits, or the server's.
-    #[inline(never)]
-    pub(crate) fn keep_to(&mut self, own: Option<Bounds>) {
-        self.budget.own.set(own);
+        self.budget.bind(own);
         self.room = 0; // What can be gathered is looked at anew.
-        self.full.set(self.holds());
+        self.budget.full.set(self.holds());
+        Ok(own)
     }
 
     fn mark(&self, flags: u8) {
@@ -167,7 +170,7 @@ impl<'a> Output<'a> {
             return Err(Error::Gone);
         }
         let max = self.bounds().output_bytes_max;
-        if self.limits.output_overflow == Overflow::Refuse && self.len() + n > max {
+        if self.budget.limits.output_overflow == Overflow::Refuse && self.len() + n > max {
             return Err(Error::OutputLimit { max });
         }
         Ok(())
@@ -209,7 +212,7 @@ impl<'a> Output<'a> {
         if self.is_lost() {
             return Err(Error::Gone); // It broke under this very write.
         }
-        self.full.set(self.holds());
+        self.budget.full.set(self.holds());
         Ok(())
     }
 
@@ -235,12 +238,12 @@ impl<'a> Output<'a> {
 
     fn admit_datagram(&self, n: usize) -> Result<()> {
         // Unix datagrams may be longer.
-        let max = self.limits.max_packet_size.max(PAYLOAD_MAX);
+        let max = self.budget.limits.max_packet_size.max(PAYLOAD_MAX);
         if self.gathered.len() + n > max { Err(Error::OutputLimit { max }) } else { Ok(()) }
     }
 
     fn is_datagram(&self) -> bool {
-        self.io.stream.route().is_some()
+        self.io.stream.is_datagram()
     }
 
     /// Everything gathered and `more` go to the socket at once if nothing waits before them: in one call, unless it is so
@@ -425,7 +428,5 @@ impl Write for Output<'_> {
     }
 }
 
-/// The most that is gathered before it is sent within a callback.
-const GATHER_BYTES: usize = 64 * 1024;
 /// From one look at the clock to the next while a large block is sent: some 50 µs.
 const PIECE_BYTES: usize = 256 * 1024;

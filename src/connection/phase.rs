@@ -66,6 +66,12 @@ impl Phase {
         self.word() == Phase::PLAIN.word()
     }
 
+    /// The same but for what wakes it, which may be to be set.
+    #[inline(always)]
+    pub(super) fn is_plain_but_for_wake(&self) -> bool {
+        Phase { wake: Wake::Set, ..*self }.word() == Phase::PLAIN.word()
+    }
+
     /// Nothing but input, or a datagram, makes anything due.
     #[inline(always)]
     pub(super) fn is_settled(&self) -> bool {

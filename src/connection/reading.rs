@@ -10,22 +10,32 @@ use crate::lifecycle::EndReason;
 use crate::limits::Limits;
 
 impl Connection {
-    /// One read. `None`: nothing for the handler, the flags say the rest.
+    /// One read, for the handler. `None`: nothing for it, the flags say the rest.
+    #[inline]
+    pub(super) fn read(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
+        match self.receive(turn) {
+            Ok(n) if self.carry.is_none() => Some(Step::Handle(n)),
+            Ok(n) => Some(Step::Handle(self.carry_on(&turn.buffer[..n], turn.budget))),
+            Err(step) => step,
+        }
+    }
+
+    /// One read: how many bytes have arrived, or else what is due.
     #[inline(always)]
-    pub(crate) fn read(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
+    pub(crate) fn receive(&mut self, turn: &mut Turn<'_>) -> Result<usize, Option<Step>> {
         let most = turn.buffer.len().min(turn.budget.read).min(self.state.bite());
         if most == 0 {
-            return Some(Step::Again);
+            return Err(Some(Step::Again));
         }
         let n = match self.io.stream.read(&mut turn.buffer[..most]) {
             Ok(n @ 1..) => n,
-            result => return self.read_nothing(result),
+            result => return Err(self.read_nothing(result)),
         };
         self.after_read(n < most);
         turn.budget.read -= n;
         self.state.activity = turn.now;
         turn.stats.bytes_in += n as u64;
-        Some(Step::Handle(if self.carry.is_none() { n } else { self.carry_on(&turn.buffer[..n], turn.budget) }))
+        Ok(n)
     }
 
     /// Appends what arrived to what was left; nothing of it is fresh then.

@@ -101,17 +101,14 @@ impl Connection {
         }
     }
 
-    /// Whether the socket takes output as far as we know, and whether output is refused.
+    /// Whether the socket takes output as far as we know, and whether output is refused, as it is not if the connection
+    /// `is_plain`.
     #[inline]
-    pub(crate) fn output_state(&self) -> OutputState {
+    pub(crate) fn output_state(&self, is_plain: bool) -> OutputState {
         let writable = if self.state.has(WRITABLE) { OutputState::WRITABLE } else { 0 };
-        OutputState(if self.state.phase.is_plain() { writable } else { writable | self.unusual_output_state() })
-    }
-
-    #[cold]
-    fn unusual_output_state(&self) -> u8 {
-        let is_shut = self.state.phase.outbound() != Outbound::Open || self.state.phase.is_aborting();
-        if is_shut { OutputState::SHUT } else { 0 }
+        let phase = &self.state.phase;
+        let is_shut = !is_plain && (phase.outbound() != Outbound::Open || phase.is_aborting());
+        OutputState(if is_shut { writable | OutputState::SHUT } else { writable })
     }
 
     /// Takes in what became of the output during a callback: how much was sent, and how things stand.

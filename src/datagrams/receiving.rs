@@ -26,7 +26,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     pub(crate) fn receive_datagrams(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
         core.receiving = key;
         core.flush_datagrams(key); // Flushes what other connections have sent through it.
-        let limits = &self.limits(core);
+        self.begin(core, scratch);
+        let limits = &Arc::clone(&scratch.budget.limits);
         let mut budget = limits.datagrams_per_turn;
         let slice = Slice::default();
         loop {
@@ -152,8 +153,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             }
             self.borrowed(core, scratch, key, |calls, at| calls.on_datagram(at, range.clone()));
         } else {
-            let id = core.slots.passing_id();
-            let mut at = Service { limits, core, scratch, key: NO_SLOT, id, connection: &mut connection };
+            let slot = core.slots.passing_id().slot;
+            let mut at = Service { core, scratch, slot, connection: &mut connection };
             self.calls.serve_single(&mut at, range.clone());
         }
     }

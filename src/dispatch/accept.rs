@@ -20,7 +20,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     pub(super) fn accept_waiting(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
         let number = self.calls.number();
         let slice = Slice::default();
-        for accepted in 0..self.limits(core).accepts_per_turn {
+        self.begin(core, scratch);
+        for accepted in 0..scratch.budget.limits.accepts_per_turn {
             // Each of them has a slice of its own besides, for its first service.
             if accepted % ACCEPTS_PER_LOOK == ACCEPTS_PER_LOOK - 1 && slice.is_over(&scratch.budget.turn) {
                 break;

@@ -1,6 +1,7 @@
 //! The way of a new request: Python's hooks in their order, then a handler, a thread or a program.
 
 use std::io;
+use std::sync::Arc;
 
 use super::{Calls, Host, Service};
 use crate::address::Address;
@@ -16,7 +17,6 @@ use crate::panics::catch;
 use crate::reactor::core::Core;
 use crate::reactor::elsewhere::Place;
 use crate::reactor::hosted::Scratch;
-use crate::reactor::slots::Kind;
 use crate::server::hooks::{BaseServer, Incoming};
 
 impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
@@ -32,20 +32,19 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         self.take_from_quota(core);
         match self.pass_hooks(core, &Incoming::Stream(&stream), &from) {
             Admitted::Here { handler, is_boxed } => {
-                let mut connection = Connection::accepted(stream, from, handler, core.now);
+                let mut connection = Box::new(Connection::accepted(stream, from, handler, core.now));
                 if is_boxed {
                     connection.state.set_boxed();
                 }
                 let key = core.insert_lent(self.calls.number(), &mut connection);
-                let (limits, id) = (&*self.limits(core), core.slots.id(key));
-                scratch.budget.renew(limits);
-                self.calls.advance(&mut Service { limits, core, scratch, key, id, connection: &mut connection });
-                core.slots.give_back(key, Kind::Connection(connection));
+                let slot = core.slots.id(key).slot;
+                self.calls.begin(&mut Service { core, scratch, slot, connection: &mut connection });
+                core.slots.give_back(key, connection);
             }
             Admitted::Elsewhere(work) => {
                 let local = stream.local_address();
                 let Some(stream) = stream.into_std() else { return Err(io::ErrorKind::Unsupported.into()) };
-                let socket = BlockingSocket::stream(stream, core.selector.clock(), self.limits(core));
+                let socket = BlockingSocket::stream(stream, core.selector.clock(), Arc::clone(&scratch.budget.limits));
                 self.send_elsewhere(core, work, socket, from, local);
             }
             Admitted::No => {}

@@ -20,12 +20,20 @@ use crate::reactor::hosted::Scratch;
 use crate::server::hooks::BaseServer;
 
 impl Service<'_> {
+    /// Has the budget know how many bytes the connection may hold whose callback runs next.
+    #[inline(always)]
+    fn bind(&mut self) {
+        if self.connection.state.extra.is_some() || self.scratch.budget.is_bound() {
+            self.scratch.budget.bind(self.connection.state.own_bounds());
+        }
+    }
+
     /// The connection, and what it needs to move on.
     #[inline(always)]
     fn lend(&mut self) -> (&mut Connection, Turn<'_>) {
         let Scratch { input, budget, .. } = &mut *self.scratch;
         let Core { now, stats, .. } = &mut *self.core;
-        (self.connection, Turn { buffer: input, limits: self.limits, now: *now, budget, stats })
+        (self.connection, Turn { buffer: input, now: *now, budget, stats })
     }
 }
 
@@ -45,17 +53,35 @@ pub(crate) enum Callback<'a> {
 
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// Lets a connection do what is due, within its budget.
-    ///
-    /// Most of the time that is one thing: input is read, handled, and the answer leaves. That is tried here; all else,
-    /// and what is left after it, takes the general way.
     #[inline(always)]
     pub(crate) fn serve(&mut self, at: &mut Service<'_>) {
-        at.scratch.budget.renew(at.limits);
+        at.scratch.budget.renew();
+        self.go_on(at);
+    }
+
+    /// The same for one that was accepted just now: `setup` is due.
+    #[inline(always)]
+    pub(super) fn begin(&mut self, at: &mut Service<'_>) {
+        at.scratch.budget.renew();
+        at.scratch.budget.callbacks -= 1;
+        at.connection.state.phase.begin_setup();
+        self.call_own::<true>(at, 0..0, || Callback::Setup);
+        if at.scratch.budget.admits_callback() {
+            self.go_on(at);
+        } else {
+            self.advance(at);
+        }
+    }
+
+    /// Most of the time one thing is due: input is read, handled, and the answer leaves. That is tried here; all else,
+    /// and what is left after it, takes the general way.
+    #[inline(always)]
+    fn go_on(&mut self, at: &mut Service<'_>) {
         if at.connection.only_reads() {
             let (connection, mut turn) = at.lend();
-            if let Some(Step::Handle(fresh)) = connection.read(&mut turn) {
+            if let Ok(fresh) = connection.receive(&mut turn) {
                 turn.budget.callbacks -= 1;
-                self.call_own(at, 0..fresh, || Callback::Handle);
+                self.call_own::<true>(at, 0..fresh, || Callback::Handle);
             }
             if at.connection.rests() {
                 return;
@@ -67,25 +93,24 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// The general way: one thing after the other, until nothing is due or the budget is used up.
     #[inline(never)]
     pub(super) fn advance(&mut self, at: &mut Service<'_>) {
-        let limits = at.limits;
-        while at.scratch.budget.callbacks > 0 && !at.scratch.budget.has_run_out() {
+        while at.scratch.budget.admits_callback() {
             let (connection, mut turn) = at.lend();
             turn.budget.callbacks -= 1;
             match connection.advance(&mut turn) {
-                Step::Handle(fresh) => self.call_apart(at, 0..fresh, || Callback::Handle),
+                Step::Handle(fresh) => self.call_with(at, 0..fresh, Callback::Handle),
                 Step::Rest => {
                     if at.connection.state.phase.must_register() && !self.register(at) {
                         continue; // To its end.
                     }
                     if !at.connection.timer_stands() {
-                        at.core.watch(at.key, at.connection, limits);
+                        at.core.watch(at.slot.key, at.connection, &at.scratch.budget.limits);
                     }
                     return;
                 }
                 Step::Again => break,
-                Step::Setup => self.call_apart(at, 0..0, || Callback::Setup),
+                Step::Setup => self.call(at, Callback::Setup),
                 Step::Writable => self.call(at, Callback::Writable),
-                Step::Eof => self.call_apart(at, 0..0, || Callback::Eof),
+                Step::Eof => self.call_apart(at, || Callback::Eof),
                 Step::Drain => self.call(at, Callback::Drain),
                 Step::Finish(why) => self.finish(at, why),
                 Step::ConnectFailed(source) => {
@@ -99,12 +124,12 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 }
                 Step::Close => {
                     self.shutdown_request(at);
-                    return at.core.dead.push(at.key);
+                    return at.core.dead.push(at.slot.key);
                 }
-                Step::Dead => return at.core.dead.push(at.key),
+                Step::Dead => return at.core.dead.push(at.slot.key),
                 Step::Cut => {
                     at.core.note_cut(self.number(), &at.connection.state, None);
-                    return at.core.dead.push(at.key);
+                    return at.core.dead.push(at.slot.key);
                 }
             }
         }
@@ -112,13 +137,13 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         if at.connection.state.phase.must_register() {
             self.register(at);
         }
-        at.core.queue_again(at.key);
+        at.core.queue_again(at.slot.key);
     }
 
     /// Makes the selector know a connection. If it cannot, that one ends, and since the system has no room for more,
     /// accepting pauses. Returns whether it succeeded.
     fn register(&mut self, at: &mut Service<'_>) -> bool {
-        let Err(source) = at.core.register(at.key, at.connection) else { return true };
+        let Err(source) = at.core.register(at.slot.key, at.connection) else { return true };
         let state = &mut at.connection.state;
         state.end(EndReason::Error, true);
         let error = Error::Reactor { doing: "watch the connection", source };
@@ -140,7 +165,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// need folds away: of a default body, nearly everything. What is unusual takes the general way. The callback comes as a
     /// function, because each of these has a type of its own.
     #[inline(always)]
-    pub(super) fn call_own(
+    pub(super) fn call_own<const PLAIN: bool>(
         &mut self,
         at: &mut Service<'_>,
         fresh: Range<usize>,
@@ -155,27 +180,25 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
         let (is_setup, reason) = (matches!(callback(), Callback::Setup), callback().reason());
         let lifted = (!callback().is_followed()).then(|| at.scratch.budget.lift());
-        at.scratch.output.clear(); // It is empty, but the compiler does not know.
         let handler = &mut self.handlers[at.connection.state.handler as usize];
+        at.bind();
+        at.scratch.output.clear(); // It is empty, but the compiler does not know.
         let context = (&mut self.state, &mut self.pending);
-        let unusual = run(at, fresh.clone(), context, |request| invoke(handler, request, callback()));
+        let unusual = run::<PLAIN, _>(at, fresh.clone(), context, |request| invoke(handler, request, callback()));
         if let Some(write) = lifted {
             at.scratch.budget.restore(write);
         }
-        if unusual.is_some() || is_setup || !self.pending.orders.is_empty() {
+        if unusual.is_some() || !self.pending.orders.is_empty() {
             self.follow(at, fresh, unusual, is_setup, reason);
+        } else if is_setup {
+            at.connection.set_up();
         }
     }
 
     /// The same in a function of its own: within a loop the compiler would not see that nothing is left to do.
     #[inline(never)]
-    pub(super) fn call_apart(
-        &mut self,
-        at: &mut Service<'_>,
-        fresh: Range<usize>,
-        callback: impl Fn() -> Callback<'static>,
-    ) {
-        self.call_own(at, fresh, callback);
+    pub(super) fn call_apart(&mut self, at: &mut Service<'_>, callback: impl Fn() -> Callback<'static>) {
+        self.call_own::<false>(at, 0..0, callback);
     }
 
     /// Runs one callback of one connection. The `fresh` part of the read buffer is new; if the connection carried input
@@ -197,8 +220,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             false => &mut self.handlers[handler],
             true => &mut *self.boxed[handler],
         };
+        at.bind();
         let context = (&mut self.state, &mut self.pending);
-        let unusual = run(at, fresh.clone(), context, |request| invoke(handler, request, callback));
+        let unusual = run::<false, _>(at, fresh.clone(), context, |request| invoke(handler, request, callback));
         if let Some(write) = lifted {
             at.scratch.budget.restore(write);
         }
@@ -230,7 +254,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         is_setup: bool,
         reason: EndReason,
     ) {
-        let Service { limits, core, scratch, key, connection, .. } = at;
+        let Service { core, scratch, slot, connection } = at;
         let mut error = None;
         if let Some(left) = left {
             // What is left of a datagram is forgotten: the next one is another message.
@@ -238,7 +262,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 connection.keep(&scratch.input[fresh], left.consumed, left.scan, core.now);
                 if left.held_back && left.bytes > 0 {
                     connection.state.phase.owe_handle();
-                } else if left.next == Next::Wait && left.error.is_none() && connection.input_overflows(limits) {
+                } else if left.next == Next::Wait
+                    && left.error.is_none()
+                    && connection.input_overflows(&scratch.budget.limits)
+                {
                     connection.state.end(EndReason::InputLimit, false);
                 }
             }
@@ -253,10 +280,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             connection.set_up();
         }
         if !self.pending.orders.is_empty() {
-            self.carry_out(core, Some((*key, connection, error.is_none())));
+            self.carry_out(core, Some((slot.key, connection, error.is_none())));
         }
         // A session's answer leaves now; that of a single datagram when `finish` had its say.
-        if connection.state.is_datagram() && (*key != NO_SLOT || error.is_some()) {
+        if connection.state.is_datagram() && (slot.key != NO_SLOT || error.is_some()) {
             self.reply(core, scratch, connection, error.is_none());
         }
         if let Some(error) = error {

@@ -20,14 +20,13 @@ use crate::server::hooks::BaseServer;
 
 impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     fn service(&mut self, core: &mut Core, scratch: &mut Scratch, batch: &[SlotId]) -> usize {
-        let limits = &*self.limits(core);
+        self.begin(core, scratch);
         let calls = &mut self.calls;
-        for (served, &entry) in batch.iter().enumerate() {
-            let Some(mut lent) = core.slots.claim(entry, calls.number()) else { return served };
-            let (key, id) = (entry.key, core.slots.id_of(entry));
+        for (served, &slot) in batch.iter().enumerate() {
+            let Some(mut connection) = core.slots.claim(slot, calls.number()) else { return served };
             scratch.budget.turn.waiting = batch.len() - served;
-            calls.serve(&mut Service { limits, core, scratch, key, id, connection: lent.connection() });
-            core.slots.give_back(key, lent);
+            calls.serve(&mut Service { core, scratch, slot, connection: &mut connection });
+            core.slots.give_back(slot.key, connection);
         }
         batch.len()
     }
@@ -37,6 +36,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     }
 
     fn admit(&mut self, core: &mut Core, scratch: &mut Scratch, stream: Stream, from: Address) -> io::Result<()> {
+        self.begin(core, scratch);
         self.take_in(core, scratch, stream, from)
     }
 

@@ -19,7 +19,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// The last callback, once; then the handler goes.
     pub(crate) fn finish(&mut self, at: &mut Service<'_>, why: EndReason) {
         if at.connection.state.phase.owes_finish() {
-            self.call_apart(at, 0..0, || Callback::Finish(why));
+            self.call_apart(at, || Callback::Finish(why));
             at.core.count(why);
         }
         self.drop_handler(at.core, &at.connection.state);

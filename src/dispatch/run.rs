@@ -1,6 +1,5 @@
 //! Runs one callback of one connection, with all it may reach.
 
-use std::cell::Cell;
 use std::ops::Range;
 
 use super::Service;
@@ -11,39 +10,40 @@ use crate::error::{Error, Result};
 use crate::handler::others::{Others, Pending};
 use crate::handler::request::Request;
 use crate::lifecycle::Next;
-use crate::limits::Limits;
 use crate::panics::catch;
+use crate::reactor::hosted::Scratch;
 
 /// Runs a callback, and sends what it wrote. It borrows the parts of its own connection, and through the core all others.
 /// `None`: it waits for more and has consumed everything.
+///
+/// `PLAIN`: the connection is open, and nothing of it waits, neither unread nor unsent. The compiler then leaves out what
+/// is for others.
 #[inline(always)]
-pub(super) fn run<S>(
+pub(super) fn run<const PLAIN: bool, S>(
     at: &mut Service<'_>,
     fresh: Range<usize>,
     (server, pending): (&mut S, &mut Pending<S>),
     callback: impl FnOnce(&mut Request<'_, S>) -> Result<Next>,
 ) -> Option<Left> {
-    let Service { limits, core, scratch, id, connection, .. } = at;
-    let (limits, now): (&Limits, u64) = (limits, core.now);
-    let (output_state, ended) = (connection.output_state(), connection.input_ended());
-    let carries = connection.carry.is_some();
+    let Service { core, scratch, slot, connection } = at;
+    let Scratch { input: buffer, output: gathered, budget, .. } = &mut **scratch;
+    let now = core.now;
+    let (output_state, ended) = (connection.output_state(PLAIN), !PLAIN && connection.input_ended());
     let (bytes, scan) = match &connection.carry {
-        Some(carry) => (carry.unread(), carry.scan),
-        None => (&scratch.input[fresh], Scan::default()),
+        Some(carry) if !PLAIN => (carry.unread(), carry.scan),
+        _ => (&buffer[fresh], Scan::default()),
     };
-    let full = Cell::new(false);
-    let held_by = (!connection.state.is_full_duplex()).then_some(&full);
     let mut request = Request {
-        input: Input::new(bytes, scan, ended, limits).held_by(held_by).timed_by(&scratch.budget),
-        output: Output::new(&mut connection.io, &mut scratch.output, limits, now, &full, &scratch.budget, output_state),
+        input: Input::new(bytes, scan, budget, ended, connection.state.is_full_duplex()),
+        output: match PLAIN {
+            true => Output::plain(&mut connection.io, gathered, budget, now, output_state),
+            false => Output::new(&mut connection.io, gathered, budget, now, output_state),
+        },
         server,
-        others: Others { core, pending, budget: Some(&scratch.budget) },
+        others: Others { core, pending, budget: Some(budget) },
         state: &mut connection.state,
-        id: *id,
+        slot: *slot,
     };
-    if request.state.extra.is_some() {
-        request.output.keep_to(request.state.own_bounds());
-    }
     let mut error = None;
     let returned = catch(|| {
         callback(&mut request).unwrap_or_else(|failed| {
@@ -57,19 +57,14 @@ pub(super) fn run<S>(
         Next::Wait
     });
     let output = request.output.settle();
-    let left = if next == Next::Wait && error.is_none() && request.input.is_empty() && !carries {
-        None
-    } else {
-        let input = &request.input;
-        let (consumed, bytes) = (input.consumed(), input.len());
-        Some(Left { next, error, consumed, bytes, scan: input.scan, held_back: input.was_held_back() })
-    };
-    if connection.state.extra.is_some() {
-        scratch.budget.own.set(None);
+    let input = &request.input;
+    let (consumed, bytes, scan, held_back) = (input.consumed(), input.len(), input.scan, input.was_held_back());
+    budget.write = budget.write.saturating_sub(output.0);
+    connection.after_output(output, &budget.limits, now, &mut core.stats);
+    if next == Next::Wait && error.is_none() && bytes == 0 && (PLAIN || connection.carry.is_none()) {
+        return None;
     }
-    scratch.budget.write = scratch.budget.write.saturating_sub(output.0);
-    connection.after_output(output, limits, now, &mut core.stats);
-    left
+    Some(Left { next, error, consumed, bytes, scan, held_back })
 }
 
 /// What a callback leaves to be dealt with.

@@ -12,7 +12,7 @@ use crate::connection::state::State;
 use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
 use crate::handler::others::{Order, Others};
-use crate::ids::ConnectionId;
+use crate::ids::{ConnectionId, SlotId};
 use crate::lifecycle::{EndReason, Timeout};
 use crate::reactor::handle::Message;
 use crate::timers::period;
@@ -55,13 +55,13 @@ pub struct Request<'a, S = ()> {
     /// All other connections, and the reactor.
     pub others: Others<'a, S>,
     pub(crate) state: &'a mut State,
-    pub(crate) id: ConnectionId,
+    pub(crate) slot: SlotId,
 }
 
 impl<'a, S> Request<'a, S> {
     /// Returns this connection's id.
     pub fn id(&self) -> ConnectionId {
-        self.id
+        self.others.core.slots.id_of(self.slot)
     }
 
     /// Returns the peer's address.
@@ -178,7 +178,7 @@ impl<'a, S> Request<'a, S> {
     /// Sets a timer of this connection, or moves the one of this tag. It calls [`timer`](RequestHandler::timer) once,
     /// never early. For timers of the server, use [`others.set_server_timer`](Others::set_server_timer).
     pub fn set_timer(&mut self, tag: u64, after: Duration) {
-        self.others.core.set_handler_timer(self.id.slot.key, self.state, tag, after, None);
+        self.others.core.set_handler_timer(self.slot.key, self.state, tag, after, None);
     }
 
     /// Sets a periodic timer of this connection, and replaces any other of this tag. It calls
@@ -187,7 +187,7 @@ impl<'a, S> Request<'a, S> {
     /// made up for: see [`Others::set_server_interval`].
     pub fn set_interval(&mut self, tag: u64, every: Duration) {
         let every_nanos = Some(period(every));
-        self.others.core.set_handler_timer(self.id.slot.key, self.state, tag, every, every_nanos);
+        self.others.core.set_handler_timer(self.slot.key, self.state, tag, every, every_nanos);
     }
 
     /// Unsets a timer of this connection, periodic or not. Returns whether it was set.
@@ -223,7 +223,7 @@ impl<'a, S> Request<'a, S> {
         let own = self.output.set_limits(limits)?;
         self.state.set_own_bounds(own);
         let lowered = self.state.bounds(server).input_bytes_max < before;
-        self.others.pending.orders.push((self.id.slot.key, Order::Hold { lowered }));
+        self.others.pending.orders.push((self.slot.key, Order::Hold { lowered }));
         Ok(())
     }
 
@@ -250,7 +250,7 @@ impl<'a, S> Request<'a, S> {
     /// [`Error::Full`](crate::Error::Full) if [`ReactorConfig::offload_queue_max`](crate::ReactorConfig) jobs wait;
     /// [`Error::Reactor`](crate::Error::Reactor) if no thread could be started.
     pub fn offload<T: Any + Send>(&mut self, job: impl FnOnce() -> T + Send + 'static) -> Result<()> {
-        self.others.core.offload(self.id, Box::new(|| Message::new(job())))?;
+        self.others.core.offload(self.id(), Box::new(|| Message::new(job())))?;
         self.state.add_job();
         Ok(())
     }
@@ -261,12 +261,12 @@ impl<'a, S> Request<'a, S> {
     /// [`close_request`](crate::BaseServer::close_request), or into the handler's `Drop`. The request of a single
     /// datagram is over with its callback, so it cannot have another handler and ends with [`EndReason::Error`].
     pub fn replace_handler(&mut self, handler: impl RequestHandler<S>) {
-        self.others.pending.orders.push((self.id.slot.key, Order::Serve(Box::new(handler))));
+        self.others.pending.orders.push((self.slot.key, Order::Serve(Box::new(handler))));
     }
 }
 
 impl<S> std::fmt::Debug for Request<'_, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Request").field("id", &self.id).field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Request").field("id", &self.id()).field("state", &self.state).finish_non_exhaustive()
     }
 }

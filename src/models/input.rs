@@ -1,11 +1,11 @@
 //! Compares the input with a run of bytes, however the bytes arrive. The model cuts each message out of the run by the
 //! documented rules.
 
-use std::cell::Cell;
 use std::io::{self, Read};
 
 use arbitrary::Arbitrary;
 
+use crate::connection::budget::Budget;
 use crate::connection::carry::Scan;
 use crate::connection::frames::Prefix;
 use crate::connection::input::Input;
@@ -59,17 +59,18 @@ pub(crate) fn check(case: Case) {
         input_bytes_max: case.input_bytes_max.into(),
         ..Limits::default()
     };
+    let budget = Budget::of(limits);
     let (mut unread, mut scan, mut ended) = (Vec::new(), Scan::default(), false);
     for callback in case.callbacks {
         if !ended {
             unread.extend(callback.arrives.iter().map(letter));
             ended = callback.ended;
         }
-        let full = Cell::new(false);
-        let mut input = Input::new(&unread, scan, ended, &limits).held_by(Some(&full));
+        budget.full.set(false);
+        let mut input = Input::new(&unread, scan, &budget, ended, false);
         let mut held_back = false;
         for call in callback.calls {
-            held_back |= step(&mut input, &call, &unread, ended, &full);
+            held_back |= step(&mut input, &call, &unread, ended);
             assert_eq!(input.unread(), &unread[input.consumed()..]);
             assert_eq!(input.len(), unread.len() - input.consumed());
             assert_eq!(input.was_held_back(), held_back);
@@ -85,13 +86,13 @@ pub(crate) fn check(case: Case) {
 }
 
 /// Applies a step to the input and to the model. Returns whether the input is held back.
-fn step(input: &mut Input<'_>, call: &Call, bytes: &[u8], ended: bool, full: &Cell<bool>) -> bool {
+fn step(input: &mut Input<'_>, call: &Call, bytes: &[u8], ended: bool) -> bool {
     let before = input.consumed();
-    let (rest, limits) = (&bytes[before..], input.limits);
+    let (rest, limits) = (&bytes[before..], &input.budget.limits);
     let consumed = |input: &Input<'_>| input.consumed() - before;
     let (found, expected) = match *call {
         Call::Full(on) => {
-            full.set(on);
+            input.budget.full.set(on);
             return false;
         }
         Call::Consume(_) | Call::TakeAll | Call::Read(_) => {
@@ -117,7 +118,7 @@ fn step(input: &mut Input<'_>, call: &Call, bytes: &[u8], ended: bool, full: &Ce
     };
     // Whether a block is complete is known without a search.
     let missing = matches!(call, Call::Exact(_)) && !matches!(expected, Ok(Some(_)));
-    let held = full.get() && !rest.is_empty() && !missing;
+    let held = input.budget.full.get() && !rest.is_empty() && !missing;
     match (found, expected) {
         (Ok(found), _) if held => assert_eq!(found, None),
         (Ok(found), Ok(expected)) => {

@@ -1,6 +1,5 @@
 //! Compares the output with a run of bytes, for any writes and any behaviour of the socket.
 
-use std::cell::Cell;
 use std::io::{IoSlice, Write};
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +13,6 @@ use crate::error::{Error, Result};
 use crate::limits::{Limits, Overflow};
 use crate::models::socket::{Socket, Take};
 use crate::net::Stream;
-use crate::net::clock::Clock;
 use crate::net::scripted::ScriptedStream;
 
 /// The writes of a handler during a connection.
@@ -71,17 +69,16 @@ pub(crate) fn check(case: Case) {
     let socket = Arc::new(Mutex::new(Socket::default()));
     let mut io = Io { stream: Stream::from(Box::new(Arc::clone(&socket)) as Box<dyn ScriptedStream>), queue: None };
     let (mut gathered, mut written, mut shut) = (Vec::new(), Vec::new(), 0);
-    let mut budget = Budget::new(Clock::Scripted(Arc::new(|| 1)));
+    let mut budget = Budget::of(limits.clone());
     for turn in case.turns {
         socket.lock().unwrap().takes = turn.takes.into();
         // After an event the socket takes output, or the rest of the queue was tried without success and is not tried
         // now.
         let writable = if io.queue.is_none() { OutputState::WRITABLE } else { 0 };
-        let full = Cell::new(false);
-        budget.renew(&limits);
+        budget.renew();
         budget.write = usize::from(turn.allowed).max(1);
         let state = OutputState(writable | shut);
-        let mut output = Output::new(&mut io, &mut gathered, &limits, 1, &full, &budget, state);
+        let mut output = Output::new(&mut io, &mut gathered, &budget, 1, state);
         for call in turn.calls {
             step(&mut output, call, &mut written, &limits);
             if output.is_lost() {
@@ -90,7 +87,7 @@ pub(crate) fn check(case: Case) {
             assert_eq!(output.len() + socket.lock().unwrap().taken.len(), written.len());
             let allowed = output.taken < budget.write;
             assert_eq!(output.is_full(), output.len() > limits.output_high_water || !allowed);
-            assert!(full.get() == output.is_full(), "the input has a wrong value");
+            assert!(budget.full.get() == output.is_full(), "the input has a wrong value");
             assert!(output.len() <= limits.output_bytes_max);
         }
         let before = output.taken;

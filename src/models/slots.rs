@@ -98,7 +98,7 @@ fn event(slots: &mut Slots, token: Token, made: &[Made], living: &HashMap<u32, u
 
 fn connection() -> Kind {
     let address = SocketAddr::from(([192, 0, 2, 2], 50_000)).into();
-    Kind::Connection(Connection::datagram(Route { endpoint: 0, local: None }, address, 0, 1))
+    Kind::Connection(Box::new(Connection::datagram(Route { endpoint: 0, local: None }, address, 0, 1)))
 }
 
 #[cfg(test)]

@@ -66,6 +66,11 @@ impl Stream {
         }
     }
 
+    #[inline]
+    pub(crate) fn is_datagram(&self) -> bool {
+        matches!(self.kind, Kind::Datagram(_))
+    }
+
     /// The peer of a session has written to this address of ours, if the system reports it, and is answered from it.
     pub(crate) fn set_local(&mut self, local: Option<std::net::IpAddr>) {
         if let (Kind::Datagram(route), Some(_)) = (&mut self.kind, local) {
@@ -260,15 +265,37 @@ impl From<UnixStream> for Stream {
     }
 }
 
-impl Read for Stream {
-    #[inline(always)]
+impl Kind {
+    #[inline(never)]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.kind {
+        match self {
             Kind::Tcp(stream) => stream.read(buffer),
             #[cfg(unix)]
             Kind::Unix(stream) => stream.read(buffer),
             Kind::Datagram(_) | Kind::Pending => Err(io::ErrorKind::WouldBlock.into()),
             Kind::Scripted(stream) => stream.read(buffer),
+        }
+    }
+
+    #[inline(never)]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Kind::Tcp(stream) => stream.write(bytes),
+            #[cfg(unix)]
+            Kind::Unix(stream) => stream.write(bytes),
+            Kind::Datagram(_) | Kind::Pending => Err(io::ErrorKind::Unsupported.into()),
+            Kind::Scripted(stream) => stream.write(&[IoSlice::new(bytes)]),
+        }
+    }
+}
+
+/// Of the kinds one is served without a call in between: the others have the general way.
+impl Read for Stream {
+    #[inline(always)]
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.kind {
+            Kind::Tcp(stream) => stream.read(buffer),
+            other => other.read(buffer),
         }
     }
 }
@@ -278,10 +305,7 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.kind {
             Kind::Tcp(stream) => stream.write(bytes),
-            #[cfg(unix)]
-            Kind::Unix(stream) => stream.write(bytes),
-            Kind::Datagram(_) | Kind::Pending => Err(io::ErrorKind::Unsupported.into()),
-            Kind::Scripted(stream) => stream.write(&[IoSlice::new(bytes)]),
+            other => other.write(bytes),
         }
     }
 

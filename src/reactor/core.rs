@@ -131,7 +131,7 @@ impl Core {
     /// Makes a slot for a connection.
     pub(crate) fn insert(&mut self, server: u16, mut connection: Connection) -> u32 {
         self.inserted(server, &mut connection);
-        self.slots.insert(server, Kind::Connection(connection))
+        self.slots.insert(server, Kind::Connection(Box::new(connection)))
     }
 
     /// The same for a connection that is served at once. [`Slots::give_back`] puts it there.

@@ -269,8 +269,7 @@ impl Core {
     /// again.
     pub(crate) fn reconsider(&mut self, server: Option<u16>) {
         for key in self.slots.connections(server) {
-            let Some(slot) = self.slots.get(key) else { continue };
-            slot.kind.connection().state.phase.unwatched();
+            self.slots.connection(key).state.phase.unwatched();
             self.queue(key);
         }
     }

@@ -46,7 +46,8 @@ impl Slot {
 }
 
 pub(crate) enum Kind {
-    Connection(Connection),
+    /// Boxed, because it is moved out of the slot and back for each service.
+    Connection(Box<Connection>),
     /// A connection that is being served, which its server has borrowed.
     Lent,
     Listener(Box<Listening>),
@@ -57,15 +58,6 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// A [lent](Slots::lend) connection. It was not being served already.
-    #[inline(always)]
-    pub(crate) fn connection(&mut self) -> &mut Connection {
-        match self {
-            Kind::Connection(connection) => connection,
-            _ => unreachable!("only a connection is served, and by one at a time"),
-        }
-    }
-
     /// Handles an event. Returns whether there may be something to do.
     #[inline(always)]
     pub(super) fn on_event(&mut self, readiness: Readiness) -> bool {
@@ -87,6 +79,14 @@ impl Kind {
             Kind::Lent | Kind::Elsewhere(_) => false, // The first is being served, and the second is not registered.
             #[cfg(all(unix, feature = "signals"))]
             Kind::Signals(_) => true,
+        }
+    }
+
+    #[inline(always)]
+    fn lend(&mut self) -> Box<Connection> {
+        match std::mem::replace(self, Kind::Lent) {
+            Kind::Connection(connection) => connection,
+            _ => unreachable!("only a connection is served, and by one at a time"),
         }
     }
 
@@ -184,25 +184,25 @@ impl Slots {
     /// Takes an entry out of the ready queue and [lends](Self::lend) its connection, if it belongs to this server and
     /// is still there.
     #[inline(always)]
-    pub(crate) fn claim(&mut self, id: SlotId, server: u16) -> Option<Kind> {
+    pub(crate) fn claim(&mut self, id: SlotId, server: u16) -> Option<Box<Connection>> {
         let slot = self.slab.get_mut(id.key as usize)?;
         if slot.generation != id.generation || slot.server != server || !matches!(slot.kind, Kind::Connection(_)) {
             return None;
         }
         slot.queued = false;
-        Some(std::mem::replace(&mut slot.kind, Kind::Lent))
+        Some(slot.kind.lend())
     }
 
     /// Takes a connection out of its slot while it is served. Its parts are borrowed separately then, and no other code
     /// can reach it.
     #[inline(always)]
-    pub(crate) fn lend(&mut self, key: u32) -> Kind {
-        std::mem::replace(&mut self.slab[key as usize].kind, Kind::Lent)
+    pub(crate) fn lend(&mut self, key: u32) -> Box<Connection> {
+        self.slab[key as usize].kind.lend()
     }
 
     #[inline(always)]
-    pub(crate) fn give_back(&mut self, key: u32, connection: Kind) {
-        let lent = std::mem::replace(&mut self.slab[key as usize].kind, connection);
+    pub(crate) fn give_back(&mut self, key: u32, connection: Box<Connection>) {
+        let lent = std::mem::replace(&mut self.slab[key as usize].kind, Kind::Connection(connection));
         debug_assert!(matches!(lent, Kind::Lent));
         std::mem::forget(lent); // It has nothing to drop, and this saves the check.
     }

@@ -33,7 +33,7 @@ impl<H> Recorder<H> {
         lock(&self.record).lines.push(line.into());
         let earlier = request.others.pending.orders.len();
         let result = callback(&mut self.handler, request);
-        let own = request.id.slot.key;
+        let own = request.slot.key;
         let orders = &mut request.others.pending.orders;
         let new = orders.split_off(earlier);
         orders.extend(new.into_iter().map(|(key, order)| match order {
