@@ -1,8 +1,8 @@
-//! One server in the reactor: its value and its handlers, and how a callback or hook reaches them.
+//! One server in the reactor: its value, its handlers, and how callbacks and hooks reach them.
 //!
-//! Handlers of accepted connections are of one type and live side by side in a slab; those of outbound connections
-//! and replaced ones are boxed and live in another. The connections are in the reactor. Because the two are apart, a
-//! running handler can reach every connection, and no cell or reference count is needed.
+//! Handlers of accepted connections have one type and are stored next to each other in a slab. Handlers of outbound
+//! connections, and replacement handlers, are boxed and stored in another. The connections are in the reactor. Because
+//! these are separate, a running handler can reach every connection, without a cell or a reference count.
 //!
 //! ```text
 //!  the loop ──▶ events ──┬──▶ accept ──▶ admit ──┬──▶ callbacks ──▶ run ──▶ the handler
@@ -36,7 +36,7 @@ use crate::server::hooks::BaseServer;
 /// One server in the reactor.
 pub(crate) struct Host<S, H> {
     make_handler: MakeHandler<S, H>,
-    /// Serves the requests that the hook leaves to the reactor.
+    /// Serves the requests for which the hook returns `ServeOn::Reactor`.
     mixin: Option<MixIn<S>>,
     pub(crate) calls: Calls<S, H>,
     receive: Option<Receive<S, H>>,
@@ -44,7 +44,7 @@ pub(crate) struct Host<S, H> {
     is_closed: bool,
 }
 
-/// [`Host::receive_datagrams`], so that a program whose servers have no datagrams does not contain it.
+/// [`Host::receive_datagrams`], as a pointer, so that a program without datagrams does not contain it.
 type Receive<S, H> = fn(&mut Host<S, H>, &mut Core, &mut Scratch, u32);
 
 /// Python's `RequestHandlerClass`.
@@ -53,17 +53,17 @@ pub(crate) type MakeHandler<S, H> = Box<dyn FnMut(&mut S, &Address) -> H + Send>
 /// Python's `ThreadingMixIn` or `ForkingMixIn`.
 pub(crate) type MixIn<S> = Box<dyn FnMut(&mut S, &Address) -> ServeOn<S> + Send>;
 
-/// What callbacks need besides the limits.
+/// The data of callbacks, besides the limits.
 pub(crate) struct Calls<S, H> {
     state: S,
     handlers: Slab<H>,
     boxed: Slab<Box<dyn RequestHandler<S>>>,
-    /// What is done when the callback that is running returns.
+    /// Work for after the running callback.
     pending: Pending<S>,
 }
 
-/// A connection that is being served, and what is needed for that. It is in our hands, not in its slot, so that its
-/// parts can be borrowed apart.
+/// A connection that is being served, with everything that this needs. It is here and not in its slot, so that its
+/// parts can be borrowed separately.
 pub(crate) struct Service<'a> {
     pub(crate) core: &'a mut Core,
     /// Its budget has been given the limits: [`Host::begin`].
@@ -80,7 +80,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         Host { make_handler, mixin: None, calls, receive: None, is_closed: false }
     }
 
-    /// Its requests are served by threads or programs.
+    /// Threads or programs serve its requests.
     pub(crate) fn with_mixin(mut self, mixin: MixIn<S>) -> Self {
         self.mixin = Some(mixin);
         self
@@ -91,7 +91,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         self.receive = Some(Host::receive_datagrams);
     }
 
-    /// Takes a connection out of its slot, does something with it, and puts it back.
+    /// Takes a connection out of its slot, calls a closure with it, and puts it back.
     #[inline(always)]
     pub(crate) fn borrowed(
         &mut self,
@@ -121,7 +121,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         self.pending.server
     }
 
-    /// Runs a hook of the server's. A panic is logged, and is what `None` means.
+    /// Runs a hook of the server. A panic is logged and returns `None`.
     pub(crate) fn hook<T>(&mut self, core: &mut Core, hook: impl FnOnce(&mut S) -> T) -> Option<T> {
         catch(|| hook(&mut self.state)).inspect_err(|panic| note_hook_panic(core, panic)).ok()
     }
@@ -149,7 +149,7 @@ fn log_hook_panic(panic: &Error) {
     note_fault!(Error, "a hook of the server {panic}");
 }
 
-/// An error of the user's goes, which runs code of the user's as well.
+/// Drops an error of the user, which may run user code.
 #[cold]
 fn drop_error(core: &mut Core, error: Error) {
     if !drop_caught(error) {

@@ -1,4 +1,4 @@
-//! What a connection may do before the others have their turn: bytes, callbacks, and a slice of the turn's time.
+//! How much a connection may do before the others get their turn: bytes, callbacks, and a slice of the turn's time.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ pub(crate) struct Budget {
     /// Those of the server that has the connection.
     pub(crate) limits: Arc<Limits>,
     pub(crate) read: usize,
-    /// Bytes that its callbacks, or what waits, may still send.
+    /// Bytes that its callbacks or its queue may still send.
     pub(crate) write: usize,
     pub(crate) callbacks: usize,
-    /// Bytes that the last read appended to what was left unread.
+    /// Bytes that the last read appended to unread input.
     pub(crate) appended: usize,
     pub(crate) slice: Slice,
     pub(crate) turn: TurnTime,
@@ -29,27 +29,27 @@ pub(crate) struct Budget {
     pub(crate) full: Cell<bool>,
 }
 
-/// The time that is left to all that is ready.
+/// The rest of the time for all ready connections.
 #[derive(Debug)]
 pub(crate) struct TurnTime {
     clock: Clock,
     half: u64,
     ends: u64,
-    /// How many are to be served until then, the one that is being served included.
+    /// How many connections must be served until then, including the current one.
     pub(crate) waiting: usize,
-    /// A callback that is shown so many new bytes is timed.
+    /// A callback with at least this many new bytes is timed.
     pub(crate) timed_from: usize,
 }
 
-/// The part of a turn that one connection has. It begins with the first look at the clock, and most connections are done
-/// before that: what they do counts as steps, and only some of the steps look.
+/// One connection's part of a turn. It begins when the clock is read first, and most connections are done before that:
+/// their actions count as steps, and only some steps read the clock.
 #[derive(Debug, Default)]
 pub(crate) struct Slice {
     /// Zero before it has begun.
     ends: Cell<u64>,
     length: Cell<u64>,
     looked: Cell<u64>,
-    /// Steps until the next look, and from one look to the next.
+    /// Steps until the next reading of the clock, and between two readings.
     left: Cell<u32>,
     every: Cell<u32>,
 }
@@ -91,7 +91,7 @@ impl Budget {
         }
     }
 
-    /// Another connection's turn.
+    /// Starts the turn of another connection.
     #[inline]
     pub(crate) fn renew(&mut self) {
         self.read = self.limits.read_bytes_per_turn;
@@ -107,7 +107,7 @@ impl Budget {
         self.callbacks > 0 && !self.has_run_out()
     }
 
-    /// How many bytes the connection whose callback is running may hold.
+    /// How many bytes the connection with the running callback may hold.
     #[inline]
     pub(crate) fn bounds(&self) -> Bounds {
         self.bounds.get()
@@ -134,7 +134,7 @@ impl Budget {
         self.gathers.set(bounds.gathers());
     }
 
-    /// Counts a step, and says whether the slice is over.
+    /// Counts a step. Returns whether the slice is over.
     #[inline]
     pub(crate) fn is_over(&self) -> bool {
         self.slice.is_over(&self.turn)
@@ -146,14 +146,14 @@ impl Budget {
         self.slice.ends.get() != 0 && self.is_over()
     }
 
-    /// Looks at the clock: what time it is.
+    /// Reads the clock.
     pub(crate) fn look(&self) -> u64 {
         self.slice.look(&self.turn);
         self.slice.looked.get()
     }
 
-    /// Neither time nor bytes stop the next callback, which has no later one to go on in. Returns what it may have sent
-    /// otherwise.
+    /// Lets neither time nor bytes interrupt the next callback, because no later one could continue. Returns the normal
+    /// limit of bytes.
     pub(crate) fn lift(&mut self) -> usize {
         self.slice.left.set(u32::MAX);
         std::mem::replace(&mut self.write, usize::MAX)
@@ -172,14 +172,14 @@ impl TurnTime {
         self.waiting = 1;
     }
 
-    /// Whether more than half of it has passed.
+    /// Returns whether more than half of it has passed.
     pub(crate) fn is_long(&self, now: u64) -> bool {
         now > self.half
     }
 }
 
 impl Slice {
-    /// All that is left of the turn.
+    /// The rest of the turn.
     pub(crate) fn rest_of(turn: &TurnTime, now: u64) -> Self {
         let slice = Slice::default();
         slice.ends.set(turn.ends);
@@ -198,7 +198,7 @@ impl Slice {
         }
     }
 
-    /// Steps that turn out to be short are looked at less often.
+    /// Short steps read the clock less often.
     #[cold]
     fn look(&self, turn: &TurnTime) -> bool {
         let now = turn.clock.now();
@@ -221,8 +221,8 @@ impl Slice {
     }
 }
 
-/// However many are ready, each has so long: less, and a turn would do nothing but change from one to the next.
+/// The shortest slice, however many connections are ready. With less, a turn would only switch from one to the next.
 const SLICE_MIN: u64 = 50_000;
-/// Messages from one look at the clock to the next, at most, and as long as they take no longer than this together.
+/// The most messages between two readings of the clock, as long as they take no longer than this together.
 const STEPS_MAX: u32 = 16;
 const LOOK_NANOS: u64 = 16_000;

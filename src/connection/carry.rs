@@ -1,10 +1,10 @@
-//! Input that is not consumed, between two callbacks. There is a carry only while it holds something.
+//! Unconsumed input between two callbacks. A carry exists only while it holds bytes.
 
 /// Received bytes that the handler has not consumed.
 #[derive(Debug, Default)]
 pub(crate) struct Carry {
     pub(crate) bytes: Vec<u8>,
-    /// So many of them are consumed.
+    /// How many of them are consumed.
     consumed: usize,
     pub(crate) scan: Scan,
     /// When the first of them arrived, or the handler last consumed some.
@@ -25,7 +25,7 @@ impl Carry {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Each byte is moved once at most for each that was consumed, however small the pieces.
+    /// Each byte is moved at most once for each consumed byte, however small the pieces are.
     pub(crate) fn consume(&mut self, n: usize) {
         self.consumed += n;
         if self.consumed > self.bytes.len() / 2 {
@@ -35,7 +35,7 @@ impl Carry {
     }
 }
 
-/// How far the unread bytes were searched, and for what, so that no byte is searched twice for the same needle.
+/// How far the unread bytes were searched for a needle, so that no byte is searched twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
     /// Length and hash of the needle; (0, 0) is none.

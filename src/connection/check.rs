@@ -1,4 +1,4 @@
-//! What one connection can check of itself.
+//! The invariants that one connection can check.
 
 use super::Connection;
 use super::axes::{Inbound, Stage};
@@ -6,7 +6,7 @@ use super::state::*;
 use crate::limits::Limits;
 
 impl Connection {
-    /// The invariants that one connection can check by itself; the numbers are those of `docs/architecture.md`.
+    /// Checks the invariants that concern one connection. The numbers are those of `docs/architecture.md`.
     pub(crate) fn check(&self, queued: bool, limits: &Limits, read_bytes: usize) {
         let (phase, has) = (&self.state.phase, |flags| self.state.has(flags));
         let (unread, unsent) = (self.carry.as_ref().map(|carry| carry.unread().len()), self.unsent());
@@ -28,7 +28,8 @@ impl Connection {
         assert!(!relieved || queued, "10: `writable` waits for nothing");
     }
 
-    /// Whether what the socket has is for it to read, and not held up by a pause, by output that waits, or by the end.
+    /// Returns whether it should read what the socket has: it is not held up by a pause, by unsent output, or by its
+    /// end.
     pub(crate) fn takes_input(&self) -> bool {
         let reads = match self.state.phase.stage() {
             Stage::Open => !self.state.is_read_paused(),
@@ -38,7 +39,7 @@ impl Connection {
         reads && self.state.phase.inbound() == Inbound::Open
     }
 
-    /// Whether it has bytes that only the socket holds up.
+    /// Returns whether it has bytes that wait only for the socket.
     pub(crate) fn has_output(&self) -> bool {
         self.io.queue.is_some() && !self.state.phase.is_connecting()
     }

@@ -1,4 +1,4 @@
-//! When a limit of a connection passes, and what sets its clock back.
+//! The deadlines of a connection's limits.
 
 use super::Connection;
 use super::axes::{Drain, Stage};
@@ -6,7 +6,7 @@ use crate::lifecycle::Timeout;
 use crate::limits::Limits;
 use crate::timers::nanos;
 
-/// What a connection's timer was armed for.
+/// The limit for which a connection's timer is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     Limit(Timeout),
@@ -16,19 +16,19 @@ pub(crate) enum Due {
 }
 
 impl Connection {
-    /// Whether the connection can rest without looking at its timer: one is armed, and nothing came up that is due
+    /// Returns whether the connection can rest without a check of its timer: the timer is set, and nothing is due
     /// earlier.
     #[inline]
     pub(crate) fn timer_stands(&self) -> bool {
         self.state.phase.is_settled() && self.carry.is_none() && self.io.queue.is_none()
     }
 
-    /// The next moment at which a limit could pass, and which. What is paused stands still.
+    /// The next time at which a limit could pass, and that limit. A paused limit stands still.
     pub(crate) fn deadline(&self, limits: &Limits, drain_quiet: std::time::Duration) -> Option<(u64, Due)> {
         let mut next: Option<(u64, Due)> = None;
         let mut consider = |since: u64, time: Option<std::time::Duration>, due| {
             if let Some(time) = time {
-                // A handler that forgives a limit of nothing would be called again and again.
+                // A handler that continues after a limit of zero would be called without end.
                 let time =
                     if matches!(due, Due::Limit(_) | Due::Connect) { nanos(time).max(LIMIT_MIN) } else { nanos(time) };
                 let deadline = since.saturating_add(time);
@@ -67,7 +67,7 @@ impl Connection {
         next
     }
 
-    /// A batch that began at `begun` took until `now`: so did what was stamped in it.
+    /// A batch took from `begun` until `now`: moves the stamps that it has set.
     pub(crate) fn restamp(&mut self, begun: u64, now: u64) {
         let renew = |stamp: &mut u64| {
             if *stamp == begun {
@@ -79,7 +79,7 @@ impl Connection {
         self.io.queue.iter_mut().for_each(|queue| renew(&mut queue.progress));
     }
 
-    /// The handler wants to go on in spite of a timeout: its clock starts anew.
+    /// The handler continues after a timeout: starts its clock again.
     pub(crate) fn forgive(&mut self, timeout: Timeout, now: u64) {
         match timeout {
             Timeout::Read => self.carry.iter_mut().for_each(|carry| carry.since = now),
@@ -90,5 +90,5 @@ impl Connection {
     }
 }
 
-/// The shortest time limit that is kept: what a selector can wait for.
+/// The shortest time limit: the shortest wait of a selector.
 const LIMIT_MIN: u64 = 1_000_000;

@@ -1,4 +1,4 @@
-//! The way out: flush, `finish`, FIN, linger; or closed at once.
+//! Ends a connection: flush, `finish`, FIN, linger; or close at once.
 
 use super::axes::{Inbound, Outbound, Stage};
 use super::state::*;
@@ -12,21 +12,21 @@ impl Connection {
         if self.state.phase.stage() == Stage::Closing && self.is_flushed_in_part(turn) {
             return Step::Again;
         }
-        // A handler that took over is set up even if the end has come meanwhile, so that `finish` finds one that was.
+        // A replacement handler gets `setup` even if the end has come, so that it can get `finish`.
         if self.state.phase.begin_setup() {
             return Step::Setup;
         }
         self.wind_down(turn)
     }
 
-    /// The way out: flush, `finish`, whatever that wrote, then FIN and linger, or close at once.
+    /// Ends it: flush, `finish`, flush again, then FIN and linger, or close at once.
     pub(super) fn wind_down(&mut self, turn: &mut Turn<'_>) -> Step {
         let (aborts, is_broken) = (self.state.phase.is_aborting(), self.state.phase.is_broken());
         if aborts || is_broken {
             self.io.queue = None;
         }
         if self.io.queue.is_some() {
-            return Step::Rest; // The write timeout watches over it.
+            return Step::Rest; // The write timeout limits this.
         }
         if !self.state.phase.is_finished() {
             return Step::Finish(self.state.why);
@@ -47,19 +47,19 @@ impl Connection {
         match linger {
             Linger::Always => {}
             Linger::Never => most = 0,
-            // What the handler has left says that there may be more. So does a read that was not short; the next one tells.
+            // Unread input means that there may be more. So does a read that was not short; the next one finds out.
             Linger::WhenNeeded if self.carry.is_some() => {}
             Linger::WhenNeeded if !self.state.has(READABLE) => most = 0,
             Linger::WhenNeeded if turn.budget.read == 0 => return Step::Again,
             Linger::WhenNeeded => match self.read_away(turn) {
                 Some(n @ 1..) => most = most.saturating_sub(n),
-                None if self.state.has(READABLE) => return Step::Again, // It was interrupted.
+                None if self.state.has(READABLE) => return Step::Again, // The read was interrupted.
                 Some(_) | None => most = 0,
             },
         }
         let is_shut = self.state.phase.outbound() == Outbound::Shut;
         if most == 0 {
-            // Closing ends both directions, unless that has happened.
+            // Closing ends both directions, unless they have ended.
             let over = is_shut || self.state.phase.inbound() != Inbound::Open;
             return self.die(if over { Step::Dead } else { Step::Close });
         }
@@ -68,7 +68,7 @@ impl Connection {
         if is_shut { Step::Again } else { Step::Shutdown }
     }
 
-    /// Lingers: reads what the peer still sends, until it ends its direction or has sent too much.
+    /// Lingers: reads further input until the peer ends its direction or has sent too much.
     pub(super) fn discard(&mut self, turn: &mut Turn<'_>) -> Step {
         while *self.state.linger_left() > 0 {
             if !self.state.has(READABLE) {
@@ -96,14 +96,14 @@ impl Connection {
         how
     }
 
-    /// The limits have changed: it ends if it holds more than they allow. While its input waits, it may hold one read more
-    /// than it is allowed; so it is held only to a limit that was lowered.
+    /// The limits have changed: ends the connection if it holds more than they allow. While its input waits, it may
+    /// hold one read more than allowed, so only a lowered limit ends it.
     pub(crate) fn hold_to(&mut self, limits: &Limits, before: &Limits) {
         let lowered = self.state.bounds(limits).input_bytes_max < self.state.bounds(before).input_bytes_max;
         self.hold(limits, lowered);
     }
 
-    /// The same for limits of its own, of which that of unread input was `lowered` or not.
+    /// The same for its own limits, in which that of unread input was `lowered` or not.
     pub(crate) fn hold(&mut self, limits: &Limits, lowered: bool) {
         let unread = self.carry.as_ref().map_or(0, |carry| carry.unread().len());
         let bounds = self.state.bounds(limits);
@@ -111,7 +111,7 @@ impl Connection {
             self.io.queue = None;
             self.state.end(EndReason::OutputLimit, true);
         } else if lowered && unread > bounds.input_bytes_max {
-            // What is unread stays until the end: there may be more of it to linger over.
+            // Unread input stays until the end, because there may be more to linger over.
             self.state.end(EndReason::InputLimit, false);
         }
         self.mark_full(limits);

@@ -1,4 +1,4 @@
-//! What is due on a connection that is not on its way out, and in which order.
+//! The due steps of an open connection, in their order.
 
 use super::axes::{Drain, Inbound, Outbound};
 use super::state::*;
@@ -6,7 +6,7 @@ use super::{Connection, Step, Turn};
 use crate::lifecycle::EndReason;
 
 impl Connection {
-    /// An outbound connection that is not established: is it now?
+    /// Checks whether an outbound connection is established now.
     pub(super) fn connect(&mut self, turn: &mut Turn<'_>) -> Step {
         if !self.state.has(WRITABLE) {
             return Step::Rest;
@@ -28,7 +28,7 @@ impl Connection {
         }
     }
 
-    /// An open connection: sends, reads, and finds out what is due.
+    /// Serves an open connection: sends, reads, and returns the due step.
     pub(super) fn flow(&mut self, turn: &mut Turn<'_>) -> Step {
         if (self.io.queue.is_some() || !self.state.phase.is_plain_but_for_wake())
             && let Some(step) = self.before_reading(turn)
@@ -45,11 +45,11 @@ impl Connection {
         if !matches!(self.state.phase.inbound(), Inbound::Open | Inbound::Datagrams) {
             return self.after_eof(turn);
         }
-        // The read may have found out that nothing waits.
+        // The read may have found that nothing waits.
         if self.drain_is_due(turn.now) { Step::Drain } else { Step::Rest }
     }
 
-    /// What comes before reading, or instead of it.
+    /// The steps before reading, or instead of it.
     fn before_reading(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
         if self.is_flushed_in_part(turn) {
             return Some(Step::Again);
@@ -76,19 +76,19 @@ impl Connection {
         (self.state.phase.begin_handle() && self.carry.is_some()).then_some(Step::Handle(0))
     }
 
-    /// Whether the handler is to be told now that the server stops: nothing moved for a while and nothing waits in
-    /// either direction, or there is no more time to wait for that; and no job is under way. It is told once.
+    /// Returns whether `drain` is due: no byte has moved for a while and nothing waits in either direction, or the time
+    /// for that is over; and no job is running. True only once.
     fn drain_is_due(&mut self, now: u64) -> bool {
         if matches!(self.state.phase.drain(), Drain::No | Drain::Told) {
             return false;
         }
         let is_paused = self.state.phase.is_paused();
         let input_waits = self.state.has(READABLE) && !is_paused && self.state.phase.inbound() == Inbound::Open;
-        // While reading is paused it stays there, and the time would be over again at once.
+        // While reading is paused the input stays there, and the time would be over again at once.
         if input_waits && !self.state.is_read_paused() {
-            self.state.phase.stir(); // If it is input, and no event that means nothing, the time begins anew.
+            self.state.phase.stir(); // Unless the event is spurious, the time starts again.
         }
-        // Its handler was interrupted, and is to go on.
+        // Its handler was interrupted, and must continue.
         let goes_on = (self.state.phase.is_handle_due() || self.state.phase.is_full()) && !is_paused;
         let waits = self.io.queue.is_some() || input_waits || goes_on;
         let due = match self.state.phase.drain() {
@@ -99,12 +99,12 @@ impl Connection {
         let due = due && !self.state.has_jobs();
         if due {
             self.state.phase.drain_told();
-            self.carry.iter_mut().for_each(|carry| carry.since = now); // Jobs may have held up what completes it.
+            self.carry.iter_mut().for_each(|carry| carry.since = now); // Jobs may have delayed the rest of the message.
         }
         due
     }
 
-    /// The end of the input is reached, and what came before it was read.
+    /// The end of the input is reached, and everything before it was read.
     fn after_eof(&mut self, turn: &mut Turn<'_>) -> Step {
         if self.state.phase.begin_tail() && self.carry.is_some() {
             return Step::Handle(0);
@@ -116,7 +116,7 @@ impl Connection {
         if self.state.phase.begin_eof() {
             return Step::Eof;
         }
-        // Both directions are over: nothing can happen here any more.
+        // Both directions are over, so nothing more can happen.
         if self.state.phase.outbound() == Outbound::Shut {
             self.state.end(EndReason::PeerClosed, false);
             return self.wind_down(turn);

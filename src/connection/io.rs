@@ -1,29 +1,29 @@
-//! What a connection and the output of its running callback share.
+//! State that a connection and the output of its running callback share.
 
 use super::queue::Queue;
 use crate::net::Stream;
 
-/// The socket, and what waits to be sent through it.
+/// The socket and its queue.
 #[derive(Debug)]
 pub(crate) struct Io {
     pub(crate) stream: Stream,
     pub(crate) queue: Option<Box<Queue>>,
 }
 
-/// How things stand with the output: some of the flags below.
+/// The state of the output: some of the flags below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutputState(pub(crate) u8);
 
 impl OutputState {
     /// The socket took everything so far.
     pub(crate) const WRITABLE: u8 = 1 << 0;
-    /// Nothing can be written any more.
+    /// Nothing more can be written.
     pub(crate) const SHUT: u8 = 1 << 1;
     /// The handler has seen the output full, even if the socket then took it all.
     pub(crate) const WAS_FULL: u8 = 1 << 2;
-    /// What is gathered is to be a datagram, an empty one perhaps.
+    /// The gathered bytes form a datagram, which may be empty.
     pub(crate) const REPLIED: u8 = 1 << 3;
-    /// The connection was lost: the peer or the network broke it; too much waits to be sent.
+    /// The connection was lost: the peer or the network broke it, or too much output is unsent.
     pub(crate) const BROKEN: u8 = 1 << 4;
     pub(crate) const OVERFLOWN: u8 = 1 << 5;
 
@@ -33,5 +33,5 @@ impl OutputState {
     }
 }
 
-/// A write of this size is worth a system call of its own: copying it would cost more.
+/// A write of this size gets a system call of its own, because copying it would cost more.
 pub(crate) const DIRECT_BYTES: usize = 16 * 1024;

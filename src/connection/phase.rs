@@ -1,14 +1,14 @@
-//! Where a connection stands on each [axis](super::axes), and every way from there: the fields are private, and each
-//! method that changes one asserts what it comes from.
+//! The state of a connection on each [axis](super::axes), and all transitions. The fields are private, and each method
+//! that changes one asserts its starting value.
 //!
-//! Along an axis it only moves on, with three exceptions: a handler that replaces another is set up and told of the end of
-//! the input as the first was, what was quiet may stir again, and a timer that has fired is to be set again. Beside the axes
-//! are three bits, which come and go: reading is paused, output is full, `handle` is due. [`Phase::check`] says which values
-//! go together.
+//! A connection only moves forward on an axis, with three exceptions: a replacement handler gets `setup` and the end of
+//! the input like the first one, a quiet connection may become busy again, and a timer that has fired must be set
+//! again. Besides the axes there are three bits, which come and go: reading is paused, output is full, `handle` is due.
+//! [`Phase::check`] says which values can occur together.
 
 use super::axes::{Drain, Inbound, Outbound, Owed, Stage, Wake};
 
-/// Where a connection stands on each axis.
+/// The state of a connection on each axis.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
 pub(crate) struct Phase {
@@ -18,19 +18,19 @@ pub(crate) struct Phase {
     outbound: Outbound,
     drain: Drain,
     wake: Wake,
-    /// What holds reading up: `PAUSED`, `FULL`.
+    /// Reasons not to read: `PAUSED`, `FULL`.
     hold: u8,
-    /// `handle` is to be called although nothing arrived.
+    /// `handle` must be called although nothing arrived.
     handle_due: bool,
 }
 
-/// By a handler.
+/// A handler has paused it.
 const PAUSED: u8 = 1 << 0;
-/// Output went above the high-water mark and has not yet fallen to the low one.
+/// Output went above the high-water mark, and has not fallen to the low-water mark yet.
 const FULL: u8 = 1 << 1;
 
 impl Phase {
-    /// There is nothing to do but read, handle and write, and its timer needs no look: all values are 0.
+    /// The connection only has to read, handle and write, and its timer needs no check: all values are 0.
     const PLAIN: Phase = Phase {
         stage: Stage::Open,
         owed: Owed::Finish,
@@ -45,11 +45,11 @@ impl Phase {
     pub(super) const ACCEPTED: Phase = Phase { owed: Owed::Setup, wake: Wake::Unregistered, ..Phase::PLAIN };
     pub(super) const CONNECTING: Phase =
         Phase { stage: Stage::Connecting, owed: Owed::Nothing, wake: Wake::Unwatched, ..Phase::PLAIN };
-    /// A session's, or that of a single datagram, whose `setup` is not waited for.
+    /// For a session, or for a single datagram, whose `setup` is not waited for.
     pub(super) const DATAGRAMS: Phase =
         Phase { owed: Owed::Nothing, inbound: Inbound::Datagrams, wake: Wake::Unwatched, ..Phase::PLAIN };
 
-    /// The same of a session, which is not read but handed its datagrams.
+    /// The same for a session, which is not read but given its datagrams.
     const PLAIN_SESSION: Phase = Phase { inbound: Inbound::Datagrams, ..Phase::PLAIN };
 
     /// All axes at once. It compiles to a single load.
@@ -60,7 +60,7 @@ impl Phase {
         u64::from_ne_bytes([stage, owed, inbound as u8, outbound as u8, drain, wake, hold, handle_due as u8])
     }
 
-    /// See [`Phase::PLAIN`]. This is asked for every message.
+    /// See [`Phase::PLAIN`]. This is checked for every message.
     #[inline(always)]
     pub(super) fn is_plain(&self) -> bool {
         self.word() == Phase::PLAIN.word()
@@ -72,7 +72,7 @@ impl Phase {
         Phase { wake: Wake::Set, ..*self }.word() == Phase::PLAIN.word()
     }
 
-    /// Nothing but input, or a datagram, makes anything due.
+    /// Only input, or a datagram, makes anything due.
     #[inline(always)]
     pub(super) fn is_settled(&self) -> bool {
         self.is_plain() || self.word() == Phase::PLAIN_SESSION.word()
@@ -103,13 +103,13 @@ impl Phase {
         self.stage == Stage::Connecting
     }
 
-    /// On its way out: no handler takes over any more.
+    /// The connection is ending: its handler can no longer be replaced.
     #[inline]
     pub(crate) fn is_ending(&self) -> bool {
         self.stage >= Stage::Closing
     }
 
-    /// To be reset: nothing is sent any more.
+    /// The connection is being aborted; pending output is dropped.
     pub(crate) fn is_aborting(&self) -> bool {
         self.stage == Stage::Aborting
     }
@@ -118,7 +118,7 @@ impl Phase {
         self.stage == Stage::Dead
     }
 
-    /// `setup` is due, of a fresh handler or of one that takes over.
+    /// `setup` is due, for a new handler or a replacement.
     pub(crate) fn is_setup_due(&self) -> bool {
         self.owed == Owed::Setup
     }
@@ -128,7 +128,7 @@ impl Phase {
         self.owed == Owed::Finish
     }
 
-    /// The handler has had its `finish`, or was not owed one, and is gone.
+    /// The handler has had its `finish`, or did not need one, and is gone.
     pub(crate) fn is_finished(&self) -> bool {
         self.owed == Owed::Gone
     }
@@ -138,7 +138,7 @@ impl Phase {
         self.stage == Stage::Open && self.owed == Owed::Finish
     }
 
-    /// Whether its own handler, or another, may queue output.
+    /// Returns whether its own handler, or another, may queue output.
     pub(super) fn accepts_output(&self) -> bool {
         self.stage <= Stage::Connecting && self.outbound == Outbound::Open
     }
@@ -147,13 +147,13 @@ impl Phase {
         self.outbound == Outbound::Broken
     }
 
-    /// No more input follows what a handler is shown: the peer has ended its direction, or it is shown a datagram.
+    /// No more input follows the current one: the peer has ended its direction, or it is a datagram.
     #[cold]
     pub(super) fn has_input_ended(&self) -> bool {
         self.inbound != Inbound::Open && !self.is_broken()
     }
 
-    /// Whether the handler is told, or will be, that the server is stopping.
+    /// Returns whether `drain` was called or will be.
     pub(crate) fn is_draining(&self) -> bool {
         self.drain != Drain::No
     }
@@ -176,23 +176,23 @@ impl Phase {
         self.wake != Wake::Unregistered
     }
 
-    /// Whether the selector has to be told of it before it waits.
+    /// Returns whether it must be registered with the selector before it waits.
     pub(crate) fn must_register(&self) -> bool {
         !self.is_registered() && !self.is_dead()
     }
 
     // The connection.
 
-    /// An outbound connection is established. What watched over connecting may be later than what holds from now on.
+    /// An outbound connection is established. The timer for connecting may be later than the limits from now on.
     pub(super) fn established(&mut self) {
         debug_assert_eq!(self.stage, Stage::Connecting);
         self.stage = Stage::Open;
         self.unwatched();
     }
 
-    /// It is to end: after a flush, or at once. One that is not established has nothing to flush to. Returns whether this is
-    /// the reason that counts: the first, unless what was a quiet end fails on the way, and as long as there is a handler to
-    /// tell.
+    /// The connection must end, after a flush or at once. One that is not established has nothing to flush. Returns
+    /// whether this reason counts: it is the first one, or a normal end has failed and the handler has not had its
+    /// `finish`.
     pub(super) fn end(&mut self, at_once: bool) -> bool {
         let next = if at_once || self.stage == Stage::Connecting { Stage::Aborting } else { Stage::Closing };
         let moves = self.stage < next;
@@ -202,7 +202,7 @@ impl Phase {
         moves && self.owed != Owed::Gone
     }
 
-    /// All is sent; what still comes is discarded for a while.
+    /// Everything is sent, and further input is discarded for a while.
     pub(super) fn linger(&mut self) {
         debug_assert_eq!((self.stage, self.owed), (Stage::Closing, Owed::Gone));
         self.stage = Stage::Lingering;
@@ -216,13 +216,13 @@ impl Phase {
 
     // The handler.
 
-    /// A session has a slot: its `setup` is waited for.
+    /// A session has a slot, so its `setup` is waited for.
     pub(crate) fn owe_setup(&mut self) {
         debug_assert_eq!(self.owed, Owed::Nothing);
         self.owed = Owed::Setup;
     }
 
-    /// Returns whether `setup` is due. If so, it is called now, and not due any more.
+    /// Returns whether `setup` is due. If so, it counts as called.
     #[inline]
     pub(crate) fn begin_setup(&mut self) -> bool {
         let is_due = self.owed == Owed::Setup;
@@ -239,7 +239,7 @@ impl Phase {
         self.owed = Owed::Finish;
     }
 
-    /// Another handler has taken over. It is told of the end of the input as the first one was.
+    /// The handler was replaced. The new one gets the end of the input like the first one.
     pub(super) fn replaced(&mut self) {
         debug_assert_eq!(self.stage, Stage::Open);
         debug_assert!(matches!(self.owed, Owed::Finish | Owed::Setup));
@@ -249,7 +249,7 @@ impl Phase {
         }
     }
 
-    /// `finish` was called, or is not owed, and the handler dropped. What it wrote is still sent.
+    /// `finish` was called, or is not owed, and the handler was dropped. Its output is still sent.
     pub(crate) fn finished(&mut self) {
         debug_assert!(self.is_ending() && self.stage != Stage::Dead);
         debug_assert_ne!(self.owed, Owed::Gone);
@@ -263,7 +263,7 @@ impl Phase {
         self.inbound = Inbound::Ended;
     }
 
-    /// Returns whether the handler is to be shown what was unread at the end. If so, it is now.
+    /// Returns whether the handler must be shown the unread input at the end. If so, this counts as done.
     pub(super) fn begin_tail(&mut self) -> bool {
         let is_due = self.inbound == Inbound::Ended;
         if is_due {
@@ -272,7 +272,7 @@ impl Phase {
         is_due
     }
 
-    /// Returns whether `eof` is due. If so, it is called now.
+    /// Returns whether `eof` is due. If so, it counts as called.
     pub(super) fn begin_eof(&mut self) -> bool {
         let is_due = self.inbound == Inbound::Shown;
         if is_due {
@@ -283,7 +283,7 @@ impl Phase {
 
     // Our direction.
 
-    /// It ends after what is queued. A session has none.
+    /// Our direction ends after the queue. A session has none.
     pub(crate) fn shut_down(&mut self) {
         if self.outbound == Outbound::Open && self.inbound != Inbound::Datagrams {
             self.outbound = Outbound::ShutDue;
@@ -321,14 +321,14 @@ impl Phase {
         }
     }
 
-    /// Something moves: the time begins anew.
+    /// Bytes have moved: the time starts again.
     pub(super) fn stir(&mut self) {
         if self.drain == Drain::Quiet {
             self.drain = Drain::Asked;
         }
     }
 
-    /// Busy or not, the handler is told now; after the jobs that are under way.
+    /// `drain` is called now even if the connection is busy, after running jobs.
     pub(crate) fn drain_now(&mut self) {
         if self.drain != Drain::Told {
             self.drain = Drain::Due;
@@ -340,9 +340,9 @@ impl Phase {
         self.drain = Drain::Told;
     }
 
-    // What wakes it.
+    // The events that wake it.
 
-    /// The selector knows it.
+    /// It is registered with the selector.
     pub(crate) fn registered(&mut self) {
         debug_assert_eq!(self.wake, Wake::Unregistered);
         self.wake = Wake::Unwatched;
@@ -355,21 +355,21 @@ impl Phase {
         }
     }
 
-    /// Its timer is to be looked at: it has fired, or a limit has changed.
+    /// Its timer must be checked, because it has fired or a limit has changed.
     pub(crate) fn unwatched(&mut self) {
         if self.is_registered() {
             self.wake = Wake::Unwatched;
         }
     }
 
-    // What holds reading up.
+    // Reasons not to read.
 
-    /// Not read for now, at a handler's wish.
+    /// A handler has paused reading.
     pub(crate) fn pause(&mut self) {
         self.hold |= PAUSED;
     }
 
-    /// What was left unread is handled again. Returns whether reading was paused.
+    /// Reading resumes, and unread input is handled again. Returns whether reading was paused.
     pub(crate) fn resume(&mut self) -> bool {
         let resumed = self.is_paused();
         self.hold &= !PAUSED;
@@ -377,7 +377,7 @@ impl Phase {
         resumed
     }
 
-    /// Output is above the high-water mark, or something else has stopped to write to it for now: a `writable` is owed.
+    /// Output is above the high-water mark, or a sender has stopped for now. A `writable` is owed.
     pub(crate) fn fill(&mut self) {
         self.hold |= FULL;
     }
@@ -388,17 +388,17 @@ impl Phase {
         self.hold &= !FULL;
     }
 
-    /// There is input that waits for nothing but room in the output, or time.
+    /// There is input that waits only for room in the output, or for time.
     pub(crate) fn owe_handle(&mut self) {
         self.handle_due = true;
     }
 
-    /// Returns whether `handle` is due. If so, it is called now.
+    /// Returns whether `handle` is due. If so, it counts as called.
     pub(super) fn begin_handle(&mut self) -> bool {
         std::mem::take(&mut self.handle_due)
     }
 
-    /// Which values go together between two turns; the numbers are those of `docs/architecture.md`.
+    /// Checks which values occur together between two turns. The numbers are those of `docs/architecture.md`.
     pub(super) fn check(&self) {
         let Phase { stage, owed, inbound, outbound, .. } = *self;
         let owes = match stage {

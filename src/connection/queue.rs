@@ -1,16 +1,16 @@
-//! Output that is not sent. There is a queue only while it holds something.
+//! Unsent output. A queue exists only while it holds bytes.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 
 use crate::shared_bytes::SharedBytes;
 
-/// Unsent output in order: own bytes gathered into chunks, and payloads shared with other connections.
+/// Unsent output in order: own bytes in chunks, and payloads shared with other connections.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     pub(crate) chunks: VecDeque<Chunk>,
     len: usize,
-    /// When the peer last took some, or the queue came to be.
+    /// When the peer last took some, or the queue was made.
     pub(crate) progress: u64,
 }
 
@@ -26,18 +26,18 @@ enum Bytes {
     Shared(SharedBytes),
 }
 
-/// How a flush ended.
+/// The result of a flush.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Flush {
     Empty,
     /// The socket takes no more for now.
     Blocked,
-    /// The budget is used up, the socket may take more.
+    /// The budget is used up, but the socket may take more.
     Budget,
 }
 
 impl Queue {
-    /// A connection's queue, made now if it has none.
+    /// A connection's queue. Makes one if there is none.
     pub(crate) fn of(queue: &mut Option<Box<Queue>>, now: u64) -> &mut Queue {
         queue.get_or_insert_with(|| Box::new(Queue { progress: now, ..Queue::default() }))
     }
@@ -49,7 +49,7 @@ impl Queue {
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.len += bytes.len();
         match self.chunks.back_mut() {
-            // A chunk that has begun to leave is left alone: growing it would move bytes that are sent already.
+            // A partly sent chunk does not grow, because that would move bytes that are sent already.
             Some(Chunk { bytes: Bytes::Own(tail), sent: 0 }) if tail.len() + bytes.len() <= CHUNK_BYTES => {
                 tail.extend_from_slice(bytes);
             }
@@ -67,7 +67,7 @@ impl Queue {
         self.check();
     }
 
-    /// Sends up to `budget` bytes. Returns how many went and why it stopped.
+    /// Sends up to `budget` bytes. Returns how many were sent and why it stopped.
     pub(crate) fn write_to(&mut self, socket: &mut impl Write, budget: usize) -> (usize, io::Result<Flush>) {
         let mut sent = 0;
         while self.len > 0 && sent < budget {
@@ -77,7 +77,7 @@ impl Queue {
                 Ok(n) => {
                     self.advance(n);
                     sent += n;
-                    // Unix: a short write means that the socket's buffer is full, and an event will tell when not.
+                    // Unix: a short write means that the socket's buffer is full, and an event will report room.
                     if cfg!(unix) && n < wanted {
                         return (sent, Ok(Flush::Blocked));
                     }
@@ -92,7 +92,7 @@ impl Queue {
         (sent, Ok(if self.len == 0 { Flush::Empty } else { Flush::Budget }))
     }
 
-    /// One system call: the number of bytes offered, and what became of them.
+    /// One system call. Returns the number of offered bytes and the result.
     fn write_once(&self, socket: &mut impl Write, budget: usize) -> (usize, io::Result<usize>) {
         if self.chunks.len() == 1 {
             let bytes = self.chunks[0].unsent();

@@ -1,4 +1,4 @@
-//! Where a byte is read, and where what a callback leaves of the input is kept.
+//! Reads bytes, and keeps unconsumed input.
 
 use std::io::{self, Read};
 
@@ -38,7 +38,7 @@ impl Connection {
         Ok(n)
     }
 
-    /// Appends what arrived to what was left; nothing of it is fresh then.
+    /// Appends new input to unread input. None of it counts as fresh then.
     #[inline(never)]
     fn carry_on(&mut self, bytes: &[u8], budget: &mut Budget) -> usize {
         self.carry.iter_mut().for_each(|carry| carry.extend(bytes));
@@ -54,7 +54,7 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.state.put(READABLE, false);
                 if self.state.phase.is_broken() {
-                    self.state.end(EndReason::Reset, false); // What had arrived before that is handled.
+                    self.state.end(EndReason::Reset, false); // Earlier input is handled.
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Some(Step::Again),
@@ -66,8 +66,8 @@ impl Connection {
         None
     }
 
-    /// Reads what nothing is to be done with. `Some(0)`: nothing more will come. `None`: nothing is there now, or, if it is
-    /// still readable, the read was interrupted.
+    /// Reads and discards input. `Some(0)`: nothing more will come. `None`: nothing is there now, or, if it is still
+    /// readable, the read was interrupted.
     pub(super) fn read_away(&mut self, turn: &mut Turn<'_>) -> Option<usize> {
         let most = turn.buffer.len().min(turn.budget.read);
         match self.io.stream.read(&mut turn.buffer[..most]) {
@@ -88,7 +88,8 @@ impl Connection {
         }
     }
 
-    /// A short read means that the socket is drained, and more will bring an event, unless this stream cuts reads short.
+    /// A short read means that the socket is drained, and more will cause an event, unless this stream cuts reads
+    /// short.
     #[inline]
     fn after_read(&mut self, short: bool) {
         if short && !self.state.has(READ_TO_END) {
@@ -96,7 +97,7 @@ impl Connection {
         }
     }
 
-    /// Keeps what a callback left of the input: the tail of the carry, or of the fresh bytes.
+    /// Keeps the unread input of a callback: the tail of the carry, or of the fresh bytes.
     pub(crate) fn keep(&mut self, fresh: &[u8], consumed: usize, scan: Scan, now: u64) {
         let renewed = consumed > 0 || self.state.phase.is_handle_due();
         match &mut self.carry {
@@ -112,8 +113,8 @@ impl Connection {
         }
     }
 
-    /// Whether the handler leaves more unread than it may. Input that waits because reading is paused is bounded by
-    /// that, and what was held back is still to be shown to the handler.
+    /// Returns whether the handler leaves too much unread. Input that waits because reading is paused is bounded by the
+    /// pause, and held-back input must still be shown to the handler.
     pub(crate) fn input_overflows(&self, limits: &Limits) -> bool {
         let unread = self.carry.as_ref().map_or(0, |carry| carry.unread().len());
         let is_shown = !self.state.is_read_paused() && !self.state.phase.is_handle_due();

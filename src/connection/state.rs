@@ -1,5 +1,5 @@
-//! Where a connection stands: its phase, the reason of its end, readiness and stamps. Its own callback changes these, and
-//! so does what has only the id of a connection; the other files of this folder act on them.
+//! The state of a connection: its phase, the reason of its end, readiness and stamps. Its own callback changes these,
+//! and so do operations by its id. The other files of this folder use them.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ use crate::limits::Limits;
 use crate::net::readiness::Readiness;
 use crate::timers::{Armed, TimerKey};
 
-/// Where the connection stands.
+/// The state of the connection.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) address: Address,
     pub(crate) phase: Phase,
-    /// Readiness, and what does not change how a connection moves on: see the constants below.
+    /// Readiness, and other flags without effect on the phase: see the constants below.
     pub(super) flags: u8,
     pub(super) why: EndReason,
-    /// How much one read brings, at most: so many times [`BITE_MIN`] bytes.
+    /// The size of a read, as a multiple of [`BITE_MIN`] bytes.
     bite: u16,
-    /// Which handler of the server, as long as it is there.
+    /// The key of its handler, as long as it exists.
     pub(crate) handler: u32,
-    /// When bytes last moved in either direction. Also when connecting or lingering began.
+    /// When bytes last moved in either direction, or when connecting or lingering began.
     pub(crate) activity: u64,
     pub(crate) extra: Option<Box<Extra>>,
 }
 
-/// What most connections never need.
+/// Data that most connections never need.
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
     /// The handler's timers by tag.
@@ -39,17 +39,17 @@ pub(crate) struct Extra {
     pub(crate) idle_timeout: Option<Option<Duration>>,
     pub(crate) read_timeout: Option<Option<Duration>>,
     pub(crate) write_timeout: Option<Option<Duration>>,
-    /// Limits of its own.
+    /// Its own limits.
     own: Option<Bounds>,
-    /// When the message began that is under way, and how long it may take.
+    /// When the current message began, and how long it may take.
     message: Option<(u64, Duration)>,
-    /// The limit that the error named with which a callback failed; kept only if it is going to be logged.
+    /// The limit in the error of a callback; kept only if it will be logged.
     pub(crate) passed: Option<Passed>,
-    /// An outbound connection is tried again then.
+    /// When an outbound connection is tried again.
     pub(crate) redial: Option<TimerKey>,
     /// Offloaded jobs whose results have not been delivered.
     jobs: u32,
-    /// How many microseconds a callback took before less was read, if that is to be held against the next.
+    /// How many microseconds a callback took before the read size was reduced, if the next read is compared with that.
     took: u16,
     /// How many bytes may still be discarded while lingering.
     linger_left: usize,
@@ -66,17 +66,17 @@ impl State {
         usize::from(self.bite) * BITE_MIN
     }
 
-    /// A callback took so many nanoseconds, of a slice of `slice`, for `came` new bytes, and consumed so many. The next
-    /// read is to bring what can be handled in a slice, so that a handler that takes all there is does not make the others
-    /// wait either.
+    /// A callback took this many nanoseconds of a slice of `slice` for `came` new bytes, and consumed this many. Adapts
+    /// the next read so that it can be handled in a slice. Then a handler that takes everything does not delay the
+    /// others.
     pub(crate) fn learn(&mut self, came: usize, consumed: usize, stopped: bool, took: u64, slice: u64) {
         let micros = u16::try_from(took / 1_000).unwrap_or(u16::MAX);
         if stopped {
-            // It would have gone on: twice what it got through is enough.
+            // It was interrupted: twice the consumed bytes are enough.
             let enough = (2 * consumed).div_ceil(BITE_MIN).max(1);
             self.bite = self.bite.min(u16::try_from(enough).unwrap_or(u16::MAX));
         } else if took > slice && consumed > 0 {
-            // Time that is not in the bytes does not get shorter with them.
+            // If the time does not depend on the bytes, fewer bytes do not shorten it.
             let before = self.extra.as_ref().map_or(0, |extra| extra.took);
             let helps = before == 0 || micros < before / 4 * 3;
             if helps && self.bite > 1 {
@@ -123,7 +123,7 @@ impl State {
         self.phase.inbound() == Inbound::Datagrams
     }
 
-    /// How long a time limit is for this connection.
+    /// The value of a time limit for this connection.
     #[inline]
     pub(crate) fn time_limit(&self, which: Timeout, limits: &Limits) -> Option<Duration> {
         let extra = self.extra.as_deref();
@@ -135,7 +135,7 @@ impl State {
         }
     }
 
-    /// Limits of its own, if it has any.
+    /// Its own limits, if it has any.
     #[inline]
     pub(crate) fn own_bounds(&self) -> Option<Bounds> {
         self.extra.as_deref().and_then(|extra| extra.own)
@@ -150,32 +150,31 @@ impl State {
         self.own_bounds().unwrap_or_else(|| Bounds::of(limits))
     }
 
-    /// A message begins now that may take so long, or none is under way.
+    /// A message that may take this long begins now, or none is running.
     pub(crate) fn set_message_deadline(&mut self, now: u64, within: Option<Duration>) {
         self.extra.get_or_insert_default().message = within.map(|within| (now, within));
-        self.phase.unwatched(); // The next deadline is worked out anew.
+        self.phase.unwatched(); // The next deadline is computed again.
     }
 
-    /// When the message began that is under way and has a deadline.
+    /// When the current message with a deadline began.
     #[inline]
     pub(super) fn message_since(&self) -> Option<u64> {
         self.extra.as_deref().and_then(|extra| extra.message).map(|(since, _)| since)
     }
 
-    /// The handler forgives that a message is late: its time starts anew.
+    /// The handler continues although a message is late: its time starts again.
     pub(super) fn forgive_message(&mut self, now: u64) {
         self.extra.iter_mut().flat_map(|extra| &mut extra.message).for_each(|(since, _)| *since = now);
     }
 
-    /// Ends the connection: after a flush, or at once. The first reason counts, unless what was a quiet end fails on
-    /// the way.
+    /// Ends the connection, after a flush or at once. The first reason counts, unless a normal end fails.
     pub(crate) fn end(&mut self, why: EndReason, at_once: bool) {
         if self.phase.end(at_once) {
             self.why = why;
         }
     }
 
-    /// Ends a connection that was lost during a callback, whose error then only repeats that. Returns whether it was.
+    /// Ends a connection that was lost during a callback, whose error only repeats that. Returns whether it was lost.
     pub(crate) fn end_if_lost(&mut self) -> bool {
         if self.phase.is_broken() {
             self.end(EndReason::Reset, false);
@@ -183,12 +182,12 @@ impl State {
         self.phase.is_broken() || self.phase.is_aborting()
     }
 
-    /// Why it ends.
+    /// The reason of its end.
     pub(crate) fn why(&self) -> EndReason {
         self.why
     }
 
-    /// Lingers for so many bytes.
+    /// Starts lingering for this many bytes.
     pub(super) fn linger(&mut self, most: usize, now: u64) {
         self.phase.linger();
         self.activity = now;
@@ -205,8 +204,8 @@ impl State {
         *self.linger_left() = 0;
     }
 
-    /// Not read for now: at a handler's wish, or because the peer does not take what it was sent, or because half of the
-    /// grace of a stop is over and the handler is told as soon as its jobs are answered: more input could begin others.
+    /// The connection is not read for now: a handler has paused it, or the peer does not take its output, or half of
+    /// the grace of a stop is over and `drain` waits only for jobs, of which more input could start others.
     #[inline]
     pub(super) fn is_read_paused(&self) -> bool {
         let phase = &self.phase;
@@ -217,30 +216,30 @@ impl State {
         self.put(FULL_DUPLEX, on);
     }
 
-    /// Whether unsent output holds up what is to be read.
+    /// Returns whether unsent output stops reading.
     #[inline]
     pub(crate) fn is_full_duplex(&self) -> bool {
         self.has(FULL_DUPLEX)
     }
 
-    /// Whether an answer was written that is to leave as one datagram. Asked once.
+    /// Returns whether an answer was written that must leave as one datagram. True once for each.
     pub(crate) fn take_reply(&mut self) -> bool {
         let replied = self.has(REPLY);
         self.flags &= !REPLY;
         replied
     }
 
-    /// The server is stopping: the handler is told once the connection is quiet.
+    /// The server is stopping: `drain` is called when the connection is quiet.
     pub(crate) fn drain(&mut self, now: u64, quiet: u64) {
         self.phase.ask_to_drain(now.saturating_sub(self.activity) >= quiet && !self.has_jobs());
     }
 
-    /// Its handler waits for the result of a job.
+    /// Returns whether its handler waits for the result of a job.
     pub(crate) fn has_jobs(&self) -> bool {
         self.extra.as_ref().is_some_and(|extra| extra.jobs > 0)
     }
 
-    /// A job was taken on. The connection is quiet no earlier than after its answer.
+    /// A job was accepted. The connection is not quiet before its result is handled.
     pub(crate) fn add_job(&mut self) {
         self.extra.get_or_insert_default().jobs += 1;
         self.phase.stir();
@@ -252,22 +251,22 @@ impl State {
     }
 }
 
-/// The socket may have input, as far as we know; it may take output. Cleared by the attempt that finds otherwise.
+/// The socket may have input; it may take output. Cleared by an attempt that finds the opposite.
 pub(super) const READABLE: u8 = Readiness::READABLE;
 pub(super) const WRITABLE: u8 = Readiness::WRITABLE;
 /// A short read does not mean drained.
 pub(super) const READ_TO_END: u8 = Readiness::READ_TO_END;
 pub(super) const HUNG_UP: u8 = Readiness::HUNG_UP;
-/// We called the peer.
+/// It is an outbound connection.
 pub(super) const OUTBOUND: u8 = 1 << 4;
-/// The handler is one of the boxed ones.
+/// The handler is boxed.
 pub(super) const BOXED: u8 = 1 << 5;
 /// Read even while the output is above the high-water mark.
 pub(super) const FULL_DUPLEX: u8 = 1 << 6;
-/// The handler wrote an answer, which is to leave as one datagram.
+/// The handler wrote an answer, which must leave as one datagram.
 pub(super) const REPLY: u8 = 1 << 7;
 
-/// The least that one read asks for, and what the first of a connection does: little enough for a handler that takes
-/// its time for each byte.
+/// The smallest size of a read, and the size of a connection's first: small enough for a handler that needs long for
+/// each byte.
 const BITE_MIN: usize = 64;
 const BITE_FIRST: usize = 16 * 1024;

@@ -1,5 +1,5 @@
-//! Where a byte is written: by the callback of another handler, by a flush, or by its own callback, whose output is
-//! taken in here.
+//! Writes bytes: for callbacks of other handlers, and for flushes. It also applies the output of the connection's own
+//! callback.
 
 use std::io::{self, Write};
 
@@ -13,8 +13,7 @@ use crate::limits::{Limits, Overflow};
 use crate::stats::Stats;
 
 impl Connection {
-    /// Output from somewhere else than its own running callback. A large block that nothing waits before spares itself
-    /// the copy.
+    /// Output from elsewhere than its own running callback. A large block is not copied if nothing waits before it.
     pub(crate) fn push(&mut self, bytes: Payload<'_>, limits: &Limits, now: u64, stats: &mut Stats) -> Delivery {
         if !self.state.phase.accepts_output() {
             return Delivery::Gone;
@@ -52,7 +51,8 @@ impl Connection {
     fn write_directly(&mut self, bytes: &[u8], now: u64, stats: &mut Stats) -> usize {
         match self.io.stream.write(bytes) {
             Ok(sent) => {
-                // Unix: a short write means that the socket's buffer is full. Elsewhere the next flush finds out.
+                // Unix: a short write means that the socket's buffer is full. On other systems the next flush finds
+                // out.
                 self.state.put(WRITABLE, cfg!(not(unix)) || sent == bytes.len());
                 self.state.activity = now;
                 stats.bytes_out += sent as u64;
@@ -72,7 +72,7 @@ impl Connection {
         }
     }
 
-    /// Flushes what waits, as far as the socket takes it. Returns whether more could be sent in another turn.
+    /// Flushes the queue, as far as the socket takes it. Returns whether more could be sent in another turn.
     #[inline]
     pub(super) fn is_flushed_in_part(&mut self, turn: &mut Turn<'_>) -> bool {
         if self.io.queue.is_none() || !self.state.has(WRITABLE) {
@@ -96,13 +96,12 @@ impl Connection {
             Ok(Flush::Empty) => self.io.queue = None,
             Ok(Flush::Blocked) => self.state.put(WRITABLE, false),
             Ok(Flush::Budget) => {}
-            // What arrived before the connection broke is still read and handled.
+            // Input from before the connection broke is still read and handled.
             Err(_) => self.broken(),
         }
     }
 
-    /// Whether the socket takes output as far as we know, and whether output is refused, as it is not if the connection
-    /// `is_plain`.
+    /// Returns whether the socket may take output, and whether output is refused.
     #[inline]
     pub(crate) fn output_state(&self, is_plain: bool) -> OutputState {
         let writable = if self.state.has(WRITABLE) { OutputState::WRITABLE } else { 0 };
@@ -111,7 +110,7 @@ impl Connection {
         OutputState(if is_shut { writable | OutputState::SHUT } else { writable })
     }
 
-    /// Takes in what became of the output during a callback: how much was sent, and how things stand.
+    /// Applies the effects of a callback on the output: how much was sent, and the state.
     #[inline]
     pub(crate) fn after_output(
         &mut self,
@@ -138,7 +137,7 @@ impl Connection {
             self.state.flags |= REPLY;
         }
         if left.has(OutputState::WAS_FULL) {
-            self.state.phase.fill(); // A handler that stops to write because of that is owed a `writable`.
+            self.state.phase.fill(); // A handler that stops writing because of this is owed a `writable`.
         }
         if left.has(OutputState::BROKEN) {
             self.broken();
@@ -149,12 +148,12 @@ impl Connection {
         }
     }
 
-    /// The peer or the network broke it: nothing can be sent any more.
+    /// The peer or the network broke it, so nothing more can be sent.
     pub(super) fn broken(&mut self) {
         self.state.phase.broke();
         self.state.flags |= READABLE | READ_TO_END;
         if self.io.queue.take().is_some() && self.state.phase.is_ending() {
-            self.state.why = EndReason::Reset; // It would have been a quiet end, but the last bytes did not get through.
+            self.state.why = EndReason::Reset; // The end was a normal one, but the last bytes were not delivered.
         }
     }
 }

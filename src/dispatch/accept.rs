@@ -1,4 +1,4 @@
-//! Clients are accepted here.
+//! Accepts clients.
 
 use std::io;
 
@@ -12,17 +12,17 @@ use crate::reactor::core::Core;
 use crate::reactor::hosted::Scratch;
 use crate::server::hooks::BaseServer;
 
-/// Clients accepted from one look at the clock to the next.
+/// The number of clients that are accepted between two readings of the clock.
 const ACCEPTS_PER_LOOK: usize = 4;
 
 impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
-    /// Accepts what waits at a listener, within its budget.
+    /// Accepts waiting clients of a listener, within its budget.
     pub(super) fn accept_waiting(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
         let number = self.calls.number();
         let slice = Slice::default();
         self.begin(core, scratch);
         for accepted in 0..scratch.budget.limits.accepts_per_turn {
-            // Each of them has a slice of its own besides, for its first service.
+            // Each of them also has a slice of its own, for its first service.
             if accepted % ACCEPTS_PER_LOOK == ACCEPTS_PER_LOOK - 1 && slice.is_over(&scratch.budget.turn) {
                 break;
             }
@@ -61,7 +61,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 core.stats.accept_errors += 1;
                 note_fault!(Debug, "a client is lost before it is served: {}", text_of(&error));
             }
-            drop_error(core, error.into()); // It may be of the hook's making.
+            drop_error(core, error.into()); // The hook may have made it.
             if !skips {
                 return;
             }

@@ -1,4 +1,4 @@
-//! The way of a new request: Python's hooks in their order, then a handler, a thread or a program.
+//! The path of a new request: Python's hooks in their order, then a handler, a thread or a program.
 
 use std::io;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::reactor::hosted::Scratch;
 use crate::server::hooks::{BaseServer, Incoming};
 
 impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
-    /// Takes a connection in: see [`Hosted::admit`](crate::reactor::hosted::Hosted::admit).
+    /// Admits a connection: see [`Hosted::admit`](crate::reactor::hosted::Hosted::admit).
     pub(super) fn take_in(
         &mut self,
         core: &mut Core,
@@ -57,7 +57,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         served.quota = served.quota.saturating_sub(1);
     }
 
-    /// Python's path of a request, in its order, up to the handler that is to serve it.
+    /// Calls Python's hooks in their order, up to the choice of the handler.
     pub(crate) fn pass_hooks(&mut self, core: &mut Core, request: &Incoming<'_>, from: &Address) -> Admitted<S> {
         let Host { make_handler, mixin, calls, .. } = self;
         let in_cap = core.admits_client(calls.number(), from);
@@ -96,7 +96,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         admitted.unwrap_or(Admitted::No)
     }
 
-    /// A thread or a program serves a request. It is refused if too many wait for that.
+    /// Lets a thread or a program serve a request. It is refused if too many wait.
     pub(crate) fn send_elsewhere(
         &mut self,
         core: &mut Core,
@@ -129,9 +129,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     }
 }
 
-/// What becomes of a request after the hooks.
+/// The result of the hooks for a request.
 pub(crate) enum Admitted<S> {
-    /// The reactor serves it, with this handler of the server's own type, or of another.
+    /// The reactor serves it with this handler, of the server's own type or of another.
     Here {
         handler: u32,
         is_boxed: bool,

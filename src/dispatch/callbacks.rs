@@ -1,4 +1,4 @@
-//! Handlers are called here: which callback is due, with what, and what its answer means.
+//! Calls handlers: chooses the due callback and its argument, and applies its result.
 
 use std::net::Shutdown;
 use std::ops::Range;
@@ -28,7 +28,7 @@ impl Service<'_> {
         }
     }
 
-    /// The connection, and what it needs to move on.
+    /// The connection, with everything that its next step needs.
     #[inline(always)]
     fn lend(&mut self) -> (&mut Connection, Turn<'_>) {
         let Scratch { input, budget, .. } = &mut *self.scratch;
@@ -37,7 +37,7 @@ impl Service<'_> {
     }
 }
 
-/// What is to be called, and with what.
+/// A callback and its argument.
 pub(crate) enum Callback<'a> {
     Setup,
     Handle,
@@ -52,7 +52,7 @@ pub(crate) enum Callback<'a> {
 }
 
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
-    /// Lets a connection do what is due, within its budget.
+    /// Lets a connection do its due steps, within its budget.
     #[inline(always)]
     pub(crate) fn serve(&mut self, at: &mut Service<'_>) {
         at.scratch.budget.renew();
@@ -90,7 +90,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         self.advance(at);
     }
 
-    /// The general way: one thing after the other, until nothing is due or the budget is used up.
+    /// The general path: one step after another, until nothing is due or the budget is used up.
     #[inline(never)]
     pub(super) fn advance(&mut self, at: &mut Service<'_>) {
         while at.scratch.budget.admits_callback() {
@@ -100,7 +100,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 Step::Handle(fresh) => self.call_with(at, 0..fresh, Callback::Handle),
                 Step::Rest => {
                     if at.connection.state.phase.must_register() && !self.register(at) {
-                        continue; // To its end.
+                        continue; // It continues to its end.
                     }
                     if !at.connection.timer_stands() {
                         at.core.watch(at.slot.key, at.connection, &at.scratch.budget.limits);
@@ -119,7 +119,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 Step::Shutdown => {
                     at.connection.state.phase.shut();
                     self.shutdown_request(at);
-                    // An error means that the connection is gone, and the next read says so too.
+                    // An error means that the connection is gone, and the next read reports that too.
                     let _ = at.connection.io.stream.shutdown(Shutdown::Write);
                 }
                 Step::Close => {
@@ -133,15 +133,15 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 }
             }
         }
-        // How it ends depends on what arrives meanwhile, which only the selector tells.
+        // How it ends depends on input that only the selector reports.
         if at.connection.state.phase.must_register() {
             self.register(at);
         }
         at.core.queue_again(at.slot.key);
     }
 
-    /// Makes the selector know a connection. If it cannot, that one ends, and since the system has no room for more,
-    /// accepting pauses. Returns whether it succeeded.
+    /// Registers a connection with the selector. If this fails, the connection ends, and accepting pauses, because the
+    /// system has no room for more. Returns whether it succeeded.
     fn register(&mut self, at: &mut Service<'_>) -> bool {
         let Err(source) = at.core.register(at.slot.key, at.connection) else { return true };
         let state = &mut at.connection.state;
@@ -156,14 +156,14 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         false
     }
 
-    /// Runs a callback that is handed no new input.
+    /// Runs a callback without new input.
     pub(crate) fn call(&mut self, at: &mut Service<'_>, callback: Callback<'_>) {
         self.call_with(at, 0..0, callback);
     }
 
-    /// Runs a callback that is compiled by itself for the server's own type of handlers, so that whatever the handler does not
-    /// need folds away: of a default body, nearly everything. What is unusual takes the general way. The callback comes as a
-    /// function, because each of these has a type of its own.
+    /// Runs a callback that is compiled separately for the server's own type of handlers. So the compiler removes
+    /// everything that the handler does not need: of a default body, nearly everything. Unusual cases take the general
+    /// path. The callback is a function argument, because each of these has a type of its own.
     #[inline(always)]
     pub(super) fn call_own<const PLAIN: bool>(
         &mut self,
@@ -182,7 +182,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         let lifted = (!callback().is_followed()).then(|| at.scratch.budget.lift());
         let handler = &mut self.handlers[at.connection.state.handler as usize];
         at.bind();
-        at.scratch.output.clear(); // It is empty, but the compiler does not know.
+        at.scratch.output.clear(); // It is empty, but the compiler does not know that.
         let context = (&mut self.state, &mut self.pending);
         let unusual = run::<PLAIN, _>(at, fresh.clone(), context, |request| invoke(handler, request, callback()));
         if let Some(write) = lifted {
@@ -195,14 +195,14 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
     }
 
-    /// The same in a function of its own: within a loop the compiler would not see that nothing is left to do.
+    /// The same in a function of its own, because within a loop the compiler would not see that nothing is left to do.
     #[inline(never)]
     pub(super) fn call_apart(&mut self, at: &mut Service<'_>, callback: impl Fn() -> Callback<'static>) {
         self.call_own::<false>(at, 0..0, callback);
     }
 
-    /// Runs one callback of one connection. The `fresh` part of the read buffer is new; if the connection carried input
-    /// over, it has been appended to that, and `fresh` is empty.
+    /// Runs one callback of one connection. The `fresh` part of the read buffer is new. If the connection has a carry,
+    /// new input was appended to that, and `fresh` is empty.
     #[inline(never)]
     pub(crate) fn call_with(&mut self, at: &mut Service<'_>, fresh: Range<usize>, callback: Callback<'_>) {
         let (name, reason) = (callback.name(), callback.reason());
@@ -236,15 +236,15 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         self.follow(at, fresh, unusual, is_setup, reason);
     }
 
-    /// Whether the time of `handle` is to be known, because it may well use up its slice. A little input that arrives in
-    /// one read, as most does, is not worth a look at the clock.
+    /// Returns whether to measure the time of `handle`, because it may use up its slice. Little input that arrives in
+    /// one read, as is usual, is not worth reading the clock.
     #[inline]
     fn may_take_long(&self, at: &Service<'_>, fresh: &Range<usize>) -> bool {
         let much = at.scratch.budget.turn.timed_from.min(at.connection.state.bite());
         fresh.is_empty() || fresh.len() >= much
     }
 
-    /// What follows from what a callback did, returned and left.
+    /// Applies the effects of a callback: its actions, its result, and its unread input.
     #[inline(never)]
     fn follow(
         &mut self,
@@ -257,7 +257,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         let Service { core, scratch, slot, connection } = at;
         let mut error = None;
         if let Some(left) = left {
-            // What is left of a datagram is forgotten: the next one is another message.
+            // Unread input of a datagram is dropped, because the next one is another message.
             if (left.bytes > 0 || connection.carry.is_some()) && !connection.state.is_datagram() {
                 connection.keep(&scratch.input[fresh], left.consumed, left.scan, core.now);
                 if left.held_back && left.bytes > 0 {
@@ -282,7 +282,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         if !self.pending.orders.is_empty() {
             self.carry_out(core, Some((slot.key, connection, error.is_none())));
         }
-        // A session's answer leaves now; that of a single datagram when `finish` had its say.
+        // A session's answer leaves now, and that of a single datagram after `finish`.
         if connection.state.is_datagram() && (slot.key != NO_SLOT || error.is_some()) {
             self.reply(core, scratch, connection, error.is_none());
         }
@@ -307,7 +307,7 @@ fn note_time(core: &mut Core, address: &Address, name: &str, took: u64) {
     }
 }
 
-/// How much the next read of a connection brings follows from what the last one has led to.
+/// Adapts the size of the connection's next read to the effect of the last one.
 #[cold]
 fn learn(at: &mut Service<'_>, fresh: usize, left: Option<&Left>, took: u64) {
     let budget = &mut at.scratch.budget;
@@ -317,7 +317,7 @@ fn learn(at: &mut Service<'_>, fresh: usize, left: Option<&Left>, took: u64) {
     at.connection.state.learn(came, consumed, stopped, took, budget.slice.length());
 }
 
-/// The one place where handlers are called.
+/// Calls the handler. No other function does.
 #[inline(always)]
 fn invoke<S, T: RequestHandler<S> + ?Sized>(
     handler: &mut T,
@@ -360,7 +360,8 @@ impl Callback<'_> {
         }
     }
 
-    /// Whether a later callback can go on with what this one leaves. The others are for an end, and nothing stops them.
+    /// Returns whether a later callback can continue the work of this one. The others are for an end, and are not
+    /// interrupted.
     #[inline(always)]
     fn is_followed(&self) -> bool {
         matches!(
@@ -369,7 +370,7 @@ impl Callback<'_> {
         )
     }
 
-    /// Why the connection ended if this callback asks for it.
+    /// The reason of the end if this callback asks for it.
     #[inline(always)]
     fn reason(&self) -> EndReason {
         match self {

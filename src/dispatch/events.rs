@@ -1,4 +1,4 @@
-//! What the loop tells a server: a connection is due, a timer, a message, an end.
+//! Events of the loop for a server: a connection, a timer, a message, an end.
 
 use std::any::Any;
 use std::io;
@@ -58,14 +58,14 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
                     at.connection.forgive(timeout, at.core.now);
                     calls.call(at, Callback::Timeout(timeout));
                 }
-                // It was ending quietly, and the peer does not take the rest.
+                // It was ending normally, and the peer does not take the rest.
                 Due::Limit(timeout) if was_closing => {
                     if at.connection.state.phase.is_finished() {
                         at.core.note_cut(calls.number(), &at.connection.state, Some(timeout));
                     }
                     at.connection.state.end(EndReason::Timeout(timeout), true);
                 }
-                Due::Limit(_) => {} // It ends since a moment ago.
+                Due::Limit(_) => {} // It is ending already.
             }
         });
         core.queue(key);

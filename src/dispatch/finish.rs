@@ -1,4 +1,4 @@
-//! How a request ends: `finish`, an error, a refusal; and the hooks that are told.
+//! The end of a request: `finish`, an error, a refusal, and the hooks that report it.
 
 use std::io;
 
@@ -16,7 +16,7 @@ use crate::reactor::core::Core;
 use crate::server::hooks::BaseServer;
 
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
-    /// The last callback, once; then the handler goes.
+    /// Calls the last callback once, and then drops the handler.
     pub(crate) fn finish(&mut self, at: &mut Service<'_>, why: EndReason) {
         if at.connection.state.phase.owes_finish() {
             self.call_apart(at, || Callback::Finish(why));
@@ -30,7 +30,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         self.hook(at.core, |server| server.close_request(&state.address, why));
     }
 
-    /// A callback returned an error or panicked: the end of its connection, and of nothing else.
+    /// A callback returned an error or panicked, which ends only its connection.
     #[cold]
     pub(super) fn failed(&mut self, core: &mut Core, connection: &mut State, error: &Error) {
         if let Some(limit) = error.limit().filter(|_| shows(log::Level::Debug)) {
@@ -41,7 +41,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 connection.end(EndReason::Panicked, true);
                 core.stats.panics += 1;
             }
-            // The connection was lost under the callback, and this error only repeats it.
+            // The connection was lost during the callback, and this error only repeats that.
             Error::Gone | Error::OutputLimit { .. } if connection.end_if_lost() => return,
             Error::Io(source) if source.kind() == io::ErrorKind::BrokenPipe && connection.end_if_lost() => return,
             Error::InputLimit { .. } => return connection.end(EndReason::InputLimit, false),
@@ -89,7 +89,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
         let named = result.as_ref().err().and_then(Error::limit);
         if let Err(error) = result {
-            // Otherwise an error on the way there only repeats it.
+            // Otherwise an error on the way to the end only repeats it.
             if matches!(why, EndReason::Panicked | EndReason::Error | EndReason::Timeout(_) | EndReason::ChildTimeout) {
                 self.hook(core, |state| state.handle_error(client, &error));
             }
@@ -98,13 +98,13 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         self.closed(core, client, why, named);
     }
 
-    /// A request is over that no handler on the reactor has served. `named`: the limit of an error that ended it.
+    /// A request without a handler on the reactor is over. `named`: the limit in an error that ended it.
     pub(super) fn closed(&mut self, core: &mut Core, client: &Address, why: EndReason, named: Option<Passed>) {
         core.note_end(self.number(), client, why, None, named);
         self.hook(core, |state| state.close_request(client, why));
     }
 
-    /// Nothing serves a request, perhaps because of a limit.
+    /// A request is refused, perhaps because of a limit.
     #[cold]
     pub(super) fn refuse(&mut self, core: &mut Core, client: &Address, limit: Option<Passed>) {
         core.stats.refused += 1;
@@ -113,7 +113,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
 
     pub(super) fn drop_handler(&mut self, core: &mut Core, connection: &State) {
         let handler = connection.handler as usize;
-        // Dropping runs code of the user's as well.
+        // Dropping runs user code as well.
         let dropped = match connection.is_boxed() {
             false => drop_caught(self.handlers.remove(handler)),
             true => drop_caught(self.boxed.remove(handler)),
@@ -125,7 +125,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     }
 }
 
-/// The client of a handler that blocks has gone: no fault of the handler's, as it is none on the reactor.
+/// Returns whether the client of a blocking handler has gone. That is not a fault of the handler, as on the reactor.
 fn is_lost(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(error.kind(), Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe)

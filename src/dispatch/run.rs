@@ -1,4 +1,4 @@
-//! Runs one callback of one connection, with all it may reach.
+//! Runs one callback of one connection, with everything that it can reach.
 
 use std::ops::Range;
 
@@ -13,8 +13,8 @@ use crate::lifecycle::Next;
 use crate::panics::catch;
 use crate::reactor::hosted::Scratch;
 
-/// Runs a callback, and sends what it wrote. It borrows the parts of its own connection, and through the core all others.
-/// `None`: it waits for more and has consumed everything.
+/// Runs a callback and sends its output. It borrows the parts of its own connection, and all other connections through
+/// the core. `None`: it waits for more and has consumed everything.
 ///
 /// `PLAIN`: the connection is open, and nothing of it waits, neither unread nor unsent. The compiler then leaves out what
 /// is for others.
@@ -67,14 +67,14 @@ pub(super) fn run<const PLAIN: bool, S>(
     Some(Left { next, error, consumed, bytes, scan, held_back })
 }
 
-/// What a callback leaves to be dealt with.
+/// The effects of a callback.
 pub(super) struct Left {
     pub(super) next: Next,
     pub(super) error: Option<Error>,
-    /// Of the input: bytes it consumed, and bytes it did not.
+    /// The numbers of consumed and unread bytes.
     pub(super) consumed: usize,
     pub(super) bytes: usize,
     pub(super) scan: Scan,
-    /// Those were to be left, because the output is full, or the time over.
+    /// The unread bytes were held back, because the output is full or the time is over.
     pub(super) held_back: bool,
 }

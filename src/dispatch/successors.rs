@@ -1,5 +1,5 @@
-//! What is done when a callback returns: handlers of outbound connections and those that replace another take their
-//! places, and the own connection is ended or paused that was named by its id.
+//! Work for after a callback: gives handlers to outbound connections, replaces handlers, and applies operations on the
+//! own connection that used its id.
 
 use std::io;
 
@@ -16,12 +16,12 @@ use crate::panics::drop_caught;
 use crate::reactor::core::Core;
 use crate::server::hooks::BaseServer;
 
-/// Handlers that may replace each other while a message waits for the one that stays.
+/// How many handlers may replace each other while a message waits for the last one.
 const SUCCESSORS_MAX: usize = 1_000;
 
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
-    /// A handler that has just taken over is set up before anything else is called, and so is the one that takes over from
-    /// it in its `setup`. If that goes on and on, the connection ends.
+    /// Calls `setup` of a replacement handler before any other callback, and also of one that replaces it in its
+    /// `setup`. If that does not end, the connection ends.
     pub(crate) fn set_up(&mut self, at: &mut Service<'_>) {
         for _ in 0..SUCCESSORS_MAX {
             if !at.connection.state.phase.begin_setup() {
@@ -36,9 +36,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
     }
 
-    /// Carries out what a callback has ordered: of the connection that was served, and whether its callback succeeded,
-    /// and of outbound ones. A handler takes over only from one that did not fail; a connection that ends keeps the handler
-    /// it has, for its `finish`.
+    /// Carries out the requests of a callback, for the connection that was served and for outbound ones. A handler is
+    /// replaced only if it did not fail. A connection that ends keeps its handler for `finish`.
     #[cold]
     pub(super) fn carry_out(&mut self, core: &mut Core, mut served: Option<(u32, &mut Connection, bool)>) {
         for (key, order) in std::mem::take(&mut self.pending.orders) {
@@ -69,7 +68,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
     }
 
-    /// Puts a handler in the place of another, if that is `wanted`. If not, it is dropped.
+    /// Replaces a handler if that is `wanted`. If not, the new one is dropped.
     fn replace_handler(
         &mut self,
         core: &mut Core,
