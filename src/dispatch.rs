@@ -5,17 +5,17 @@
 //! these are separate, a running handler can reach every connection, without a cell or a reference count.
 //!
 //! ```text
-//!  the loop ──▶ events ──┬──▶ accept ──▶ admit ──┬──▶ callbacks ──▶ run ──▶ the handler
+//!  the loop ──▶ events ──┬──▶ accept ──▶ admit ──┬──▶ callbacks ──▶ call_handler
 //!                        │    clients    hooks   │    which is due    one of them
 //!                        └───────────────────────┘         └──▶ finish, successors
 //! ```
 
 mod accept;
 pub(crate) mod admit;
+mod call_handler;
 pub(crate) mod callbacks;
 mod events;
 mod finish;
-mod run;
 mod successors;
 
 use slab::Slab;

@@ -1,37 +1,28 @@
-//! The loop.
-//!
-//! ```text
-//!  poll ──▶ collect ──▶ service ──▶ timers ──▶ service_actions ──▶ reap
-//!  sleep    note what   each ready   what is    the servers'        free what
-//!           is ready    slot once    due        hook                ended
-//! ```
-//!
-//! Collect only notes readiness, service runs callbacks, and only reap frees slots. So no key is reused within a turn,
-//! and a callback may close any connection, including its own, while no other connection moves.
+//! The reactor: what its owner does with it. The loop itself is in `event_loop.rs`.
 
-mod accepting;
 mod alarms;
-pub(crate) mod books;
 pub(crate) mod closing;
 mod commands;
 mod connecting;
 pub(crate) mod core;
 mod due;
 pub(crate) mod elsewhere;
-mod ends;
+mod end_log;
 pub(crate) mod entries;
+mod event_loop;
 pub(crate) mod handle;
 pub(crate) mod hosted;
 mod invariants;
 pub(crate) mod mailbox;
+mod pausing;
 mod ready;
 mod sending;
+pub(crate) mod served;
 mod servers;
+mod shutdown;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
 pub(crate) mod slots;
-mod stop;
-mod stopping;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,16 +34,13 @@ use slab::Slab;
 use self::core::Core;
 use self::handle::{Command, Handle, ShutdownHandle};
 use self::hosted::{Hosted, Scratch};
-use self::slots::Kind;
-use self::stop::Stop;
 use crate::connection::budget::Budget;
 use crate::error::{Error, Result};
 use crate::ids::{SlotId, WAKER};
-use crate::limits::{READ_BUFFER_BYTES_MAX, ReactorConfig};
+use crate::limits::ReactorConfig;
 use crate::net::selector::Selector;
 use crate::panics::drop_caught;
 use crate::stats::Stats;
-use crate::timers::nanos;
 
 /// The event loop: one thread, any number of servers and connections.
 ///
@@ -215,187 +203,6 @@ impl Reactor {
         let next = self.core.next_deadline()?;
         Some(Duration::from_nanos(next.saturating_sub(now)))
     }
-
-    // ---- one turn ----
-
-    fn turn(&mut self, wait: Option<Duration>) -> Result<()> {
-        self.sleep(wait)?;
-        self.turning = true;
-        self.service();
-        self.timers();
-        self.service_actions();
-        self.reap();
-        self.turning = false;
-        Ok(())
-    }
-
-    /// Poll and collect: waits for events, reads the clock, and notes in each slot what it is ready for.
-    fn sleep(&mut self, wait: Option<Duration>) -> Result<()> {
-        self.allocate();
-        // The clock was read at the end of the last service. If it is slightly old, timers are slightly late, but never
-        // early.
-        let wait = match (wait, self.timeout_from(self.core.now)) {
-            (Some(wait), Some(timeout)) => Some(wait.min(timeout)),
-            (wait, timeout) => wait.or(timeout),
-        };
-        let failed = |source| Error::Reactor { doing: "wait for events", source };
-        self.core.selector.poll(wait).map_err(failed)?;
-        let mut more = self.collect();
-        self.core.now = self.core.selector.now();
-        self.collected = self.core.now;
-        self.core.stats.turns += 1;
-        // Deadlines have passed. Before they apply, fetch events once more: after a stop of the process (SIGSTOP, a
-        // suspended machine) poll may return late and empty while bytes wait.
-        more |= self.core.next_deadline().is_some_and(|next| next <= self.core.now);
-        for _ in 0..POLLS_MAX {
-            if !more {
-                break;
-            }
-            self.core.selector.poll(Some(Duration::ZERO)).map_err(failed)?;
-            more = self.collect();
-        }
-        Ok(())
-    }
-
-    /// Only sets marks. Returns whether there may be more events to fetch.
-    fn collect(&mut self) -> bool {
-        let core = &mut self.core;
-        let (slots, ready, stats) = (&mut core.slots, &mut core.ready, &mut core.stats);
-        core.selector.each(|token, readiness| match slots.live(token) {
-            Some((key, slot)) => {
-                if slot.kind.on_event(readiness) && !slot.queued {
-                    slot.queued = true;
-                    ready.push(slot.id(key));
-                }
-            }
-            None => stats.stale_events += u64::from(token != WAKER),
-        })
-    }
-
-    /// Serves each slot of the ready queue once, within its budget and its share of the turn. Slots that become ready
-    /// during this wait for the next turn.
-    fn service(&mut self) {
-        if self.has_commands() {
-            self.commands();
-            self.core.now = self.core.selector.now(); // The callbacks took time.
-        }
-        let turn = &mut self.scratch.budget.turn;
-        turn.begin(self.core.now, nanos(self.core.config.turn_length));
-        turn.timed_from = if self.core.config.slow_callback.is_some() { 0 } else { self.timed_from };
-        let mut batch = std::mem::take(&mut self.batch);
-        self.core.ready.take(&mut batch);
-        let mut rest = &batch[..];
-        while let Some((&entry, after)) = rest.split_first() {
-            let Some(slot) = self.core.slots.entry(entry) else {
-                rest = after;
-                continue;
-            };
-            let key = entry.key;
-            let server = usize::from(slot.server);
-            if matches!(slot.kind, Kind::Connection(_)) {
-                let served = self.servers[server].service(&mut self.core, &mut self.scratch, rest);
-                debug_assert!(served > 0, "the batch begins with a connection of this server");
-                rest = &rest[served..];
-                continue;
-            }
-            rest = after;
-            slot.queued = false;
-            self.scratch.budget.turn.waiting = rest.len() + 1;
-            match &mut slot.kind {
-                Kind::Connection(_) | Kind::Lent | Kind::Elsewhere(_) => {}
-                Kind::Listener(_) => {
-                    self.servers[server].accept(&mut self.core, &mut self.scratch, key);
-                }
-                Kind::Endpoint(_) => {
-                    self.servers[server].receive(&mut self.core, &mut self.scratch, key);
-                }
-                #[cfg(all(unix, feature = "signals"))]
-                Kind::Signals(signals) => {
-                    let stop = ShutdownHandle::new(Arc::clone(&self.core.shared));
-                    signals.deliver(&stop);
-                }
-            }
-        }
-        if !batch.is_empty() {
-            self.correct_stamps(&batch);
-        }
-        self.batch = batch;
-    }
-
-    /// The clock is read once before a batch, and its time becomes the stamp of connections. If the batch took long,
-    /// the stamps are too old and a limit could pass early, so they are corrected.
-    fn correct_stamps(&mut self, batch: &[SlotId]) {
-        let begun = self.core.now;
-        self.core.now = self.core.selector.now();
-        if self.core.now - begun > STAMP_ERROR_MAX {
-            for &entry in batch {
-                if let Some(Kind::Connection(connection)) = self.core.slots.entry(entry).map(|slot| &mut slot.kind) {
-                    connection.restamp(begun, self.core.now);
-                }
-            }
-        }
-        let took = self.core.now - begun;
-        let longest = &mut self.core.stats.longest_turn;
-        *longest = (*longest).max(Duration::from_nanos(took));
-        // Callbacks that are usually too short to be timed may have filled the turn.
-        self.timed_from = if self.scratch.budget.turn.is_long(self.core.now) { 0 } else { TIMED_BYTES };
-    }
-
-    fn service_actions(&mut self) {
-        if matches!(self.core.stop, Stop::No) && self.core.shared.drain_requested() {
-            self.begin_drain();
-        }
-        if self.core.stop.is_draining() && self.core.shared.now_requested() {
-            self.core.stop.abort(&mut self.core.timers);
-        }
-        if self.core.stop.is_aborting() {
-            self.abort_all();
-        }
-        for (number, server) in &mut self.servers {
-            if !self.core.served[number].is_closed() {
-                server.service_actions(&mut self.core);
-            }
-        }
-    }
-
-    /// Frees dead connections, after the last event of the turn. No other place does.
-    fn reap(&mut self) {
-        if !self.core.dead.is_empty() {
-            self.free_dead();
-        }
-        if let Some(error) = self.core.not_registered.take() {
-            self.core.pause_all(&error);
-        }
-        if self.core.stop.is_under_way() && self.is_over() {
-            self.stopped();
-        }
-        if !self.core.closing.is_empty() {
-            self.go_on_closing();
-        }
-        if cfg!(debug_assertions) && self.core.slots.len() < CHECKED_SLOTS_MAX {
-            self.check();
-        }
-    }
-
-    fn free_dead(&mut self) {
-        let mut dead = std::mem::take(&mut self.core.dead);
-        dead.drain(..).for_each(|key| self.core.reap(key));
-        self.core.dead = dead; // This keeps its memory.
-        self.core.resume_accepting();
-    }
-
-    // ---- servers ----
-
-    /// Makes the shared buffer in the first turn, so a reactor that only waits to be moved has none. Its length follows
-    /// the settings.
-    fn allocate(&mut self) {
-        let wanted = self.core.config.read_buffer_bytes.min(READ_BUFFER_BYTES_MAX);
-        let wanted = wanted.max(self.core.read_buffer_bytes_min).max(1);
-        if self.scratch.input.len() != wanted {
-            self.scratch.input = vec![0; wanted].into();
-            self.core.read_bytes_max = self.core.read_bytes_max.max(wanted);
-        }
-    }
 }
 
 impl Drop for Reactor {
@@ -436,11 +243,5 @@ impl std::os::fd::AsRawFd for Reactor {
     }
 }
 
-/// The largest lag of a stamp behind the clock. A shorter turn is not corrected.
-const STAMP_ERROR_MAX: u64 = 1_000_000;
 /// A callback with at least this many new bytes is timed.
 const TIMED_BYTES: usize = 16 * 1024;
-/// With more slots, checking all of them after each turn would make debug builds useless.
-const CHECKED_SLOTS_MAX: usize = 256;
-/// Polls to empty the kernel's list of events in one turn: 65,536 events.
-const POLLS_MAX: u32 = 64;

@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 use crate::net::MulticastGroup;
 use crate::net::datagram::DatagramSocket;
 use crate::net::packet::Route;
-use crate::reactor::books::Served;
 use crate::reactor::core::Core;
 use crate::reactor::entries::Alarm;
+use crate::reactor::served::Served;
 use crate::reactor::slots::Kind;
 use crate::timers::{NO_TIMER, nanos};
 

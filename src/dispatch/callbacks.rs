@@ -4,7 +4,7 @@ use std::net::Shutdown;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::run::{Left, run};
+use super::call_handler::{Left, run};
 use super::{Calls, Service, drop_error};
 use crate::address::Address;
 use crate::connection::{Connection, Step, Turn};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::books::Life;
 use super::core::Core;
 use super::entries::Alarm;
+use super::served::Life;
 use super::slots::Kind;
 use crate::connection::Connection;
 use crate::connection::state::State;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Reactor;
-use super::books::Life;
 use super::core::Core;
 use super::entries::{Alarm, LOOK};
 use super::hosted::Hosted;
+use super::served::Life;
 use crate::error::Error;
 use crate::ids::ServerId;
 use crate::lifecycle::EndReason;

@@ -3,9 +3,9 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use super::books::Life;
 use super::core::Core;
 use super::entries::Alarm;
+use super::served::Life;
 use super::slots::Kind;
 use crate::address::Address;
 use crate::backoff::Backoff;

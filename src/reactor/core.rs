@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::books::{Cap, Served};
 use super::entries::Alarm;
 use super::handle::{Handle, Message, Shared};
 use super::ready::Ready;
+use super::served::{Cap, Served};
+use super::shutdown::stop::Stop;
 use super::slots::{Kind, Slots};
-use super::stop::Stop;
 use crate::address::Address;
 use crate::connection::Connection;
 use crate::error::{Error, Result};

@@ -4,10 +4,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Reactor;
-use super::accepting::has_room;
-use super::books::Life;
 use super::core::Core;
 use super::entries::Alarm;
+use super::pausing::has_room;
+use super::served::Life;
 use super::slots::Kind;
 use crate::connection::state::Extra;
 use crate::timers::{NO_TIMER, TimerKey};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Reactor;
-use super::books::{Cap, Life, Served};
 use super::core::Core;
 use super::hosted::Hosted;
+use super::served::{Cap, Life, Served};
 use super::slots::Kind;
 use crate::address::Address;
 use crate::error::{Error, Result};

@@ -1,6 +1,6 @@
 //! The state of a reactor's stop, and each step from one stage to the next.
 
-use super::entries::{Alarm, LOOK};
+use crate::reactor::entries::{Alarm, LOOK};
 use crate::timers::{NO_TIMER, TimerKey, Timers};
 
 /// The state of a reactor's stop. A request to stop stays in the mailbox until the stop is reported.

@@ -1,7 +1,7 @@
 //! Logs the end of each request at level `Debug`, with the limit that has ended it.
 
-use super::books::Life;
 use super::core::Core;
+use super::served::Life;
 use crate::address::Address;
 use crate::connection::bounds::Bounds;
 use crate::connection::state::State;

@@ -1,12 +1,14 @@
 //! Stops in phases: accept no more clients, drain every connection, flush output, end the wait.
 
+pub(crate) mod stop;
+
+use self::stop::Stop;
 use super::Reactor;
-use super::books::Life;
+use super::served::Life;
 #[cfg(all(unix, feature = "signals"))]
 use super::signals::Signals;
 #[cfg(all(unix, feature = "signals"))]
 use super::slots::Kind;
-use super::stop::Stop;
 use crate::error::{Error, Result};
 use crate::lifecycle::EndReason;
 use crate::logging::note;

@@ -1,8 +1,8 @@
 //! Listening sockets and datagram sockets in the reactor: when they accept or receive, and when that pauses.
 
-use super::books::{EPISODE, Life};
 use super::core::Core;
 use super::entries::{Alarm, Listening, Pause};
+use super::served::{EPISODE, Life};
 use super::slots::Kind;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result, reason};
