@@ -7,10 +7,10 @@ use super::bounds::Bounds;
 use crate::limits::Limits;
 use crate::net::clock::Clock;
 
-/// What one connection may still do in this turn, and how its running callback stands to its limits.
+/// The rest of one connection's budget in this turn, and the bounds of its running callback.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// Those of the server that has the connection.
+    /// The limits of the connection's server.
     pub(crate) limits: Arc<Limits>,
     pub(crate) read: usize,
     /// Bytes that its callbacks or its queue may still send.
@@ -20,10 +20,10 @@ pub(crate) struct Budget {
     pub(crate) appended: usize,
     pub(crate) slice: Slice,
     pub(crate) turn: TurnTime,
-    /// How many bytes the connection whose callback runs may hold, and whether that is a matter of its own.
+    /// How many bytes the connection with the running callback may hold, and whether that is a limit of its own.
     bounds: Cell<Bounds>,
     is_bound: Cell<bool>,
-    /// How many bytes it may write without a look at these bounds.
+    /// How many bytes it may write without checking these bounds.
     gathers: Cell<usize>,
     /// Whether the output of the running callback is full, for its input to see.
     pub(crate) full: Cell<bool>,

@@ -73,8 +73,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
     }
 
-    /// Most of the time one thing is due: input is read, handled, and the answer leaves. That is tried here; all else,
-    /// and what is left after it, takes the general way.
+    /// Usually one step is due: input is read and handled, and the answer leaves. That is tried here. Everything else,
+    /// and the rest after it, takes the general path.
     #[inline(always)]
     fn go_on(&mut self, at: &mut Service<'_>) {
         if at.connection.only_reads() {

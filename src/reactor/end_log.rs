@@ -57,8 +57,8 @@ impl Core {
             None => Some(Passed::Count("linger_bytes_max", limits.linger_bytes_max)),
         };
         match limit {
-            Some(limit) => note!(Debug, "what is left of {} is cut off ({limit})", state.address),
-            None => note!(Debug, "what is left of {} is cut off", state.address),
+            Some(limit) => note!(Debug, "the rest of {} is cut off ({limit})", state.address),
+            None => note!(Debug, "the rest of {} is cut off", state.address),
         }
     }
 

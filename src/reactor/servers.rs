@@ -182,7 +182,7 @@ impl Reactor {
         let panics = server.dissolve();
         self.core.stats.panics += panics;
         if panics > 0 {
-            note_fault!(Error, "a server, or what it holds, panicked while it was dropped");
+            note_fault!(Error, "a server or its contents panicked while it was dropped");
         }
     }
 

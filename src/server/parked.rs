@@ -119,7 +119,7 @@ impl Drop for Parked {
             self.close();
         }
         if self.host.take().is_some_and(|host| host.dissolve() > 0) {
-            note_fault!(Error, "a server, or what it holds, panicked while it was dropped");
+            note_fault!(Error, "a server or its contents panicked while it was dropped");
         }
         // One by one, because dropping a message may run any code.
         self.shared.close().into_iter().for_each(|command| _ = drop_caught(command));

@@ -232,7 +232,7 @@ fn the_end_of_a_connection_is_logged_with_the_limit_that_cut_it() {
             act: |network, server, _| network.server_close(server),
         },
         Case {
-            expected: &["P is closed: done", "what is left of P is cut off (linger_timeout = 2s)"],
+            expected: &["P is closed: done", "the rest of P is cut off (linger_timeout = 2s)"],
             set: |limits| limits.linger = Linger::Always,
             serve: handle!(|_request| Ok(Next::Close)),
             act: |network, server, peer| {
@@ -241,7 +241,7 @@ fn the_end_of_a_connection_is_logged_with_the_limit_that_cut_it() {
             },
         },
         Case {
-            expected: &["P is closed: done", "what is left of P is cut off (linger_bytes_max = 100)"],
+            expected: &["P is closed: done", "the rest of P is cut off (linger_bytes_max = 100)"],
             set: |limits| (limits.linger, limits.linger_bytes_max) = (Linger::Always, 100),
             serve: handle!(|_request| Ok(Next::Close)),
             act: |network, server, peer| {
@@ -250,7 +250,7 @@ fn the_end_of_a_connection_is_logged_with_the_limit_that_cut_it() {
             },
         },
         Case {
-            expected: &["P is closed: done", "what is left of P is cut off (write_timeout = 9s)"],
+            expected: &["P is closed: done", "the rest of P is cut off (write_timeout = 9s)"],
             set: |limits| limits.write_timeout = Some(Duration::from_secs(9)),
             serve: |call, request| match call {
                 Call::Handle => Ok(Next::Close),
