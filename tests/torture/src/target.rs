@@ -1,10 +1,10 @@
 //! The server under test: what its address means, and whether it may be tried.
 
-#[cfg(unix)]
 use std::cell::Cell;
 use std::fmt::{self, Display};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 #[cfg(unix)]
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(crate) struct Target {
 enum Address {
     /// What a name stands for; the first of them is used.
     Tcp(Vec<SocketAddr>),
-    Udp(Vec<SocketAddr>),
+    Udp(Vec<SocketAddr>, Ports),
     #[cfg(unix)]
     Unix(PathBuf),
     #[cfg(unix)]
@@ -65,13 +65,13 @@ impl Target {
         {
             return Err(format!("{remote} may be another machine; --allow-remote if its owner agrees to this"));
         }
-        target(if udp.is_some() { Address::Udp(addresses) } else { Address::Tcp(addresses) })
+        target(if udp.is_some() { Address::Udp(addresses, Ports::new()) } else { Address::Tcp(addresses) })
     }
 
     pub(crate) fn is_for_datagrams(&self) -> bool {
         match self.address {
             Address::Tcp(_) => false,
-            Address::Udp(_) => true,
+            Address::Udp(..) => true,
             #[cfg(unix)]
             Address::Unix(_) => false,
             #[cfg(unix)]
@@ -110,12 +110,11 @@ impl Target {
                 stream.set_nodelay(true)?;
                 Ok(Socket::Stream(Stream::Tcp(stream)))
             }
-            Address::Udp(addresses) => {
-                let any = match addresses[0] {
-                    SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-                    SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-                };
-                let socket = UdpSocket::bind(any)?;
+            Address::Udp(addresses, ports) => {
+                let socket = ports.bind(match addresses[0] {
+                    SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                    SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                })?;
                 socket.connect(addresses[0])?;
                 Ok(Socket::Datagram(DatagramSocket::Udp(socket)))
             }
@@ -133,6 +132,34 @@ impl Target {
         }
     }
 }
+
+/// UDP ports for clients. Each is used again after all others, so that a late answer to a client that has gone reaches no
+/// other client.
+struct Ports {
+    next: Cell<u16>,
+}
+
+impl Ports {
+    fn new() -> Ports {
+        Ports { next: Cell::new(fastrand::u16(DYNAMIC_PORTS)) }
+    }
+
+    fn bind(&self, ip: IpAddr) -> io::Result<UdpSocket> {
+        for _ in DYNAMIC_PORTS {
+            let port = self.next.get();
+            self.next.set(port.checked_add(1).unwrap_or(*DYNAMIC_PORTS.start()));
+            match UdpSocket::bind((ip, port).into()) {
+                // Windows reserves some ports, and refuses them so.
+                Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {}
+                bound => return bound,
+            }
+        }
+        Err(io::ErrorKind::AddrInUse.into())
+    }
+}
+
+/// RFC 6335, section 6.
+const DYNAMIC_PORTS: RangeInclusive<u16> = 49_152..=65_535;
 
 /// Paths for sockets that have to have one to be answered.
 #[cfg(unix)]

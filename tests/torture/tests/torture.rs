@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[path = "../../common/programs.rs"]
 mod programs;
@@ -313,6 +313,22 @@ fn a_server_that_falls_silent_is_seen_and_one_that_loses_datagrams_passes() {
     verdict.passes();
     let unanswered = verdict.row("datagrams").split('|').nth(5).unwrap().trim();
     assert_ne!(unanswered, "0", "{verdict:?}");
+}
+
+#[test]
+fn late_answers_to_clients_that_have_gone_blame_no_other() {
+    let (answer, answers) = channel::<(Instant, Vec<u8>, UdpSocket, SocketAddr)>();
+    std::thread::spawn(move || {
+        for (due, datagram, socket, peer) in answers {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let _ = socket.send_to(&datagram, peer);
+        }
+    });
+    let server = serve_datagrams(move |socket, _, datagram, peer| {
+        let due = Instant::now() + Duration::from_millis(100);
+        answer.send((due, datagram.to_vec(), socket.try_clone().unwrap(), peer)).is_ok()
+    });
+    torture(&[&server, "--only", "peer-churn", "--only", "peer-crowd", "--clients", "40"]).passes();
 }
 
 // ---- the process ----
