@@ -18,9 +18,9 @@ mod descriptor;
 mod files;
 mod handler;
 mod handlers;
-pub(crate) mod job;
+mod job;
 mod request;
-mod serve_on;
+pub(crate) mod serve_on;
 mod socket;
 pub(crate) mod stop;
 #[cfg(test)]

@@ -189,7 +189,7 @@ fn is_shortage(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocking::job::Work;
+    use crate::blocking::serve_on::Work;
     use crate::blocking::tests::{MOMENT, PATIENCE, Served, client, datagram, is_timed_out, origin, pair, rest};
     use crate::reactor::entries::{Ended, Stopper as _};
 

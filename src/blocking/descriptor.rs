@@ -39,7 +39,7 @@ pub(super) enum Kind {
 }
 
 /// Sends a datagram from the server's socket.
-type SendTo = Box<dyn Fn(&Address, &[u8]) -> io::Result<()> + Send + Sync>;
+pub(crate) type SendTo = Box<dyn Fn(&Address, &[u8]) -> io::Result<()> + Send + Sync>;
 
 pub(super) struct Datagram {
     pub(super) packet: Vec<u8>,

@@ -4,37 +4,65 @@ use std::fmt::Debug;
 use std::io;
 use std::marker::PhantomData;
 use std::net::Shutdown;
+use std::sync::Arc;
 
 use super::files::{BlockingReader, BlockingWriter};
 use super::handler::BlockingHandler;
 use super::request::BlockingRequest;
-use super::serve_on::ServeOn;
+use super::serve_on::{OnThread, Sender, ServeOn, Taken, TakenRequest, Work};
+use super::socket::BlockingSocket;
 use super::stop::Stop;
 use crate::error::{Error, Result};
 use crate::lifecycle::{EndReason, Timeout};
 use crate::limits::READ_BUFFER_BYTES_MAX;
 use crate::panics::{catch, drop_caught};
+use crate::reactor::core::Core;
+use crate::reactor::elsewhere::Place;
 use crate::reactor::entries::Ended;
 
 pub(crate) use super::request::Origin;
 
-/// What serves a request instead of the reactor.
-pub(crate) enum Work<S> {
-    Handler(Box<dyn BlockingHandler<S>>),
-    #[cfg(all(unix, feature = "children"))]
-    Child(Box<std::process::Command>),
-}
+impl<S: 'static> ServeOn<S> {
+    /// Serves the request on a thread, with a handler that may block.
+    pub fn thread(handler: impl BlockingHandler<S>) -> Self {
+        ServeOn::Thread(OnThread { handler: Box::new(handler), send })
+    }
 
-impl<S> ServeOn<S> {
     /// `None`: the reactor serves it.
-    pub(crate) fn into_work(self) -> Option<Work<S>> {
+    pub(crate) fn into_work(self) -> Option<(Work<S>, Sender<S>)> {
         match self {
             ServeOn::Reactor => None,
-            ServeOn::Thread(handler) => Some(Work::Handler(handler)),
+            ServeOn::Thread(OnThread { handler, send }) => Some((Work::Handler(handler), send)),
             #[cfg(all(unix, feature = "children"))]
-            ServeOn::Program(command) => Some(Work::Child(command)),
+            ServeOn::Program(command) => Some((Work::Child(command), send)),
         }
     }
+}
+
+/// Sends a request to a thread.
+///
+/// # Errors
+/// As for [`Core::serve_elsewhere`].
+fn send<S: 'static>(work: Work<S>, core: &mut Core, taken: Taken) -> Result<()> {
+    let Taken { server, request, client_address, local_address } = taken;
+    let place = match work {
+        Work::Handler(_) => Place::Threads,
+        #[cfg(all(unix, feature = "children"))]
+        Work::Child(_) => Place::Programs,
+    };
+    let served = &core.served[usize::from(server)];
+    let (id, limits) = (served.id, Arc::clone(&served.limits));
+    let socket = match request {
+        TakenRequest::Stream(stream) => BlockingSocket::stream(stream, core.selector.clock(), limits),
+        TakenRequest::Datagram(packet, send) => BlockingSocket::datagram(packet, client_address.clone(), limits, send),
+    };
+    let (stop, handle) = (socket.stop(), core.handle());
+    let stopper = Box::new(stop.clone());
+    let address = client_address.clone();
+    core.serve_elsewhere(server, place, address, stopper, move |request| {
+        let origin = Origin { id: request, socket, client_address, local_address, handle, server: id };
+        run(work, origin, &stop)
+    })
 }
 
 /// Serves a request on the calling thread until it is over and closed. Never panics. The stop belongs to the socket,

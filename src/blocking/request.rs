@@ -177,7 +177,7 @@ mod tests {
 
     use super::*;
     use crate::blocking::StreamRequestHandler;
-    use crate::blocking::job::Work;
+    use crate::blocking::serve_on::Work;
     use crate::blocking::tests::{Served, origin, pair, rest, serve};
     use crate::reactor::Reactor;
     use crate::reactor::entries::{Ended, Stopper as _};

@@ -1,8 +1,13 @@
-//! `ServeOn`: the result of the hook `process_request`.
+//! `ServeOn`: the result of the hook `process_request`, and a request on its way to what serves it.
 
 use std::fmt;
 
+use super::descriptor::SendTo;
 use super::handler::BlockingHandler;
+use crate::address::Address;
+use crate::error::Result;
+use crate::net::StdStream;
+use crate::reactor::core::Core;
 
 /// Where a request is served: the result of the hook `process_request`.
 ///
@@ -34,7 +39,7 @@ pub enum ServeOn<S = ()> {
     #[default]
     Reactor,
     /// A thread, with a handler that may block.
-    Thread(Box<dyn BlockingHandler<S>>),
+    Thread(OnThread<S>),
     /// A program, as under inetd(8): the client is its standard input and output. The command defines its standard
     /// error, environment and working directory, which are ours by default. No other descriptor of ours is open in it.
     ///
@@ -54,11 +59,6 @@ pub enum ServeOn<S = ()> {
 }
 
 impl<S> ServeOn<S> {
-    /// Serves the request on a thread, with a handler that may block.
-    pub fn thread(handler: impl BlockingHandler<S>) -> Self {
-        ServeOn::Thread(Box::new(handler))
-    }
-
     /// Serves the request with a program. The standard input and output of the command are replaced when it runs. It is
     /// the head of a process group of its own. When the server stops or its time is over, the whole group is killed.
     /// Feature `children`.
@@ -73,6 +73,38 @@ impl<S> ServeOn<S> {
     pub fn program(command: std::process::Command) -> Self {
         ServeOn::Program(Box::new(command))
     }
+}
+
+/// A handler that may block. It brings the function that starts its thread, so a program without such handlers does not
+/// contain the threads.
+pub struct OnThread<S> {
+    pub(super) handler: Box<dyn BlockingHandler<S>>,
+    pub(super) send: Sender<S>,
+}
+
+/// Sends a request to what serves it: [`job::send`](super::job).
+pub(crate) type Sender<S> = fn(Work<S>, &mut Core, Taken) -> Result<()>;
+
+/// A request that its server gives away.
+pub(crate) struct Taken {
+    /// The number of the server.
+    pub(crate) server: u16,
+    pub(crate) request: TakenRequest,
+    pub(crate) client_address: Address,
+    pub(crate) local_address: Option<Address>,
+}
+
+pub(crate) enum TakenRequest {
+    Stream(StdStream),
+    /// A packet, and what sends a datagram from its socket.
+    Datagram(Vec<u8>, SendTo),
+}
+
+/// What serves a request instead of the reactor.
+pub(crate) enum Work<S> {
+    Handler(Box<dyn BlockingHandler<S>>),
+    #[cfg(all(unix, feature = "children"))]
+    Child(Box<std::process::Command>),
 }
 
 impl<S> fmt::Debug for ServeOn<S> {

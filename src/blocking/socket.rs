@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::descriptor::{Datagram, Descriptor, Kind, Move};
+use super::descriptor::{Datagram, Descriptor, Kind, Move, SendTo};
 use super::stop::{End, Stop};
 use super::text::{read_text, read_to_end_within};
 use crate::address::Address;
@@ -47,13 +47,8 @@ pub struct BlockingSocket {
 
 impl BlockingSocket {
     /// A packet that was received from `client`, and a closure that sends a datagram from its socket.
-    pub(crate) fn datagram(
-        packet: Vec<u8>,
-        client: Address,
-        limits: Arc<Limits>,
-        send: impl Fn(&Address, &[u8]) -> io::Result<()> + Send + Sync + 'static,
-    ) -> Self {
-        let kind = Kind::Datagram(Datagram { packet, client, send: Box::new(send) });
+    pub(crate) fn datagram(packet: Vec<u8>, client: Address, limits: Arc<Limits>, send: SendTo) -> Self {
+        let kind = Kind::Datagram(Datagram { packet, client, send });
         Descriptor::new(kind, Clock::new(), limits).into()
     }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use super::job::{Origin, Work, run};
+use super::job::{Origin, run};
+use super::serve_on::Work;
 use super::stop::Stop;
 use super::*;
 use crate::address::Address;
@@ -98,7 +99,7 @@ pub(super) fn datagram(packet: &[u8]) -> (BlockingSocket, Receiver<(Address, Vec
         sent.send((to.clone(), bytes.to_vec())).unwrap();
         Ok(())
     };
-    (BlockingSocket::datagram(packet.to_vec(), client(), Arc::default(), send), replies)
+    (BlockingSocket::datagram(packet.to_vec(), client(), Arc::default(), Box::new(send)), replies)
 }
 
 /// The datagrams that a handler sends.

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::address::Address;
-use crate::blocking::BlockingSocket;
+use crate::blocking::serve_on::TakenRequest;
 use crate::connection::Connection;
 use crate::connection::budget::Slice;
 use crate::dispatch::admit::Admitted;
@@ -136,8 +136,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 let send = move |to: &Address, bytes: &[u8]| {
                     Ok(handle.send_datagram(id, route, to.clone(), bytes.to_vec())?)
                 };
-                let socket = BlockingSocket::datagram(bytes.to_vec(), from.clone(), Arc::clone(limits), send);
-                return self.send_elsewhere(core, work, socket, from.clone(), local);
+                let request = TakenRequest::Datagram(bytes.to_vec(), Box::new(send));
+                return self.send_elsewhere(core, work, request, from.clone(), local);
             }
             Admitted::No => return,
         };

@@ -1,12 +1,10 @@
 //! The path of a new request: Python's hooks in their order, then a handler, a thread or a program.
 
 use std::io;
-use std::sync::Arc;
 
 use super::{Calls, Host, Service};
 use crate::address::Address;
-use crate::blocking::job::{self, Origin, Work};
-use crate::blocking::{BlockingSocket, ServeOn};
+use crate::blocking::serve_on::{Sender, ServeOn, Taken, TakenRequest, Work};
 use crate::connection::Connection;
 use crate::error::{Error, Passed};
 use crate::handler::RequestHandler;
@@ -15,7 +13,6 @@ use crate::logging::note_fault;
 use crate::net::Stream;
 use crate::panics::catch;
 use crate::reactor::core::Core;
-use crate::reactor::elsewhere::Place;
 use crate::reactor::hosted::Scratch;
 use crate::server::hooks::{BaseServer, Incoming};
 
@@ -44,8 +41,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             Admitted::Elsewhere(work) => {
                 let local = stream.local_address();
                 let Some(stream) = stream.into_std() else { return Err(io::ErrorKind::Unsupported.into()) };
-                let socket = BlockingSocket::stream(stream, core.selector.clock(), Arc::clone(&scratch.budget.limits));
-                self.send_elsewhere(core, work, socket, from, local);
+                self.send_elsewhere(core, work, TakenRequest::Stream(stream), from, local);
             }
             Admitted::No => {}
         }
@@ -100,31 +96,19 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     pub(crate) fn send_elsewhere(
         &mut self,
         core: &mut Core,
-        work: Work<S>,
-        socket: BlockingSocket,
+        (work, send): (Work<S>, Sender<S>),
+        request: TakenRequest,
         client_address: Address,
         local_address: Option<Address>,
     ) {
-        let number = self.calls.number();
-        let place = match work {
-            Work::Handler(_) => Place::Threads,
-            #[cfg(all(unix, feature = "children"))]
-            Work::Child(_) => Place::Programs,
-        };
-        let stop = socket.stop();
-        let stopper = Box::new(stop.clone());
-        let (handle, server, client) = (core.handle(), core.served[usize::from(number)].id, client_address.clone());
-        let serve = move |id| {
-            let origin = Origin { id, socket, client_address: client, local_address, handle, server };
-            job::run(work, origin, &stop)
-        };
-        match core.serve_elsewhere(number, place, client_address.clone(), stopper, serve) {
+        let (server, client) = (self.calls.number(), client_address.clone());
+        match send(work, core, Taken { server, request, client_address, local_address }) {
             Ok(()) => {}
             Err(error @ Error::Full { .. }) => {
-                note_fault!(Warn, "{client_address} is refused: {error:#}");
-                self.calls.refuse(core, &client_address, error.limit());
+                note_fault!(Warn, "{client} is refused: {error:#}");
+                self.calls.refuse(core, &client, error.limit());
             }
-            Err(error) => self.calls.over(core, &client_address, None, Err(error)),
+            Err(error) => self.calls.over(core, &client, None, Err(error)),
         }
     }
 }
@@ -136,6 +120,6 @@ pub(crate) enum Admitted<S> {
         handler: u32,
         is_boxed: bool,
     },
-    Elsewhere(Work<S>),
+    Elsewhere((Work<S>, Sender<S>)),
     No,
 }

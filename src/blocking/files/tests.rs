@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use super::*;
-use crate::blocking::job::Work;
+use crate::blocking::serve_on::Work;
 use crate::blocking::tests::{MOMENT, PATIENCE, Served, answer, origin, pair, rest, serve};
 use crate::blocking::{BlockingRequest, StreamRequestHandler};
 use crate::error::Result;

@@ -143,7 +143,7 @@ fn a_request_that_is_dropped_instead_of_served_is_closed() {
     let (socket, mut peer) = pair();
     let (keep, dropped) = channel::<()>();
     let handler = StreamRequestHandler::new(move |_: &mut BlockingRequest| Ok(_ = &keep));
-    let (job, stop) = job(ServeOn::thread(handler).into_work().unwrap(), origin(socket));
+    let (job, stop) = job(ServeOn::thread(handler).into_work().unwrap().0, origin(socket));
     drop(job);
     assert_eq!(rest(&mut peer), "");
     assert_eq!(dropped.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));

@@ -3,7 +3,7 @@
 use std::io::BufRead as _;
 
 use super::*;
-use crate::blocking::job::Work;
+use crate::blocking::serve_on::Work;
 use crate::blocking::tests::{
     MOMENT, PATIENCE, Served, answer, client, datagram, is_timed_out, origin, pair, rest, serve,
 };
