@@ -18,7 +18,7 @@ use super::packet::{Outgoing, Packet};
 use super::scripted::ScriptedDatagrams;
 #[cfg(unix)]
 use super::socket::sock_addr;
-use super::socket::{Name, Socket};
+use super::socket::{Path, Socket};
 use super::udp::MulticastGroup;
 use super::watched::Watched;
 use crate::address::Address;
@@ -28,7 +28,7 @@ use crate::address::Address;
 pub struct DatagramSocket {
     /// Dropped before the socket.
     #[expect(dead_code, reason = "kept until it is dropped")]
-    name: Name,
+    path: Option<Path>,
     kind: Kind,
     /// For a UDP socket.
     #[cfg(all(feature = "batch", target_os = "linux"))]
@@ -67,9 +67,9 @@ impl DatagramSocket {
 
     fn new(socket: Socket, kind: impl FnOnce(socket2::Socket) -> Kind) -> io::Result<Self> {
         let address = socket.local_address()?;
-        let (socket, name) = socket.into_parts()?;
+        let (socket, path) = socket.into_parts()?;
         Ok(DatagramSocket {
-            name,
+            path,
             #[cfg(all(feature = "batch", target_os = "linux"))]
             batch: address.ip().map(|ip| Box::new(Batch::new(std::os::fd::AsFd::as_fd(&socket), ip.is_ipv6()))),
             kind: kind(socket),
@@ -82,7 +82,7 @@ impl DatagramSocket {
     #[cfg_attr(not(feature = "simulation"), expect(dead_code, reason = "only a simulated network has some"))]
     pub(crate) fn scripted(socket: impl ScriptedDatagrams + 'static, address: Address) -> Self {
         DatagramSocket {
-            name: Name::default(),
+            path: None,
             kind: Kind::Scripted(Box::new(socket)),
             #[cfg(all(feature = "batch", target_os = "linux"))]
             batch: None,

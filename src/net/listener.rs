@@ -9,7 +9,7 @@ use mio::{Interest, Registry, Token};
 
 use super::options::is_of_one_peer;
 use super::scripted::ScriptedListener;
-use super::socket::{Name, Socket};
+use super::socket::{Path, Socket};
 use super::stream::Stream;
 use super::tcp::TcpOptions;
 use super::watched::Watched;
@@ -35,7 +35,7 @@ use crate::address::Address;
 pub struct Listener {
     /// Dropped before the socket.
     #[expect(dead_code, reason = "kept until it is dropped")]
-    name: Name,
+    path: Option<Path>,
     kind: Kind,
     address: Address,
     /// The meaning of an error of the hook, from the result of accept(2); `None` if it has not accepted.
@@ -55,23 +55,23 @@ enum Kind {
 impl Listener {
     pub(super) fn tcp(socket: Socket, options: &TcpOptions) -> io::Result<Self> {
         let address = socket.local_address()?;
-        let (socket, name) = socket.into_parts()?;
+        let (socket, path) = socket.into_parts()?;
         let kind = Kind::Tcp(TcpListener::from_std(socket.into()));
-        Ok(Listener { name, kind, address, fault: None, options: Some(options.clone()) })
+        Ok(Listener { path, kind, address, fault: None, options: Some(options.clone()) })
     }
 
     #[cfg(unix)]
     pub(super) fn unix(socket: Socket) -> io::Result<Self> {
         let address = socket.local_address()?;
-        let (socket, name) = socket.into_parts()?;
+        let (socket, path) = socket.into_parts()?;
         let kind = Kind::Unix(UnixListener::from_std(socket.into()));
-        Ok(Listener { name, kind, address, fault: None, options: None })
+        Ok(Listener { path, kind, address, fault: None, options: None })
     }
 
     #[cfg_attr(not(feature = "simulation"), expect(dead_code, reason = "only a simulated network has some"))]
     pub(crate) fn scripted(listener: impl ScriptedListener + 'static, address: Address) -> Self {
         let kind = Kind::Scripted(Box::new(listener));
-        Listener { name: Name::default(), kind, address, fault: None, options: None }
+        Listener { path: None, kind, address, fault: None, options: None }
     }
 
     /// Returns its address, with the real port.

@@ -1,13 +1,13 @@
 //! A socket that becomes a listener or a datagram socket: opened, given its options, bound.
 
-#[cfg(unix)]
 use std::cell::OnceCell;
+use std::fmt::Debug;
 use std::io;
 
 use socket2::{Domain, Protocol, SockAddr, Type};
 
 #[cfg(unix)]
-use super::path::{BoundPath, bind_path};
+use super::path::bind_path;
 use crate::address::Address;
 
 /// A socket that is not in use yet. [`server_bind`](crate::BaseServer::server_bind) and
@@ -28,10 +28,11 @@ use crate::address::Address;
 #[derive(Debug)]
 pub struct Socket {
     /// Dropped before the socket. While the socket lives, the inode of the file is not reused.
-    #[cfg(unix)]
-    path: OnceCell<BoundPath>,
+    path: OnceCell<Path>,
     #[cfg(unix)]
     mode: Option<u32>,
+    /// How it is bound. Only a program that opens Unix sockets contains the code for their files.
+    bind: fn(&Socket, &Address) -> io::Result<()>,
     socket: socket2::Socket,
     listens: bool,
 }
@@ -76,10 +77,10 @@ impl Socket {
         Ok(this)
     }
 
-    /// The mode for the file of a Unix socket.
+    /// Makes it a Unix socket, with this mode for its file.
     #[cfg(unix)]
     pub(super) fn with_mode(mut self, mode: Option<u32>) -> Self {
-        self.mode = mode;
+        (self.mode, self.bind) = (mode, Socket::bind_unix);
         self
     }
 
@@ -97,17 +98,25 @@ impl Socket {
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a path that does not fit an address, and for an abstract name
     /// with a mode.
     pub fn bind(&self, address: &Address) -> io::Result<()> {
-        #[cfg(unix)]
+        (self.bind)(self, address)
+    }
+
+    #[cfg(unix)]
+    fn bind_unix(&self, address: &Address) -> io::Result<()> {
         if let Some(path) = address.as_unix().and_then(|address| address.as_path()) {
             use std::os::fd::AsFd as _;
             let bind = || self.socket.bind(&SockAddr::unix(path)?);
             let bound = bind_path(path, self.mode, self.socket.as_fd(), bind)?;
-            return self.path.set(bound).map_err(|_| io::Error::other("the socket is bound already"));
+            let bound = self.path.set(Box::new(bound));
+            return bound.map_err(|_| io::Error::other("the socket is bound already"));
         }
-        #[cfg(unix)]
         if self.mode.is_some() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "an abstract name has no mode"));
         }
+        self.bind_plain(address)
+    }
+
+    fn bind_plain(&self, address: &Address) -> io::Result<()> {
         self.socket.bind(&sock_addr(address)?)
     }
 
@@ -126,12 +135,9 @@ impl Socket {
     }
 
     /// The bare non-blocking socket, and the path that is removed when it is closed.
-    pub(super) fn into_parts(self) -> io::Result<(socket2::Socket, Name)> {
+    pub(super) fn into_parts(self) -> io::Result<(socket2::Socket, Option<Path>)> {
         self.socket.set_nonblocking(true)?;
-        #[cfg(unix)]
-        return Ok((self.socket, self.path.into_inner()));
-        #[cfg(not(unix))]
-        Ok((self.socket, ()))
+        Ok((self.socket, self.path.into_inner()))
     }
 }
 
@@ -139,21 +145,18 @@ impl Socket {
 impl From<socket2::Socket> for Socket {
     fn from(socket: socket2::Socket) -> Self {
         Socket {
-            #[cfg(unix)]
             path: OnceCell::new(),
             #[cfg(unix)]
             mode: None,
+            bind: Socket::bind_plain,
             socket,
             listens: false,
         }
     }
 }
 
-/// The file of a bound socket.
-#[cfg(unix)]
-pub(super) type Name = Option<BoundPath>;
-#[cfg(not(unix))]
-pub(super) type Name = ();
+/// The file of a bound socket, removed when this is dropped: a `BoundPath`.
+pub(super) type Path = Box<dyn Debug + Send + Sync>;
 
 /// The address in the form for system calls.
 pub(super) fn sock_addr(address: &Address) -> io::Result<SockAddr> {
