@@ -23,11 +23,12 @@ use slab::Slab;
 use crate::address::Address;
 use crate::blocking::ServeOn;
 use crate::connection::Connection;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
 use crate::handler::others::{Others, Pending};
 use crate::ids::SlotId;
 use crate::logging::note_fault;
+use crate::net::datagram::DatagramSocket;
 use crate::panics::{catch, drop_caught};
 use crate::reactor::core::Core;
 use crate::reactor::hosted::Scratch;
@@ -39,13 +40,16 @@ pub(crate) struct Host<S, H> {
     /// Serves the requests for which the hook returns `ServeOn::Reactor`.
     mixin: Option<MixIn<S>>,
     pub(crate) calls: Calls<S, H>,
-    receive: Option<Receive<S, H>>,
+    datagrams: Option<Datagrams<S, H>>,
     /// The hook `server_close` was called, and the server was not bound since.
     is_closed: bool,
 }
 
-/// [`Host::receive_datagrams`], as a pointer, so that a program without datagrams does not contain it.
-type Receive<S, H> = fn(&mut Host<S, H>, &mut Core, &mut Scratch, u32);
+/// The code for datagrams. A program whose servers have none does not contain it.
+struct Datagrams<S, H> {
+    open: fn(&mut Core, u16, DatagramSocket) -> Result<()>,
+    receive: fn(&mut Host<S, H>, &mut Core, &mut Scratch, u32),
+}
 
 /// Python's `RequestHandlerClass`.
 pub(crate) type MakeHandler<S, H> = Box<dyn FnMut(&mut S, &Address) -> H + Send>;
@@ -77,7 +81,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     pub(crate) fn new(state: S, make_handler: MakeHandler<S, H>) -> Self {
         let pending = Pending { server: 0, orders: Vec::new() };
         let calls = Calls { state, handlers: Slab::new(), boxed: Slab::new(), pending };
-        Host { make_handler, mixin: None, calls, receive: None, is_closed: false }
+        Host { make_handler, mixin: None, calls, datagrams: None, is_closed: false }
     }
 
     /// Threads or programs serve its requests.
@@ -88,7 +92,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
 
     /// Some of its sockets have datagrams.
     pub(crate) fn serve_datagrams(&mut self) {
-        self.receive = Some(Host::receive_datagrams);
+        self.datagrams = Some(Datagrams { open: Core::receive_from, receive: Host::receive_datagrams });
     }
 
     /// Takes a connection out of its slot, calls a closure with it, and puts it back.

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::net::MulticastGroup;
 use crate::net::datagram::DatagramSocket;
 use crate::net::packet::Route;
-use crate::reactor::core::Core;
+use crate::reactor::core::{Core, DatagramCode};
 use crate::reactor::entries::Alarm;
 use crate::reactor::served::Served;
 use crate::reactor::slots::Kind;
@@ -25,6 +25,7 @@ impl Core {
             return Err(Error::Bind { address, source });
         }
         self.served[usize::from(server)].listeners.push(key);
+        self.datagrams = Some(DatagramCode { send, flush });
         self.fit_read_buffer(server);
         Ok(())
     }
@@ -52,22 +53,10 @@ impl Core {
 
     /// Sends a datagram by the route of a received one.
     pub(crate) fn send_datagram(&mut self, route: Route, to: &Address, bytes: &[u8]) -> Delivery {
-        let Route { endpoint: key, local } = route;
-        let Some(slot) = self.slots.get(key) else { return Delivery::Gone };
-        let Kind::Endpoint(endpoint) = &mut slot.kind else { return Delivery::Gone };
-        if to.is_unnamed() {
-            self.stats.datagrams_failed += 1;
-            return Delivery::Gone;
+        match self.datagrams {
+            Some(DatagramCode { send, .. }) => send(self, route, to, bytes),
+            None => Delivery::Gone,
         }
-        let limits = &self.served[usize::from(slot.server)].limits;
-        let kept = endpoint.outbox.push(to, local, bytes, limits, &mut self.stats);
-        if endpoint.outbox.is_ripe() {
-            self.flush_datagrams(key);
-        }
-        if self.receiving != key {
-            self.queue(key);
-        }
-        if kept { Delivery::Queued } else { Delivery::Refused }
     }
 
     /// Our address in the route of a received datagram.
@@ -107,26 +96,8 @@ impl Core {
 
     /// Sends gathered datagrams, and waiting ones if there is room.
     pub(crate) fn flush_datagrams(&mut self, key: u32) {
-        let Some(slot) = self.slots.get(key) else { return };
-        let token = slot.token(key);
-        let Kind::Endpoint(endpoint) = &mut slot.kind else { return };
-        let limits = &self.served[usize::from(slot.server)].limits;
-        let Endpoint { socket, outbox, room, retry, backoff, watches_room, .. } = &mut **endpoint;
-        if std::mem::take(room) && outbox.retry(socket, &mut self.stats) {
-            *backoff = Backoff::default();
-        }
-        outbox.flush(socket, limits, &mut self.stats);
-        let waits = outbox.is_waiting();
-        if waits && *retry == NO_TIMER {
-            *retry = self.timers.arm(self.now.saturating_add(nanos(backoff.pause())), Alarm::Resend(key));
-        } else if !waits && *retry != NO_TIMER {
-            self.timers.cancel(std::mem::replace(retry, NO_TIMER));
-            *backoff = Backoff::default();
-        }
-        let watch = waits && !socket.blocks_by_peer();
-        // If this fails, the timer retries.
-        if watch != *watches_room && self.selector.watch_room(socket, token, watch).is_ok() {
-            *watches_room = watch;
+        if let Some(DatagramCode { flush, .. }) = self.datagrams {
+            flush(self, key);
         }
     }
 
@@ -177,5 +148,50 @@ impl Core {
             self.timers.cancel(endpoint.retry);
         }
         endpoint.socket
+    }
+}
+
+/// [`Core::send_datagram`] if there are datagram sockets.
+fn send(core: &mut Core, route: Route, to: &Address, bytes: &[u8]) -> Delivery {
+    let Route { endpoint: key, local } = route;
+    let Some(slot) = core.slots.get(key) else { return Delivery::Gone };
+    let Kind::Endpoint(endpoint) = &mut slot.kind else { return Delivery::Gone };
+    if to.is_unnamed() {
+        core.stats.datagrams_failed += 1;
+        return Delivery::Gone;
+    }
+    let limits = &core.served[usize::from(slot.server)].limits;
+    let kept = endpoint.outbox.push(to, local, bytes, limits, &mut core.stats);
+    if endpoint.outbox.is_ripe() {
+        core.flush_datagrams(key);
+    }
+    if core.receiving != key {
+        core.queue(key);
+    }
+    if kept { Delivery::Queued } else { Delivery::Refused }
+}
+
+/// [`Core::flush_datagrams`] if there are datagram sockets.
+fn flush(core: &mut Core, key: u32) {
+    let Some(slot) = core.slots.get(key) else { return };
+    let token = slot.token(key);
+    let Kind::Endpoint(endpoint) = &mut slot.kind else { return };
+    let limits = &core.served[usize::from(slot.server)].limits;
+    let Endpoint { socket, outbox, room, retry, backoff, watches_room, .. } = &mut **endpoint;
+    if std::mem::take(room) && outbox.retry(socket, &mut core.stats) {
+        *backoff = Backoff::default();
+    }
+    outbox.flush(socket, limits, &mut core.stats);
+    let waits = outbox.is_waiting();
+    if waits && *retry == NO_TIMER {
+        *retry = core.timers.arm(core.now.saturating_add(nanos(backoff.pause())), Alarm::Resend(key));
+    } else if !waits && *retry != NO_TIMER {
+        core.timers.cancel(std::mem::replace(retry, NO_TIMER));
+        *backoff = Backoff::default();
+    }
+    let watch = waits && !socket.blocks_by_peer();
+    // If this fails, the timer retries.
+    if watch != *watches_room && core.selector.watch_room(socket, token, watch).is_ok() {
+        *watches_room = watch;
     }
 }

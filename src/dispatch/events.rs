@@ -4,13 +4,14 @@ use std::any::Any;
 use std::io;
 
 use super::callbacks::Callback;
-use super::{Calls, Host, Service, log_hook_panic};
+use super::{Calls, Datagrams, Host, Service, log_hook_panic};
 use crate::address::Address;
 use crate::connection::deadlines::Due;
 use crate::error::Result;
 use crate::handler::RequestHandler;
 use crate::ids::SlotId;
 use crate::lifecycle::EndReason;
+use crate::net::datagram::DatagramSocket;
 use crate::net::{Socket, Stream};
 use crate::panics::{catch, drop_caught};
 use crate::reactor::core::Core;
@@ -41,9 +42,14 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     }
 
     fn receive(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
-        if let Some(receive) = self.receive {
+        if let Some(Datagrams { receive, .. }) = self.datagrams {
             receive(self, core, scratch, key);
         }
+    }
+
+    fn receive_from(&mut self, core: &mut Core, socket: DatagramSocket) -> Result<()> {
+        let Datagrams { open, .. } = self.datagrams.as_ref().expect("it was told of such sockets");
+        open(core, self.calls.number(), socket)
     }
 
     fn on_due(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, due: Due) {

@@ -12,11 +12,12 @@ use super::served::{Cap, Served};
 use super::shutdown::stop::Stop;
 use super::slots::{Kind, Slots};
 use crate::address::Address;
-use crate::connection::Connection;
+use crate::connection::{Connection, Delivery};
 use crate::error::{Error, Result};
 use crate::ids::{ConnectionId, NO_SLOT, ServerId};
 use crate::lifecycle::{EndReason, Timeout};
 use crate::limits::{ReactorConfig, connections_from_descriptors};
+use crate::net::packet::Route;
 use crate::net::selector::{Selector, Waker};
 use crate::panics::{catch, drop_caught};
 use crate::stats::Stats;
@@ -56,8 +57,19 @@ pub(crate) struct Core {
     pub(super) read_bytes_max: usize,
     /// The datagram socket that is being read. Datagrams that are sent through it leave when that is done.
     pub(crate) receiving: u32,
+    /// Set with the first datagram socket.
+    pub(crate) datagrams: Option<DatagramCode>,
     /// The error of a connection that could not be registered in this turn.
     pub(crate) not_registered: Option<std::io::Error>,
+}
+
+/// The code that sends datagrams. A program without datagrams does not contain it.
+#[derive(Clone, Copy)]
+pub(crate) struct DatagramCode {
+    /// [`Core::send_datagram`]
+    pub(crate) send: fn(&mut Core, Route, &Address, &[u8]) -> Delivery,
+    /// [`Core::flush_datagrams`]
+    pub(crate) flush: fn(&mut Core, u32),
 }
 
 impl Core {
@@ -86,6 +98,7 @@ impl Core {
             read_buffer_bytes_min: 0,
             read_bytes_max: 0,
             receiving: NO_SLOT,
+            datagrams: None,
             not_registered: None,
         }
     }

@@ -11,6 +11,7 @@ use crate::connection::deadlines::Due;
 use crate::error::Result;
 use crate::ids::SlotId;
 use crate::lifecycle::EndReason;
+use crate::net::datagram::DatagramSocket;
 use crate::net::packet::Packet;
 use crate::net::{Socket, Stream};
 
@@ -33,6 +34,8 @@ pub(crate) trait Hosted: Send {
     fn service(&mut self, core: &mut Core, scratch: &mut Scratch, batch: &[SlotId]) -> usize;
     /// Accepts waiting clients of a listener, within its budget.
     fn accept(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
+    /// Starts receiving datagrams by a socket.
+    fn receive_from(&mut self, core: &mut Core, socket: DatagramSocket) -> Result<()>;
     /// Receives waiting datagrams of a socket, within its budget, and sends the ready ones.
     fn receive(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
     /// Admits a connection: calls the hooks, makes its handler, and calls `setup`.

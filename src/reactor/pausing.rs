@@ -2,7 +2,7 @@
 
 use super::core::Core;
 use super::entries::{Alarm, Listening, Pause};
-use super::served::{EPISODE, Life};
+use super::served::EPISODE;
 use super::slots::Kind;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result, reason};
@@ -15,16 +15,8 @@ use crate::timers::NO_TIMER;
 use crate::timers::nanos;
 
 impl Core {
-    /// Starts accepting or receiving.
-    pub(crate) fn open(&mut self, server: u16, bound: Bound) -> Result<()> {
-        self.served[usize::from(server)].life = Life::Open { stopped: false };
-        match bound {
-            Bound::Listener(listener) => self.listen(server, listener),
-            Bound::Datagram(socket) => self.receive_from(server, socket),
-        }
-    }
-
-    fn listen(&mut self, server: u16, listener: Listener) -> Result<()> {
+    /// Starts accepting.
+    pub(super) fn listen(&mut self, server: u16, listener: Listener) -> Result<()> {
         let address = listener.address().clone();
         let key = self.slots.insert(
             server,

@@ -197,7 +197,12 @@ impl Reactor {
         let server = self.core.server(id).ok_or(Error::Gone)?;
         for socket in sockets {
             note!(Info, "listening on {}", socket.address());
-            if let Err(error) = self.core.open(server, socket) {
+            self.core.served[usize::from(server)].life = Life::Open { stopped: false };
+            let opened = match socket {
+                Bound::Listener(listener) => self.core.listen(server, listener),
+                Bound::Datagram(socket) => self.servers[usize::from(server)].receive_from(&mut self.core, socket),
+            };
+            if let Err(error) = opened {
                 self.core.unlisten(server);
                 self.free_dead();
                 return Err(error);
