@@ -1,4 +1,5 @@
-//! The servers: addresses, options, and Python's methods to run them. One type for all kinds of sockets.
+//! The server type, which is used for all kinds of sockets: addresses, options, and Python's methods for running a
+//! server.
 
 mod adding;
 mod binding;
@@ -29,7 +30,7 @@ use crate::reactor::Reactor;
 use crate::reactor::handle::{Handle, ShutdownHandle};
 use crate::reactor::hosted::Hosted;
 
-/// A TCP server: [`Server`] over TCP, with a handler for each connection.
+/// A TCP server: a [`Server`] over TCP, with one handler for each connection.
 ///
 /// Source: `socketserver.TCPServer`.
 ///
@@ -45,9 +46,9 @@ use crate::reactor::hosted::Hosted;
 /// ```
 pub type TcpServer<S, H> = Server<Tcp, S, H>;
 
-/// A UDP server: [`Server`] over UDP. Each datagram is a request with a handler of its own, from `setup` to `finish`,
-/// and its output goes back as one datagram. With [`Limits::sessions_max`](crate::Limits::sessions_max) there is a
-/// handler for each peer.
+/// A UDP server: a [`Server`] over UDP. Each datagram is a request with its own handler, from `setup` to `finish`, and
+/// everything that this handler writes is sent back as one datagram. With
+/// [`Limits::sessions_max`](crate::Limits::sessions_max), there is one handler for each peer instead.
 ///
 /// Source: `socketserver.UDPServer`, and `DatagramRequestHandler`.
 ///
@@ -73,10 +74,10 @@ pub type TcpServer<S, H> = Server<Tcp, S, H>;
 /// ```
 pub type UdpServer<S, H> = Server<Udp, S, H>;
 
-/// A server on Unix sockets with connections: [`Server`] over a path or an abstract name.
+/// A server on Unix stream sockets: a [`Server`] over a path or an abstract name.
 ///
-/// [`Socket::bind`](crate::Socket::bind) describes how the path is made. It is removed when the server closes, if it is
-/// still its own.
+/// The socket file is created as described in [`Socket::bind`](crate::Socket::bind). It is removed when the server
+/// closes, unless it has been replaced in the meantime.
 ///
 /// Source: `socketserver.UnixStreamServer`, which leaves the path behind.
 ///
@@ -96,8 +97,8 @@ pub type UdpServer<S, H> = Server<Udp, S, H>;
 #[cfg(unix)]
 pub type UnixStreamServer<S, H> = Server<UnixStream, S, H>;
 
-/// A server on Unix datagram sockets: like [`UdpServer`] over a path or an abstract name. A client that wants an answer
-/// must bind its own socket.
+/// A server on Unix datagram sockets. It works like [`UdpServer`], but over a path or an abstract name. To receive an
+/// answer, a client must have bound its own socket.
 ///
 /// Source: `socketserver.UnixDatagramServer`.
 ///
@@ -117,11 +118,11 @@ pub type UnixDatagramServer<S, H> = Server<UnixDatagram, S, H>;
 
 /// A server, named after its first kind of socket ([`TcpServer`], [`UdpServer`], [`UnixStreamServer`],
 /// [`UnixDatagramServer`]). It has bound sockets, a value that its handlers share, and a handler for each request.
-/// Sockets of other kinds may share these: see [`Unbound::server_bind_as`].
+/// Sockets of other kinds can share the same value and handlers: see [`Unbound::server_bind_as`].
 ///
-/// You can [add](Reactor::add) it to a [`Reactor`] with other servers. Otherwise it gets one of its own when it begins
-/// to serve; until then it has its sockets and no other descriptor. Dropping it closes it, like leaving a `with` block
-/// in Python.
+/// A server can be [added](Reactor::add) to a [`Reactor`] that hosts several servers. Otherwise it creates its own
+/// reactor when it starts to serve; until then its sockets are its only descriptors. Dropping the server closes it,
+/// like leaving a `with` block in Python.
 ///
 /// Source: `socketserver.TCPServer` and its subclasses.
 ///
@@ -154,27 +155,27 @@ pub type UnixDatagramServer<S, H> = Server<UnixDatagram, S, H>;
 /// # Ok::<(), socketserver::Error>(())
 /// ```
 pub struct Server<F: Family, S, H> {
-    /// How long [`handle_request`](Self::handle_request) waits for a client. Default: `None`, without a limit. Source:
-    /// `BaseServer.timeout`.
+    /// How long [`handle_request`](Self::handle_request) waits for a client. Default: `None`, which means no limit.
+    /// Source: `BaseServer.timeout`.
     pub timeout: Option<Duration>,
     parked: Parked,
-    /// Its own reactor, since it began to serve.
+    /// The server's own reactor, once it has been created.
     own: Option<Reactor>,
-    /// Its addresses, to which it is bound, or will be when it serves again.
+    /// The addresses to which the server is bound, or will be bound when it serves again.
     sites: Vec<Site>,
-    /// Listening sockets that are in no reactor yet.
+    /// Listening sockets that have not been given to a reactor yet.
     activated: Vec<Bound>,
     kind: Kind<F, S, H>,
 }
 
 impl<F: Family, H: RequestHandler> Server<F, (), H> {
-    /// Binds `address`, listens, and makes a handler for each request with `handler`, which is given the client's
-    /// address. Port 0 lets the system choose; see [`server_address`](Self::server_address).
+    /// Binds `address`, listens, and calls `handler` with the client's address to create a handler for each request.
+    /// Port 0 lets the system choose; see [`server_address`](Self::server_address).
     ///
     /// # Errors
     /// [`Error::Resolve`](crate::Error::Resolve), [`Error::Bind`](crate::Error::Bind) and
-    /// [`Error::Listen`](crate::Error::Listen), each with the address in it; as for [`Unbound::server_bind`], which binds
-    /// all addresses of a name.
+    /// [`Error::Listen`](crate::Error::Listen), each of which contains the address. As with [`Unbound::server_bind`],
+    /// all addresses of a name are bound.
     ///
     /// Source: `TCPServer(server_address, RequestHandlerClass)`.
     pub fn new(
@@ -186,8 +187,8 @@ impl<F: Family, H: RequestHandler> Server<F, (), H> {
         unbound.server_activate()
     }
 
-    /// Makes a server that is not bound yet, so that its sockets can have options, and several addresses of one family
-    /// or more.
+    /// Creates a server that is not bound yet. You can then bind it to several addresses, of one family or several,
+    /// each with its own options.
     ///
     /// Source: `TCPServer(..., bind_and_activate=False)`.
     pub fn unbound(mut handler: impl FnMut(&Address) -> H + Send + 'static) -> Unbound<F, (), H> {
@@ -196,11 +197,11 @@ impl<F: Family, H: RequestHandler> Server<F, (), H> {
 }
 
 impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
-    /// As [`new`](Server::new), with your own value. All handlers share it as `request.server`, and its hooks are
-    /// called.
+    /// Like [`new`](Server::new), but with a value of your own. All handlers share it as `request.server`, and its
+    /// hooks are called.
     ///
     /// # Errors
-    /// As for [`new`](Server::new). Then the value is dropped.
+    /// The same as for [`new`](Server::new). On an error the value is dropped.
     pub fn with_server(
         address: impl ServerAddress<F::Address>,
         server: S,
@@ -211,7 +212,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         unbound.server_activate()
     }
 
-    /// As [`unbound`](Server::unbound), with a value of your own.
+    /// Like [`unbound`](Server::unbound), but with a value of your own.
     pub fn unbound_with_server(
         server: S,
         handler: impl FnMut(&mut S, &Address) -> H + Send + 'static,
@@ -219,45 +220,47 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         Unbound::hosting(Host::new(server, Box::new(handler)))
     }
 
-    /// Returns the first address of its own kind, with the real port. It keeps this address when it is closed, and is
-    /// bound to it when it serves again.
+    /// Returns the first address of the server's own family to which it is bound, with the actual port. The address
+    /// remains valid after the server is closed, because the server is bound to it again when it serves again.
     ///
     /// Source: `server_address`.
     pub fn server_address(&self) -> F::Address {
         self.server_addresses_as::<F>().into_iter().next().expect("it was bound before it was made")
     }
 
-    /// Returns all its addresses, in the order in which they were bound.
+    /// Returns all addresses to which the server is bound, in the order in which they were bound.
     pub fn server_addresses(&self) -> Vec<Address> {
         self.sites.iter().map(|site| site.address.clone()).collect()
     }
 
-    /// Returns the addresses of one family.
+    /// Returns the addresses of the sockets of one family.
     pub fn server_addresses_as<G: Family>(&self) -> Vec<G::Address> {
         let sites = self.sites.iter().filter(|site| site.options.family() == G::NAME);
         sites.filter_map(|site| G::typed(&site.address)).collect()
     }
 
-    /// Serves until it is [shut down](ShutdownHandle::shutdown). After a stop, or after
-    /// [`server_close`](Self::server_close), it is first bound to its addresses again, each with its former options.
+    /// Serves until the server is [shut down](ShutdownHandle::shutdown). If the server was stopped or closed with
+    /// [`server_close`](Self::server_close), it is first bound to its addresses again, each with its original options.
     ///
     /// # Errors
     /// [`Error::Reactor`](crate::Error::Reactor); [`Error::Bind`](crate::Error::Bind) and
-    /// [`Error::Listen`](crate::Error::Listen) if it cannot be bound again: then it has no socket, and may try again.
-    /// [`Error::Setting`](crate::Error::Setting) if the [`config`](Self::set_config) cannot be used.
-    /// [`Error::Gone`](crate::Error::Gone) if a closure has replaced its own reactor.
+    /// [`Error::Listen`](crate::Error::Listen) if the server cannot be bound again. In this case it has no sockets, and
+    /// you can call this method again. [`Error::Setting`](crate::Error::Setting) if the [`config`](Self::set_config)
+    /// cannot be used. [`Error::Gone`](crate::Error::Gone) if a closure has replaced the server's own reactor with
+    /// another one.
     ///
     /// Source: `serve_forever`.
     pub fn serve_forever(&mut self) -> Result<()> {
         self.start()?.serve_forever()
     }
 
-    /// Serves one request: waits for a client, at most [`timeout`](Self::timeout), and returns when its connection is
-    /// over, or when a closure closes the server. Further clients wait in the backlog. After a timeout the hook
-    /// `handle_timeout` is called.
+    /// Serves one request: waits at most [`timeout`](Self::timeout) for a client, and returns when the client's
+    /// connection has ended or a closure has closed the server. Further clients wait in the backlog. After a timeout
+    /// the hook `handle_timeout` is called.
     ///
-    /// Returns at once after a shutdown, until [`serve_forever`](Self::serve_forever) or [`Reactor::poll`] has returned
-    /// because of it as well. So check [`is_requested`](ShutdownHandle::is_requested) in a loop:
+    /// Returns immediately if a shutdown was requested, and continues to do so until
+    /// [`serve_forever`](Self::serve_forever) or [`Reactor::poll`] has also returned because of that request. A loop
+    /// should therefore check [`is_requested`](ShutdownHandle::is_requested):
     ///
     /// ```
     /// # use socketserver::{NoHandler, TcpServer};
@@ -283,10 +286,10 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         reactor.handle_request(id, timeout)
     }
 
-    /// Closes its sockets and aborts its connections: see [`Reactor::server_close`]. If it serves again, it is bound to its
-    /// addresses again.
+    /// Closes the server's sockets and aborts its connections: see [`Reactor::server_close`]. When the server serves
+    /// again, it is bound to its addresses again.
     ///
-    /// Source: `server_close`, and leaving the `with` block. Python's cannot serve again.
+    /// Source: `server_close`, and leaving the `with` block. A server in Python cannot serve again after this.
     pub fn server_close(&mut self) {
         self.activated.clear();
         match &mut self.own {
@@ -295,36 +298,39 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         }
     }
 
-    /// Returns a handle that stops its own reactor, or the one that it is added to.
+    /// Returns a handle that stops the server's reactor: its own, or the one to which it is added.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         self.handle().shutdown_handle()
     }
 
-    /// Returns a handle for other threads. You can take it at any time. What it is given before the server has a
-    /// reactor waits for that. If the server is [added](Reactor::add) to another reactor, the handle leads there.
+    /// Returns a handle for other threads. You can obtain it at any time. Anything submitted through it before the
+    /// server has a reactor is kept until then. If the server is [added](Reactor::add) to another reactor, the handle
+    /// refers to that reactor.
     pub fn handle(&self) -> Handle {
         Handle::new(Arc::clone(&self.parked.shared))
     }
 
-    /// Makes SIGINT and SIGTERM stop it: see [`Reactor::shutdown_on_signals`]. From now on it has a reactor of its own.
-    /// Feature `signals`.
+    /// Makes SIGINT and SIGTERM stop the server: see [`Reactor::shutdown_on_signals`]. This call creates the server's
+    /// own reactor if there is none. Feature `signals`.
     ///
     /// # Errors
-    /// [`Error::Reactor`](crate::Error::Reactor) if they cannot be watched, or the system is out of descriptors.
+    /// [`Error::Reactor`](crate::Error::Reactor) if the signals cannot be watched or the system has no descriptors
+    /// left.
     #[cfg(feature = "signals")]
     pub fn shutdown_on_signals(&mut self) -> Result<()> {
         self.reactor()?.shutdown_on_signals()
     }
 
-    /// Returns its id, which is the same in every reactor.
+    /// Returns the server's id, which is the same in every reactor.
     pub fn id(&self) -> ServerId {
         self.parked.id
     }
 
-    /// Returns its value, which handlers have as `request.server`.
+    /// Returns the server's value, which handlers access as `request.server`.
     ///
     /// # Panics
-    /// If a closure ([`Handle::run`]) has replaced its own reactor, because the value is in that.
+    /// If a closure ([`Handle::run`]) has replaced the server's own reactor with another one, because the value is in
+    /// the original reactor.
     pub fn server_mut(&mut self) -> &mut S {
         self.hosted().expect(SWAPPED).state().downcast_mut().expect("the value is of this type")
     }
@@ -336,7 +342,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         }
     }
 
-    /// Returns its own reactor. Makes it if it has none.
+    /// Returns the server's own reactor, and creates it if there is none.
     fn reactor(&mut self) -> Result<&mut Reactor> {
         if self.own.is_none() {
             let mut reactor = Reactor::with_config(self.parked.config.clone())?;
@@ -356,11 +362,11 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         self.reactor()
     }
 
-    /// Makes sure that it has sockets: the existing ones, or new ones at its addresses.
+    /// Ensures that the server has sockets: the existing ones, or new ones that are bound to its addresses.
     fn get_sockets(&mut self) -> Result<()> {
         let id = self.parked.id;
         let is_open = self.own.as_mut().is_some_and(|reactor| {
-            reactor.await_closed(id); // The hooks of a running close come first.
+            reactor.await_closed(id); // If a close is in progress, its hooks run first.
             !reactor.server_addresses(id).is_empty()
         });
         if !is_open && self.activated.is_empty() {
@@ -377,18 +383,18 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     }
 }
 
-/// The assumption under which a server finds its value.
+/// The assumption that must hold for a server to find its value.
 const SWAPPED: &str = "no closure has put another reactor in the place of the server's own";
 
 impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
-    /// Makes the sockets listen. From now on clients can connect, and wait in the backlog until the server serves.
+    /// Makes the sockets listen. From then on, clients can connect; they wait in the backlog until the server serves.
     ///
     /// # Errors
     /// [`Error::NotBound`](crate::Error::NotBound) if there is no socket of the server's own family;
     /// [`Error::Setting`](crate::Error::Setting) if [`limits`](Self::limits) contradict each other;
-    /// [`Error::Listen`](crate::Error::Listen). The server is closed then, and its value is dropped with it.
+    /// [`Error::Listen`](crate::Error::Listen). On an error, the server is closed and its value is dropped.
     ///
-    /// Source: `server_activate`; the hook of that name is called with each socket.
+    /// Source: `server_activate`; the hook `server_activate` is called for each socket.
     pub fn server_activate(self) -> Result<Server<F, S, H>> {
         let (parked, activated, sites) = self.activate()?;
         Ok(Server { timeout: None, parked, own: None, sites, activated, kind: PhantomData })

@@ -1,4 +1,4 @@
-//! The hooks of a server: the methods of Python's `BaseServer` that a subclass overrides.
+//! The hooks of a server: the methods that a subclass of Python's `BaseServer` can override.
 
 use std::io;
 
@@ -12,13 +12,15 @@ use crate::logging::note_fault;
 use crate::net::{Listener, Socket, Stream};
 use crate::reactor::handle::Message;
 
-/// The server's value: state that all its handlers share as `request.server`, and the hooks of Python's class of this
-/// name. Every hook has a default, which does the same as Python's. `impl BaseServer for MyState {}` is enough.
+/// The server's value. It contains the state that all handlers share as `request.server`, and implements the hooks of
+/// Python's class of the same name. Every hook has a default that behaves like Python's, so `impl BaseServer for
+/// MyState {}` is enough.
 ///
 /// `()` is the value without state and with all defaults.
 ///
-/// Hooks run on the reactor's thread and must not block. A panic in a hook is caught, counted and logged, and its
-/// request is closed. `server_bind` and `server_activate` run in your own call, which then returns [`Error::Panicked`].
+/// Hooks run on the reactor's thread and must not block. A panic in a hook is caught, counted and logged, and the
+/// affected request is closed. `server_bind` and `server_activate` run inside a call that you make. If they panic, that
+/// call returns [`Error::Panicked`].
 ///
 /// Source: `socketserver.BaseServer` and `TCPServer`.
 ///
@@ -33,7 +35,8 @@ use crate::reactor::handle::Message;
 /// }
 /// ```
 ///
-/// A value without hooks needs `impl BaseServer for Chat {}` as well. The compiler reports it if that is missing:
+/// A value that overrides no hooks also needs an implementation, `impl BaseServer for Chat {}`. The compiler reports an
+/// error if it is missing:
 ///
 /// ```compile_fail,E0277
 /// # use socketserver::{NoHandler, TcpServer};
@@ -47,42 +50,44 @@ use crate::reactor::handle::Message;
     note = "add `impl BaseServer for {Self} {{}}`: it has Python's hooks, and all of them have defaults"
 )]
 pub trait BaseServer: Sized + Send + 'static {
-    /// Binds the socket to `address`. Set further options on it before. Called once for each address.
+    /// Binds the socket to `address`. An override can set further options on the socket first. Called once for each
+    /// address.
     ///
     /// # Errors
-    /// Errors of bind(2). Reported as [`Error::Bind`].
+    /// The error from bind(2). It is reported as [`Error::Bind`].
     fn server_bind(&mut self, socket: &Socket, address: &Address) -> io::Result<()> {
         socket.bind(address)
     }
 
-    /// Makes a bound socket listen. For a datagram socket, it does nothing.
+    /// Makes a bound socket listen. Does nothing for a datagram socket.
     ///
     /// # Errors
-    /// Errors of listen(2). Reported as [`Error::Listen`].
+    /// The error from listen(2). It is reported as [`Error::Listen`].
     fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> io::Result<()> {
         socket.listen(request_queue_size)
     }
 
-    /// Accepts a waiting client. Called until it returns [`WouldBlock`](io::ErrorKind::WouldBlock), or until the turn's
-    /// budget of accepts is used up. Not called for datagrams, because several come at once.
+    /// Accepts a waiting client. Called repeatedly until it returns [`WouldBlock`](io::ErrorKind::WouldBlock) or the
+    /// turn's accept budget is used up. Not called for datagrams, because several are received at a time.
     ///
     /// # Errors
-    /// Errors of accept(2). An error that concerns a single client is counted, and any other pauses accepting for a
-    /// while. An error after [`Listener::accept`] has returned a client concerns that client: it is dropped and counted
-    /// in [`Stats::accept_errors`](crate::Stats).
+    /// The error from accept(2). An error that affects only one client is counted. Any other error pauses accepting for
+    /// a while. An error that occurs after [`Listener::accept`] has returned a client affects only that client, which
+    /// is dropped and counted in [`Stats::accept_errors`](crate::Stats).
     fn get_request(&mut self, listener: &mut Listener) -> io::Result<(Stream, Address)> {
         listener.accept()
     }
 
-    /// Returns whether to serve a request. If not, it is closed at once, or the datagram dropped, and counted as
-    /// refused. Called once for each connection, and for each datagram that belongs to no session.
+    /// Returns whether a request should be served. If not, the connection is closed immediately or the datagram is
+    /// dropped, and the request is counted as refused. Called once for each connection and for each datagram that does
+    /// not belong to a session.
     fn verify_request(&mut self, request: &Incoming<'_>, client_address: &Address) -> bool {
         let _ = (request, client_address);
         true
     }
 
-    /// Returns where to serve a verified request: on the reactor, with the handler of
-    /// [`finish_request`](Self::finish_request), or where it may block.
+    /// Returns where a verified request is served: on the reactor, with the handler from
+    /// [`finish_request`](Self::finish_request), or in a place that may block.
     ///
     /// Source: `process_request`, which `ThreadingMixIn` and `ForkingMixIn` override.
     fn process_request(&mut self, request: &Incoming<'_>, client_address: &Address) -> ServeOn<Self> {
@@ -90,34 +95,36 @@ pub trait BaseServer: Sized + Send + 'static {
         ServeOn::Reactor
     }
 
-    /// Chooses the handler of one request. `None`: the one made by the server's closure, Python's
-    /// `RequestHandlerClass`.
+    /// Returns the handler for one request. With `None`, the closure that was passed to the server creates the handler,
+    /// like Python's `RequestHandlerClass`.
     fn finish_request(&mut self, client_address: &Address) -> Option<Box<dyn RequestHandler<Self>>> {
         let _ = client_address;
         None
     }
 
-    /// Called before our direction of a connection ends, if the server closes first and everything is sent. The reactor
-    /// ends it, by shutdown(2) or close(2); this hook does nothing. If you have copies of the descriptor, call
-    /// shutdown(2) here, because closing has no effect as long as they are open. Not called if the peer closed first,
-    /// nor if the request is aborted, refused or served elsewhere, nor for datagrams.
+    /// Called for a request that the server closes first, when all output has been sent and just before our direction
+    /// is ended. The reactor ends the direction with shutdown(2) or close(2). The default implementation does nothing.
+    /// If your program holds duplicates of the descriptor, call shutdown(2) here, because close(2) does not end the
+    /// connection while duplicates are open. Not called if the peer closed first, if the request is aborted, refused or
+    /// served elsewhere, or for datagrams.
     ///
     /// # Errors
-    /// Not reported: the connection ends in any case.
+    /// Errors are not reported. The connection always ends.
     fn shutdown_request(&mut self, request: &Stream, client_address: &Address) -> io::Result<()> {
         let _ = (request, client_address);
         Ok(())
     }
 
-    /// Called when a request is over, after its handler's `finish`; also for a refused request, and for outbound
-    /// connections. The crate has logged the end by then, at level `Debug`, with the limit that caused it. For a
-    /// session of a datagram server it is called once, at its end.
+    /// Called when a request has ended, after its handler's `finish`. Also called for refused requests and for outbound
+    /// connections. By then the crate has logged the end at level `Debug`, including the limit that caused it, if any.
+    /// For a session of a datagram server, the hook is called once, when the session ends.
     fn close_request(&mut self, client_address: &Address, why: EndReason) {
         let _ = (client_address, why);
     }
 
-    /// Called with a datagram longer than [`Limits::max_packet_size`](crate::Limits), cut to that. It is counted.
-    /// Return true to serve the cut datagram. By default it is logged and dropped.
+    /// Called for a datagram longer than [`Limits::max_packet_size`](crate::Limits). `packet` is truncated to that
+    /// size. The datagram is counted. If the hook returns true, the truncated datagram is served. By default, the
+    /// datagram is logged and dropped.
     ///
     /// Source: none; Python's servers serve it silently.
     fn datagram_truncated(&mut self, packet: &[u8], client_address: &Address) -> bool {
@@ -125,25 +132,26 @@ pub trait BaseServer: Sized + Send + 'static {
         false
     }
 
-    /// Called before a request is closed because of an error: with the error that a callback or hook returned, with its
-    /// panic, or with the system's error if it cannot watch the connection. Logs it, at most ten a second.
+    /// Called before a request is closed because of an error: one that a callback or hook returned, its panic, or a
+    /// system error if the connection could not be watched. The default implementation logs the error, at most ten
+    /// times a second.
     ///
     /// Source: `handle_error`, which prints to standard error.
     fn handle_error(&mut self, client_address: &Address, error: &Error) {
         note_fault!(Error, "while serving {client_address}: {error:#}");
     }
 
-    /// Called when [`handle_request`](crate::TcpServer::handle_request) waited for
-    /// [`timeout`](crate::TcpServer::timeout) and no client came.
+    /// Called when [`handle_request`](crate::TcpServer::handle_request) has waited for
+    /// [`timeout`](crate::TcpServer::timeout) and no client has arrived.
     fn handle_timeout(&mut self) {}
 
-    /// Called once in every turn of the loop. There is no tick. For regular work, set a [periodic
-    /// timer](Others::set_server_interval).
+    /// Called once in every turn of the loop. Turns do not occur at regular intervals. For regular work, set a
+    /// [periodic timer](Others::set_server_interval).
     fn service_actions(&mut self, others: &mut Others<'_, Self>) {
         let _ = others;
     }
 
-    /// Called when a timer set with [`Others::set_server_timer`] is due. It is then unset, unless it is
+    /// Called when a timer set with [`Others::set_server_timer`] is due. The timer is then removed, unless it is
     /// [periodic](Others::set_server_interval).
     fn timer(&mut self, others: &mut Others<'_, Self>, tag: u64) {
         let _ = (others, tag);
@@ -154,13 +162,13 @@ pub trait BaseServer: Sized + Send + 'static {
         let _ = (others, message);
     }
 
-    /// Called when the server was closed: its sockets are closed, and every handler had its `finish`.
+    /// Called after the server has been closed: its sockets are closed, and `finish` has been called for every handler.
     fn server_close(&mut self) {}
 }
 
 impl BaseServer for () {}
 
-/// A request that is not served yet, the argument of [`verify_request`](BaseServer::verify_request) and
+/// A request that is not being served yet. It is passed to [`verify_request`](BaseServer::verify_request) and
 /// [`process_request`](BaseServer::process_request).
 ///
 /// Source: the `request` of those methods in Python: a socket, or for datagrams a pair of data and socket.
@@ -187,16 +195,18 @@ pub enum Incoming<'a> {
     /// A datagram.
     #[non_exhaustive]
     Datagram {
-        /// Its bytes: all of them, or a part if [`datagram_truncated`](BaseServer::datagram_truncated) returned true.
+        /// The contents of the datagram. They are incomplete only if
+        /// [`datagram_truncated`](BaseServer::datagram_truncated) returned true.
         packet: &'a [u8],
-        /// See [`local_address`](Incoming::local_address).
+        /// The address that [`local_address`](Incoming::local_address) returns.
         local_address: Option<&'a Address>,
     },
 }
 
 impl Incoming<'_> {
-    /// The address of our end, to distinguish requests of several addresses. For a datagram, see
-    /// [`Request::local_address`](crate::Request::local_address). `None` if the connection is broken already.
+    /// Returns the local address, which distinguishes requests to different addresses of the server. For a datagram,
+    /// see [`Request::local_address`](crate::Request::local_address). Returns `None` if the connection is already
+    /// broken.
     pub fn local_address(&self) -> Option<Address> {
         match self {
             Incoming::Stream(stream) => stream.local_address(),
