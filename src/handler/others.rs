@@ -1,4 +1,4 @@
-//! Access of hooks and callbacks to the reactor and to other connections.
+//! Access for hooks and callbacks to the reactor and to connections other than the one being served.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,16 +19,17 @@ use crate::stats::Stats;
 use crate::timers::period;
 
 /// All connections except the one whose callback is running, and the reactor: `request.others`. The hooks of a
-/// [`BaseServer`](crate::BaseServer) get the same, outside any connection.
+/// [`BaseServer`](crate::BaseServer) receive the same type; in a hook, no connection is being served.
 ///
-/// A [`ConnectionId`] names a connection, which may belong to any server of the reactor. An id of a connection that is
-/// gone, or of another reactor, is ignored.
+/// A connection is identified by its [`ConnectionId`], and may belong to any server of the reactor. An id of a
+/// connection that is gone, or of another reactor, is ignored.
 ///
-/// For its own connection a handler calls methods of [`Request`](crate::Request), without an id. With its own id here,
-/// the connection is [closed](Self::close), [aborted](Self::abort), [shut down](Self::shutdown_write),
-/// [paused](Self::pause_reading) or [resumed](Self::resume_reading) when the callback returns, as if the handler had
-/// called that method last. [`broadcast`](Self::broadcast) and [`connections`](Self::connections) leave it out,
-/// [`send`](Self::send) returns [`Delivery::Refused`], and [`client_address`](Self::client_address) returns `None`.
+/// For its own connection, a handler uses the methods of [`Request`](crate::Request) that take no id. If the handler's
+/// own id is passed here anyway, the connection is [closed](Self::close), [aborted](Self::abort), [shut
+/// down](Self::shutdown_write), [paused](Self::pause_reading) or [resumed](Self::resume_reading) when the callback
+/// returns, as if the corresponding method of `Request` had been called last. [`broadcast`](Self::broadcast) and
+/// [`connections`](Self::connections) skip it, [`send`](Self::send) returns [`Delivery::Refused`], and
+/// [`client_address`](Self::client_address) returns `None`.
 ///
 /// ```
 /// use socketserver::{BaseServer, Others};
@@ -45,21 +46,22 @@ use crate::timers::period;
 pub struct Others<'a, S = ()> {
     pub(crate) core: &'a mut Core,
     pub(crate) pending: &'a mut Pending<S>,
-    /// How long the callback may continue. A hook has no such limit.
+    /// The time budget of the callback. Hooks have no such limit.
     pub(crate) budget: Option<&'a Budget>,
 }
 
-/// Work of a server for after the running callback.
+/// The work that a server must still do when the running callback returns.
 pub(crate) struct Pending<S> {
     /// Its number in the reactor.
     pub(crate) server: u16,
-    /// By slot; [`NO_SLOT`](crate::ids::NO_SLOT) is the one of a single datagram.
+    /// Orders by slot. [`NO_SLOT`](crate::ids::NO_SLOT) stands for a single datagram.
     pub(crate) orders: Vec<(u32, Order<S>)>,
 }
 
-/// Work for one connection.
+/// An operation to apply to one connection.
 pub(crate) enum Order<S> {
-    /// Gives it this handler: it is a new outbound connection, or its handler is replaced.
+    /// Use this handler for the connection, either because it is a new outbound connection or because its handler is
+    /// being replaced.
     Serve(Box<dyn RequestHandler<S>>),
     End {
         at_once: bool,
@@ -67,15 +69,15 @@ pub(crate) enum Order<S> {
     ShutdownWrite,
     PauseReading,
     ResumeReading,
-    /// Its limits have changed; whether that of unread input is lower now.
+    /// The connection's limits have changed. `lowered` tells whether the limit of unread input was lowered.
     Hold {
         lowered: bool,
     },
 }
 
 impl<S> Others<'_, S> {
-    /// Queues bytes for another connection and copies them. A block of 16 KiB or more goes to the socket at once if
-    /// nothing waits before it. See [`Delivery`].
+    /// Queues bytes for another connection. The bytes are copied. A block of 16 KiB or more is written to the socket
+    /// immediately if nothing is queued before it. See [`Delivery`].
     pub fn send(&mut self, to: ConnectionId, bytes: &[u8]) -> Delivery {
         let sent = self.core.send(to, Payload::Copied(bytes));
         if sent == Delivery::Queued && self.budget.is_some_and(Budget::is_over) {
@@ -85,17 +87,17 @@ impl<S> Others<'_, S> {
         sent
     }
 
-    /// Queues one payload for every other connection of this server that `wanted` admits, with one copy for all.
-    /// Returns how many took it. [`Limits::output_overflow`](crate::Limits::output_overflow) applies to connections
-    /// with too much unsent output.
+    /// Queues one payload for every other connection of this server for which `wanted` returns true, without copying it
+    /// for each of them. Returns the number of connections for which it was queued. Connections with too much queued
+    /// output are handled according to [`Limits::output_overflow`](crate::Limits::output_overflow).
     ///
-    /// `wanted` can read `request.server`, which is borrowed separately. Write the same payload to the own connection
-    /// with [`write_shared`](crate::Output::write_shared).
+    /// `wanted` can read `request.server`, which is borrowed separately. To write the same payload to the handler's own
+    /// connection, use [`write_shared`](crate::Output::write_shared).
     pub fn broadcast(&mut self, bytes: impl Into<Arc<[u8]>>, wanted: impl FnMut(ConnectionId) -> bool) -> usize {
         self.broadcast_shared(bytes.into(), wanted)
     }
 
-    /// The same without any copy.
+    /// Like [`broadcast`](Self::broadcast), but for bytes that need not be copied at all.
     pub fn broadcast_shared(
         &mut self,
         bytes: impl Into<SharedBytes>,
@@ -104,8 +106,8 @@ impl<S> Others<'_, S> {
         self.core.broadcast(self.pending.server, &bytes.into(), wanted)
     }
 
-    /// Sends a datagram to any address, through the first socket of this server that is of the address's family.
-    /// [`Delivery::Gone`] if there is none. To send through the socket of a request, use
+    /// Sends a datagram to any address, through the first socket of this server whose family matches the address.
+    /// Returns [`Delivery::Gone`] if there is none. To send through the socket on which a request arrived, use
     /// [`Request::send_to`](crate::Request::send_to).
     pub fn send_to(&mut self, to: &Address, bytes: &[u8]) -> Delivery {
         match self.core.route_to(self.pending.server, to) {
@@ -117,8 +119,8 @@ impl<S> Others<'_, S> {
     /// Joins a multicast group with the datagram sockets of this server that are of the group's family.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) with errors of setsockopt(2), such as no such interface, or already a member;
-    /// [`Error::NotBound`](crate::Error::NotBound) if there is no such socket.
+    /// [`Error::Io`](crate::Error::Io) with the error from setsockopt(2), for example if there is no such interface or
+    /// the socket is already a member; [`Error::NotBound`](crate::Error::NotBound) if there is no such socket.
     pub fn join_multicast(&mut self, group: &MulticastGroup) -> Result<()> {
         self.core.each_member(self.pending.server, group, DatagramSocket::join_multicast)
     }
@@ -126,19 +128,19 @@ impl<S> Others<'_, S> {
     /// Leaves a multicast group that was joined at the start or later.
     ///
     /// # Errors
-    /// As for [`join_multicast`](Self::join_multicast).
+    /// The same as for [`join_multicast`](Self::join_multicast).
     pub fn leave_multicast(&mut self, group: &MulticastGroup) -> Result<()> {
         self.core.each_member(self.pending.server, group, DatagramSocket::leave_multicast)
     }
 
-    /// Closes a connection after its queued output was sent. Its handler gets [`EndReason::Evicted`].
+    /// Closes a connection after its queued output has been sent. Its handler receives [`EndReason::Evicted`].
     pub fn close(&mut self, id: ConnectionId) {
         if !self.defer(id, Order::End { at_once: false }) {
             self.core.end(id, EndReason::Evicted, false);
         }
     }
 
-    /// Resets a connection and drops its queued output. Its handler gets [`EndReason::Evicted`].
+    /// Resets a connection. Its queued output is discarded. Its handler receives [`EndReason::Evicted`].
     pub fn abort(&mut self, id: ConnectionId) {
         if !self.defer(id, Order::End { at_once: true }) {
             self.core.end(id, EndReason::Evicted, true);
@@ -175,8 +177,8 @@ impl<S> Others<'_, S> {
         }
     }
 
-    /// The connection whose callback is running is borrowed by it, so work for it waits until the callback returns.
-    /// Returns whether the id names that connection.
+    /// The connection whose callback is running is borrowed by that callback, so operations on it are deferred until
+    /// the callback returns. Returns whether `id` identifies that connection.
     fn defer(&mut self, id: ConnectionId, order: Order<S>) -> bool {
         let is_own = self.core.slots.is_lent(id);
         if is_own {
@@ -185,16 +187,16 @@ impl<S> Others<'_, S> {
         is_own
     }
 
-    /// Starts an outbound connection with `handler`. Its `setup` is called when it is established, and otherwise its
-    /// `connect_failed`. Bytes that are sent to the id before that wait. A Unix socket with a full backlog is tried
-    /// again (after 10 ms, then twice as long each time, up to 1 s) until there is room or
-    /// [`Limits::connect_timeout`](crate::Limits) is over. A TCP connection that is connected to itself, which can
-    /// happen where no server listens, is refused. Takes an address, because resolving a name blocks:
-    /// [`offload`](crate::Request::offload) that.
+    /// Starts an outbound connection with `handler`. The handler's `setup` is called when the connection is
+    /// established, and `connect_failed` is called if it cannot be. Bytes sent to the id in the meantime are queued. If
+    /// the backlog of a Unix socket is full, the attempt is repeated (after 10 ms, then twice as long each time, up to
+    /// 1 s) until there is room or [`Limits::connect_timeout`](crate::Limits) expires. A TCP connection that turns out
+    /// to be connected to itself, which can happen if no socket is listening on the port, is refused. This method takes
+    /// an address, because name resolution blocks; use [`offload`](crate::Request::offload) to resolve names.
     ///
     /// # Errors
-    /// [`Error::Connect`](crate::Error::Connect) if it fails at once, because there is no descriptor or no route. Then
-    /// `handler` is dropped and none of its methods is called.
+    /// [`Error::Connect`](crate::Error::Connect) if it fails immediately, for example because there are no descriptors
+    /// or no route. In this case `handler` is dropped and none of its methods is called.
     pub fn connect(&mut self, to: impl Into<Address>, handler: impl RequestHandler<S>) -> Result<ConnectionId> {
         let id = self.core.connect(self.pending.server, to.into())?;
         self.pending.orders.push((id.slot.key, Order::Serve(Box::new(handler))));
@@ -202,17 +204,18 @@ impl<S> Others<'_, S> {
     }
 
     /// Returns the other open connections of this server, its sessions, and its requests on threads and of programs. A
-    /// connection that is being closed is included until everything is sent, and while it
-    /// [lingers](crate::Limits::linger). An aborted one is not.
+    /// closed connection is included until its output has been sent and while it [lingers](crate::Limits::linger); an
+    /// aborted connection is not included.
     ///
-    /// [Closing](Self::close) or [aborting](Self::abort) a request on a thread or of a program ends it at once. Only
-    /// its thread or program writes to its client: bytes for it are [`Delivery::Refused`], a broadcast leaves it out,
-    /// and a message for it is dropped, counted and logged.
+    /// [Closing](Self::close) or [aborting](Self::abort) a request on a thread or of a program ends it immediately.
+    /// Only the thread or program can write to the client: [`send`](Self::send) returns [`Delivery::Refused`],
+    /// broadcasts skip it, and a message for it is dropped, counted and logged.
     pub fn connections(&self) -> Vec<ConnectionId> {
         self.core.slots.open(self.pending.server)
     }
 
-    /// The same for any server of the reactor. Empty if there is no such server.
+    /// Like [`connections`](Self::connections), but for any server of the reactor. Returns an empty list if there is no
+    /// such server.
     pub fn connections_of(&self, server: ServerId) -> Vec<ConnectionId> {
         self.core.server(server).map(|server| self.core.slots.open(server)).unwrap_or_default()
     }
@@ -222,38 +225,42 @@ impl<S> Others<'_, S> {
         self.core.slots.address(id)
     }
 
-    /// Sets a timer of the server, or moves the one of this tag. It calls
-    /// [`BaseServer::timer`](crate::BaseServer::timer) once, never early. It outlives the connection that sets it, and
-    /// a stop, until the server is closed with [`Reactor::server_close`](crate::Reactor::server_close) or dropped.
+    /// Sets a timer for the server. If a timer with this tag exists, it is reset. The timer calls
+    /// [`BaseServer::timer`](crate::BaseServer::timer) once, and never early. It is independent of the connection that
+    /// sets it and survives a stop. It is cancelled when the server is closed with
+    /// [`Reactor::server_close`](crate::Reactor::server_close) or dropped.
     pub fn set_server_timer(&mut self, tag: u64, after: Duration) {
         self.core.set_server_timer(self.pending.server, tag, after, None);
     }
 
-    /// Sets a periodic timer of the server, and replaces any other of this tag. It calls
-    /// [`BaseServer::timer`](crate::BaseServer::timer) first after the time `every`, and then repeatedly, until it is
-    /// [cancelled](Self::cancel_server_timer) or set again. The shortest period is 1 ms.
+    /// Sets a periodic timer for the server. If a timer with this tag exists, it is replaced. The timer calls
+    /// [`BaseServer::timer`](crate::BaseServer::timer) once in each period of `every`, for the first time after one
+    /// period, until it is [cancelled](Self::cancel_server_timer) or reset. The minimum period is 1 ms; a shorter one
+    /// is treated as 1 ms.
     ///
     /// The ticks are whole multiples of `every` after the moment at which it was set, so it does not drift. A tick may
-    /// come late, but never early. Missed ticks, because a callback took longer or the process was stopped, are not
-    /// made up for: one comes as soon as possible, and the next at the next multiple.
+    /// come late, but never early. Ticks that were missed, because a callback took longer or the process was stopped,
+    /// are skipped: one tick is delivered as soon as possible, and the next one at the next multiple.
     pub fn set_server_interval(&mut self, tag: u64, every: Duration) {
         self.core.set_server_timer(self.pending.server, tag, every, Some(period(every)));
     }
 
-    /// Unsets a timer of the server, periodic or not. Returns whether it was set.
+    /// Cancels a timer of the server, whether periodic or not. Returns whether it was set.
     pub fn cancel_server_timer(&mut self, tag: u64) -> bool {
         self.core.cancel_server_timer(self.pending.server, tag)
     }
 
-    /// Returns how many unsent bytes a connection has queued. 0 for a session of a datagram server. `None` if it is
-    /// gone, or if a thread or a program serves it. For the own connection, use [`output.len()`](crate::Output::len).
+    /// Returns the number of bytes queued for a connection, that is, bytes that were written to it but not yet accepted
+    /// by the kernel. 0 for a session of a datagram server. `None` if the connection is gone, or if a thread or a
+    /// program serves it. For the handler's own connection, use [`output.len()`](crate::Output::len).
     pub fn output_len(&mut self, id: ConnectionId) -> Option<usize> {
         self.core.slots.find(id).map(|(_, connection)| connection.unsent())
     }
 
-    /// Returns whether a stop of the reactor was requested in any way, until it serves again. After that a handler can
-    /// tell the client to send no more: `Connection: close` in HTTP (RFC 9112, section 9.6). The connection then ends
-    /// as soon as the client has closed, and the stop does not wait until it is quiet.
+    /// Returns whether a stop of the reactor was requested, by any means. It returns true from the request until the
+    /// reactor serves again. During this time, a handler's answers can tell the client to send no more requests:
+    /// `Connection: close` in HTTP (RFC 9112, section 9.6). The connection then ends as soon as the client has closed
+    /// it, and the stop does not wait until it is quiet.
     pub fn is_stopping(&self) -> bool {
         self.core.is_stopping()
     }
@@ -263,17 +270,17 @@ impl<S> Others<'_, S> {
         self.handle().shutdown_handle().shutdown();
     }
 
-    /// Returns the reactor's counters.
+    /// Returns the counters of this reactor.
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }
 
-    /// Returns a handle for other threads.
+    /// Returns a handle through which other threads can reach the reactor.
     pub fn handle(&self) -> Handle {
         self.core.handle()
     }
 
-    /// Returns the time on the reactor's clock, since it was made. Virtual in tests.
+    /// Returns the time on the reactor's clock since the reactor was created. In tests this is virtual time.
     pub fn now(&self) -> Duration {
         Duration::from_nanos(self.core.now)
     }
