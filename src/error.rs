@@ -1,4 +1,4 @@
-//! Errors, each with the operation that failed and its target.
+//! The crate's error type. Each error names the operation that failed and its object.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use std::{fmt, io};
 use crate::address::Address;
 use crate::lifecycle::EndReason;
 
-/// The crate's result type, of every callback and every fallible call.
+/// The result type that every callback and every fallible call in the crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call failed.
 ///
-/// `{error}` names the operation and its target. The cause is [`source`](std::error::Error::source), and `{error:#}`
-/// shows it too, with all causes behind it. The crate logs errors in this form; show it to users as well. `{error:?}`
-/// shows the fields, and so does a program whose `main` returns the error.
+/// `{error}` names the operation and its object. The cause is [`source`](std::error::Error::source), and `{error:#}`
+/// also shows the cause, followed by its own causes. The crate logs errors in this form, and programs should show this
+/// form to users. `{error:?}` shows the fields. This form is also printed if `main` returns the error.
 ///
-/// A callback may return any error with `?`: [`io::Error`], the usual parsing errors, a string, a boxed error,
-/// or anything else through [`Error::other`]. An error returned by a callback ends its connection only.
+/// A callback may return any error with `?`: [`io::Error`], the usual parsing errors, a string, a boxed error, or
+/// anything else through [`Error::other`]. An error returned by a callback ends only its connection.
 ///
 /// ```
 /// use socketserver::TcpServer;
@@ -36,54 +36,54 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The name could not be resolved, or is not an address.
+    /// The name could not be resolved or is not a valid address.
     Resolve {
         /// The given address.
         address: String,
-        /// The error of the resolver.
+        /// The error from the resolver.
         source: io::Error,
     },
     /// A listening socket could not be opened or bound.
     Bind {
         /// The address to bind.
         address: Address,
-        /// The error of socket(2), setsockopt(2) or bind(2).
+        /// The error from socket(2), setsockopt(2) or bind(2).
         source: io::Error,
     },
     /// A bound socket could not listen.
     Listen {
-        /// The address the socket is bound to.
+        /// The address to which the socket is bound.
         address: Address,
-        /// The error of listen(2).
+        /// The error from listen(2).
         source: io::Error,
     },
     /// An outbound connection failed or timed out.
     Connect {
-        /// The address to connect to.
+        /// The address to which a connection was attempted.
         address: Address,
-        /// The error of connect(2); [`io::ErrorKind::TimedOut`] when the connect timeout has passed.
+        /// The error from connect(2), or [`io::ErrorKind::TimedOut`] if the connect timeout expired.
         source: io::Error,
     },
     /// A program that should serve a request could not be started.
     Spawn {
         /// The given program.
         program: String,
-        /// The error of fork(2) or execve(2).
+        /// The error from fork(2) or execve(2).
         source: io::Error,
     },
     /// The reactor could not do its own work (create or wait on the selector, register a socket, ...).
     Reactor {
         /// The operation that failed.
         doing: &'static str,
-        /// The error of the operating system.
+        /// The error from the operating system.
         source: io::Error,
     },
-    /// A setting cannot be used, by itself or together with another one. The call that uses it fails and changes
-    /// nothing.
+    /// A setting cannot be used, either by itself or in combination with another one. The call that uses it fails and
+    /// changes nothing.
     Setting {
         /// The setting, or two contradictory settings: name and value.
         settings: Vec<(&'static str, String)>,
-        /// The reason.
+        /// The reason why the setting cannot be used.
         reason: &'static str,
     },
     /// The server is not bound to an address.
@@ -92,22 +92,23 @@ pub enum Error {
     InputLimit {
         /// The item that was too long: `"line"`, `"frame"`, `"unread input"`, ...
         what: &'static str,
-        /// The limit that it exceeded, in bytes.
+        /// The limit that was exceeded, in bytes.
         max: usize,
     },
-    /// A time limit of a request on a thread or of a program passed. `rfile`, `wfile` and the socket return it inside
-    /// an [`io::Error`] of the kind [`TimedOut`](io::ErrorKind::TimedOut).
+    /// A time limit of a request on a thread or of a program expired. `rfile`, `wfile` and the socket return this error
+    /// inside an [`io::Error`] of kind [`TimedOut`](io::ErrorKind::TimedOut).
     TimeLimit {
-        /// The reason with which its request ends: [`EndReason::Timeout`] for a read or a write,
-        /// [`EndReason::ChildTimeout`].
+        /// The reason with which the request ends: [`EndReason::Timeout`] for a read or a write, or
+        /// [`EndReason::ChildTimeout`] for a program.
         why: EndReason,
-        /// The setting of the limit: `"timeout"`, `"read_timeout"` or `"write_timeout"` of the handler, the method
-        /// `"set_timeout"`, `"set_read_timeout"` or `"set_write_timeout"` of the socket, or `"child_timeout"`.
+        /// The name of the setting that contains the limit: `"timeout"`, `"read_timeout"` or `"write_timeout"` of the
+        /// handler, the method `"set_timeout"`, `"set_read_timeout"` or `"set_write_timeout"` of the socket, or
+        /// `"child_timeout"`.
         setting: &'static str,
         /// The limit.
         max: Duration,
     },
-    /// More unsent output than [`Limits::output_bytes_max`](crate::Limits) allows.
+    /// The amount of unsent output would exceed [`Limits::output_bytes_max`](crate::Limits).
     OutputLimit {
         /// The limit, in bytes.
         max: usize,
@@ -126,16 +127,16 @@ pub enum Error {
         /// Its limit, in items.
         max: usize,
     },
-    /// The connection, server or reactor does not exist any more.
+    /// The addressed connection, server or reactor no longer exists.
     Gone,
     /// A callback, hook or offloaded job panicked.
     Panicked {
         /// The panic's message.
         message: String,
     },
-    /// An input or output error in a callback.
+    /// An I/O error that occurred in a callback.
     Io(io::Error),
-    /// Any other error of a callback.
+    /// Any other error that a callback returned.
     Other(Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -145,12 +146,12 @@ impl Error {
         Error::Other(error.into())
     }
 
-    /// A value that a setting cannot have.
+    /// Creates an error for a setting with an unacceptable value.
     pub(crate) fn setting(name: &'static str, value: impl fmt::Debug, reason: &'static str) -> Self {
         Error::Setting { settings: vec![(name, format!("{value:?}"))], reason }
     }
 
-    /// The limit that this error names.
+    /// Returns the limit that this error names.
     pub(crate) fn limit(&self) -> Option<Passed> {
         let (name, max) = match *self {
             Error::InputLimit { what: "line" | "text up to the delimiter", max } => ("line_bytes_max", max),
@@ -168,7 +169,7 @@ impl Error {
         Some(Passed::Count(name, max))
     }
 
-    /// The payload of a panic, if it is text.
+    /// Creates an error from a panic payload. If the payload is text, it becomes the message.
     pub(crate) fn from_panic(payload: &(dyn std::any::Any + Send)) -> Self {
         let message = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
             (Some(text), _) => (*text).to_owned(),
@@ -224,7 +225,7 @@ impl std::error::Error for Error {
             | Error::Connect { source, .. }
             | Error::Spawn { source, .. }
             | Error::Reactor { source, .. } => Some(source),
-            // These show the error that they contain.
+            // These already display the error that they contain, so the source is that error's source.
             Error::Io(source) => source.source(),
             Error::Other(source) => source.source(),
             _ => None,
@@ -233,7 +234,7 @@ impl std::error::Error for Error {
 }
 
 impl From<io::Error> for Error {
-    /// An [`Error`] that passed through [`io::Error`] (by `io::Write`) is unpacked again.
+    /// An [`Error`] that was wrapped in an [`io::Error`] (by `io::Write`) is unwrapped again.
     fn from(error: io::Error) -> Self {
         match error.downcast::<Error>() {
             Ok(inner) => inner,
@@ -305,7 +306,7 @@ impl fmt::Display for Passed {
     }
 }
 
-/// The text of the operating system without the number, so that a line reads as one sentence.
+/// Returns the operating system's error message without the error number, so that it fits into a sentence.
 pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = match text.rfind(" (os error ") {

@@ -1,8 +1,9 @@
-//! Tests of handlers without a socket: bytes in, bytes out, and time that you control.
+//! Tools for testing handlers without a socket. You provide the input bytes, inspect the output bytes, and control the
+//! time.
 //!
 //! A [`Client`] is the other end of one scripted connection. Behind it is the reactor that serves real clients, with
-//! its limits, its timers and its edge-triggered readiness. Only the socket and the clock are simulated. Nothing waits
-//! and nothing is random, so a test that passes once always passes.
+//! its limits, its timers and its edge-triggered readiness. Only the socket and the clock are simulated. Tests never
+//! wait and are deterministic, so a test that passes once always passes.
 //!
 //! ```
 //! use socketserver::testing::{check_chunking, Client};
@@ -28,14 +29,13 @@
 //! client.advance(Duration::from_secs(601));
 //! assert_eq!(client.finished(), Some(EndReason::Timeout(Timeout::Idle)));
 //! assert_eq!(client.transcript(), ["setup", "handle 3", "handle 6", "timeout Idle", "finish idle timeout"]);
-//!
-//! // The answer is the same wherever the bytes are cut.
+//! // The answer is the same no matter how the bytes are split.
 //! check_chunking(b"one\ntwo\nthree", || Client::new(Upper));
 //! ```
 //!
 //! With the feature `simulation` there is also `Network`, which does the same for whole servers of streams and
-//! datagrams. It has any number of peers, handlers that act on each other's connections or connect out, and a closure
-//! that decides how each system call ends.
+//! datagrams. It supports any number of peers, handlers that act on each other's connections or make outbound
+//! connections, and a closure that determines the result of each system call.
 
 #![cfg_attr(
     not(feature = "simulation"),
@@ -92,8 +92,8 @@ use crate::server::parked::Parked;
 
 /// The client's end of one scripted connection, and the reactor that serves it.
 ///
-/// Every method that changes something runs the reactor until nothing is left to do. If a handler always has more to
-/// do, the method panics. The client's address is 192.0.2.2:50000.
+/// Every method that causes an event runs the reactor until it is idle. If a handler never lets the reactor become
+/// idle, the method panics. The client's address is 192.0.2.2:50000.
 ///
 /// ```
 /// use socketserver::testing::Client;
@@ -126,19 +126,20 @@ pub struct Client<S = ()> {
 }
 
 impl Client<()> {
-    /// Connects to a server without state and with the default limits. `handler` serves the client.
+    /// Creates a client that is connected to a server with no state and default limits. `handler` serves the
+    /// connection.
     pub fn new(handler: impl RequestHandler) -> Self {
         Client::with_server((), handler)
     }
 }
 
 impl<S: BaseServer> Client<S> {
-    /// Connects to a server with a value of its own.
+    /// Like [`new`](Client::new), but with a value of your own for the server.
     pub fn with_server(server: S, handler: impl RequestHandler<S>) -> Self {
         Client::with_limits(server, handler, Limits::default())
     }
 
-    /// The same with limits of its own.
+    /// Like [`with_server`](Self::with_server), but with custom limits.
     pub fn with_limits(server: S, handler: impl RequestHandler<S>, limits: Limits) -> Self {
         let world = World::new();
         let selector = Selector::scripted(Watcher::new(Arc::clone(&world)));
@@ -178,7 +179,7 @@ impl<S: BaseServer> Client<S> {
         self.run();
     }
 
-    /// Sets how many more bytes the client takes before the server must wait. At first there is no limit.
+    /// Sets how many more bytes the client accepts before the server must wait. At first there is no limit.
     pub fn set_window(&mut self, bytes: usize) {
         self.peer.set_window(bytes);
         self.run();
@@ -190,7 +191,7 @@ impl<S: BaseServer> Client<S> {
         self.run();
     }
 
-    /// Lets time pass, and lets bytes arrive at its end. The reactor sees both at once, as after the process was
+    /// Advances the time and then delivers bytes. The reactor sees both at the same time, as after the process was
     /// stopped for a while.
     pub fn feed_after(&mut self, time: Duration, bytes: &[u8]) {
         self.world.advance(time);
@@ -208,7 +209,7 @@ impl<S: BaseServer> Client<S> {
         Ok(())
     }
 
-    /// Stops the server normally, as [`ShutdownHandle::shutdown`](crate::ShutdownHandle::shutdown) does.
+    /// Stops the server gracefully, as [`ShutdownHandle::shutdown`](crate::ShutdownHandle::shutdown) does.
     pub fn shutdown(&mut self) {
         self.reactor.shutdown_handle().shutdown();
         self.run();
@@ -219,7 +220,7 @@ impl<S: BaseServer> Client<S> {
         lock(&self.peer.pipe).sent.clone()
     }
 
-    /// Returns everything that the server has sent since the last call of this.
+    /// Returns everything that the server has sent since the last call of `take_sent`.
     pub fn take_sent(&mut self) -> Vec<u8> {
         self.peer.take_received()
     }
@@ -234,20 +235,20 @@ impl<S: BaseServer> Client<S> {
         self.peer.is_reset()
     }
 
-    /// Returns why the request ended, once `finish` was called: `finish` of the client's handler, or of one that has
-    /// [replaced](crate::Request::replace_handler) it.
+    /// Returns the reason why the request ended, once `finish` has been called on the handler passed to the client or
+    /// on the handler that [replaced](crate::Request::replace_handler) it.
     pub fn finished(&self) -> Option<EndReason> {
         lock(&self.record).finished
     }
 
-    /// Returns the callbacks so far, one line for each: the name, for `handle` the number of unread bytes, and for
-    /// others their argument. A handler that replaces another continues with `setup`. A handler of the hook
-    /// [`finish_request`](crate::BaseServer::finish_request) is not recorded.
+    /// Returns the callbacks so far, one line for each: the name, followed by the number of unread bytes for `handle`
+    /// and by the argument for other callbacks. For a handler that replaces another, the list continues with `setup`.
+    /// The callbacks of a handler from the hook [`finish_request`](crate::BaseServer::finish_request) are not recorded.
     pub fn transcript(&self) -> Vec<String> {
         lock(&self.record).lines.clone()
     }
 
-    /// Returns the connection's id, while it is open.
+    /// Returns the connection's id, which is valid while the connection exists.
     pub fn id(&self) -> Option<ConnectionId> {
         self.id
     }
@@ -257,12 +258,12 @@ impl<S: BaseServer> Client<S> {
         self.reactor.server_mut(self.server).expect("the type is the one it was made with")
     }
 
-    /// Returns the server's id, for [`Handle::send_to_server`].
+    /// Returns the server's id, for example for [`Handle::send_to_server`].
     pub fn server_id(&self) -> ServerId {
         self.server
     }
 
-    /// Returns a handle as other threads have it. Call [`run`](Self::run) after using it.
+    /// Returns a handle like the ones that other threads use. Call [`run`](Self::run) after using it.
     pub fn handle(&self) -> Handle {
         self.reactor.handle()
     }
@@ -272,12 +273,12 @@ impl<S: BaseServer> Client<S> {
         self.reactor.stats()
     }
 
-    /// Runs the reactor until nothing is left to do and no [offloaded](crate::Request::offload) job is left, including
-    /// jobs that start when results are delivered. Threads run the jobs, which takes real time. The other methods do
-    /// not wait for them.
+    /// Runs the reactor until it is idle and no [offloaded](crate::Request::offload) jobs are left, including jobs that
+    /// are started when results are delivered. The jobs run on threads in real time, and the other methods do not wait
+    /// for them.
     ///
     /// # Panics
-    /// If jobs still run after this time.
+    /// If jobs are still running after `within`.
     ///
     /// ```
     /// use socketserver::testing::Client;
@@ -308,15 +309,15 @@ impl<S: BaseServer> Client<S> {
         for _ in 0..TURNS_MAX {
             self.run();
             assert!(self.reactor.core.await_jobs(within), "jobs still run after {within:?}");
-            // Their results were delivered, or wait now.
+            // Their results have been delivered or are waiting to be delivered.
             if self.reactor.next_timeout() != Some(Duration::ZERO) {
                 return;
             }
         }
-        panic!("the handler starts one job after another without end");
+        panic!("the handler keeps starting new jobs");
     }
 
-    /// Runs the reactor until nothing is left to do.
+    /// Runs the reactor until it is idle.
     pub fn run(&mut self) {
         let record = &self.record;
         run(&mut self.reactor, &self.world, || {
@@ -326,7 +327,7 @@ impl<S: BaseServer> Client<S> {
     }
 }
 
-/// The input of a scripted connection, and how it takes output.
+/// A script for a simulated connection: the input that arrives, and how much of the output it accepts.
 ///
 /// ```
 /// use socketserver::testing::{Client, Script};
@@ -350,12 +351,13 @@ pub struct Script {
 }
 
 impl Script {
-    /// Nothing happens.
+    /// Creates an empty script.
     pub fn new() -> Self {
         Script::default()
     }
 
-    /// Bytes arrive. One read returns them all if the buffer is large enough, but not together with later ones.
+    /// Bytes arrive. One read returns them all if the buffer is large enough. It never returns them together with later
+    /// input.
     #[must_use]
     pub fn read(mut self, bytes: &[u8]) -> Self {
         if !bytes.is_empty() {
@@ -364,7 +366,7 @@ impl Script {
         self
     }
 
-    /// A read finds nothing. The rest arrives later, with an event.
+    /// A read returns `WouldBlock`. Later input arrives separately and causes an event.
     #[must_use]
     pub fn would_block(mut self) -> Self {
         self.arrivals.push(Arrival::WouldBlock);
@@ -385,8 +387,8 @@ impl Script {
         self
     }
 
-    /// The next write takes at most this many bytes. Several of these apply to the writes in their order. 0 is a write
-    /// that would block.
+    /// The next write accepts at most this many bytes. If there are several short writes, they apply to successive
+    /// writes in order. With 0, the write would block.
     #[must_use]
     pub fn short_write(mut self, bytes: usize) -> Self {
         self.short_writes.push(bytes);
@@ -395,10 +397,10 @@ impl Script {
 }
 
 /// Feeds `input` to a new client in one piece, then cut in two at every boundary, then byte by byte, then cut at
-/// random, each time with the end of the stream. Panics unless the server sends the same bytes and ends for the same
-/// reason every time. The message has the cuts.
+/// random. Each run is followed by the end of the stream. Panics, with the positions of the cuts in its message, unless
+/// the server sends the same bytes and ends for the same reason every time.
 ///
-/// An input of more than 2,048 bytes is cut at 2,048 boundaries spread over it.
+/// An input of more than 2,048 bytes is cut in two at 2,048 evenly spread positions instead of at every position.
 pub fn check_chunking<S: BaseServer>(input: &[u8], mut connect: impl FnMut() -> Client<S>) {
     let mut run = |cuts: &[usize]| {
         let mut client = connect();

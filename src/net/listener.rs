@@ -1,4 +1,4 @@
-//! The listening socket, and the meaning of errors of accept(2).
+//! The listening socket, and the classification of errors from accept(2).
 
 use std::io;
 
@@ -33,12 +33,13 @@ use crate::address::Address;
 /// ```
 #[derive(Debug)]
 pub struct Listener {
-    /// Dropped before the socket.
+    /// Declared before the socket so that it is dropped first.
     #[expect(dead_code, reason = "kept until it is dropped")]
     path: Option<Path>,
     kind: Kind,
     address: Address,
-    /// The meaning of an error of the hook, from the result of accept(2); `None` if it has not accepted.
+    /// How to treat an error from the hook, determined by the result of accept(2). `None` if the hook has not called
+    /// `accept`.
     fault: Option<AcceptFault>,
     #[cfg_attr(any(target_os = "linux", target_os = "android"), expect(dead_code, reason = "inherited on Linux"))]
     options: Option<TcpOptions>,
@@ -74,7 +75,7 @@ impl Listener {
         Listener { path: None, kind, address, fault: None, options: None }
     }
 
-    /// Returns its address, with the real port.
+    /// Returns the address to which the listener is bound, with the actual port.
     pub fn address(&self) -> &Address {
         &self.address
     }
@@ -82,15 +83,16 @@ impl Listener {
     /// Accepts one waiting connection, non-blocking and close-on-exec: accept(2).
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when none waits; otherwise errors of accept(2).
+    /// [`io::ErrorKind::WouldBlock`] if no connection is waiting; otherwise the error from accept(2).
     pub fn accept(&mut self) -> io::Result<(Stream, Address)> {
-        // Any error after a client was accepted concerns that client.
+        // Any error after a client has been accepted affects only that client.
         let fault = self.fault.insert(AcceptFault::Skip);
         let failed = |error: &io::Error| *fault = error.into();
         match &mut self.kind {
             Kind::Tcp(socket) => {
                 let (stream, address) = socket.accept().inspect_err(failed)?;
-                // On Linux accepted sockets inherit the options of the listener. On other systems they are set again.
+                // On Linux, accepted sockets inherit the listener's options. On other systems the options are set
+                // again.
                 #[cfg(not(any(target_os = "linux", target_os = "android")))]
                 if let Some(options) = &self.options {
                     options.apply(&socket2::SockRef::from(&stream))?;
@@ -99,8 +101,8 @@ impl Listener {
             }
             #[cfg(unix)]
             Kind::Unix(socket) => {
-                // mio's accept is not used: it treats an abstract name as none, and panics if a path fills its address
-                // to the last byte.
+                // Do not use mio's `accept`: it treats an abstract name as no name, and panics if a path fills the
+                // whole address.
                 let (stream, from) = socket2::SockRef::from(&*socket).accept().inspect_err(failed)?;
                 stream.set_nonblocking(true)?;
                 let stream = mio::net::UnixStream::from_std(stream.into());
@@ -113,7 +115,8 @@ impl Listener {
         }
     }
 
-    /// The meaning of an error of the hook, unless it has not accepted since the last call of this.
+    /// Returns how to treat an error from the hook, or `None` if the hook has not called `accept` since the last call
+    /// of this method.
     pub(crate) fn take_fault(&mut self) -> Option<AcceptFault> {
         self.fault.take()
     }
@@ -140,7 +143,8 @@ impl Watched for Listener {
     }
 }
 
-/// The descriptor, for socket options. For a listener of `testing::Network`, which has none, this panics.
+/// The descriptor, for socket options. A listener of `testing::Network` has no descriptor, so this method panics for
+/// it.
 #[cfg(unix)]
 impl std::os::fd::AsFd for Listener {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
@@ -155,16 +159,16 @@ impl std::os::fd::AsFd for Listener {
 /// How to react to an error of accept(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AcceptFault {
-    /// No connection waits. The next one causes an event.
+    /// No connection is waiting. The next one will cause an event.
     Empty,
-    /// It concerns only this client, or the call was interrupted: try the next one.
+    /// The error affects only this client, or the call was interrupted. Try the next client.
     Skip,
-    /// EINVAL, or no address of the client. On macOS and the BSDs the client has gone, as in [`Skip`](Self::Skip). But
-    /// a listener that does not listen any more (another process has it as well, and called shutdown(2)) returns this
-    /// forever.
+    /// EINVAL, or no address of the client. On macOS and the BSDs this means that the client has gone in the meantime,
+    /// as in [`Skip`](Self::Skip). However, a listener that is no longer listening (because another process that shares
+    /// it has called shutdown(2)) returns this error every time.
     Invalid,
-    /// The process or the system is out of descriptors or memory, or another temporary error: pause, and retry by a
-    /// timer, because waiting clients bring no further event.
+    /// The process or the system is out of descriptors or memory, or the error may go away after some time. Pause and
+    /// retry by a timer, because clients that are already waiting cause no further events.
     Pause,
 }
 
@@ -174,7 +178,7 @@ impl From<&io::Error> for AcceptFault {
             _ if error.kind() == io::ErrorKind::WouldBlock => AcceptFault::Empty,
             _ if is_of_one_peer(error) => AcceptFault::Skip,
             _ if error.kind() == io::ErrorKind::InvalidInput => AcceptFault::Invalid,
-            // Another of those network errors.
+            // This is another network error that affects only one client.
             #[cfg(any(target_os = "linux", target_os = "android"))]
             Some(libc::EOPNOTSUPP) => AcceptFault::Skip,
             _ => AcceptFault::Pause,
