@@ -1,4 +1,4 @@
-//! Received bytes that are not consumed yet: Python's `rfile`, without waiting.
+//! Received bytes that have not been consumed yet. Like Python's `rfile`, but non-blocking.
 
 use std::io::{self, BufRead, Read};
 
@@ -7,12 +7,12 @@ use super::carry::Scan;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
-/// The bytes a connection has received and its handler has not consumed: `request.input`.
+/// The bytes that a connection has received and its handler has not consumed, `request.input`.
 ///
-/// They are in one piece. Slices of it live as long as the callback, not only as long as a borrow of the input, so a
-/// handler can keep a line while it uses the request for something else. Bytes that are left unconsumed when the
-/// callback returns, at most [`Limits::input_bytes_max`], are kept. At the next call they are there again, in front of
-/// new bytes.
+/// The bytes are contiguous. Slices returned from the input are valid for the whole callback, not only while the input
+/// is borrowed, so a handler can keep a line while it uses the request for something else. Input that is unconsumed
+/// when the callback returns is kept, up to [`Limits::input_bytes_max`] bytes. At the next call it precedes the newly
+/// arrived input.
 ///
 /// Reading never waits. Where Python's `rfile` would block, the methods here return `None`, and [`Read`] and
 /// [`BufRead`] fail with [`io::ErrorKind::WouldBlock`].
@@ -20,9 +20,10 @@ use crate::limits::Limits;
 /// [`read_line`](Self::read_line), [`read_until`](Self::read_until), [`read_exact`](Self::read_exact) and
 /// [`read_frame`](Self::read_frame) also return `None`, although more may be there, in two cases: while the output is
 /// above [`Limits::output_high_water`], and when the callback has used its share of the turn
-/// ([`ReactorConfig::turn_length`](crate::ReactorConfig::turn_length)). So a loop that answers each message ends when
-/// the peer takes no more answers or other connections wait. `handle` is called again when it may continue. With
-/// [`set_full_duplex`](crate::Request::set_full_duplex) the output does not hold the input back.
+/// ([`ReactorConfig::turn_length`](crate::ReactorConfig::turn_length)). A loop that answers each message therefore ends
+/// when the peer accepts no more answers or when other connections are waiting, and `handle` is called again when the
+/// loop may continue. With [`set_full_duplex`](crate::Request::set_full_duplex) the output does not hold the input
+/// back.
 ///
 /// Source: `StreamRequestHandler.rfile`.
 ///
@@ -49,14 +50,14 @@ pub struct Input<'a> {
     bytes: &'a [u8],
     consumed: usize,
     pub(crate) scan: Scan,
-    /// The limits, whether the output is full, and how long the callback may go on.
+    /// The limits, whether the output is full, and the callback's time budget.
     pub(crate) budget: &'a Budget,
     ended: bool,
-    /// A full output does not hold it back.
+    /// Set if a full output does not hold the input back.
     full_duplex: bool,
-    /// The output was full, or the time is over, and something is left that would have been read.
+    /// Set if input was held back because the output was full or the time was used up.
     held_back: bool,
-    /// Where a block of no bytes was last read, by the bytes consumed before it.
+    /// The value of `consumed` when an empty block was last read.
     empty_at: usize,
 }
 
@@ -66,13 +67,13 @@ impl<'a> Input<'a> {
         Input { bytes, consumed: 0, scan, budget, ended, full_duplex, held_back: false, empty_at: usize::MAX }
     }
 
-    /// Whether something was left because the output is full, or the time over.
+    /// Returns whether input was held back because the output is full or the time is used up.
     #[inline]
     pub(crate) fn was_held_back(&self) -> bool {
         self.held_back
     }
 
-    /// Whether no message is to be read now.
+    /// Returns whether reading messages is currently suspended.
     pub(crate) fn is_held(&mut self) -> bool {
         let is_full = !self.full_duplex && self.budget.full.get();
         let held = !self.is_empty() && (is_full || self.has_had_its_share());
@@ -80,7 +81,7 @@ impl<'a> Input<'a> {
         held
     }
 
-    /// Each callback has one message at least.
+    /// Each callback may read at least one message.
     fn has_had_its_share(&self) -> bool {
         self.consumed > 0 && self.budget.is_over()
     }
@@ -104,8 +105,9 @@ impl<'a> Input<'a> {
         self.len() == 0
     }
 
-    /// Returns whether the peer has ended its side and nothing comes after the unread bytes. False while bytes are held
-    /// back because the output is full or the time is over; `handle` is called for them again.
+    /// Returns whether the peer has closed its side and nothing comes after the unread bytes. Returns false while input
+    /// is held back because the output is full or the time is used up; `handle` is then called again for the remaining
+    /// input.
     pub fn is_eof(&self) -> bool {
         self.ended && !self.held_back
     }
@@ -120,8 +122,8 @@ impl<'a> Input<'a> {
         self.take(self.len())
     }
 
-    /// Consumes and returns the next line with its `\n`, or `None` until it is complete. At the end of the stream the
-    /// rest is returned as the last line, as in Python.
+    /// Consumes and returns the next line, including its `\n`. Returns `None` until the line is complete. At the end of
+    /// the stream the rest is returned as the last line, as in Python.
     ///
     /// # Errors
     /// [`Error::InputLimit`] if the line is longer than [`Limits::line_bytes_max`].
@@ -132,10 +134,10 @@ impl<'a> Input<'a> {
     }
 
     /// Consumes and returns all bytes up to and including `delimiter`, or `None` until it has arrived. At the end of
-    /// the stream the rest is returned. Each byte is searched once, however the input is cut.
+    /// the stream the rest is returned. Each byte is searched only once, no matter how the input is split.
     ///
     /// # Errors
-    /// [`Error::InputLimit`] if that is longer than [`Limits::line_bytes_max`]; [`Error::Other`] if `delimiter` is
+    /// [`Error::InputLimit`] if the text is longer than [`Limits::line_bytes_max`]; [`Error::Other`] if `delimiter` is
     /// empty.
     pub fn read_until(&mut self, delimiter: &[u8]) -> Result<Option<&'a [u8]>> {
         if delimiter.is_empty() {
@@ -144,13 +146,13 @@ impl<'a> Input<'a> {
         self.read_delimited(delimiter, "text up to the delimiter")
     }
 
-    /// Consumes and returns exactly `n` bytes, or `None` until they have arrived. At the end of the stream fewer bytes
-    /// stay unread, and the result stays `None`. An empty block (`n` is 0) is returned once, and then `None` until
-    /// other bytes are consumed, so that a loop ends.
+    /// Consumes and returns exactly `n` bytes, or `None` until they have arrived. If fewer than `n` bytes are left at
+    /// the end of the stream, they stay unread and the method keeps returning `None`. An empty block (`n` is 0) is
+    /// returned only once. Until other input has been consumed, the method then returns `None`, so that a loop ends.
     ///
     /// # Errors
-    /// [`Error::InputLimit`] at once if `n` is more than [`Limits::input_bytes_max`], because so many could never
-    /// arrive.
+    /// [`Error::InputLimit`] immediately if `n` is greater than [`Limits::input_bytes_max`], because so many bytes
+    /// could never arrive.
     ///
     /// Source: `rfile.read(n)`.
     pub fn read_exact(&mut self, n: usize) -> Result<Option<&'a [u8]>> {
@@ -206,7 +208,8 @@ impl Read for Input<'_> {
 }
 
 impl BufRead for Input<'_> {
-    /// Returns the unread bytes. Empty only at the end of the stream; before that, [`io::ErrorKind::WouldBlock`].
+    /// Returns the unread bytes. The result is empty only at the end of the stream. If nothing is unread before that,
+    /// the method fails with [`io::ErrorKind::WouldBlock`].
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.is_empty() && !self.ended {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -219,7 +222,8 @@ impl BufRead for Input<'_> {
     }
 }
 
-/// Where `needle` first begins. Takes time in proportion to `bytes`, whatever they are.
+/// Returns the position of the first occurrence of `needle`. The time is linear in the length of `bytes`, regardless of
+/// their content.
 fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     let mut from = 0;
     for _ in 0..CANDIDATES {
@@ -232,11 +236,11 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     Some(from + memchr::memmem::find(&bytes[from..], needle)?)
 }
 
-/// So many places at which the needle's first byte is found are looked at one by one. Preparing `memmem` takes 30 ns, which
-/// is more than the search for the end of most messages.
+/// The number of occurrences of the needle's first byte that are checked individually before `memmem` is used.
+/// Preparing `memmem` takes 30 ns, which is more than the search for the end of most messages.
 const CANDIDATES: usize = 8;
 
-/// FNV-1a: tells one handler's few needles apart. They are the program's own, not a peer's.
+/// FNV-1a: tells one handler's few needles apart. The needles come from the program, not from a peer.
 fn hash(needle: &[u8]) -> u64 {
     needle.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }

@@ -1,4 +1,4 @@
-//! Output to the peer: Python's `wfile`, without waiting.
+//! The bytes to send to the peer. Like Python's `wfile`, but non-blocking.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice, Write};
@@ -16,17 +16,17 @@ use crate::shared_bytes::SharedBytes;
 
 /// The output to the peer: `request.output`.
 ///
-/// Writing never blocks. Small writes are gathered in a buffer that all connections share, and leave in one system call
-/// when the callback returns. A large write (16 KiB and more) goes to the kernel at once. Bytes that the kernel does
-/// not take, or not within the callback's share of the turn, are queued in order, at most [`Limits::output_bytes_max`],
-/// and leave as the peer reads.
+/// Writing never blocks. Small writes are gathered in a buffer that all connections share, and are sent in one system
+/// call when the callback returns. A large write (16 KiB and more) is passed to the kernel immediately. Bytes that the
+/// kernel does not accept within the callback's share of the turn are queued in order, up to
+/// [`Limits::output_bytes_max`] bytes, and are sent as the peer reads.
 ///
-/// For the peer of a datagram server, everything written is one datagram, and an empty write is an empty one. It leaves
-/// after `finish`, or with sessions after each callback. To send several, or to another address, use
-/// [`Request::send_to`](crate::Request::send_to).
+/// For a datagram server, everything that is written forms one datagram, and an empty write forms an empty datagram.
+/// The datagram is sent after `finish` or, in a session, after each callback. To send several datagrams, or to send to
+/// another address, use [`Request::send_to`](crate::Request::send_to).
 ///
-/// Above [`Limits::output_high_water`] the connection is not read until the peer has caught up. So a handler that only
-/// answers its input needs no flow control of its own.
+/// Above [`Limits::output_high_water`] the connection is not read until the peer has caught up. Therefore a handler
+/// that only answers its input needs no flow control of its own.
 ///
 /// Source: `StreamRequestHandler.wfile`, which blocks instead.
 ///
@@ -48,14 +48,14 @@ use crate::shared_bytes::SharedBytes;
 pub struct Output<'a> {
     io: &'a mut Io,
     gathered: &'a mut Vec<u8>,
-    /// The limits, what may be sent, and where the input sees whether this is above the high-water mark or the turn's bytes
-    /// are sent.
+    /// The limits, the amount that may be sent, and a flag that the input reads: whether the output is above the
+    /// high-water mark or has used up its bytes for this turn.
     budget: &'a Budget,
     now: u64,
-    /// Bytes that can be gathered without a look at anything else: below every limit, and none if it is shut, if something
-    /// waits already, or if it is no stream.
+    /// The number of bytes that can be gathered without further checks: few enough to stay below every limit, and 0 if
+    /// the output is shut down, if bytes are already queued, or if this is not a stream.
     room: usize,
-    /// Bytes the socket took during this callback.
+    /// The number of bytes that the socket accepted during this callback.
     pub(crate) taken: usize,
     state: Cell<OutputState>,
 }
@@ -75,7 +75,7 @@ impl<'a> Output<'a> {
         Output { io, gathered, budget, now, room, taken: 0, state: Cell::new(state) }
     }
 
-    /// The same of a stream that is open, and of which nothing waits.
+    /// Like [`new`](Self::new), for an open stream with no queued output.
     #[inline(always)]
     pub(crate) fn plain(
         io: &'a mut Io,
@@ -88,20 +88,20 @@ impl<'a> Output<'a> {
         Output { io, gathered, budget, now, room: budget.gathers(), taken: 0, state: Cell::new(state) }
     }
 
-    /// Returns the number of written bytes that the kernel has not taken.
+    /// Returns the number of written bytes that the kernel has not accepted yet.
     pub fn len(&self) -> usize {
         self.gathered.len() + self.io.queue.as_ref().map_or(0, |queue| queue.len())
     }
 
-    /// Returns whether the kernel has taken everything written so far.
+    /// Returns whether the kernel has accepted everything written so far.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns whether to stop writing for now. A handler that produces output by itself then returns and continues in
-    /// [`writable`](crate::RequestHandler::writable), which is called when there is room, or in the next turn. True
-    /// above [`Limits::output_high_water`], when the socket has taken [`Limits::write_bytes_per_turn`] in this turn,
-    /// and when the callback has used its share of the turn
+    /// Returns whether the handler should stop writing for now. A handler that generates output on its own should then
+    /// return and continue in [`writable`](crate::RequestHandler::writable), which is called when there is room or in
+    /// the next turn. Returns true if the output is above [`Limits::output_high_water`], if the socket has accepted
+    /// [`Limits::write_bytes_per_turn`] in this turn, or if the callback has used its share of the turn
     /// ([`ReactorConfig::turn_length`](crate::ReactorConfig::turn_length)).
     pub fn is_full(&self) -> bool {
         let full = self.holds() || self.has_had_its_time();
@@ -111,12 +111,12 @@ impl<'a> Output<'a> {
         full
     }
 
-    /// Whether the callback's share of the turn is over.
+    /// Returns whether the callback's share of the turn is over.
     pub(crate) fn has_had_its_time(&self) -> bool {
         self.budget.is_over()
     }
 
-    /// The same without the time.
+    /// Like [`is_full`](Self::is_full), but ignores the time.
     fn holds(&self) -> bool {
         self.len() > self.bounds().output_high_water || self.taken >= self.budget.write
     }
@@ -129,7 +129,7 @@ impl<'a> Output<'a> {
         &self.budget.limits
     }
 
-    /// The connection has limits of its own from now on, or its server's again.
+    /// Gives the connection its own limits, or restores those of its server.
     ///
     /// # Errors
     /// For limits that contradict each other.
@@ -137,7 +137,7 @@ impl<'a> Output<'a> {
         let own = limits.resolved(self.server_limits())?;
         let own = (*limits != ConnectionLimits::default()).then_some(own);
         self.budget.bind(own);
-        self.room = 0; // What can be gathered is looked at anew.
+        self.room = 0; // `room` must be computed again.
         self.budget.full.set(self.holds());
         Ok(own)
     }
@@ -146,14 +146,15 @@ impl<'a> Output<'a> {
         self.state.set(OutputState(self.state.get().0 | flags));
     }
 
-    /// Writes a payload without copying it, so several connections can share one. Otherwise as [`write`](Self::write):
-    /// a large one goes to the kernel at once, and the rest is queued.
+    /// Writes a payload without copying it, so several connections can share one. Otherwise it behaves like
+    /// [`write`](Self::write): a large payload is passed to the kernel immediately, and bytes that are not accepted are
+    /// queued.
     ///
     /// # Errors
-    /// As for [`write`](Self::write).
+    /// The same as for [`write`](Self::write).
     pub fn write_shared(&mut self, bytes: impl Into<SharedBytes>) -> Result<()> {
         let bytes = bytes.into();
-        // What is small leaves with other small writes, unless something waits before it.
+        // A small payload is sent together with other small writes, unless bytes are already queued before it.
         if self.is_datagram() || bytes.len() < DIRECT_BYTES && self.io.queue.is_none() {
             return self.put(&bytes);
         }
@@ -163,7 +164,7 @@ impl<'a> Output<'a> {
         self.judge()
     }
 
-    /// Refuses what can't be sent or, by policy, must not be queued.
+    /// Refuses bytes that cannot be sent or that, according to the policy, must not be queued.
     #[inline]
     fn admit(&self, n: usize) -> Result<()> {
         if self.is_shut() {
@@ -185,7 +186,7 @@ impl<'a> Output<'a> {
         self.put_slowly(bytes)
     }
 
-    /// The same when there is something to look at first.
+    /// The slow path of [`put`](Self::put), for cases that need further checks.
     #[cold]
     fn put_slowly(&mut self, bytes: &[u8]) -> Result<()> {
         if self.is_datagram() {
@@ -201,7 +202,7 @@ impl<'a> Output<'a> {
         self.judge()
     }
 
-    /// What became of a write.
+    /// Determines the result of a write.
     fn judge(&mut self) -> Result<()> {
         if self.len() > self.bounds().output_bytes_max {
             self.send(&[]);
@@ -210,25 +211,25 @@ impl<'a> Output<'a> {
             }
         }
         if self.is_lost() {
-            return Err(Error::Gone); // It broke under this very write.
+            return Err(Error::Gone); // This write found that the connection is broken.
         }
         self.budget.full.set(self.holds());
         Ok(())
     }
 
-    /// Several pieces as one: none of them is queued if there is no room for all.
+    /// Writes several pieces as one. None of them is queued if there is not enough room for all.
     pub(crate) fn put_all(&mut self, slices: &[IoSlice<'_>]) -> Result<()> {
         let total = slices.iter().map(|slice| slice.len()).sum();
         if self.is_datagram() {
             self.admit_datagram(total)?;
-            self.mark(OutputState::REPLIED); // Also if there is no slice.
+            self.mark(OutputState::REPLIED); // Even if there are no slices.
         } else {
             self.admit(total)?;
         }
         slices.iter().try_for_each(|slice| self.put(slice))
     }
 
-    /// What a handler writes to the peer of a datagram server is one datagram, however many writes it takes.
+    /// On a datagram server, all writes of a handler to the peer form one datagram.
     fn put_datagram(&mut self, bytes: &[u8]) -> Result<()> {
         self.admit_datagram(bytes.len())?;
         self.gathered.extend_from_slice(bytes);
@@ -246,9 +247,9 @@ impl<'a> Output<'a> {
         self.io.stream.is_datagram()
     }
 
-    /// Everything gathered and `more` go to the socket at once if nothing waits before them: in one call, unless it is so
-    /// much that there has to be a look at the time. What was gathered and is not taken is queued. Returns how much of
-    /// `more` went.
+    /// Writes the gathered bytes and `more` to the socket immediately if nothing is queued before them. They are
+    /// written in one call, unless there are so many bytes that the clock must be checked in between. Gathered bytes
+    /// that are not accepted are queued. Returns how many bytes of `more` were written.
     fn send(&mut self, more: &[u8]) -> usize {
         let mut from = 0;
         while self.io.queue.is_none() && self.state.get().has(OutputState::WRITABLE) {
@@ -265,15 +266,17 @@ impl<'a> Output<'a> {
                 return from;
             }
         }
-        self.queue_gathered(0); // What waits goes first.
+        self.queue_gathered(0); // Queued bytes must be sent first.
         from
     }
 
-    /// Takes in what the socket took of what was gathered and a piece behind that. Returns how much of the piece it took.
+    /// Records how many bytes the socket accepted from the gathered bytes and the piece after them. Returns how many
+    /// bytes of the piece were accepted.
     fn sent(&mut self, result: io::Result<usize>, piece: usize) -> usize {
         let taken = match result {
             Ok(n) => {
-                // Unix: a short write means that the socket's buffer is full. Elsewhere the next flush finds out.
+                // Unix: a short write means that the socket's buffer is full. On other systems, the next flush detects
+                // this.
                 if cfg!(unix) && n < self.gathered.len() + piece {
                     self.is_not_writable();
                 }
@@ -301,7 +304,7 @@ impl<'a> Output<'a> {
         self.state.set(OutputState(self.state.get().0 & !OutputState::WRITABLE));
     }
 
-    /// Queues what was gathered, but for the bytes that were taken.
+    /// Queues the gathered bytes except for those that were accepted.
     fn queue_gathered(&mut self, taken: usize) {
         if taken < self.gathered.len() {
             Queue::of(&mut self.io.queue, self.now).push(&self.gathered[taken..]);
@@ -310,7 +313,7 @@ impl<'a> Output<'a> {
         self.gathered.clear();
     }
 
-    /// Queues the rest of a block after so much of it was sent.
+    /// Queues the rest of a block after `sent` bytes of it have been sent.
     fn queue_after(&mut self, sent: usize, bytes: &[u8], push: impl FnOnce(&mut Queue)) {
         if sent < bytes.len() && !self.is_lost() {
             push(Queue::of(&mut self.io.queue, self.now));
@@ -321,14 +324,14 @@ impl<'a> Output<'a> {
     fn overflow(&mut self) -> Error {
         self.mark(OutputState::OVERFLOWN);
         self.refuse();
-        // The connection is lost, but it may be a turn until it ends, and so much is not to wait meanwhile.
+        // The connection is lost, but may not end until the next turn. Do not keep this much output until then.
         self.gathered.clear();
         self.io.queue = None;
         Error::OutputLimit { max: self.bounds().output_bytes_max }
     }
 
-    /// The callback is over: what was gathered leaves, unless the connection is lost. Returns how much the socket took in
-    /// all, and how things stand.
+    /// Called when the callback has returned. Sends the gathered bytes unless the connection is lost. Returns the total
+    /// number of bytes that the socket accepted, and the state of the output.
     #[inline(always)]
     pub(crate) fn settle(&mut self) -> (usize, OutputState) {
         let gathered = self.gathered.len();
@@ -348,7 +351,7 @@ impl<'a> Output<'a> {
         (self.taken, self.state.get())
     }
 
-    /// The same when there is something to look at first.
+    /// The slow path of [`settle`](Self::settle), for cases that need further checks.
     #[cold]
     fn settle_slowly(&mut self) {
         if self.is_datagram() {
@@ -387,12 +390,12 @@ impl<'a> Output<'a> {
         self.room = 0;
     }
 
-    /// The way to the peer of a datagram server.
+    /// Returns the route to the peer of a datagram server.
     pub(crate) fn route(&self) -> Option<Route> {
         self.io.stream.route()
     }
 
-    /// Drops what this callback has gathered.
+    /// Drops the gathered bytes of this callback.
     pub(crate) fn discard(&mut self) {
         self.gathered.clear();
     }
@@ -402,10 +405,11 @@ impl Write for Output<'_> {
     /// Queues all of `bytes`; never writes a part of them.
     ///
     /// # Errors
-    /// [`io::ErrorKind::BrokenPipe`] after `shutdown_write`, or when the connection is known to be broken. Small writes
-    /// are gathered, and `finish` reports a failure to send them. An [`Error::OutputLimit`] in an [`io::Error`] if
-    /// [`Limits::output_bytes_max`] would be exceeded: depending on [`Limits::output_overflow`], the connection is lost
-    /// or nothing was queued. Returned from the callback with `?`, both end the connection with the right reason.
+    /// [`io::ErrorKind::BrokenPipe`] after `shutdown_write`, or if the connection is known to be broken. Small writes
+    /// are gathered and sent after the callback returns; `finish` reports if that fails. An [`Error::OutputLimit`]
+    /// inside an [`io::Error`] if the write would exceed [`Limits::output_bytes_max`]. Depending on
+    /// [`Limits::output_overflow`], the connection is then lost or nothing is queued. If the callback propagates either
+    /// error with `?`, the connection ends with the corresponding reason.
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.put(bytes)?;
@@ -422,11 +426,11 @@ impl Write for Output<'_> {
         Ok(self.put(bytes)?)
     }
 
-    /// Does nothing. Output leaves when the callback returns.
+    /// Does nothing. Output is sent when the callback returns.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// From one look at the clock to the next while a large block is sent: some 50 µs.
+/// The number of bytes sent between two clock checks while a large block is written: about 50 µs.
 const PIECE_BYTES: usize = 256 * 1024;
