@@ -1,7 +1,8 @@
-//! The rules of one connection. No clock and no selector: readiness, limits and `now` come in, and what to do next
-//! comes out as a [`Step`].
+//! The logic of one connection. It uses neither a clock nor a selector: readiness, limits and `now` are inputs, and the
+//! result is the next [`Step`].
 //!
-//! Where it stands is its [`Phase`], which has all transitions. Only the reactor's service phase moves it on:
+//! The state of a connection is its [`Phase`], which defines all transitions. Only the service step of a turn advances
+//! it:
 //!
 //! ```text
 //!  Connecting ──▶ Open ──────────▶ Closing ────────▶ Lingering ──▶ Dead   freed in reap
@@ -10,11 +11,11 @@
 //!       └──────────┴─────────────────┴──────────────────┴▶ Aborting ──┘   finish, RST
 //! ```
 //!
-//! A session of a datagram server is a connection without a stream of its own: it is never read, only handed datagrams,
-//! and there is nothing to flush or to linger for. A single datagram is such a session for one request.
+//! A session of a datagram server is a connection without a stream of its own: it is never read, only given datagrams,
+//! and it has nothing to flush and no reason to linger. A single datagram is such a session for one request.
 //!
-//! What never happens: a callback before `setup` or after `finish`, a read while output is above the high-water mark
-//! or reading is paused, FIN before the queued output is sent.
+//! The following never happen: a callback before `setup` or after `finish`, a read while output is above the high-water
+//! mark or reading is paused, or a FIN before the queued output is sent.
 
 mod axes;
 pub(crate) mod bounds;
@@ -48,54 +49,57 @@ use crate::net::readiness::Readiness;
 use crate::shared_bytes::SharedBytes;
 use crate::stats::Stats;
 
-/// Kept small, because ten thousand idle clients cost ten thousand of these: buffers, and whatever few connections
-/// need, are boxed and exist only while they hold something.
+/// This type is kept small, because there is one for every idle client. Buffers and rarely needed data are boxed and
+/// exist only while they contain something.
 ///
-/// In three parts, which a callback borrows apart: the output has `io`, the input `carry`, the request `state`.
+/// It has three parts, which a callback borrows separately: the output borrows `io`, the input borrows `carry`, and the
+/// request borrows `state`.
 pub(crate) struct Connection {
     pub(crate) io: Io,
     pub(crate) carry: Option<Box<Carry>>,
     pub(crate) state: State,
 }
 
-/// What a connection is lent while it moves on.
+/// The resources that a connection borrows while it advances.
 pub(crate) struct Turn<'a> {
-    /// What is read lands here.
+    /// The buffer for received bytes.
     pub(crate) buffer: &'a mut [u8],
     pub(crate) now: u64,
     pub(crate) budget: &'a mut Budget,
     pub(crate) stats: &'a mut Stats,
 }
 
-/// What is due next.
+/// The next step that is due.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// Nothing until an event, a timer or another handler's doing.
+    /// Nothing is due until an event, a timer, or an action of another handler.
     Rest,
-    /// More to do, but this turn's budget is used up.
+    /// There is more to do, but this turn's budget is used up.
     Again,
     Setup,
     ConnectFailed(std::io::Error),
-    /// Input arrived: so many fresh bytes at the start of the read buffer, or all of it is in the carry (0).
+    /// Input arrived: this number of new bytes is at the start of the read buffer, or, if it is 0, all input is in the
+    /// carry.
     Handle(usize),
     Writable,
     Eof,
     Drain,
     Finish(EndReason),
-    /// All is sent: end our direction, and go on reading.
+    /// All output has been sent: end our direction and continue reading.
     Shutdown,
-    /// All is sent, and nothing that the peer sends would be read: closing ends both directions. To be reaped.
+    /// All output has been sent and no further input needs to be read, so close(2) ends both directions. The slot must
+    /// be reaped.
     Close,
-    /// Over. To be reaped.
+    /// The connection has ended. Its slot must be reaped.
     Dead,
-    /// The same for one that lingered, and has come to a limit of that.
+    /// Like `Dead`, for a connection that lingered until it reached a limit of lingering.
     Cut,
 }
 
 impl Connection {
     pub(crate) fn accepted(stream: Stream, address: Address, handler: u32, now: u64) -> Self {
-        // A fresh socket takes output, and what a client has to say has often come with it.
-        // A connection that is over by the end of its first service never waits for an event.
+        // A new socket is writable, and the client's first bytes have often arrived already. A connection that is over
+        // by the end of its first service never waits for an event.
         Connection::new(stream, address, handler, now, Phase::ACCEPTED, WRITABLE | READABLE)
     }
 
@@ -103,7 +107,7 @@ impl Connection {
         Connection::new(stream, address, handler, now, Phase::CONNECTING, BOXED | OUTBOUND)
     }
 
-    /// The peer of a datagram server, for as long as its handler lives.
+    /// Represents a peer of a datagram server for the lifetime of its handler.
     pub(crate) fn datagram(route: Route, address: Address, handler: u32, now: u64) -> Self {
         Connection::new(Stream::datagram(route), address, handler, now, Phase::DATAGRAMS, 0)
     }
@@ -123,7 +127,7 @@ impl Connection {
         self.io.queue.as_ref().map_or(0, |queue| queue.len())
     }
 
-    /// Takes an event in. Returns whether there may be something to do.
+    /// Records an event. Returns whether there may be something to do.
     #[inline]
     pub(crate) fn on_event(&mut self, ready: Readiness) -> bool {
         self.state.flags |= ready.0;
@@ -140,25 +144,25 @@ impl Connection {
     pub(crate) fn set_up(&mut self) {
         self.state.phase.set_up();
         if self.carry.is_some() {
-            self.state.phase.owe_handle(); // A new handler is shown what its predecessor left.
+            self.state.phase.owe_handle(); // A new handler is given the input that its predecessor left unread.
         }
     }
 
-    /// Whether to read is all there is to do, and what arrives all that there will be unread.
+    /// Returns whether reading is the only thing left to do, with no unread input from before.
     #[inline]
     pub(crate) fn only_reads(&self) -> bool {
         let is_plain = self.state.phase.is_plain_but_for_wake();
         is_plain && self.state.has(READABLE) && self.carry.is_none() && self.io.queue.is_none()
     }
 
-    /// Whether nothing is due, and its timer needs no look.
+    /// Returns whether nothing is due and its timer need not be checked.
     #[inline]
     pub(crate) fn rests(&self) -> bool {
         self.state.phase.is_plain() && !self.state.has(READABLE) && self.carry.is_none() && self.io.queue.is_none()
     }
 
-    /// Moves the connection on by itself as far as it goes: sends, reads, discards, ends. Returns what needs the
-    /// handler, the server or another turn.
+    /// Advances the connection as far as possible without the handler: sends, reads, discards and ends. Returns the
+    /// next step that requires the handler, the server or another turn.
     #[inline(always)]
     pub(crate) fn advance(&mut self, turn: &mut Turn<'_>) -> Step {
         match self.state.phase.stage() {
@@ -171,7 +175,7 @@ impl Connection {
     }
 }
 
-/// Output that comes from elsewhere.
+/// Output that does not come from the connection's own callback.
 pub(crate) enum Payload<'a> {
     Copied(&'a [u8]),
     Shared(SharedBytes),
@@ -194,7 +198,7 @@ impl Payload<'_> {
 ///
 /// ```
 /// # use socketserver::{ConnectionId, Request, Delivery};
-/// // A relay: output that waits in one direction does not stop the other (set_full_duplex, in `setup`).
+/// // A relay: output that waits in one direction must not stop reading in the other (`set_full_duplex` in `setup`).
 /// # fn relay(request: &mut Request<'_>, other: ConnectionId) {
 /// let bytes = request.input.take_all();
 /// match request.others.send(other, bytes) {
@@ -209,20 +213,22 @@ impl Payload<'_> {
 #[must_use]
 #[non_exhaustive]
 pub enum Delivery {
-    /// Queued. A datagram may still be lost: on the way, because it has no receiver, or because newer ones need its
-    /// place.
+    /// Queued. A datagram may still be lost: in transit, because no socket receives it, or because it is dropped to
+    /// make room for newer ones.
     Queued,
-    /// Queued, and the output is above [`Limits::output_high_water`](crate::Limits). Send no more until the receiving
-    /// connection's `writable` is called.
+    /// Queued, and the output is above [`Limits::output_high_water`](crate::Limits), or the sending callback has used
+    /// its share of the turn ([`ReactorConfig::turn_length`](crate::ReactorConfig::turn_length)). Send no more until
+    /// the receiving connection's `writable` is called.
     Full,
     /// Not queued, because it would exceed [`Limits::output_bytes_max`](crate::Limits) and the policy is
-    /// [`Overflow::Refuse`](crate::Overflow::Refuse). A datagram: too many wait and the policy is
-    /// [`DropPolicy::Newest`](crate::DropPolicy::Newest), or it is too long to wait. A request on a thread or of a
-    /// program: only its thread or program writes to its client. The connection whose callback is running: write to its
-    /// [`output`](crate::Request::output).
+    /// [`Overflow::Refuse`](crate::Overflow::Refuse). For a datagram: too many are queued and the policy is
+    /// [`DropPolicy::Newest`](crate::DropPolicy::Newest), or it is too long to be queued. Also returned for a request
+    /// on a thread or of a program, because only the thread or program writes to its client; and for the connection
+    /// whose callback is running, because the callback should write to its [`output`](crate::Request::output).
     Refused,
-    /// Not queued, because that connection is gone or ending, or was lost by this send
-    /// ([`Overflow::Close`](crate::Overflow::Close)). A datagram: the peer has no name, or there is no socket for it.
+    /// Not queued, because the connection has ended or is ending, or was aborted because of this write
+    /// ([`Overflow::Close`](crate::Overflow::Close)). For a datagram, the peer has no name to which it could be sent,
+    /// or there is no socket through which to send it.
     Gone,
 }
 
