@@ -2,7 +2,7 @@
 //! be over while ours is open, and either may be over while the server stops. [`Phase`](super::phase::Phase) has one
 //! value of each.
 //!
-//! | axis | from the first value to the last |
+//! | axis | values, in the usual order |
 //! |---|---|
 //! | [`Stage`], of the connection | `Connecting`, `Open`, `Closing`, `Lingering`, `Aborting`, `Dead` |
 //! | [`Owed`], the call that the handler must still get | `Setup`, `Nothing`, `Finish`, `Gone` |
@@ -50,11 +50,11 @@ pub(crate) enum Inbound {
     Open,
     /// The peer has ended it.
     Ended,
-    /// The handler was shown the unread input.
+    /// The handler has received the unread input.
     Shown,
     /// `eof` was called.
     Told,
-    /// A session of a datagram server, which has no stream and no end of one.
+    /// A session of a datagram server, which has no stream that could end.
     Datagrams,
 }
 
@@ -67,7 +67,7 @@ pub(crate) enum Outbound {
     ShutDue,
     /// Our FIN is sent.
     Shut,
-    /// The socket never takes any more.
+    /// The socket accepts no more output.
     Broken,
 }
 

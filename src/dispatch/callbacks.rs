@@ -1,4 +1,4 @@
-//! Calls handlers: chooses the due callback and its argument, and applies its result.
+//! Calls the handlers on the reactor: chooses the due callback and its argument, and applies its result.
 
 use std::net::Shutdown;
 use std::ops::Range;

@@ -14,7 +14,7 @@ impl Reactor {
         self.core.shared.is_pending() || !self.taken.is_empty()
     }
 
-    /// Runs messages, closures and stop requests of other threads.
+    /// Carries out the commands of other threads: messages, closures, results of jobs, datagrams, and ends of requests.
     pub(super) fn commands(&mut self) {
         if self.taken.is_empty() {
             self.taken.extend(self.core.shared.take(self.core.config.messages_per_turn));

@@ -1,5 +1,5 @@
 //! State that the loop and the running callback share: slots, queue, timers, counters. It contains no handler and no
-//! server. So a handler can reach every other connection while it is borrowed itself.
+//! server. Therefore a handler can reach every other connection while it is borrowed itself.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub(crate) struct Core {
     pub(crate) stats: Stats,
     pub(crate) config: ReactorConfig,
     pub(crate) shared: Arc<Shared>,
-    /// Kept for the handles, which may outlive the reactor, and then have no descriptor.
+    /// Shared with the handles, which may outlive the reactor and then have no descriptor.
     _waker: Arc<Waker>,
     /// By server number, which is reused when a server is gone.
     pub(crate) served: Slab<Served>,
@@ -55,7 +55,7 @@ pub(crate) struct Core {
     pub(crate) read_buffer_bytes_min: usize,
     /// The largest number of bytes that the read buffer has held.
     pub(super) read_bytes_max: usize,
-    /// The datagram socket that is being read. Datagrams that are sent through it leave when that is done.
+    /// The datagram socket that is being read. Datagrams sent through it are written after reading.
     pub(crate) receiving: u32,
     /// Set with the first datagram socket.
     pub(crate) datagrams: Option<DatagramCode>,
@@ -117,7 +117,7 @@ impl Core {
         self.served.iter().find(|(_, served)| served.id == id).map(|(number, _)| number as u16)
     }
 
-    /// The same for a server that is not closed.
+    /// Like [`server`](Self::server), but only for a server that is not closed.
     pub(crate) fn open_server(&self, id: ServerId) -> Option<u16> {
         self.server(id).filter(|&server| !self.served[usize::from(server)].is_closed())
     }
@@ -131,7 +131,8 @@ impl Core {
         }
     }
 
-    /// The same for a slot that has had its share: behind all that become ready until the next turn.
+    /// Like [`queue`](Self::queue), for a slot that has had its share: it is queued behind all slots that become ready
+    /// until the next turn.
     pub(crate) fn queue_again(&mut self, key: u32) {
         if let Some(slot) = self.slots.get(key).filter(|slot| !slot.queued) {
             slot.queued = true;
@@ -139,15 +140,13 @@ impl Core {
         }
     }
 
-    // Connections.
-
     /// Makes a slot for a connection.
     pub(crate) fn insert(&mut self, server: u16, mut connection: Connection) -> u32 {
         self.inserted(server, &mut connection);
         self.slots.insert(server, Kind::Connection(Box::new(connection)))
     }
 
-    /// The same for a connection that is served at once. [`Slots::give_back`] puts it there.
+    /// Like `insert`, for a connection that is served immediately. [`Slots::give_back`] puts it there.
     pub(crate) fn insert_lent(&mut self, server: u16, connection: &mut Connection) -> u32 {
         self.inserted(server, connection);
         self.slots.insert(server, Kind::Lent)
@@ -162,11 +161,11 @@ impl Core {
         self.count_in(server, (!connection.state.is_outbound()).then_some(&connection.state.address));
     }
 
-    /// Registers a connection with the selector when it waits for the first time. The registration reports what is
-    /// ready already.
+    /// Registers a connection with the selector when it waits for the first time. The registration reports any
+    /// readiness that exists already.
     ///
     /// # Errors
-    /// Errors of epoll_ctl(2). Nothing would wake the connection then.
+    /// The error from epoll_ctl(2). Nothing would wake the connection then.
     #[inline(never)]
     pub(crate) fn register(&mut self, key: u32, connection: &mut Connection) -> std::io::Result<()> {
         self.selector.register(&mut connection.io.stream, self.slots.token(key))?;
@@ -174,7 +173,7 @@ impl Core {
         Ok(())
     }
 
-    /// Counts one more open connection, also for its client if the address is given.
+    /// Counts an additional open connection, also for its client if the address is given.
     #[inline]
     pub(crate) fn count_in(&mut self, server: u16, address: Option<&Address>) {
         let served = &mut self.served[usize::from(server)];
@@ -188,7 +187,7 @@ impl Core {
         self.stats.active_max = self.stats.active_max.max(self.stats.active);
     }
 
-    /// Counts one connection less.
+    /// Counts the end of an open connection.
     #[inline]
     pub(crate) fn count_out(&mut self, server: u16, address: &Address, is_outbound: bool) {
         let served = &mut self.served[usize::from(server)];
@@ -228,7 +227,7 @@ impl Core {
         if admitted || before.ip() == client.ip() { Ok(()) } else { Err(Error::ClientLimit { max }) }
     }
 
-    /// Frees a dead slot. Only this closes a connection's socket.
+    /// Frees a dead slot. Only this method closes a connection's socket.
     pub(crate) fn reap(&mut self, key: u32) {
         let slot = self.slots.remove(key);
         let id = self.slots.id_of(slot.id(key));
@@ -253,7 +252,7 @@ impl Core {
         self.count_out(slot.server, &connection.state.address, connection.state.is_outbound());
     }
 
-    /// The counters, including those that are computed only here.
+    /// Returns the counters, including those that are computed only here.
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = self.stats.clone();
         let add = |pool: &Option<Pool>, busy: &mut u64, waiting: &mut u64| {
@@ -309,12 +308,6 @@ impl Core {
     pub(crate) fn await_jobs(&self, within: std::time::Duration) -> bool {
         self.pool.as_ref().is_none_or(|pool| pool.wait(within))
     }
-
-    // Timers of handlers and servers. They start when they are set, so the clock is read again.
-
-    // Servers.
-
-    // Stopping.
 }
 
 /// For a process whose limit of descriptors cannot be read.
