@@ -44,11 +44,11 @@ use crate::stats::Stats;
 
 /// The event loop: one thread, any number of servers and connections.
 ///
-/// A [`TcpServer`](crate::TcpServer) makes its own. Make one yourself to run several servers, or to drive it from your
-/// own loop with [`poll`](Self::poll).
+/// A [`TcpServer`](crate::TcpServer) creates its own reactor. Create a reactor yourself to run several servers, or to
+/// drive the reactor from your own loop with [`poll`](Self::poll).
 ///
-/// Dropping it closes its servers, and every handler gets its `finish`. During that, no server is added and no
-/// connection is started.
+/// Dropping the reactor closes its servers, and `finish` is called for every handler. While it is being dropped, no
+/// servers can be added and no connections started.
 ///
 /// ```
 /// use socketserver::{Next, Reactor, Request, RequestHandler, Result, TcpServer};
@@ -85,9 +85,9 @@ pub struct Reactor {
     /// Commands of other threads that this turn has taken. They are a field, because a closure among them may drop this
     /// reactor. It then turns until its threads are done, and their messages may be among the rest.
     taken: VecDeque<Command>,
-    /// A turn is running, so a caller is a closure and cannot start another turn.
+    /// Set while a turn is running. Any caller is then a closure, which must not start another turn.
     turning: bool,
-    /// The time at which the events of this turn were collected. Limits that passed later wait for the next turn,
+    /// The time at which the events of this turn were collected. Limits that expired later wait for the next turn,
     /// because bytes may have arrived.
     collected: u64,
     /// Callbacks of the next turn with at least this many new bytes are timed.
@@ -95,7 +95,7 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Makes a reactor with the default [`ReactorConfig`].
+    /// Creates a reactor with the default [`ReactorConfig`].
     ///
     /// # Errors
     /// [`Error::Reactor`] if the system has no descriptors or memory left.
@@ -103,10 +103,10 @@ impl Reactor {
         Reactor::with_config(ReactorConfig::default())
     }
 
-    /// Makes a reactor with settings of your own.
+    /// Creates a reactor with settings of your own.
     ///
     /// # Errors
-    /// As for [`new`](Self::new); [`Error::Setting`] if a setting cannot be honoured.
+    /// The same as for [`new`](Self::new); [`Error::Setting`] if a setting cannot be used.
     pub fn with_config(config: ReactorConfig) -> Result<Self> {
         config.check()?;
         let failed = |source| Error::Reactor { doing: "create the selector", source };
@@ -135,7 +135,7 @@ impl Reactor {
         self.core.set_config(config);
     }
 
-    /// The settings in force.
+    /// Returns the settings in force.
     pub fn config(&self) -> &ReactorConfig {
         &self.core.config
     }
@@ -155,15 +155,16 @@ impl Reactor {
         self.handle().shutdown_handle()
     }
 
-    /// Serves until it is [shut down](ShutdownHandle::shutdown). Returns at once if a stop was carried out while it did
-    /// not serve, for example during [`server_close`](Self::server_close). It may be called again. The sockets of
-    /// [added](Self::add) servers are closed by then. Their values can still be read, and are dropped when it serves
-    /// again or another server is added. So it then serves newly added servers, and waits if there are none. (A
-    /// [`TcpServer`](crate::TcpServer) with a reactor of its own binds its addresses again.)
+    /// Serves until the reactor is [shut down](ShutdownHandle::shutdown). Returns immediately if a stop was carried out
+    /// while the reactor was not serving, for example during [`server_close`](Self::server_close). This method may be
+    /// called again. The sockets of [added](Self::add) servers are closed by then. Their values can still be read, and
+    /// are dropped when the reactor serves again or another server is added. When called again, it serves newly added
+    /// servers, or waits if there are none. (A [`TcpServer`](crate::TcpServer) with a reactor of its own binds its
+    /// addresses again.)
     ///
     /// # Errors
-    /// [`Error::Reactor`] if the selector fails, or if a closure that the loop runs ([`Handle::run`]) calls this,
-    /// because the loop cannot run inside itself. No client and no handler can end it.
+    /// [`Error::Reactor`] if the selector fails, or if a closure that the loop runs ([`Handle::run`]) calls this
+    /// method, because the loop cannot be nested. Neither a client nor a handler can end the loop.
     ///
     /// Source: `BaseServer.serve_forever`, without its `poll_interval`, because nothing is polled.
     pub fn serve_forever(&mut self) -> Result<()> {
@@ -174,15 +175,15 @@ impl Reactor {
         Ok(())
     }
 
-    /// Runs one turn, for a loop of your own: waits for events at most `wait` (`None`: until there is one), and serves
-    /// them. Returns false once the reactor has stopped. Called again, it serves again, like
+    /// Runs one turn, for a loop of your own: waits for events for at most `wait` (with `None`, until one occurs) and
+    /// handles them. Returns false once the reactor has stopped. If it is called again, the reactor serves again, like
     /// [`serve_forever`](Self::serve_forever).
     ///
-    /// Your loop waits until the reactor's descriptor is readable, at most [`next_timeout`](Self::next_timeout), and
-    /// then calls this with a `wait` of zero.
+    /// Your loop should wait until the reactor's descriptor is readable, for at most
+    /// [`next_timeout`](Self::next_timeout), and then call this method with a `wait` of zero.
     ///
     /// # Errors
-    /// As for [`serve_forever`](Self::serve_forever).
+    /// The same as for [`serve_forever`](Self::serve_forever).
     pub fn poll(&mut self, wait: Option<Duration>) -> Result<bool> {
         self.serve_again()?;
         if !self.core.stop.is_over() {
@@ -191,7 +192,8 @@ impl Reactor {
         Ok(!self.report_stop())
     }
 
-    /// Returns how long the reactor needs no turn: zero if it has work now, `None` if only an event can bring work.
+    /// Returns how long the reactor can go without a turn: zero if there is work to do now, `None` if only an event can
+    /// cause more work.
     pub fn next_timeout(&self) -> Option<Duration> {
         self.timeout_from(self.core.selector.now())
     }

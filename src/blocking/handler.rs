@@ -5,15 +5,16 @@ use std::time::Duration;
 use super::request::BlockingRequest;
 use crate::error::Result;
 
-/// Serves one request like a handler of Python's: `handle` is called once, on a thread, and may block.
+/// Serves one request like a handler in Python: `handle` is called once, on a thread, and may block.
 ///
-/// An error or a panic goes to `handle_error` and ends this request only. When the server stops, or the request is
+/// An error or a panic is passed to `handle_error` and ends only this request. When the server stops, or the request is
 /// ended in another way, the socket is shut down: a waiting read returns 0 bytes, a write fails, and a call of
-/// [`server`](BlockingRequest::server) returns. Other waits of a handler are not interrupted.
+/// [`server`](BlockingRequest::server) returns. Other blocking calls in a handler are not interrupted.
 ///
 /// At the end the output is flushed, our direction of a stream is ended (FIN), and the socket is closed. A datagram is
 /// answered with the bytes written to `wfile`. This also happens after an error or a panic. If input is unread by then,
-/// the system resets the connection. So read it to its end if the last answer matters.
+/// the system resets the connection. Read the input to its end if it is important that the client receives the last
+/// answer.
 ///
 /// The other methods are Python's class attributes. They are called once, before `setup`.
 ///
@@ -44,7 +45,7 @@ use crate::error::Result;
 /// `S` is the type of the server's value, which [`BlockingRequest::server`] reaches. A handler for servers with any
 /// value is `impl<S> BlockingHandler<S>`.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no handler on a thread of a server whose value is `{S}`",
+    message = "`{Self}` is not a blocking handler for a server with a value of type `{S}`",
     label = "`BlockingHandler<{S}>` is not implemented",
     note = "a `RequestHandler` is called by the reactor, not by a thread: give it to a `TcpServer` or its siblings",
     note = "a handler that may wait is made by `impl BlockingHandler<{S}>`, or by a `StreamRequestHandler`"
@@ -59,40 +60,40 @@ pub trait BlockingHandler<S = ()>: Send + 'static {
     /// Called once, and serves the whole request. The request is over when it returns.
     fn handle(&mut self, request: &mut BlockingRequest<S>) -> Result<()>;
 
-    /// Called once after `handle`, also if that failed or panicked. Its output is still sent.
+    /// Called once after `handle`, even if `handle` failed or panicked. Its output is still sent.
     fn finish(&mut self, request: &mut BlockingRequest<S>) {
         let _ = request;
     }
 
     /// Bytes that `rfile` reads ahead. With 0, the socket keeps all bytes that the handler does not read. Default:
-    /// 8,192, Python's -1 (`io.DEFAULT_BUFFER_SIZE`). Not used for a datagram. More than 1 GiB is an error of the
-    /// request ([`Error::Setting`](crate::Error::Setting)), here and in `wbufsize`.
+    /// 8,192, which corresponds to Python's -1 (`io.DEFAULT_BUFFER_SIZE`). Not used for a datagram. More than 1 GiB is
+    /// an error of the request ([`Error::Setting`](crate::Error::Setting)), here and in `wbufsize`.
     fn rbufsize(&self) -> usize {
         RBUFSIZE
     }
 
-    /// Bytes that `wfile` gathers before it sends them. Default: 0, each write is sent whole before it returns. Not
-    /// used for a datagram.
+    /// Bytes that `wfile` gathers before it sends them. Default: 0, which means that each write is sent completely
+    /// before it returns. Not used for a datagram.
     fn wbufsize(&self) -> usize {
         0
     }
 
-    /// The longest time that a read of a stream waits for a byte, and that a write waits until the client takes one.
+    /// The longest time that a read of a stream waits for a byte, and that a write waits until the client accepts one.
     /// Then it fails with [`TimedOut`](std::io::ErrorKind::TimedOut), which `?` turns into an
-    /// [`Error::TimeLimit`](crate::Error::TimeLimit). Zero is an error, and so is a limit for a datagram, which never
-    /// waits ([`Error::Setting`](crate::Error::Setting)). Default: `None`, no limit. The two methods below set one of
-    /// the two.
+    /// [`Error::TimeLimit`](crate::Error::TimeLimit). A limit of zero is an error. Any limit for a datagram is also an
+    /// error, because reading a datagram never waits ([`Error::Setting`](crate::Error::Setting)). Default: `None`, no
+    /// limit. The next two methods set the limit only for reads or only for writes.
     fn timeout(&self) -> Option<Duration> {
         None
     }
 
-    /// The same for reads only, for example instead of `select([self.request], [], [], time)`. Default:
-    /// [`timeout`](Self::timeout). Source: none; Python has one time for both.
+    /// Like [`timeout`](Self::timeout), but only for reads, for example instead of `select([self.request], [], [],
+    /// time)`. Default: [`timeout`](Self::timeout). Source: none; Python has one time for both.
     fn read_timeout(&self) -> Option<Duration> {
         self.timeout()
     }
 
-    /// The same for writes only. Default: [`timeout`](Self::timeout). Source: none.
+    /// Like [`timeout`](Self::timeout), but only for writes. Default: [`timeout`](Self::timeout). Source: none.
     fn write_timeout(&self) -> Option<Duration> {
         self.timeout()
     }

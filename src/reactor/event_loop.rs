@@ -6,8 +6,8 @@
 //!           is ready    slot once    due        hook                ended
 //! ```
 //!
-//! Collect only notes readiness, service runs callbacks, and only reap frees slots. So no key is reused within a turn,
-//! and a callback may close any connection, including its own, while no other connection moves.
+//! Collect only notes readiness, service runs callbacks, and only reap frees slots. Therefore no key is reused within a
+//! turn, and a callback may close any connection, including its own, while no other connection moves.
 
 #[cfg(all(unix, feature = "signals"))]
 use std::sync::Arc;
@@ -51,8 +51,8 @@ impl Reactor {
         self.core.now = self.core.selector.now();
         self.collected = self.core.now;
         self.core.stats.turns += 1;
-        // Deadlines have passed. Before they apply, fetch events once more: after a stop of the process (SIGSTOP, a
-        // suspended machine) poll may return late and empty while bytes wait.
+        // Deadlines have passed. Before they apply, fetch events once more: after the process has been stopped
+        // (SIGSTOP, a suspended machine), poll may return late and without events although bytes are waiting.
         more |= self.core.next_deadline().is_some_and(|next| next <= self.core.now);
         for _ in 0..POLLS_MAX {
             if !more {
@@ -64,7 +64,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Only sets marks. Returns whether there may be more events to fetch.
+    /// Only sets readiness flags. Returns whether there may be more events to fetch.
     fn collect(&mut self) -> bool {
         let core = &mut self.core;
         let (slots, ready, stats) = (&mut core.slots, &mut core.ready, &mut core.stats);
@@ -165,7 +165,7 @@ impl Reactor {
         }
     }
 
-    /// Frees dead connections, after the last event of the turn. No other place does.
+    /// Frees dead connections after the last event of the turn. Connections are not freed anywhere else.
     fn reap(&mut self) {
         if !self.core.dead.is_empty() {
             self.free_dead();
@@ -187,11 +187,11 @@ impl Reactor {
     pub(super) fn free_dead(&mut self) {
         let mut dead = std::mem::take(&mut self.core.dead);
         dead.drain(..).for_each(|key| self.core.reap(key));
-        self.core.dead = dead; // This keeps its memory.
+        self.core.dead = dead; // The vector's memory is reused.
         self.core.resume_accepting();
     }
 
-    /// Makes the shared buffer in the first turn, so a reactor that only waits to be moved has none. Its length follows
+    /// Allocates the shared buffer in the first turn, so a reactor that has not served yet has none. Its length follows
     /// the settings.
     pub(super) fn allocate(&mut self) {
         let wanted = self.core.config.read_buffer_bytes.min(READ_BUFFER_BYTES_MAX);
@@ -207,5 +207,5 @@ impl Reactor {
 const STAMP_ERROR_MAX: u64 = 1_000_000;
 /// With more slots, checking all of them after each turn would make debug builds useless.
 const CHECKED_SLOTS_MAX: usize = 256;
-/// Polls to empty the kernel's list of events in one turn: 65,536 events.
+/// The maximum number of additional polls per turn to drain the kernel's event list (65,536 events).
 const POLLS_MAX: u32 = 64;
