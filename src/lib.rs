@@ -1,7 +1,7 @@
-//! Python's `socketserver` as a reactor on [mio](https://docs.rs/mio): one thread serves thousands of clients, without
-//! an async runtime.
+//! A port of Python's `socketserver`, built as a reactor on [mio](https://docs.rs/mio): one thread serves thousands of
+//! clients, without an async runtime.
 //!
-//! You write a handler, a state machine with three callbacks that never wait: `setup`, `handle`, `finish`. The reactor
+//! You write a handler, a state machine with three non-blocking callbacks: `setup`, `handle` and `finish`. The reactor
 //! keeps one handler for each connection, and calls it when there is something to do.
 //!
 //! ```no_run
@@ -18,7 +18,7 @@
 //! fn main() -> Result<()> { TcpServer::new("127.0.0.1:9999", |_| Echo)?.serve_forever() }
 //! ```
 //!
-//! What to read:
+//! Where to find things:
 //!
 //! | for | see |
 //! |---|---|
@@ -30,7 +30,7 @@
 //! | other threads, stopping | [`Handle`], [`ShutdownHandle`] |
 //! | tests without sockets | [`testing`] |
 //!
-//! Each file imports only from those below it:
+//! Each module imports only from modules listed below it:
 //!
 //! ```text
 //! models/      compares parts of the crate with models; for tests and fuzzers only
@@ -38,7 +38,7 @@
 //! server/      Server, TcpServer and the other kinds, their addresses, the hooks of BaseServer
 //! dispatch/    one server in the reactor: accepts clients and calls handlers
 //! blocking/    handlers on threads, and programs
-//! handler/     the trait that users implement, and its argument, the request
+//! handler/     the trait that users implement, and the Request that its callbacks receive
 //! reactor/     THE LOOP, its slots, ready queue and stop; access from other threads
 //! datagrams/   the path of a datagram
 //! connection/  one connection, without clock or selector: buffers, frames, the next step
@@ -48,15 +48,16 @@
 //! ```
 //!
 //! # Features
-//! All are off by default. The compiler names a missing feature.
-//! - `signals`: SIGINT and SIGTERM shut a server down (`Server::shutdown_on_signals`), through signal-hook.
-//! - `descriptor-limit`: on Unix, the limit of descriptors comes from getrlimit(2) instead of `/proc`, through nix. The
-//!   next three features include it.
-//! - `batch`: on Linux, many datagrams in one system call, and answers from the address that the client wrote to,
+//! All features are off by default. If a feature is missing, the compiler error names it.
+//! - `signals`: lets SIGINT and SIGTERM shut a server down (`Server::shutdown_on_signals`), through signal-hook.
+//! - `descriptor-limit`: on Unix, the descriptor limit is read with getrlimit(2) (through nix) instead of from `/proc`.
+//!   The next three features include it.
+//! - `batch`: on Linux, transfers many datagrams per system call and sends answers from the address to which the client
+//!   sent, through nix.
+//! - `credentials`: on Unix, identifies the process at the other end of a Unix socket (`Stream::peer_credentials`),
 //!   through nix.
-//! - `credentials`: on Unix, the process at the other end of a Unix socket (`Stream::peer_credentials`), through nix.
-//! - `children`: on Unix, requests served by programs (`ServeOn::Program`, `ForkingTcpServer`), through shared_child.
-//! - `simulation`: tests of whole servers without sockets (`testing::Network`).
+//! - `children`: on Unix, lets programs serve requests (`ServeOn::Program`, `ForkingTcpServer`), through shared_child.
+//! - `simulation`: allows tests of whole servers without sockets (`testing::Network`).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,4 +1,4 @@
-//! Types that handlers and the reactor exchange: what to do next, why a connection ended, which time limit passed.
+//! Types that handlers and the reactor exchange: what to do next, why a connection ended, which time limit expired.
 
 use std::fmt;
 
@@ -25,9 +25,9 @@ use std::fmt;
 pub enum Next {
     /// Keep the connection, and call again when there is something to do.
     Wait,
-    /// Send what is queued, then FIN, then close. Nothing more is read.
+    /// Send the queued output, then FIN, then close. Nothing more is read.
     Close,
-    /// Drop what is queued and send RST (`SO_LINGER` of 0 seconds, socket(7)).
+    /// Discard the queued output and send RST (`SO_LINGER` of 0 seconds, socket(7)).
     Abort,
 }
 
@@ -38,11 +38,11 @@ pub enum Next {
 pub enum EndReason {
     /// The handler returned [`Next::Close`] or [`Next::Abort`].
     Done,
-    /// The peer ended its side (FIN), and the handler did not continue.
+    /// The peer closed its side (FIN), and the handler did not continue.
     PeerClosed,
     /// The peer or the network broke the connection (RST, a timeout of the kernel, ...).
     Reset,
-    /// A time limit of a connection, or of a handler on a thread, passed.
+    /// A time limit of a connection, or of a handler on a thread, expired.
     Timeout(Timeout),
     /// An outbound connection was not established within `connect_timeout`.
     ConnectTimeout,
@@ -58,18 +58,20 @@ pub enum EndReason {
     /// A callback panicked. [`handle_error`](crate::BaseServer::handle_error) was called.
     Panicked,
     /// The request was never served: [`verify_request`](crate::BaseServer::verify_request) returned false, or a cap was
-    /// reached. Also if a proxy's client has too many connections ([`Error::ClientLimit`](crate::Error::ClientLimit)).
+    /// reached. This is also the reason if a client behind a proxy has too many connections
+    /// ([`Error::ClientLimit`](crate::Error::ClientLimit)).
     Refused,
     /// Closed by another handler, by the server or by another thread.
     Evicted,
-    /// The server is stopping, and the handler closed (see [`drain`](crate::RequestHandler::drain)).
+    /// The server was stopping, and the handler closed the connection (see [`drain`](crate::RequestHandler::drain)).
     Stopped,
-    /// The server stopped and no longer waited.
+    /// The server stopped without waiting any longer for this request.
     StopAborted,
 }
 
-/// A time limit of a connection. A handler is called when it has passed, and can [set](crate::Request::set_timeout) it.
-/// [`Limits`](crate::Limits) has the limits for all connections.
+/// A time limit of a connection. The handler is called when the limit expires. It can
+/// [change](crate::Request::set_timeout) the limit for its connection. [`Limits`](crate::Limits) has the limits for all
+/// connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Timeout {
@@ -78,7 +80,7 @@ pub enum Timeout {
     /// Input stayed unconsumed for `read_timeout`, so a message was not complete in time. On a thread, a read waited
     /// longer than the handler allows.
     Read,
-    /// The peer took none of the waiting output for `write_timeout`. On a thread, a write waited longer than the
+    /// The peer accepted none of the waiting output for `write_timeout`. On a thread, a write waited longer than the
     /// handler allows.
     Write,
     /// A message was not complete within the time of [`set_message_deadline`](crate::Request::set_message_deadline).

@@ -1,4 +1,4 @@
-//! Every limit, with its default and unit. Nothing in the crate is unbounded.
+//! Defines every limit, with its default and unit. Every resource in the crate is bounded.
 
 pub(crate) mod resolving;
 
@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// Limits of one server: how much its connections may hold, and how much work the loop does for each in one turn.
+/// Limits of one server: how much data its connections may hold, and how much work the loop does for each connection in
+/// one turn.
 ///
 /// Set the fields of [`Unbound::limits`](crate::Unbound::limits) before the server starts, or call
 /// [`Server::set_limits`](crate::Server::set_limits) or [`Reactor::set_limits`](crate::Reactor::set_limits) at any
@@ -14,8 +15,8 @@ use crate::error::{Error, Result};
 ///
 /// Some limits depend on each other. A field with its default value counts as unset, and follows the fields that are
 /// set: each mark of the output is at most a quarter of the next larger one, and unread input has room for a line and a
-/// frame. Contradictory limits are refused when they are set, as [`Error::Setting`](crate::Error::Setting). So is a
-/// zero with which no client could be served: for a time limit (`None` means no limit), for
+/// frame. Contradictory limits are refused when they are set, as [`Error::Setting`](crate::Error::Setting). A value of
+/// zero is also refused if no client could be served with it: for a time limit (`None` means no limit), for
 /// `connections_per_client_max` and for `max_packet_size`. Any other zero has its literal meaning: with
 /// `connections_max` or `sessions_max` of zero all clients wait, or all datagrams are dropped, until the limit is
 /// raised. [`Reactor::limits`](crate::Reactor::limits) returns the values in force.
@@ -32,17 +33,19 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections open at once. At this number further clients wait in the backlog, and accepting resumes at nine
-    /// tenths of it. With `Some(0)` all clients wait until the limit is raised. Free places go to the listeners in
-    /// turn. Default: `None`, the soft limit of descriptors (`RLIMIT_NOFILE`) less a reserve of a sixteenth (at least
-    /// 16, at most 256), for all servers of the reactor together. The soft limit is read again when it is reached, so
-    /// raising it takes effect. It comes from getrlimit(2) with the feature `descriptor-limit`, which `batch`,
-    /// `credentials` and `children` include, and otherwise from `/proc/self/limits`. If neither is available, the limit
-    /// is 10,000, and accepting pauses when descriptors run out. If programs serve some of a server's requests, this
-    /// default also applies beside its own number, because programs need descriptors to start.
+    /// The maximum number of open connections. When it is reached, further clients wait in the backlog; accepting
+    /// resumes when the number falls to nine tenths of it. With `Some(0)` all clients wait until the limit is raised.
+    /// Free places are given to the listeners in rotation. Default: `None`, the soft limit of descriptors
+    /// (`RLIMIT_NOFILE`) minus a reserve of one sixteenth (at least 16, at most 256), for all servers of the reactor
+    /// together. The soft limit is read again when it is reached, so raising it takes effect. It comes from
+    /// getrlimit(2) with the feature `descriptor-limit`, which `batch`, `credentials` and `children` include, and
+    /// otherwise from `/proc/self/limits`. If neither is available, the limit is 10,000, and accepting pauses when
+    /// descriptors run out. If programs serve some of a server's requests, this default applies in addition to an
+    /// explicitly set number, because programs need descriptors to start.
     pub connections_max: Option<usize>,
-    /// Connections open at once from one IP address. One more is accepted, closed at once, and counted as refused.
-    /// Default: `None`, no limit. `Some(0)` is refused, because no client could be served.
+    /// The maximum number of open connections from one IP address. Any further connection is accepted, closed
+    /// immediately, and counted as refused. Default: `None`, no limit. `Some(0)` is refused, because no client could be
+    /// served.
     pub connections_per_client_max: Option<usize>,
 
     /// Received bytes that the handler has not consumed. More bytes end the connection with
@@ -52,7 +55,7 @@ pub struct Limits {
     /// Bytes in a line or up to any other delimiter, with the delimiter. Default: 64 KiB, as `_MAXLINE` of Python's
     /// `http.client`. At most `input_bytes_max`.
     pub line_bytes_max: usize,
-    /// Bytes in the payload of a length-prefixed frame. Default: 1 MiB. At most `input_bytes_max` less 10 bytes for a
+    /// Bytes in the payload of a length-prefixed frame. Default: 1 MiB. At most `input_bytes_max` minus 10 bytes for a
     /// prefix.
     pub frame_bytes_max: usize,
 
@@ -60,72 +63,76 @@ pub struct Limits {
     /// [`datagram_truncated`](crate::BaseServer::datagram_truncated) and dropped by default. Default: 8,192. Source:
     /// `UDPServer.max_packet_size`, which cuts off the rest silently.
     pub max_packet_size: usize,
-    /// Sessions of a datagram server: peers that have a handler of their own. A datagram of one more peer is dropped
-    /// and counted. With `Some(0)` each datagram is, until the limit is raised. Default: `None`, no sessions: each
-    /// datagram is a request of its own, as in Python.
+    /// Sessions of a datagram server: peers that have a handler of their own. A datagram from any further peer is
+    /// dropped and counted. With `Some(0)`, every datagram is dropped until the limit is raised. Default: `None`, no
+    /// sessions: each datagram is a request of its own, as in Python.
     pub sessions_max: Option<usize>,
-    /// Bytes of datagrams that wait because the socket takes none, or because a Unix peer does not read. Each datagram
-    /// counts for some 60 bytes more. Default: 1 MiB for each socket.
+    /// The maximum number of bytes in datagrams that wait because the socket accepts none or because a Unix peer does
+    /// not read. About 60 bytes are added for each datagram. Default: 1 MiB for each socket.
     pub datagram_queue_bytes_max: usize,
     /// The datagram that is dropped and counted when `datagram_queue_bytes_max` is reached. Default:
     /// [`DropPolicy::Oldest`].
     pub datagram_queue_overflow: DropPolicy,
 
-    /// Above this number of unsent bytes a connection is not read, until the peer has taken some. Default: 64 KiB, or a
-    /// quarter of `output_bytes_max` if that is less, or four times `output_low_water` if that is more. At most
-    /// `output_bytes_max`.
+    /// Above this number of unsent bytes a connection is not read, until the peer has read some of them. Default: 64
+    /// KiB, or a quarter of `output_bytes_max` if that is less, or four times `output_low_water` if that is more. At
+    /// most `output_bytes_max`.
     pub output_high_water: usize,
     /// At or below this number of unsent bytes [`writable`](crate::RequestHandler::writable) is called and reading
     /// resumes. Default: a quarter of `output_high_water`, 16 KiB. At most `output_high_water`.
     pub output_low_water: usize,
-    /// The most unsent bytes of a connection. Default: 16 MiB, or four times `output_high_water` if that is more.
+    /// The maximum number of unsent bytes of a connection. Default: 16 MiB, or four times `output_high_water` if that
+    /// is more.
     pub output_bytes_max: usize,
     /// What happens to a write that would exceed [`output_bytes_max`](Self::output_bytes_max). Default:
     /// [`Overflow::Close`].
     pub output_overflow: Overflow,
 
-    /// Requests that threads serve at once. Threads start when they are needed, and end after ten idle seconds. A
-    /// warning is logged when the limit is reached. 0 counts as 1. Default: 64. Source: none; `ThreadingMixIn` has a
-    /// thread for each request.
+    /// The maximum number of requests that threads serve at the same time. Threads start when they are needed, and end
+    /// after ten idle seconds. A warning is logged when the limit is reached. 0 counts as 1. Default: 64. Source: none;
+    /// `ThreadingMixIn` has a thread for each request.
     pub max_threads: usize,
-    /// Requests that programs serve at once; 0 counts as 1. Default: 40. Source: `ForkingMixIn.max_children`.
+    /// The maximum number of requests that programs serve at the same time; 0 counts as 1. Default: 40. Source:
+    /// `ForkingMixIn.max_children`.
     pub max_children: usize,
-    /// Requests that may wait for a thread, and separately for a program. One more is closed at once and counted as
-    /// refused. Default: 1,024.
+    /// Requests that may wait for a thread, and separately for a program. Any further request is closed immediately and
+    /// counted as refused. Default: 1,024.
     pub thread_queue_max: usize,
     /// If true, neither a stop nor closing the server waits for threads and programs. Default: false. Source:
     /// `ThreadingMixIn.daemon_threads`.
     pub daemon_threads: bool,
     /// If true, closing the server waits until its threads and programs are done. If a client is
-    /// [quiet](ReactorConfig::drain_quiet), its thread sees the end of its input; any other thread does after half of
-    /// [`ReactorConfig::drain_grace`]. After all of it they are ended. A handler that sleeps or computes does not
-    /// notice that. If false, they are ended at once and not waited for. Default: true. Source:
-    /// `ThreadingMixIn.block_on_close`, `ForkingMixIn.block_on_close`; Python never ends them.
+    /// [quiet](ReactorConfig::drain_quiet), its thread sees the end of its input; any other thread sees it after half
+    /// of [`ReactorConfig::drain_grace`]. When the grace period is over, all remaining threads and programs are ended.
+    /// A handler that sleeps or computes does not notice this. If false, they are ended immediately and not waited for.
+    /// Default: true. Source: `ThreadingMixIn.block_on_close`, `ForkingMixIn.block_on_close`; Python never ends them.
     pub block_on_close: bool,
-    /// Time for a program to serve a request, including the wait for its turn. Then it is killed. Default: 5 minutes.
-    /// `None`: no limit. Source: none; `ForkingMixIn.timeout`, of 300 seconds, is that of `handle_request`.
+    /// The time that a program has to serve a request, including the time the request waits for it to start. When the
+    /// time expires, the program is killed. Default: 5 minutes. `None`: no limit. Source: none; `ForkingMixIn.timeout`
+    /// (300 seconds) is the timeout of `handle_request`.
     pub child_timeout: Option<Duration>,
 
     /// Time without a byte received or sent. Default: 10 minutes. `None`: no limit. This limit and the next two apply
     /// to requests that the reactor serves. A request on a thread has [`timeout`](crate::BlockingHandler::timeout), and
     /// a program has [`child_timeout`](Self::child_timeout).
     pub idle_timeout: Option<Duration>,
-    /// Time for which the handler leaves input unread, from the first byte of a message until the handler has consumed
-    /// it, however many bytes trickle in. It stands still while reading is paused, by the handler or by unsent output.
-    /// It does not watch a message whose bytes the handler has consumed so far; use
+    /// The time for which the handler may leave input unread, from the first byte of a message until the handler has
+    /// consumed it, regardless of how many bytes arrive in the meantime. The timer stops while reading is paused by the
+    /// handler or by unsent output. It does not watch a message whose bytes the handler has consumed so far; use
     /// [`set_message_deadline`](crate::Request::set_message_deadline) for that. Default: 60 s. `None`: no limit.
     pub read_timeout: Option<Duration>,
-    /// Time during which the peer takes none of the unsent output. Default: 60 s. `None`: no limit.
+    /// The time for which the peer may accept none of the unsent output. Default: 60 s. `None`: no limit.
     pub write_timeout: Option<Duration>,
-    /// Time until an outbound connection is established. Default: 10 s. `None`: that of the kernel.
+    /// Time until an outbound connection is established. Default: 10 s. `None`: the kernel's timeout applies.
     pub connect_timeout: Option<Duration>,
     /// Whether further input is read and discarded when the server closes first. Otherwise the RST that close(2) sends
     /// when input is unread could destroy the last answer. Default: [`Linger::WhenNeeded`]. Source: nginx's
     /// `lingering_close`; none in Python.
     pub linger: Linger,
-    /// The longest time of lingering, from our FIN. Default: 2 s. Zero: as [`Linger::Never`].
+    /// The maximum time of lingering, from our FIN. Default: 2 s. Zero has the same effect as [`Linger::Never`].
     pub linger_timeout: Duration,
-    /// The most bytes that lingering discards. Default: 1 MiB. Zero: as [`Linger::Never`].
+    /// The maximum number of bytes that lingering discards. Default: 1 MiB. Zero has the same effect as
+    /// [`Linger::Never`].
     pub linger_bytes_max: usize,
 
     /// Connections accepted from one listener per turn. For this and the following budgets, 0 counts as 1. Default: 32:
@@ -183,8 +190,8 @@ impl Default for Limits {
 
 /// When a connection lingers: [`Limits::linger`].
 ///
-/// A connection that lingers costs four more system calls, and its descriptor for up to
-/// [`linger_timeout`](Limits::linger_timeout), unless the peer closes as well.
+/// A lingering connection costs four additional system calls. It also keeps its descriptor for up to
+/// [`linger_timeout`](Limits::linger_timeout), unless the peer closes too.
 ///
 /// ```
 /// let mut limits = socketserver::Limits::default();
@@ -193,14 +200,14 @@ impl Default for Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Linger {
-    /// Whenever the server closes first. For protocols whose clients may go on sending after the answer and must still
-    /// get it, for example when an upload is refused after its beginning.
+    /// Whenever the server closes first. For protocols whose clients may continue to send after the answer and must
+    /// still get it, for example when an upload is refused after its beginning.
     Always,
     /// If input is unread, or if more may wait because the last read was not short. Otherwise one close(2) ends the
     /// connection. Bytes that a peer sends after that are answered with RST, and on some systems the peer then loses
     /// what it has not read yet.
     WhenNeeded,
-    /// Never: calls close(2) at once, even if input is unread.
+    /// Never: calls close(2) immediately, even if input is unread.
     Never,
 }
 
@@ -219,7 +226,7 @@ pub enum Overflow {
     Refuse,
 }
 
-/// Which datagram to drop when the queue is full: [`Limits::datagram_queue_overflow`].
+/// The policy for dropping datagrams when the queue is full: [`Limits::datagram_queue_overflow`].
 ///
 /// ```
 /// let mut limits = socketserver::Limits::default();
@@ -254,27 +261,27 @@ pub struct ReactorConfig {
     /// The time that all ready connections share in one turn. Each gets an equal part, and at least 50 µs. When it is
     /// over, the read methods, such as [`read_line`](crate::Input::read_line), return `None` although more may be
     /// there, and [`is_full`](crate::Output::is_full) returns true. The connection continues in the next turn, behind
-    /// those that became ready in between. The size of a read is chosen so that a handler that takes all of it is done
-    /// in that time. A callback cannot be interrupted between these calls, and always gets one message. Messages from
-    /// other threads, expired limits, and timers get another quarter each. Default: 4 ms.
+    /// those that became ready in between. The size of a read is chosen so that a handler that consumes all of it
+    /// finishes within that time. A callback cannot be interrupted between these calls, and always gets one message.
+    /// Messages from other threads, expired limits, and timers get another quarter each. Default: 4 ms.
     pub turn_length: Duration,
     /// Messages and closures from other threads handled per turn. Default: 256.
     pub messages_per_turn: usize,
-    /// Messages and closures from other threads that may wait. One more is refused with [`Error::Full`](crate::Error).
-    /// Default: 65,536.
+    /// Messages and closures from other threads that may wait. Any further one is refused with
+    /// [`Error::Full`](crate::Error). Default: 65,536.
     pub messages_max: usize,
     /// Threads that run offloaded jobs. They start when jobs need them. Default: 4.
     pub offload_threads: usize,
-    /// Offloaded jobs that may wait for a thread. One more is refused with [`Error::Full`](crate::Error). Default:
-    /// 1,024.
+    /// Offloaded jobs that may wait for a thread. Any further job is refused with [`Error::Full`](crate::Error).
+    /// Default: 1,024.
     pub offload_queue_max: usize,
     /// How long a stopping reactor waits for its connections before it aborts them. After half of it,
     /// [`drain`](crate::RequestHandler::drain) is called for busy connections too. Default: 10 s.
     pub drain_grace: Duration,
     /// A connection is quiet if nothing was received or sent for this long, its handler has seen all input, and nothing
-    /// is unsent. Half a message that the handler left unread does not matter. During a stop,
-    /// [`drain`](crate::RequestHandler::drain) is called for a connection as soon as it is quiet, at once if it is
-    /// quiet already; a handler on a thread sees the end of its input. The time should be longer than a round trip to a
+    /// is unsent. An incomplete message that the handler left unread does not prevent this. During a stop,
+    /// [`drain`](crate::RequestHandler::drain) is called for a connection as soon as it is quiet, immediately if it is
+    /// already quiet; a handler on a thread sees the end of its input. The time should be longer than a round trip to a
     /// client plus the time that the client needs between an answer and its next request. Otherwise a stop loses that
     /// request. A stop waits this long for a client that has just connected or was just answered and is silent.
     /// Default: 500 ms, for round trips of 300 ms and more.
@@ -312,12 +319,12 @@ impl ReactorConfig {
     }
 }
 
-/// Of a length-prefixed frame: a varint of 64 bits takes 10 groups of 7 bits.
+/// The longest prefix of a length-prefixed frame: a 64-bit varint takes 10 groups of 7 bits.
 pub(crate) const PREFIX_BYTES_MAX: usize = 10;
 /// A buffer larger than one read(2) can fill is useless, and a buffer may be no longer than half of the address space.
 pub(crate) const READ_BUFFER_BYTES_MAX: usize = 1 << 30;
 
-/// The default number of connections: the descriptors of the process less a reserve. `None` if the limit is unknown.
+/// The default number of connections: the descriptors of the process minus a reserve. `None` if the limit is unknown.
 pub(crate) fn connections_from_descriptors() -> Option<usize> {
     descriptor_limit().map(|limit| limit.saturating_sub((limit / 16).clamp(16, 256)).max(1))
 }
@@ -330,7 +337,7 @@ fn descriptor_limit() -> Option<usize> {
     Some(usize::try_from(soft).unwrap_or(usize::MAX))
 }
 
-/// The same without an unsafe call: proc(5), on Linux only.
+/// The soft limit of RLIMIT_NOFILE, read without an unsafe call from proc(5), which exists only on Linux.
 #[cfg(not(all(unix, feature = "descriptor-limit")))]
 fn descriptor_limit() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;

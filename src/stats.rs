@@ -1,8 +1,8 @@
-//! Counters. On the message path each is one addition to memory that is cached.
+//! Counters. Updating one on the message path costs a single addition to cached memory.
 
 use std::time::Duration;
 
-/// Counts of what a reactor has done since it was made. A copy of the current values.
+/// A snapshot of the counters of a reactor since it was created.
 ///
 /// ```
 /// let reactor = socketserver::Reactor::new()?;
@@ -22,10 +22,10 @@ pub struct Stats {
     /// Outbound connections that could not be established.
     pub connects_failed: u64,
     /// Connections open now, in both directions and including those that are closing, and sessions of datagram servers.
-    /// A request on a thread or of a program counts until the reactor learns of its end. If a stop has not waited for
-    /// it, it counts until the reactor serves again or the server is closed.
+    /// A request on a thread or of a program counts until the reactor is notified of its end. If a stop has not waited
+    /// for it, it counts until the reactor serves again or the server is closed.
     pub active: u64,
-    /// The most that were open at once.
+    /// The maximum number of connections that were open at the same time.
     pub active_max: u64,
     /// Requests that threads serve now, at most [`Limits::max_threads`](crate::Limits) for each server.
     pub threads_busy: u64,
@@ -62,7 +62,7 @@ pub struct Stats {
     pub timeouts_write: u64,
     /// Connections ended by the deadline of a message.
     pub timeouts_message: u64,
-    /// Accepts that failed because the client had gone, or for another reason that concerns only that client.
+    /// Accepts that failed because the client had gone, or for another reason that affects only that client.
     pub accept_errors: u64,
     /// How often accepting, or receiving datagrams, was paused because descriptors or memory had run out.
     pub accept_pauses: u64,
@@ -72,20 +72,20 @@ pub struct Stats {
     pub datagrams_out: u64,
     /// Received datagrams that were longer than [`Limits::max_packet_size`](crate::Limits).
     pub datagrams_truncated: u64,
-    /// Received datagrams that the same socket had sent, to a group of which it is a member or to itself. They are
-    /// dropped. On a wildcard address without the feature `batch`, this can include a datagram of another socket with
-    /// the same port that has the same bytes as one just sent to it.
+    /// Received datagrams that the same socket had sent, either to a group of which it is a member or to itself. They
+    /// are dropped. On a wildcard address without the feature `batch`, this can include a datagram from another socket
+    /// with the same port, if its bytes equal those of a datagram that was just sent to that socket.
     pub datagrams_reflected: u64,
-    /// Received datagrams that were dropped because there was no session left.
+    /// Received datagrams that were dropped because the maximum number of sessions was reached.
     pub sessions_refused: u64,
     /// Datagrams not sent because [`Limits::datagram_queue_bytes_max`](crate::Limits) was reached.
     pub datagrams_dropped: u64,
     /// Datagrams that were not sent because the system refused them (no receiver, too long, no route), because the peer
     /// has no name, or because a thread answered after the socket was closed.
     pub datagrams_failed: u64,
-    /// Errors of receiving, which an earlier datagram may have caused.
+    /// Errors while receiving, which may have been caused by an earlier datagram.
     pub receive_errors: u64,
-    /// Dropped events for connections that were closed already.
+    /// Dropped events for connections that had already been closed.
     pub stale_events: u64,
     /// Dropped messages and offload results whose connection or server was gone, and offloaded jobs that had not begun
     /// by then.
