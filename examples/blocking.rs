@@ -6,10 +6,10 @@
 //! nc 127.0.0.1 9998 </dev/null                 # the number of sums so far, and the largest
 //! ```
 //!
-//! One server has both ports, and decides for each client where to serve it. An adder has a thread to itself: it waits
-//! for the next line in the middle of a loop, where a handler on the reactor would have to return and remember its
-//! place. It reaches the server's value by sending a closure. The reactor serves clients of the second port, and
-//! answers at once even while all threads are busy.
+//! One server listens on both ports and decides for each client where to serve it. Each adder runs on its own thread:
+//! it waits for the next line in the middle of a loop, whereas a handler on the reactor would have to return and
+//! remember its position. It accesses the server's value by sending a closure to the reactor. The reactor serves
+//! clients of the second port, and answers immediately even while all threads are busy.
 
 mod common;
 
@@ -44,7 +44,7 @@ impl BaseServer for Sums {
     }
 }
 
-/// Runs on a thread, and may wait.
+/// Runs on a thread, and may block.
 struct Adder {
     patience: Option<Duration>,
 }
@@ -86,7 +86,7 @@ impl BlockingHandler<Sums> for Adder {
     }
 }
 
-/// Runs on the reactor, and never waits.
+/// Runs on the reactor, and never blocks.
 struct Summary;
 
 impl RequestHandler<Sums> for Summary {
@@ -103,12 +103,12 @@ impl RequestHandler<Sums> for Summary {
     }
 }
 
-/// No number is longer, and a line without an end must have a limit.
+/// No valid number is longer than this, and lines that never end must be limited.
 const LINE_BYTES_MAX: u64 = 100;
 
 /// Adds up the numbers of each client on a thread, and gives a summary from the reactor
 ///
-/// Standard output gets two lines, "listening on ADDRESS" for numbers and another for the summary.
+/// Standard output gets two lines, "listening on ADDRESS" for numbers and the same for the summary.
 #[derive(clap::Parser)]
 struct Args {
     /// Where to listen for numbers; port 0 lets the system choose
@@ -117,7 +117,7 @@ struct Args {
     /// Where to listen for clients that want the summary
     #[arg(value_name = "SUMMARY_ADDR", default_value = "127.0.0.1:9998")]
     summary: String,
-    /// Add up for at most this many clients at a time, others wait for a thread
+    /// Serve at most this many adding clients at a time; other clients wait for a thread
     #[arg(long, value_name = "N", default_value = "64", value_parser = common::count, allow_negative_numbers = true)]
     max_threads: NonZeroUsize,
     #[command(flatten)]

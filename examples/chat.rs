@@ -1,4 +1,4 @@
-//! A chat room: give a name, and then your lines reach all other members.
+//! A chat room. A client first enters a name; after that, its lines are sent to all other members.
 //!
 //! ```text
 //! cargo run --example chat
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The room is the server's value, `request.server`, and every member's handler works on it directly. A member that
-//! does not read is dropped when 256 KiB wait for it. The others do not wait.
+//! does not read is dropped when 256 KiB wait for it. The other members are not delayed.
 //!
 //! Known weakness: a member that writes fast enough can cause slow readers to be dropped, because there is no limit on
 //! how much one member may write.
@@ -32,7 +32,7 @@ struct Chat {
 
 impl BaseServer for Chat {}
 
-/// A visitor, which becomes a member as soon as it has a name.
+/// A visitor, who becomes a member after entering a name.
 struct Member;
 
 impl RequestHandler<Chat> for Member {
@@ -123,7 +123,7 @@ struct Args {
     /// Where to listen; port 0 lets the system choose
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999")]
     address: String,
-    /// Where to listen besides, for this user only: a path, or @NAME for an abstract name
+    /// An additional address to listen on, for this user only: a path, or @NAME for an abstract name
     #[cfg(unix)]
     #[arg(long, value_name = "PATH")]
     unix: Option<UnixAddress>,
@@ -137,7 +137,7 @@ fn main() -> ExitCode {
         server.limits.output_bytes_max = 256 * 1024;
         server.limits.output_overflow = Overflow::Close;
         server.limits.line_bytes_max = 4 * 1024;
-        // One line causes work for every member, so a turn reads little from each.
+        // Each line causes work for every member, so little is read from each connection per turn.
         server.limits.read_bytes_per_turn = 4 * 1024;
         server.server_bind(args.address)?;
         #[cfg(unix)]

@@ -1,4 +1,5 @@
-//! Sends lines to a server, and prints its answer to each. Made for `timestamp`; `echo` works too.
+//! Sends lines to a server, and prints its answer to each. Intended for the example `timestamp`, but also works with
+//! `echo`.
 //!
 //! ```text
 //! cargo run --example timestamp                # in another terminal
@@ -23,7 +24,7 @@ struct Args {
     /// The server: a host and a port
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999")]
     address: String,
-    /// How long to wait for an answer; 0 for as long as it takes
+    /// How long to wait for an answer; 0 means no limit
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = common::seconds)]
     #[arg(allow_negative_numbers = true)]
     timeout: Duration,
@@ -62,7 +63,7 @@ fn talk(Args { address, timeout }: Args) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// The error of the system, in plain words.
+/// The system error as plain text.
 fn reason(error: std::io::Error) -> String {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => "no answer in time".to_owned(),

@@ -7,8 +7,9 @@
 //! echo list | nc -N -U control.sock
 //! ```
 //!
-//! Two servers share a reactor, so a command of one acts on the other at once and without a lock. Only the owner can
-//! write to the socket's file. A user that gets past that, such as root, is checked by its credentials. Needs Unix.
+//! Two servers share a reactor, so a command to one server affects the other immediately and without a lock. Only the
+//! owner can write to the socket's file. The credentials of any user who can bypass this, such as root, are checked.
+//! Needs Unix.
 
 #![cfg_attr(not(unix), allow(unused, reason = "there is nothing to run"))]
 
@@ -107,7 +108,7 @@ fn list(request: &mut Request<'_, Control>) -> String {
 fn kick(request: &mut Request<'_, Control>, number: &str) -> String {
     match clients(request).into_iter().find(|(id, _)| id.to_string() == number) {
         Some((id, address)) => {
-            // Ends it at once, even with unread output. `close` would send the rest first.
+            // Ends the connection immediately, even if there is unsent output. `close` would send the rest first.
             request.others.abort(id);
             log::info!("{address} was kicked out");
             format!("kicked {address}\n")

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! cargo run --example daytime
-//! nc 127.0.0.1 9999 </dev/null                 # connecting is the question
-//! echo | nc -u -w1 127.0.0.1 9999              # so is any datagram, even an empty one
+//! nc 127.0.0.1 9999 </dev/null                 # connecting is enough to get an answer
+//! echo | nc -u -w1 127.0.0.1 9999              # and so is any datagram, even an empty one
 //! ```
 //!
-//! A datagram is a request that begins with `setup`, just like a connection. So one handler and one server do for both.
+//! A datagram is a request that begins with `setup`, just like a connection. So one handler and one server are enough
+//! for both.
 
 mod common;
 
@@ -30,8 +31,8 @@ impl RequestHandler for Daytime {
     }
 }
 
-/// Binds TCP, and then UDP to the same addresses. If the system chose the port, UDP may not have it free. Then another
-/// port is tried.
+/// Binds TCP, and then UDP to the same addresses. If the system chose the port, the same port may not be free for UDP.
+/// In that case another port is tried.
 fn bind(address: &str) -> Result<TcpServer<(), Daytime>> {
     let may_choose = address.rsplit(':').next().is_some_and(|port| port.parse() == Ok(0_u16));
     // Keeps the failed sockets until a port is found, so that the system does not choose the same port again.

@@ -11,10 +11,10 @@
 //! socat - ABSTRACT-SENDTO:echo,bind=/tmp/me    # a datagram is answered only if its sender has a name
 //! ```
 //!
-//! Ctrl-C ends it. Connections in use first get their bytes back, for at most `--grace` seconds.
+//! Ctrl-C ends the server. Active connections have up to `--grace` seconds to receive their remaining bytes.
 //!
 //! One handler serves all kinds of sockets, on one thread. A datagram with the forged address of another echo server
-//! makes the two answer each other forever. RFC 862 has this flaw, so use this server in your own network only.
+//! makes the two answer each other forever. RFC 862 has this flaw, so use this server only in your own network.
 
 mod common;
 
@@ -94,7 +94,7 @@ fn serve(args: Args) -> Result<()> {
     host.serve()
 }
 
-/// Makes a server of either kind of Unix sockets.
+/// Creates a server for either kind of Unix socket.
 #[cfg(unix)]
 fn at_path<F>(path: UnixAddress, mode: Option<u32>) -> Result<Server<F, (), Echo>>
 where

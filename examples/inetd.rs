@@ -6,13 +6,13 @@
 //! nc 127.0.0.1 9999
 //!
 //! cargo run --example inetd -- --udp 127.0.0.1:9999 rev
-//! nc -u 127.0.0.1 9999                         # each line is a datagram, and a run of rev
+//! nc -u 127.0.0.1 9999                         # each line is sent as a datagram and starts rev once
 //! ```
 //!
 //! The program's environment describes the client, as with tcpsvd(8) and udpsvd(8): `PROTO` is `TCP` or `UDP`, and
-//! `TCPREMOTEIP`, `TCPREMOTEPORT` or `UDPREMOTEIP`, `UDPREMOTEPORT` are the client's address. Its standard error is
-//! ours. Ctrl-C in a terminal does not reach the programs, because they have their own process groups. Ctrl-C and
-//! SIGTERM give them `--grace` seconds to end, and then they are killed. Needs Unix.
+//! `TCPREMOTEIP`, `TCPREMOTEPORT` or `UDPREMOTEIP`, `UDPREMOTEPORT` are the client's address. The program inherits the
+//! server's standard error. Ctrl-C in a terminal does not reach the programs, because they have their own process
+//! groups. Ctrl-C and SIGTERM give them `--grace` seconds to end, and then they are killed. Needs Unix.
 
 #![cfg_attr(not(unix), allow(unused, reason = "there is nothing to run"))]
 
@@ -33,7 +33,7 @@ struct Args {
     /// Serve datagrams: each one is the input of a program, whose output is the answer
     #[arg(long)]
     udp: bool,
-    /// Run at most this many programs at a time, other clients wait
+    /// Run at most this many programs at a time; other clients wait
     #[arg(long, value_name = "N", default_value = "40", value_parser = common::count, allow_negative_numbers = true)]
     max_children: std::num::NonZeroUsize,
     /// Kill a program that takes longer, including the time its client waited for it; 0 for never (--timeout has no effect

@@ -6,9 +6,9 @@
 //! head -c 100M /dev/zero | nc -N 127.0.0.1 8888 | wc -c
 //! ```
 //!
-//! Both directions have backpressure: if the other end is slower, an end is not read, so a pair holds a few hundred KiB
-//! at most. The end of one direction (FIN) is passed on alone, and the other direction continues. A reset is passed on
-//! as a reset, so that an incomplete transfer never looks complete.
+//! Both directions have backpressure: an end is not read while the other end is slower, so a pair holds at most a few
+//! hundred KiB. The end of one direction (FIN) is forwarded by itself, and the other direction continues. A reset is
+//! forwarded as a reset, so that an incomplete transfer never looks complete.
 
 mod common;
 
@@ -36,7 +36,7 @@ impl BaseServer for Proxy {}
 /// One end of a pair.
 enum End {
     Client,
-    /// The number of the address that it is for.
+    /// The index of the upstream address to which this end belongs.
     Upstream(usize),
 }
 
@@ -96,8 +96,8 @@ impl RequestHandler<Proxy> for End {
         }
     }
 
-    /// A silent pair may be waiting for an answer, and only the two ends know that. So it continues until it was silent
-    /// for longer than an answer should take, or until the grace is over.
+    /// A silent pair may be waiting for an answer, and the proxy cannot tell. It therefore continues until it has been
+    /// silent for longer than an answer should take, or until the grace period is over.
     fn drain(&mut self, request: &mut Request<'_, Proxy>) -> Result<Next> {
         request.server.stopping = true;
         request.set_timeout(Timeout::Idle, Some(DRAIN_SILENCE));
@@ -121,8 +121,8 @@ fn peer(request: &Request<'_, Proxy>) -> ConnectionId {
     request.server.peers[&request.id()]
 }
 
-/// Starts a connection to the upstream server for a client, at the first address from number `first` on that does not
-/// fail at once.
+/// Starts a connection to the upstream server for a client, at the first address, starting with index `first`, that
+/// does not fail immediately.
 fn connect(request: &mut Request<'_, Proxy>, client: ConnectionId, first: usize) -> Result<()> {
     let mut failed = Error::Gone;
     for number in first..request.server.upstream.len() {

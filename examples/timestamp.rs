@@ -6,8 +6,8 @@
 //! printf hello | nc -N 127.0.0.1 9999
 //! ```
 //!
-//! This protocol has no messages, and its answers have no newlines. Bytes that arrive together are answered together.
-//! With `--log-level debug` the server logs what it receives.
+//! This protocol has no messages, and its answers have no newlines. Bytes that arrive at the same time get a single
+//! answer. With `--log-level debug` the server logs what it receives.
 
 mod common;
 
@@ -34,7 +34,7 @@ fn ctime() -> impl std::fmt::Display {
     chrono::Local::now().format("%a %b %e %H:%M:%S %Y")
 }
 
-/// Answers what arrives with the time of day
+/// Answers all input with the time of day
 #[derive(clap::Parser)]
 struct Args {
     /// Where to listen; port 0 lets the system choose
