@@ -9,18 +9,18 @@ use crate::net::family::Family;
 use crate::reactor::Reactor;
 
 impl Reactor {
-    /// Adds a server. Everything that was given to it before comes along: its limits and timers, and the work from its
-    /// handles. The handles stay valid, and so does its id.
+    /// Adds a server with everything that it was given before: its limits and timers, and the work submitted through
+    /// its handles. The handles and the server's id stay valid.
     ///
     /// A server that has served by itself brings its sockets and the clients in their backlogs. Its open connections
     /// end first, as in [`server_close`](Self::server_close): connections are aborted, and threads and programs are
     /// waited for. After a stop or a close it is bound to its addresses again. Servers that a closure has added to its
-    /// loop are closed. If it watched for signals, this reactor does so from now on.
+    /// loop are closed. If it watched for signals, this reactor watches for them instead.
     ///
     /// # Errors
     /// [`Error::Full`] if there are 256 servers (16 on 32-bit systems) that are not closed; [`Error::Gone`] if this
     /// reactor is being dropped, or a closure has replaced the server's own; [`Error::Bind`] and [`Error::Listen`] if
-    /// the server must be bound again. Then the server is closed and dropped.
+    /// the server must be bound again. On an error, the server is closed and dropped.
     pub fn add<F: Family, S: BaseServer, H: RequestHandler<S>>(
         &mut self,
         mut server: Server<F, S, H>,

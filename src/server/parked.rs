@@ -68,7 +68,7 @@ impl Parked {
         self.config = config;
     }
 
-    /// The same server, closed and with another id. Nothing that refers to the old one leads to it.
+    /// Returns the same server, closed and with another id. Nothing that refers to the old id refers to the new one.
     pub(crate) fn renamed(mut self) -> Self {
         let mut new = Parked::new(self.host.take().expect("no reactor has it"));
         new.limits = Arc::clone(&self.limits);

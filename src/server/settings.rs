@@ -39,10 +39,10 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         Unbound::new(self.parked.renamed())
     }
 
-    /// Returns its limits in force, in which unset limits follow set ones.
+    /// Returns the server's limits in force, in which unset limits follow set ones.
     ///
     /// # Panics
-    /// As [`server_mut`](Self::server_mut).
+    /// The same as for [`server_mut`](Self::server_mut).
     pub fn limits(&self) -> &Limits {
         match &self.own {
             Some(reactor) => reactor.limits(self.parked.id).expect(SWAPPED),
@@ -50,8 +50,8 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         }
     }
 
-    /// Changes its limits, at once and also for open connections, like [`Reactor::set_limits`] for a server in a
-    /// reactor.
+    /// Changes the server's limits, immediately and also for open connections, like [`Reactor::set_limits`] for a
+    /// server in a reactor.
     ///
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting) for contradictory limits; then nothing changes.
@@ -125,7 +125,8 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         }
     }
 
-    /// The same for a periodic timer: see [`Others::set_server_interval`](crate::Others::set_server_interval).
+    /// Like [`set_timer`](Self::set_timer), but for a periodic timer: see
+    /// [`Others::set_server_interval`](crate::Others::set_server_interval).
     pub fn set_interval(&mut self, tag: u64, every: Duration) {
         match &mut self.own {
             Some(reactor) => reactor.set_interval(self.parked.id, tag, every),

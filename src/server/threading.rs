@@ -57,7 +57,7 @@ pub type ThreadingTcpServer = ThreadingMixIn<Tcp>;
 /// ```
 pub type ThreadingUdpServer = ThreadingMixIn<Udp>;
 
-/// The same on Unix sockets with connections: [`ThreadingTcpServer`], [`UnixStreamServer`](crate::UnixStreamServer).
+/// Like [`ThreadingTcpServer`], but on Unix stream sockets, as [`UnixStreamServer`](crate::UnixStreamServer).
 ///
 /// Source: `socketserver.ThreadingUnixStreamServer`.
 ///
@@ -70,7 +70,7 @@ pub type ThreadingUdpServer = ThreadingMixIn<Udp>;
 #[cfg(unix)]
 pub type ThreadingUnixStreamServer = ThreadingMixIn<UnixStream>;
 
-/// The same on Unix datagram sockets: [`ThreadingUdpServer`], [`UnixDatagramServer`](crate::UnixDatagramServer).
+/// Like [`ThreadingUdpServer`], but on Unix datagram sockets, as [`UnixDatagramServer`](crate::UnixDatagramServer).
 ///
 /// Source: `socketserver.ThreadingUnixDatagramServer`.
 ///
@@ -116,7 +116,7 @@ pub type ForkingTcpServer = ForkingMixIn<Tcp>;
 #[cfg(all(unix, feature = "children"))]
 pub type ForkingUdpServer = ForkingMixIn<Udp>;
 
-/// The same on Unix sockets with connections: [`ForkingTcpServer`]. Feature `children`.
+/// Like [`ForkingTcpServer`], but on Unix stream sockets. Feature `children`.
 ///
 /// Source: `socketserver.ForkingUnixStreamServer`.
 ///
@@ -130,7 +130,7 @@ pub type ForkingUdpServer = ForkingMixIn<Udp>;
 #[cfg(all(unix, feature = "children"))]
 pub type ForkingUnixStreamServer = ForkingMixIn<UnixStream>;
 
-/// The same on Unix datagram sockets: [`ForkingUdpServer`]. Feature `children`.
+/// Like [`ForkingUdpServer`], but on Unix datagram sockets. Feature `children`.
 ///
 /// Source: `socketserver.ForkingUnixDatagramServer`.
 ///

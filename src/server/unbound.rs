@@ -88,27 +88,29 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
     /// cannot be used; [`Error::Bind`] with the address that cannot be bound. Then this call has bound none, and you
     /// can try another.
     ///
-    /// Source: `server_bind`, which binds only the first IPv4 address. The hook of that name is called with each
+    /// Source: `server_bind`, which binds only the first IPv4 address. The hook `server_bind` is called for each
     /// socket.
     pub fn server_bind(&mut self, address: impl ServerAddress<F::Address>) -> Result<()> {
         self.server_bind_with(address, F::Options::default())
     }
 
-    /// The same with options for the sockets. The server keeps them for binding the address again after a stop.
+    /// Like [`server_bind`](Self::server_bind), but with options for the sockets. The server keeps the options for
+    /// binding the address again after a stop.
     ///
     /// # Errors
-    /// As for [`server_bind`](Self::server_bind).
+    /// The same as for [`server_bind`](Self::server_bind).
     pub fn server_bind_with(&mut self, address: impl ServerAddress<F::Address>, options: F::Options) -> Result<()> {
         self.server_bind_as::<F>(address, options)
     }
 
-    /// The same for a socket of another family, `G`: for example TCP and Unix sockets of one service, or TCP and UDP.
-    /// [`UdpServer`](crate::UdpServer) describes requests over datagrams. A handler can distinguish requests by
-    /// [`client_address`](crate::Request::client_address) and [`local_address`](crate::Request::local_address), and the
-    /// hook [`verify_request`](BaseServer::verify_request) by its argument.
+    /// Like [`server_bind_with`](Self::server_bind_with), but for a socket of another family, `G`: for example TCP and
+    /// Unix sockets of one service, or TCP and UDP. [`UdpServer`](crate::UdpServer) describes requests over datagrams.
+    /// A handler can distinguish requests by [`client_address`](crate::Request::client_address) and
+    /// [`local_address`](crate::Request::local_address), and the hook [`verify_request`](BaseServer::verify_request) by
+    /// its argument.
     ///
     /// # Errors
-    /// As for [`server_bind`](Self::server_bind).
+    /// The same as for [`server_bind`](Self::server_bind).
     ///
     /// ```
     /// # use socketserver::{Next, Request, RequestHandler, Result};
@@ -160,19 +162,20 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
         self.adopt_with(socket, F::Options::default())
     }
 
-    /// The same with options. Those that a bound socket still takes are set, including the backlog. It keeps its
-    /// `SO_REUSEADDR`, `SO_REUSEPORT` and `IPV6_V6ONLY`.
+    /// Like [`adopt`](Self::adopt), but with options. Options that can still be set on a bound socket are set,
+    /// including the backlog. The socket keeps its `SO_REUSEADDR`, `SO_REUSEPORT` and `IPV6_V6ONLY`.
     ///
     /// # Errors
-    /// As for [`adopt`](Self::adopt); [`Error::Setting`] if an option cannot be used.
+    /// The same as for [`adopt`](Self::adopt); [`Error::Setting`] if an option cannot be used.
     pub fn adopt_with(&mut self, socket: F::Adopted, options: F::Options) -> Result<()> {
         self.adopt_as::<F>(socket, options)
     }
 
-    /// The same for a socket of another family, `G`: see [`server_bind_as`](Self::server_bind_as).
+    /// Like [`adopt_with`](Self::adopt_with), but for a socket of another family, `G`: see
+    /// [`server_bind_as`](Self::server_bind_as).
     ///
     /// # Errors
-    /// As for [`adopt_with`](Self::adopt_with).
+    /// The same as for [`adopt_with`](Self::adopt_with).
     pub fn adopt_as<G: Family>(&mut self, socket: G::Adopted, options: G::Options) -> Result<()> {
         G::check(&options)?;
         let failed = |source| Error::Reactor { doing: "adopt the socket", source };
