@@ -13,10 +13,10 @@ use crate::net::selector::Waker;
 
 /// Submits work to a reactor from any thread: messages for a connection or a server, closures for the reactor.
 ///
-/// A handle of a [`Server`](crate::Server) leads to the reactor that has the server. What it is given before that
-/// waits.
+/// A handle of a [`Server`](crate::Server) refers to the reactor that has the server. Anything submitted through it
+/// before the server has a reactor is kept until then.
 ///
-/// Cheap to clone. Submitted work is handled in order, in the loop's next turn:
+/// A handle is cheap to clone. Submitted work is handled in order, in the loop's next turn:
 /// [`ReactorConfig::messages_per_turn`](crate::ReactorConfig) at a time. At most
 /// [`ReactorConfig::messages_max`](crate::ReactorConfig) wait.
 ///
@@ -105,7 +105,7 @@ impl fmt::Debug for Handle {
 }
 
 /// Stops a reactor from anywhere: from another thread, a handler, or the thread of a signal handler; before, during or
-/// after `serve_forever`. It never blocks, so it cannot deadlock. It takes effect at once.
+/// after `serve_forever`. It never blocks, so it cannot deadlock. It takes effect immediately.
 ///
 /// Source: `BaseServer.shutdown`, which waits, and deadlocks when called from the serving thread.
 ///
@@ -132,20 +132,21 @@ impl ShutdownHandle {
         ShutdownHandle { shared }
     }
 
-    /// Stops normally: no more clients are accepted, every handler gets [`drain`](crate::RequestHandler::drain), and
-    /// output is flushed. After [`ReactorConfig::drain_grace`](crate::ReactorConfig) the remaining connections are
-    /// aborted. Then `serve_forever` returns. A call before `serve_forever` makes that return at once.
+    /// Stops gracefully: no more clients are accepted, [`drain`](crate::RequestHandler::drain) is called for every
+    /// handler, and output is flushed. After [`ReactorConfig::drain_grace`](crate::ReactorConfig) the remaining
+    /// connections are aborted. Then `serve_forever` returns. If it is called before `serve_forever`, `serve_forever`
+    /// returns immediately.
     pub fn shutdown(&self) {
         self.shared.request_drain();
     }
 
     /// Returns whether a stop was requested, and neither `serve_forever` nor [`Reactor::poll`](crate::Reactor::poll)
-    /// has returned because of it. So a loop of [`handle_request`](crate::Server::handle_request) can check it.
+    /// has returned because of it. A loop of [`handle_request`](crate::Server::handle_request) can check it.
     pub fn is_requested(&self) -> bool {
         self.shared.end().drain_requested()
     }
 
-    /// Stops without waiting, also during a [`shutdown`](Self::shutdown), and during the wait for threads after it
+    /// Stops without waiting, even during a [`shutdown`](Self::shutdown) and during the wait for threads after it
     /// ([`Limits::block_on_close`](crate::Limits)). A busy thread continues until its handler returns or the process
     /// ends.
     pub fn shutdown_now(&self) {

@@ -26,11 +26,11 @@ impl Reactor {
         self.servers.iter().map(|(number, _)| number as u16).collect()
     }
 
-    /// Changes the limits of a server, also while it serves. They also apply to open connections: time limits at once,
-    /// and a connection that holds more than a lowered limit allows ends with
+    /// Changes the limits of a server, even while it serves. They also apply to open connections: time limits apply
+    /// immediately, and a connection that holds more than a lowered limit allows ends with
     /// [`EndReason::InputLimit`](crate::EndReason::InputLimit) or
-    /// [`EndReason::OutputLimit`](crate::EndReason::OutputLimit). A lowered number of connections, sessions, threads or
-    /// programs ends none. No new ones begin until there are few enough.
+    /// [`EndReason::OutputLimit`](crate::EndReason::OutputLimit). If the maximum number of connections, sessions,
+    /// threads or programs is lowered, none of them is ended, but no new one begins until there are few enough.
     ///
     /// # Errors
     /// [`Error::Setting`] for contradictory limits; then nothing changes. [`Error::Gone`] if there is no such server.
@@ -70,16 +70,17 @@ impl Reactor {
         keys.into_iter().filter_map(|key| self.core.slots.bound(key).cloned()).collect()
     }
 
-    /// Closes a server. Its listeners close at once and its connections are aborted; every handler gets its `finish`,
-    /// with [`EndReason::StopAborted`](crate::EndReason::StopAborted). Then its value and the closure that makes its
-    /// handlers are dropped, and its id names nothing any more. (A [`Server`](crate::Server) with this reactor of its
-    /// own keeps them, and can be bound again.) Nothing happens if there is no such server or it is closing already.
+    /// Closes a server. Its listeners are closed immediately and its connections are aborted; `finish` is called for
+    /// every handler, with [`EndReason::StopAborted`](crate::EndReason::StopAborted). Then its value and the closure
+    /// that makes its handlers are dropped, and its id is no longer valid. (A [`Server`](crate::Server) with this
+    /// reactor of its own keeps them, and can be bound again.) Nothing happens if there is no such server or it is
+    /// closing already.
     ///
     /// It waits for requests that threads or programs serve, as [`Limits::block_on_close`] says. During the wait their
     /// datagrams are sent, and the other servers are served. If a stop comes in that time, it is carried out, and
-    /// [`serve_forever`](Self::serve_forever) returns at once. A closure ([`Handle::run`](crate::Handle::run)) that
-    /// calls this does not wait, because the loop must continue; later turns do the rest. Do not call it from a
-    /// callback, which has [`request_shutdown`](crate::Others::request_shutdown).
+    /// [`serve_forever`](Self::serve_forever) then returns immediately. A closure ([`Handle::run`](crate::Handle::run))
+    /// that calls this method does not wait, because the loop must continue; later turns do the rest. Do not call it
+    /// from a callback, which has [`request_shutdown`](crate::Others::request_shutdown).
     ///
     /// Source: `BaseServer.server_close`.
     pub fn server_close(&mut self, id: ServerId) {
@@ -165,7 +166,7 @@ impl Reactor {
         debug_assert_eq!(key, usize::from(number), "the two tables go together");
     }
 
-    /// Returns whether there is room for one more server. Servers whose sockets a stop has closed make room.
+    /// Returns whether there is room for another server. Servers whose sockets a stop has closed make room.
     pub(crate) fn admits_server(&mut self) -> Result<()> {
         if self.core.stop.is_given_up() {
             return Err(Error::Gone);

@@ -24,7 +24,7 @@ impl Signals {
         Ok(Some(Signals { delivery, watch: inherited::Watch::begin() }))
     }
 
-    /// The first signal stops normally, and any further one at once.
+    /// The first signal stops gracefully, and any further one immediately.
     pub(crate) fn deliver(&mut self, stop: &ShutdownHandle) {
         for _signal in self.delivery.pending() {
             if stop.is_requested() {
@@ -36,7 +36,7 @@ impl Signals {
     }
 }
 
-/// The initial effect of the signals, which they get back when no reactor watches any more.
+/// The initial effect of the signals, which is restored when no reactor watches for them any more.
 mod inherited {
     use std::io;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -108,8 +108,8 @@ mod inherited {
     }
 
     /// One reactor watches. signal-hook's handlers stay installed for good. Without a receiver they would swallow every
-    /// signal. So they then have the default effect of the system, unless the program had its own handler before;
-    /// signal-hook calls that one as well.
+    /// signal. Therefore they then have the default effect of the system, unless the program had its own handler
+    /// before; signal-hook calls that handler as well.
     pub(super) struct Watch(());
 
     impl Watch {
