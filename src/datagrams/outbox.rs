@@ -1,7 +1,7 @@
-//! Datagrams that leave by one socket: gathered, sent several at a time, and kept while there is no room.
+//! Datagrams that are sent through one socket: gathered, sent several at a time, and kept while there is no room.
 //!
-//! A datagram is *fresh* first. It leaves with the next flush, and shares a system call with others if the system has a
-//! call for that. A datagram that the socket does not take *waits*, in order and within a bound. When the bound is
+//! A datagram is *fresh* first. It is sent by the next flush, and shares a system call with others if the system has a
+//! call for that. A datagram that the socket does not accept *waits*, in order and within a bound. When the bound is
 //! reached, the policy decides which one is dropped. Until then, further datagrams for the same peer (on UDP, for any
 //! peer) queue behind those that wait.
 
@@ -47,7 +47,7 @@ impl Blocked {
 }
 
 impl Outbox {
-    /// Takes a datagram. Returns `false` if it was dropped at once.
+    /// Takes a datagram. Returns `false` if it was dropped immediately.
     pub(crate) fn push(
         &mut self,
         to: &Address,
@@ -78,7 +78,7 @@ impl Outbox {
         self.waiting.is_empty() && self.fresh.is_empty()
     }
 
-    /// Sends fresh datagrams. Those that the socket does not take wait from now on.
+    /// Sends fresh datagrams. Those that the socket does not accept then wait.
     pub(crate) fn flush(&mut self, socket: &mut DatagramSocket, limits: &Limits, stats: &mut Stats) {
         let (bytes, fresh) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.fresh));
         let mut next = 0;

@@ -16,13 +16,14 @@ use nix::sys::socket::{
 use super::packet::{Outgoing, PAYLOAD_MAX, Packet};
 use crate::address::Address;
 
-/// What the kernel offers one socket, found out when it is opened.
+/// The kernel's features for one socket, detected when it is opened.
 #[derive(Debug)]
 pub(crate) struct Batch {
     /// Whether one message received may be several datagrams.
     gro: bool,
-    /// The longest datagram the kernel is asked to cut runs into; 0 if it is not asked at all. It shrinks when the
-    /// kernel refuses: a segment must fit the MTU of the way to the destination, which nobody tells us beforehand.
+    /// The length of the longest segment into which the kernel is asked to split a message; 0 if it is not asked at
+    /// all. It shrinks when the kernel refuses: a segment must fit the MTU of the path to the destination, which is not
+    /// known beforehand.
     segment_max: usize,
     #[cfg(test)]
     calls: usize,
@@ -65,7 +66,7 @@ impl Batch {
     ) -> io::Result<bool> {
         debug_assert!(!buffer.is_empty());
         let room = self.room(max_packet_size).min(buffer.len()).max(1);
-        // Exact: a shorter rest at the end would cut what is received into it.
+        // Exact, because a datagram received into a shorter rest at the end would be truncated.
         let mut slices: Vec<_> =
             buffer.chunks_exact_mut(room).take(most.min(MESSAGES_MAX)).map(|slice| [IoSliceMut::new(slice)]).collect();
         let count = slices.len();
@@ -90,10 +91,10 @@ impl Batch {
         if self.gro { COALESCED_MAX } else { max_packet_size.min(COALESCED_MAX) }
     }
 
-    /// Sends from the front of `datagrams`, which lie in `bytes`. Returns how many the kernel has taken; an error
-    /// concerns the first one not taken.
+    /// Sends from the front of `datagrams`, which lie in `bytes`. Returns how many the kernel has accepted; an error
+    /// concerns the first one that was not accepted.
     ///
-    /// What goes to one destination is cheapest if it lies one after the other in `bytes` and is of one size.
+    /// Datagrams to one destination are cheapest if they are contiguous in `bytes` and of equal size.
     pub(crate) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -183,7 +184,7 @@ impl Batch {
         (self.calls += 1);
         let segment = segment as u16; // At most PAYLOAD_MAX. 0 asks for nothing.
         let cut = ControlMessage::UdpGsoSegments(&segment);
-        // The space must be exact: the kernel takes what is left over for another message, and refuses it.
+        // The space must be exact: the kernel would take the rest for another message, and refuse it.
         match runs[0][0].source() {
             None => send_messages(socket, runs, bytes, &[cut], cmsg_space!(u16)),
             Some(IpAddr::V4(ip)) => {
@@ -202,8 +203,8 @@ impl Batch {
     }
 }
 
-/// Switches on what datagrams are to be received with. Before the socket is bound: the kernel notes the address that a
-/// datagram was sent to when it arrives, not when it is fetched. Says whether there is coalescing.
+/// Switches on the options for receiving datagrams. This must be done before the socket is bound, because the kernel
+/// records the destination of a datagram when it arrives, not when it is fetched. Returns whether there is coalescing.
 pub(super) fn prepare(socket: BorrowedFd<'_>, ipv6: bool) -> bool {
     // A dual-stack socket needs both. For an IPv4 client IPV6_PKTINFO has only the destination in the IP header, which
     // may be a broadcast address.
@@ -253,7 +254,8 @@ fn split(message: &RecvMsg<'_, '_, SockaddrStorage>, start: usize, max_packet_si
     let Some(from) = message.address.as_ref().and_then(socket_address) else {
         return; // Not an internet socket.
     };
-    // Without control messages nobody knows where the datagrams begin: the message is passed on as one, not whole.
+    // Without control messages the boundaries of the datagrams are unknown: the message is passed on as one truncated
+    // datagram.
     let control = message.cmsgs();
     let cut = message.flags.contains(MsgFlags::MSG_TRUNC) || control.is_err();
     let (mut segment, mut local) = (message.bytes, None);

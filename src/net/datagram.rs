@@ -145,7 +145,7 @@ impl DatagramSocket {
         if let (Kind::Udp(socket), Some(batch)) = (&self.kind, &mut self.batch) {
             return batch.receive(std::os::fd::AsFd::as_fd(socket), buffer, max, most, packets);
         }
-        let _ = most; // This receives one in any case.
+        let _ = most; // This always receives one.
         let room = buffer.len().min(room(max));
         let (n, from) = match &mut self.kind {
             Kind::Udp(socket) => {
@@ -163,8 +163,8 @@ impl DatagramSocket {
         Ok(true)
     }
 
-    /// Sends datagrams in order, until all are sent or one fails. Returns how many the system took. The error concerns
-    /// the next one.
+    /// Sends datagrams in order, until all are sent or one fails. Returns how many the system accepted. The error
+    /// concerns the next one.
     pub(crate) fn send(&mut self, bytes: &[u8], datagrams: &[Outgoing]) -> (usize, io::Result<()>) {
         let (sent, result) = self.send_some(bytes, datagrams);
         for datagram in &datagrams[..sent] {
@@ -367,7 +367,7 @@ pub(crate) enum DatagramFault {
 }
 
 impl DatagramFault {
-    /// The meaning of an error of receiving. An unknown error might come again at once, and forever.
+    /// Returns how to treat an error of receiving. An unknown error might occur again immediately, and forever.
     pub(crate) fn of_receiving(error: &io::Error) -> Self {
         match error.raw_os_error() {
             _ if error.kind() == io::ErrorKind::WouldBlock => DatagramFault::Blocked,

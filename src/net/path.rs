@@ -33,11 +33,11 @@ pub(crate) struct BoundPath {
 /// Makes `path` free for a socket, lets `bind` bind it there, and gives the file its `mode`.
 ///
 /// A socket file without a bound socket is replaced. If a socket is bound to it, it stays, and bind(2) returns the
-/// error. Any other file stays as well. If several servers start at once, one succeeds, because they lock the directory
-/// in turn. The lock needs no file, so it leaves none. If the directory cannot be locked, because it may not be read or
-/// the filesystem has no flock(2), this continues without the lock. bind(2) still lets only one server have a free
-/// path, but two that find the same stale file might both believe that they have replaced it. On a network filesystem
-/// the socket of another machine looks stale.
+/// error. Any other file stays as well. If several servers start at the same time, one succeeds, because they lock the
+/// directory in turn. The lock needs no file, so it leaves none. If the directory cannot be locked, because it may not
+/// be read or the filesystem has no flock(2), this continues without the lock. bind(2) still lets only one server have
+/// a free path, but two that find the same stale file might both believe that they have replaced it. On a network
+/// filesystem the socket of another machine looks stale.
 ///
 /// `mode` is `0o777` at most; `None` leaves it to the umask. On Linux the file never has more permissions than `mode`.
 /// On other systems it has those of the umask until bind(2) has returned. No client can connect in that time, because
@@ -112,9 +112,9 @@ impl BoundPath {
         let mut way = directory.join(name);
         let held;
         if cfg!(any(target_os = "linux", target_os = "android")) && !is_guarded(&directory, owner)? {
-            // O_PATH holds the file even if its name changes, and /proc leads to it. The standard library on musl does
-            // not pass the flag on, and it has another number on alpha, parisc and sparc. There a socket cannot be
-            // opened.
+            // O_PATH holds the file even if its name changes, and /proc gives access to it. The standard library on
+            // musl does not pass the flag on, and it has another number on alpha, parisc and sparc. There a socket
+            // cannot be opened.
             const O_PATH: i32 = 0o10000000;
             let failed = |error| {
                 let directory = directory.display();
@@ -236,9 +236,9 @@ fn clear(path: &Path, absolute: &Path) -> io::Result<()> {
         };
         return Err(io::Error::new(ErrorKind::AlreadyExists, format!("it exists and is {what}, not a socket")));
     }
-    // The probe is a datagram socket, whatever is bound there. It never waits, and leaves no stray connection with a
-    // stream server. It distinguishes a server that does not listen yet from a dead one, which would both refuse a
-    // stream socket.
+    // The probe is a datagram socket, regardless of the kind of the bound socket. It never waits, and leaves no stray
+    // connection with a stream server. It distinguishes a server that does not listen yet from a dead one, which would
+    // both refuse a stream socket.
     match UnixDatagram::unbound()?.connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(absolute),
         // We may not write to it, so we cannot know. The error kind is not enough, because EPERM has the same.

@@ -129,7 +129,7 @@ impl Socket {
         if self.listens { self.socket.listen(request_queue_size) } else { Ok(()) }
     }
 
-    /// The address it is bound to, with the real port.
+    /// Returns the address to which the socket is bound, with the actual port.
     pub(crate) fn local_address(&self) -> io::Result<Address> {
         address(&self.socket.local_addr()?)
     }

@@ -83,8 +83,8 @@ impl Stream {
     pub(crate) fn connect(address: &Address) -> io::Result<Self> {
         match address {
             Address::Inet(address) => TcpStream::connect(*address).map(Stream::from),
-            // A Unix socket connects at once or not at all. EAGAIN means that the backlog is full. No event reports
-            // room in it, so a timer retries.
+            // A Unix socket connects immediately or not at all. EAGAIN means that the backlog is full. No event reports
+            // that there is room in it again, so a timer retries.
             #[cfg(unix)]
             Address::Unix(address) => super::unix::connect(address).map(Stream::from),
         }

@@ -41,11 +41,11 @@ pub struct TcpOptions {
     /// `IPV6_V6ONLY`: an IPv6 listener takes no IPv4 clients. Set to false for a dual-stack listener on `[::]`.
     /// Default: true, on every system.
     pub ipv6_only: bool,
-    /// `TCP_NODELAY`: a small write leaves at once. Default: true. Source: `disable_nagle_algorithm`, false in
+    /// `TCP_NODELAY`: a small write is sent immediately. Default: true. Source: `disable_nagle_algorithm`, false in
     /// Python.
     pub nodelay: bool,
-    /// `SO_KEEPALIVE` and its times: detect that a silent peer has vanished. Default: `None`, off. The kernel sends no
-    /// probes while our own bytes wait to be acknowledged; [`user_timeout`](Self::user_timeout) covers that.
+    /// `SO_KEEPALIVE` and its times: detect that a silent peer no longer exists. Default: `None`, off. The kernel sends
+    /// no probes while our own bytes wait to be acknowledged; [`user_timeout`](Self::user_timeout) covers that.
     pub keepalive: Option<Keepalive>,
     /// `TCP_KEEPCNT`: the connection is reset after this many unanswered probes in a row; 1 to 127. Default: `None`,
     /// the system's value (9 on Linux). Needs [`keepalive`](Self::keepalive). Source: tcp(7).

@@ -25,10 +25,10 @@ pub struct UnixOptions {
     /// Connections that may wait to be accepted: the backlog of listen(2). Default: 4,096. Another value is an error
     /// for datagrams, which are not accepted. Source: `request_queue_size`, 5 in Python.
     pub request_queue_size: i32,
-    /// Permission bits of the socket's file, whatever the umask is. A process that may write to the file can connect.
+    /// Permission bits of the socket's file, regardless of the umask. A process that may write to the file can connect.
     /// The file never has more permissions. It is an error for an abstract name, which has no permissions. It is also
     /// an error if bits that the umask removes cannot be restored safely: if other users may rename the file, on musl
-    /// or without `/proc`. Default: `None`, 0777 less the umask.
+    /// or without `/proc`. Default: `None`, 0777 without the bits of the umask.
     pub mode: Option<u32>,
     /// `SO_RCVBUF` in bytes, at most 2,147,483,647. The system has its own bounds. Default: `None`, the system's value.
     pub receive_buffer_bytes: Option<usize>,
@@ -87,8 +87,8 @@ impl UnixOptions {
     }
 }
 
-/// Connects a stream at once or not at all. A full backlog is [`io::ErrorKind::WouldBlock`], and no event reports room
-/// in it.
+/// Connects a stream immediately or not at all. A full backlog is [`io::ErrorKind::WouldBlock`], and no event reports
+/// that there is room in it again.
 pub(super) fn connect(address: &UnixAddress) -> io::Result<mio::net::UnixStream> {
     mio::net::UnixStream::connect_addr(&std_address(address)?)
 }
