@@ -16,7 +16,7 @@ pub(crate) type Job = Box<dyn FnOnce() + Send>;
 /// A bounded queue and a bounded number of threads. A thread is started when a job finds none free, and ends when it
 /// has been idle for [`IDLE`]. Dropping the pool lets the threads finish their current jobs, and drops waiting jobs.
 pub(crate) struct Pool {
-    /// The most threads at once; at least one is allowed. Lowering it ends no thread before that is idle.
+    /// The maximum number of threads; at least one is allowed. If it is lowered, a thread ends only when it is idle.
     threads_max: usize,
     /// Jobs that may wait because no thread is free.
     queue_max: usize,
@@ -79,7 +79,7 @@ impl Pool {
         self.submit_for(None, job)
     }
 
-    /// The same for a job that may be [taken back](Self::take_back).
+    /// Like `submit`, for a job that may be [taken back](Self::take_back).
     pub(crate) fn submit_for(&self, owner: Option<ConnectionId>, job: Job) -> Result<()> {
         let mut jobs = self.shared.lock();
         let admitted = self.admit(&mut jobs);
@@ -116,7 +116,7 @@ impl Pool {
         !jobs.are_left()
     }
 
-    /// Returns whether there is room for one more job, and starts a thread if necessary.
+    /// Returns whether there is room for another job, and starts a thread if necessary.
     fn admit(&self, jobs: &mut Jobs) -> Result<()> {
         let (name, setting, threads_max) = (self.name, self.setting, self.threads_max.max(1));
         jobs.full &= !jobs.waiting.is_empty() || jobs.running > threads_max.saturating_mul(9) / 10;
@@ -268,7 +268,7 @@ mod tests {
             assert!(!is_full(), "each has a thread");
             running.push(hold());
             assert_eq!((is_full(), pool.counts()), (true, (10, 1)));
-            // One goes and another comes: the episode goes on.
+            // One job ends and another takes its place: the episode continues.
             running.remove(0);
             running[9].0.recv_timeout(PATIENCE).unwrap();
             running.push(hold());
@@ -303,7 +303,7 @@ mod tests {
         static UNTIL_THE_THREAD_ENDS: RefCell<Option<Sender<()>>> = const { RefCell::new(None) };
     }
 
-    /// What reports, by being disconnected, that the thread it ran on has ended.
+    /// Reports, by being disconnected, that its thread has ended.
     fn thread_of(pool: &Pool) -> Receiver<()> {
         let (keep, ended) = channel();
         pool.submit(Box::new(move || UNTIL_THE_THREAD_ENDS.set(Some(keep)))).unwrap();

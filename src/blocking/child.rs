@@ -1,8 +1,8 @@
 //! A program that serves a request, as inetd(8) runs one.
 //!
-//! The job's thread starts the program and waits for it. So the reactor waits for neither, and nothing is left to
-//! collect. The standard library cannot wait on one thread while another thread kills. shared_child can, through
-//! waitid(2), which keeps the process number from being reused before we are done with it.
+//! The job's thread starts the program and waits for it. Therefore the reactor waits for neither, and no exit status is
+//! left to collect. The standard library cannot wait on one thread while another thread kills. shared_child can,
+//! through waitid(2), which keeps the process number from being reused before we are done with it.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -81,9 +81,9 @@ struct Running {
 }
 
 impl Running {
-    /// The program is the head of a process group of its own. So the processes that it has started can be ended with
-    /// it, and a Ctrl-C for us does not reach it. It has our copies of the descriptor as its 0 and 1. All our other
-    /// descriptors close on exec, like all descriptors of the standard library and of mio.
+    /// The program leads a process group of its own. Therefore the processes that it has started can be ended with it,
+    /// and a Ctrl-C for the server does not reach it. It has copies of the socket's descriptor as its descriptors 0 and
+    /// 1. All our other descriptors close on exec, like all descriptors of the standard library and of mio.
     fn spawn(command: &mut Command, stdio: BorrowedFd<'_>, ours: Option<UnixStream>) -> io::Result<Self> {
         let (input, output) = (stdio.try_clone_to_owned()?, stdio.try_clone_to_owned()?);
         let spawned = SharedChild::spawn(command.stdin(input).stdout(output).process_group(0));

@@ -53,7 +53,7 @@ impl std::fmt::Debug for Datagram {
     }
 }
 
-/// What the threads of the socket do with it. From this the reactor knows whether its client is quiet.
+/// What the socket's threads are doing with it. The reactor uses this to tell whether the client is quiet.
 #[derive(Debug, Default)]
 struct Moves {
     /// Threads that wait for a message to begin.
@@ -115,8 +115,8 @@ impl Descriptor {
         })
     }
 
-    /// `send`: sends as many of the bytes as it can at once. The caller keeps the rest, so it knows where to continue
-    /// after an error.
+    /// `send`: sends as many of the bytes as it can without waiting. The caller keeps the rest, so it knows where to
+    /// continue after an error.
     pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         self.watch(Move::Write, || match &self.kind {
             Kind::Tcp(stream) => { stream }.write(bytes),
@@ -221,8 +221,8 @@ impl Descriptor {
 
 /// An error of a shutdown means that the connection is gone, which ends a wait as well.
 impl End for Descriptor {
-    /// Makes a thread that waits for the socket continue at once. A datagram has been read already, so nothing waits
-    /// for it.
+    /// Makes a thread that waits for the socket continue immediately. A datagram has already been read, so no thread
+    /// waits for it.
     fn end(&self) {
         let _ = self.shutdown(Shutdown::Both);
     }

@@ -15,12 +15,12 @@ use crate::limits::Limits;
 /// file is the packet. [`BlockingHandler::rbufsize`](crate::BlockingHandler::rbufsize) is the number of bytes to read
 /// ahead.
 ///
-/// A client cannot make its memory grow without a bound. A line, or the result of `read_until`, fails with
+/// A client cannot make its memory grow without limit. A line, or the result of `read_until`, fails with
 /// [`Error::InputLimit`](crate::Error::InputLimit) when it is longer than
-/// [`Limits::line_bytes_max`](crate::Limits::line_bytes_max). So do `read_to_end` and `read_to_string` beyond
-/// [`Limits::input_bytes_max`](crate::Limits::input_bytes_max). A handler that returns that error ends its request with
-/// [`EndReason::InputLimit`](crate::EndReason::InputLimit), as on the reactor. For `read`, `read_exact` and
-/// [`take`](std::io::Read::take), the handler gives the limit.
+/// [`Limits::line_bytes_max`](crate::Limits::line_bytes_max). `read_to_end` and `read_to_string` fail in the same way
+/// beyond [`Limits::input_bytes_max`](crate::Limits::input_bytes_max). A handler that returns that error ends its
+/// request with [`EndReason::InputLimit`](crate::EndReason::InputLimit), as on the reactor. For `read`, `read_exact`
+/// and [`take`](std::io::Read::take), the handler gives the limit.
 ///
 /// ```
 /// use socketserver::{BlockingRequest, Result};
@@ -227,7 +227,7 @@ enum Writer {
     Packet(Option<Vec<u8>>),
 }
 
-/// Sends what can be sent at once, so that the buffer before it knows the rest if a write fails.
+/// Sends as many bytes as can be sent immediately, so that the buffer before it knows the rest if a write fails.
 struct Sender(BlockingSocket);
 
 impl Write for Sender {

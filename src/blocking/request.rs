@@ -98,8 +98,8 @@ impl<S> BlockingRequest<S> {
     }
 
     /// Runs a closure with the server's value on the reactor's thread, and returns its result. This is Python's
-    /// `self.server`, but without a lock: the reactor runs one closure at a time, between its callbacks. So the closure
-    /// must not block, or all clients wait.
+    /// `self.server`, but without a lock: the reactor runs one closure at a time, between its callbacks. The closure
+    /// must not block, because all clients would have to wait.
     ///
     /// # Errors
     /// [`Error::Gone`] if the request was ended, the server is closed, or the reactor is gone: the closure then never runs.

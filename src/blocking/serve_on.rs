@@ -41,7 +41,8 @@ pub enum ServeOn<S = ()> {
     /// A thread, with a handler that may block.
     Thread(OnThread<S>),
     /// A program, as under inetd(8): the client is its standard input and output. The command defines its standard
-    /// error, environment and working directory, which are ours by default. No other descriptor of ours is open in it.
+    /// error, environment and working directory, which are the server's by default. No other descriptor of the server
+    /// is open in it.
     ///
     /// A stream is passed to the program, and closed when the program and all processes that it has started have closed
     /// it. The request is over when the program itself has ended. A process that it leaves behind keeps the client, as
@@ -100,7 +101,7 @@ pub(crate) enum TakenRequest {
     Datagram(Vec<u8>, SendTo),
 }
 
-/// What serves a request instead of the reactor.
+/// The thread or program that serves a request instead of the reactor.
 pub(crate) enum Work<S> {
     Handler(Box<dyn BlockingHandler<S>>),
     #[cfg(all(unix, feature = "children"))]

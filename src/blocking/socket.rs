@@ -70,7 +70,7 @@ impl BlockingSocket {
         &self.descriptor
     }
 
-    /// The same descriptor, for `rfile` and `wfile`. It is closed with the last of them.
+    /// Returns the same descriptor for `rfile` and `wfile`. The descriptor is closed when the last of them is dropped.
     pub(super) fn share(&self) -> Self {
         BlockingSocket { descriptor: Arc::clone(&self.descriptor) }
     }
@@ -94,10 +94,10 @@ impl BlockingSocket {
         }
     }
 
-    /// Sends a datagram from the server's socket at once, not at the end of the request.
+    /// Sends a datagram from the server's socket immediately, not at the end of the request.
     ///
     /// # Errors
-    /// Errors of sendto(2); [`io::ErrorKind::Unsupported`] for a stream.
+    /// The error from sendto(2); [`io::ErrorKind::Unsupported`] for a stream.
     ///
     /// Source: `socket.sendto`.
     pub fn send_to(&self, bytes: &[u8], to: &Address) -> io::Result<()> {

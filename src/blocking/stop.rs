@@ -46,7 +46,8 @@ impl Stop {
         self.lock().ended
     }
 
-    /// From now on the thread waits for something else. If the request was ended in between, that wait ends at once.
+    /// Records that the thread now waits for something else. If the request was ended in between, that wait ends
+    /// immediately.
     #[cfg(all(unix, feature = "children"))]
     pub(super) fn aim(&self, target: &Arc<dyn End>) {
         let ended = {
