@@ -30,7 +30,7 @@ macro_rules! note {
     };
 }
 
-/// The same for faults that a peer can repeat: at most ten a second are shown, and the rest is counted.
+/// Like `note`, but for faults that a peer can repeat: at most ten a second are logged, and the rest are counted.
 macro_rules! note_fault {
     ($level:ident, $($text:tt)+) => {
         $crate::logging::at_this_place!(write_fault, $level, $($text)+)
@@ -49,7 +49,7 @@ macro_rules! at_this_place {
 
 pub(crate) use {at_this_place, note, note_fault};
 
-/// Returns whether lines of this level are logged. It only reads a number, whatever the logger is.
+/// Returns whether lines of this level are logged. It only reads a number, regardless of the logger.
 #[inline]
 pub(crate) fn shows(level: Level) -> bool {
     level <= log::max_level()
@@ -94,7 +94,7 @@ struct Throttle {
 }
 
 impl Throttle {
-    /// Returns whether to show one more fault, and how many were not shown since the last one.
+    /// Returns whether to log another fault, and how many were not logged since the last one.
     fn admit(&mut self, now: Instant) -> Option<u64> {
         let mut not_shown = 0;
         if self.second.is_none_or(|begun| now.duration_since(begun) >= Duration::from_secs(1)) {

@@ -1,4 +1,4 @@
-//! Deadlines: a four-ary heap in which every timer knows its place, so a cancelled timer is removed at once.
+//! Deadlines: a four-ary heap in which every timer knows its place, so a cancelled timer is removed immediately.
 //!
 //! Setting, moving and cancelling are O(log n). A connection has one timer for all its limits, and moves it only when
 //! it fires. A message costs a stamp in the connection and nothing here.

@@ -70,7 +70,7 @@ use crate::stats::Stats;
 pub struct Network {
     reactor: Reactor,
     world: Arc<World>,
-    /// By server number: the place where its clients arrive.
+    /// The listening or datagram sockets of the servers, by server number.
     sockets: Vec<(ServerId, Socket)>,
     /// Peers whose sockets the server has probably not closed.
     peers: Vec<Peer>,
@@ -105,7 +105,7 @@ impl Network {
         Network::with_config(ReactorConfig::default())
     }
 
-    /// The same with your own settings.
+    /// Like `new`, but with settings of your own.
     pub fn with_config(config: ReactorConfig) -> Self {
         let world = World::new();
         let watcher = Watcher::new(Arc::clone(&world));
@@ -238,12 +238,12 @@ impl Network {
         self.connect_from(server, address)
     }
 
-    /// The same from an address of your choice. With a Unix address the connection is a Unix stream at its worst: each
-    /// piece that a peer [sends](Peer::send) ends a read, like a message that carries descriptors, and no event reports
-    /// the next one.
+    /// Like [`connect`](Self::connect), but from an address of your choice. With a Unix address the connection is a
+    /// Unix stream at its worst: each piece that a peer [sends](Peer::send) ends a read, like a message that carries
+    /// descriptors, and no event reports the next one.
     ///
     /// # Panics
-    /// As for [`connect`](Self::connect).
+    /// The same as for [`connect`](Self::connect).
     pub fn connect_from(&mut self, server: ServerId, address: impl Into<Address>) -> Peer {
         let place = self.place(server);
         let Socket::Listener(backlog) = &self.sockets[place].1 else { panic!("a datagram server has no connections") };

@@ -1,4 +1,4 @@
-//! What was called of a handler.
+//! Records the callbacks of a handler.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,14 +16,14 @@ pub(crate) struct Record {
     pub(crate) finished: Option<EndReason>,
 }
 
-/// Writes down what is called, and passes it on.
+/// Records each callback and passes it on.
 pub(crate) struct Recorder<H> {
     pub(crate) handler: H,
     pub(crate) record: Arc<Mutex<Record>>,
 }
 
 impl<H> Recorder<H> {
-    /// Calls the handler. If that puts another in its place, what is called of that is written down as well.
+    /// Calls the handler. If the handler is replaced, the callbacks of its successor are recorded as well.
     fn call<S: 'static, T>(
         &mut self,
         line: impl Into<String>,

@@ -62,7 +62,7 @@ impl WireSocket {
         WireSocket { world, wire }
     }
 
-    /// Asks how a call ends. What is made to wait is announced at once.
+    /// Asks how a call ends. If a call is made to wait, its event is announced immediately.
     fn call(&self, call: Call, to: Option<&Address>) -> io::Result<()> {
         match self.world.call(call, to) {
             Outcome::Interrupted => Err(io::ErrorKind::Interrupted.into()),
