@@ -112,7 +112,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         core.slots.give_back(key, lent);
     }
 
-    /// Connections of this server are served from now on, with its limits as they are now.
+    /// Prepares for serving connections of this server, with its current limits.
     #[inline]
     pub(crate) fn begin(&self, core: &Core, scratch: &mut Scratch) {
         scratch.budget.begin(&core.served[usize::from(self.calls.number())].limits);
@@ -130,7 +130,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         catch(|| hook(&mut self.state)).inspect_err(|panic| note_hook_panic(core, panic)).ok()
     }
 
-    /// The same for hooks that act on the reactor.
+    /// Like `hook`, for hooks that act on the reactor.
     fn acting_hook(&mut self, core: &mut Core, hook: impl FnOnce(&mut S, &mut Others<'_, S>)) {
         let mut others = Others { core: &mut *core, pending: &mut self.pending, budget: None };
         let result = catch(|| hook(&mut self.state, &mut others));

@@ -59,7 +59,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         self.go_on(at);
     }
 
-    /// The same for one that was accepted just now: `setup` is due.
+    /// Like `serve`, for a connection that has just been accepted: `setup` is due.
     #[inline(always)]
     pub(super) fn begin(&mut self, at: &mut Service<'_>) {
         at.scratch.budget.renew();
@@ -73,7 +73,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
     }
 
-    /// Usually one step is due: input is read and handled, and the answer leaves. That is tried here. Everything else,
+    /// Usually one step is due: input is read and handled, and the answer is sent. That is tried here. Everything else,
     /// and the rest after it, takes the general path.
     #[inline(always)]
     fn go_on(&mut self, at: &mut Service<'_>) {
@@ -161,9 +161,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         self.call_with(at, 0..0, callback);
     }
 
-    /// Runs a callback that is compiled separately for the server's own type of handlers. So the compiler removes
-    /// everything that the handler does not need: of a default body, nearly everything. Unusual cases take the general
-    /// path. The callback is a function argument, because each of these has a type of its own.
+    /// Runs a callback that is compiled separately for the server's own type of handlers. Therefore the compiler
+    /// removes everything that the handler does not need: of a default body, nearly everything. Unusual cases take the
+    /// general path. The callback is a function argument, because each of these has a type of its own.
     #[inline(always)]
     pub(super) fn call_own<const PLAIN: bool>(
         &mut self,
@@ -195,7 +195,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
     }
 
-    /// The same in a function of its own, because within a loop the compiler would not see that nothing is left to do.
+    /// Like `call_own`, but in a separate function, because within a loop the compiler would not see that nothing is
+    /// left to do.
     #[inline(never)]
     pub(super) fn call_apart(&mut self, at: &mut Service<'_>, callback: impl Fn() -> Callback<'static>) {
         self.call_own::<false>(at, 0..0, callback);
@@ -282,7 +283,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         if !self.pending.orders.is_empty() {
             self.carry_out(core, Some((slot.key, connection, error.is_none())));
         }
-        // A session's answer leaves now, and that of a single datagram after `finish`.
+        // A session's answer is sent now, and that of a single datagram after `finish`.
         if connection.state.is_datagram() && (slot.key != NO_SLOT || error.is_some()) {
             self.reply(core, scratch, connection, error.is_none());
         }

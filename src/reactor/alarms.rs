@@ -75,7 +75,7 @@ impl Core {
         }
     }
 
-    /// The same for a server.
+    /// Like `set_handler_timer`, but for a server.
     pub(crate) fn set_server_timer(&mut self, server: u16, tag: u64, after: Duration, every: Option<u64>) {
         let due = self.selector.now().saturating_add(nanos(after));
         let timers = &mut self.served[usize::from(server)].timers;

@@ -82,7 +82,7 @@ impl Reactor {
             Some((deadline, due)) if deadline <= self.core.now => {
                 self.servers[server].on_due(&mut self.core, &mut self.scratch, key, due);
             }
-            // No limit has passed, because bytes have moved since.
+            // No limit has expired, because bytes have moved since.
             _ => {
                 let limits = Arc::clone(&self.core.served[server].limits);
                 let mut lent = self.core.slots.lend(key);

@@ -99,7 +99,7 @@ impl Core {
         }
     }
 
-    /// A program took too long.
+    /// A program has exceeded its time limit.
     pub(crate) fn child_timed_out(&mut self, key: u32) {
         let Some(slot) = self.slots.get(key) else { return };
         let time = self.served[usize::from(slot.server)].limits.child_timeout;
@@ -118,7 +118,7 @@ impl Core {
         }
     }
 
-    /// The same for all of them, or all of a server.
+    /// Ends all requests that are served elsewhere, or all of one server.
     pub(crate) fn end_all_elsewhere(&mut self, server: Option<u16>) {
         for id in self.slots.all_elsewhere(server) {
             self.end_elsewhere(id, EndReason::StopAborted);

@@ -83,7 +83,7 @@ impl Core {
             EndReason::OutputLimit => Some(Passed::Count("output_bytes_max", bounds().output_bytes_max)),
             EndReason::StopAborted => {
                 let begun = match served.life {
-                    // Closing its server ends a connection at once. Threads and programs have the grace.
+                    // Closing its server ends a connection immediately. Threads and programs have the grace period.
                     Life::Closing { begun, .. } => state.is_none().then_some(begun),
                     _ => self.stop.begun().filter(|_| self.stop.is_aborting()),
                 };

@@ -73,7 +73,7 @@ pub(crate) trait Stopper: Send {
 pub(crate) enum Ended {
     /// The server closes it.
     Closed,
-    /// Its time limit, which is given, has passed.
+    /// Its time limit has expired. The value names the limit.
     TimedOut(Duration),
 }
 
@@ -99,13 +99,13 @@ pub(crate) enum Alarm {
         key: u32,
         backoff: Backoff,
     },
-    /// The time limit of a program has passed.
+    /// The time limit of a program has expired.
     Child(u32),
     /// During a stop: check for quiet threads; drain busy connections; end the wait.
     DrainLook,
     DrainTell,
     DrainEnd,
-    /// The same while a server is being closed.
+    /// Like the three above, while a server is being closed.
     CloseLook(u16),
 }
 

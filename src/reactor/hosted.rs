@@ -40,7 +40,7 @@ pub(crate) trait Hosted: Send {
     fn receive(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
     /// Admits a connection: calls the hooks, makes its handler, and calls `setup`.
     fn admit(&mut self, core: &mut Core, scratch: &mut Scratch, stream: Stream, from: Address) -> io::Result<()>;
-    /// A limit of a connection has passed.
+    /// A time limit of a connection has expired.
     fn on_due(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, due: Due);
     /// An outbound connection could not be established.
     fn on_connect_failed(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, error: io::Error);

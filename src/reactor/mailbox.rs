@@ -2,11 +2,11 @@
 //! waiting commands.
 //!
 //! A server has a mailbox before it has a reactor, and its handles use that. When a reactor takes the server, the
-//! server's mailbox hands over its commands and leads to the reactor's mailbox.
+//! server's mailbox hands over its commands and then forwards to the reactor's mailbox.
 //!
 //! A submitter puts its command into the queue and then sets the mark. If the mark was not set before, it wakes the
-//! loop. The loop sleeps only while the mark is not set, and clears it before it reads the queue. So a command that
-//! comes too late for that read finds the mark cleared, and wakes the loop again.
+//! loop. The loop sleeps only while the mark is not set, and clears it before it reads the queue. Therefore a command
+//! that comes too late for that read finds the mark cleared, and wakes the loop again.
 
 use std::collections::VecDeque;
 use std::io;

@@ -105,7 +105,7 @@ impl Core {
         self.served[usize::from(server)].is_capped(&self.cap)
     }
 
-    /// Returns whether a server may accept one more connection. If not, its clients wait in the backlog.
+    /// Returns whether a server may accept another connection. If not, its clients wait in the backlog.
     #[inline]
     pub(crate) fn may_accept(&mut self, server: u16) -> bool {
         let served = &self.served[usize::from(server)];
@@ -143,7 +143,7 @@ impl Core {
         }
     }
 
-    /// accept(2) returned EINVAL for one more client in a row. Returns whether the clients still count as the cause.
+    /// accept(2) returned EINVAL for another client in a row. Returns whether the clients still count as the cause.
     pub(crate) fn believes_invalid(&mut self, key: u32) -> bool {
         let listening = self.slots.listening(key).expect("listeners are closed between turns");
         listening.invalid = (listening.invalid + 1) % INVALID_MAX;
@@ -178,7 +178,7 @@ impl Core {
         self.stats.accept_pauses += 1;
     }
 
-    /// The same for all listeners, if a resource has run out that every connection needs.
+    /// Pauses all listeners, because a resource that every connection needs has run out.
     pub(super) fn pause_all(&mut self, error: &std::io::Error) {
         for server in 0..self.served.len() {
             for at in 0..self.served[server].listeners.len() {
@@ -190,8 +190,8 @@ impl Core {
         }
     }
 
-    /// Connections were closed, or more are allowed, so there is room. Listeners that wait for it try at once. The one
-    /// that has accepted nothing for the longest time is first, because the first may take all the room.
+    /// Connections were closed, or more are allowed, so there is room. Listeners that wait for room try immediately.
+    /// The one that has accepted nothing for the longest time is first, because the first may take all the room.
     pub(crate) fn resume_accepting(&mut self) {
         let now = self.now;
         let room = self.cap.is_reached && has_room(self.descriptors(), self.connections_max);

@@ -17,12 +17,13 @@ use crate::net::readiness::Readiness;
 
 /// Everything registered with the selector, and the generations.
 pub(crate) struct Slots {
-    /// No other reactor of the process has this number (until 2³² were made). Every id contains it, so an id names
-    /// nothing in another reactor.
+    /// No other reactor of the process has this number (until 2³² were made). Every id contains it, so an id is not
+    /// valid in another reactor.
     pub(crate) reactor: u32,
     slab: Slab<Slot>,
     pub(crate) generation: u32,
-    /// The same for requests without a slot, so that a flood of datagrams does not use up the other generations.
+    /// The generations of requests without a slot, which are separate so that a flood of datagrams does not use up the
+    /// other generations.
     passing: u32,
 }
 
@@ -109,7 +110,7 @@ impl Slots {
         self.slab.len()
     }
 
-    /// Returns whether there is room for one more slot. The token has a limited number of bits for the key.
+    /// Returns whether there is room for another slot. The token has a limited number of bits for the key.
     pub(crate) fn is_full(&self) -> bool {
         self.slab.vacant_key() > KEY_MAX
     }
