@@ -51,10 +51,10 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// As the connection uses them. What is not set follows what is.
+    /// Returns the limits as the connection uses them. Unset limits follow those that are set.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) for two that contradict each other.
+    /// [`Error::Setting`](crate::Error::Setting) if two limits contradict each other.
     pub(crate) fn resolved(&self, server: &Limits) -> Result<Bounds> {
         let (low, high, most) = (self.output_low_water, self.output_high_water, self.output_bytes_max);
         no_more(("output_low_water", low), ("output_high_water", high), "the low mark is above the high one", 0)?;

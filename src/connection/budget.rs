@@ -74,7 +74,7 @@ impl Budget {
         }
     }
 
-    /// For what is tried by itself, without a reactor. No time passes.
+    /// Creates a budget for use without a reactor. No time passes.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn of(limits: Limits) -> Self {
         let mut budget = Budget::new(Clock::Scripted(Arc::new(|| 1)));
@@ -82,7 +82,7 @@ impl Budget {
         budget
     }
 
-    /// Connections of this server have their turn. What is changed meanwhile is for those that come later.
+    /// Prepares for serving connections of this server. Limits that change in the meantime apply to later connections.
     #[inline]
     pub(crate) fn begin(&mut self, limits: &Arc<Limits>) {
         if !Arc::ptr_eq(&self.limits, limits) {
@@ -101,31 +101,31 @@ impl Budget {
         self.slice.left.set(0);
     }
 
-    /// Whether the connection may have another callback in this turn.
+    /// Returns whether the connection may have another callback in this turn.
     #[inline]
     pub(crate) fn admits_callback(&self) -> bool {
         self.callbacks > 0 && !self.has_run_out()
     }
 
-    /// How many bytes the connection with the running callback may hold.
+    /// Returns how many bytes the connection with the running callback may hold.
     #[inline]
     pub(crate) fn bounds(&self) -> Bounds {
         self.bounds.get()
     }
 
-    /// How many bytes it may write without a look at these bounds, if nothing waits.
+    /// Returns how many bytes the connection may write without checking these bounds, if nothing is queued.
     #[inline]
     pub(crate) fn gathers(&self) -> usize {
         self.gathers.get()
     }
 
-    /// Whether the bounds are those of one connection, and not the server's.
+    /// Returns whether the bounds are those of one connection, and not the server's.
     #[inline]
     pub(crate) fn is_bound(&self) -> bool {
         self.is_bound.get()
     }
 
-    /// A callback of a connection with limits of its own runs from now on, or of one without.
+    /// Sets the limits of the connection whose callback runs next: its own, or `None` for those of the server.
     #[inline(never)]
     pub(crate) fn bind(&self, own: Option<Bounds>) {
         let bounds = own.unwrap_or_else(|| Bounds::of(&self.limits));
@@ -140,7 +140,7 @@ impl Budget {
         self.slice.is_over(&self.turn)
     }
 
-    /// The same if it has begun.
+    /// Like `is_over`, if the slice has begun.
     #[inline]
     pub(crate) fn has_run_out(&self) -> bool {
         self.slice.ends.get() != 0 && self.is_over()

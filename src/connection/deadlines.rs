@@ -23,7 +23,7 @@ impl Connection {
         self.state.phase.is_settled() && self.carry.is_none() && self.io.queue.is_none()
     }
 
-    /// The next time at which a limit could pass, and that limit. A paused limit stands still.
+    /// Returns the next time at which a limit could expire, and that limit. A paused limit does not advance.
     pub(crate) fn deadline(&self, limits: &Limits, drain_quiet: std::time::Duration) -> Option<(u64, Due)> {
         let mut next: Option<(u64, Due)> = None;
         let mut consider = |since: u64, time: Option<std::time::Duration>, due| {
@@ -67,7 +67,7 @@ impl Connection {
         next
     }
 
-    /// A batch took from `begun` until `now`: moves the stamps that it has set.
+    /// Corrects the stamps that a batch has set, which ran from `begun` until `now`.
     pub(crate) fn restamp(&mut self, begun: u64, now: u64) {
         let renew = |stamp: &mut u64| {
             if *stamp == begun {

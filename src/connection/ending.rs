@@ -1,4 +1,4 @@
-//! Ends a connection: flush, `finish`, FIN, linger; or close at once.
+//! Ends a connection: flush, `finish`, FIN, linger; or close immediately.
 
 use super::axes::{Inbound, Outbound, Stage};
 use super::state::*;
@@ -7,7 +7,7 @@ use crate::lifecycle::EndReason;
 use crate::limits::{Limits, Linger};
 
 impl Connection {
-    /// Closes, after a flush or at once.
+    /// Closes the connection, after a flush or immediately.
     pub(super) fn close(&mut self, turn: &mut Turn<'_>) -> Step {
         if self.state.phase.stage() == Stage::Closing && self.is_flushed_in_part(turn) {
             return Step::Again;
@@ -19,7 +19,7 @@ impl Connection {
         self.wind_down(turn)
     }
 
-    /// Ends it: flush, `finish`, flush again, then FIN and linger, or close at once.
+    /// Ends the connection: flush, `finish`, flush again, then FIN and linger, or close immediately.
     pub(super) fn wind_down(&mut self, turn: &mut Turn<'_>) -> Step {
         let (aborts, is_broken) = (self.state.phase.is_aborting(), self.state.phase.is_broken());
         if aborts || is_broken {
@@ -47,7 +47,8 @@ impl Connection {
         match linger {
             Linger::Always => {}
             Linger::Never => most = 0,
-            // Unread input means that there may be more. So does a read that was not short; the next one finds out.
+            // Unread input means that there may be more, and so does a read that was not short; the next read detects
+            // it.
             Linger::WhenNeeded if self.carry.is_some() => {}
             Linger::WhenNeeded if !self.state.has(READABLE) => most = 0,
             Linger::WhenNeeded if turn.budget.read == 0 => return Step::Again,
@@ -103,7 +104,7 @@ impl Connection {
         self.hold(limits, lowered);
     }
 
-    /// The same for its own limits, in which that of unread input was `lowered` or not.
+    /// Like `hold_to`, for the connection's own limits. `lowered` tells whether the limit of unread input was lowered.
     pub(crate) fn hold(&mut self, limits: &Limits, lowered: bool) {
         let unread = self.carry.as_ref().map_or(0, |carry| carry.unread().len());
         let bounds = self.state.bounds(limits);

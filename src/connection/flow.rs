@@ -84,7 +84,7 @@ impl Connection {
         }
         let is_paused = self.state.phase.is_paused();
         let input_waits = self.state.has(READABLE) && !is_paused && self.state.phase.inbound() == Inbound::Open;
-        // While reading is paused the input stays there, and the time would be over again at once.
+        // While reading is paused the input stays there, and the time would be over again immediately.
         if input_waits && !self.state.is_read_paused() {
             self.state.phase.stir(); // Unless the event is spurious, the time starts again.
         }

@@ -82,7 +82,7 @@ impl Output<'_> {
     /// [`write`](Output#method.write).
     pub fn write_frame(&mut self, prefix: Prefix, payload: &[u8]) -> Result<()> {
         let (bytes, used) = prefix.encode(payload.len())?;
-        // As one: a payload that is refused leaves no prefix behind.
+        // As one piece, so that a refused payload leaves no prefix behind.
         self.put_all(&[IoSlice::new(&bytes[..used]), IoSlice::new(payload)])
     }
 }

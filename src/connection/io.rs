@@ -15,11 +15,11 @@ pub(crate) struct Io {
 pub(crate) struct OutputState(pub(crate) u8);
 
 impl OutputState {
-    /// The socket took everything so far.
+    /// The socket has accepted everything so far.
     pub(crate) const WRITABLE: u8 = 1 << 0;
     /// Nothing more can be written.
     pub(crate) const SHUT: u8 = 1 << 1;
-    /// The handler has seen the output full, even if the socket then took it all.
+    /// The handler has seen that the output was full, even if the socket has accepted everything since.
     pub(crate) const WAS_FULL: u8 = 1 << 2;
     /// The gathered bytes form a datagram, which may be empty.
     pub(crate) const REPLIED: u8 = 1 << 3;

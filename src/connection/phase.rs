@@ -49,10 +49,10 @@ impl Phase {
     pub(super) const DATAGRAMS: Phase =
         Phase { owed: Owed::Nothing, inbound: Inbound::Datagrams, wake: Wake::Unwatched, ..Phase::PLAIN };
 
-    /// The same for a session, which is not read but given its datagrams.
+    /// Like `PLAIN`, for a session, which is not read but given its datagrams.
     const PLAIN_SESSION: Phase = Phase { inbound: Inbound::Datagrams, ..Phase::PLAIN };
 
-    /// All axes at once. It compiles to a single load.
+    /// Returns all axes in one word. It compiles to a single load.
     #[inline(always)]
     const fn word(self) -> u64 {
         let Phase { stage, owed, inbound, outbound, drain, wake, hold, handle_due } = self;
@@ -66,7 +66,7 @@ impl Phase {
         self.word() == Phase::PLAIN.word()
     }
 
-    /// The same but for what wakes it, which may be to be set.
+    /// Like `is_plain`, but its timer may still have to be set.
     #[inline(always)]
     pub(super) fn is_plain_but_for_wake(&self) -> bool {
         Phase { wake: Wake::Set, ..*self }.word() == Phase::PLAIN.word()
@@ -183,16 +183,16 @@ impl Phase {
 
     // The connection.
 
-    /// An outbound connection is established. The timer for connecting may be later than the limits from now on.
+    /// An outbound connection is established. The timer for connecting may be later than the limits that now apply.
     pub(super) fn established(&mut self) {
         debug_assert_eq!(self.stage, Stage::Connecting);
         self.stage = Stage::Open;
         self.unwatched();
     }
 
-    /// The connection must end, after a flush or at once. One that is not established has nothing to flush. Returns
-    /// whether this reason counts: it is the first one, or a normal end has failed and the handler has not had its
-    /// `finish`.
+    /// The connection must end, after a flush or immediately. A connection that is not established has nothing to
+    /// flush. Returns whether this reason counts: it is the first one, or a normal end has failed and the handler has
+    /// not had its `finish`.
     pub(super) fn end(&mut self, at_once: bool) -> bool {
         let next = if at_once || self.stage == Stage::Connecting { Stage::Aborting } else { Stage::Closing };
         let moves = self.stage < next;

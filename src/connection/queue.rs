@@ -10,7 +10,7 @@ use crate::shared_bytes::SharedBytes;
 pub(crate) struct Queue {
     pub(crate) chunks: VecDeque<Chunk>,
     len: usize,
-    /// When the peer last took some, or the queue was made.
+    /// The time at which the peer last accepted bytes, or at which the queue was created.
     pub(crate) progress: u64,
 }
 

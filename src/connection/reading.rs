@@ -20,7 +20,7 @@ impl Connection {
         }
     }
 
-    /// One read: how many bytes have arrived, or else what is due.
+    /// Reads once. Returns the number of bytes that have arrived, or else the step that is due.
     #[inline(always)]
     pub(crate) fn receive(&mut self, turn: &mut Turn<'_>) -> Result<usize, Option<Step>> {
         let most = turn.buffer.len().min(turn.budget.read).min(self.state.bite());
@@ -113,8 +113,8 @@ impl Connection {
         }
     }
 
-    /// Returns whether the handler leaves too much unread. Input that waits because reading is paused is bounded by the
-    /// pause, and held-back input must still be shown to the handler.
+    /// Returns whether the handler leaves too much input unread. Input that waits because reading is paused is bounded
+    /// by the pause, and held-back input must still be shown to the handler.
     pub(crate) fn input_overflows(&self, limits: &Limits) -> bool {
         let unread = self.carry.as_ref().map_or(0, |carry| carry.unread().len());
         let is_shown = !self.state.is_read_paused() && !self.state.phase.is_handle_due();

@@ -67,8 +67,8 @@ impl State {
     }
 
     /// A callback took this many nanoseconds of a slice of `slice` for `came` new bytes, and consumed this many. Adapts
-    /// the next read so that it can be handled in a slice. Then a handler that takes everything does not delay the
-    /// others.
+    /// the next read so that it can be handled in a slice. Then a handler that consumes everything does not delay other
+    /// connections.
     pub(crate) fn learn(&mut self, came: usize, consumed: usize, stopped: bool, took: u64, slice: u64) {
         let micros = u16::try_from(took / 1_000).unwrap_or(u16::MAX);
         if stopped {
@@ -167,7 +167,7 @@ impl State {
         self.extra.iter_mut().flat_map(|extra| &mut extra.message).for_each(|(since, _)| *since = now);
     }
 
-    /// Ends the connection, after a flush or at once. The first reason counts, unless a normal end fails.
+    /// Ends the connection, after a flush or immediately. The first reason counts, unless a normal end fails.
     pub(crate) fn end(&mut self, why: EndReason, at_once: bool) {
         if self.phase.end(at_once) {
             self.why = why;
@@ -222,7 +222,7 @@ impl State {
         self.has(FULL_DUPLEX)
     }
 
-    /// Returns whether an answer was written that must leave as one datagram. True once for each.
+    /// Returns whether an answer was written that must be sent as one datagram. Returns true once for each answer.
     pub(crate) fn take_reply(&mut self) -> bool {
         let replied = self.has(REPLY);
         self.flags &= !REPLY;
@@ -263,7 +263,7 @@ pub(super) const OUTBOUND: u8 = 1 << 4;
 pub(super) const BOXED: u8 = 1 << 5;
 /// Read even while the output is above the high-water mark.
 pub(super) const FULL_DUPLEX: u8 = 1 << 6;
-/// The handler wrote an answer, which must leave as one datagram.
+/// The handler wrote an answer, which must be sent as one datagram.
 pub(super) const REPLY: u8 = 1 << 7;
 
 /// The smallest size of a read, and the size of a connection's first: small enough for a handler that needs long for

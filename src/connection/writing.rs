@@ -47,12 +47,12 @@ impl Connection {
         self.io.queue.is_none() && self.state.has(WRITABLE) && !self.state.phase.is_connecting()
     }
 
-    /// One write, past the queue. Returns how much the socket took.
+    /// Writes once, past the queue. Returns the number of bytes that the socket accepted.
     fn write_directly(&mut self, bytes: &[u8], now: u64, stats: &mut Stats) -> usize {
         match self.io.stream.write(bytes) {
             Ok(sent) => {
-                // Unix: a short write means that the socket's buffer is full. On other systems the next flush finds
-                // out.
+                // Unix: a short write means that the socket's buffer is full. On other systems the next flush detects
+                // this.
                 self.state.put(WRITABLE, cfg!(not(unix)) || sent == bytes.len());
                 self.state.activity = now;
                 stats.bytes_out += sent as u64;
@@ -72,7 +72,7 @@ impl Connection {
         }
     }
 
-    /// Flushes the queue, as far as the socket takes it. Returns whether more could be sent in another turn.
+    /// Flushes the queue, as far as the socket accepts it. Returns whether more could be sent in another turn.
     #[inline]
     pub(super) fn is_flushed_in_part(&mut self, turn: &mut Turn<'_>) -> bool {
         if self.io.queue.is_none() || !self.state.has(WRITABLE) {

@@ -70,7 +70,7 @@ impl Limits {
         Ok(())
     }
 
-    /// The same for a line, a frame, and the unread input, which must have room for either.
+    /// Resolves the limits for a line, a frame, and the unread input, which must have room for either.
     fn settle_input(&mut self, usual: &Limits) -> Result<()> {
         let line = set(self.line_bytes_max, usual.line_bytes_max);
         let frame = set(self.frame_bytes_max, usual.frame_bytes_max);

@@ -88,7 +88,7 @@ impl Loop {
         })
     }
 
-    /// The same through the mailbox of a server, which may not lead here yet.
+    /// Like `submitter`, but through the mailbox of a server, which may not forward to this one yet.
     fn submitter_to(&self, server: &Arc<Mailbox<Command, Bell>>, dropped: &Dropped) -> thread::JoinHandle<usize> {
         let (server, dropped) = (Arc::clone(server), Arc::clone(&dropped.0));
         thread::spawn(move || {
