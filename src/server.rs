@@ -274,7 +274,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     /// ```
     ///
     /// # Errors
-    /// As for [`serve_forever`](Self::serve_forever).
+    /// The same as for [`serve_forever`](Self::serve_forever).
     ///
     /// Source: `handle_request`.
     pub fn handle_request(&mut self) -> Result<()> {

@@ -42,7 +42,7 @@ impl<S: 'static> ServeOn<S> {
 /// Sends a request to a thread.
 ///
 /// # Errors
-/// As for [`Core::serve_elsewhere`].
+/// The same as for [`Core::serve_elsewhere`].
 fn send<S: 'static>(work: Work<S>, core: &mut Core, taken: Taken) -> Result<()> {
     let Taken { server, request, client_address, local_address } = taken;
     let place = match work {

@@ -1,4 +1,5 @@
-//! `ServeOn`: the result of the hook `process_request`, and a request on its way to what serves it.
+//! `ServeOn`: the result of the hook `process_request`, and a request that is passed to the thread or program that
+//! serves it.
 
 use std::fmt;
 

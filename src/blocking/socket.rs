@@ -132,7 +132,7 @@ impl BlockingSocket {
     /// [`BlockingHandler::read_timeout`](crate::BlockingHandler::read_timeout).
     ///
     /// # Errors
-    /// As for [`set_timeout`](Self::set_timeout).
+    /// The same as for [`set_timeout`](Self::set_timeout).
     ///
     /// Source: `std::net::TcpStream`; Python has one time for both.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
@@ -143,7 +143,7 @@ impl BlockingSocket {
     /// initial value is [`BlockingHandler::write_timeout`](crate::BlockingHandler::write_timeout).
     ///
     /// # Errors
-    /// As for [`set_timeout`](Self::set_timeout).
+    /// The same as for [`set_timeout`](Self::set_timeout).
     ///
     /// Source: `std::net::TcpStream`; Python has one time for both.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {

@@ -70,7 +70,7 @@ impl Write for Socket {
     }
 }
 
-/// The same as a connection's socket.
+/// The model as a connection's socket.
 impl ScriptedStream for Arc<Mutex<Socket>> {
     fn register(&mut self, _: Token) -> io::Result<()> {
         Ok(())

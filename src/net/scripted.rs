@@ -17,10 +17,10 @@ use crate::address::Address;
 pub(crate) trait ScriptedStream: Debug + Send {
     fn register(&mut self, token: Token) -> io::Result<()>;
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
-    /// As [`Stream::cuts_reads_short`](super::stream::Stream::cuts_reads_short).
+    /// See [`Stream::cuts_reads_short`](super::stream::Stream::cuts_reads_short).
     fn cuts_reads_short(&self) -> bool;
     fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
-    /// As [`Stream::connected`](super::stream::Stream::connected).
+    /// See [`Stream::connected`](super::stream::Stream::connected).
     fn connected(&self) -> io::Result<bool>;
     fn local_address(&self) -> Address;
     fn shutdown(&self, how: Shutdown);
@@ -47,7 +47,7 @@ pub(crate) trait ScriptedDatagrams: Debug + Send {
 pub(crate) trait ScriptedSelector: Send {
     /// Nanoseconds, never zero.
     fn now(&self) -> u64;
-    /// The same clock for places without access to the selector.
+    /// Returns the clock for places without access to the selector.
     fn clock(&self) -> Arc<dyn Fn() -> u64 + Send + Sync>;
     /// Never waits. If nothing is ready, it records that the caller would have slept.
     fn poll(&mut self, wait: Option<Duration>) -> io::Result<()>;

@@ -62,7 +62,7 @@ impl Selector {
         }
     }
 
-    /// The same clock.
+    /// Returns the selector's clock.
     pub(crate) fn clock(&self) -> Clock {
         match self {
             Selector::System { clock, .. } => clock.clone(),

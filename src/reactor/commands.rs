@@ -80,7 +80,7 @@ impl Handle {
     /// Runs `job` on the reactor's thread, between the service of two turns. It must not block.
     ///
     /// # Errors
-    /// As for [`send`](Self::send).
+    /// The same as for [`send`](Self::send).
     pub fn run(&self, job: impl FnOnce(&mut Reactor) + Send + 'static) -> Result<()> {
         let job = |reactor: &mut dyn Any| job(reactor.downcast_mut().expect("a closure is given its reactor"));
         self.shared.submit(Command::Run(Box::new(job)), true)

@@ -64,9 +64,9 @@ pub(crate) struct Served {
     /// Keys of its listeners and datagram sockets.
     pub(crate) listeners: Vec<u32>,
     pub(crate) active: usize,
-    /// How many of those are sessions of a datagram server, whose peers need not end them.
+    /// The number of active ones that are sessions of a datagram server, whose peers need not end them.
     pub(crate) sessions: usize,
-    /// How many of them threads or programs serve, and those threads.
+    /// The number of active ones that threads or programs serve, and those threads.
     pub(crate) elsewhere: usize,
     pub(crate) threads: Option<Pool>,
     #[cfg(all(unix, feature = "children"))]

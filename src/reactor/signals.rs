@@ -87,14 +87,14 @@ mod inherited {
         [SIGINT, SIGTERM].into_iter().filter(|&signal| !has(BEFORE.ignored, signal)).collect()
     }
 
-    /// How many reactors watch, and whether the default is prepared.
+    /// The number of reactors that watch, and whether the default is prepared.
     static WATCHING: Mutex<(usize, bool)> = Mutex::new((0, false));
     /// No reactor watches now.
     static UNWATCHED: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
 
-    /// Gives a signal its default effect while no reactor watches. This must be called before a reactor is told of
-    /// signals. signal-hook's handler runs its actions in this order, and may be slow on a thread of its own. A reactor
-    /// that was told first could be gone before the handler checks whether one watches.
+    /// Gives a signal its default effect while no reactor watches. This must be called before a reactor is registered
+    /// for signals. signal-hook's handler runs its actions in this order, and may be slow on a thread of its own. A
+    /// reactor that receives the signal first could be gone before the handler checks whether one watches.
     pub(super) fn prepare() -> io::Result<()> {
         let mut watching = WATCHING.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, is_prepared) = &mut *watching;
@@ -107,9 +107,9 @@ mod inherited {
         Ok(())
     }
 
-    /// One reactor watches. signal-hook's handlers stay installed for good. Without a receiver they would swallow every
-    /// signal. Therefore they then have the default effect of the system, unless the program had its own handler
-    /// before; signal-hook calls that handler as well.
+    /// One reactor watches. signal-hook's handlers stay installed. Without a receiver they would ignore every signal.
+    /// Therefore they then have the default effect of the system, unless the program had its own handler before;
+    /// signal-hook calls that handler as well.
     pub(super) struct Watch(());
 
     impl Watch {

@@ -12,10 +12,10 @@ impl Reactor {
     /// Adds a server with everything that it was given before: its limits and timers, and the work submitted through
     /// its handles. The handles and the server's id stay valid.
     ///
-    /// A server that has served by itself brings its sockets and the clients in their backlogs. Its open connections
-    /// end first, as in [`server_close`](Self::server_close): connections are aborted, and threads and programs are
-    /// waited for. After a stop or a close it is bound to its addresses again. Servers that a closure has added to its
-    /// loop are closed. If it watched for signals, this reactor watches for them instead.
+    /// A server that has served on its own reactor keeps its sockets and the clients in their backlogs. Its open
+    /// connections end first, as in [`server_close`](Self::server_close): connections are aborted, and threads and
+    /// programs are waited for. After a stop or a close it is bound to its addresses again. Servers that a closure has
+    /// added to its loop are closed. If it watched for signals, this reactor watches for them instead.
     ///
     /// # Errors
     /// [`Error::Full`] if there are 256 servers (16 on 32-bit systems) that are not closed; [`Error::Gone`] if this

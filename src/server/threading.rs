@@ -182,7 +182,7 @@ impl<F: Family> ThreadingMixIn<F> {
     /// address and runs on the reactor's thread.
     ///
     /// # Errors
-    /// As for [`Server::new`].
+    /// The same as for [`Server::new`].
     #[expect(clippy::new_ret_no_self, reason = "Python's names for servers that differ in how they are made")]
     pub fn new<B: BlockingHandler>(
         address: impl ServerAddress<F::Address>,
@@ -191,18 +191,19 @@ impl<F: Family> ThreadingMixIn<F> {
         bind(Self::unbound(handler), address)
     }
 
-    /// The same before it is bound: for options, limits and sockets of several families.
+    /// Creates a server that is not bound yet, so that you can set options and limits, and bind sockets of several
+    /// families.
     pub fn unbound<B: BlockingHandler>(
         mut handler: impl FnMut(&Address) -> B + Send + 'static,
     ) -> Unbound<F, (), NoHandler> {
         Self::unbound_with_server((), move |(), client_address| handler(client_address))
     }
 
-    /// As [`new`](Self::new), with your own value, whose hooks are called. `handler` is given the value, and a handler
-    /// on a thread reaches it by [`BlockingRequest::server`](crate::BlockingRequest::server).
+    /// Like [`new`](Self::new), but with a value of your own, whose hooks are called. `handler` receives the value, and
+    /// a handler on a thread reaches it by [`BlockingRequest::server`](crate::BlockingRequest::server).
     ///
     /// # Errors
-    /// As for [`Server::new`]. Then the value is dropped.
+    /// The same as for [`Server::new`]. On an error the value is dropped.
     pub fn with_server<S: BaseServer, B: BlockingHandler<S>>(
         address: impl ServerAddress<F::Address>,
         server: S,
@@ -211,7 +212,7 @@ impl<F: Family> ThreadingMixIn<F> {
         bind(Self::unbound_with_server(server, handler), address)
     }
 
-    /// As [`unbound`](Self::unbound), with your own value.
+    /// Like [`unbound`](Self::unbound), but with a value of your own.
     pub fn unbound_with_server<S: BaseServer, B: BlockingHandler<S>>(
         server: S,
         mut handler: impl FnMut(&mut S, &Address) -> B + Send + 'static,
@@ -249,7 +250,7 @@ impl<F: Family> ForkingMixIn<F> {
     /// Binds `address`, listens, and serves each request with the program of `command`.
     ///
     /// # Errors
-    /// As for [`Server::new`].
+    /// The same as for [`Server::new`].
     #[expect(clippy::new_ret_no_self, reason = "Python's names for servers that differ in how they are made")]
     pub fn new(
         address: impl ServerAddress<F::Address>,
@@ -258,15 +259,16 @@ impl<F: Family> ForkingMixIn<F> {
         bind(Self::unbound(command), address)
     }
 
-    /// The same before it is bound: for options, limits and sockets of several families.
+    /// Creates a server that is not bound yet, so that you can set options and limits, and bind sockets of several
+    /// families.
     pub fn unbound(mut command: impl FnMut(&Address) -> Command + Send + 'static) -> Unbound<F, (), NoHandler> {
         Self::unbound_with_server((), move |(), client_address| command(client_address))
     }
 
-    /// As [`new`](Self::new), with your own value, whose hooks are called. `command` is given the value.
+    /// Like [`new`](Self::new), but with a value of your own, whose hooks are called. `command` receives the value.
     ///
     /// # Errors
-    /// As for [`Server::new`]. The value is dropped then.
+    /// The same as for [`Server::new`]. On an error the value is dropped.
     pub fn with_server<S: BaseServer>(
         address: impl ServerAddress<F::Address>,
         server: S,
@@ -275,7 +277,7 @@ impl<F: Family> ForkingMixIn<F> {
         bind(Self::unbound_with_server(server, command), address)
     }
 
-    /// As [`unbound`](Self::unbound), with a value of your own.
+    /// Like [`unbound`](Self::unbound), but with a value of your own.
     pub fn unbound_with_server<S: BaseServer>(
         server: S,
         mut command: impl FnMut(&mut S, &Address) -> Command + Send + 'static,

@@ -171,7 +171,7 @@ impl Network {
     /// ```
     ///
     /// # Errors
-    /// As for [`serve`](Self::serve).
+    /// The same as for [`serve`](Self::serve).
     pub fn serve_datagrams<S: BaseServer, H: RequestHandler<S>>(
         &mut self,
         server: S,
@@ -200,7 +200,7 @@ impl Network {
     /// Returns the datagrams that a server has sent since the last call of this, with their receivers.
     ///
     /// # Panics
-    /// As for [`send_datagram`](Self::send_datagram).
+    /// The same as for [`send_datagram`](Self::send_datagram).
     pub fn received_datagrams(&mut self, server: ServerId) -> Vec<(Address, Vec<u8>)> {
         std::mem::take(&mut lock(self.wire(server)).sent)
     }
@@ -265,7 +265,7 @@ impl Network {
     /// Runs for this long: whenever nothing is left to do, time passes until the reactor would wake by itself.
     ///
     /// # Panics
-    /// As for [`run`](Self::run).
+    /// The same as for [`run`](Self::run).
     pub fn run_for(&mut self, time: Duration) {
         let end = self.now() + time;
         self.run();
@@ -317,8 +317,8 @@ impl Network {
     /// Runs turns until nothing is left to do before time passes or a peer acts, or until the reactor has stopped.
     ///
     /// # Panics
-    /// If it does not come to rest, or if it rests although something waits for it: a client in a backlog, a connection
-    /// with input, room for output, or an end.
+    /// If the reactor never becomes idle, or if it is idle although something waits for it: a client in a backlog, a
+    /// connection with input, room for output, or an end.
     pub fn run(&mut self) {
         let mut turns = 0;
         while self.turn() {
@@ -341,7 +341,7 @@ impl Network {
     /// Changes the limits of a server: [`Reactor::set_limits`].
     ///
     /// # Errors
-    /// As for [`Reactor::set_limits`].
+    /// The same as for [`Reactor::set_limits`].
     pub fn set_limits(&mut self, server: ServerId, limits: Limits) -> Result<()> {
         self.reactor.set_limits(server, limits)
     }
