@@ -225,7 +225,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     ///
     /// Source: `server_address`.
     pub fn server_address(&self) -> F::Address {
-        self.server_addresses_as::<F>().into_iter().next().expect("it was bound before it was made")
+        self.server_addresses_as::<F>().into_iter().next().expect("a server is bound before it is constructed")
     }
 
     /// Returns all addresses to which the server is bound, in the order in which they were bound.
@@ -384,7 +384,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
 }
 
 /// The assumption that must hold for a server to find its value.
-const SWAPPED: &str = "no closure has put another reactor in the place of the server's own";
+const SWAPPED: &str = "no closure has replaced the server's own reactor with another one";
 
 impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
     /// Makes the sockets listen. From then on, clients can connect; they wait in the backlog until the server serves.

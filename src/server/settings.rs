@@ -15,12 +15,13 @@ use crate::timers::period;
 
 impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     /// Closes the server, and returns it with its value and its limits, to be bound elsewhere. Its former handles and
-    /// its former id are useless then.
+    /// its former id are then no longer valid.
     ///
     /// Source: none.
     ///
     /// # Panics
-    /// If a closure has put another reactor in the place of its own: the value is in that.
+    /// If a closure has replaced the server's own reactor with another one, because the value is in the original
+    /// reactor.
     ///
     /// ```
     /// # use socketserver::{NoHandler, TcpServer};
@@ -72,13 +73,13 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         }
     }
 
-    /// Returns the settings of its own reactor.
+    /// Returns the settings of the server's own reactor.
     pub fn config(&self) -> &ReactorConfig {
         self.own.as_ref().map_or(&self.parked.config, Reactor::config)
     }
 
-    /// Changes the settings of its own reactor, as [`Reactor::set_config`] does. They have no effect when the server is
-    /// added to another reactor.
+    /// Changes the settings of the server's own reactor, as [`Reactor::set_config`] does. They have no effect when the
+    /// server is added to another reactor.
     pub fn set_config(&mut self, config: ReactorConfig) {
         match &mut self.own {
             Some(reactor) => reactor.set_config(config),
@@ -86,7 +87,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         }
     }
 
-    /// Returns the counters of its own reactor.
+    /// Returns the counters of the server's own reactor.
     pub fn stats(&self) -> Stats {
         self.own.as_ref().map_or_else(Stats::default, Reactor::stats)
     }
