@@ -79,17 +79,16 @@ impl Deadlines {
         if self.places.len() <= key as usize {
             self.places.resize(key as usize + 1, NOWHERE);
         }
-        let place = match self.places[key as usize] {
+        match self.places[key as usize] {
             NOWHERE => {
                 self.heap.push(Due { deadline, key });
-                self.heap.len() - 1
+                self.rise(self.heap.len() - 1);
             }
             place => {
                 self.heap[place as usize].deadline = deadline;
-                place as usize
+                self.settle(place as usize);
             }
-        };
-        self.settle(place);
+        }
     }
 
     pub(crate) fn clear(&mut self, key: u32) {
@@ -113,12 +112,9 @@ impl Deadlines {
     }
 
     /// Moves an entry up or down to its place.
-    fn settle(&mut self, mut place: usize) {
+    fn settle(&mut self, place: usize) {
+        let mut place = self.rise(place);
         let due = self.heap[place];
-        while place > 0 && due.deadline < self.heap[(place - 1) / 4].deadline {
-            self.put(place, self.heap[(place - 1) / 4]);
-            place = (place - 1) / 4;
-        }
         loop {
             let children = (place * 4 + 1)..(place * 4 + 5).min(self.heap.len());
             let Some(least) = children.min_by_key(|&child| self.heap[child].deadline) else { break };
@@ -129,6 +125,21 @@ impl Deadlines {
             place = least;
         }
         self.put(place, due);
+    }
+
+    /// Moves an entry up, as far as it is due earlier. Returns where it is then.
+    fn rise(&mut self, mut place: usize) -> usize {
+        let due = self.heap[place];
+        while place > 0 {
+            let parent = (place - 1) / 4;
+            if self.heap[parent].deadline <= due.deadline {
+                break;
+            }
+            self.put(place, self.heap[parent]);
+            place = parent;
+        }
+        self.put(place, due);
+        place
     }
 
     fn put(&mut self, place: usize, due: Due) {

@@ -57,7 +57,6 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     pub(crate) fn pass_hooks(&mut self, core: &mut Core, request: &Incoming<'_>, from: &Address) -> Admitted<S> {
         let Host { make_handler, mixin, calls, .. } = self;
         let in_cap = core.admits_client(calls.number(), from);
-        let cap = core.served[usize::from(calls.number())].limits.connections_per_client_max.filter(|_| !in_cap);
         let Calls { state, handlers, boxed, .. } = &mut *calls;
         let admitted = catch(|| {
             if !in_cap || !state.verify_request(request, from) {
@@ -80,6 +79,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         });
         match &admitted {
             Ok(Admitted::No) => {
+                let limits = &core.served[usize::from(calls.number())].limits;
+                let cap = limits.connections_per_client_max.filter(|_| !in_cap);
                 calls.refuse(core, from, cap.map(|max| Passed::Count("connections_per_client_max", max)))
             }
             Ok(_) => {}

@@ -204,12 +204,11 @@ impl Core {
     }
 
     /// Returns whether this client may have one more connection.
+    #[inline]
     pub(crate) fn admits_client(&self, server: u16, address: &Address) -> bool {
         let served = &self.served[usize::from(server)];
-        match (served.limits.connections_per_client_max, address.ip()) {
-            (Some(max), Some(ip)) => served.per_client.get(&ip).copied().unwrap_or(0) < max,
-            _ => true,
-        }
+        let Some(max) = served.limits.connections_per_client_max else { return true };
+        address.ip().is_none_or(|ip| served.per_client.get(&ip).copied().unwrap_or(0) < max)
     }
 
     /// Counts a connection for another client than before.

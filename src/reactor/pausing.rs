@@ -110,11 +110,15 @@ impl Core {
     pub(crate) fn may_accept(&mut self, server: u16) -> bool {
         let served = &self.served[usize::from(server)];
         let own = served.limits.connections_max.is_some_and(|max| served.connections() >= max);
-        let process = served.shares_descriptors() && self.descriptors() >= self.connections_max;
+        // Sessions have none, but they are seldom worth the sum.
+        let process = self.stats.active as usize >= self.connections_max
+            && served.shares_descriptors()
+            && self.descriptors() >= self.connections_max;
         if own || process || self.slots.is_full() {
             self.reach_cap(server);
         }
-        !self.is_capped(server) && self.served[usize::from(server)].quota > 0
+        let served = &self.served[usize::from(server)];
+        !served.is_capped(&self.cap) && served.quota > 0
     }
 
     /// A server has reached its limit of connections, unless the limit of descriptors was raised.
@@ -145,9 +149,15 @@ impl Core {
 
     /// accept(2) returned EINVAL for another client in a row. Returns whether the clients still count as the cause.
     pub(crate) fn believes_invalid(&mut self, key: u32) -> bool {
-        let listening = self.slots.listening(key).expect("listeners are closed between turns");
+        let listening = self.listening(key);
         listening.invalid = (listening.invalid + 1) % INVALID_MAX;
         listening.invalid != 0
+    }
+
+    /// A listener that clients are accepted from now.
+    #[inline]
+    pub(crate) fn listening(&mut self, key: u32) -> &mut Listening {
+        self.slots.listening(key).expect("listeners are closed between turns")
     }
 
     /// Accepting or receiving failed because resources have run out. Pauses it, longer each time. Waiting clients bring
