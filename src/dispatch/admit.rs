@@ -29,7 +29,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         self.take_from_quota(core);
         match self.pass_hooks(core, &Incoming::Stream(&stream), &from) {
             Admitted::Here { handler, is_boxed } => {
-                let mut connection = Box::new(Connection::accepted(stream, from, handler, core.now));
+                let mut connection = core.boxed(Connection::accepted(stream, from, handler, core.now));
                 if is_boxed {
                     connection.state.set_boxed();
                 }

@@ -35,6 +35,9 @@ pub(crate) struct Core {
     pub(crate) guards: Deadlines,
     /// Connections that ended in this turn.
     pub(crate) dead: Vec<u32>,
+    /// Boxes of connections that are over, for the next ones. They are [vacated](Connection::vacate).
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
+    spare: Vec<Box<Connection>>,
     /// The clock as last read, in nanoseconds.
     pub(crate) now: u64,
     pub(crate) stats: Stats,
@@ -84,6 +87,7 @@ impl Core {
             timers: Timers::new(),
             guards: Deadlines::default(),
             dead: Vec::new(),
+            spare: Vec::new(),
             now,
             stats: Stats::default(),
             config,
@@ -143,7 +147,20 @@ impl Core {
     /// Makes a slot for a connection.
     pub(crate) fn insert(&mut self, server: u16, mut connection: Connection) -> u32 {
         self.inserted(server, &mut connection);
-        self.slots.insert(server, Kind::Connection(Box::new(connection)))
+        let connection = self.boxed(connection);
+        self.slots.insert(server, Kind::Connection(connection))
+    }
+
+    /// Boxes a connection. To allocate and free a box costs more than anything else in the short life of a connection.
+    #[inline]
+    pub(crate) fn boxed(&mut self, connection: Connection) -> Box<Connection> {
+        match self.spare.pop() {
+            Some(mut spare) => {
+                *spare = connection;
+                spare
+            }
+            None => Box::new(connection),
+        }
     }
 
     /// Like `insert`, for a connection that is served immediately. [`Slots::give_back`] puts it there.
@@ -249,6 +266,10 @@ impl Core {
         let served = &mut self.served[usize::from(slot.server)];
         served.sessions -= usize::from(connection.state.is_datagram());
         self.count_out(slot.server, &connection.state.address, connection.state.is_outbound());
+        connection.vacate();
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(connection);
+        }
     }
 
     /// Returns the counters, including those that are computed only here.
@@ -309,5 +330,7 @@ impl Core {
     }
 }
 
+/// Boxes that are kept: as many as connections are often over in one turn.
+const SPARE_MAX: usize = 64;
 /// For a process whose limit of descriptors cannot be read.
 const CONNECTIONS_MAX: usize = 10_000;
