@@ -101,6 +101,7 @@ impl Core {
 
     /// Returns whether a server waits until connections have closed. Servers that share the limit of the process wait
     /// together. Otherwise a server that does not wait yet would take each free place.
+    #[inline]
     pub(crate) fn is_capped(&self, server: u16) -> bool {
         self.served[usize::from(server)].is_capped(&self.cap)
     }
@@ -117,8 +118,7 @@ impl Core {
         if own || process || self.slots.is_full() {
             self.reach_cap(server);
         }
-        let served = &self.served[usize::from(server)];
-        !served.is_capped(&self.cap) && served.quota > 0
+        !self.is_capped(server) && self.served[usize::from(server)].quota > 0
     }
 
     /// A server has reached its limit of connections, unless the limit of descriptors was raised.
