@@ -12,8 +12,8 @@
 
 mod accept;
 pub(crate) mod admit;
-mod call_handler;
-pub(crate) mod callbacks;
+pub(crate) mod call_handler;
+mod callbacks;
 mod events;
 mod finish;
 mod successors;

@@ -6,7 +6,6 @@ use std::io::{self, IoSlice, Write};
 use super::bounds::{Bounds, ConnectionLimits, GATHER_BYTES};
 use super::budget::Budget;
 use super::io::{DIRECT_BYTES, Io, OutputState};
-use super::queue::Queue;
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::limits::{Limits, Overflow};
@@ -46,18 +45,18 @@ use crate::shared_bytes::SharedBytes;
 /// ```
 #[derive(Debug)]
 pub struct Output<'a> {
-    io: &'a mut Io,
-    gathered: &'a mut Vec<u8>,
+    pub(super) io: &'a mut Io,
+    pub(super) gathered: &'a mut Vec<u8>,
     /// The limits, the amount that may be sent, and a flag that the input reads: whether the output is above the
     /// high-water mark or has used up its bytes for this turn.
-    budget: &'a Budget,
-    now: u64,
+    pub(super) budget: &'a Budget,
+    pub(super) now: u64,
     /// The number of bytes that can be gathered without further checks: few enough to stay below every limit, and 0 if
     /// the output is shut down, if bytes are already queued, or if this is not a stream.
-    room: usize,
+    pub(super) room: usize,
     /// The number of bytes that the socket accepted during this callback.
     pub(crate) taken: usize,
-    state: Cell<OutputState>,
+    pub(super) state: Cell<OutputState>,
 }
 
 impl<'a> Output<'a> {
@@ -121,7 +120,7 @@ impl<'a> Output<'a> {
         self.len() > self.bounds().output_high_water || self.taken >= self.budget.write
     }
 
-    fn bounds(&self) -> Bounds {
+    pub(super) fn bounds(&self) -> Bounds {
         self.budget.bounds()
     }
 
@@ -142,7 +141,7 @@ impl<'a> Output<'a> {
         Ok(own)
     }
 
-    fn mark(&self, flags: u8) {
+    pub(super) fn mark(&self, flags: u8) {
         self.state.set(OutputState(self.state.get().0 | flags));
     }
 
@@ -243,82 +242,8 @@ impl<'a> Output<'a> {
         if self.gathered.len() + n > max { Err(Error::OutputLimit { max }) } else { Ok(()) }
     }
 
-    fn is_datagram(&self) -> bool {
+    pub(super) fn is_datagram(&self) -> bool {
         self.io.stream.is_datagram()
-    }
-
-    /// Writes the gathered bytes and `more` to the socket immediately if nothing is queued before them. They are
-    /// written in one call, unless there are so many bytes that the clock must be checked in between. Gathered bytes
-    /// that are not accepted are queued. Returns how many bytes of `more` were written.
-    fn send(&mut self, more: &[u8]) -> usize {
-        let mut from = 0;
-        while self.io.queue.is_none() && self.state.get().has(OutputState::WRITABLE) {
-            let piece = &more[from..more.len().min(from + PIECE_BYTES)];
-            let result = match (self.gathered.is_empty(), piece.is_empty()) {
-                (true, true) => return from,
-                (true, false) => self.io.stream.write(piece),
-                (false, true) => self.io.stream.write(self.gathered),
-                (false, false) => self.io.stream.write_vectored(&[IoSlice::new(self.gathered), IoSlice::new(piece)]),
-            };
-            let taken = self.sent(result, piece.len());
-            from += taken;
-            if taken < piece.len() || from == more.len() || self.budget.is_over() {
-                return from;
-            }
-        }
-        self.queue_gathered(0); // Queued bytes must be sent first.
-        from
-    }
-
-    /// Records how many bytes the socket accepted from the gathered bytes and the piece after them. Returns how many
-    /// bytes of the piece were accepted.
-    fn sent(&mut self, result: io::Result<usize>, piece: usize) -> usize {
-        let taken = match result {
-            Ok(n) => {
-                // Unix: a short write means that the socket's buffer is full. On other systems, the next flush detects
-                // this.
-                if cfg!(unix) && n < self.gathered.len() + piece {
-                    self.is_not_writable();
-                }
-                n
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.is_not_writable();
-                0
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0, // The next flush tries again.
-            Err(_) => {
-                self.mark(OutputState::BROKEN);
-                self.refuse();
-                self.gathered.clear();
-                return 0;
-            }
-        };
-        self.taken += taken;
-        let from_gathered = taken.min(self.gathered.len());
-        self.queue_gathered(from_gathered);
-        taken - from_gathered
-    }
-
-    fn is_not_writable(&self) {
-        self.state.set(OutputState(self.state.get().0 & !OutputState::WRITABLE));
-    }
-
-    /// Queues the gathered bytes except for those that were accepted.
-    fn queue_gathered(&mut self, taken: usize) {
-        if taken < self.gathered.len() {
-            Queue::of(&mut self.io.queue, self.now).push(&self.gathered[taken..]);
-            self.room = 0;
-        }
-        self.gathered.clear();
-    }
-
-    /// Queues the rest of a block after `sent` bytes of it have been sent.
-    fn queue_after(&mut self, sent: usize, bytes: &[u8], push: impl FnOnce(&mut Queue)) {
-        if sent < bytes.len() && !self.is_lost() {
-            push(Queue::of(&mut self.io.queue, self.now));
-            self.room = 0;
-        }
     }
 
     fn overflow(&mut self) -> Error {
@@ -328,42 +253,6 @@ impl<'a> Output<'a> {
         self.gathered.clear();
         self.io.queue = None;
         Error::OutputLimit { max: self.bounds().output_bytes_max }
-    }
-
-    /// Called when the callback has returned. Sends the gathered bytes unless the connection is lost. Returns the total
-    /// number of bytes that the socket accepted, and the state of the output.
-    #[inline(always)]
-    pub(crate) fn settle(&mut self) -> (usize, OutputState) {
-        let gathered = self.gathered.len();
-        if gathered > 0 {
-            if gathered > self.room || !self.state.get().has(OutputState::WRITABLE) {
-                self.settle_slowly();
-            } else {
-                match self.io.stream.write(self.gathered) {
-                    Ok(n) if n == gathered => {
-                        self.taken += n;
-                        self.gathered.clear();
-                    }
-                    result => _ = self.sent(result, 0),
-                }
-            }
-        }
-        (self.taken, self.state.get())
-    }
-
-    /// The slow path of [`settle`](Self::settle), for cases that need further checks.
-    #[cold]
-    fn settle_slowly(&mut self) {
-        if self.is_datagram() {
-            return;
-        }
-        if self.len() > self.bounds().output_high_water {
-            self.mark(OutputState::WAS_FULL);
-        }
-        if !self.is_lost() {
-            self.send(&[]);
-        }
-        self.gathered.clear();
     }
 
     pub(crate) fn is_lost(&self) -> bool {
@@ -385,7 +274,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    fn refuse(&mut self) {
+    pub(super) fn refuse(&mut self) {
         self.mark(OutputState::SHUT);
         self.room = 0;
     }
@@ -431,6 +320,3 @@ impl Write for Output<'_> {
         Ok(())
     }
 }
-
-/// The number of bytes sent between two clock checks while a large block is written: about 50 µs.
-const PIECE_BYTES: usize = 256 * 1024;

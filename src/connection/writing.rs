@@ -1,16 +1,129 @@
-//! Writes bytes: for callbacks of other handlers, and for flushes. It also applies the output of the connection's own
-//! callback.
+//! Where bytes are written to the socket: by the running callback through its [`Output`], by callbacks of other handlers, and
+//! by flushes.
 
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 
 use super::axes::Outbound;
 use super::io::{DIRECT_BYTES, OutputState};
+use super::output::Output;
 use super::queue::{Flush, Queue};
 use super::state::*;
 use super::{Connection, Delivery, Payload, Turn};
 use crate::lifecycle::EndReason;
 use crate::limits::{Limits, Overflow};
 use crate::stats::Stats;
+
+impl Output<'_> {
+    /// Writes the gathered bytes and `more` to the socket immediately if nothing is queued before them. They are
+    /// written in one call, unless there are so many bytes that the clock must be checked in between. Gathered bytes
+    /// that are not accepted are queued. Returns how many bytes of `more` were written.
+    pub(super) fn send(&mut self, more: &[u8]) -> usize {
+        let mut from = 0;
+        while self.io.queue.is_none() && self.state.get().has(OutputState::WRITABLE) {
+            let piece = &more[from..more.len().min(from + PIECE_BYTES)];
+            let result = match (self.gathered.is_empty(), piece.is_empty()) {
+                (true, true) => return from,
+                (true, false) => self.io.stream.write(piece),
+                (false, true) => self.io.stream.write(self.gathered),
+                (false, false) => self.io.stream.write_vectored(&[IoSlice::new(self.gathered), IoSlice::new(piece)]),
+            };
+            let taken = self.sent(result, piece.len());
+            from += taken;
+            if taken < piece.len() || from == more.len() || self.budget.is_over() {
+                return from;
+            }
+        }
+        self.queue_gathered(0); // Queued bytes must be sent first.
+        from
+    }
+
+    /// Records how many bytes the socket accepted from the gathered bytes and the piece after them. Returns how many
+    /// bytes of the piece were accepted.
+    fn sent(&mut self, result: io::Result<usize>, piece: usize) -> usize {
+        let taken = match result {
+            Ok(n) => {
+                // Unix: a short write means that the socket's buffer is full. On other systems, the next flush detects
+                // this.
+                if cfg!(unix) && n < self.gathered.len() + piece {
+                    self.is_not_writable();
+                }
+                n
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.is_not_writable();
+                0
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0, // The next flush tries again.
+            Err(_) => {
+                self.mark(OutputState::BROKEN);
+                self.refuse();
+                self.gathered.clear();
+                return 0;
+            }
+        };
+        self.taken += taken;
+        let from_gathered = taken.min(self.gathered.len());
+        self.queue_gathered(from_gathered);
+        taken - from_gathered
+    }
+
+    fn is_not_writable(&self) {
+        self.state.set(OutputState(self.state.get().0 & !OutputState::WRITABLE));
+    }
+
+    /// Queues the gathered bytes except for those that were accepted.
+    fn queue_gathered(&mut self, taken: usize) {
+        if taken < self.gathered.len() {
+            Queue::of(&mut self.io.queue, self.now).push(&self.gathered[taken..]);
+            self.room = 0;
+        }
+        self.gathered.clear();
+    }
+
+    /// Queues the rest of a block after `sent` bytes of it have been sent.
+    pub(super) fn queue_after(&mut self, sent: usize, bytes: &[u8], push: impl FnOnce(&mut Queue)) {
+        if sent < bytes.len() && !self.is_lost() {
+            push(Queue::of(&mut self.io.queue, self.now));
+            self.room = 0;
+        }
+    }
+
+    /// Called when the callback has returned. Sends the gathered bytes unless the connection is lost. Returns the total
+    /// number of bytes that the socket accepted, and the state of the output.
+    #[inline(always)]
+    pub(crate) fn settle(&mut self) -> (usize, OutputState) {
+        let gathered = self.gathered.len();
+        if gathered > 0 {
+            if gathered > self.room || !self.state.get().has(OutputState::WRITABLE) {
+                self.settle_slowly();
+            } else {
+                match self.io.stream.write(self.gathered) {
+                    Ok(n) if n == gathered => {
+                        self.taken += n;
+                        self.gathered.clear();
+                    }
+                    result => _ = self.sent(result, 0),
+                }
+            }
+        }
+        (self.taken, self.state.get())
+    }
+
+    /// The slow path of [`settle`](Self::settle), for cases that need further checks.
+    #[cold]
+    fn settle_slowly(&mut self) {
+        if self.is_datagram() {
+            return;
+        }
+        if self.len() > self.bounds().output_high_water {
+            self.mark(OutputState::WAS_FULL);
+        }
+        if !self.is_lost() {
+            self.send(&[]);
+        }
+        self.gathered.clear();
+    }
+}
 
 impl Connection {
     /// Output from elsewhere than its own running callback. A large block is not copied if nothing waits before it.
@@ -157,3 +270,6 @@ impl Connection {
         }
     }
 }
+
+/// The number of bytes sent between two clock checks while a large block is written: about 50 µs.
+const PIECE_BYTES: usize = 256 * 1024;

@@ -8,7 +8,7 @@ use crate::blocking::serve_on::TakenRequest;
 use crate::connection::Connection;
 use crate::connection::budget::Slice;
 use crate::dispatch::admit::Admitted;
-use crate::dispatch::callbacks::Callback;
+use crate::dispatch::call_handler::Callback;
 use crate::dispatch::{Calls, Host, Service};
 use crate::handler::RequestHandler;
 use crate::ids::NO_SLOT;

@@ -1,4 +1,4 @@
-//! Runs one callback of one connection, with everything that it can reach.
+//! Handlers are called here. Runs one callback of one connection, with everything that it can reach.
 
 use std::ops::Range;
 
@@ -7,11 +7,27 @@ use crate::connection::carry::Scan;
 use crate::connection::input::Input;
 use crate::connection::output::Output;
 use crate::error::{Error, Result};
+use crate::handler::RequestHandler;
 use crate::handler::others::{Others, Pending};
 use crate::handler::request::Request;
-use crate::lifecycle::Next;
+use crate::lifecycle::{EndReason, Next, Timeout};
 use crate::panics::catch;
+use crate::reactor::handle::Message;
 use crate::reactor::hosted::Scratch;
+
+/// A callback and its argument.
+pub(crate) enum Callback<'a> {
+    Setup,
+    Handle,
+    Writable,
+    Eof,
+    Timeout(Timeout),
+    Timer(u64),
+    Message(Message),
+    Drain,
+    Finish(EndReason),
+    ConnectFailed(&'a Error),
+}
 
 /// Runs a callback and sends its output. It borrows the parts of its own connection, and all other connections through
 /// the core. `None`: it waits for more and has consumed everything.
@@ -77,4 +93,69 @@ pub(super) struct Left {
     pub(super) scan: Scan,
     /// The unread bytes were held back, because the output is full or the time is over.
     pub(super) held_back: bool,
+}
+
+/// Calls the handler. No other function does.
+#[inline(always)]
+pub(super) fn invoke<S, T: RequestHandler<S> + ?Sized>(
+    handler: &mut T,
+    request: &mut Request<'_, S>,
+    callback: Callback<'_>,
+) -> Result<Next> {
+    match callback {
+        Callback::Handle => handler.handle(request),
+        Callback::Setup => handler.setup(request),
+        Callback::Writable => handler.writable(request),
+        Callback::Eof => handler.eof(request),
+        Callback::Timeout(timeout) => handler.timed_out(request, timeout),
+        Callback::Timer(tag) => handler.timer(request, tag),
+        Callback::Message(message) => handler.message(request, message),
+        Callback::Drain => handler.drain(request),
+        Callback::Finish(why) => {
+            handler.finish(request, why);
+            Ok(Next::Wait)
+        }
+        Callback::ConnectFailed(error) => {
+            handler.connect_failed(request, error);
+            Ok(Next::Wait)
+        }
+    }
+}
+
+impl Callback<'_> {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Callback::Setup => "setup",
+            Callback::Handle => "handle",
+            Callback::Writable => "writable",
+            Callback::Eof => "eof",
+            Callback::Timeout(_) => "timeout",
+            Callback::Timer(_) => "timer",
+            Callback::Message(_) => "message",
+            Callback::Drain => "drain",
+            Callback::Finish(_) => "finish",
+            Callback::ConnectFailed(_) => "connect_failed",
+        }
+    }
+
+    /// Returns whether a later callback can continue the work of this one. The others are for an end, and are not
+    /// interrupted.
+    #[inline(always)]
+    pub(super) fn is_followed(&self) -> bool {
+        matches!(
+            self,
+            Callback::Setup | Callback::Handle | Callback::Writable | Callback::Timer(_) | Callback::Message(_)
+        )
+    }
+
+    /// The reason of the end if this callback asks for it.
+    #[inline(always)]
+    pub(super) fn reason(&self) -> EndReason {
+        match self {
+            Callback::Eof => EndReason::PeerClosed,
+            Callback::Timeout(timeout) => EndReason::Timeout(*timeout),
+            Callback::Drain => EndReason::Stopped,
+            _ => EndReason::Done,
+        }
+    }
 }

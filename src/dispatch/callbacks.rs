@@ -1,21 +1,19 @@
-//! Calls the handlers on the reactor: chooses the due callback and its argument, and applies its result.
+//! Chooses the callback that is due and its argument, and applies its result.
 
 use std::net::Shutdown;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::call_handler::{Left, run};
+use super::call_handler::{Callback, Left, invoke, run};
 use super::{Calls, Service, drop_error};
 use crate::address::Address;
 use crate::connection::{Connection, Step, Turn};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::handler::RequestHandler;
-use crate::handler::request::Request;
 use crate::ids::NO_SLOT;
-use crate::lifecycle::{EndReason, Next, Timeout};
+use crate::lifecycle::{EndReason, Next};
 use crate::logging::note_fault;
 use crate::reactor::core::Core;
-use crate::reactor::handle::Message;
 use crate::reactor::hosted::Scratch;
 use crate::server::hooks::BaseServer;
 
@@ -35,20 +33,6 @@ impl Service<'_> {
         let Core { now, stats, .. } = &mut *self.core;
         (self.connection, Turn { buffer: input, now: *now, budget, stats })
     }
-}
-
-/// A callback and its argument.
-pub(crate) enum Callback<'a> {
-    Setup,
-    Handle,
-    Writable,
-    Eof,
-    Timeout(Timeout),
-    Timer(u64),
-    Message(Message),
-    Drain,
-    Finish(EndReason),
-    ConnectFailed(&'a Error),
 }
 
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
@@ -316,69 +300,4 @@ fn learn(at: &mut Service<'_>, fresh: usize, left: Option<&Left>, took: u64) {
     let (consumed, held_back) = left.map_or((came, false), |left| (left.consumed, left.held_back));
     let stopped = held_back && budget.has_run_out();
     at.connection.state.learn(came, consumed, stopped, took, budget.slice.length());
-}
-
-/// Calls the handler. No other function does.
-#[inline(always)]
-fn invoke<S, T: RequestHandler<S> + ?Sized>(
-    handler: &mut T,
-    request: &mut Request<'_, S>,
-    callback: Callback<'_>,
-) -> Result<Next> {
-    match callback {
-        Callback::Handle => handler.handle(request),
-        Callback::Setup => handler.setup(request),
-        Callback::Writable => handler.writable(request),
-        Callback::Eof => handler.eof(request),
-        Callback::Timeout(timeout) => handler.timed_out(request, timeout),
-        Callback::Timer(tag) => handler.timer(request, tag),
-        Callback::Message(message) => handler.message(request, message),
-        Callback::Drain => handler.drain(request),
-        Callback::Finish(why) => {
-            handler.finish(request, why);
-            Ok(Next::Wait)
-        }
-        Callback::ConnectFailed(error) => {
-            handler.connect_failed(request, error);
-            Ok(Next::Wait)
-        }
-    }
-}
-
-impl Callback<'_> {
-    fn name(&self) -> &'static str {
-        match self {
-            Callback::Setup => "setup",
-            Callback::Handle => "handle",
-            Callback::Writable => "writable",
-            Callback::Eof => "eof",
-            Callback::Timeout(_) => "timeout",
-            Callback::Timer(_) => "timer",
-            Callback::Message(_) => "message",
-            Callback::Drain => "drain",
-            Callback::Finish(_) => "finish",
-            Callback::ConnectFailed(_) => "connect_failed",
-        }
-    }
-
-    /// Returns whether a later callback can continue the work of this one. The others are for an end, and are not
-    /// interrupted.
-    #[inline(always)]
-    fn is_followed(&self) -> bool {
-        matches!(
-            self,
-            Callback::Setup | Callback::Handle | Callback::Writable | Callback::Timer(_) | Callback::Message(_)
-        )
-    }
-
-    /// The reason of the end if this callback asks for it.
-    #[inline(always)]
-    fn reason(&self) -> EndReason {
-        match self {
-            Callback::Eof => EndReason::PeerClosed,
-            Callback::Timeout(timeout) => EndReason::Timeout(*timeout),
-            Callback::Drain => EndReason::Stopped,
-            _ => EndReason::Done,
-        }
-    }
 }

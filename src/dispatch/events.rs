@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::io;
 
-use super::callbacks::Callback;
+use super::call_handler::Callback;
 use super::{Calls, Datagrams, Host, Service, log_hook_panic};
 use crate::address::Address;
 use crate::connection::deadlines::Due;

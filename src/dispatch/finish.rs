@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::callbacks::Callback;
+use super::call_handler::Callback;
 use super::{Calls, Service, drop_error};
 use crate::address::Address;
 use crate::connection::Connection;

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::callbacks::Callback;
+use super::call_handler::Callback;
 use super::{Calls, Service};
 use crate::connection::Connection;
 use crate::error::Error;
