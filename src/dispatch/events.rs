@@ -53,25 +53,20 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     }
 
     fn on_due(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, due: Due) {
-        self.borrowed(core, scratch, key, |calls, at| {
-            let was_closing = at.connection.state.phase.is_ending();
-            calls.set_up(at);
-            match due {
-                Due::Quiet => at.connection.state.phase.quiet(),
-                Due::Lingered => at.connection.state.lingered(),
-                Due::Connect => calls.connect_failed(at, io::ErrorKind::TimedOut.into(), EndReason::ConnectTimeout),
-                Due::Limit(timeout) if at.connection.state.phase.may_call() => {
-                    at.connection.forgive(timeout, at.core.now);
-                    calls.call(at, Callback::Timeout(timeout));
+        self.borrowed(core, scratch, key, |calls, at| match due {
+            Due::Quiet => at.connection.state.phase.quiet(),
+            Due::Lingered => at.connection.state.lingered(),
+            Due::Connect => calls.connect_failed(at, io::ErrorKind::TimedOut.into(), EndReason::ConnectTimeout),
+            Due::Limit(timeout) if at.connection.state.phase.may_call() => {
+                at.connection.forgive(timeout, at.core.now);
+                calls.call(at, Callback::Timeout(timeout));
+            }
+            // It was ending normally, and the peer does not take the rest.
+            Due::Limit(timeout) => {
+                if at.connection.state.phase.is_finished() {
+                    at.core.note_cut(calls.number(), &at.connection.state, Some(timeout));
                 }
-                // It was ending normally, and the peer does not take the rest.
-                Due::Limit(timeout) if was_closing => {
-                    if at.connection.state.phase.is_finished() {
-                        at.core.note_cut(calls.number(), &at.connection.state, Some(timeout));
-                    }
-                    at.connection.state.end(EndReason::Timeout(timeout), true);
-                }
-                Due::Limit(_) => {} // It is ending already.
+                at.connection.state.end(EndReason::Timeout(timeout), true);
             }
         });
         core.queue(key);

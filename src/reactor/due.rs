@@ -76,6 +76,10 @@ impl Reactor {
         if !self.core.guard_fired(key) {
             return;
         }
+        if self.core.slots.connection(key).state.phase.is_setup_due() {
+            // A successor may set other limits. Afterwards the guard is set again.
+            return self.core.queue(key);
+        }
         let server = usize::from(self.core.slots.get(key).expect("it has a connection").server);
         let quiet = self.core.config.drain_quiet;
         match self.core.slots.connection(key).deadline(&self.core.served[server].limits, quiet) {

@@ -597,3 +597,26 @@ fn a_forgiven_late_message_gets_its_time_again() {
     assert_eq!(client.transcript().iter().filter(|call| call.starts_with("timeout")).count(), 2);
     assert_eq!(client.finished(), None);
 }
+
+/// Its setup comes before the timeout, which may hold no longer then.
+#[test]
+fn a_deadline_that_a_successor_lifts_in_its_setup_does_not_pass() {
+    let mut limits = Limits::default();
+    limits.callbacks_per_turn = 1; // So the deadline passes between the replacement and the setup.
+    let handler = probe(|call, request: &mut Request<'_>| {
+        match call {
+            Call::Setup => request.set_message_deadline(Some(Duration::from_secs(1))),
+            Call::Handle => request.replace_handler(probe(|call, request: &mut Request<'_>| {
+                if let Call::Setup = call {
+                    request.set_message_deadline(None);
+                }
+                usual(&call, request)
+            })),
+            _ => {}
+        }
+        usual(&call, request)
+    });
+    let mut client = Client::with_limits((), handler, limits);
+    client.feed_after(Duration::from_secs(2), b"done");
+    assert_eq!(client.transcript(), ["setup", "handle 4", "setup"]);
+}
