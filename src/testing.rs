@@ -46,6 +46,8 @@
 mod backlog;
 mod call;
 #[cfg(feature = "simulation")]
+mod checks;
+#[cfg(feature = "simulation")]
 mod clock;
 #[cfg(feature = "simulation")]
 mod network;

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use mio::Token;
+
 use super::backlog::{Backlog, BacklogListener};
 use super::call::{Call, Outcome};
 use super::clock::Clock;
@@ -23,7 +25,6 @@ use crate::net::family::Bound;
 use crate::net::selector::Selector;
 use crate::reactor::Reactor;
 use crate::reactor::handle::{Handle, ShutdownHandle};
-use crate::reactor::slots::Kind;
 use crate::server::hooks::BaseServer;
 use crate::server::parked::Parked;
 use crate::stats::Stats;
@@ -68,23 +69,33 @@ use crate::stats::Stats;
 /// ```
 #[derive(Debug)]
 pub struct Network {
-    reactor: Reactor,
+    pub(super) reactor: Reactor,
     world: Arc<World>,
-    /// The listening or datagram sockets of the servers, by server number.
-    sockets: Vec<(ServerId, Socket)>,
+    /// In the order in which the servers were added, including closed ones.
+    pub(super) places: Vec<Place>,
     /// Peers whose sockets the server has probably not closed.
-    peers: Vec<Peer>,
+    pub(super) peers: Vec<Peer>,
     outbound: Outbound,
     connected: u32,
     checked: bool,
-    serving: bool,
+    pub(super) serving: bool,
 }
 
-/// The socket of a server.
+/// Where the clients of one server arrive.
 #[derive(Debug)]
-enum Socket {
-    Listener(Arc<Mutex<Backlog>>),
-    Datagrams(Arc<Mutex<Wire>>),
+pub(super) struct Place {
+    server: ServerId,
+    /// The second one, if there is one, is for Unix streams.
+    backlogs: Vec<Arc<Mutex<Backlog>>>,
+    wire: Option<Arc<Mutex<Wire>>>,
+}
+
+impl Place {
+    /// The sockets at which something waits.
+    pub(super) fn waited_for(&self) -> Vec<Token> {
+        let clients = self.backlogs.iter().filter_map(|backlog| lock(backlog).waited_for());
+        clients.chain(self.wire.iter().filter_map(|wire| lock(wire).waited_for())).collect()
+    }
 }
 
 impl Drop for Network {
@@ -112,8 +123,8 @@ impl Network {
         let outbound = watcher.outbound();
         let reactor = Reactor::with_selector(Selector::scripted(watcher), config).expect("a script opens nothing");
         world.watch(reactor.handle());
-        let (sockets, peers) = (Vec::new(), Vec::new());
-        Network { reactor, world, sockets, peers, outbound, connected: 0, checked: true, serving: true }
+        let (places, peers) = (Vec::new(), Vec::new());
+        Network { reactor, world, places, peers, outbound, connected: 0, checked: true, serving: true }
     }
 
     /// Turns off the checks after each turn, which look at every connection. For measuring.
@@ -137,15 +148,7 @@ impl Network {
         make_handler: impl FnMut(&mut S, &Address) -> H + Send + 'static,
         limits: Limits,
     ) -> Result<ServerId> {
-        let host = Host::new(server, Box::new(make_handler));
-        let id = Parked::take_in(&mut self.reactor, Box::new(host), limits, false)?;
-        let backlog = Arc::<Mutex<Backlog>>::default();
-        let (world, address) = (Arc::clone(&self.world), server_address(self.sockets.len() as u16));
-        let listener = BacklogListener::new(world, Arc::clone(&backlog), address.clone());
-        self.sockets.push((id, Socket::Listener(backlog)));
-        let listener = Listener::scripted(listener, address);
-        self.reactor.open(id, [Bound::Listener(listener)])?;
-        Ok(id)
+        self.add(Host::new(server, Box::new(make_handler)), limits, 1, false)
     }
 
     /// Adds a datagram server. Its address is as for [`serve`](Self::serve).
@@ -178,15 +181,75 @@ impl Network {
         make_handler: impl FnMut(&mut S, &Address) -> H + Send + 'static,
         limits: Limits,
     ) -> Result<ServerId> {
-        let mut host = Host::new(server, Box::new(make_handler));
-        host.serve_datagrams();
-        let id = Parked::take_in(&mut self.reactor, Box::new(host), limits, false)?;
-        let wire = Arc::<Mutex<Wire>>::default();
-        let socket = WireSocket::new(Arc::clone(&self.world), Arc::clone(&wire));
-        let socket = DatagramSocket::scripted(socket, server_address(self.sockets.len() as u16));
-        self.sockets.push((id, Socket::Datagrams(wire)));
-        self.reactor.open(id, [Bound::Datagram(socket)])?;
-        Ok(id)
+        self.add(Host::new(server, Box::new(make_handler)), limits, 0, true)
+    }
+
+    /// Adds a server with sockets of several families, as [`Unbound::server_bind_as`](crate::Unbound::server_bind_as)
+    /// binds them: two listeners, of which the second is for clients with a Unix address, and a datagram socket. Its
+    /// address is as for [`serve`](Self::serve).
+    ///
+    /// ```
+    /// use socketserver::testing::Network;
+    /// use socketserver::{Address, Limits};
+    /// # use socketserver::{Next, Request, RequestHandler, Result};
+    /// # struct Echo;
+    /// # impl RequestHandler for Echo {
+    /// #     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+    /// #         std::io::Write::write_all(&mut request.output, request.input.take_all())?;
+    /// #         Ok(Next::Wait)
+    /// #     }
+    /// # }
+    /// let mut network = Network::new();
+    /// let echo = network.serve_mixed((), |_, _| Echo, Limits::default())?;
+    /// let client = network.connect(echo);
+    /// client.send(b"one");
+    /// let peer: Address = std::net::SocketAddr::from(([198, 18, 0, 1], 1000)).into();
+    /// network.send_datagram(echo, &peer, b"two");
+    /// network.run();
+    /// assert_eq!(client.take_received(), b"one");
+    /// assert_eq!(network.received_datagrams(echo), [(peer, b"two".to_vec())]);
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The same as for [`serve`](Self::serve).
+    pub fn serve_mixed<S: BaseServer, H: RequestHandler<S>>(
+        &mut self,
+        server: S,
+        make_handler: impl FnMut(&mut S, &Address) -> H + Send + 'static,
+        limits: Limits,
+    ) -> Result<ServerId> {
+        self.add(Host::new(server, Box::new(make_handler)), limits, 2, true)
+    }
+
+    /// Adds a server with so many listeners, and perhaps a datagram socket.
+    fn add<S: BaseServer, H: RequestHandler<S>>(
+        &mut self,
+        mut host: Host<S, H>,
+        limits: Limits,
+        listeners: usize,
+        datagrams: bool,
+    ) -> Result<ServerId> {
+        if datagrams {
+            host.serve_datagrams();
+        }
+        let server = Parked::take_in(&mut self.reactor, Box::new(host), limits, false)?;
+        let (world, address) = (&self.world, server_address(self.places.len() as u16));
+        let mut place = Place { server, backlogs: Vec::new(), wire: None };
+        let mut sockets = Vec::new();
+        for _ in 0..listeners {
+            let backlog = Arc::<Mutex<Backlog>>::default();
+            let listener = BacklogListener::new(Arc::clone(world), Arc::clone(&backlog), address.clone());
+            place.backlogs.push(backlog);
+            sockets.push(Bound::Listener(Listener::scripted(listener, address.clone())));
+        }
+        if datagrams {
+            let socket = WireSocket::new(Arc::clone(world), Arc::clone(place.wire.insert(Arc::default())));
+            sockets.push(Bound::Datagram(DatagramSocket::scripted(socket, address)));
+        }
+        self.places.push(place);
+        self.reactor.open(server, sockets)?;
+        Ok(server)
     }
 
     /// A datagram arrives at a server.
@@ -206,14 +269,11 @@ impl Network {
     }
 
     fn place(&self, server: ServerId) -> usize {
-        self.sockets.iter().position(|(id, _)| *id == server).expect("a server of this network")
+        self.places.iter().position(|place| place.server == server).expect("a server of this network")
     }
 
     fn wire(&self, server: ServerId) -> &Mutex<Wire> {
-        match &self.sockets[self.place(server)].1 {
-            Socket::Datagrams(wire) => wire,
-            Socket::Listener(_) => panic!("the server has connections, not datagrams"),
-        }
+        self.places[self.place(server)].wire.as_ref().expect("the server has a datagram socket")
     }
 
     /// Sets a closure that decides how each system call of the reactor ends. Without it, all calls proceed. The closure
@@ -245,10 +305,12 @@ impl Network {
     /// # Panics
     /// The same as for [`connect`](Self::connect).
     pub fn connect_from(&mut self, server: ServerId, address: impl Into<Address>) -> Peer {
-        let place = self.place(server);
-        let Socket::Listener(backlog) = &self.sockets[place].1 else { panic!("a datagram server has no connections") };
-        let (peer, stream) = Peer::client(&self.world, place as u16, address.into());
-        lock(backlog).arrive(&self.world, stream, peer.clone());
+        let (place, address) = (self.place(server), address.into());
+        let backlogs = &self.places[place].backlogs;
+        let backlog = if address.ip().is_some() { backlogs.first() } else { backlogs.last() };
+        let backlog = Arc::clone(backlog.expect("the server has a listener"));
+        let (peer, stream) = Peer::client(&self.world, place as u16, address);
+        lock(&backlog).arrive(&self.world, stream, peer.clone());
         self.peers.push(peer.clone());
         peer
     }
@@ -369,61 +431,6 @@ impl Network {
     /// Returns the reactor's counters.
     pub fn stats(&self) -> Stats {
         self.reactor.stats()
-    }
-
-    /// Checks that nothing is left, at the end of a test in which all peers have gone and every server is closed.
-    ///
-    /// # Panics
-    /// If there is a connection, a timer, an entry of the ready queue, or an open socket.
-    pub fn check_nothing_left(&mut self) {
-        let core = &mut self.reactor.core;
-        assert_eq!(core.stats.active, 0, "connections are left");
-        let queued = core.ready.iter().filter(|&&entry| core.slots.entry(entry).is_some()).count();
-        assert_eq!(queued, 0, "entries of the ready queue are left");
-        assert_eq!(core.guards.len(), 0, "guards of connections are left");
-        let left: Vec<_> = core.timers.iter().map(|(_, alarm)| format!("{alarm:?}")).collect();
-        assert!(left.is_empty(), "timers are left: {left:?}");
-        self.peers.retain(|peer| !peer.is_socket_closed());
-        assert!(self.peers.is_empty(), "sockets are left open: {:?}", self.peers);
-    }
-
-    fn check_nobody_waits(&mut self) {
-        self.peers.retain(|peer| !peer.is_socket_closed());
-        if !self.serving {
-            return assert!(self.peers.is_empty(), "a stopped reactor has sockets open: {:?}", self.peers);
-        }
-        let core = &mut self.reactor.core;
-        for (_, socket) in &self.sockets {
-            let waited_for = match socket {
-                Socket::Listener(backlog) => lock(backlog).waited_for(),
-                Socket::Datagrams(wire) => lock(wire).waited_for(),
-            };
-            let Some((key, slot)) = waited_for.and_then(|token| core.slots.live(token)) else { continue };
-            let (server, slots) = (slot.server, &mut core.slots);
-            let held_up = core.served[usize::from(server)].quota == 0
-                || slots.pause(key).is_some_and(|pause| pause.is_on())
-                || slots.endpoint(key).is_some_and(|endpoint| endpoint.closing)
-                || core.is_capped(server);
-            assert!(held_up, "clients or datagrams wait for nothing at {key}");
-        }
-        for peer in &self.peers {
-            let pipe = lock(&peer.pipe);
-            let Some(token) = pipe.token() else { continue }; // In the backlog, or queued because it is not registered.
-            let Some((_, slot)) = core.slots.live(token) else {
-                panic!("the socket of {peer:?} is open, its slot gone")
-            };
-            let Kind::Connection(connection) = &slot.kind else { panic!("the slot of {peer:?} is no connection") };
-            let state = &connection.state;
-            assert!(
-                !(connection.takes_input() && pipe.is_readable()),
-                "{peer:?} has sent bytes that will not be read: {state:?}"
-            );
-            assert!(!(connection.has_output() && pipe.is_writable()), "{peer:?} has room that is not used: {state:?}");
-            assert!(
-                pipe.is_connecting() || !state.phase.is_connecting(),
-                "the answer of {peer:?} was not seen: {state:?}"
-            );
-        }
     }
 }
 
