@@ -1,12 +1,13 @@
-//! The datagram server beside the others: what it answers is what was asked, and nobody else hears of it.
+//! The datagrams, of a server of their own or of the one that has the connections: what is answered is what was asked, and
+//! nobody else hears of it.
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use socketserver::testing::Network;
-use socketserver::{Address, EndReason, Limits, Next, Request, RequestHandler, Result, ServerId};
+use socketserver::{Address, EndReason, Limits, Next, NoHandler, Request, RequestHandler, Result, ServerId};
 
 use crate::handlers::Site;
 use crate::ledger::Books;
@@ -25,12 +26,31 @@ pub(crate) struct Correspondence {
     open: HashMap<Vec<u8>, Address>,
 }
 
-struct Answer {
+/// Whether this is the address of somebody who sends datagrams.
+pub(crate) fn is_correspondent(address: &Address) -> bool {
+    address.as_inet().is_some_and(|address| address.ip() >= HOSTS[0] && address.ip() <= HOSTS[1])
+}
+
+const HOSTS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(198, 51, 100, 0)), IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7))];
+
+pub(crate) struct Answer {
     books: Books,
     finished: bool,
 }
 
+impl Answer {
+    pub(crate) fn new(books: &Books) -> Box<Self> {
+        books.open().datagram_handlers += 1;
+        Box::new(Answer { books: books.clone(), finished: false })
+    }
+}
+
 impl RequestHandler<Site> for Answer {
+    fn setup(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
+        self.books.open().sessions.insert(request.id());
+        Ok(Next::Wait)
+    }
+
     fn handle(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
         let finished = self.finished;
         self.books.expect(!finished, || "a datagram is handled after finish".to_owned());
@@ -47,29 +67,25 @@ impl RequestHandler<Site> for Answer {
     }
 }
 
+/// Nothing but this ends a session.
+pub(crate) fn limit_sessions(limits: &mut Limits) {
+    limits.idle_timeout.get_or_insert(Duration::from_secs(60));
+}
+
+pub(crate) const SESSIONS_MAX: usize = 3;
+
 impl Correspondence {
-    pub(crate) fn new(network: &mut Network, books: &Books, limits: &Limits) -> Self {
-        let mut limits = limits.clone();
-        let sessions = books.open().rng.bool();
-        limits.sessions_max = sessions.then_some(3);
-        limits.idle_timeout.get_or_insert(Duration::from_secs(60)); // Nothing else ends a session.
-        let made = books.clone();
-        let server = network.serve_datagrams(
-            Site(books.clone()),
-            move |_, _| {
-                made.open().datagram_handlers += 1;
-                Answer { books: made.clone(), finished: false }
-            },
-            limits,
-        );
-        Correspondence {
-            sessions,
-            server: server.expect("no call fails yet"),
-            sent: 0,
-            bytes_sent: 0,
-            bytes_answered: 0,
-            open: HashMap::new(),
-        }
+    /// With the server of the connections, if that has a datagram socket, or else with one of its own.
+    pub(crate) fn new(network: &mut Network, books: &Books, limits: &Limits, mixed: Option<ServerId>) -> Self {
+        let server = mixed.unwrap_or_else(|| {
+            let mut limits = limits.clone();
+            limit_sessions(&mut limits);
+            limits.sessions_max = books.open().rng.bool().then_some(SESSIONS_MAX);
+            let server = network.serve_datagrams(Site(books.clone()), |_, _| NoHandler, limits);
+            server.expect("no call fails yet")
+        });
+        let sessions = network.limits(server).is_some_and(|limits| limits.sessions_max.is_some());
+        Correspondence { sessions, server, sent: 0, bytes_sent: 0, bytes_answered: 0, open: HashMap::new() }
     }
 
     pub(crate) fn server(&self) -> ServerId {

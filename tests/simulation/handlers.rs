@@ -10,7 +10,8 @@ use socketserver::{
     Request, RequestHandler, Result, Timeout,
 };
 
-use crate::ledger::{Books, DAWDLE_MAX, Ledger, unix_address};
+use crate::datagrams::{Answer, is_correspondent};
+use crate::ledger::{Books, DAWDLE_MAX, Ledger, next_tick, unix_address};
 use crate::plan::Temper;
 use crate::records::{BROADCAST, byte_of, record};
 
@@ -47,13 +48,27 @@ impl BaseServer for Site {
         });
     }
 
+    fn finish_request(&mut self, client: &Address) -> Option<Box<dyn RequestHandler<Self>>> {
+        is_correspondent(client).then(|| Answer::new(&self.0) as _)
+    }
+
     fn timer(&mut self, others: &mut Others<'_, Self>, tag: u64) {
-        let goes_on = {
+        let now = others.now();
+        let (set, goes_on) = {
             let mut ledger = self.0.open();
-            ledger.temper.sets_server_timers > 0.0 && ledger.rng.bool()
+            *ledger.calls.entry("server timer".to_owned()).or_default() += 1;
+            let set = ledger.server_timers.remove(&tag);
+            let next = set.and_then(|timer| next_tick(timer, ledger.now()));
+            ledger.server_timers.extend(next.map(|next| (tag, next)));
+            (set, ledger.temper.sets_server_timers > 0.0 && ledger.rng.bool())
         };
-        if goes_on {
-            others.set_server_timer(tag + 1, Duration::from_millis(5));
+        self.0.expect(set.is_some_and(|(due, _)| due <= now), || {
+            format!("timer {tag} of the server fires at {now:?} and was due at {set:?}")
+        });
+        match set {
+            _ if goes_on => set_server_timer(&self.0, others),
+            Some((_, Some(_))) => cancel_server_timer(&self.0, others, tag),
+            _ => {}
         }
     }
 
@@ -73,6 +88,31 @@ impl BaseServer for Site {
             }
         }
     }
+}
+
+/// Sets one of the server's timers, anew if it is set, or cancels it.
+fn set_server_timer(books: &Books, others: &mut Others<'_, Site>) {
+    let (tag, after, periodic, cancel) = {
+        let mut ledger = books.open();
+        let after = Duration::from_micros(1_000 + ledger.rng.u64(..20_000));
+        (ledger.rng.u64(..3), after, ledger.rng.u8(..3) == 0, ledger.rng.u8(..4) == 0)
+    };
+    if cancel {
+        return cancel_server_timer(books, others, tag);
+    }
+    match periodic {
+        true => others.set_server_interval(tag, after),
+        false => others.set_server_timer(tag, after),
+    }
+    let mut ledger = books.open();
+    let due = ledger.now() + after;
+    ledger.server_timers.insert(tag, (due, periodic.then_some(after)));
+}
+
+fn cancel_server_timer(books: &Books, others: &mut Others<'_, Site>, tag: u64) {
+    let was = books.open().server_timers.remove(&tag).is_some();
+    let cancelled = others.cancel_server_timer(tag);
+    books.expect(was == cancelled, || format!("timer {tag} of the server was set: {was}, and cancelled: {cancelled}"));
 }
 
 /// A handler of one connection, from the beginning or in place of another.
@@ -114,7 +154,7 @@ impl Player {
         }
         ledger.stirred.insert(number);
         *ledger.calls.entry(callback.to_owned()).or_default() += 1;
-        let own = ledger.number(&request.client_address()) == Some(number);
+        let own = ledger.address(number) == request.client_address();
         drop(ledger);
         self.books.expect(own, || format!("{callback} of {number} on the connection of {}", request.client_address()));
         self.books.expect(finished.is_none(), || format!("{callback} of {number} after its finish"));
@@ -251,7 +291,7 @@ impl Player {
             self.set_timer(request);
         }
         if self.chance(|temper| temper.sets_server_timers) {
-            request.others.set_server_timer(1, Duration::from_millis(1));
+            set_server_timer(&self.books, &mut request.others);
         }
         if self.chance(|temper| temper.sets_timeouts) {
             let mut ledger = self.books.open();
@@ -264,6 +304,9 @@ impl Player {
             ledger.accounts[number].timeouts.push((which, time));
             drop(ledger);
             request.set_timeout(which, time);
+        }
+        if self.chance(|temper| temper.names_clients) {
+            self.name_client(request);
         }
         if self.chance(|temper| temper.sets_limits) {
             self.set_limits(request);
@@ -342,10 +385,12 @@ impl Player {
             ledger.broadcasts += BROADCAST_BYTES;
             (ledger.broadcasts - BROADCAST_BYTES, ledger.open())
         };
+        let sessions = self.books.open().sessions.clone();
         let mut asked = Vec::new();
         let took = request.others.broadcast(record(BROADCAST, before, BROADCAST_BYTES as usize), |id| {
-            asked.push(id);
-            true
+            let is_stream = !sessions.contains(&id);
+            asked.extend(is_stream.then_some(id));
+            is_stream
         });
         self.books.expect(took <= asked.len(), || format!("{took} took a broadcast of {} who were asked", asked.len()));
         let me = request.id();
@@ -390,6 +435,35 @@ impl Player {
         if input < before[0] && request.input.len() > input {
             ledger.end(self.number, EndReason::InputLimit);
         }
+    }
+
+    /// Says that the connection is another client's, one of a few hosts.
+    fn name_client(&mut self, request: &mut Request<'_, Site>) {
+        let number = self.number;
+        let (client, max, (least, most), called, same) = {
+            let mut ledger = self.books.open();
+            if ledger.named == u16::MAX {
+                return; // There are no more ports.
+            }
+            ledger.named += 1;
+            let (host, port) = (ledger.rng.u8(1..4), ledger.named);
+            let client = Address::from(SocketAddr::from(([203, 0, 113, host], port)));
+            let same = ledger.address(number).ip() == client.ip();
+            let (max, others) = (ledger.limits.connections_per_client_max, ledger.others_of(number, &client));
+            ledger.rename(number, &client);
+            (client, max.unwrap_or(usize::MAX), others, ledger.accounts[number].called_at.is_some(), same)
+        };
+        let named = request.set_client_address(client.clone());
+        let told = if named.is_ok() { "set_client_address" } else { "client limit" };
+        *self.books.open().calls.entry(told.to_owned()).or_default() += 1;
+        let right = match &named {
+            Ok(()) => called || same || least < max,
+            Err(Error::ClientLimit { .. }) => !called && !same && most >= max,
+            Err(_) => false,
+        };
+        self.books.expect(right, || {
+            format!("{number} is said to be of {client}, of which there are {least} to {most}, of {max}: {named:?}")
+        });
     }
 
     fn set_timer(&mut self, request: &mut Request<'_, Site>) {
@@ -609,10 +683,10 @@ impl RequestHandler<Site> for Player {
         self.books.expect(set.is_some_and(|(due, _)| due <= now), || {
             format!("timer {tag} of {number} fires at {now:?} and was due at {set:?}")
         });
-        if let Some((due, Some(every))) = set {
+        {
             let mut ledger = self.books.open();
-            let missed = ((ledger.now() - due).as_nanos() / every.as_nanos()) as u32;
-            ledger.accounts[number].timers.insert(tag, (due + every * (missed + 1), Some(every)));
+            let next = set.and_then(|timer| next_tick(timer, ledger.now()));
+            ledger.accounts[number].timers.extend(next.map(|next| (tag, next)));
         }
         self.called(request, "timer", EndReason::Done)
     }

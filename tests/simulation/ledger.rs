@@ -1,6 +1,6 @@
 //! Who has sent, consumed, accepted and received what: the books that must balance, and the rules of callbacks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ pub(crate) struct Ledger {
     addresses: Vec<Address>,
     record_bytes_max: usize,
     pub(crate) limits: Limits,
+    pub(crate) listeners: usize,
     pub(crate) turn_length: Duration,
     /// A handler may be told that its output is full because it has had its share of a turn.
     pub(crate) shares: bool,
@@ -71,9 +72,24 @@ pub(crate) struct Ledger {
     /// Handlers have called so many peers.
     pub(crate) connects: u64,
     pub(crate) broadcasts: u64,
+    /// Clients that handlers have named.
+    pub(crate) named: u16,
+    /// Timers of the server by tag: when each is due, and its period if it has one.
+    pub(crate) server_timers: BTreeMap<u64, Timer>,
+    /// Sessions of the datagram socket.
+    pub(crate) sessions: HashSet<ConnectionId>,
     /// When the reactor was asked to stop.
     pub(crate) stopped_at: Option<Duration>,
     violations: Vec<String>,
+}
+
+/// When a timer is due, and its period if it has one.
+pub(crate) type Timer = (Duration, Option<Duration>);
+
+/// When a periodic timer that has fired now is due again: the ticks that were missed are left out.
+pub(crate) fn next_tick((due, every): Timer, now: Duration) -> Option<Timer> {
+    let missed = ((now - due).as_nanos() / every?.as_nanos()) as u32;
+    Some((due + every? * (missed + 1), every))
 }
 
 /// One connection.
@@ -122,8 +138,8 @@ pub(crate) struct Account {
     taken: usize,
     /// By source: payload bytes that were accepted for this peer.
     pub(crate) accepted: BTreeMap<u32, u64>,
-    /// By tag: when it is due, and its period if it has one.
-    pub(crate) timers: BTreeMap<u64, (Duration, Option<Duration>)>,
+    /// By tag.
+    pub(crate) timers: BTreeMap<u64, Timer>,
     /// Input that was shown to a handler, consumed or not; when it last grew.
     pub(crate) shown: u64,
     pub(crate) active_at: Duration,
@@ -174,6 +190,7 @@ impl Books {
             addresses: Vec::new(),
             record_bytes_max: plan.record_bytes_max,
             limits: plan.limits.clone(),
+            listeners: if plan.mixed { 2 } else { 1 },
             turn_length: plan.config.turn_length,
             shares: plan.temper.dawdles + plan.faults.slow > 0.0
                 || plan.limits.write_bytes_per_turn < WRITES_PER_TURN * plan.record_bytes_max,
@@ -198,6 +215,9 @@ impl Books {
             errors_told: 0,
             connects: 0,
             broadcasts: 0,
+            named: 0,
+            server_timers: BTreeMap::new(),
+            sessions: HashSet::new(),
             stopped_at: None,
             violations: Vec::new(),
         })))
@@ -257,6 +277,25 @@ impl Ledger {
         self.addresses.push(address.clone());
         self.numbers.insert(address.clone(), self.accounts.len() - 1);
         self.accounts.len() - 1
+    }
+
+    /// From now on a connection counts as this client's, besides being known by its peer's address.
+    pub(crate) fn rename(&mut self, number: usize, client: &Address) {
+        self.addresses[number] = client.clone();
+        self.numbers.insert(client.clone(), number);
+    }
+
+    /// How many others have this client's IP address at least, and at most: one that is over counts until it is freed.
+    pub(crate) fn others_of(&self, number: usize, client: &Address) -> (usize, usize) {
+        let is_other = |&other: &usize| {
+            other != number
+                && self.addresses[other].ip() == client.ip()
+                && self.accounts[other].called_at.is_none()
+                && self.accounts[other].setup_called
+        };
+        let others: Vec<_> = (0..self.accounts.len()).filter(is_other).map(|other| &self.accounts[other]).collect();
+        let least = others.iter().filter(|account| account.closes == 0).count();
+        (least, others.iter().filter(|account| account.closed_at.is_none()).count())
     }
 
     pub(crate) fn number(&self, address: &Address) -> Option<usize> {

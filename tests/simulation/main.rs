@@ -129,8 +129,8 @@ fn step_numbers_come_back_as_they_were_written() {
     }
 }
 
-/// Of a handler; each comes in some of so many seeds.
-const CALLBACKS: [&str; 12] = [
+/// Of handlers, and what they see of other things; each comes in some of so many seeds.
+const CALLBACKS: [&str; 15] = [
     "setup",
     "handle",
     "writable",
@@ -139,6 +139,9 @@ const CALLBACKS: [&str; 12] = [
     "timeout Read",
     "timeout Write",
     "timer",
+    "server timer",
+    "set_client_address",
+    "client limit",
     "message",
     "drain",
     "finish",

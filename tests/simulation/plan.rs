@@ -12,6 +12,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) config: ReactorConfig,
     pub(crate) limits: Limits,
+    /// The server has sockets of several families: the datagrams are its own, not those of another server.
+    pub(crate) mixed: bool,
     pub(crate) faults: Faults,
     pub(crate) temper: Temper,
     /// The longest record that a handler writes, in bytes.
@@ -131,6 +133,8 @@ rates! {
         full_duplex up to 0.1,
         sets_timers up to 0.6,
         sets_server_timers up to 0.1,
+        /// Names another client, as a proxy's header does.
+        names_clients up to 0.1,
         sets_timeouts up to 0.1,
         sets_limits up to 0.05,
         connects up to 0.1,
@@ -193,7 +197,8 @@ impl Plan {
         }
         let limits = limits(rng, size);
         let config = config(rng, size);
-        Plan { seed, config, limits, faults, temper, record_bytes_max: size + 10, steps }
+        let mixed = rng.bool();
+        Plan { seed, config, limits, mixed, faults, temper, record_bytes_max: size + 10, steps }
     }
 
     /// Takes a fault or a habit away. Says whether there is one of this name.
@@ -249,11 +254,13 @@ fn limits(rng: &mut Rng, size: usize) -> Limits {
     limits
 }
 
+/// Those that may change while the server serves.
 pub(crate) fn times(rng: &mut Rng, limits: &mut Limits) {
     let mut time =
         || *rng.choice(&[None, Some(Duration::from_millis(30)), Some(Duration::from_secs(60))]).unwrap_or(&None);
     (limits.idle_timeout, limits.read_timeout, limits.write_timeout) = (time(), time(), time());
     limits.connect_timeout = time();
+    limits.connections_per_client_max = *rng.choice(&[None, Some(2), Some(5)]).unwrap_or(&None);
 }
 
 type Dependent = (&'static str, fn(&Limits) -> usize);
@@ -311,6 +318,7 @@ impl fmt::Display for Plan {
         writeln!(f, "  handlers: {}", rates(self.temper.names()))?;
         writeln!(f, "  {:?}", self.config)?;
         writeln!(f, "  {:?}", self.limits)?;
+        writeln!(f, "  mixed: {}", self.mixed)?;
         for step in self.steps.iter().take(STEPS_SHOWN) {
             writeln!(f, "  {step:?}")?;
         }

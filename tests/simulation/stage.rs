@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use fastrand::Rng;
 use socketserver::testing::{Call, Clock, Network, Outcome, Peer};
 use socketserver::{Address, EndReason, Error, Handle, Limits, Linger, ServerId, Timeout};
 
-use crate::datagrams::Correspondence;
+use crate::datagrams::{Correspondence, SESSIONS_MAX, limit_sessions};
 use crate::handlers::{GoOn, Player, Site, meddle};
 use crate::ledger::{Books, Ledger, unix_address};
 use crate::plan::{Faults, Plan, Step, Temper, check_in_force, contradictions, times, without_dependent};
@@ -85,9 +86,17 @@ impl<'a> Stage<'a> {
                 let number = made.open().number(address).expect("whoever connects has a number");
                 Player::new(&made, number)
             };
-            network.serve(Site(books.clone()), make, limits.clone())
+            match plan.mixed {
+                true => network.serve_mixed(Site(books.clone()), make, limits.clone()),
+                false => network.serve(Site(books.clone()), make, limits.clone()),
+            }
         };
         let (contradictions, mut limits) = (contradictions(&plan.limits), plan.limits.clone());
+        if plan.mixed && books.open().rng.bool() {
+            limits.sessions_max = Some(SESSIONS_MAX);
+            limit_sessions(&mut limits);
+        }
+        let wanted = limits.clone();
         let server = serve(&limits).or_else(|refused| {
             let text = refused.to_string();
             let Error::Setting { settings, .. } = refused else { panic!("no call fails yet: {text}") };
@@ -100,12 +109,12 @@ impl<'a> Stage<'a> {
             serve(&limits)
         });
         let server = server.expect("no call fails yet");
-        let refused = limits != plan.limits;
+        let refused = limits != wanted;
         assert!(refused || contradictions.is_empty(), "these contradict each other and are served: {contradictions:?}");
         let in_force = network.limits(server).expect("it is served").clone();
         check_in_force(&limits, &in_force);
         books.open().limits = in_force.clone();
-        let datagrams = Correspondence::new(&mut network, &books, &in_force);
+        let datagrams = Correspondence::new(&mut network, &books, &in_force, plan.mixed.then_some(server));
         books.open().clock = Some(network.clock());
         let (peers, faults) = (Peers::default(), Arc::new(Mutex::new(plan.faults.clone())));
         let mut director = Director {
@@ -129,10 +138,11 @@ impl<'a> Stage<'a> {
         match *step {
             Step::Connect => {
                 let next = self.books.open().accounts.len();
-                let peer = match unix_address(next) {
-                    Some(address) => self.network.connect_from(self.server, address),
-                    None => self.network.connect(self.server),
-                };
+                // Each has a host of its own: only handlers say that two connections are of one client.
+                let [_, b, c, d] = (next as u32).to_be_bytes();
+                let inet = || SocketAddr::from(([198, 18 | b, c, d], 50_000)).into();
+                let address = unix_address(next).unwrap_or_else(inet);
+                let peer = self.network.connect_from(self.server, address);
                 let number = self.books.open().add(peer.address());
                 self.place(number, peer);
             }
@@ -167,6 +177,9 @@ impl<'a> Stage<'a> {
                     let fresh: Vec<usize> = fresh.map(|(number, _)| number).collect();
                     ledger.stirred.extend(fresh);
                     times(&mut Rng::with_seed(seed), &mut ledger.limits);
+                    if ledger.limits.sessions_max.is_some() {
+                        limit_sessions(&mut ledger.limits);
+                    }
                     let write_timeout = ledger.limits.write_timeout;
                     ledger.write_timeouts.push(write_timeout);
                     ledger.limits.clone()
@@ -250,6 +263,10 @@ impl<'a> Stage<'a> {
         let (now, next) = (self.network.now(), self.network.next_timeout());
         let stopped = self.network.is_stopped();
         let mut ledger = self.books.open();
+        if let Some(&(due, _)) = ledger.server_timers.values().min().filter(|_| ledger.stopped_at.is_none()) {
+            assert!(due > now, "a timer of the server was due at {due:?}, and it is {now:?}");
+            assert!(next.is_some_and(|next| now + next <= due), "the reactor sleeps for {next:?}, beyond {due:?}");
+        }
         for number in std::mem::take(&mut ledger.stirred) {
             if let Some(account) = ledger.accounts.get_mut(number) {
                 account.stirred_at = now;
@@ -598,7 +615,8 @@ impl Director {
             _ => {}
         }
         let ledger = self.books.open();
-        let (accepts, most, stops) = (ledger.accepts, ledger.limits.accepts_per_turn, ledger.stopped_at.is_some());
+        let most = ledger.limits.accepts_per_turn * ledger.listeners; // Each has its own budget.
+        let (accepts, stops) = (ledger.accepts, ledger.stopped_at.is_some());
         drop(ledger);
         self.books.expect(accepts <= most || stops, || format!("{accepts} accepts in a turn, of {most}"));
     }
