@@ -147,6 +147,8 @@ impl Error {
     }
 
     /// Creates an error for a setting with an unacceptable value.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn setting(name: &'static str, value: impl fmt::Debug, reason: &'static str) -> Self {
         Error::Setting { settings: vec![(name, format!("{value:?}"))], reason }
     }
@@ -190,8 +192,12 @@ impl fmt::Display for Error {
             Error::Spawn { program, .. } => write!(f, "cannot run {program}")?,
             Error::Reactor { doing, .. } => write!(f, "cannot {doing}")?,
             Error::Setting { settings, reason } => {
-                let settings: Vec<_> = settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-                write!(f, "cannot use {}: {reason}", settings.join(" with "))?;
+                let mut before = "cannot use ";
+                for (name, value) in settings {
+                    write!(f, "{before}{name} = {value}")?;
+                    before = " with ";
+                }
+                write!(f, ": {reason}")?;
             }
             Error::NotBound => f.write_str("the server is bound to no address")?,
             Error::InputLimit { what, max } => write!(f, "{what} longer than {max} bytes")?,
@@ -308,19 +314,15 @@ impl fmt::Display for Passed {
 
 /// Returns the operating system's error message without the error number, so that it fits into a sentence.
 pub(crate) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = match text.rfind(" (os error ") {
-        Some(end) => &text[..end],
-        None => &text,
-    };
-    let mut letters = text.chars();
-    match (letters.next(), letters.next()) {
-        // "Address already in use", but not "I/O" or "TLS".
-        (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
-            first.to_lowercase().chain(text.chars().skip(1)).collect()
-        }
-        _ => text.to_owned(),
+    let mut text = error.to_string();
+    if let Some(end) = text.rfind(" (os error ") {
+        text.truncate(end);
     }
+    // "Address already in use", but not "I/O" or "TLS".
+    if let [b'A'..=b'Z', b'a'..=b'z' | b' ', ..] = text.as_bytes() {
+        text[..1].make_ascii_lowercase();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -341,8 +341,8 @@ fn descriptor_limit() -> Option<usize> {
 #[cfg(not(all(unix, feature = "descriptor-limit")))]
 fn descriptor_limit() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+    let values = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    values.split_ascii_whitespace().next()?.parse().ok()
 }
 
 #[cfg(all(test, target_os = "linux"))]
