@@ -113,11 +113,12 @@ impl Socket {
         if self.mode.is_some() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "an abstract name has no mode"));
         }
-        self.bind_plain(address)
+        self.socket.bind(&sock_addr(address)?)
     }
 
-    fn bind_plain(&self, address: &Address) -> io::Result<()> {
-        self.socket.bind(&sock_addr(address)?)
+    fn bind_inet(&self, address: &Address) -> io::Result<()> {
+        let wrong = || io::Error::new(io::ErrorKind::InvalidInput, "the address is not of the socket's family");
+        self.socket.bind(&address.as_inet().ok_or_else(wrong)?.into())
     }
 
     /// Makes it listen, with room for `request_queue_size` waiting connections: listen(2). For a datagram socket this
@@ -148,7 +149,7 @@ impl From<socket2::Socket> for Socket {
             path: OnceCell::new(),
             #[cfg(unix)]
             mode: None,
-            bind: Socket::bind_plain,
+            bind: Socket::bind_inet,
             socket,
             listens: false,
         }
@@ -158,11 +159,11 @@ impl From<socket2::Socket> for Socket {
 /// The file of a bound socket, removed when this is dropped: a `BoundPath`.
 pub(super) type Path = Box<dyn Debug + Send + Sync>;
 
-/// The address in the form for system calls.
+/// The address in the form for system calls of a Unix socket.
+#[cfg(unix)]
 pub(super) fn sock_addr(address: &Address) -> io::Result<SockAddr> {
     match address {
         Address::Inet(address) => Ok((*address).into()),
-        #[cfg(unix)]
         Address::Unix(address) => SockAddr::unix(address.to_path_bytes()),
     }
 }

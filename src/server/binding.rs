@@ -64,19 +64,22 @@ fn bind(hosted: &mut dyn Hosted, site: &Site) -> Result<(Socket, Site)> {
 
 /// Makes bound sockets listen, all or none.
 pub(super) fn activate(hosted: &mut dyn Hosted, bound: Vec<(Socket, Site)>) -> Result<(Vec<Bound>, Vec<Site>)> {
-    let activate = |(socket, site): (Socket, Site)| {
+    let (mut activated, mut sites) = (Vec::new(), Vec::new());
+    for (socket, site) in bound {
         let failed = |source| Error::Listen { address: site.address.clone(), source };
         hosted.server_activate(&socket, site.options.request_queue_size())?.map_err(failed)?;
-        Ok((site.options.finish(socket).map_err(failed)?, site))
-    };
-    let sockets: Vec<_> = bound.into_iter().map(activate).collect::<Result<_>>()?;
-    Ok(sockets.into_iter().unzip())
+        activated.push(site.options.finish(socket).map_err(failed)?);
+        sites.push(site);
+    }
+    Ok((activated, sites))
 }
 
 /// Binds and activates a socket at each of these sites again, all or none.
 pub(super) fn bind_again(hosted: &mut dyn Hosted, sites: &[Site]) -> Result<(Vec<Bound>, Vec<Site>)> {
-    let again = |site: &Site| bind(hosted, site).map_err(|error| site.explain(error));
-    let bound = sites.iter().map(again).collect::<Result<_>>()?;
+    let mut bound = Vec::new();
+    for site in sites {
+        bound.push(bind(hosted, site).map_err(|error| site.explain(error))?);
+    }
     activate(hosted, bound)
 }
 
