@@ -1,6 +1,7 @@
 //! Calls user code. A panic ends here and becomes an error.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{Error, Result};
@@ -32,4 +33,11 @@ pub(crate) fn text_of(error: &impl std::fmt::Display) -> String {
 /// Drops a user value. Returns `false` if its destructor panicked.
 pub(crate) fn drop_caught<T>(value: T) -> bool {
     catch(|| drop(value)).is_ok()
+}
+
+/// Drops user values one by one, because dropping one may run any code.
+pub(crate) fn drop_each<T>(mut values: VecDeque<T>) {
+    while let Some(value) = values.pop_front() {
+        drop_caught(value);
+    }
 }

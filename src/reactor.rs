@@ -39,7 +39,7 @@ use crate::error::{Error, Result};
 use crate::ids::{SlotId, WAKER};
 use crate::limits::ReactorConfig;
 use crate::net::selector::Selector;
-use crate::panics::drop_caught;
+use crate::panics::drop_each;
 use crate::stats::Stats;
 
 /// The event loop: one thread, any number of servers and connections.
@@ -218,9 +218,8 @@ impl Drop for Reactor {
             }
             self.turn_or_give_up();
         }
-        let waiting = std::mem::take(&mut self.taken).into_iter().chain(self.core.shared.close());
-        // One by one, because dropping a message may run any code.
-        waiting.for_each(|command| _ = drop_caught(command));
+        self.taken.append(&mut self.core.shared.close());
+        drop_each(std::mem::take(&mut self.taken));
     }
 }
 

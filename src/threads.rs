@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::error::{Error, Result, reason};
 use crate::ids::ConnectionId;
 use crate::logging::{note, note_fault};
-use crate::panics::{catch, drop_caught};
+use crate::panics::{catch, drop_caught, drop_each};
 use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 
 /// A job to run once on a thread of the pool.
@@ -97,10 +97,14 @@ impl Pool {
     /// Takes the jobs of a connection that no thread has begun.
     pub(crate) fn take_back(&self, owner: ConnectionId) -> Vec<Job> {
         let mut jobs = self.shared.lock();
-        let all = std::mem::take(&mut jobs.waiting);
-        let (taken, left): (VecDeque<_>, VecDeque<_>) = all.into_iter().partition(|(of, _)| *of == Some(owner));
-        jobs.waiting = left;
-        taken.into_iter().map(|(_, job)| job).collect()
+        let mut taken = Vec::new();
+        for _ in 0..jobs.waiting.len() {
+            match jobs.waiting.pop_front() {
+                Some((of, job)) if of == Some(owner) => taken.push(job),
+                other => jobs.waiting.extend(other), // In the end all are in their old order.
+            }
+        }
+        taken
     }
 
     /// Waits until no job runs or waits, at most this long. Returns whether that is so.
@@ -198,7 +202,7 @@ impl Drop for Pool {
             jobs.closed = true;
             std::mem::take(&mut jobs.waiting)
         };
-        waiting.into_iter().for_each(|(_, job)| _ = drop_caught(job));
+        drop_each(waiting);
         self.shared.work.notify_all();
     }
 }

@@ -174,6 +174,7 @@ impl<T> Timers<T> {
         self.deadlines.next()
     }
 
+    #[inline(never)] // It is called in many places, and rarely.
     pub(crate) fn arm(&mut self, deadline: u64, alarm: T) -> TimerKey {
         let key = self.alarms.insert(alarm) as TimerKey;
         self.deadlines.set(key, deadline);

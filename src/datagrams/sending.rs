@@ -25,7 +25,7 @@ impl Core {
             return Err(Error::Bind { address, source });
         }
         self.served[usize::from(server)].listeners.push(key);
-        self.datagrams = Some(DatagramCode { send, flush });
+        self.datagrams = Some(DatagramCode { send, flush, forget });
         self.fit_read_buffer(server);
         Ok(())
     }
@@ -134,10 +134,8 @@ impl Core {
 
     /// A session is over. The next datagram of this peer begins another, unless one has begun already.
     pub(crate) fn forget_session(&mut self, route: Route, peer: &Address, key: u32) {
-        if let Some(endpoint) = self.slots.endpoint(route.endpoint)
-            && endpoint.sessions.get(peer) == Some(&key)
-        {
-            endpoint.sessions.remove(peer);
+        if let Some(DatagramCode { forget, .. }) = self.datagrams {
+            forget(self, route, peer, key);
         }
     }
 
@@ -193,5 +191,14 @@ fn flush(core: &mut Core, key: u32) {
     // If this fails, the timer retries.
     if watch != *watches_room && core.selector.watch_room(socket, token, watch).is_ok() {
         *watches_room = watch;
+    }
+}
+
+/// [`Core::forget_session`] if there are datagram sockets.
+fn forget(core: &mut Core, route: Route, peer: &Address, key: u32) {
+    if let Some(endpoint) = core.slots.endpoint(route.endpoint)
+        && endpoint.sessions.get(peer) == Some(&key)
+    {
+        endpoint.sessions.remove(peer);
     }
 }

@@ -18,6 +18,7 @@ impl Clock {
     }
 
     /// Returns nanoseconds since it was made. The first value is above zero, so that zero can mean "never".
+    #[inline(never)] // It is called in many places, and not for each message.
     pub(crate) fn now(&self) -> u64 {
         match self {
             #[expect(clippy::disallowed_methods, reason = "the one clock")]

@@ -69,9 +69,8 @@ impl Core {
     /// A connection ends: cancels its handler's timers.
     pub(crate) fn cancel_handler_timers(&mut self, state: &mut State) {
         if let Some(extra) = state.extra.take() {
-            for timer in extra.timers.into_values().map(|armed| armed.key).chain(extra.redial) {
-                self.timers.cancel(timer);
-            }
+            cancel_all(&mut self.timers, extra.timers);
+            extra.redial.into_iter().for_each(|timer| _ = self.timers.cancel(timer));
         }
     }
 
@@ -133,9 +132,7 @@ impl Core {
     }
 
     pub(crate) fn cancel_server_timers(&mut self, server: u16) {
-        for (_, armed) in std::mem::take(&mut self.served[usize::from(server)].timers) {
-            self.timers.cancel(armed.key);
-        }
+        cancel_all(&mut self.timers, std::mem::take(&mut self.served[usize::from(server)].timers));
     }
 
     /// Removes a server's timers. Returns their tags, when they are due from now, and their periods.
@@ -165,6 +162,13 @@ fn arm(
         None => timers.arm(due, alarm),
     };
     all.insert(tag, Armed { key, due, every });
+}
+
+#[inline(never)] // Connections rarely have timers.
+fn cancel_all(timers: &mut Timers<Alarm>, all: BTreeMap<u64, Armed>) {
+    for armed in all.into_values() {
+        timers.cancel(armed.key);
+    }
 }
 
 fn fired(

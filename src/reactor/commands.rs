@@ -17,7 +17,7 @@ impl Reactor {
     /// Carries out the commands of other threads: messages, closures, results of jobs, datagrams, and ends of requests.
     pub(super) fn commands(&mut self) {
         if self.taken.is_empty() {
-            self.taken.extend(self.core.shared.take(self.core.config.messages_per_turn));
+            self.taken = self.core.shared.take(self.core.config.messages_per_turn).into();
         }
         let slice = self.part_of_turn();
         while let Some(command) = self.taken.pop_front() {

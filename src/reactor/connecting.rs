@@ -41,6 +41,7 @@ impl Core {
         }
         self.stats.connects += 1;
         if is_pending {
+            self.redial = Some(redial);
             self.arm_redial(key, Backoff::default());
         }
         let limits = Arc::clone(&self.served[usize::from(server)].limits);
@@ -56,26 +57,26 @@ impl Core {
         let timer = self.timers.arm(next, Alarm::Redial { key, backoff });
         self.slots.connection(key).state.extra.get_or_insert_default().redial = Some(timer);
     }
+}
 
-    /// Connects again, for a connection that still exists.
-    ///
-    /// # Errors
-    /// Errors of connect(2), except a full backlog, after which it is tried again later.
-    pub(crate) fn redial(&mut self, key: u32, backoff: Backoff) -> std::io::Result<()> {
-        let token = self.slots.token(key);
-        let connection = self.slots.connection(key);
-        if !connection.state.phase.is_connecting() {
-            return Ok(());
+/// Connects again, for a connection that still exists.
+///
+/// # Errors
+/// Errors of connect(2), except a full backlog, after which it is tried again later.
+fn redial(core: &mut Core, key: u32, backoff: Backoff) -> std::io::Result<()> {
+    let token = core.slots.token(key);
+    let connection = core.slots.connection(key);
+    if !connection.state.phase.is_connecting() {
+        return Ok(());
+    }
+    match core.selector.connect(&connection.state.address) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            core.arm_redial(key, backoff);
+            Ok(())
         }
-        match self.selector.connect(&connection.state.address) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.arm_redial(key, backoff);
-                Ok(())
-            }
-            connected => {
-                connection.io.stream = connected?;
-                self.selector.register(&mut connection.io.stream, token)
-            }
+        connected => {
+            connection.io.stream = connected?;
+            core.selector.register(&mut connection.io.stream, token)
         }
     }
 }

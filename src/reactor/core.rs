@@ -12,6 +12,7 @@ use super::served::{Cap, Served};
 use super::shutdown::stop::Stop;
 use super::slots::{Kind, Slots};
 use crate::address::Address;
+use crate::backoff::Backoff;
 use crate::connection::{Connection, Delivery};
 use crate::error::{Error, Result};
 use crate::ids::{ConnectionId, NO_SLOT, ServerId};
@@ -62,9 +63,14 @@ pub(crate) struct Core {
     pub(crate) receiving: u32,
     /// Set with the first datagram socket.
     pub(crate) datagrams: Option<DatagramCode>,
+    /// Connects again. Set with the first outbound connection that has to wait, so that a program without outbound
+    /// connections does not contain the code.
+    pub(super) redial: Option<Redial>,
     /// The error of a connection that could not be registered in this turn.
     pub(crate) not_registered: Option<std::io::Error>,
 }
+
+pub(super) type Redial = fn(&mut Core, u32, Backoff) -> std::io::Result<()>;
 
 /// The code that sends datagrams. A program without datagrams does not contain it.
 #[derive(Clone, Copy)]
@@ -73,6 +79,8 @@ pub(crate) struct DatagramCode {
     pub(crate) send: fn(&mut Core, Route, &Address, &[u8]) -> Delivery,
     /// [`Core::flush_datagrams`]
     pub(crate) flush: fn(&mut Core, u32),
+    /// [`Core::forget_session`]
+    pub(crate) forget: fn(&mut Core, Route, &Address, u32),
 }
 
 impl Core {
@@ -103,6 +111,7 @@ impl Core {
             read_bytes_max: 0,
             receiving: NO_SLOT,
             datagrams: None,
+            redial: None,
             not_registered: None,
         }
     }
@@ -320,8 +329,10 @@ impl Core {
     /// busy.
     #[cold]
     fn forget_jobs(&mut self, connection: ConnectionId) {
-        let jobs = self.pool.as_ref().map(|pool| pool.take_back(connection));
-        jobs.into_iter().flatten().for_each(|job| self.refuse(job));
+        let Some(pool) = &self.pool else { return };
+        for job in pool.take_back(connection) {
+            self.refuse(job);
+        }
     }
 
     /// Waits until no offloaded job is left, at most this long. Returns whether none is left.

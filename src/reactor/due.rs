@@ -42,7 +42,8 @@ impl Reactor {
                 Alarm::Resume(key) => self.core.queue(key),
                 Alarm::Resend(key) => self.core.resend(key),
                 Alarm::Redial { key, backoff } => {
-                    if let Err(error) = self.core.redial(key, backoff) {
+                    let redial = self.core.redial.expect("it is set with this timer");
+                    if let Err(error) = redial(&mut self.core, key, backoff) {
                         let server = self.core.slots.get(key).expect("timers go with their connection").server;
                         let server = &mut self.servers[usize::from(server)];
                         server.on_connect_failed(&mut self.core, &mut self.scratch, key, error);

@@ -148,7 +148,7 @@ impl<C, W: Wake> Mailbox<C, W> {
     /// ones.
     pub(crate) fn lead_to(&self, to: &Arc<Self>) {
         let mut queue = self.lock();
-        for command in std::mem::take(&mut queue.waiting) {
+        while let Some(command) = queue.waiting.pop_front() {
             let _ = to.submit(command, false); // The reactor that takes over is alive.
         }
         match self.request.swap(0, Ordering::AcqRel) {
@@ -194,7 +194,7 @@ impl<C, W: Wake> Mailbox<C, W> {
         self.pending.swap(false, Ordering::AcqRel);
         let mut queue = self.lock();
         let count = queue.waiting.len().min(most.max(1));
-        let commands = queue.waiting.drain(..count).collect();
+        let commands = (0..count).filter_map(|_| queue.waiting.pop_front()).collect();
         if !queue.waiting.is_empty() {
             self.pending.swap(true, Ordering::AcqRel);
         }

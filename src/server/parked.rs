@@ -1,6 +1,5 @@
 //! A server without a reactor: its value, its handlers, and everything that it brings to a reactor.
 
-use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use crate::error::Result;
 use crate::ids::ServerId;
 use crate::limits::{Limits, ReactorConfig};
 use crate::logging::note_fault;
-use crate::panics::drop_caught;
+use crate::panics::drop_each;
 use crate::reactor::Reactor;
 use crate::reactor::closing::ServerTimer;
 use crate::reactor::handle::Shared;
@@ -27,9 +26,11 @@ pub(crate) struct Parked {
     pub(crate) limits: Arc<Limits>,
     /// The settings of its future reactor.
     pub(crate) config: ReactorConfig,
-    /// Its timers, which start when a reactor has it: their delay and their period.
-    timers: BTreeMap<u64, (Duration, Option<u64>)>,
+    /// Set its timers when a reactor has it. A program without such timers does not contain that.
+    timers: Vec<SetTimer>,
 }
+
+type SetTimer = Box<dyn FnOnce(&mut Reactor) + Send>;
 
 impl Parked {
     pub(crate) fn new(host: Box<dyn Hosted>) -> Self {
@@ -40,7 +41,7 @@ impl Parked {
             host: Some(host),
             limits: Arc::default(),
             config,
-            timers: BTreeMap::new(),
+            timers: Vec::new(),
         }
     }
 
@@ -84,13 +85,19 @@ impl Parked {
     /// The server leaves a reactor.
     pub(crate) fn put_back(&mut self, host: Box<dyn Hosted>, limits: Arc<Limits>, timers: Vec<ServerTimer>) {
         (self.host, self.limits) = (Some(host), limits);
-        self.timers.extend(timers.into_iter().map(|(tag, after, every)| (tag, (after, every))));
+        timers.into_iter().for_each(|timer| self.keep_timer(timer));
     }
 
     pub(crate) fn set_timer(&mut self, tag: u64, after: Duration, every: Option<u64>) {
         if !self.hosted().is_closed() {
-            self.timers.insert(tag, (after, every));
+            self.keep_timer((tag, after, every));
         }
+    }
+
+    fn keep_timer(&mut self, (tag, after, every): ServerTimer) {
+        let id = self.id;
+        // The reactor lets the last one of a tag count.
+        self.timers.push(Box::new(move |reactor| reactor.arm_server_timer(id, tag, after, every)));
     }
 
     pub(crate) fn close(&mut self) {
@@ -106,9 +113,7 @@ impl Parked {
         if is_closed {
             reactor.set_closed(self.id);
         }
-        for (tag, (after, every)) in std::mem::take(&mut self.timers) {
-            reactor.arm_server_timer(self.id, tag, after, every);
-        }
+        std::mem::take(&mut self.timers).into_iter().for_each(|set| set(reactor));
         self.shared.lead_to(&reactor.core.shared);
     }
 }
@@ -121,7 +126,6 @@ impl Drop for Parked {
         if self.host.take().is_some_and(|host| host.dissolve() > 0) {
             note_fault!(Error, "a server or its contents panicked while it was dropped");
         }
-        // One by one, because dropping a message may run any code.
-        self.shared.close().into_iter().for_each(|command| _ = drop_caught(command));
+        drop_each(self.shared.close());
     }
 }

@@ -105,7 +105,7 @@ impl Stop {
 
     /// The grace is over, or the stop is cut short.
     pub(crate) fn abort(&mut self, timers: &mut Timers<Alarm>) {
-        let Stop::Draining { begun, .. } = *self else { unreachable!("only what drains is cut short: {self:?}") };
+        let Stop::Draining { begun, .. } = *self else { unreachable!("only what drains is cut short") };
         self.go_on(Stop::Aborting { begun }, timers);
     }
 
