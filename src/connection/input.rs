@@ -249,15 +249,18 @@ fn hash(needle: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    fn input(bytes: &[u8], ended: bool) -> Input<'_> {
-        let limits = Limits { line_bytes_max: 10, input_bytes_max: 20, ..Limits::default() };
-        let budget = Box::leak(Box::new(Budget::of(limits)));
+    fn budget() -> Budget {
+        Budget::of(Limits { line_bytes_max: 10, input_bytes_max: 20, ..Limits::default() })
+    }
+
+    fn input<'a>(budget: &'a Budget, bytes: &'a [u8], ended: bool) -> Input<'a> {
         Input::new(bytes, Scan::default(), budget, ended, false)
     }
 
     #[test]
     fn lines_as_python_reads_them() {
-        let mut lines = input(b"a\r\n\nrest", true);
+        let budget = budget();
+        let mut lines = input(&budget, b"a\r\n\nrest", true);
         assert_eq!(lines.read_line().unwrap(), Some(&b"a\r\n"[..]));
         assert_eq!(lines.read_line().unwrap(), Some(&b"\n"[..]));
         assert_eq!(lines.read_line().unwrap(), Some(&b"rest"[..]));
@@ -266,12 +269,12 @@ mod tests {
 
     #[test]
     fn a_line_of_exactly_the_maximum_is_read_and_one_more_is_refused() {
-        assert_eq!(input(b"123456789\n", false).read_line().unwrap().unwrap().len(), 10);
-        assert!(matches!(input(b"1234567890\n", false).read_line(), Err(Error::InputLimit { max: 10, .. })));
-        assert!(matches!(input(b"12345678901", false).read_line(), Err(Error::InputLimit { .. })));
+        assert_eq!(input(&budget(), b"123456789\n", false).read_line().unwrap().unwrap().len(), 10);
+        assert!(matches!(input(&budget(), b"1234567890\n", false).read_line(), Err(Error::InputLimit { max: 10, .. })));
+        assert!(matches!(input(&budget(), b"12345678901", false).read_line(), Err(Error::InputLimit { .. })));
         // It may be the last line, which has no `\n`.
-        assert_eq!(input(b"1234567890", false).read_line().unwrap(), None);
-        assert_eq!(input(b"1234567890", true).read_line().unwrap().unwrap().len(), 10);
+        assert_eq!(input(&budget(), b"1234567890", false).read_line().unwrap(), None);
+        assert_eq!(input(&budget(), b"1234567890", true).read_line().unwrap().unwrap().len(), 10);
     }
 
     #[test]
@@ -279,7 +282,8 @@ mod tests {
         let whole = b"ab\r\r\n\r\ncd";
         let mut scan = Scan::default();
         for end in 0..=whole.len() {
-            let mut input = input(&whole[..end], false);
+            let budget = budget();
+            let mut input = input(&budget, &whole[..end], false);
             input.scan = scan;
             let found = input.read_until(b"\r\n\r\n").unwrap();
             assert_eq!(found.is_some(), end >= 7, "{end}");
@@ -302,7 +306,8 @@ mod tests {
 
     #[test]
     fn another_needle_starts_from_the_beginning() {
-        let mut input = input(b"a;b,c", false);
+        let budget = budget();
+        let mut input = input(&budget, b"a;b,c", false);
         assert_eq!(input.read_line().unwrap(), None);
         assert_eq!(input.read_until(b";").unwrap(), Some(&b"a;"[..]));
         assert_eq!(input.read_until(b",").unwrap(), Some(&b"b,"[..]));
@@ -314,7 +319,8 @@ mod tests {
         for sought in 0..=u8::MAX {
             for other in (0..=u8::MAX).filter(|&other| other != sought) {
                 let bytes = [other];
-                let mut input = input(&bytes, false);
+                let budget = budget();
+                let mut input = input(&budget, &bytes, false);
                 assert_eq!(input.read_until(&[sought]).unwrap(), None);
                 assert_eq!(input.read_until(&[other]).unwrap(), Some(&bytes[..]), "after {sought}, {other}");
             }
@@ -323,7 +329,8 @@ mod tests {
 
     #[test]
     fn an_exact_block_waits_or_is_refused() {
-        let mut input = input(b"12345", false);
+        let budget = budget();
+        let mut input = input(&budget, b"12345", false);
         assert_eq!(input.read_exact(6).unwrap(), None);
         assert_eq!(input.read_exact(20).unwrap(), None);
         assert!(matches!(input.read_exact(21), Err(Error::InputLimit { max: 20, .. })));
@@ -333,13 +340,14 @@ mod tests {
 
     #[test]
     fn std_readers_are_told_to_wait() {
-        let mut open = input(b"", false);
+        let budget = budget();
+        let mut open = input(&budget, b"", false);
         assert_eq!(open.fill_buf().unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        let mut ended = input(b"xy", true);
+        let mut ended = input(&budget, b"xy", true);
         let mut text = String::new();
         Read::read_to_string(&mut ended, &mut text).unwrap();
         assert_eq!(text, "xy");
-        let mut lines = input(b"one\ntwo", true);
+        let mut lines = input(&budget, b"one\ntwo", true);
         let read: Vec<_> = BufRead::lines(&mut lines).map(|line| line.unwrap()).collect();
         assert_eq!(read, ["one", "two"]);
         assert!(lines.is_empty());
