@@ -246,16 +246,21 @@ impl<'a> Stage<'a> {
         while self.turn() {
             turns += 1;
             if turns == TURNS_MAX / 10 {
-                // Periodic timers may come faster than they are served. Without time they come no more.
-                lock(&self.faults).slow = 0.0;
-                self.books.open().temper.dawdles = 0.0;
+                self.stop_time();
             }
             assert!(turns < TURNS_MAX, "the reactor does not come to rest in {turns} turns");
         }
+        self.stop_time();
+        self.network.run();
         lock(&self.faults).slow = slow;
         self.books.open().temper.dawdles = dawdles;
-        self.network.run();
         self.check_nothing_is_owed();
+    }
+
+    /// Periodic timers may come faster than they are served. Without time they come no more.
+    fn stop_time(&mut self) {
+        lock(&self.faults).slow = 0.0;
+        self.books.open().temper.dawdles = 0.0;
     }
 
     /// The reactor rests: what had to happen by now has happened.
