@@ -18,8 +18,8 @@ use super::*;
 /// A directory of the test's own, which goes with it; and a guard of [`FORKS`].
 struct Scratch(PathBuf, #[expect(dead_code, reason = "held")] Box<dyn Any>);
 
-/// A child shares our descriptors from fork to exec, and a socket that a test has closed lives on meanwhile: whoever
-/// starts programs does it while no other test is here.
+/// A child shares our descriptors from fork to exec, and a socket that a test has closed stays open for that time: a
+/// test that starts programs does so while no other test runs here.
 static FORKS: RwLock<()> = RwLock::new(());
 
 impl Scratch {
@@ -137,7 +137,7 @@ fn a_mode_in_decimal_is_refused() {
     assert!(scratch.is_empty());
 }
 
-/// Gives the directory a mode, and says whether this system can hold a file in it that others may rename.
+/// Gives the directory a mode. Returns whether this system can hold a file in it that others may rename.
 fn open_to_others(scratch: &Scratch, mode: u32) -> bool {
     fs::set_permissions(&scratch.0, Permissions::from_mode(mode)).unwrap();
     cfg!(all(target_os = "linux", not(target_env = "musl"))) && Path::new("/proc/self/fd").exists()
@@ -462,8 +462,8 @@ fn a_directory_that_is_unlocked_in_time_is_waited_for() {
     let socket = socket(Type::STREAM);
     let bound = bound(&socket, &path, None).unwrap();
     unlocking.join().unwrap();
-    // Nobody is kept out afterwards, and whoever locks it now does not keep us from cleaning up. (Tests elsewhere start
-    // programs as well, which share the lock for a moment.)
+    // The directory is unlocked afterwards, and a lock that another takes now does not keep us from cleaning up. (Tests
+    // elsewhere start programs as well, which share the lock for a moment.)
     let _other = lock_directory(&path).unwrap().unwrap();
     drop(bound);
     assert!(scratch.is_empty());
