@@ -281,7 +281,7 @@ fn get_request_may_reword_the_error_of_accept() {
     let clients = [network.connect(server), network.connect(server)];
     network.run();
     let stats = network.stats();
-    // That nobody waits any more is no reason for a pause.
+    // That no client waits any more is no reason for a pause.
     assert_eq!((stats.accepted, stats.accept_errors, stats.accept_pauses), (1, 1, 0), "{stats:?}");
     drop(clients);
 }

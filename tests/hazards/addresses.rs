@@ -11,7 +11,7 @@ use socketserver::{
 
 use crate::common::{Call, PATIENCE, options, probe, serve, usual};
 
-/// A client that hears only whom it has asked.
+/// A client that receives only from the server that it has asked.
 fn client(of: SocketAddr) -> UdpSocket {
     let here = if of.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
     let client = UdpSocket::bind(here).unwrap();

@@ -43,7 +43,7 @@ impl BaseServer for Mixed {
         self.journal.note(format!("closed {why}"));
     }
     fn message(&mut self, others: &mut Others<'_, Self>, message: Message) {
-        // Somebody wants all requests ended.
+        // A message asks to end all requests.
         drop(message);
         others.connections().into_iter().for_each(|id| others.close(id));
     }
@@ -574,7 +574,7 @@ fn close_sees_a_request_that_ends_in_the_same_turn() {
     server.handle().run(move |reactor| reactor.server_close(id)).unwrap();
     release.send(()).unwrap();
     assert_eq!(client.rest(), b"done");
-    // Nobody can see when the second has come. If it comes later, the test passes without having tried anything.
+    // The test cannot see when the second has come. If it comes later, the test passes without having tried anything.
     std::thread::park_timeout(Duration::from_millis(100));
     let (closed, done) = channel();
     let heard = journal.clone();
@@ -861,7 +861,7 @@ fn an_answer_does_not_leave_by_a_socket_that_has_taken_the_place_of_its_own() {
     release.send(()).unwrap();
     end.recv_timeout(PATIENCE).unwrap();
     reactor.poll(Some(Duration::ZERO)).unwrap();
-    assert!(client.recv_from(&mut [0; 10]).is_err(), "nobody has asked the other server");
+    assert!(client.recv_from(&mut [0; 10]).is_err(), "the other server received no request");
     assert_eq!(reactor.stats().datagrams_failed, 1);
 }
 

@@ -62,7 +62,7 @@ fn callee(journal: &Journal, client: ConnectionId) -> impl RequestHandler + use<
     })
 }
 
-/// An address where nobody listens.
+/// An address where nothing listens.
 fn nowhere() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
@@ -272,7 +272,7 @@ fn connecting_to_a_unix_socket_with_a_full_backlog_fails_in_time() {
     running.stop();
 }
 
-/// A network whose first client has made its handler call somebody, and how the attempts end.
+/// A network whose first client has made its handler call an address, and how the attempts end.
 fn attempts(mut outcome: impl FnMut(usize) -> Outcome + Send + 'static, journal: &Journal) -> Network {
     let mut network = Network::new();
     let mut count = 0;

@@ -313,7 +313,7 @@ fn a_fault_ends_its_own_request_and_nothing_else<F: Kind>() {
                     if let Call::Finish(why) = &call {
                         notes.note(format!("finish {why}"));
                     }
-                    // Nobody shall ever see this.
+                    // This must never arrive anywhere.
                     let is_bad = request.server.breaks.is_some_and(|place| call.to_string().starts_with(place));
                     if is_bad {
                         write!(request.output, "half an answer")?;
@@ -510,7 +510,7 @@ fn peers_that_vanish_do_not_stop_the_server<F: Kind>() {
     bystander.echo("and in the end");
     let stats = running.stop();
     assert_eq!(stats.datagrams_in, GONE as u64 + 11);
-    // UDP does not say whether anybody is there, or only later.
+    // UDP does not report whether the peer exists, or only later.
     assert_eq!(stats.datagrams_out + stats.datagrams_failed, stats.datagrams_in);
     assert!(F::NAME == "UDP" || stats.datagrams_failed == GONE as u64, "{stats:?}");
 }
@@ -784,7 +784,7 @@ fn every_way_to_send_reaches_a_session<F: Kind>() {
         others.close(session);
         assert_eq!(others.send(session, b"too late"), Delivery::Gone);
         assert_eq!(others.broadcast(&b"without it"[..], |_| true), 1);
-        // Nobody has a socket of that kind.
+        // No client has a socket of that kind.
         let of_no_family = Address::from(SocketAddr::from((Ipv6Addr::LOCALHOST, 9)));
         assert_eq!(others.send_to(&of_no_family, b""), Delivery::Gone);
     });
@@ -1367,7 +1367,7 @@ fn a_single_datagram_leaves_neither_timer_nor_slot_behind() {
         request.set_timeout(Timeout::Idle, Some(MOMENT));
         assert!(request.cancel_timer(2));
         assert_eq!(request.others.connections(), []);
-        // What comes back later finds nobody.
+        // What comes back later finds no session.
         request.others.handle().send(request.id(), "anybody?")?;
         echo(&call, request)
     });
@@ -1627,7 +1627,7 @@ fn broadcast_is_an_option() {
     }
 }
 
-/// A group, on the loopback. No other process has the same: Linux gives a socket what is for any group that somebody on
+/// A group, on the loopback. No other process has the same: Linux gives a socket what is for any group that a socket of
 /// the machine is a member of (ip(7), `IP_MULTICAST_ALL`).
 fn group(last: u8) -> MulticastGroup {
     let [.., high, low] = std::process::id().to_be_bytes();

@@ -32,7 +32,7 @@ impl log::Log for Collector {
     fn flush(&self) {}
 }
 
-/// Whether this process is the test's own, which collects what it logs. If not, the test is run there.
+/// Returns whether this process is the test's own, which collects what it logs. If not, the test is run there.
 fn is_apart(test: &str) -> bool {
     static ONCE: Once = Once::new();
     let is_apart = common::is_apart(&format!("ends::{test}"), "");

@@ -17,7 +17,7 @@ use crate::common::{Call, Journal, probe, usual};
 /// What a test wants done with a request.
 type Act = Box<dyn FnOnce(&mut Request<'_>) + Send>;
 
-/// Writes so many bytes in some way. Says whether they were taken.
+/// Writes so many bytes in some way. Returns whether they were taken.
 type Way = fn(&mut Request<'_>, usize) -> bool;
 
 /// Does what it is sent.

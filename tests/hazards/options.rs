@@ -185,8 +185,8 @@ fn accepted_connections_have_the_probes_and_the_user_timeout_of_their_server() {
     assert_eq!(server.server_mut().0, Some((3, Some(Duration::from_millis(1_234)))));
 }
 
-/// A peer that acknowledges nothing cannot be had without taking the network down; one that keeps its window closed is
-/// the kernel's other case of the same timeout.
+/// A peer that acknowledges nothing needs a network that is down. A peer that keeps its window closed is the other case
+/// of the same timeout in the kernel.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_peer_that_takes_nothing_is_given_up_after_the_user_timeout() {

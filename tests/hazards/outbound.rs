@@ -1,4 +1,4 @@
-//! More of outbound connections: what is sent before they stand, faults in their handlers, and who counts them.
+//! More of outbound connections: what is sent before they stand, faults in their handlers, and which limits count them.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -22,7 +22,7 @@ impl BaseServer for Book {
     fn message(&mut self, others: &mut Others<'_, Self>, message: Message) {
         let to: SocketAddr = message.downcast().expect("a message is an address to call");
         let id = others.connect(to, probe(|call, request: &mut Request<'_, Book>| echo(&call, request)));
-        assert_eq!(others.send(id.expect("somebody listens"), b"hello"), Delivery::Queued);
+        assert_eq!(others.send(id.expect("the address has a listener"), b"hello"), Delivery::Queued);
     }
 }
 
@@ -45,7 +45,7 @@ fn on_demand(
     .unwrap()
 }
 
-/// An address where nobody listens: it was somebody's a moment ago.
+/// An address where nothing listens: a listener had it a moment ago.
 fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
@@ -168,7 +168,7 @@ fn the_cap_per_client_counts_accepted_connections_only() {
     second.echo("within the cap");
     running.connect().expect_eof();
     assert_eq!(running.stats().refused, 1);
-    // Those that were called end, and make no room for those who come from the same address.
+    // Those that were called end, and make no room for those that come from the same address.
     drop(others);
     running.wait_for_stats("the calls are over", |stats| stats.active == 2);
     running.connect().expect_eof();

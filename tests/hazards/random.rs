@@ -24,7 +24,7 @@ struct Log {
     paused: bool,
     /// Reading was resumed over bytes that were left: `handle` is to come.
     owed: bool,
-    /// Somebody asked for an end, or an error did.
+    /// A callback asked for an end, or an error caused it.
     ending: bool,
     shut: bool,
     panics: u64,

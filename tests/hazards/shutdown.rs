@@ -56,7 +56,7 @@ fn twice_and_afterwards_from_several_threads<F: Kind>() {
     let stop = running.stop.clone();
     running.join();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    stop.shutdown(); // Nobody is there; nothing happens, and nothing waits.
+    stop.shutdown(); // No reactor is left: nothing happens, and nothing waits.
     stop.shutdown_now();
 }
 

@@ -315,7 +315,7 @@ fn a_resumed_connection_gets_a_fresh_read_timeout() {
     assert_eq!(client.finished(), None, "the read timeout stands still while paused");
     client.advance(Duration::from_secs(2));
     client.advance(Duration::from_secs(4));
-    assert_eq!(client.finished(), None, "it starts anew: {:?}", client.transcript());
+    assert_eq!(client.finished(), None, "it starts again: {:?}", client.transcript());
     client.advance(Duration::from_secs(3));
     assert_eq!(client.finished(), Some(EndReason::Timeout(Timeout::Read)));
 }

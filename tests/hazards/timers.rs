@@ -102,7 +102,7 @@ fn a_hundred_thousand_timers_of_one_connection() {
         }
     }));
     client.advance(2 * SECOND);
-    assert_eq!(client.transcript().len(), 1, "all were set anew for later");
+    assert_eq!(client.transcript().len(), 1, "all were set again for later");
     client.advance(SECOND);
     assert_eq!(client.transcript().len(), 101);
 }

@@ -10,7 +10,7 @@ use socketserver::{Address, BaseServer, ConnectionId, Delivery, Incoming, Next, 
 
 use crate::common::{Call, Journal, Peer, echo, limit, probe, serve, usual};
 
-/// The server's value knows all who ever came, in their order.
+/// The server's value knows all connections there ever were, in their order.
 #[derive(Default)]
 struct Guests {
     ids: Vec<ConnectionId>,

@@ -147,9 +147,9 @@ fn a_path_that_a_live_server_has_is_refused_and_left_alone<F: Local>() {
     assert_eq!(fs::symlink_metadata(&path).unwrap().ino(), before);
     assert_served::<F>(UnixAddress::from_path(&path));
     let stats = running.stop();
-    assert!(stats.accepted <= 1, "nobody was let in to find out: {stats:?}");
+    assert!(stats.accepted <= 1, "no more than one connection was accepted to find out: {stats:?}");
     directory.assert_empty();
-    // Bound is live, even if nobody listens or receives yet.
+    // A bound socket is in use, even if it does not listen or receive yet.
     let mut bound = echoing_unbound::<F>();
     bound.server_bind(&path).unwrap();
     assert_in_use(at::<F>(&path), &path.display());
@@ -238,7 +238,7 @@ fn a_path_goes_with_its_server_however_that_ends<F: Local>() {
     assert!(exists(&path), "between two requests it stays bound");
     drop(server);
     directory.assert_empty();
-    // Stopped at once, with somebody there.
+    // Stopped at once, with a client connected.
     let running = serve(at::<F>(&path).unwrap());
     assert_served::<F>(UnixAddress::from_path(&path));
     running.stop.shutdown_now();
@@ -249,7 +249,7 @@ fn a_path_goes_with_its_server_however_that_ends<F: Local>() {
     let failed = format!("{:#}", Server::<F, _, _>::with_server(&path, Failing, handler).err().unwrap());
     assert_eq!(failed, format!("cannot bind {}: second thoughts", path.display()));
     directory.assert_empty();
-    // In somebody else's reactor.
+    // In a reactor that the server does not own.
     let mut reactor = socketserver::Reactor::new().unwrap();
     let id = reactor.add(at::<F>(&path).unwrap()).unwrap();
     assert_eq!(reactor.server_addresses(id), [UnixAddress::from_path(&path).into()]);
@@ -321,7 +321,7 @@ fn a_path_that_was_adopted_is_left_alone<F: Local>() {
     let running = serve(server);
     assert_served::<F>(UnixAddress::from_path(&path));
     running.stop();
-    assert!(exists(&path), "whoever made it removes it");
+    assert!(exists(&path), "the process that made it removes it");
 }
 
 fn echoing_unbound<F: Local>() -> Unbound<F, (), impl RequestHandler + use<F>> {
@@ -332,7 +332,7 @@ fn echoing_unbound<F: Local>() -> Unbound<F, (), impl RequestHandler + use<F>> {
 
 const NO_ABSTRACT_NAMES: bool = cfg!(not(any(target_os = "linux", target_os = "android")));
 
-/// An abstract name that nobody else has.
+/// An abstract name that is not in use elsewhere.
 fn abstract_name() -> UnixAddress {
     use std::sync::atomic::{AtomicU32, Ordering};
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -585,7 +585,7 @@ fn a_client_that_goes_without_reading_ends_its_connection_only() {
     running.stop();
 }
 
-/// A server that sends to whoever says `N` the numbers below N, each in a datagram of its own, and echoes the rest.
+/// A server that answers `N` with the numbers below N, each in a datagram of its own, and echoes the rest.
 fn counting(limits: impl FnOnce(&mut socketserver::Limits)) -> Running<(), UnixDatagram> {
     let mut server = server::<UnixDatagram, _>(|_| {
         probe(|call, request: &mut Request<'_>| {
@@ -806,7 +806,7 @@ fn bytes_after_a_passed_descriptor_are_read_and_the_descriptor_is_closed() {
     }
 }
 
-// ---- who it is ----
+// ---- the credentials of a peer ----
 
 #[cfg(feature = "credentials")]
 mod credentials {
