@@ -154,7 +154,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether the end was read.
+    /// Returns whether the end was read.
     fn receive(&mut self, now: Instant, buffer: &mut [u8], answers: &mut Answers) -> Result<bool, Failure> {
         for _ in 0..BUDGET {
             if !self.can_receive(now) {

@@ -22,7 +22,7 @@ pub(crate) struct Crowd {
     /// How many there are of each role.
     counts: [usize; 3],
     ready: Vec<usize>,
-    /// Who may have to be called when. An entry can be older than its member, whom it then calls for nothing.
+    /// Which member may have to be called when. An entry can be older than its member: that call has no effect.
     wakes: BinaryHeap<Reverse<(Instant, usize)>>,
     pub(crate) figures: Figures,
 }
@@ -104,7 +104,7 @@ impl Crowd {
             None => wait_max,
         };
         match self.poll.poll(&mut self.events, Some(wait)) {
-            // A signal; whoever minds will see.
+            // A signal; the caller looks for it.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             polled => polled?,
         }
@@ -184,7 +184,7 @@ impl Crowd {
         self.counts[member.name.role as usize] -= 1;
     }
 
-    /// Who it happened to, what, and whose the wrong bytes are.
+    /// The member, what happened to it, and where the wrong bytes come from.
     fn complaint(&self, key: usize, failure: &Failure) -> String {
         let complaint = format!("{}: {failure}", self.members[key].name);
         let (Failure::Wrong { seen, .. } | Failure::Unasked { seen, .. } | Failure::Foreign { seen, .. }) = failure

@@ -139,7 +139,7 @@ impl Refusal {
     }
 }
 
-/// Whoever does not read it still gets the status.
+/// Ignores errors: a caller that does not read the text still gets the status.
 fn say(text: &str) {
     let _ = stdout().write_all(text.as_bytes());
 }

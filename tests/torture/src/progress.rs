@@ -34,7 +34,7 @@ impl Progress {
         } else if now >= self.next_line {
             let elapsed = now - self.begun;
             self.next_line = now + if elapsed < MINUTE { LINE_EVERY } else { MINUTE };
-            // Whether anybody reads it does not matter.
+            // It does not matter whether it is read.
             let _ = writeln!(stderr(), "{}: {what}, {done} of {clients} clients done", FormattedDuration(elapsed));
         }
     }

@@ -90,7 +90,7 @@ impl Run<'_> {
         Ok(crowd.figures)
     }
 
-    /// Whether a client could begin. If not, it may be tried again.
+    /// Returns whether a client could begin. If not, it may be tried again.
     fn start(&self, crowd: &mut Crowd, name: Name) -> io::Result<bool> {
         let socket = match self.target.connect() {
             Ok(socket) => socket,
@@ -142,7 +142,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether the server echoes at all, and how long a datagram it answers in full.
+/// Finds out whether the server echoes at all, and how long a datagram it answers in full.
 pub(crate) fn probe(target: &mut Target, patience: Duration) -> Result<(), String> {
     if !target.is_for_datagrams() {
         return probe_with(target, patience, 1_000);
@@ -178,7 +178,7 @@ fn probe_with(target: &Target, patience: Duration, bytes: usize) -> Result<(), S
     crowd.figures.complaints.pop().map_or(Ok(()), Err)
 }
 
-/// Whether it is only for now that a client cannot begin: there is no free port, all are in TIME_WAIT, or no
+/// Returns whether it is only for now that a client cannot begin: there is no free port, all are in TIME_WAIT, or no
 /// room in the backlog of a Unix socket.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::WouldBlock)

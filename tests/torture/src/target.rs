@@ -79,7 +79,7 @@ impl Target {
         }
     }
 
-    /// Settles for the first address at which somebody accepts connections. Whether somebody takes datagrams is seen
+    /// Settles for the first address at which a server accepts connections. Whether a server takes datagrams is seen
     /// when one is answered.
     pub(crate) fn reach(&mut self, patience: Duration) -> Result<(), String> {
         let reached = match &mut self.address {

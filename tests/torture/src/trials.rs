@@ -36,7 +36,7 @@ pub(crate) enum Trial {
     Datagrams,
     /// As before, and some of them are longer than the server takes
     LongDatagrams,
-    /// The same datagram again and again, as if somebody had recorded it
+    /// The same datagram again and again, as in a replay
     Repeats,
     /// Small, large or empty datagrams as fast as they go; some may be lost
     DatagramFlood,
@@ -102,7 +102,7 @@ impl Trial {
                 let (bytes, deaf) = (random.u64(1 << 20..=4 << 20), milliseconds(random, 1_000..=2_000));
                 Plan { bytes, piece: 1_000..=64_000, deaf, ping_pong: false, ..Plan::ping() }
             }
-            // The others, who should not notice.
+            // The others, which should not notice.
             Trial::SlowReaders => Plan { piece: 1..=1_000, ping_pong: true, ..stream(random, 64 << 10) },
             Trial::Slowloris => Plan {
                 bytes: random.u64(20..=40),
@@ -167,7 +167,7 @@ impl Trial {
                 answers: if random.bool() { Expected::Some } else { Expected::Unread },
                 ..Exchange::ping()
             },
-            // The others, who should not notice.
+            // The others, which should not notice.
             Trial::DeafPeers => Exchange { datagrams: 50, bytes: 0..=longest.min(1_000), ..Exchange::ping() },
             Trial::PeerChurn => {
                 Exchange { datagrams: random.u64(1..=3), answers: Expected::Unread, ..Exchange::ping() }

@@ -13,7 +13,7 @@ pub(crate) struct Watch {
     pid: u32,
     begun: Instant,
     next_sample: Instant,
-    /// Before anybody connected.
+    /// Before a client connected.
     start: Sample,
     minutes: Vec<Minute>,
 }
