@@ -1,5 +1,5 @@
 //! The datagrams, of a server of their own or of the one that has the connections: what is answered is what was asked, and
-//! nobody else hears of it.
+//! no other peer receives it.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -22,11 +22,11 @@ pub(crate) struct Correspondence {
     pub(crate) sent: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_answered: u64,
-    /// By packet: who is to get it back.
+    /// By packet: the address that is to get it back.
     open: HashMap<Vec<u8>, Address>,
 }
 
-/// Whether this is the address of somebody who sends datagrams.
+/// Returns whether this is the address of a peer that sends datagrams.
 pub(crate) fn is_correspondent(address: &Address) -> bool {
     address.as_inet().is_some_and(|address| address.ip() >= HOSTS[0] && address.ip() <= HOSTS[1])
 }
@@ -92,7 +92,7 @@ impl Correspondence {
         self.server
     }
 
-    /// One of a few peers sends a datagram that nobody has sent before.
+    /// One of a few peers sends a datagram that was not sent before.
     pub(crate) fn send(&mut self, network: &mut Network, peer: usize, bytes: usize) {
         let from: Address = SocketAddr::from(([198, 51, 100, peer as u8 % 8], 1_000)).into();
         let mut packet = self.sent.to_le_bytes().to_vec();
@@ -102,7 +102,7 @@ impl Correspondence {
         self.open.insert(packet, from);
     }
 
-    /// Datagrams that were not answered, if none may be refused for want of a session.
+    /// Datagrams that were not answered, if none may be refused because no session is free.
     pub(crate) fn unanswered(&self) -> u64 {
         if self.sessions { 0 } else { self.open.len() as u64 }
     }

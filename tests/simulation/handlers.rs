@@ -30,7 +30,7 @@ pub(crate) struct Site(pub(crate) Books);
 /// A message for a connection.
 pub(crate) struct For(pub(crate) ConnectionId);
 
-/// A message for the server: whoever is paused goes on, and whoever stays although its peer has ended goes.
+/// A message for the server: paused connections go on, and those that stay although their peer has ended close.
 pub(crate) struct GoOn;
 
 impl BaseServer for Site {
@@ -90,7 +90,7 @@ impl BaseServer for Site {
     }
 }
 
-/// Sets one of the server's timers, anew if it is set, or cancels it.
+/// Sets one of the server's timers, even if it is set already, or cancels it.
 fn set_server_timer(books: &Books, others: &mut Others<'_, Site>) {
     let (tag, after, periodic, cancel) = {
         let mut ledger = books.open();
@@ -392,7 +392,7 @@ impl Player {
             asked.extend(is_stream.then_some(id));
             is_stream
         });
-        self.books.expect(took <= asked.len(), || format!("{took} took a broadcast of {} who were asked", asked.len()));
+        self.books.expect(took <= asked.len(), || format!("{took} took a broadcast, {} were asked", asked.len()));
         let me = request.id();
         self.books.expect(!asked.contains(&me), || format!("a broadcast of {me:?} asks for itself"));
         for id in open.into_iter().filter(|&id| id != me) {
@@ -477,7 +477,7 @@ impl Player {
         if cancel {
             let was = self.books.open().accounts[self.number].timers.remove(&tag).is_some();
             let cancelled = request.cancel_timer(tag);
-            // A successor may be set up on a connection that is on its way out, whose timers have fired for nobody.
+            // A successor may be set up on a connection that is on its way out, whose timers have fired for no handler.
             let holds = was == cancelled || (was && self.stage != Stage::SetUp);
             self.books.expect(holds, || format!("timer {tag} of {} was set: {was}", self.number));
         } else {
@@ -610,7 +610,7 @@ impl RequestHandler<Site> for Player {
             let mut ledger = self.books.open();
             let account = &mut ledger.accounts[self.number];
             account.setup_called = true;
-            (account.open, account.eof_told, account.replaced) = (false, false, false); // A successor begins anew.
+            (account.open, account.eof_told, account.replaced) = (false, false, false); // A successor starts fresh.
             if account.active_at.is_zero() {
                 account.active_at = request.others.now();
             }
@@ -659,7 +659,7 @@ impl RequestHandler<Site> for Player {
         let (now, reason) = (request.others.now(), EndReason::Timeout(timeout));
         let mut ledger = self.books.open();
         let account = &mut ledger.accounts[self.number];
-        // Its time begins anew, unless it closes.
+        // Its time starts again, unless it closes.
         let since = match timeout {
             Timeout::Idle => Some(std::mem::replace(&mut account.active_at, now)),
             Timeout::Read => account.unread_since.replace(now),
@@ -701,7 +701,7 @@ impl RequestHandler<Site> for Player {
 
     fn drain(&mut self, request: &mut Request<'_, Site>) -> Result<Next> {
         let (number, stopping) = (self.number, self.books.open().stopped_at.is_some());
-        self.books.expect(stopping, || format!("drain of {number}, and nobody stops"));
+        self.books.expect(stopping, || format!("drain of {number}, and nothing stops"));
         let next = self.called(request, "drain", EndReason::Stopped)?;
         let closes = next == Next::Wait && self.books.open().rng.bool();
         Ok(if closes { self.close(EndReason::Stopped) } else { next })

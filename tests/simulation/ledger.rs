@@ -1,4 +1,4 @@
-//! Who has sent, consumed, accepted and received what: the books that must balance, and the rules of callbacks.
+//! What each side has sent, consumed, accepted and received: the books that must balance, and the rules of callbacks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,7 +43,7 @@ pub(crate) struct Ledger {
     pub(crate) write_timeouts: Vec<Option<Duration>>,
     /// Calls may fail so that a connection is broken.
     breaks: bool,
-    /// Those with whom something was done since the reactor last rested.
+    /// Those with which something was done since the reactor last rested.
     pub(crate) stirred: BTreeSet<usize>,
     /// Of each callback, how often it was called.
     pub(crate) calls: BTreeMap<String, u64>,
@@ -59,7 +59,7 @@ pub(crate) struct Ledger {
     pub(crate) handlers: usize,
     /// Those of the datagram server that are owed a finish.
     pub(crate) datagram_handlers: usize,
-    /// Whose `finish` was called since somebody looked.
+    /// Those whose `finish` was called since the last look.
     pub(crate) finishing: Vec<usize>,
     /// Why connections and datagram sessions have ended, as `finish` was told.
     pub(crate) ends: Vec<EndReason>,
@@ -120,7 +120,7 @@ pub(crate) struct Account {
     pub(crate) connect_failed: bool,
     /// Calls of `close_request`.
     pub(crate) closes: usize,
-    /// Somebody asked for its end, or an error did.
+    /// A callback or its peer asked for its end, or an error caused it.
     pub(crate) ending: bool,
     /// Why it may end.
     pub(crate) reasons: Vec<EndReason>,
@@ -156,7 +156,7 @@ pub(crate) struct Account {
     pub(crate) spent: Spent,
     /// Bytes of broadcasts that it was to have.
     pub(crate) broadcast: u64,
-    /// It may end in a reset: somebody asked for it, or something broke.
+    /// It may end in a reset: a side asked for it, or something broke.
     pub(crate) may_reset: bool,
 }
 
@@ -227,8 +227,8 @@ impl Books {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A turn gives a connection no more than its budget. When the reactor is asked to stop, it also serves whoever is in
-    /// the backlog, within one turn.
+    /// A turn gives a connection no more than its budget. When the reactor is asked to stop, it also serves the clients
+    /// in the backlog, within one turn.
     pub(crate) fn spend(&self, number: usize, bytes: usize, callbacks: usize) {
         let mut ledger = self.open();
         let spent = ledger.spend(number, bytes, callbacks);
@@ -311,7 +311,7 @@ impl Ledger {
         self.clock.as_ref().map_or(Duration::ZERO, Clock::now)
     }
 
-    /// Somebody wants its end, or it is broken.
+    /// Its end is requested, or it is broken.
     pub(crate) fn end(&mut self, number: usize, why: EndReason) {
         self.accounts[number].ending = true;
         self.accounts[number].reasons.push(why);
@@ -387,7 +387,7 @@ impl Ledger {
         self.sure() && account.is_open() && account.taken + broadcast + HEAD + bytes <= self.bounds(number)[3]
     }
 
-    /// Nothing ends a connection that nobody here knows of.
+    /// Nothing ends a connection that the books do not know of.
     fn sure(&self) -> bool {
         !self.breaks && self.stopped_at.is_none()
     }

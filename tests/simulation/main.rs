@@ -51,7 +51,7 @@ fn whatever_happens_nothing_is_lost_forgotten_or_left() {
     }
 }
 
-/// What somebody needs who has to mend it.
+/// The commands that repeat the failure, and the shrunk plan.
 fn story(plan: &Plan, shrunk: &Shrunk) -> String {
     let mut command = format!("SIMULATION_SEED={} SIMULATION_STEPS={}", plan.seed, ranges(&shrunk.steps));
     let kept: Vec<_> = [shrunk.plan.faults.names(), shrunk.plan.temper.names()].concat();

@@ -41,7 +41,7 @@ pub(crate) enum Step {
         window: usize,
     },
     SpuriousEvent(usize),
-    /// Those whom handlers have called answer, refuse, or say nothing yet.
+    /// The peers that handlers have called answer, refuse, or say nothing yet.
     Answer,
     Message(usize),
     Job,
@@ -75,7 +75,7 @@ macro_rules! rates {
                 all.into_iter().filter(|(_, rate)| *rate != 0.0).collect()
             }
 
-            /// Sets one to zero by its name. Says whether there is one.
+            /// Sets one to zero by its name. Returns whether there is one.
             fn clear(&mut self, name: &str) -> bool {
                 match name {
                     $(stringify!($field) => self.$field = 0.0,)*
@@ -151,7 +151,7 @@ impl Plan {
         let mut rng = Rng::with_seed(seed);
         let rng = &mut rng;
         let length = if rng.u8(..8) == 0 { 1_500 } else { rng.usize(50..400) };
-        // In one of twenty a crowd; in the others few, who meet again and again.
+        // In one of twenty a crowd; in the others a few, which meet again and again.
         let crowd = if rng.u8(..20) == 0 { rng.usize(500..3_000) } else { rng.usize(1..40) };
         let mut steps: Vec<Step> = (0..crowd.min(8)).map(|_| Step::Connect).collect();
         let mut connected = steps.len();
@@ -201,7 +201,7 @@ impl Plan {
         Plan { seed, config, limits, mixed, faults, temper, record_bytes_max: size + 10, steps }
     }
 
-    /// Takes a fault or a habit away. Says whether there is one of this name.
+    /// Takes a fault or a habit away. Returns whether there is one of this name.
     pub(crate) fn clear(&mut self, name: &str) -> bool {
         self.faults.clear(name) || self.temper.clear(name)
     }

@@ -12,12 +12,12 @@ pub(crate) fn bytes_of(peer: usize, from: u64, count: usize) -> Vec<u8> {
     (from..from + count as u64).map(|n| byte_of(peer, n)).collect()
 }
 
-/// What everybody is sent at once.
+/// What all peers are sent at once.
 pub(crate) const BROADCAST: u32 = u32::MAX;
 const MAGIC: u8 = 0xc3;
 pub(crate) const HEAD: usize = 1 + 4 + 8 + 4;
 
-/// What servers send: who it is from, how many bytes came from there to this peer before, and the bytes.
+/// What servers send: its source, how many bytes came from there to this peer before, and the bytes.
 pub(crate) fn record(source: u32, before: u64, count: usize) -> Vec<u8> {
     let mut record = Vec::with_capacity(HEAD + count);
     record.push(MAGIC);

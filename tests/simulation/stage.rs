@@ -67,7 +67,7 @@ struct Stage<'a> {
     server: ServerId,
     datagrams: Correspondence,
     books: Books,
-    /// By number; none for somebody who was called and could not be.
+    /// By number; none for a peer that was called and could not be reached.
     peers: Peers,
     faults: Arc<Mutex<Faults>>,
     rng: Rng,
@@ -83,7 +83,7 @@ impl<'a> Stage<'a> {
         let mut serve = |limits: &Limits| {
             let made = books.clone();
             let make = move |_: &mut Site, address: &_| {
-                let number = made.open().number(address).expect("whoever connects has a number");
+                let number = made.open().number(address).expect("a peer that connects has a number");
                 Player::new(&made, number)
             };
             match plan.mixed {
@@ -214,10 +214,10 @@ impl<'a> Stage<'a> {
         peers[number] = Some(peer);
     }
 
-    /// Those who are called now have a place, and some of them an answer.
+    /// Those that are called now have a place, and some of them an answer.
     fn answer(&mut self) {
         for peer in self.network.called() {
-            let number = self.books.open().number(peer.address()).expect("whoever is called has a number");
+            let number = self.books.open().number(peer.address()).expect("a peer that is called has a number");
             self.place(number, peer);
         }
         let waiting: Vec<_> = lock(&self.peers).iter().flatten().filter(|peer| peer.is_connecting()).cloned().collect();
@@ -391,7 +391,7 @@ impl<'a> Stage<'a> {
             self.rest();
         }
         if !self.network.is_stopped() {
-            return Err("a reactor with nobody to wait for does not stop".to_owned());
+            return Err("a reactor with nothing to wait for does not stop".to_owned());
         }
         self.network.server_close(self.server); // A server's own timers outlast a stop.
         self.network.server_close(self.datagrams.server());
@@ -484,7 +484,7 @@ impl<'a> Stage<'a> {
                 return Err(format!("{number} ended because its peer had, and eof was not called"));
             }
             if !broken && matches!(account.finished, Some((EndReason::Reset, _))) {
-                return Err(format!("{number} ended with a reset that nobody has sent"));
+                return Err(format!("{number} ended with a reset that was not sent"));
             }
             if broken || account.may_reset {
                 continue;
@@ -603,7 +603,8 @@ impl Director {
         }
     }
 
-    /// The server is told that nothing watches this client, unless that is over, or we have called it: then who called is.
+    /// The server is told that nothing watches this client, unless that is over. If we have called it, the caller is
+    /// told.
     fn expect_to_be_told(&self, whose: Option<&Address>) {
         let mut ledger = self.books.open();
         if let Some(number) = whose.and_then(|address| ledger.number(address)) {
