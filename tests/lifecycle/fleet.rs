@@ -26,7 +26,7 @@ trait Owned: Send {
     fn close(&mut self);
     fn set_limits(&mut self, limits: Limits);
     fn set_config(&mut self, config: ReactorConfig);
-    /// Nobody has one of a server that was never activated.
+    /// A server that was never activated has none.
     fn handle(&self) -> Option<Handle>;
     fn id(&self) -> Option<ServerId>;
     fn set_timer(&mut self, tag: u64, after: Duration);
@@ -611,7 +611,7 @@ impl Fleet {
         stop.shutdown();
     }
 
-    /// Two reactors change places. Nobody needs that, and nothing may break by it.
+    /// Two reactors change places. No program needs that, and it must not break anything.
     fn swap(&mut self) {
         if self.hosting.len() < 2 {
             return;

@@ -34,7 +34,7 @@ const STEPS_MAX: usize = 40;
 /// No step takes nearly as long as this.
 const WATCH: Duration = Duration::from_secs(60);
 
-/// What was done last, for whoever has to find out.
+/// What was done last, to explain a failure.
 pub(crate) struct Log {
     seed: AtomicU64,
     count: AtomicU64,

@@ -14,7 +14,7 @@ use socketserver::{
     RequestHandler, Result, ServeOn, Socket, Stream, StreamRequestHandler,
 };
 
-/// Whatever is the user's holds it: when all is dropped, nobody else does.
+/// Everything that is the user's holds it: when all of that is dropped, nothing else holds it.
 #[derive(Default)]
 pub(crate) struct Ledger {
     violations: Mutex<Vec<String>>,
