@@ -53,8 +53,8 @@ impl Drop for Directory {
     }
 }
 
-/// Whether this process is one of a test's own. If not, the test, named by its path, is run in one. `prepare`: what a
-/// shell does first; empty if nothing is to be prepared.
+/// Returns whether this process is one of a test's own. If not, the test, named by its path, is run in one. `prepare`:
+/// what a shell does first; empty if nothing is to be prepared.
 #[track_caller]
 pub(crate) fn is_apart(test: &str, prepare: &str) -> bool {
     const APART: &str = "SOCKETSERVER_TEST_APART";
@@ -464,7 +464,7 @@ pub(crate) fn sock_addr(address: &Address) -> socket2::SockAddr {
 }
 
 /// A datagram client that never waits for ever. One of UDP hears its server only: its port may have been another's
-/// before, for whom something is still under way. One of Unix is not connected: how much may wait for one that is, is
+/// before, for which something is still under way. One of Unix is not connected: how much may wait for one that is, is
 /// bounded by the server's send buffer alone.
 #[derive(Debug)]
 pub(crate) struct Mailbox {

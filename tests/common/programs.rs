@@ -156,7 +156,7 @@ impl Lines {
     pub(crate) fn of(stream: impl Read + Send + 'static) -> Self {
         let (line, lines) = channel();
         std::thread::spawn(move || {
-            // Ends when nobody listens: the program then has a broken pipe.
+            // Ends when the receiver is gone: the program then has a broken pipe.
             BufReader::new(stream).lines().map_while(Result::ok).try_for_each(|text| line.send(text))
         });
         Lines(lines)
