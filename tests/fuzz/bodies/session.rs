@@ -140,7 +140,7 @@ impl Handler {
             Return::Error => Err("as the fuzzer has it".into()),
             Return::Panic => {
                 log.panics += 1;
-                // Without the hook, which is there for what nobody wanted.
+                // Without the hook, which is there for panics that are not intended.
                 std::panic::resume_unwind(Box::new("as the fuzzer has it"))
             }
         }
