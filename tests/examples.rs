@@ -71,7 +71,7 @@ fn echo_makes_clients_wait_above_the_maximum() {
 fn echo_without_arguments_is_at_the_port_of_the_documentation() {
     let Some(mut command) = example("echo") else { return };
     let mut echo = Program::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
-    // Somebody else may have it.
+    // Another process may have the port.
     let said = echo.output.lines().next().or_else(|| echo.log.lines().next()).unwrap();
     match said.strip_prefix("listening on ") {
         Some(address) => {
@@ -184,7 +184,7 @@ fn echo_serves_abstract_names() {
     client.send(b"hello").unwrap();
     assert_eq!(received(|buffer| client.recv(buffer)), b"hello");
 
-    // The name is taken, and free once more when nobody has it.
+    // The name is taken, and free again when no process has it.
     refuses("echo", &["--unix", &format!("@{stream}")], &format!("@{stream}"));
     echo.stops_in_good_order();
     start("echo", &["--unix", &format!("@{stream}")]).unwrap().stops_in_good_order();
@@ -263,7 +263,7 @@ fn echo_takes_over_the_path_of_a_server_that_was_killed() {
         let Some(mut killed) = start("echo", &[option, &path]) else { return };
         killed.signal("KILL");
         killed.exit();
-        assert!(Path::new(&path).exists(), "nobody could remove it");
+        assert!(Path::new(&path).exists(), "a killed process cannot remove it");
         let mut heir = start("echo", &[option, &path]).unwrap();
         if option == "--unix" {
             assert_eq!(exchange(connect_path(&path), b"hello"), b"hello");
@@ -329,7 +329,7 @@ fn an_unavailable_path_is_one_line_and_status_1() {
         refuses("echo", &["--unix", path], path);
         refuses("echo", &["--unix-datagram", path], path);
         refuses("control", &["127.0.0.1:0", "--control", path], path);
-        // What could be had before is given back.
+        // An address that was bound before the failure is released.
         let free = scratch.path("free");
         refuses("echo", &["127.0.0.1:0", "--unix", &free, "--unix-datagram", path], path);
         assert!(!Path::new(&free).exists());
@@ -409,7 +409,7 @@ fn a_signal_lets_data_in_flight_arrive() {
     for signal in ["TERM", "INT"] {
         let Some(mut echo) = start("echo", &["127.0.0.1:0"]) else { return };
         let mut client = echo.connect();
-        // As much as the kernel takes while nobody reads, so that all of it is on the way when the signal comes.
+        // As much as the kernel takes while it is not read, so that all of it is on the way when the signal comes.
         let data = noise(1 << 20);
         client.write_all(&data).unwrap();
         echo.signal(signal);
@@ -423,7 +423,7 @@ fn a_signal_lets_data_in_flight_arrive() {
 fn a_second_signal_cuts_it_short() {
     let Some(mut echo) = start("echo", &["127.0.0.1:0", "--grace", "600"]) else { return };
     let mut client = echo.connect();
-    // It writes until nobody takes more: the server then holds bytes that it cannot get rid of.
+    // It writes until no more is taken: the server then holds bytes that it cannot get rid of.
     client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     while client.write_all(&[0; 65_536]).is_ok() {}
     echo.signal("TERM");
@@ -451,7 +451,7 @@ fn a_stopped_and_continued_server_still_serves() {
     echo.signal("STOP");
     client.write_all(b"meanwhile").unwrap();
     client.set_read_timeout(Some(Duration::from_millis(800))).unwrap();
-    assert!(client.read(&mut [0]).is_err(), "nobody answers while it is stopped");
+    assert!(client.read(&mut [0]).is_err(), "it does not answer while it is stopped");
     client.set_read_timeout(Some(DEADLINE)).unwrap();
     echo.signal("CONT");
     // Longer than the idle timeout has passed, but what came meanwhile counts first.
@@ -716,7 +716,7 @@ fn chat_drops_a_slow_member_and_no_other() {
             line => line == "* slow left (too slow)" || panic!("{line:?}"),
         }
     });
-    assert!(dropped, "80 MB did not fill the buffers of one who does not read");
+    assert!(dropped, "80 MB did not fill the buffers of one that does not read");
     ann.hears("* slow left (too slow)");
     drop(slow);
     drop((ann, bob));
@@ -806,7 +806,7 @@ fn proxy_carries_both_directions_and_their_ends() {
 #[test]
 fn proxy_tries_every_address_of_a_name() {
     let Some(echo) = start("echo", &["127.0.0.1:0"]) else { return };
-    // localhost may be ::1 first, where nobody listens.
+    // localhost may be ::1 first, where nothing listens.
     let upstream = format!("localhost:{}", echo.address.unwrap().port());
     let Some(proxy) = start("proxy", &["127.0.0.1:0", &upstream]) else { return };
     assert_eq!(exchange(proxy.connect(), b"hello"), b"hello");
@@ -1191,7 +1191,7 @@ fn inetd_makes_clients_wait_for_a_program_and_forgets_those_that_vanish() {
     second.write_all(b"b").unwrap();
     second.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(second.read(&mut [0]).is_err(), "it is not its turn");
-    // One goes without a word, with its echo unread; the next one before its turn.
+    // One client leaves without sending more, with its echo unread; the next one before its turn.
     first.write_all(b"unread").unwrap();
     first.peek(&mut [0]).unwrap();
     drop(first);
@@ -1317,7 +1317,7 @@ fn blocking_tells_how_it_goes_while_all_threads_wait() {
     assert_eq!(summary_of(&summary), "0 sums, the largest none; 2 clients\n");
     drop(first);
     second.set_read_timeout(Some(DEADLINE)).unwrap();
-    assert_eq!(read_to_end(second), b"2 (sum number 2)\n", "who leaves has a sum, too");
+    assert_eq!(read_to_end(second), b"2 (sum number 2)\n", "a client that leaves has a sum, too");
     blocking.stops_in_good_order();
 }
 
@@ -1454,7 +1454,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Whether a program that a test needs is there; says so if not.
+/// Returns whether a program that a test needs is there. Prints that the test is skipped if not.
 fn has(program: &str, argument: &str) -> bool {
     let mut command = Command::new(program);
     let found = command.arg(argument).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -1499,7 +1499,7 @@ fn read_exact(client: &mut impl Read, n: usize) -> Vec<u8> {
     received
 }
 
-/// An address that nobody listens on, as far as one can tell.
+/// An address where nothing listens, as far as the test can tell.
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

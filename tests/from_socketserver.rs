@@ -1,4 +1,4 @@
-//! The page for those who come from Python, `docs/from-socketserver.md`, against the names that Python's module has.
+//! The page for users of `socketserver` of Python, `docs/from-socketserver.md`, against the names of that module.
 //!
 //! Mirrors `MiscTestCase.test_all` of CPython: nothing public is forgotten. The names are data,
 //! `tests/data/socketserver-names.txt`; `tests/data/names.py` makes them, and where there is a Python it is asked whether

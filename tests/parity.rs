@@ -65,7 +65,7 @@ fn head(_: &Address) -> Command {
 struct Case<F: Family> {
     address: String,
     exchange: fn(&Address),
-    /// Whether anybody answers there.
+    /// Returns whether a server answers there.
     answers: fn(&Address) -> bool,
     family: std::marker::PhantomData<F>,
 }
@@ -369,7 +369,7 @@ fn an_error_of_a_handler_is_handled_and_handle_request_returns() {
 }
 
 /// Mirrors `test_sync_not_handled`, as far as it can: nothing passes through `handle_error` here. What SystemExit is for
-/// in a handler, ending the server, is a call; a panic, the nearest thing to an exception that nobody expects, ends its
+/// in a handler, ending the server, is a call; a panic, the nearest thing to an unexpected exception, ends its
 /// connection and is handled.
 #[test]
 fn a_handler_ends_the_server_without_an_error_and_a_panic_is_handled() {
@@ -452,8 +452,8 @@ fn wfile_is_a_writer_on_the_request_s_own_socket() {
     done.recv_timeout(PATIENCE).unwrap().unwrap();
 }
 
-/// Mirrors `test_write`: a write arrives without a flush, and one that is interrupted by signals is not cut short
-///. A socket with a time limit is not restarted by the system after a signal, signal(7), hence `timeout`.
+/// Mirrors `test_write`: a write arrives without a flush, and one that is interrupted by signals is not cut short.
+/// The system does not restart a call on a socket with a time limit after a signal (signal(7)): therefore `timeout`.
 #[test]
 #[cfg(all(target_os = "linux", feature = "signals"))]
 fn a_large_write_is_whole_though_signals_interrupt_it() {
@@ -515,7 +515,7 @@ fn a_large_write_is_whole_though_signals_interrupt_it() {
 // `test_all` is in tests/from_socketserver.rs: every public name of Python's has its row.
 
 /// Mirrors `test_shutdown_request_called_if_verify_request_false` (bpo-26309): a request that is turned away is closed.
-/// The hook that tells of it is `close_request`; ours of the other name ends a direction in good order, which nobody
+/// The hook that tells of it is `close_request`; ours of the other name ends a direction in good order, which no peer
 /// waits for here.
 #[test]
 fn a_request_that_verify_request_turns_away_is_closed_once_and_not_handled() {
@@ -791,7 +791,7 @@ fn serving<F: Family, S: BaseServer, H: RequestHandler<S>>(
 fn finish<F: Family, S: BaseServer, H: RequestHandler<S>>(server: &mut Server<F, S, H>) {
     server.shutdown_handle().shutdown();
     match server.serve_forever() {
-        // A handler has stopped it, it would bind again, and by now somebody has its port: nothing is under way.
+        // A handler has stopped it, it would bind again, and by now another socket has its port: nothing is under way.
         Err(Error::Bind { .. }) => {}
         result => result.unwrap(),
     }
@@ -802,7 +802,7 @@ fn on_a_thread<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> R
     let (tell, done) = channel();
     std::thread::spawn(move || {
         let result = run();
-        let _ = tell.send(result); // After a deadline nobody listens.
+        let _ = tell.send(result); // After a deadline the receiver is gone.
     });
     done
 }
@@ -902,7 +902,7 @@ fn status(mut child: Child) -> Option<i32> {
 fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !reached() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
+        assert!(Instant::now() < deadline, "not in time: {what}");
         std::thread::yield_now();
     }
 }

@@ -84,7 +84,7 @@ impl Drop for Example {
     }
 }
 
-// ---- servers of each kind, by whom their requests are served ----
+// ---- servers of each kind, by what serves their requests ----
 
 /// Lets one Python judge a server of each kind; where there is none, it has said so.
 macro_rules! check_each_kind {

@@ -18,12 +18,12 @@ use common::{Directory, Mailbox, Peer};
 use programs::{Program, example};
 use socketserver::{Address, UnixAddress};
 
-/// What a fault does to those who talk to the server.
+/// What a fault does to the clients of the server.
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
-    /// Nobody notices.
+    /// No client notices.
     Unnoticed,
-    /// Nobody notices more than a pause, and the log tells.
+    /// No client notices more than a pause, and the log reports it.
     Paused,
     /// Served as soon as more comes.
     Delayed,
@@ -199,7 +199,7 @@ fn talk(outcome: Outcome, server: &Address, echo: &Program) {
     Peer::connect(server.clone()).echo("newcomer");
 }
 
-/// Whether it gets its bytes back; if not, its connection has ended.
+/// Returns whether it gets its bytes back; if not, its connection has ended.
 fn is_served(client: &mut Peer) -> bool {
     let mut back = [0; 5];
     let served = client.socket.write_all(b"hello").and_then(|()| client.socket.read_exact(&mut back));
