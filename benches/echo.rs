@@ -1,6 +1,6 @@
 //! Messages there and back over connections that stay: this crate and its rivals.
 //!
-//!     cargo bench --bench echo              # everybody; takes a while, and says how long
+//!     cargo bench --bench echo              # all servers; takes a while, and says how long
 //!     cargo bench --bench echo -- --help    # the options
 
 mod launch;

@@ -107,7 +107,7 @@ fn measure(connections: usize, turns: u32) -> Result<Figures> {
     network.advance(Duration::from_secs(700));
     let begun = Instant::now();
     while network.turn() {}
-    network.advance(Duration::from_secs(3)); // They linger, and nobody ends the other side.
+    network.advance(Duration::from_secs(3)); // They linger, and the peers do not end their side.
     while network.turn() {}
     let timeout = begun.elapsed() / connections as u32;
     assert_eq!(network.stats().timeouts_idle, connections as u64);

@@ -1,4 +1,4 @@
-//! What timers cost when there are many: 100,000 of one connection, set, set anew, unset, and due.
+//! What timers cost when there are many: 100,000 of one connection, set, set again, unset, and due.
 //!
 //!     cargo bench --bench timers              # measures
 //!     cargo bench --bench timers -- --test    # runs each once, to see that it works

@@ -14,7 +14,7 @@ const SILENCE: Duration = Duration::from_millis(50);
 /// More than the kernel's buffers hold.
 const LONG: usize = 8 << 20;
 
-/// Whether the server at `address` does `job`.
+/// Checks whether the server at `address` does `job`.
 ///
 /// # Errors
 ///
@@ -143,7 +143,7 @@ mod tests {
             let error = conforms(server(behaviour), job).expect_err(what);
             assert!(error.contains(what), "{error}");
         }
-        let error = conforms(nobody(), Job::Echo).expect_err("nobody listens");
+        let error = conforms(nobody(), Job::Echo).expect_err("nothing listens");
         assert!(error.contains("refused"), "{error}");
     }
 }

@@ -112,7 +112,7 @@ fn guest(name: &str, command: &str) -> Result<Contender, String> {
         name: name.to_owned(),
         version: command.to_owned(),
         thread_per_client: false,
-        // It may be, but nobody knows.
+        // It may be, but that is unknown.
         native: false,
         jobs: if command.contains(JOB) { Job::value_variants().to_vec() } else { vec![Job::Echo] },
         words: ["sh", "-c", &format!("exec {command}")].map(str::to_owned).to_vec(),

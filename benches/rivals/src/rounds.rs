@@ -2,7 +2,7 @@
 //!
 //! In each round and scenario the reference is measured first and last, and the others between, each round beginning
 //! with another one of them. What changes on the machine over time affects all of them alike, and shows in the two
-//! figures of the reference. Each contender is started anew for each scenario and round.
+//! figures of the reference. Each contender is started again for each scenario and round.
 
 use crate::check;
 use crate::contenders::Contender;

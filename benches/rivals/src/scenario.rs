@@ -136,7 +136,7 @@ impl Scenario {
         }
     }
 
-    /// Whether `contender` is asked to take part.
+    /// Returns whether `contender` is asked to take part.
     pub(crate) fn is_for(&self, contender: &Contender) -> bool {
         let most = THREADS_MAX[usize::from(contender.native)];
         let too_many = contender.thread_per_client && self.connections() > most;

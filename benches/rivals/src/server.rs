@@ -81,7 +81,7 @@ fn free_address(job: Job) -> io::Result<SocketAddr> {
     }
 }
 
-/// Whether a connection can be made, or a datagram comes back.
+/// Returns whether a connection can be made, or a datagram comes back.
 fn answers(address: SocketAddr, job: Job) -> io::Result<bool> {
     if job == Job::Datagrams {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;

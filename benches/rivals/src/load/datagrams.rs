@@ -49,7 +49,7 @@ const NUMBER_BYTES: usize = size_of::<u64>();
 /// A datagram that is not back by then is lost. On this machine only a full socket loses any.
 const LOST: Duration = Duration::from_secs(1);
 
-/// So many errors of sockets without an answer in between mean that nobody listens.
+/// So many errors of sockets without an answer in between mean that nothing listens.
 const ERRORS_MAX: usize = 20;
 
 impl Load<Senders> {
@@ -177,14 +177,14 @@ impl Senders {
         }
     }
 
-    /// A system call has failed, perhaps because of what was sent earlier: nobody listens there.
+    /// A system call has failed, perhaps because of what was sent earlier: nothing listens there.
     fn error(&mut self, errno: Errno, tally: &mut Tally) -> Result<(), String> {
         if matches!(errno, Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS) {
             return Ok(());
         }
         tally.failed(&Fault::Broken(errno.into()), 0);
         self.errors_in_a_row += 1;
-        if self.errors_in_a_row < ERRORS_MAX { Ok(()) } else { Err(tally.describe("nobody listens")) }
+        if self.errors_in_a_row < ERRORS_MAX { Ok(()) } else { Err(tally.describe("nothing listens")) }
     }
 }
 

@@ -95,7 +95,7 @@ impl Streams {
         })
     }
 
-    /// Whether there are connections to be made before messages are sent over those that stay.
+    /// Returns whether there are connections to be made before messages are sent over those that stay.
     fn is_opening(&self) -> bool {
         self.visits.is_none() && self.dialled < self.places.len()
     }

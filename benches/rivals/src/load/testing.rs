@@ -48,7 +48,7 @@ pub(crate) fn datagram_server(mut answers: impl FnMut(&[u8]) -> Vec<Vec<u8>> + S
     address
 }
 
-/// Where nobody listens.
+/// An address where nothing listens.
 pub(crate) fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

@@ -16,7 +16,7 @@ pub(crate) fn streams(listener: &TcpListener, job: Job) -> Served {
     }
 }
 
-/// Nobody looks at the result: a connection that fails is closed.
+/// The result is ignored: a connection that fails is closed.
 fn echo(mut stream: TcpStream, job: Job) -> io::Result<()> {
     let mut buffer = [0; 8 << 10];
     loop {

@@ -39,7 +39,7 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// Nobody looks at the result: a connection that fails is closed.
+/// The result is ignored: a connection that fails is closed.
 async fn echo(mut stream: TcpStream, job: Job) -> io::Result<()> {
     let mut buffer = vec![0; 8 << 10];
     loop {
