@@ -37,7 +37,7 @@ fn whatever_happens_nothing_is_lost_forgotten_or_left() {
         match quietly(|| play(&plan)) {
             Ok(tally) => total.add(tally),
             Err(error) => {
-                println!("seed {seed} fails: {error}; now it is made smaller");
+                println!("shrinking seed {seed}: {error}");
                 let shrunk = quietly(|| shrink(&plan, error.clone(), SHRINKS_MAX));
                 panic!("seed {seed} fails: {error}\n\n{}", story(&plan, &shrunk));
             }
