@@ -26,6 +26,9 @@ pub(crate) struct Options {
     /// Close a connection that neither sends nor receives for this long; 0 for never
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds, allow_negative_numbers = true)]
     timeout: Duration,
+    /// Close a connection whose next message has begun but does not arrive completely for this long; 0 for never
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds, allow_negative_numbers = true)]
+    message_timeout: Duration,
     /// Serve at most this many connections of each kind at a time, other clients wait [default: as many as the limit of
     /// descriptors allows]
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
@@ -55,6 +58,10 @@ impl Options {
         Ok(Host { options: self, reactor, listening: Vec::new() })
     }
 
+    pub(crate) fn message_timeout(&self) -> Option<Duration> {
+        unless_zero(self.message_timeout)
+    }
+
     pub(crate) fn timeout(&self) -> Option<Duration> {
         unless_zero(self.timeout)
     }
@@ -76,6 +83,7 @@ impl Host<'_> {
     ) -> Result<ServerId> {
         let mut limits = server.limits().clone();
         limits.idle_timeout = self.options.timeout();
+        limits.read_timeout = self.options.message_timeout();
         limits.connections_max = self.options.max_connections.map(NonZeroUsize::get);
         server.set_limits(limits)?;
         self.tell::<family::Tcp, _, _, _>(&server);
