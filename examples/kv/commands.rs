@@ -1,0 +1,149 @@
+//! Commands on the data: words in, one reply out.
+
+use std::collections::VecDeque;
+use std::io::Write;
+
+use socketserver::Result;
+
+use super::data::{Data, Value};
+use super::protocol::{Reply, number};
+
+/// The value of a key, which must be of the given kind: if there is one, or a new one.
+macro_rules! get {
+    ($data:ident, $key:expr, $kind:ident) => {
+        match $data.find($key).map(|at| &mut $data.entries[at].0) {
+            Some(Value::$kind(value)) => Some(value),
+            Some(_) => return Err(WRONG_KIND.into()),
+            None => None,
+        }
+    };
+    ($data:ident, $key:expr, new $kind:ident) => {
+        match $data.find_or_insert($key, || Value::$kind(Default::default())) {
+            Value::$kind(value) => value,
+            _ => return Err(WRONG_KIND.into()),
+        }
+    };
+}
+
+/// Runs a command. Returns whether there is one of this name that takes so many words. An `Error::Other` is the text of
+/// an error reply. Any other error means that the client cannot be written to.
+pub(crate) fn run(data: &mut Data, out: &mut impl Write, name: &[u8], words: &[&[u8]]) -> Result<bool> {
+    match (name, words) {
+        (b"GET", [key]) => out.bulk_or_null(get!(data, key, Text).map(|text| &text[..]))?,
+        (b"SET", [key, text]) => put(data, out, &[key, text], None)?,
+        (b"SET", [key, text, unit @ (b"EX" | b"PX" | b"ex" | b"px"), time]) => {
+            let expires = expiry(data, time, unit.eq_ignore_ascii_case(b"EX"))?;
+            let expires = Some(expires).filter(|&expires| expires > data.now);
+            put(data, out, &[key, text], Some(expires.ok_or("ERR invalid expire time in 'set' command")?))?;
+        }
+        (b"SET", [_, _, _, ..]) => return Err("ERR syntax error".into()),
+        (b"MSET", pairs @ [_, ..]) if pairs.len() % 2 == 0 => put(data, out, pairs, None)?,
+        (b"INCR", [key]) => add(data, out, key, Some(1))?,
+        (b"DECR", [key]) => add(data, out, key, Some(-1))?,
+        (b"INCRBY", [key, by]) => add(data, out, key, number(by))?,
+
+        (b"FLUSHALL", []) => {
+            data.entries.clear();
+            out.write_all(b"+OK\r\n")?;
+        }
+        (b"DBSIZE", []) => out.number(b':', data.entries.len())?,
+        (b"EXISTS", keys @ [_, ..]) => out.number(b':', keys.iter().filter(|key| data.find(key).is_some()).count())?,
+        (b"DEL", keys @ [_, ..]) => {
+            let removed =
+                keys.iter().filter_map(|key| data.find(key).and_then(|at| data.entries.swap_remove_index(at)));
+            out.number(b':', removed.count())?;
+        }
+        (b"EXPIRE" | b"PEXPIRE", [key, time]) => {
+            let expires = expiry(data, time, name == b"EXPIRE")?;
+            let found = data.find(key).inspect(|&at| data.entries[at].1 = Some(expires));
+            out.number(b':', u8::from(found.is_some()))?;
+        }
+        (b"TTL" | b"PTTL", [key]) => {
+            let (unit, now) = (if name == b"TTL" { 1_000 } else { 1 }, data.now);
+            let left = |expires: u64| (expires - now).div_ceil(unit) as i64;
+            out.number(b':', data.find(key).map_or(-2, |at| data.entries[at].1.map_or(-1, left)))?;
+        }
+
+        (b"LPUSH" | b"RPUSH", [key, items @ ..]) if !items.is_empty() => {
+            let list = get!(data, key, new List);
+            let push = if name == b"LPUSH" { VecDeque::push_front } else { VecDeque::push_back };
+            items.iter().for_each(|&item| push(list, item.into()));
+            out.number(b':', list.len())?;
+        }
+        (b"LPOP", [key]) => out.bulk_or_null(get!(data, key, List).and_then(|list| list.pop_front()).as_deref())?,
+        (b"RPOP", [key]) => out.bulk_or_null(get!(data, key, List).and_then(|list| list.pop_back()).as_deref())?,
+        (b"LLEN", [key]) => out.number(b':', get!(data, key, List).map_or(0, |list| list.len()))?,
+        (b"LRANGE", [key, first, last]) => {
+            let (first, last) = number(first).zip(number(last)).ok_or(NOT_A_NUMBER)?;
+            let list = get!(data, key, new List);
+            let length = list.len() as i64;
+            let [first, last] = [first, last].map(|at| if at < 0 { at + length } else { at });
+            let to = last.saturating_add(1).clamp(0, length);
+            out.array(list.range(first.clamp(0, to) as usize..to as usize).map(|item| &item[..]))?;
+        }
+
+        (b"HSET", [key, pairs @ ..]) if !pairs.is_empty() && pairs.len() % 2 == 0 => {
+            let hash = get!(data, key, new Hash);
+            let new = pairs.chunks_exact(2).filter(|pair| hash.insert(pair[0].into(), pair[1].into()).is_none());
+            out.number(b':', new.count())?;
+        }
+        (b"HGET", [key, field]) => {
+            out.bulk_or_null(get!(data, key, Hash).and_then(|hash| hash.get(*field)).map(|item| &item[..]))?;
+        }
+        (b"HDEL", [key, fields @ ..]) if !fields.is_empty() => {
+            let hash = get!(data, key, new Hash);
+            out.number(b':', fields.iter().filter(|&&field| hash.swap_remove(field).is_some()).count())?;
+        }
+        (b"HGETALL", [key]) => {
+            let hash = get!(data, key, new Hash);
+            out.number(b'*', 2 * hash.len())?;
+            hash.iter().flat_map(|(field, item)| [field, item]).try_for_each(|item| out.bulk(item))?;
+        }
+
+        (b"SADD", [key, items @ ..]) if !items.is_empty() => {
+            let set = get!(data, key, new Set);
+            out.number(b':', items.iter().filter(|&&item| set.insert(item.into())).count())?;
+        }
+        (b"SREM", [key, items @ ..]) if !items.is_empty() => {
+            let set = get!(data, key, new Set);
+            out.number(b':', items.iter().filter(|&&item| set.swap_remove(item)).count())?;
+        }
+        (b"SMEMBERS", [key]) => out.array(get!(data, key, new Set).iter().map(|item| &item[..]))?,
+        (b"SPOP", [key]) => {
+            let set = get!(data, key, Set);
+            let item = set.and_then(|set| set.swap_remove_index(fastrand::usize(..set.len())));
+            out.bulk_or_null(item.as_deref())?;
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// Sets keys and texts.
+fn put(data: &mut Data, out: &mut impl Write, pairs: &[&[u8]], expires: Option<u64>) -> Result<()> {
+    for pair in pairs.chunks_exact(2) {
+        let entry = (Value::Text(pair[1].into()), expires);
+        match data.entries.get_mut(pair[0]) {
+            Some(old) => *old = entry,
+            None => _ = data.entries.insert(pair[0].into(), entry),
+        }
+    }
+    Ok(out.write_all(b"+OK\r\n")?)
+}
+
+fn add(data: &mut Data, out: &mut impl Write, key: &[u8], by: Option<i64>) -> Result<()> {
+    let old = get!(data, key, Text).map_or(Some(0), |text| number(text));
+    let (old, by) = old.zip(by).ok_or(NOT_A_NUMBER)?;
+    let new = old.checked_add(by).ok_or("ERR increment or decrement would overflow")?;
+    *get!(data, key, new Text) = itoa::Buffer::new().format(new).as_bytes().into();
+    Ok(out.number(b':', new)?)
+}
+
+/// When something expires that has so long to live.
+fn expiry(data: &Data, time: &[u8], is_seconds: bool) -> Result<u64> {
+    let time = number(time).and_then(|time| time.checked_mul(if is_seconds { 1_000 } else { 1 }));
+    Ok(data.now.saturating_add_signed(time.ok_or(NOT_A_NUMBER)?))
+}
+
+const WRONG_KIND: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
+const NOT_A_NUMBER: &str = "ERR value is not an integer or out of range";

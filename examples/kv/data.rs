@@ -1,0 +1,60 @@
+//! The keys with their values.
+
+use std::collections::VecDeque;
+
+use indexmap::{IndexMap, IndexSet};
+
+pub(crate) type Bytes = Box<[u8]>;
+
+pub(crate) enum Value {
+    Text(Bytes),
+    List(VecDeque<Bytes>),
+    Hash(Box<IndexMap<Bytes, Bytes>>),
+    Set(Box<IndexSet<Bytes>>),
+}
+
+#[derive(Default)]
+pub(crate) struct Data {
+    /// The values, and when they expire, in milliseconds like `now`.
+    pub(crate) entries: IndexMap<Bytes, (Value, Option<u64>)>,
+    pub(crate) now: u64,
+}
+
+impl Data {
+    /// The place of a key, if it has a value that has not expired and is not empty.
+    pub(crate) fn find(&mut self, key: &[u8]) -> Option<usize> {
+        let at = self.entries.get_index_of(key)?;
+        (!self.remove_if_over(at)).then_some(at)
+    }
+
+    /// The value of a key. Makes one if there is none.
+    pub(crate) fn find_or_insert(&mut self, key: &[u8], new: impl FnOnce() -> Value) -> &mut Value {
+        let at = self.find(key).unwrap_or_else(|| self.entries.insert_full(key.into(), (new(), None)).0);
+        &mut self.entries[at].0
+    }
+
+    fn remove_if_over(&mut self, at: usize) -> bool {
+        let (value, expires) = &self.entries[at];
+        let is_empty = match value {
+            Value::Text(_) => false,
+            Value::List(list) => list.is_empty(),
+            Value::Hash(hash) => hash.is_empty(),
+            Value::Set(set) => set.is_empty(),
+        };
+        let is_over = is_empty || expires.is_some_and(|expires| expires <= self.now);
+        is_over && self.entries.swap_remove_index(at).is_some()
+    }
+
+    /// Removes what is over among some entries, for keys that nobody asks for. As in Redis, they are chosen at random,
+    /// again while a quarter of them is over.
+    pub(crate) fn sweep(&mut self) {
+        let mut over = SWEPT;
+        while over >= SWEPT / 4 {
+            let count = SWEPT.min(self.entries.len());
+            over = (0..count).filter(|_| self.remove_if_over(fastrand::usize(..self.entries.len()))).count();
+        }
+    }
+}
+
+/// How many entries are examined at a time.
+const SWEPT: usize = 20;

@@ -1,0 +1,246 @@
+//! A store of keys and values that speaks the protocol of Redis.
+//!
+//! ```text
+//! cargo run --release --example kv             # or: ... kv -- 127.0.0.1:0 --unix /tmp/kv --log-level debug
+//! redis-cli -p 6380 set greeting hello ex 60
+//! redis-benchmark -p 6380 -q -P 16 -t ping,set,get,incr,lpush,rpush,lpop,rpop,sadd,hset,spop,lrange,mset
+//! ```
+//!
+//! `protocol.rs` has the protocol, `data.rs` the data, `commands.rs` the commands on data, and this file the clients.
+//! The data is the server's value, so commands need no lock. It is only in memory, and its amount is not limited. Only
+//! version 2 of the protocol is spoken: in Python, `redis.Redis(port=6380, protocol=2)`.
+
+mod commands;
+#[path = "../common/mod.rs"]
+mod common;
+mod data;
+mod protocol;
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use protocol::Reply;
+use socketserver::{BaseServer, ConnectionId, ConnectionLimits, EndReason, Error, Keepalive, Next, Others, Request};
+use socketserver::{RequestHandler, Result, TcpOptions, TcpServer, Timeout};
+#[cfg(unix)]
+use socketserver::{UnixOptions, family};
+
+/// What all clients share.
+#[derive(Default)]
+struct Store {
+    data: data::Data,
+    /// The clients of each channel.
+    channels: HashMap<data::Bytes, BTreeSet<ConnectionId>>,
+    /// How many bytes may wait for a client, and for one that has subscribed to channels.
+    outputs: [usize; 2],
+}
+
+impl BaseServer for Store {
+    fn timer(&mut self, others: &mut Others<'_, Self>, _: u64) {
+        self.data.now = others.now().as_millis() as u64;
+        self.data.sweep();
+    }
+}
+
+/// A client, with the channels that it has subscribed to.
+struct Client(BTreeSet<data::Bytes>);
+
+impl RequestHandler<Store> for Client {
+    fn handle(&mut self, request: &mut Request<'_, Store>) -> Result<Next> {
+        request.server.data.now = request.others.now().as_millis() as u64;
+        let mut words = Vec::new();
+        while !request.output.is_full() {
+            match protocol::request(request.input.unread(), &mut words) {
+                Ok(Some(length)) => request.input.consume(length),
+                Ok(None) => break,
+                Err(error) => {
+                    write!(request.output, "-ERR Protocol error: {error}\r\n")?;
+                    return Ok(Next::Close);
+                }
+            }
+            if let [name, words @ ..] = &words[..] {
+                match self.run(request, &name.to_ascii_uppercase(), words) {
+                    Ok(Next::Wait) => {}
+                    Err(Error::Other(text)) => write!(request.output, "-{text}\r\n")?,
+                    end => return end,
+                }
+            }
+            words.clear();
+        }
+        Ok(Next::Wait)
+    }
+
+    fn finish(&mut self, request: &mut Request<'_, Store>, _: EndReason) {
+        std::mem::take(&mut self.0).iter().for_each(|channel| leave(request, channel));
+    }
+}
+
+impl Client {
+    /// Runs a command. Those on data are in `commands.rs`.
+    fn run(&mut self, request: &mut Request<'_, Store>, name: &[u8], words: &[&[u8]]) -> Result<Next> {
+        let me = request.id();
+        let out = &mut request.output;
+        match (name, words) {
+            (b"QUIT", []) => {
+                out.write_all(b"+OK\r\n")?;
+                return Ok(Next::Close);
+            }
+            (b"SUBSCRIBE", [_, ..]) if self.0.len() + words.len() > CHANNELS_MAX => {
+                return Err("ERR too many channels".into());
+            }
+            (b"SUBSCRIBE", [_, ..]) => {
+                let mut limits = ConnectionLimits::default();
+                limits.output_bytes_max = Some(request.server.outputs[1]);
+                request.set_limits(&limits)?;
+                request.set_timeout(Timeout::Idle, None);
+                for &channel in words {
+                    self.0.insert(channel.into());
+                    request.server.channels.entry(channel.into()).or_default().insert(me);
+                    self.confirm(request, "subscribe", Some(channel))?;
+                }
+            }
+            (b"UNSUBSCRIBE", _) => {
+                let all = if words.is_empty() { std::mem::take(&mut self.0) } else { BTreeSet::new() };
+                for channel in words.iter().copied().chain(all.iter().map(|channel| &channel[..])) {
+                    self.0.remove(channel);
+                    leave(request, channel);
+                    self.confirm(request, "unsubscribe", Some(channel))?;
+                }
+                if words.is_empty() && all.is_empty() {
+                    self.confirm(request, "unsubscribe", None)?;
+                }
+            }
+            (b"PING", []) if !self.0.is_empty() => out.array([&b"pong"[..], b""].into_iter())?,
+            _ if !self.0.is_empty() => return Err("ERR only (UN)SUBSCRIBE, PING and QUIT are allowed here".into()),
+            (b"PING", []) => out.write_all(b"+PONG\r\n")?,
+            (b"PING" | b"ECHO", [text]) => out.bulk(text)?,
+            (b"SELECT", [b"0"]) => out.write_all(b"+OK\r\n")?,
+            (b"PUBLISH", [channel, text]) => {
+                let mut message = Vec::new();
+                message.array([&b"message"[..], channel, text].into_iter())?;
+                let receivers = request.server.channels.get(*channel).into_iter().flatten();
+                out.number(b':', receivers.map(|&id| request.others.send(id, &message)).count())?;
+            }
+            (b"CLIENT", [what, words @ ..]) => client(request, &what.to_ascii_uppercase(), words)?,
+            (b"CONFIG", [b"GET" | b"get", names @ ..]) => {
+                let [normal, subscriber] = request.server.outputs;
+                let output = format!("normal {normal} 0 0 pubsub {subscriber} 0 0");
+                let all = [("appendonly", "no"), ("save", ""), ("client-output-buffer-limit", &output)];
+                let wanted = all.iter().filter(|(name, _)| names.contains(&name.as_bytes()) || names == [b"*"]);
+                let wanted: Vec<_> = wanted.flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]).collect();
+                out.array(wanted.into_iter())?;
+            }
+            (b"INFO", _) => {
+                let (stats, uptime) = (request.others.stats(), request.others.now().as_secs());
+                let (channels, keys) = (request.server.channels.len(), request.server.data.entries.len());
+                let text = format!(
+                    "# Server\r\nredis_version:7.0.0\r\nuptime_in_seconds:{uptime}\r\n\r\n\
+                     # Clients\r\nconnected_clients:{}\r\npubsub_channels:{channels}\r\n\r\n\
+                     # Stats\r\ntotal_connections_received:{}\r\ntotal_net_input_bytes:{}\r\n\
+                     total_net_output_bytes:{}\r\n\r\n# Keyspace\r\ndb0:keys={keys}\r\n",
+                    stats.active, stats.accepted, stats.bytes_in, stats.bytes_out
+                );
+                out.bulk(text.as_bytes())?;
+            }
+            _ if commands::run(&mut request.server.data, out, name, words)? => {}
+            (b"HELLO", _) => return Err("NOPROTO unsupported protocol version".into()),
+            _ => {
+                let name = name.escape_ascii();
+                return Err(format!("ERR unknown command '{name}', or wrong number of arguments for it").into());
+            }
+        }
+        Ok(Next::Wait)
+    }
+
+    fn confirm(&self, request: &mut Request<'_, Store>, what: &str, channel: Option<&[u8]>) -> Result<()> {
+        request.output.number(b'*', 3)?;
+        request.output.bulk(what.as_bytes())?;
+        request.output.bulk_or_null(channel)?;
+        Ok(request.output.number(b':', self.0.len())?)
+    }
+}
+
+fn leave(request: &mut Request<'_, Store>, channel: &[u8]) {
+    let me = request.id();
+    if let Some(clients) = request.server.channels.get_mut(channel) {
+        clients.remove(&me);
+        if clients.is_empty() {
+            request.server.channels.remove(channel);
+        }
+    }
+}
+
+/// Commands about clients.
+fn client(request: &mut Request<'_, Store>, what: &[u8], words: &[&[u8]]) -> Result<()> {
+    let me = request.id();
+    let mut all = vec![(me, request.client_address())];
+    let others = request.others.connections().into_iter();
+    all.extend(others.filter_map(|id| Some((id, request.others.client_address(id)?))));
+    match (what, words) {
+        (b"ID", []) => write!(request.output, ":{me}\r\n")?,
+        (b"LIST", []) => {
+            let mut text = String::new();
+            for (id, address) in all {
+                let unsent = request.others.output_len(id).unwrap_or(0);
+                writeln!(text, "id={id} addr={address} omem={unsent}")?;
+            }
+            request.output.bulk(text.as_bytes())?;
+        }
+        (b"KILL", [wanted]) | (b"KILL", [b"ID" | b"id" | b"ADDR" | b"addr", wanted]) => {
+            let is_wanted = |text: String| text.as_bytes() == *wanted;
+            all.retain(|(id, address)| is_wanted(address.to_string()) || words.len() == 2 && is_wanted(id.to_string()));
+            all.iter().for_each(|(id, _)| request.others.close(*id));
+            match words.len() {
+                1 if all.is_empty() => return Err("ERR No such client".into()),
+                1 => request.output.write_all(b"+OK\r\n")?,
+                _ => request.output.number(b':', all.len())?,
+            }
+        }
+        _ => return Err("ERR unknown subcommand of CLIENT".into()),
+    }
+    Ok(())
+}
+
+/// Keys and values, for redis-cli and other clients of Redis
+#[derive(clap::Parser)]
+struct Args {
+    /// Where to listen; port 0 lets the system choose
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:6380")]
+    address: String,
+    /// An additional path to listen on, or @NAME for an abstract name
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH")]
+    unix: Option<socketserver::UnixAddress>,
+    /// How many bytes may wait for a client before it is dropped
+    #[arg(long, value_name = "BYTES", default_value = "67108864")]
+    output: usize,
+    /// The same for a client that has subscribed to channels
+    #[arg(long, value_name = "BYTES", default_value = "8388608")]
+    subscriber_output: usize,
+    #[command(flatten)]
+    options: common::Options,
+}
+
+fn main() -> ExitCode {
+    common::run(|args: Args| {
+        let store = Store { outputs: [args.output, args.subscriber_output], ..Store::default() };
+        let mut server = TcpServer::unbound_with_server(store, |_, _| Client(BTreeSet::new()));
+        server.limits.output_bytes_max = args.output;
+        server.limits.input_bytes_max = 2 * protocol::WORD_BYTES_MAX;
+        let mut tcp = TcpOptions::default();
+        tcp.keepalive = Some(Keepalive { idle: Duration::from_secs(300), interval: Duration::from_secs(60) });
+        server.server_bind_with(args.address, tcp)?;
+        #[cfg(unix)]
+        if let Some(path) = args.unix {
+            server.server_bind_as::<family::UnixStream>(path, UnixOptions::default())?;
+        }
+        let mut server = server.server_activate()?;
+        server.set_interval(0, Duration::from_millis(100));
+        args.options.serve(server)
+    })
+}
+
+const CHANNELS_MAX: usize = 10_000;
