@@ -28,6 +28,8 @@ mod flow;
 pub(crate) mod frames;
 pub(crate) mod input;
 pub(crate) mod io;
+#[cfg(feature = "tls")]
+mod layer;
 pub(crate) mod output;
 pub(crate) mod phase;
 pub(crate) mod queue;
@@ -78,6 +80,12 @@ pub(crate) enum Step {
     Again,
     Setup,
     ConnectFailed(std::io::Error),
+    /// The handshake of TLS has failed.
+    #[cfg(feature = "tls")]
+    HandshakeFailed(std::io::Error),
+    /// A record could not be opened.
+    #[cfg(feature = "tls")]
+    TlsFailed(std::io::Error),
     /// Input arrived: this number of new bytes is at the start of the read buffer, or, if it is 0, all input is in the
     /// carry.
     Handle(usize),
@@ -138,7 +146,7 @@ impl Connection {
     #[inline]
     pub(crate) fn on_event(&mut self, ready: Readiness) -> bool {
         self.state.flags |= ready.0;
-        ready.0 & (READABLE | HUNG_UP) != 0 || self.io.queue.is_some() || self.state.phase.is_connecting()
+        ready.0 & (READABLE | HUNG_UP) != 0 || self.io.queue.is_some() || self.state.phase.awaits_room()
     }
 
     pub(crate) fn replaced_handler(&mut self, handler: u32) {

@@ -16,6 +16,8 @@ pub(crate) mod call_handler;
 mod callbacks;
 mod events;
 mod finish;
+#[cfg(feature = "tls")]
+mod secure;
 mod successors;
 
 use slab::Slab;

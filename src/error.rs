@@ -64,6 +64,13 @@ pub enum Error {
         /// The error from connect(2), or [`io::ErrorKind::TimedOut`] if the connect timeout expired.
         source: io::Error,
     },
+    /// A handshake of TLS failed, TLS failed after it, or it could not be started.
+    Tls {
+        /// The operation that failed.
+        doing: &'static str,
+        /// The reason, which contains the error of rustls if there is one.
+        source: io::Error,
+    },
     /// A program that should serve a request could not be started.
     Spawn {
         /// The given program.
@@ -189,6 +196,7 @@ impl fmt::Display for Error {
             Error::Bind { address, .. } => write!(f, "cannot bind {address}")?,
             Error::Listen { address, .. } => write!(f, "cannot listen on {address}")?,
             Error::Connect { address, .. } => write!(f, "cannot connect to {address}")?,
+            Error::Tls { doing, .. } => write!(f, "cannot {doing}")?,
             Error::Spawn { program, .. } => write!(f, "cannot run {program}")?,
             Error::Reactor { doing, .. } => write!(f, "cannot {doing}")?,
             Error::Setting { settings, reason } => {
@@ -229,6 +237,7 @@ impl std::error::Error for Error {
             | Error::Bind { source, .. }
             | Error::Listen { source, .. }
             | Error::Connect { source, .. }
+            | Error::Tls { source, .. }
             | Error::Spawn { source, .. }
             | Error::Reactor { source, .. } => Some(source),
             // These already display the error that they contain, so the source is that error's source.

@@ -2,6 +2,8 @@
 
 pub(crate) mod others;
 pub(crate) mod request;
+#[cfg(feature = "tls")]
+mod tls;
 
 use self::request::Request;
 use crate::error::{Error, Result};

@@ -58,6 +58,8 @@
 //!   through nix.
 //! - `children`: on Unix, lets programs serve requests (`ServeOn::Program`, `ForkingTcpServer`), through shared_child.
 //! - `simulation`: allows tests of whole servers without sockets (`testing::Network`).
+//! - `tls`: allows TLS for servers, single connections and outbound calls (`TlsAcceptor`, `TlsConnector`), through
+//!   rustls. The program chooses the crypto provider.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -113,6 +115,8 @@ pub use net::Credentials;
 #[cfg(unix)]
 pub use net::UnixOptions;
 pub use net::family;
+#[cfg(feature = "tls")]
+pub use net::{TlsAcceptor, TlsConnector, TlsSession};
 pub use net::{
     AddressFamily, Keepalive, Listener, MulticastGroup, MulticastInterface, Socket, Stream, TcpOptions, UdpOptions,
 };

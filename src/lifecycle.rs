@@ -46,6 +46,15 @@ pub enum EndReason {
     Timeout(Timeout),
     /// An outbound connection was not established within `connect_timeout`.
     ConnectTimeout,
+    /// The handshake of TLS failed. `setup` was not called, unless the handler has started TLS itself.
+    HandshakeFailed,
+    /// The handshake of TLS was not complete within [`Limits::handshake_timeout`](crate::Limits::handshake_timeout).
+    HandshakeTimeout,
+    /// The peer's side ended without the end of TLS (`close_notify`), so the last message may be incomplete. See
+    /// `TlsAcceptor::suppress_ragged_eofs`.
+    Truncated,
+    /// The peer has violated TLS after the handshake, or somebody has changed the bytes on the way.
+    TlsFailed,
     /// A program was not done within `child_timeout`.
     ChildTimeout,
     /// There was more unsent output than [`Limits::output_bytes_max`](crate::Limits): a slow consumer.
@@ -98,6 +107,10 @@ impl fmt::Display for EndReason {
             EndReason::Timeout(Timeout::Write) => "write timeout",
             EndReason::Timeout(Timeout::Message) => "message timeout",
             EndReason::ConnectTimeout => "connect timeout",
+            EndReason::HandshakeFailed => "handshake failed",
+            EndReason::HandshakeTimeout => "handshake timeout",
+            EndReason::Truncated => "truncated",
+            EndReason::TlsFailed => "TLS failed",
             EndReason::ChildTimeout => "child timeout",
             EndReason::OutputLimit => "output limit",
             EndReason::InputLimit => "input limit",

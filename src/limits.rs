@@ -125,6 +125,10 @@ pub struct Limits {
     pub write_timeout: Option<Duration>,
     /// Time until an outbound connection is established. Default: 10 s. `None`: the kernel's timeout applies.
     pub connect_timeout: Option<Duration>,
+    /// Time until the handshake of TLS is complete, from the moment at which the connection was accepted or established,
+    /// or at which the handler has started TLS. Bytes do not extend it. Default: 10 s. `None`: no limit. Source: none;
+    /// Python's `do_handshake` waits for ever.
+    pub handshake_timeout: Option<Duration>,
     /// Whether further input is read and discarded when the server closes first. Otherwise the RST that close(2) sends
     /// when input is unread could destroy the last answer. Default: [`Linger::WhenNeeded`]. Source: nginx's
     /// `lingering_close`; none in Python.
@@ -176,6 +180,7 @@ impl Default for Limits {
             read_timeout: Some(Duration::from_secs(60)),
             write_timeout: Some(Duration::from_secs(60)),
             connect_timeout: Some(Duration::from_secs(10)),
+            handshake_timeout: Some(Duration::from_secs(10)),
             linger: Linger::WhenNeeded,
             linger_timeout: Duration::from_secs(2),
             linger_bytes_max: 1024 * 1024,
@@ -275,6 +280,9 @@ pub struct ReactorConfig {
     /// Offloaded jobs that may wait for a thread. Any further job is refused with [`Error::Full`](crate::Error).
     /// Default: 1,024.
     pub offload_queue_max: usize,
+    /// Handshakes of TLS of all connections per turn. The others wait for the next turn, so that a crowd of new clients
+    /// does not delay those that are served. 0 counts as 1. Default: 16.
+    pub handshakes_per_turn: usize,
     /// How long a stopping reactor waits for its connections before it aborts them. After half of it,
     /// [`drain`](crate::RequestHandler::drain) is called for busy connections too. Default: 10 s.
     pub drain_grace: Duration,
@@ -299,6 +307,7 @@ impl Default for ReactorConfig {
             messages_max: 65_536,
             offload_threads: 4,
             offload_queue_max: 1_024,
+            handshakes_per_turn: 16,
             drain_grace: Duration::from_secs(10),
             drain_quiet: Duration::from_millis(500),
             slow_callback: None,

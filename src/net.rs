@@ -13,6 +13,10 @@ pub(crate) mod clock;
 mod credentials;
 pub(crate) mod datagram;
 pub mod family;
+#[cfg(feature = "tls")]
+pub(crate) mod layer;
+#[cfg(feature = "tls")]
+pub(crate) mod layered;
 mod listener;
 mod options;
 pub(crate) mod packet;
@@ -27,6 +31,8 @@ pub(crate) mod site;
 mod socket;
 mod stream;
 mod tcp;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 mod udp;
 #[cfg(unix)]
 mod unix;
@@ -40,6 +46,8 @@ pub use socket::Socket;
 pub(crate) use stream::StdStream;
 pub use stream::Stream;
 pub use tcp::{AddressFamily, Keepalive, TcpOptions};
+#[cfg(feature = "tls")]
+pub use tls::{TlsAcceptor, TlsConnector, TlsSession};
 pub use udp::{MulticastGroup, MulticastInterface, UdpOptions};
 #[cfg(unix)]
 pub use unix::UnixOptions;

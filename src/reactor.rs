@@ -116,7 +116,8 @@ impl Reactor {
 
     pub(crate) fn with_selector(selector: Selector, config: ReactorConfig) -> io::Result<Self> {
         let waker = Arc::new(selector.waker(WAKER)?);
-        let budget = Budget::new(selector.clock());
+        let mut budget = Budget::new(selector.clock());
+        budget.set_handshakes(config.handshakes_per_turn);
         Ok(Reactor {
             core: Core::new(selector, waker, config),
             scratch: Scratch { input: Box::default(), output: Vec::new(), packets: Vec::new(), budget },
@@ -132,6 +133,7 @@ impl Reactor {
     /// Changes the settings. They also apply to open connections and to a running stop.
     pub fn set_config(&mut self, config: ReactorConfig) {
         self.core.shared.set_max(config.messages_max);
+        self.scratch.budget.set_handshakes(config.handshakes_per_turn);
         self.core.set_config(config);
     }
 

@@ -21,6 +21,16 @@ pub struct Stats {
     pub connects: u64,
     /// Outbound connections that could not be established.
     pub connects_failed: u64,
+    /// Handshakes of TLS that were begun, at either end.
+    pub handshakes: u64,
+    /// Handshakes that were completed.
+    pub handshakes_completed: u64,
+    /// Completed handshakes that continued an earlier session.
+    pub handshakes_resumed: u64,
+    /// Handshakes that failed.
+    pub handshakes_failed: u64,
+    /// Handshakes that were not complete in time.
+    pub handshakes_timed_out: u64,
     /// Connections open now, in both directions and including those that are closing, and sessions of datagram servers.
     /// A request on a thread or of a program counts until the reactor is notified of its end. If a stop has not waited
     /// for it, it counts until the reactor serves again or the server is closed.

@@ -20,6 +20,8 @@ pub(crate) struct Budget {
     pub(crate) appended: usize,
     pub(crate) slice: Slice,
     pub(crate) turn: TurnTime,
+    #[cfg(feature = "tls")]
+    pub(crate) handshakes: Handshakes,
     /// How many bytes the connection with the running callback may hold, and whether that is a limit of its own.
     bounds: Cell<Bounds>,
     is_bound: Cell<bool>,
@@ -27,6 +29,31 @@ pub(crate) struct Budget {
     gathers: Cell<usize>,
     /// Whether the output of the running callback is full, for its input to see.
     pub(crate) full: Cell<bool>,
+}
+
+/// How many handshakes of TLS all connections of the reactor have had in a turn.
+#[cfg(feature = "tls")]
+#[derive(Debug, Default)]
+pub(crate) struct Handshakes {
+    pub(crate) max: usize,
+    /// The turn to which the number belongs.
+    turn: u64,
+    had: usize,
+}
+
+#[cfg(feature = "tls")]
+impl Handshakes {
+    /// Returns whether there may be one more in this turn.
+    pub(crate) fn admit(&mut self, turn: u64) -> bool {
+        if self.turn != turn {
+            (self.turn, self.had) = (turn, 0);
+        }
+        self.had < self.max.max(1)
+    }
+
+    pub(crate) fn count(&mut self) {
+        self.had += 1;
+    }
 }
 
 /// The rest of the time for all ready connections.
@@ -67,6 +94,8 @@ impl Budget {
             appended: 0,
             slice: Slice::default(),
             turn,
+            #[cfg(feature = "tls")]
+            handshakes: Handshakes::default(),
             bounds: Cell::new(bounds),
             is_bound: Cell::new(false),
             gathers: Cell::new(bounds.gathers()),
@@ -80,6 +109,13 @@ impl Budget {
         let mut budget = Budget::new(Clock::Scripted(Arc::new(|| 1)));
         budget.begin(&Arc::new(limits));
         budget
+    }
+
+    /// Sets how many handshakes of TLS there may be in a turn.
+    pub(crate) fn set_handshakes(&mut self, max: usize) {
+        #[cfg(feature = "tls")]
+        (self.handshakes.max = max);
+        let _ = max;
     }
 
     /// Prepares for serving connections of this server. Limits that change in the meantime apply to later connections.

@@ -36,11 +36,17 @@ impl Connection {
             Stage::Lingering => true,
             Stage::Connecting | Stage::Closing | Stage::Aborting | Stage::Dead => false,
         };
+        #[cfg(feature = "tls")]
+        let reads = reads && !self.is_bare();
         reads && self.state.phase.inbound() == Inbound::Open
     }
 
     /// Returns whether it has bytes that wait only for the socket.
     pub(crate) fn has_output(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if self.awaits_handshake() {
+            return false;
+        }
         self.io.queue.is_some() && !self.state.phase.is_connecting()
     }
 }

@@ -11,6 +11,8 @@ use crate::timers::nanos;
 pub(crate) enum Due {
     Limit(Timeout),
     Connect,
+    #[cfg(feature = "tls")]
+    Handshake,
     Lingered,
     Quiet,
 }
@@ -30,7 +32,7 @@ impl Connection {
             if let Some(time) = time {
                 // A handler that continues after a limit of zero would be called without end.
                 let time =
-                    if matches!(due, Due::Limit(_) | Due::Connect) { nanos(time).max(LIMIT_MIN) } else { nanos(time) };
+                    if !matches!(due, Due::Lingered | Due::Quiet) { nanos(time).max(LIMIT_MIN) } else { nanos(time) };
                 let deadline = since.saturating_add(time);
                 if next.is_none_or(|(earliest, _)| deadline < earliest) {
                     next = Some((deadline, due));
@@ -44,11 +46,17 @@ impl Connection {
             Stage::Lingering => consider(state.activity, Some(limits.linger_timeout), Due::Lingered),
             Stage::Connecting => consider(state.activity, limits.connect_timeout, Due::Connect),
             Stage::Open | Stage::Closing => {
-                if let Some(queue) = &self.io.queue {
+                if let Some(queue) = self.io.queue.as_ref().filter(|_| !state.phase.is_handshaking()) {
                     let timeout = state.time_limit(Timeout::Write, limits);
                     consider(queue.progress, timeout, Due::Limit(Timeout::Write));
                 }
             }
+        }
+        #[cfg(feature = "tls")]
+        if let Some((since, time, due)) =
+            self.layer_deadline(limits).filter(|_| matches!(stage, Stage::Open | Stage::Closing))
+        {
+            consider(since, time, due);
         }
         if stage == Stage::Open {
             if let Some(carry) = self.carry.as_ref().filter(|_| !state.is_read_paused()) {
@@ -75,6 +83,8 @@ impl Connection {
             }
         };
         renew(&mut self.state.activity);
+        #[cfg(feature = "tls")]
+        self.io.stream.secured_mut().into_iter().for_each(|secured| renew(&mut secured.since));
         self.carry.iter_mut().for_each(|carry| renew(&mut carry.since));
         self.io.queue.iter_mut().for_each(|queue| renew(&mut queue.progress));
     }
@@ -82,7 +92,11 @@ impl Connection {
     /// The handler continues after a timeout: starts its clock again.
     pub(crate) fn forgive(&mut self, timeout: Timeout, now: u64) {
         match timeout {
-            Timeout::Read => self.carry.iter_mut().for_each(|carry| carry.since = now),
+            Timeout::Read => {
+                self.carry.iter_mut().for_each(|carry| carry.since = now);
+                #[cfg(feature = "tls")]
+                self.io.stream.secured_mut().into_iter().for_each(|secured| secured.since = now);
+            }
             Timeout::Write => self.io.queue.iter_mut().for_each(|queue| queue.progress = now),
             Timeout::Message => self.state.forgive_message(now),
             Timeout::Idle => self.state.activity = now,

@@ -31,6 +31,11 @@ impl Connection {
         if !self.state.phase.is_finished() {
             return Step::Finish(self.state.why);
         }
+        #[cfg(feature = "tls")]
+        if self.state.phase.is_secured() && !self.is_laid_bare(turn.now) {
+            return Step::Rest; // The write timeout limits this, too.
+        }
+        let is_broken = self.state.phase.is_broken();
         if aborts && !is_broken {
             self.io.stream.reset_on_close();
         }

@@ -18,6 +18,11 @@ impl Connection {
                 if let Some(queue) = &mut self.io.queue {
                     queue.progress = turn.now;
                 }
+                #[cfg(feature = "tls")]
+                if self.state.phase.is_handshaking() {
+                    self.begin_handshake(turn.now);
+                    return self.flow(turn);
+                }
                 Step::Setup
             }
             Ok(false) => {
@@ -54,13 +59,19 @@ impl Connection {
         if self.is_flushed_in_part(turn) {
             return Some(Step::Again);
         }
+        #[cfg(feature = "tls")]
+        if self.state.phase.is_secured()
+            && let Some(step) = self.before_others(turn)
+        {
+            return Some(step);
+        }
         if self.state.phase.begin_setup() {
             return Some(Step::Setup);
         }
         if self.drain_is_due(turn.now) {
             return Some(Step::Drain);
         }
-        if self.state.phase.outbound() == Outbound::ShutDue && self.io.queue.is_none() {
+        if self.state.phase.outbound() == Outbound::ShutDue && self.io.queue.is_none() && self.may_shut(turn.now) {
             return Some(Step::Shutdown);
         }
         if self.state.phase.is_full() && self.unsent() <= self.state.bounds(&turn.budget.limits).output_low_water {
@@ -74,6 +85,16 @@ impl Connection {
             return Some(Step::Rest);
         }
         (self.state.phase.begin_handle() && self.carry.is_some()).then_some(Step::Handle(0))
+    }
+
+    /// Returns whether the socket can be told that all output is sent. TLS tells the peer first.
+    fn may_shut(&mut self, now: u64) -> bool {
+        #[cfg(feature = "tls")]
+        if self.state.phase.is_secured() {
+            return self.is_end_said(now);
+        }
+        let _ = now;
+        true
     }
 
     /// Returns whether `drain` is due: no byte has moved for a while and nothing waits in either direction, or the time

@@ -18,7 +18,7 @@ pub(crate) struct Phase {
     outbound: Outbound,
     drain: Drain,
     wake: Wake,
-    /// Reasons not to read: `PAUSED`, `FULL`.
+    /// Reasons not to read, `PAUSED` and `FULL`, and what TLS requires: `HANDSHAKING`, `SECURED`.
     hold: u8,
     /// `handle` must be called although nothing arrived.
     handle_due: bool,
@@ -28,6 +28,10 @@ pub(crate) struct Phase {
 const PAUSED: u8 = 1 << 0;
 /// Output went above the high-water mark, and has not fallen to the low-water mark yet.
 const FULL: u8 = 1 << 1;
+/// The handshake of TLS must be completed first.
+const HANDSHAKING: u8 = 1 << 2;
+/// The stream is under TLS.
+const SECURED: u8 = 1 << 3;
 
 impl Phase {
     /// The connection only has to read, handle and write, and its timer needs no check: all values are 0.
@@ -51,6 +55,8 @@ impl Phase {
 
     /// Like `PLAIN`, for a session, which is not read but given its datagrams.
     const PLAIN_SESSION: Phase = Phase { inbound: Inbound::Datagrams, ..Phase::PLAIN };
+    /// Like `PLAIN`, under TLS.
+    const PLAIN_SECURED: Phase = Phase { hold: SECURED, ..Phase::PLAIN };
 
     /// Returns all axes in one word. It compiles to a single load.
     #[inline(always)]
@@ -75,7 +81,9 @@ impl Phase {
     /// Only input, or a datagram, makes anything due.
     #[inline(always)]
     pub(super) fn is_settled(&self) -> bool {
-        self.is_plain() || self.word() == Phase::PLAIN_SESSION.word()
+        self.is_plain()
+            || self.word() == Phase::PLAIN_SESSION.word()
+            || cfg!(feature = "tls") && self.word() == Phase::PLAIN_SECURED.word()
     }
 
     #[inline]
@@ -101,6 +109,23 @@ impl Phase {
     #[inline]
     pub(crate) fn is_connecting(&self) -> bool {
         self.stage == Stage::Connecting
+    }
+
+    /// Returns whether room in the socket matters even if nothing is queued: an attempt to connect has a result, or TLS
+    /// has something to say.
+    #[inline]
+    pub(super) fn awaits_room(&self) -> bool {
+        self.is_connecting() || cfg!(feature = "tls") && self.is_secured()
+    }
+
+    #[inline]
+    pub(super) fn is_secured(&self) -> bool {
+        self.hold & SECURED != 0
+    }
+
+    #[inline]
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.hold & HANDSHAKING != 0
     }
 
     /// The connection is ending: its handler can no longer be replaced.
@@ -194,7 +219,8 @@ impl Phase {
     /// flush. Returns whether this reason counts: it is the first one, or a normal end has failed and the handler has
     /// not had its `finish`.
     pub(super) fn end(&mut self, at_once: bool) -> bool {
-        let next = if at_once || self.stage == Stage::Connecting { Stage::Aborting } else { Stage::Closing };
+        let is_open = self.stage != Stage::Connecting && !self.is_handshaking();
+        let next = if at_once || !is_open { Stage::Aborting } else { Stage::Closing };
         let moves = self.stage < next;
         if moves {
             self.stage = next;
@@ -212,6 +238,40 @@ impl Phase {
         debug_assert!(self.is_ending() && self.stage != Stage::Dead);
         debug_assert_eq!(self.owed, Owed::Gone);
         self.stage = Stage::Dead;
+    }
+
+    // TLS.
+
+    /// The stream is put under TLS, and the handshake comes before anything else.
+    #[cfg(feature = "tls")]
+    pub(super) fn secure(&mut self) {
+        debug_assert!(!self.is_secured() && !self.is_ending());
+        self.hold |= HANDSHAKING | SECURED;
+    }
+
+    /// The handshake is complete. Returns whether `setup` is due now.
+    #[cfg(feature = "tls")]
+    pub(super) fn handshaken(&mut self) -> bool {
+        debug_assert!(self.is_handshaking() && self.stage == Stage::Open);
+        self.hold &= !HANDSHAKING;
+        if self.owed == Owed::Nothing {
+            self.owed = Owed::Setup;
+        }
+        self.owed == Owed::Setup
+    }
+
+    /// The handshake has failed. The end can be sent.
+    #[cfg(feature = "tls")]
+    pub(super) fn give_up_handshake(&mut self) {
+        self.hold &= !HANDSHAKING;
+    }
+
+    /// The layer is taken off. Unless the socket is at its end, the peer can still send.
+    #[cfg(feature = "tls")]
+    pub(super) fn lay_bare(&mut self, is_at_end: bool) {
+        debug_assert_eq!((self.stage, self.owed), (Stage::Closing, Owed::Gone));
+        self.hold &= !(SECURED | HANDSHAKING);
+        self.inbound = if is_at_end { Inbound::Told } else { Inbound::Open };
     }
 
     // The handler.
@@ -403,7 +463,7 @@ impl Phase {
         let Phase { stage, owed, inbound, outbound, .. } = *self;
         let owes = match stage {
             Stage::Connecting => owed == Owed::Nothing,
-            Stage::Open => matches!(owed, Owed::Setup | Owed::Finish),
+            Stage::Open => matches!(owed, Owed::Setup | Owed::Finish) || self.is_handshaking(),
             Stage::Closing | Stage::Aborting => true,
             Stage::Lingering => owed == Owed::Gone,
             Stage::Dead => false,

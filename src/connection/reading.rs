@@ -29,7 +29,7 @@ impl Connection {
         }
         let n = match self.io.stream.read(&mut turn.buffer[..most]) {
             Ok(n @ 1..) => n,
-            result => return Err(self.read_nothing(result)),
+            result => return Err(self.read_nothing(result, turn)),
         };
         self.after_read(n < most);
         turn.budget.read -= n;
@@ -40,7 +40,7 @@ impl Connection {
 
     /// Appends new input to unread input. None of it counts as fresh then.
     #[inline(never)]
-    fn carry_on(&mut self, bytes: &[u8], budget: &mut Budget) -> usize {
+    pub(super) fn carry_on(&mut self, bytes: &[u8], budget: &mut Budget) -> usize {
         self.carry.iter_mut().for_each(|carry| carry.extend(bytes));
         budget.appended = bytes.len();
         0
@@ -48,8 +48,10 @@ impl Connection {
 
     /// The end of the input, or a read that failed.
     #[inline(never)]
-    fn read_nothing(&mut self, result: io::Result<usize>) -> Option<Step> {
+    pub(super) fn read_nothing(&mut self, result: io::Result<usize>, turn: &mut Turn<'_>) -> Option<Step> {
         match result {
+            #[cfg(feature = "tls")]
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => return self.read_secured(turn),
             Ok(_) => self.state.phase.input_ended(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.state.put(READABLE, false);
@@ -63,6 +65,7 @@ impl Connection {
                 self.state.end(EndReason::Reset, false);
             }
         }
+        let _ = turn;
         None
     }
 
@@ -91,7 +94,7 @@ impl Connection {
     /// A short read means that the socket is drained, and more will cause an event, unless this stream cuts reads
     /// short.
     #[inline]
-    fn after_read(&mut self, short: bool) {
+    pub(super) fn after_read(&mut self, short: bool) {
         if short && !self.state.has(READ_TO_END) {
             self.state.flags &= !READABLE;
         }

@@ -67,7 +67,7 @@ impl Output<'_> {
         taken - from_gathered
     }
 
-    fn is_not_writable(&self) {
+    pub(super) fn is_not_writable(&self) {
         self.state.set(OutputState(self.state.get().0 & !OutputState::WRITABLE));
     }
 

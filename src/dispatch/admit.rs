@@ -35,7 +35,16 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 }
                 let key = core.insert_lent(self.calls.number(), &mut connection);
                 let slot = core.slots.id(key).slot;
-                self.calls.begin(&mut Service { core, scratch, slot, connection: &mut connection });
+                let mut at = Service { core, scratch, slot, connection: &mut connection };
+                #[cfg(feature = "tls")]
+                let is_secured = at.begin_securely();
+                #[cfg(not(feature = "tls"))]
+                let is_secured = false;
+                if is_secured {
+                    self.calls.serve(&mut at);
+                } else {
+                    self.calls.begin(&mut at);
+                }
                 core.slots.give_back(key, connection);
             }
             Admitted::Elsewhere(work) => {

@@ -100,6 +100,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 Step::ConnectFailed(source) => {
                     self.connect_failed(at, source, EndReason::Reset);
                 }
+                #[cfg(feature = "tls")]
+                Step::HandshakeFailed(source) => self.handshake_failed(at, source, EndReason::HandshakeFailed),
+                #[cfg(feature = "tls")]
+                Step::TlsFailed(source) => self.tls_failed(at, source),
                 Step::Shutdown => {
                     at.connection.state.phase.shut();
                     self.shutdown_request(at);

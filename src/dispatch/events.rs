@@ -57,6 +57,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
             Due::Quiet => at.connection.state.phase.quiet(),
             Due::Lingered => at.connection.state.lingered(),
             Due::Connect => calls.connect_failed(at, io::ErrorKind::TimedOut.into(), EndReason::ConnectTimeout),
+            #[cfg(feature = "tls")]
+            Due::Handshake => {
+                calls.handshake_failed(at, io::ErrorKind::TimedOut.into(), EndReason::HandshakeTimeout);
+            }
             Due::Limit(timeout) if at.connection.state.phase.may_call() => {
                 at.connection.forgive(timeout, at.core.now);
                 calls.call(at, Callback::Timeout(timeout));

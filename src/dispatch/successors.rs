@@ -57,6 +57,13 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                     core.slots.connection(key).state.handler = self.boxed.insert(handler) as u32;
                 }
                 (Order::End { at_once }, Some((_, connection, _))) => connection.state.end(EndReason::Done, at_once),
+                #[cfg(feature = "tls")]
+                (Order::StartTls { start, bare }, Some((_, connection, true))) => {
+                    core.begin_handshake();
+                    connection.start_tls(start, bare, core.now);
+                }
+                #[cfg(feature = "tls")]
+                (Order::StartTls { .. }, _) => {}
                 (Order::ShutdownWrite, Some((_, connection, _))) => connection.state.phase.shut_down(),
                 (Order::PauseReading, Some((_, connection, _))) => connection.state.phase.pause(),
                 (Order::ResumeReading, Some((_, connection, _))) => _ = connection.state.phase.resume(),

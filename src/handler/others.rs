@@ -67,6 +67,12 @@ pub(crate) enum Order<S> {
         at_once: bool,
     },
     ShutdownWrite,
+    /// Start TLS after so many bytes of the queue.
+    #[cfg(feature = "tls")]
+    StartTls {
+        start: crate::net::tls::Start,
+        bare: usize,
+    },
     PauseReading,
     ResumeReading,
     /// The connection's limits have changed. `lowered` tells whether the limit of unread input was lowered.

@@ -353,8 +353,8 @@ impl Family for UnixStream {
     fn backlog(options: &UnixOptions) -> i32 {
         options.request_queue_size
     }
-    fn finish(socket: Socket, _: &UnixOptions) -> io::Result<Bound> {
-        Listener::unix(socket).map(Bound::Listener)
+    fn finish(socket: Socket, options: &UnixOptions) -> io::Result<Bound> {
+        Listener::unix(socket, options).map(Bound::Listener)
     }
 }
 

@@ -43,6 +43,9 @@ pub struct Listener {
     fault: Option<AcceptFault>,
     #[cfg_attr(any(target_os = "linux", target_os = "android"), expect(dead_code, reason = "inherited on Linux"))]
     options: Option<TcpOptions>,
+    /// What accepted connections are put under.
+    #[cfg(feature = "tls")]
+    tls: Option<super::tls::TlsAcceptor>,
 }
 
 #[derive(Debug)]
@@ -58,21 +61,47 @@ impl Listener {
         let address = socket.local_address()?;
         let (socket, path) = socket.into_parts()?;
         let kind = Kind::Tcp(TcpListener::from_std(socket.into()));
-        Ok(Listener { path, kind, address, fault: None, options: Some(options.clone()) })
+        Ok(Listener {
+            path,
+            kind,
+            address,
+            fault: None,
+            options: Some(options.clone()),
+            #[cfg(feature = "tls")]
+            tls: options.tls.clone(),
+        })
     }
 
     #[cfg(unix)]
-    pub(super) fn unix(socket: Socket) -> io::Result<Self> {
+    pub(super) fn unix(socket: Socket, options: &super::unix::UnixOptions) -> io::Result<Self> {
         let address = socket.local_address()?;
         let (socket, path) = socket.into_parts()?;
         let kind = Kind::Unix(UnixListener::from_std(socket.into()));
-        Ok(Listener { path, kind, address, fault: None, options: None })
+        #[cfg(not(feature = "tls"))]
+        let _ = options;
+        Ok(Listener {
+            path,
+            kind,
+            address,
+            fault: None,
+            options: None,
+            #[cfg(feature = "tls")]
+            tls: options.tls.clone(),
+        })
     }
 
     #[cfg_attr(not(feature = "simulation"), expect(dead_code, reason = "only a simulated network has some"))]
     pub(crate) fn scripted(listener: impl ScriptedListener + 'static, address: Address) -> Self {
         let kind = Kind::Scripted(Box::new(listener));
-        Listener { path: None, kind, address, fault: None, options: None }
+        Listener {
+            path: None,
+            kind,
+            address,
+            fault: None,
+            options: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
     }
 
     /// Returns the address to which the listener is bound, with the actual port.
@@ -85,6 +114,16 @@ impl Listener {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if no connection is waiting; otherwise the error from accept(2).
     pub fn accept(&mut self) -> io::Result<(Stream, Address)> {
+        let (stream, from) = self.accept_bare()?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return Ok((tls.wrap_socket(stream), from));
+        }
+        Ok((stream, from))
+    }
+
+    #[inline]
+    fn accept_bare(&mut self) -> io::Result<(Stream, Address)> {
         // Any error after a client has been accepted affects only that client.
         let fault = self.fault.insert(AcceptFault::Skip);
         let failed = |error: &io::Error| *fault = error.into();

@@ -8,8 +8,12 @@ use mio::net::TcpStream;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
+#[cfg(feature = "tls")]
+use super::layered::Layered;
 use super::packet::Route;
 use super::scripted::ScriptedStream;
+#[cfg(feature = "tls")]
+use super::tls::{Secured, Start};
 use super::watched::Watched;
 use crate::address::Address;
 
@@ -46,9 +50,66 @@ enum Kind {
     /// An outbound connection that must be tried again. There is no socket yet.
     Pending,
     Scripted(Box<dyn ScriptedStream>),
+    /// A socket under TLS. It has ways of its own to read.
+    #[cfg(feature = "tls")]
+    Secured(Box<Secured>),
 }
 
 impl Stream {
+    /// Puts a layer on the socket, after `bare` bytes of output that leave without it.
+    #[cfg(feature = "tls")]
+    pub(crate) fn secure(&mut self, start: Start, bare: usize, now: u64) {
+        let socket = std::mem::replace(self, Stream::pending());
+        self.kind = Kind::Secured(Box::new(Layered::new(socket, start, bare, now)));
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn secured(&self) -> Option<&Secured> {
+        match &self.kind {
+            Kind::Secured(secured) => Some(secured),
+            _ => None,
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn secured_mut(&mut self) -> Option<&mut Secured> {
+        match &mut self.kind {
+            Kind::Secured(secured) => Some(secured),
+            _ => None,
+        }
+    }
+
+    /// Takes the layer off.
+    #[cfg(feature = "tls")]
+    pub(crate) fn bare(self) -> Self {
+        match self.kind {
+            Kind::Secured(secured) => secured.socket,
+            kind => Stream { kind },
+        }
+    }
+
+    /// The socket, under the layer if there is one.
+    fn socket(&self) -> &Kind {
+        match &self.kind {
+            #[cfg(feature = "tls")]
+            Kind::Secured(secured) => secured.socket.socket(),
+            kind => kind,
+        }
+    }
+
+    fn socket_mut(&mut self) -> &mut Kind {
+        match &mut self.kind {
+            #[cfg(feature = "tls")]
+            Kind::Secured(secured) => secured.socket.socket_mut(),
+            kind => kind,
+        }
+    }
+
+    /// Puts the socket of an outbound connection in the place of another, below a layer.
+    pub(crate) fn replace_socket(&mut self, stream: Stream) {
+        *self.socket_mut() = stream.kind;
+    }
+
     pub(crate) fn datagram(route: Route) -> Self {
         Stream { kind: Kind::Datagram(Box::new(route)) }
     }
@@ -92,7 +153,7 @@ impl Stream {
 
     /// Returns whether an outbound connection is established. `Ok(false)` means not yet.
     pub(crate) fn connected(&self) -> io::Result<bool> {
-        let stream = match &self.kind {
+        let stream = match self.socket() {
             Kind::Tcp(stream) => stream,
             Kind::Scripted(stream) => return stream.connected(),
             Kind::Pending => return Ok(false),
@@ -126,17 +187,21 @@ impl Stream {
             Kind::Scripted(stream) => stream.cuts_reads_short(),
             Kind::Pending => true, // This is not known yet.
             Kind::Tcp(_) | Kind::Datagram(_) => cfg!(not(unix)),
+            #[cfg(feature = "tls")]
+            Kind::Secured(secured) => secured.socket.cuts_reads_short(),
         }
     }
 
     /// Returns the address of our end. `None` if the connection is broken already.
     pub fn local_address(&self) -> Option<Address> {
-        match &self.kind {
+        match self.socket() {
             Kind::Tcp(stream) => stream.local_addr().ok().map(Address::from),
             #[cfg(unix)]
             Kind::Unix(stream) => stream.local_addr().ok().map(Address::from),
             Kind::Datagram(_) | Kind::Pending => None,
             Kind::Scripted(stream) => Some(stream.local_address()),
+            #[cfg(feature = "tls")]
+            Kind::Secured(_) => None,
         }
     }
 
@@ -148,7 +213,7 @@ impl Stream {
     #[cfg(all(feature = "credentials", unix))]
     pub fn peer_credentials(&self) -> io::Result<super::Credentials> {
         use std::os::fd::AsFd as _;
-        match &self.kind {
+        match self.socket() {
             Kind::Unix(stream) => super::credentials::peer_credentials(stream.as_fd()),
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -159,28 +224,26 @@ impl Stream {
     /// # Errors
     /// Errors of shutdown(2).
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        match &self.kind {
+        match self.socket() {
             Kind::Tcp(stream) => stream.shutdown(how),
             #[cfg(unix)]
             Kind::Unix(stream) => stream.shutdown(how),
-            Kind::Datagram(_) | Kind::Pending => Ok(()),
             Kind::Scripted(stream) => {
                 stream.shutdown(how);
                 Ok(())
             }
+            _ => Ok(()),
         }
     }
 
     /// Makes the next close drop unsent output and send RST. A Unix socket has no RST: its peer reads what was sent,
     /// and then the end, or ECONNRESET if some of its own bytes were not read.
     pub(crate) fn reset_on_close(&self) {
-        match &self.kind {
+        match self.socket() {
             // An error means that the connection is gone already, so the option is not needed.
             Kind::Tcp(stream) => drop(socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO))),
-            #[cfg(unix)]
-            Kind::Unix(_) => {}
-            Kind::Datagram(_) | Kind::Pending => {}
             Kind::Scripted(stream) => stream.reset_on_close(),
+            _ => {}
         }
     }
 
@@ -194,7 +257,7 @@ impl Stream {
             Kind::Tcp(stream) => Some(StdStream::Tcp(std::os::windows::io::OwnedSocket::from(stream).into())),
             #[cfg(unix)]
             Kind::Unix(stream) => Some(StdStream::Unix(std::os::fd::OwnedFd::from(stream).into())),
-            Kind::Datagram(_) | Kind::Pending | Kind::Scripted(_) => None,
+            _ => None,
         }
     }
 
@@ -202,10 +265,10 @@ impl Stream {
     #[cfg(unix)]
     pub fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         use std::os::fd::AsFd as _;
-        match &self.kind {
+        match self.socket() {
             Kind::Tcp(stream) => Some(stream.as_fd()),
             Kind::Unix(stream) => Some(stream.as_fd()),
-            Kind::Datagram(_) | Kind::Pending | Kind::Scripted(_) => None,
+            _ => None,
         }
     }
 }
@@ -213,21 +276,21 @@ impl Stream {
 impl Watched for Stream {
     /// For both directions.
     fn register(&mut self, registry: Option<&Registry>, token: Token) -> io::Result<()> {
-        match (&mut self.kind, registry) {
+        match (self.socket_mut(), registry) {
             (Kind::Scripted(stream), _) => stream.register(token),
-            (Kind::Datagram(_) | Kind::Pending, _) | (_, None) => Ok(()),
             (Kind::Tcp(stream), Some(registry)) => registry.register(stream, token, INTEREST),
             #[cfg(unix)]
             (Kind::Unix(stream), Some(registry)) => registry.register(stream, token, INTEREST),
+            _ => Ok(()),
         }
     }
 
     fn deregister(&mut self, registry: &Registry) {
-        let _ = match &mut self.kind {
+        let _ = match self.socket_mut() {
             Kind::Tcp(stream) => registry.deregister(stream),
             #[cfg(unix)]
             Kind::Unix(stream) => registry.deregister(stream),
-            Kind::Datagram(_) | Kind::Pending | Kind::Scripted(_) => Ok(()),
+            _ => Ok(()),
         };
     }
 }
@@ -274,6 +337,9 @@ impl Kind {
             Kind::Unix(stream) => stream.read(buffer),
             Kind::Datagram(_) | Kind::Pending => Err(io::ErrorKind::WouldBlock.into()),
             Kind::Scripted(stream) => stream.read(buffer),
+            // A read of plaintext needs the whole buffer.
+            #[cfg(feature = "tls")]
+            Kind::Secured(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -285,6 +351,8 @@ impl Kind {
             Kind::Unix(stream) => stream.write(bytes),
             Kind::Datagram(_) | Kind::Pending => Err(io::ErrorKind::Unsupported.into()),
             Kind::Scripted(stream) => stream.write(&[IoSlice::new(bytes)]),
+            #[cfg(feature = "tls")]
+            Kind::Secured(secured) => secured.write(&[IoSlice::new(bytes)]),
         }
     }
 }
@@ -316,6 +384,8 @@ impl Write for Stream {
             Kind::Unix(stream) => stream.write_vectored(slices),
             Kind::Datagram(_) | Kind::Pending => Err(io::ErrorKind::Unsupported.into()),
             Kind::Scripted(stream) => stream.write(slices),
+            #[cfg(feature = "tls")]
+            Kind::Secured(secured) => secured.write(slices),
         }
     }
 

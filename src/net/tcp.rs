@@ -61,6 +61,10 @@ pub struct TcpOptions {
     pub receive_buffer_bytes: Option<usize>,
     /// `SO_SNDBUF` in bytes, at most 2,147,483,647. The system has its own bounds. Default: `None`, the system's value.
     pub send_buffer_bytes: Option<usize>,
+    /// TLS for all accepted connections: the handshake comes after `verify_request` and before `setup`. Default: `None`,
+    /// no TLS. Feature `tls`. Source: `ssl.SSLContext.wrap_socket` of the listening socket.
+    #[cfg(feature = "tls")]
+    pub tls: Option<super::tls::TlsAcceptor>,
 }
 
 impl Default for TcpOptions {
@@ -77,6 +81,8 @@ impl Default for TcpOptions {
             user_timeout: None,
             receive_buffer_bytes: None,
             send_buffer_bytes: None,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }

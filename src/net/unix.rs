@@ -37,6 +37,9 @@ pub struct UnixOptions {
     /// its socket to the server and does not read can fill it alone; the others then wait until it reads or closes.
     /// Default: `None`, the system's value.
     pub send_buffer_bytes: Option<usize>,
+    /// As [`TcpOptions::tls`](crate::TcpOptions::tls). An error for datagrams.
+    #[cfg(feature = "tls")]
+    pub tls: Option<super::tls::TlsAcceptor>,
 }
 
 const REQUEST_QUEUE_SIZE: i32 = 4_096;
@@ -48,6 +51,8 @@ impl Default for UnixOptions {
             mode: None,
             receive_buffer_bytes: None,
             send_buffer_bytes: None,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }
@@ -60,6 +65,10 @@ impl UnixOptions {
     pub(super) fn check_datagram(&self) -> Result<()> {
         if self.request_queue_size != REQUEST_QUEUE_SIZE {
             return Err(Error::setting("request_queue_size", self.request_queue_size, "datagrams are not accepted"));
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return Err(Error::setting("tls", tls, "datagrams are not a stream"));
         }
         self.check()
     }

@@ -52,6 +52,14 @@ impl Core {
         Ok(self.slots.id(key))
     }
 
+    /// A handshake of TLS begins. The read buffer must be long enough for it.
+    #[cfg(feature = "tls")]
+    #[cold]
+    pub(crate) fn begin_handshake(&mut self) {
+        self.stats.handshakes += 1;
+        self.read_buffer_bytes_min = self.read_buffer_bytes_min.max(crate::net::layered::BUFFER_BYTES_MIN);
+    }
+
     pub(super) fn arm_redial(&mut self, key: u32, mut backoff: Backoff) {
         let next = self.selector.now().saturating_add(nanos(backoff.pause()));
         let timer = self.timers.arm(next, Alarm::Redial { key, backoff });
@@ -75,7 +83,7 @@ fn redial(core: &mut Core, key: u32, backoff: Backoff) -> std::io::Result<()> {
             Ok(())
         }
         connected => {
-            connection.io.stream = connected?;
+            connection.io.stream.replace_socket(connected?);
             core.selector.register(&mut connection.io.stream, token)
         }
     }

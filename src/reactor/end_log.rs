@@ -78,6 +78,7 @@ impl Core {
                 state?.time_limit(which, limits).map(|time| Passed::Time(name, time))
             }
             EndReason::ConnectTimeout => limits.connect_timeout.map(|time| Passed::Time("connect_timeout", time)),
+            EndReason::HandshakeTimeout => limits.handshake_timeout.map(|time| Passed::Time("handshake_timeout", time)),
             EndReason::ChildTimeout => limits.child_timeout.map(|time| Passed::Time("child_timeout", time)),
             EndReason::InputLimit => Some(Passed::Count("input_bytes_max", bounds().input_bytes_max)),
             EndReason::OutputLimit => Some(Passed::Count("output_bytes_max", bounds().output_bytes_max)),

@@ -141,6 +141,15 @@ pub trait BaseServer: Sized + Send + 'static {
         note_fault!(Error, "while serving {client_address}: {error:#}");
     }
 
+    /// Called when the handshake of TLS has failed, or was not complete in time. The peer was told why, as far as TLS
+    /// allows. By then the crate has logged it at level `Debug`, because it is rarely a fault of the server. Not called
+    /// for outbound connections, whose handler gets [`connect_failed`](RequestHandler::connect_failed).
+    ///
+    /// Source: none; in Python, `do_handshake` raises `ssl.SSLError`.
+    fn handshake_failed(&mut self, client_address: &Address, error: &Error) {
+        let _ = (client_address, error);
+    }
+
     /// Called when [`handle_request`](crate::TcpServer::handle_request) has waited for
     /// [`timeout`](crate::TcpServer::timeout) and no client has arrived.
     fn handle_timeout(&mut self) {}

@@ -1,0 +1,274 @@
+//! A connection under TLS. Its handshake comes before `setup`, its input is opened before it is handled, and its end says
+//! so to the peer. A connection without TLS never comes here.
+//!
+//! The handshake is a reason not to do anything else, and not a stage: a handler can start TLS at any time. Output that is
+//! written meanwhile waits in the queue. When the end has been said, the layer is taken off, and the socket ends as any
+//! other.
+
+use std::io;
+
+use super::axes::{Drain, Inbound};
+use super::carry::{Carry, Scan};
+use super::deadlines::Due;
+use super::output::Output;
+use super::state::*;
+use super::{Connection, Step, Turn};
+use crate::lifecycle::{EndReason, Timeout};
+use crate::limits::Limits;
+use crate::net::Stream;
+use crate::net::layered::{BUFFER_BYTES_MIN, Received, WIRE_MAX};
+use crate::net::tls::{Secured, Start};
+
+impl Connection {
+    /// An accepted connection has its handshake before its `setup`.
+    pub(crate) fn await_handshake(&mut self, now: u64) {
+        self.state.phase.begin_setup();
+        self.state.phase.secure();
+        self.io.stream.secured_mut().into_iter().for_each(|secured| secured.since = now);
+    }
+
+    /// Starts TLS after the first `bare` bytes of the queue.
+    pub(crate) fn start_tls(&mut self, start: Start, bare: usize, now: u64) {
+        if !self.state.phase.is_secured() && !self.state.phase.is_ending() {
+            self.io.stream.secure(start, bare, now);
+            self.state.phase.secure();
+            self.state.put(WRITABLE, !self.state.phase.is_connecting());
+            self.state.phase.unwatched();
+        }
+    }
+
+    /// An outbound connection is established, and the handshake begins.
+    pub(super) fn begin_handshake(&mut self, now: u64) {
+        self.io.stream.secured_mut().into_iter().for_each(|secured| secured.since = now);
+    }
+
+    /// The steps before all others. `None`: the others follow.
+    #[cold]
+    pub(super) fn before_others(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
+        if self.state.phase.is_handshaking() {
+            return self.handshake(turn);
+        }
+        self.flush_layer();
+        None
+    }
+
+    fn handshake(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
+        loop {
+            let Some(secured) = self.io.stream.secured_mut().filter(|secured| !secured.is_bare()) else {
+                return Some(self.stall(turn));
+            };
+            match secured.speak().and_then(|()| secured.flush()) {
+                Ok(all) => self.state.put(WRITABLE, all),
+                Err(error) => return Some(Step::HandshakeFailed(error)),
+            }
+            if !secured.is_handshaking() {
+                return self.handshaken(turn);
+            }
+            if !self.state.has(READABLE) {
+                return Some(self.stall(turn));
+            }
+            let most = turn.budget.read.min(WIRE_MAX);
+            if most == 0 || turn.buffer.len() < BUFFER_BYTES_MIN || !turn.budget.handshakes.admit(turn.stats.turns) {
+                return Some(Step::Again);
+            }
+            match secured.read(turn.buffer, most, turn.now) {
+                Ok(Received::Bytes { wire, plain, is_drained, .. }) => {
+                    if secured.has_sealed() {
+                        turn.budget.handshakes.count();
+                    }
+                    turn.budget.read -= wire;
+                    self.after_read(is_drained);
+                    self.state.activity = turn.now;
+                    if plain > 0 {
+                        self.hold_early(&turn.buffer[..plain], turn.now);
+                    }
+                }
+                Ok(Received::Failed(error)) => {
+                    let _ = secured.flush(); // The alert. The rest of it is sent before the end.
+                    return Some(Step::HandshakeFailed(error));
+                }
+                Ok(Received::Closed | Received::Truncated) => {
+                    return Some(Step::HandshakeFailed(io::ErrorKind::UnexpectedEof.into()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.state.put(READABLE, false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Some(Step::Again),
+                Err(error) => {
+                    self.broken();
+                    return Some(Step::HandshakeFailed(error));
+                }
+            }
+        }
+    }
+
+    /// Plaintext that came with the end of the handshake waits for `setup`.
+    fn hold_early(&mut self, plain: &[u8], now: u64) {
+        match &mut self.carry {
+            Some(carry) => carry.extend(plain),
+            None => self.carry = Some(Box::new(Carry::new(plain, Scan::default(), now))),
+        }
+    }
+
+    /// The handshake waits for the peer. A stop does not wait for a peer that is silent.
+    fn stall(&mut self, turn: &mut Turn<'_>) -> Step {
+        if !matches!(self.state.phase.drain(), Drain::Quiet | Drain::Due) {
+            return Step::Rest;
+        }
+        self.state.end(EndReason::Stopped, true);
+        self.wind_down(turn)
+    }
+
+    /// The handshake is complete: `setup` follows, or, if the handler has started TLS, `writable`.
+    fn handshaken(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
+        let is_resumed = self.io.stream.secured().is_some_and(|secured| secured.is_resumed());
+        turn.stats.handshakes_completed += 1;
+        turn.stats.handshakes_resumed += u64::from(is_resumed);
+        self.state.activity = turn.now;
+        self.state.put(WRITABLE, true);
+        self.io.queue.iter_mut().for_each(|queue| queue.progress = turn.now);
+        self.state.phase.unwatched();
+        if self.state.phase.handshaken() {
+            return None;
+        }
+        if let Some(carry) = &mut self.carry {
+            carry.since = turn.now;
+            self.state.phase.owe_handle();
+        }
+        Some(Step::Writable)
+    }
+
+    /// The handshake will not be completed. Nothing that waits for it is sent.
+    pub(crate) fn handshake_failed(&mut self, why: EndReason) {
+        self.state.phase.give_up_handshake();
+        self.io.queue = None;
+        self.carry = None;
+        self.state.end(why, false);
+    }
+
+    /// Reads records, for the handler. `None`: nothing for it, the flags say the rest.
+    #[cold]
+    pub(super) fn read_secured(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
+        loop {
+            // A record comes whole, however little the handler would like at once.
+            let most = turn.budget.read.min(self.state.bite().max(READ_MIN)).min(WIRE_MAX);
+            if most == 0 || turn.buffer.len() < BUFFER_BYTES_MIN {
+                return Some(Step::Again);
+            }
+            let secured = self.io.stream.secured_mut()?;
+            match secured.read(turn.buffer, most, turn.now) {
+                Ok(Received::Bytes { wire, plain, records, is_drained }) => {
+                    turn.budget.read = turn.budget.read.saturating_sub(wire + records * RECORD_COST);
+                    if secured.has_carried() {
+                        self.state.phase.unwatched(); // It has the read timeout.
+                    }
+                    self.after_read(is_drained);
+                    if plain > 0 {
+                        self.state.activity = turn.now;
+                        turn.stats.bytes_in += plain as u64;
+                        return Some(Step::Handle(match self.carry {
+                            None => plain,
+                            Some(_) => self.carry_on(&turn.buffer[..plain], turn.budget),
+                        }));
+                    }
+                    if !self.state.has(READABLE) {
+                        self.flush_layer();
+                        return None;
+                    }
+                }
+                Ok(Received::Closed) => self.state.phase.input_ended(),
+                Ok(Received::Truncated) if secured.start().suppresses_ragged_eofs() => self.state.phase.input_ended(),
+                Ok(Received::Truncated) => self.state.end(EndReason::Truncated, false),
+                Ok(Received::Failed(error)) => {
+                    self.io.queue = None;
+                    return Some(Step::TlsFailed(error));
+                }
+                Err(error) => return self.read_nothing(Err(error), turn),
+            }
+            if self.state.phase.is_ending() || self.state.phase.inbound() != Inbound::Open {
+                return None;
+            }
+        }
+    }
+
+    /// Sends what TLS has to say by itself.
+    fn flush_layer(&mut self) {
+        let Some(secured) = self.io.stream.secured_mut() else { return };
+        if self.state.has(WRITABLE) && secured.has_sealed() {
+            match secured.flush() {
+                Ok(all) => self.state.put(WRITABLE, all),
+                Err(_) => self.broken(),
+            }
+        }
+    }
+
+    /// Says the end of our direction, after all output. Returns whether it is sent.
+    pub(super) fn is_end_said(&mut self, now: u64) -> bool {
+        let Some(secured) = self.io.stream.secured_mut() else { return true };
+        match secured.close(now) {
+            Ok(all) => {
+                self.state.put(WRITABLE, all);
+                all
+            }
+            Err(_) => {
+                self.broken();
+                false
+            }
+        }
+    }
+
+    /// Ends TLS, and takes it off. Returns whether that is done, or the connection is broken.
+    #[cold]
+    pub(super) fn is_laid_bare(&mut self, now: u64) -> bool {
+        if self.state.phase.is_aborting() || self.state.phase.is_broken() {
+            return true;
+        }
+        if !self.is_end_said(now) {
+            return self.state.phase.is_broken();
+        }
+        let is_at_end = self.io.stream.secured().is_none_or(Secured::is_at_end);
+        self.io.stream = std::mem::replace(&mut self.io.stream, Stream::pending()).bare();
+        self.state.phase.lay_bare(is_at_end);
+        true
+    }
+
+    /// Returns whether output waits for the handshake.
+    pub(super) fn awaits_handshake(&self) -> bool {
+        self.state.phase.is_handshaking() && !self.io.stream.secured().is_some_and(Secured::is_bare)
+    }
+
+    /// Returns whether the handshake waits for output from before it.
+    pub(super) fn is_bare(&self) -> bool {
+        self.state.phase.is_handshaking() && !self.awaits_handshake()
+    }
+
+    /// The deadline of TLS itself.
+    pub(super) fn layer_deadline(&self, limits: &Limits) -> Option<(u64, Option<std::time::Duration>, Due)> {
+        let (state, secured) = (&self.state, self.io.stream.secured()?);
+        if state.phase.is_handshaking() {
+            return Some((secured.since, limits.handshake_timeout, Due::Handshake));
+        }
+        let which = match state.phase.is_ending() {
+            true if secured.has_sealed() && self.io.queue.is_none() => Timeout::Write,
+            false if secured.has_carried() && !state.is_read_paused() => Timeout::Read,
+            _ => return None,
+        };
+        Some((secured.since, state.time_limit(which, limits), Due::Limit(which)))
+    }
+}
+
+impl Output<'_> {
+    pub(crate) fn secured(&self) -> Option<&Secured> {
+        self.io.stream.secured()
+    }
+
+    /// What is written from now on waits for the handshake. Returns how much of what was written before is not sent.
+    pub(crate) fn hold(&mut self) -> usize {
+        self.send(&[]);
+        self.is_not_writable();
+        self.io.queue.as_ref().map_or(0, |queue| queue.len())
+    }
+}
+
+/// The least that is read for a handler that takes long: some records of a few bytes.
+const READ_MIN: usize = 4 * 1024;
+/// What opening a record costs beyond its bytes, in bytes.
+const RECORD_COST: usize = 330;

@@ -1,0 +1,87 @@
+//! TLS for handlers: what was agreed on, starting it on an open connection, and outbound connections with it.
+
+use std::io;
+
+use super::RequestHandler;
+use super::others::{Order, Others};
+use super::request::Request;
+use crate::address::Address;
+use crate::error::{Error, Result};
+use crate::ids::ConnectionId;
+use crate::net::tls::{Start, TlsAcceptor, TlsConnector, TlsSession};
+
+impl<S> Request<'_, S> {
+    /// Returns what this connection's TLS has agreed on. `None` without TLS, and before its handshake is complete. Feature
+    /// `tls`.
+    ///
+    /// Source: `self.request` of a Python handler, if it is an `ssl.SSLSocket`.
+    pub fn tls(&self) -> Option<TlsSession<'_>> {
+        let secured = self.output.secured().filter(|secured| !secured.is_handshaking())?;
+        secured.layer().map(TlsSession::new)
+    }
+
+    /// Starts TLS on this connection as the server, for protocols with a command such as `STARTTLS`. Output that was
+    /// written before this call leaves unencrypted, and the handshake follows it. Output that is written after it waits
+    /// until the handshake is complete, and is encrypted. Then [`writable`](RequestHandler::writable) is called, and
+    /// [`tls`](Self::tls) has an answer. If the handshake fails, the connection ends with
+    /// [`EndReason::HandshakeFailed`](crate::EndReason::HandshakeFailed). Feature `tls`.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] if input is unread. It was sent before TLS, perhaps by somebody on the way, and must not be taken
+    /// for what was sent under TLS (command injection: CVE-2011-0411). Also if the connection has TLS already, or is a
+    /// datagram. [`Error::Gone`] if nothing more can be sent. If the callback propagates the error with `?`, the
+    /// connection ends.
+    ///
+    /// Source: `ssl.SSLContext.wrap_socket` in `handle`.
+    pub fn start_tls(&mut self, acceptor: &TlsAcceptor) -> Result<()> {
+        self.start(acceptor.start())
+    }
+
+    /// Like [`start_tls`](Self::start_tls), as the client of an outbound connection. Feature `tls`.
+    ///
+    /// # Errors
+    /// The same as for [`start_tls`](Self::start_tls).
+    pub fn start_tls_client(&mut self, connector: &TlsConnector) -> Result<()> {
+        self.start(connector.start())
+    }
+
+    fn start(&mut self, start: Start) -> Result<()> {
+        let is_ordered = |(key, order): &(u32, Order<S>)| *key == self.slot.key && matches!(order, Order::StartTls { .. });
+        let why = if !self.input.is_empty() {
+            "the peer has sent more before TLS"
+        } else if self.state.is_datagram() {
+            "a datagram has no stream"
+        } else if self.output.secured().is_some() || self.others.pending.orders.iter().any(is_ordered) {
+            "the connection has TLS already"
+        } else if self.output.is_shut() {
+            return Err(Error::Gone);
+        } else {
+            let bare = self.output.hold();
+            self.others.pending.orders.push((self.slot.key, Order::StartTls { start, bare }));
+            return Ok(());
+        };
+        Err(Error::Tls { doing: "start TLS", source: io::Error::new(io::ErrorKind::InvalidInput, why) })
+    }
+}
+
+impl<S> Others<'_, S> {
+    /// Starts an outbound connection under TLS. Otherwise like [`connect`](Self::connect): the handler's `setup` is
+    /// called when the handshake is complete, and `connect_failed`, with the reason of rustls, if it fails or takes longer
+    /// than [`Limits::handshake_timeout`](crate::Limits::handshake_timeout). Bytes sent to the id in the meantime are
+    /// queued. Feature `tls`.
+    ///
+    /// # Errors
+    /// The same as for [`connect`](Self::connect).
+    pub fn connect_tls(
+        &mut self,
+        to: impl Into<Address>,
+        connector: &TlsConnector,
+        handler: impl RequestHandler<S>,
+    ) -> Result<ConnectionId> {
+        let id = self.connect(to, handler)?;
+        self.core.begin_handshake();
+        let now = self.core.now;
+        self.core.slots.connection(id.slot.key).start_tls(connector.start(), 0, now);
+        Ok(id)
+    }
+}

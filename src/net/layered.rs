@@ -1,0 +1,402 @@
+//! A socket with a layer on it: what it carries from one read to the next, and what it has sealed ahead of the socket.
+//!
+//! ```text
+//!            lent buffer:  [ plaintext ......... | carried | bytes from the socket ... ]
+//!                            at the start                  ^ WIRE_AT, where the socket is read to
+//! ```
+//!
+//! Plaintext stays with the caller until its ciphertext is written, as with `SSL_write`: a write that reports less than
+//! was offered is repeated with the same bytes, of which the first `ahead` are sealed already.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice, Read, Write};
+
+use super::layer::{Ended, Layer, Opened, PLAIN_MAX, Sealed};
+use crate::panics::catch;
+
+/// A socket and its layer.
+#[derive(Debug)]
+pub(crate) struct Layered<S, L: Layer> {
+    pub(crate) socket: S,
+    start: L::Start,
+    running: Option<Box<Running<L>>>,
+    /// Bytes at the front of the output that leave as they are, because they were written before the layer was put on.
+    bare: usize,
+    /// When the handshake began, later when the carried record began, and at last when our end was sealed.
+    pub(crate) since: u64,
+    /// The socket has reported the end of the peer's direction.
+    fin: bool,
+}
+
+/// A layer that has begun.
+#[derive(Debug)]
+struct Running<L> {
+    layer: L,
+    /// Bytes of an incomplete record.
+    carried: Vec<u8>,
+    /// Sealed bytes that the socket has not accepted.
+    sealed: Vec<u8>,
+    /// Bytes of plaintext that are sealed, but not reported as written.
+    ahead: usize,
+    /// The end of the input, if it is not reported yet.
+    end: Option<Ended>,
+    /// Nothing more is opened.
+    is_over: bool,
+    /// Nothing more is sealed either.
+    has_failed: bool,
+    is_closed: bool,
+}
+
+/// The result of a read.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Bytes {
+        /// Read from the socket.
+        wire: usize,
+        /// At the start of the buffer.
+        plain: usize,
+        records: usize,
+        /// The read was short, and nothing more is to be reported.
+        is_drained: bool,
+    },
+    /// The peer has ended its direction.
+    Closed,
+    /// The socket has ended, but the peer has not said so.
+    Truncated,
+    /// The layer has failed. What it tells the peer about that is sealed.
+    Failed(io::Error),
+}
+
+impl<S: Read + Write, L: Layer> Layered<S, L> {
+    pub(crate) fn new(socket: S, start: L::Start, bare: usize, now: u64) -> Self {
+        Layered { socket, start, running: None, bare, since: now, fin: false }
+    }
+
+    pub(crate) fn start(&self) -> &L::Start {
+        &self.start
+    }
+
+    /// The layer, if it has begun.
+    pub(crate) fn layer(&self) -> Option<&L> {
+        self.running.as_ref().map(|running| &running.layer)
+    }
+
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.running.as_ref().is_none_or(|running| running.layer.is_handshaking())
+    }
+
+    /// Returns whether output from before the layer must be sent first.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.bare > 0
+    }
+
+    /// Returns whether a record has arrived in part.
+    pub(crate) fn has_carried(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| !running.carried.is_empty())
+    }
+
+    /// Returns whether sealed bytes wait for the socket.
+    pub(crate) fn has_sealed(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| !running.sealed.is_empty())
+    }
+
+    /// Returns whether the socket has reported the end of the peer's direction.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.fin
+    }
+
+    fn begin(&mut self) -> io::Result<&mut Running<L>> {
+        if self.running.is_none() {
+            let layer = guarded(|| L::start(&self.start))?;
+            self.running = Some(Box::new(Running {
+                layer,
+                carried: Vec::new(),
+                sealed: Vec::new(),
+                ahead: 0,
+                end: None,
+                is_over: false,
+                has_failed: false,
+                is_closed: false,
+            }));
+        }
+        Ok(self.running.as_mut().expect("it was begun"))
+    }
+
+    /// Has the layer say what it begins with.
+    pub(crate) fn speak(&mut self) -> io::Result<()> {
+        if self.running.is_none() && L::speaks_first(&self.start) {
+            let running = self.begin()?;
+            if let Some(Ended::Failed(error)) = running.open(&mut [0; 1], 1..1).end {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads from the socket once, at most so many bytes. The buffer has at least [`BUFFER_BYTES_MIN`].
+    ///
+    /// # Errors
+    /// Errors of the socket.
+    pub(crate) fn read(&mut self, buffer: &mut [u8], most: usize, now: u64) -> io::Result<Received> {
+        if let Some(running) = &mut self.running {
+            match running.end.take() {
+                Some(Ended::Closed) => return Ok(Received::Closed),
+                Some(Ended::Failed(error)) => return Ok(Received::Failed(error)),
+                None => {}
+            }
+        }
+        let most = most.min(buffer.len() - WIRE_AT);
+        let wire = self.socket.read(&mut buffer[WIRE_AT..WIRE_AT + most])?;
+        if wire == 0 {
+            self.fin = true;
+            return Ok(Received::Truncated);
+        }
+        if let Err(error) = self.begin() {
+            return Ok(Received::Failed(error));
+        }
+        let running = self.running.as_mut().expect("it was begun");
+        let carried = std::mem::take(&mut running.carried);
+        let from = WIRE_AT - carried.len();
+        buffer[from..WIRE_AT].copy_from_slice(&carried);
+        let Opened { used, plain, records, mut end } = running.open(buffer, from..WIRE_AT + wire);
+        let rest = &buffer[from + used..WIRE_AT + wire];
+        let is_handshaking = running.layer.is_handshaking();
+        if end.is_none() && rest.len() > if is_handshaking { HANDSHAKE_MAX } else { RECORD_MAX } {
+            end = Some(Ended::Failed(io::Error::new(io::ErrorKind::InvalidData, "a message is too long")));
+        }
+        running.is_over |= end.is_some();
+        running.has_failed |= matches!(end, Some(Ended::Failed(_)));
+        running.end = end;
+        if !rest.is_empty() && !running.is_over {
+            running.carried = rest.to_vec();
+            if !is_handshaking && (used > 0 || carried.is_empty()) {
+                self.since = now;
+            }
+        }
+        let is_drained = wire < most && running.end.is_none();
+        Ok(Received::Bytes { wire, plain, records, is_drained })
+    }
+
+    /// Like `write_vectored` of a socket, for plaintext.
+    pub(crate) fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.bare > 0 {
+            return self.write_bare(slices);
+        }
+        match &mut self.running {
+            Some(running) if !running.layer.is_handshaking() => {
+                SCRATCH.with_borrow_mut(|scratch| running.write(&mut self.socket, slices, scratch))
+            }
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    #[cold]
+    fn write_bare(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
+        let sent = self.socket.write(&first[..first.len().min(self.bare)])?;
+        self.bare -= sent;
+        Ok(sent)
+    }
+
+    /// Writes sealed bytes that wait. Returns whether none is left.
+    ///
+    /// # Errors
+    /// Errors of the socket, except those that mean to try again.
+    pub(crate) fn flush(&mut self) -> io::Result<bool> {
+        let Some(running) = &mut self.running else { return Ok(true) };
+        while !running.sealed.is_empty() {
+            match self.socket.write(&running.sealed) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) if n == running.sealed.len() => running.sealed = Vec::new(),
+                Ok(n) => _ = running.sealed.drain(..n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Ends our direction, after everything that was written. Returns whether the socket has accepted all of it.
+    ///
+    /// # Errors
+    /// As of [`flush`](Self::flush).
+    pub(crate) fn close(&mut self, now: u64) -> io::Result<bool> {
+        if let Some(running) = &mut self.running
+            && !std::mem::replace(&mut running.is_closed, true)
+        {
+            self.since = now;
+            running.close();
+        }
+        self.flush()
+    }
+}
+
+impl<L: Layer> Running<L> {
+    /// Opens records. A panic is a failure.
+    fn open(&mut self, buffer: &mut [u8], wire: std::ops::Range<usize>) -> Opened {
+        if self.is_over {
+            return Opened { used: wire.len(), ..Opened::default() };
+        }
+        let filled = self.sealed.len();
+        let mut sealed = Sealed::new(&mut self.sealed, filled);
+        let opened = catch(|| self.layer.open(buffer, wire, &mut sealed));
+        let filled = sealed.len();
+        self.sealed.truncate(filled);
+        opened.unwrap_or_else(|panic| Opened { end: Some(Ended::Failed(panic.into())), ..Opened::default() })
+    }
+
+    fn close(&mut self) {
+        if self.has_failed || self.layer.is_handshaking() {
+            return;
+        }
+        let filled = self.sealed.len();
+        let mut sealed = Sealed::new(&mut self.sealed, filled);
+        // An error means that there is nothing to say, and the socket's end says it.
+        let _ = catch(|| self.layer.close(&mut self.carried, &mut sealed));
+        let filled = sealed.len();
+        self.sealed.truncate(filled);
+    }
+
+    fn write(&mut self, socket: &mut impl Write, slices: &[IoSlice<'_>], scratch: &mut Vec<u8>) -> io::Result<usize> {
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        let mut taken = 0;
+        while taken < offered {
+            let sealed = self.seal_more(slices, taken + self.ahead, offered, scratch)?;
+            let waiting = self.sealed.len() + sealed;
+            let written = match write_both(socket, &self.sealed, &scratch[..sealed]) {
+                Ok(0) if waiting > 0 => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    self.keep(0, &scratch[..sealed]);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if written == waiting {
+                self.sealed = Vec::new();
+                let done = self.ahead.min(offered - taken);
+                self.ahead -= done;
+                taken += done;
+                continue;
+            }
+            // A part of the ciphertext stands for as large a part of the plaintext, but never for all of it.
+            let done = (self.ahead * written / waiting).min(offered - taken);
+            self.ahead -= done;
+            taken += done;
+            self.keep(written, &scratch[..sealed]);
+            if cfg!(unix) || written == 0 {
+                break;
+            }
+        }
+        if taken == 0 && offered > 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+    }
+
+    /// Keeps sealed bytes that were not written: those that waited, and the new ones.
+    fn keep(&mut self, written: usize, new: &[u8]) {
+        let before = self.sealed.len();
+        if written < before {
+            self.sealed.drain(..written);
+            self.sealed.extend_from_slice(new);
+        } else {
+            self.sealed = new[written - before..].to_vec();
+        }
+    }
+
+    /// Seals plaintext from `from` on, until enough is ahead of the socket. Returns how many bytes of the scratch are
+    /// filled.
+    fn seal_more(
+        &mut self,
+        slices: &[IoSlice<'_>],
+        from: usize,
+        offered: usize,
+        scratch: &mut Vec<u8>,
+    ) -> io::Result<usize> {
+        let room = AHEAD_MAX.saturating_sub(self.sealed.len());
+        let wanted = offered.saturating_sub(from).min(room);
+        if wanted == 0 {
+            return Ok(0);
+        }
+        if self.has_failed || self.is_closed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let mut sealed = Sealed::new(scratch, 0);
+        let (layer, carried) = (&mut self.layer, &mut self.carried[..]);
+        guarded(|| seal_slices(layer, slices, from, wanted, carried, &mut sealed))?;
+        self.ahead += wanted;
+        Ok(sealed.len())
+    }
+}
+
+/// Seals `wanted` bytes of the slices from `from` on. Short slices share a record.
+fn seal_slices<L: Layer>(
+    layer: &mut L,
+    slices: &[IoSlice<'_>],
+    mut from: usize,
+    mut wanted: usize,
+    carried: &mut [u8],
+    sealed: &mut Sealed<'_>,
+) -> io::Result<()> {
+    let mut gathered = Vec::new();
+    for slice in slices {
+        let skipped = from.min(slice.len());
+        from -= skipped;
+        let piece = &slice[skipped..];
+        let mut piece = &piece[..piece.len().min(wanted)];
+        wanted -= piece.len();
+        if gathered.is_empty() && (wanted == 0 || piece.len() >= GATHER_MAX) {
+            if !piece.is_empty() {
+                layer.seal(piece, carried, sealed)?;
+            }
+            continue;
+        }
+        while !piece.is_empty() {
+            let (now, later) = piece.split_at(piece.len().min(GATHER_MAX - gathered.len()));
+            gathered.extend_from_slice(now);
+            piece = later;
+            if gathered.len() == GATHER_MAX {
+                layer.seal(&gathered, carried, sealed)?;
+                gathered.clear();
+            }
+        }
+    }
+    if gathered.is_empty() { Ok(()) } else { layer.seal(&gathered, carried, sealed) }
+}
+
+fn write_both(socket: &mut impl Write, first: &[u8], second: &[u8]) -> io::Result<usize> {
+    match (first.is_empty(), second.is_empty()) {
+        (true, true) => Ok(0),
+        (true, false) => socket.write(second),
+        (false, true) => socket.write(first),
+        (false, false) => socket.write_vectored(&[IoSlice::new(first), IoSlice::new(second)]),
+    }
+}
+
+/// Runs code of the layer. A panic is an error.
+fn guarded<T>(run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    catch(run).unwrap_or_else(|panic| Err(panic.into()))
+}
+
+thread_local! {
+    /// For ciphertext that is written at once.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The longest record, with its header.
+const RECORD_MAX: usize = 5 + PLAIN_MAX;
+/// The most that is carried during the handshake. A message of it has at most 64 KiB.
+const HANDSHAKE_MAX: usize = 80 * 1024;
+/// Where the socket is read to. The carried bytes have room before it, and before them the plaintext of a record.
+const WIRE_AT: usize = HANDSHAKE_MAX + PLAIN_MAX;
+/// The most that one read takes from the socket.
+pub(crate) const WIRE_MAX: usize = 64 * 1024;
+/// The length of a buffer that can be lent.
+pub(crate) const BUFFER_BYTES_MIN: usize = WIRE_AT + WIRE_MAX;
+/// How far the ciphertext is ahead of the socket.
+const AHEAD_MAX: usize = 64 * 1024;
+/// The plaintext of a full record.
+const GATHER_MAX: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests;

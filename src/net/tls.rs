@@ -1,0 +1,182 @@
+//! TLS by rustls, feature `tls`: what users configure and what they can ask. Everything else sees a
+//! [`Layer`](super::layer::Layer).
+
+mod server_name;
+pub(crate) mod session;
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, ServerConfig, SupportedCipherSuite};
+
+use self::session::Session;
+use super::layered::Layered;
+use super::stream::Stream;
+use crate::error::{Error, Result};
+
+/// A socket under TLS.
+pub(crate) type Secured = Layered<Stream, Session>;
+
+/// What a session is made of.
+#[derive(Debug)]
+pub(crate) enum Start {
+    Server { config: Arc<ServerConfig>, suppress_ragged_eofs: bool },
+    /// Boxed, because it would make every connection of a server larger.
+    Client(Box<(Arc<ClientConfig>, ServerName<'static>)>),
+}
+
+impl Start {
+    /// Returns whether the end of the socket counts as the end of the input.
+    pub(crate) fn suppresses_ragged_eofs(&self) -> bool {
+        matches!(self, Start::Server { suppress_ragged_eofs: true, .. })
+    }
+}
+
+impl Secured {
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.layer().is_some_and(|session| TlsSession::new(session).is_resumed())
+    }
+}
+
+/// Accepts TLS connections: the server's end. Feature `tls`.
+///
+/// Put it into [`TcpOptions::tls`](crate::TcpOptions::tls) or `UnixOptions::tls`, wrap an accepted socket in the hook
+/// [`get_request`](crate::BaseServer::get_request), or pass it to [`Request::start_tls`](crate::Request::start_tls).
+///
+/// Clones share the configuration, so a clone that the program keeps can [replace](Self::replace) it while the server
+/// runs. The memory of a silent connection does not depend on TLS: its session is made when its first byte arrives.
+///
+/// Source: `ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)`.
+#[derive(Clone)]
+pub struct TlsAcceptor {
+    config: Arc<RwLock<Arc<ServerConfig>>>,
+    suppress_ragged_eofs: bool,
+}
+
+impl TlsAcceptor {
+    /// Creates one with a configuration, which also brings the crypto provider.
+    pub fn new(config: Arc<ServerConfig>) -> Self {
+        TlsAcceptor { config: Arc::new(RwLock::new(server_name::noting(&config))), suppress_ragged_eofs: false }
+    }
+
+    /// Replaces the configuration of this acceptor and its clones, for example by one with new certificates. It applies
+    /// to connections that are accepted from now on.
+    pub fn replace(&self, config: Arc<ServerConfig>) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = server_name::noting(&config);
+    }
+
+    /// Returns an acceptor for peers that end the connection without saying so in TLS. By default this ends the
+    /// connection with [`EndReason::Truncated`](crate::EndReason::Truncated), because anybody on the way can cause it,
+    /// and the handler could take a part of a message for all of it. With `true`, it counts as the end of the input.
+    ///
+    /// Source: `suppress_ragged_eofs` of `ssl.SSLContext.wrap_socket`, true in Python.
+    #[must_use]
+    pub fn suppress_ragged_eofs(self, on: bool) -> Self {
+        TlsAcceptor { suppress_ragged_eofs: on, ..self }
+    }
+
+    /// Puts TLS on an accepted socket, for the hook [`get_request`](crate::BaseServer::get_request). A socket that has
+    /// TLS already stays as it is. The handshake takes place when the server serves the connection.
+    ///
+    /// Source: `ssl.SSLContext.wrap_socket` in an override of `get_request`.
+    pub fn wrap_socket(&self, stream: Stream) -> Stream {
+        let mut stream = stream;
+        if stream.secured().is_none() && !stream.is_datagram() {
+            stream.secure(self.start(), 0, 0);
+        }
+        stream
+    }
+
+    pub(crate) fn start(&self) -> Start {
+        let config = self.config.read().unwrap_or_else(PoisonError::into_inner);
+        Start::Server { config: Arc::clone(&config), suppress_ragged_eofs: self.suppress_ragged_eofs }
+    }
+}
+
+impl fmt::Debug for TlsAcceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsAcceptor").field("suppress_ragged_eofs", &self.suppress_ragged_eofs).finish_non_exhaustive()
+    }
+}
+
+/// Makes TLS connections to one server: the client's end. Feature `tls`.
+///
+/// Pass it to [`Others::connect_tls`](crate::Others::connect_tls) or to
+/// [`Request::start_tls_client`](crate::Request::start_tls_client).
+///
+/// Source: `ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)` with `server_hostname`.
+#[derive(Clone)]
+pub struct TlsConnector {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl TlsConnector {
+    /// Creates one with a configuration, and with the name or IP address that the server's certificate must have.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if it is neither a name nor an address.
+    pub fn new(config: Arc<ClientConfig>, server_name: &str) -> Result<Self> {
+        match ServerName::try_from(server_name.to_owned()) {
+            Ok(name) => Ok(TlsConnector { config, name }),
+            Err(_) => Err(Error::setting("server_name", server_name, "it is neither a DNS name nor an IP address")),
+        }
+    }
+
+    pub(crate) fn start(&self) -> Start {
+        Start::Client(Box::new((Arc::clone(&self.config), self.name.clone())))
+    }
+}
+
+impl fmt::Debug for TlsConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsConnector").field("server_name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What the two ends of a TLS connection have agreed on: [`Request::tls`](crate::Request::tls). Feature `tls`.
+///
+/// Source: the methods of `ssl.SSLSocket`.
+#[derive(Clone, Copy, Debug)]
+pub struct TlsSession<'a> {
+    session: &'a Session,
+}
+
+impl<'a> TlsSession<'a> {
+    pub(crate) fn new(session: &'a Session) -> Self {
+        TlsSession { session }
+    }
+
+    /// Returns the protocol version. Source: `version`.
+    pub fn protocol_version(&self) -> Option<ProtocolVersion> {
+        self.session.state().protocol_version()
+    }
+
+    /// Returns the cipher suite. Source: `cipher`.
+    pub fn cipher_suite(&self) -> Option<SupportedCipherSuite> {
+        self.session.state().negotiated_cipher_suite()
+    }
+
+    /// Returns the name of the server that the client has asked for (SNI), or, at the client's end, has checked. Source:
+    /// `server_hostname`, `sni_callback`.
+    pub fn server_name(&self) -> Option<&'a str> {
+        self.session.server_name()
+    }
+
+    /// Returns the protocol that both ends speak above TLS (ALPN). Source: `selected_alpn_protocol`.
+    pub fn alpn_protocol(&self) -> Option<&'a [u8]> {
+        self.session.state().alpn_protocol()
+    }
+
+    /// Returns the certificates of the peer, its own first. They were verified. `None`: it has none, as clients usually
+    /// have. Source: `getpeercert`.
+    pub fn peer_certificates(&self) -> Option<&'a [CertificateDer<'static>]> {
+        self.session.state().peer_certificates()
+    }
+
+    /// Returns whether the session continues an earlier one. Source: `session_reused`.
+    pub fn is_resumed(&self) -> bool {
+        self.session.state().handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+}
