@@ -47,6 +47,7 @@ mod backlog;
 mod call;
 #[cfg(feature = "simulation")]
 mod checks;
+mod chunking;
 #[cfg(feature = "simulation")]
 mod clock;
 #[cfg(feature = "simulation")]
@@ -55,6 +56,8 @@ mod peer;
 mod pipe;
 mod record;
 mod rest;
+#[cfg(feature = "tls")]
+mod tls;
 mod watcher;
 #[cfg(feature = "simulation")]
 mod wire;
@@ -66,6 +69,7 @@ use std::time::Duration;
 
 #[cfg(feature = "simulation")]
 pub use self::call::{Call, Outcome};
+pub use self::chunking::check_chunking;
 #[cfg(feature = "simulation")]
 pub use self::clock::Clock;
 #[cfg(feature = "simulation")]
@@ -77,6 +81,8 @@ pub use self::peer::Peer;
 use self::pipe::Arrival;
 use self::record::{Record, Recorder};
 use self::rest::{TURNS_MAX, run};
+#[cfg(feature = "tls")]
+pub use self::tls::{Tls, TlsPeer};
 use self::watcher::Watcher;
 use self::world::{World, client_address, lock};
 use crate::dispatch::Host;
@@ -86,6 +92,7 @@ use crate::ids::ConnectionId;
 use crate::ids::ServerId;
 use crate::lifecycle::EndReason;
 use crate::limits::{Limits, ReactorConfig};
+use crate::net::Stream;
 use crate::net::selector::Selector;
 use crate::reactor::Reactor;
 use crate::reactor::handle::Handle;
@@ -124,6 +131,8 @@ pub struct Client<S = ()> {
     world: Arc<World>,
     peer: Peer,
     record: Arc<Mutex<Record>>,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsPeer>,
     kind: std::marker::PhantomData<fn() -> S>,
 }
 
@@ -143,6 +152,18 @@ impl<S: BaseServer> Client<S> {
 
     /// Like [`with_server`](Self::with_server), but with custom limits.
     pub fn with_limits(server: S, handler: impl RequestHandler<S>, limits: Limits) -> Self {
+        let mut client = Client::connect(server, handler, limits, |stream| stream);
+        client.run();
+        client
+    }
+
+    /// Like `with_limits`, for a stream that is changed before the server accepts it.
+    fn connect(
+        server: S,
+        handler: impl RequestHandler<S>,
+        limits: Limits,
+        wrap: impl FnOnce(Stream) -> Stream,
+    ) -> Self {
         let world = World::new();
         let selector = Selector::scripted(Watcher::new(Arc::clone(&world)));
         let mut reactor = Reactor::with_selector(selector, ReactorConfig::default()).expect("a script opens nothing");
@@ -151,12 +172,20 @@ impl<S: BaseServer> Client<S> {
         let host = Host::new(server, Box::new(move |_, _| handler.take().expect("one client, one handler")));
         let server = Parked::take_in(&mut reactor, Box::new(host), limits, true).expect("the first server");
         let (peer, stream) = Peer::client(&world, 0, client_address());
-        reactor.admit(server, stream.into(), client_address()).expect("a script registers always");
+        reactor.admit(server, wrap(stream.into()), client_address()).expect("a script registers always");
         let id = reactor.core.slots.connections(None).first().map(|&key| reactor.core.slots.id(key));
         let kind = std::marker::PhantomData;
-        let mut client = Client { reactor, server, id, world, peer, record, kind };
-        client.run();
-        client
+        Client {
+            reactor,
+            server,
+            id,
+            world,
+            peer,
+            record,
+            #[cfg(feature = "tls")]
+            tls: None,
+            kind,
+        }
     }
 
     /// Sends bytes to the handler, which arrive in one piece.
@@ -177,7 +206,11 @@ impl<S: BaseServer> Client<S> {
     /// Plays a script to its end.
     pub fn play(&mut self, script: Script) {
         script.short_writes.into_iter().for_each(|bytes| self.peer.short_write(bytes));
-        script.arrivals.into_iter().for_each(|arrival| self.peer.arrive(arrival));
+        for arrival in script.arrivals {
+            #[cfg(feature = "tls")]
+            let Some(arrival) = self.seal(arrival) else { continue };
+            self.peer.arrive(arrival);
+        }
         self.run();
     }
 
@@ -219,11 +252,19 @@ impl<S: BaseServer> Client<S> {
 
     /// Returns everything that the server has sent.
     pub fn sent(&self) -> Vec<u8> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return tls.received();
+        }
         lock(&self.peer.pipe).sent.clone()
     }
 
     /// Returns everything that the server has sent since the last call of `take_sent`.
     pub fn take_sent(&mut self) -> Vec<u8> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return tls.take_received();
+        }
         self.peer.take_received()
     }
 
@@ -321,6 +362,14 @@ impl<S: BaseServer> Client<S> {
 
     /// Runs the reactor until it is idle.
     pub fn run(&mut self) {
+        self.run_once();
+        #[cfg(feature = "tls")]
+        while self.tls.as_ref().is_some_and(TlsPeer::exchange) {
+            self.run_once();
+        }
+    }
+
+    fn run_once(&mut self) {
         let record = &self.record;
         run(&mut self.reactor, &self.world, || {
             let lines = &lock(record).lines;
@@ -396,54 +445,4 @@ impl Script {
         self.short_writes.push(bytes);
         self
     }
-}
-
-/// Feeds `input` to a new client in one piece, then cut in two at every boundary, then byte by byte, then cut at
-/// random. Each run is followed by the end of the stream. Panics, with the positions of the cuts in its message, unless
-/// the server sends the same bytes and ends for the same reason every time.
-///
-/// An input of more than 2,048 bytes is cut in two at 2,048 evenly spread positions instead of at every position.
-pub fn check_chunking<S: BaseServer>(input: &[u8], mut connect: impl FnMut() -> Client<S>) {
-    let mut run = |cuts: &[usize]| {
-        let mut client = connect();
-        let mut from = 0;
-        for &cut in cuts.iter().chain([&input.len()]) {
-            client.feed(&input[from..cut]);
-            from = cut;
-        }
-        client.feed_eof();
-        (client.sent(), client.finished())
-    };
-    let whole = run(&[]);
-    let mut check = |cuts: &[usize], how: &str| {
-        let cut = run(cuts);
-        assert!(
-            cut == whole,
-            "cut {how} at {cuts:?} the input gives another result:\n  {:?}, {:?}\nin one piece:\n  {:?}, {:?}",
-            String::from_utf8_lossy(&cut.0),
-            cut.1,
-            String::from_utf8_lossy(&whole.0),
-            whole.1,
-        );
-    };
-    let step = input.len().div_ceil(2_048).max(1);
-    for cut in (1..input.len()).step_by(step) {
-        check(&[cut], "in two");
-    }
-    check(&(1..input.len()).collect::<Vec<_>>(), "into single bytes");
-    for seed in 1..=64u64 {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut cuts: Vec<_> = (0..1 + seed as usize % 7).map(|_| random(&mut state, input.len())).collect();
-        cuts.sort_unstable();
-        cuts.dedup();
-        check(&cuts, &format!("with seed {seed}"));
-    }
-}
-
-/// xorshift64, which is enough to choose the cuts.
-fn random(state: &mut u64, below: usize) -> usize {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    (*state % (below as u64 + 1)) as usize
 }

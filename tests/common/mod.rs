@@ -2,6 +2,8 @@
 //! one closure, and a journal of what was called. Every wait has a deadline, and no wait is a sleep.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod tls;
+
 use std::fmt::{Debug, Display};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -63,6 +63,8 @@ mod shutdown;
 mod signals;
 mod testing_kit;
 mod timers;
+#[cfg(feature = "tls")]
+mod tls;
 #[cfg(unix)]
 mod tokens;
 #[cfg(unix)]
