@@ -115,11 +115,11 @@ pub use net::Credentials;
 #[cfg(unix)]
 pub use net::UnixOptions;
 pub use net::family;
-#[cfg(feature = "tls")]
-pub use net::{TlsAcceptor, TlsConnector, TlsSession};
 pub use net::{
     AddressFamily, Keepalive, Listener, MulticastGroup, MulticastInterface, Socket, Stream, TcpOptions, UdpOptions,
 };
+#[cfg(feature = "tls")]
+pub use net::{TlsAcceptor, TlsConnector, TlsSession};
 pub use reactor::Reactor;
 pub use reactor::handle::{Handle, Message, ShutdownHandle};
 pub use server::hooks::{BaseServer, Incoming};

@@ -63,6 +63,29 @@ mod credentials {
     }
 }
 
+#[cfg(not(feature = "tls"))]
+mod tls {
+    use crate::error::Result;
+    use crate::handler::request::Request;
+
+    #[diagnostic::on_unimplemented(
+        message = "`start_tls` needs the feature `tls` of `socketserver`",
+        label = "the feature `tls` is off",
+        note = "`cargo add socketserver --features tls`"
+    )]
+    pub trait Tls {}
+
+    impl<S> Request<'_, S> {
+        #[doc(hidden)]
+        pub fn start_tls<'a, T>(&'a mut self, _: &T) -> Result<()>
+        where
+            &'a mut Self: Tls,
+        {
+            unreachable!("nothing is `Tls`")
+        }
+    }
+}
+
 #[cfg(all(unix, not(feature = "children")))]
 mod children {
     use std::process::Command;

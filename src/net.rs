@@ -26,6 +26,8 @@ mod path;
 pub(crate) mod patient;
 pub(crate) mod readiness;
 pub(crate) mod scripted;
+#[cfg(feature = "tls")]
+mod secured;
 pub(crate) mod selector;
 pub(crate) mod site;
 mod socket;
@@ -43,6 +45,8 @@ pub use credentials::Credentials;
 pub(crate) use listener::AcceptFault;
 pub use listener::Listener;
 pub use socket::Socket;
+#[cfg(feature = "tls")]
+pub(crate) use stream::Secured;
 pub(crate) use stream::StdStream;
 pub use stream::Stream;
 pub use tcp::{AddressFamily, Keepalive, TcpOptions};

@@ -47,7 +47,6 @@ mod backlog;
 mod call;
 #[cfg(feature = "simulation")]
 mod checks;
-mod chunking;
 #[cfg(feature = "simulation")]
 mod clock;
 #[cfg(feature = "simulation")]
@@ -56,6 +55,9 @@ mod peer;
 mod pipe;
 mod record;
 mod rest;
+mod script;
+#[cfg(feature = "tls")]
+mod secured;
 #[cfg(feature = "tls")]
 mod tls;
 mod watcher;
@@ -69,7 +71,6 @@ use std::time::Duration;
 
 #[cfg(feature = "simulation")]
 pub use self::call::{Call, Outcome};
-pub use self::chunking::check_chunking;
 #[cfg(feature = "simulation")]
 pub use self::clock::Clock;
 #[cfg(feature = "simulation")]
@@ -78,9 +79,9 @@ pub use self::network::Network;
 use self::peer::Peer;
 #[cfg(feature = "simulation")]
 pub use self::peer::Peer;
-use self::pipe::Arrival;
 use self::record::{Record, Recorder};
 use self::rest::{TURNS_MAX, run};
+pub use self::script::Script;
 #[cfg(feature = "tls")]
 pub use self::tls::{Tls, TlsPeer};
 use self::watcher::Watcher;
@@ -378,71 +379,52 @@ impl<S: BaseServer> Client<S> {
     }
 }
 
-/// A script for a simulated connection: the input that arrives, and how much of the output it accepts.
+/// Feeds `input` to a new client in one piece, then cut in two at every boundary, then byte by byte, then cut at
+/// random. Each run is followed by the end of the stream. Panics, with the positions of the cuts in its message, unless
+/// the server sends the same bytes and ends for the same reason every time.
 ///
-/// ```
-/// use socketserver::testing::{Client, Script};
-/// # use socketserver::{Next, Request, RequestHandler, Result};
-/// # struct Echo;
-/// # impl RequestHandler for Echo {
-/// #     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
-/// #         std::io::Write::write_all(&mut request.output, request.input.take_all())?;
-/// #         Ok(Next::Wait)
-/// #     }
-/// # }
-/// let mut client = Client::new(Echo);
-/// client.play(Script::new().short_write(1).read(b"he").would_block().read(b"llo\n").eof());
-/// assert_eq!(client.sent(), b"hello\n");
-/// assert_eq!(client.transcript(), ["setup", "handle 2", "handle 4", "eof", "finish peer closed"]);
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Script {
-    arrivals: Vec<Arrival>,
-    short_writes: Vec<usize>,
+/// An input of more than 2,048 bytes is cut in two at 2,048 evenly spread positions instead of at every position.
+pub fn check_chunking<S: BaseServer>(input: &[u8], mut connect: impl FnMut() -> Client<S>) {
+    let mut run = |cuts: &[usize]| {
+        let mut client = connect();
+        let mut from = 0;
+        for &cut in cuts.iter().chain([&input.len()]) {
+            client.feed(&input[from..cut]);
+            from = cut;
+        }
+        client.feed_eof();
+        (client.sent(), client.finished())
+    };
+    let whole = run(&[]);
+    let mut check = |cuts: &[usize], how: &str| {
+        let cut = run(cuts);
+        assert!(
+            cut == whole,
+            "cut {how} at {cuts:?} the input gives another result:\n  {:?}, {:?}\nin one piece:\n  {:?}, {:?}",
+            String::from_utf8_lossy(&cut.0),
+            cut.1,
+            String::from_utf8_lossy(&whole.0),
+            whole.1,
+        );
+    };
+    let step = input.len().div_ceil(2_048).max(1);
+    for cut in (1..input.len()).step_by(step) {
+        check(&[cut], "in two");
+    }
+    check(&(1..input.len()).collect::<Vec<_>>(), "into single bytes");
+    for seed in 1..=64u64 {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut cuts: Vec<_> = (0..1 + seed as usize % 7).map(|_| random(&mut state, input.len())).collect();
+        cuts.sort_unstable();
+        cuts.dedup();
+        check(&cuts, &format!("with seed {seed}"));
+    }
 }
 
-impl Script {
-    /// Creates an empty script.
-    pub fn new() -> Self {
-        Script::default()
-    }
-
-    /// Bytes arrive. One read returns them all if the buffer is large enough. It never returns them together with later
-    /// input.
-    #[must_use]
-    pub fn read(mut self, bytes: &[u8]) -> Self {
-        if !bytes.is_empty() {
-            self.arrivals.push(Arrival::Bytes(bytes.to_vec()));
-        }
-        self
-    }
-
-    /// A read returns `WouldBlock`. Later input arrives separately and causes an event.
-    #[must_use]
-    pub fn would_block(mut self) -> Self {
-        self.arrivals.push(Arrival::WouldBlock);
-        self
-    }
-
-    /// The client ends its direction.
-    #[must_use]
-    pub fn eof(mut self) -> Self {
-        self.arrivals.push(Arrival::Eof);
-        self
-    }
-
-    /// The client resets the connection.
-    #[must_use]
-    pub fn reset(mut self) -> Self {
-        self.arrivals.push(Arrival::Reset);
-        self
-    }
-
-    /// The next write accepts at most this many bytes. If there are several short writes, they apply to successive
-    /// writes in order. With 0, the write would block.
-    #[must_use]
-    pub fn short_write(mut self, bytes: usize) -> Self {
-        self.short_writes.push(bytes);
-        self
-    }
+/// xorshift64, which is enough to choose the cuts.
+fn random(state: &mut u64, below: usize) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state % (below as u64 + 1)) as usize
 }

@@ -15,9 +15,9 @@ use super::state::*;
 use super::{Connection, Step, Turn};
 use crate::lifecycle::{EndReason, Timeout};
 use crate::limits::Limits;
-use crate::net::Stream;
 use crate::net::layered::{BUFFER_BYTES_MIN, Received, WIRE_MAX};
-use crate::net::tls::{Secured, Start};
+use crate::net::tls::Start;
+use crate::net::{Secured, Stream};
 
 impl Connection {
     /// An accepted connection has its handshake before its `setup`.

@@ -6,6 +6,9 @@
 //! again. Besides the axes there are three bits, which come and go: reading is paused, output is full, `handle` is due.
 //! [`Phase::check`] says which values can occur together.
 
+#[cfg(feature = "tls")]
+mod secured;
+
 use super::axes::{Drain, Inbound, Outbound, Owed, Stage, Wake};
 
 /// The state of a connection on each axis.
@@ -238,40 +241,6 @@ impl Phase {
         debug_assert!(self.is_ending() && self.stage != Stage::Dead);
         debug_assert_eq!(self.owed, Owed::Gone);
         self.stage = Stage::Dead;
-    }
-
-    // TLS.
-
-    /// The stream is put under TLS, and the handshake comes before anything else.
-    #[cfg(feature = "tls")]
-    pub(super) fn secure(&mut self) {
-        debug_assert!(!self.is_secured() && !self.is_ending());
-        self.hold |= HANDSHAKING | SECURED;
-    }
-
-    /// The handshake is complete. Returns whether `setup` is due now.
-    #[cfg(feature = "tls")]
-    pub(super) fn handshaken(&mut self) -> bool {
-        debug_assert!(self.is_handshaking() && self.stage == Stage::Open);
-        self.hold &= !HANDSHAKING;
-        if self.owed == Owed::Nothing {
-            self.owed = Owed::Setup;
-        }
-        self.owed == Owed::Setup
-    }
-
-    /// The handshake has failed. The end can be sent.
-    #[cfg(feature = "tls")]
-    pub(super) fn give_up_handshake(&mut self) {
-        self.hold &= !HANDSHAKING;
-    }
-
-    /// The layer is taken off. Unless the socket is at its end, the peer can still send.
-    #[cfg(feature = "tls")]
-    pub(super) fn lay_bare(&mut self, is_at_end: bool) {
-        debug_assert_eq!((self.stage, self.owed), (Stage::Closing, Owed::Gone));
-        self.hold &= !(SECURED | HANDSHAKING);
-        self.inbound = if is_at_end { Inbound::Told } else { Inbound::Open };
     }
 
     // The handler.

@@ -46,7 +46,8 @@ impl<S> Request<'_, S> {
     }
 
     fn start(&mut self, start: Start) -> Result<()> {
-        let is_ordered = |(key, order): &(u32, Order<S>)| *key == self.slot.key && matches!(order, Order::StartTls { .. });
+        let is_ordered =
+            |(key, order): &(u32, Order<S>)| *key == self.slot.key && matches!(order, Order::StartTls { .. });
         let why = if !self.input.is_empty() {
             "the peer has sent more before TLS"
         } else if self.state.is_datagram() {

@@ -100,6 +100,11 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
         self.running.as_ref().is_some_and(|running| !running.sealed.is_empty())
     }
 
+    #[cfg(test)]
+    pub(crate) fn sealed_len(&self) -> usize {
+        self.running.as_ref().map_or(0, |running| running.sealed.len())
+    }
+
     /// Returns whether the socket has reported the end of the peer's direction.
     pub(crate) fn is_at_end(&self) -> bool {
         self.fin
@@ -397,6 +402,3 @@ pub(crate) const BUFFER_BYTES_MIN: usize = WIRE_AT + WIRE_MAX;
 const AHEAD_MAX: usize = 64 * 1024;
 /// The plaintext of a full record.
 const GATHER_MAX: usize = 16 * 1024;
-
-#[cfg(test)]
-mod tests;

@@ -13,7 +13,7 @@ use super::layered::Layered;
 use super::packet::Route;
 use super::scripted::ScriptedStream;
 #[cfg(feature = "tls")]
-use super::tls::{Secured, Start};
+use super::tls::{Session, Start};
 use super::watched::Watched;
 use crate::address::Address;
 
@@ -54,6 +54,10 @@ enum Kind {
     #[cfg(feature = "tls")]
     Secured(Box<Secured>),
 }
+
+/// A socket under TLS.
+#[cfg(feature = "tls")]
+pub(crate) type Secured = Layered<Stream, Session>;
 
 impl Stream {
     /// Puts a layer on the socket, after `bare` bytes of output that leave without it.

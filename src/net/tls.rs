@@ -1,5 +1,4 @@
-//! TLS by rustls, feature `tls`: what users configure and what they can ask. Everything else sees a
-//! [`Layer`](super::layer::Layer).
+//! TLS by rustls: what users configure and what they can ask. Everything else sees a [`Layer`](super::layer::Layer).
 
 mod server_name;
 pub(crate) mod session;
@@ -10,34 +9,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, ServerConfig, SupportedCipherSuite};
 
-use self::session::Session;
-use super::layered::Layered;
-use super::stream::Stream;
+pub(crate) use self::session::{Session, Start};
 use crate::error::{Error, Result};
-
-/// A socket under TLS.
-pub(crate) type Secured = Layered<Stream, Session>;
-
-/// What a session is made of.
-#[derive(Debug)]
-pub(crate) enum Start {
-    Server { config: Arc<ServerConfig>, suppress_ragged_eofs: bool },
-    /// Boxed, because it would make every connection of a server larger.
-    Client(Box<(Arc<ClientConfig>, ServerName<'static>)>),
-}
-
-impl Start {
-    /// Returns whether the end of the socket counts as the end of the input.
-    pub(crate) fn suppresses_ragged_eofs(&self) -> bool {
-        matches!(self, Start::Server { suppress_ragged_eofs: true, .. })
-    }
-}
-
-impl Secured {
-    pub(crate) fn is_resumed(&self) -> bool {
-        self.layer().is_some_and(|session| TlsSession::new(session).is_resumed())
-    }
-}
 
 /// Accepts TLS connections: the server's end. Feature `tls`.
 ///
@@ -74,18 +47,6 @@ impl TlsAcceptor {
     #[must_use]
     pub fn suppress_ragged_eofs(self, on: bool) -> Self {
         TlsAcceptor { suppress_ragged_eofs: on, ..self }
-    }
-
-    /// Puts TLS on an accepted socket, for the hook [`get_request`](crate::BaseServer::get_request). A socket that has
-    /// TLS already stays as it is. The handshake takes place when the server serves the connection.
-    ///
-    /// Source: `ssl.SSLContext.wrap_socket` in an override of `get_request`.
-    pub fn wrap_socket(&self, stream: Stream) -> Stream {
-        let mut stream = stream;
-        if stream.secured().is_none() && !stream.is_datagram() {
-            stream.secure(self.start(), 0, 0);
-        }
-        stream
     }
 
     pub(crate) fn start(&self) -> Start {

@@ -126,6 +126,11 @@ impl Peer {
         std::mem::take(&mut lock(&self.pipe).sent)
     }
 
+    /// Returns whether the server has sent something that was not taken.
+    pub fn has_received(&self) -> bool {
+        !lock(&self.pipe).sent.is_empty()
+    }
+
     /// Returns the number of sent bytes that the server has not read.
     pub fn unread(&self) -> usize {
         lock(&self.pipe).unread()

@@ -10,16 +10,13 @@ use rustls::pki_types::ServerName;
 
 use super::peer::Peer;
 use super::pipe::Arrival;
-use super::{Client, lock};
+use super::world::lock;
 use crate::error::{Error, Result};
-use crate::handler::RequestHandler;
-use crate::limits::Limits;
 use crate::net::TlsAcceptor;
-use crate::server::hooks::BaseServer;
 
 /// How clients of a test use TLS. Feature `tls`.
 ///
-/// The same test then runs over TLS, because [`Client`] encrypts what it is fed and decrypts what was sent:
+/// The same test then runs over TLS, because the [`Client`](super::Client) encrypts what it is fed and decrypts what was sent:
 ///
 /// ```
 /// use socketserver::testing::{Client, Tls, check_chunking};
@@ -56,7 +53,7 @@ use crate::server::hooks::BaseServer;
 /// ```
 #[derive(Clone)]
 pub struct Tls {
-    acceptor: TlsAcceptor,
+    pub(super) acceptor: TlsAcceptor,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
     piece: usize,
@@ -86,7 +83,7 @@ impl Tls {
         self.over(peer)
     }
 
-    fn over(&self, peer: &Peer) -> TlsPeer {
+    pub(super) fn over(&self, peer: &Peer) -> TlsPeer {
         let mut session = ClientConnection::new(Arc::clone(&self.config), self.name.clone()).expect("a valid config");
         session.set_buffer_limit(None);
         let end = End { session, received: Vec::new(), taken: 0, piece: self.piece, failed: None, is_closed: false };
@@ -140,6 +137,15 @@ impl TlsPeer {
         let mut end = lock(&self.end);
         end.session.writer().write_all(bytes).expect("its buffer has no limit");
         end.send(&self.peer);
+    }
+
+    /// Sends early data (0-RTT), if the configuration allows it and an earlier session can be resumed. Returns whether it
+    /// was sent. Whether the server takes it is another question.
+    pub fn send_early(&self, bytes: &[u8]) -> bool {
+        let mut end = lock(&self.end);
+        let is_sent = end.session.early_data().is_some_and(|mut early| early.write_all(bytes).is_ok());
+        end.send(&self.peer);
+        is_sent
     }
 
     /// Ends this direction: `close_notify`. The socket's direction stays open.
@@ -212,56 +218,5 @@ impl End {
         }
         wire.chunks(self.piece).for_each(|piece| peer.arrive(Arrival::Bytes(piece.to_vec())));
         !wire.is_empty()
-    }
-}
-
-impl Client<()> {
-    /// Like [`new`](Client::new), over TLS. Feature `tls`.
-    pub fn new_tls(handler: impl RequestHandler, tls: &Tls) -> Self {
-        Client::with_tls((), handler, Limits::default(), tls)
-    }
-}
-
-impl<S: BaseServer> Client<S> {
-    /// Like [`with_limits`](Client::with_limits), over TLS: bytes that are fed are encrypted, those that were sent are
-    /// decrypted, and the end of the client's direction is announced. The handshake is complete when this returns, unless
-    /// it fails. Feature `tls`.
-    pub fn with_tls(server: S, handler: impl RequestHandler<S>, limits: Limits, tls: &Tls) -> Self {
-        let mut client = Client::connect(server, handler, limits, |stream| tls.acceptor.wrap_socket(stream));
-        client.tls = Some(tls.over(&client.peer));
-        client.run();
-        client
-    }
-
-    /// Returns the client's end of TLS, if it has one. Feature `tls`.
-    pub fn tls(&self) -> Option<&TlsPeer> {
-        self.tls.as_ref()
-    }
-
-    /// Feeds bytes past TLS, as somebody on the way could. Feature `tls`.
-    pub fn feed_wire(&mut self, bytes: &[u8]) {
-        self.peer.arrive(Arrival::Bytes(bytes.to_vec()));
-        self.run();
-    }
-
-    /// Ends the socket's direction without the end of TLS. Feature `tls`.
-    pub fn feed_truncation(&mut self) {
-        self.peer.arrive(Arrival::Eof);
-        self.run();
-    }
-
-    /// Encrypts what arrives. `None`: that was all.
-    pub(super) fn seal(&mut self, arrival: Arrival) -> Option<Arrival> {
-        match (&self.tls, arrival) {
-            (Some(tls), Arrival::Bytes(bytes)) => {
-                tls.send(&bytes);
-                None
-            }
-            (Some(tls), Arrival::Eof) => {
-                tls.send_close_notify();
-                Some(Arrival::Eof)
-            }
-            (_, arrival) => Some(arrival),
-        }
     }
 }

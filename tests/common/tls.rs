@@ -129,10 +129,7 @@ pub(crate) fn client_config(versions: &[&'static SupportedProtocolVersion]) -> A
 }
 
 /// A client with a certificate.
-pub(crate) fn known_client(
-    versions: &[&'static SupportedProtocolVersion],
-    identity: &Identity,
-) -> Arc<ClientConfig> {
+pub(crate) fn known_client(versions: &[&'static SupportedProtocolVersion], identity: &Identity) -> Arc<ClientConfig> {
     let config = ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(roots());
     Arc::new(config.with_client_auth_cert(identity.chain.clone(), identity.key()).unwrap())
 }

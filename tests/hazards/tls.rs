@@ -4,19 +4,103 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::{AlertDescription, ProtocolVersion};
-use socketserver::testing::{Client, Script, Tls, check_chunking};
-use socketserver::{EndReason, Limits, Next, Request, Timeout, TlsAcceptor};
+use rustls::{AlertDescription, ClientConfig, Error as TlsError, ProtocolVersion, ServerConfig};
+use socketserver::testing::{Client, Network, Tls, TlsPeer, check_chunking};
+use socketserver::{
+    Address, BaseServer, EndReason, Error, Limits, Listener, Message, Next, Others, Request, RequestHandler, ServerId,
+    Stream, TcpOptions, TcpServer, Timeout, TlsAcceptor, TlsConnector,
+};
 
-use crate::common::tls::{LOCALHOST, TLS12, TLS13, VERSIONS, acceptor, client_config, server_config};
-use crate::common::{Call, echo, probe, usual};
+use crate::common::tls::{
+    LOCALHOST, TLS12, TLS13, VERSIONS, acceptor, client_config, identity, known_client, long_chain, mutual_config,
+    server_config, stranger,
+};
+use crate::common::{Call, Journal, Peer, echo, options, probe, serve, usual};
 
-fn echoing() -> impl socketserver::RequestHandler {
+fn echoing<S>() -> impl RequestHandler<S>
+where
+    S: BaseServer,
+{
     probe(|call, request| echo(&call, request))
 }
 
 fn tls() -> Tls {
     Tls::new(&acceptor(), client_config(&VERSIONS), "localhost").unwrap()
+}
+
+fn tls_with(config: ServerConfig, client: Arc<ClientConfig>) -> Tls {
+    Tls::new(&TlsAcceptor::new(Arc::new(config)), client, "localhost").unwrap()
+}
+
+/// A server that puts its connections under TLS itself, and notes what its hooks are told.
+struct Wrapping {
+    acceptor: TlsAcceptor,
+    journal: Journal,
+    /// Handlers start TLS.
+    is_plain: bool,
+}
+
+impl BaseServer for Wrapping {
+    fn get_request(&mut self, listener: &mut Listener) -> std::io::Result<(Stream, Address)> {
+        let (stream, from) = listener.accept()?;
+        if self.is_plain {
+            return Ok((stream, from));
+        }
+        Ok((self.acceptor.wrap_socket(stream), from))
+    }
+    fn verify_request(&mut self, _: &socketserver::Incoming<'_>, _: &Address) -> bool {
+        self.journal.note("verify_request");
+        true
+    }
+    fn handshake_failed(&mut self, _: &Address, error: &Error) {
+        self.journal.note(format!("handshake_failed {error:#}"));
+    }
+    fn handle_error(&mut self, _: &Address, error: &Error) {
+        self.journal.note(format!("handle_error {error:#}"));
+    }
+    fn message(&mut self, others: &mut Others<'_, Self>, message: Message) {
+        let bytes = message.downcast::<&'static [u8]>().expect("a message is what everybody is sent, or nothing");
+        if bytes.is_empty() {
+            others.connections().into_iter().for_each(|id| others.close(id));
+        } else {
+            others.broadcast(bytes, |_| true);
+        }
+    }
+    fn close_request(&mut self, _: &Address, why: EndReason) {
+        self.journal.note(format!("close_request {why}"));
+    }
+}
+
+/// A simulated network with such a server, and a journal of it.
+fn network(limits: Limits) -> (Network, ServerId, Journal) {
+    network_of(acceptor(), limits)
+}
+
+fn network_of(acceptor: TlsAcceptor, limits: Limits) -> (Network, ServerId, Journal) {
+    network_with(acceptor, limits, |_, _| echoing())
+}
+
+fn network_with<H: RequestHandler<Wrapping>>(
+    acceptor: TlsAcceptor,
+    limits: Limits,
+    handler: impl FnMut(&mut Wrapping, &Address) -> H + Send + 'static,
+) -> (Network, ServerId, Journal) {
+    let journal = Journal::new();
+    let mut network = Network::new();
+    let value = Wrapping { acceptor, journal: journal.clone(), is_plain: false };
+    let server = network.serve(value, handler, limits).unwrap();
+    (network, server, journal)
+}
+
+/// Lets everything happen that is due.
+fn settle(network: &mut Network, peers: &[&TlsPeer]) {
+    loop {
+        network.run();
+        let moved = peers.iter().filter(|peer| peer.exchange()).count();
+        if moved == 0 {
+            return;
+        }
+    }
 }
 
 #[test]
@@ -48,7 +132,7 @@ fn the_wire_may_be_cut_anywhere() {
         }
         usual(&call, request)
     };
-    for piece in [1, 7, 64, 1_000] {
+    for piece in [1, 1_000] {
         let tls = tls().pieces(piece);
         check_chunking(b"one\ntwo\nthree", || Client::new_tls(probe(lines), &tls));
     }
@@ -56,7 +140,7 @@ fn the_wire_may_be_cut_anywhere() {
 
 #[test]
 fn much_data_passes_in_both_directions() {
-    let much: Vec<u8> = (0..3_000_000u32).map(|byte| (byte * 7 >> 3) as u8).collect();
+    let much: Vec<u8> = (0..3_000_000u32).map(|byte| ((byte * 7) >> 3) as u8).collect();
     for piece in [usize::MAX, 1_448] {
         let mut client = Client::new_tls(echoing(), &tls().pieces(piece));
         client.feed(&much);
@@ -64,4 +148,846 @@ fn much_data_passes_in_both_directions() {
         client.feed_eof();
         assert_eq!(client.finished(), Some(EndReason::PeerClosed));
     }
+}
+
+#[test]
+fn a_handler_learns_what_was_agreed_on() {
+    let mut server = mutual_config(&LOCALHOST, true);
+    server.alpn_protocols = vec![b"echo".to_vec()];
+    let person = identity("client.example", |_| {});
+    for (version, number) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)] {
+        let mut client = (*known_client(&[version], &person)).clone();
+        client.alpn_protocols = vec![b"other".to_vec(), b"echo".to_vec()];
+        let tls = tls_with(server.clone(), Arc::new(client));
+        let certificate = person.chain[0].clone();
+        for resumed in [false, true] {
+            let certificate = certificate.clone();
+            let handler = probe(move |call, request| {
+                if let Call::Setup = call {
+                    let session = request.tls().expect("the handshake is complete");
+                    assert_eq!(session.protocol_version(), Some(number));
+                    assert_eq!(session.server_name(), Some("localhost"));
+                    assert_eq!(session.alpn_protocol(), Some(&b"echo"[..]));
+                    assert!(session.cipher_suite().is_some());
+                    assert_eq!(session.peer_certificates().unwrap()[0], certificate);
+                    assert_eq!(session.is_resumed(), resumed);
+                }
+                echo(&call, request)
+            });
+            let mut client = Client::new_tls(handler, &tls);
+            client.feed(b"hello");
+            assert_eq!(client.sent(), b"hello");
+            assert_eq!(client.stats().handshakes_resumed, u64::from(resumed));
+            client.feed_eof();
+        }
+    }
+    let mut plain = Client::new(probe(|call, request| {
+        assert!(request.tls().is_none());
+        echo(&call, request)
+    }));
+    plain.feed(b"hello");
+    assert_eq!(plain.sent(), b"hello");
+}
+
+/// Connects, and returns what the client and the server say about it.
+fn handshake(tls: &Tls) -> (Option<TlsError>, Client<()>) {
+    let client = Client::new_tls(echoing(), tls);
+    let failed = client.tls().unwrap().failed();
+    (failed, client)
+}
+
+#[test]
+fn certificates_of_every_kind_and_what_is_wrong_with_them() {
+    let expired = identity("client.example", |params| {
+        params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2002, 1, 1);
+    });
+    let person = identity("client.example", |_| {});
+    for version in VERSIONS {
+        let anonymous = client_config(&[version]);
+        for identity in [&*LOCALHOST, &long_chain("localhost")] {
+            let (failed, mut client) = handshake(&tls_with(server_config(identity), anonymous.clone()));
+            assert_eq!(failed, None);
+            client.feed(b"hello");
+            assert_eq!(client.sent(), b"hello");
+        }
+        for (client, required, expected) in [
+            (known_client(&[version], &person), true, None),
+            (known_client(&[version], &person), false, None),
+            (anonymous.clone(), false, None),
+            (anonymous.clone(), true, Some(AlertDescription::CertificateRequired)),
+            (known_client(&[version], &expired), true, Some(AlertDescription::CertificateExpired)),
+            (known_client(&[version], &expired), false, Some(AlertDescription::CertificateExpired)),
+            (known_client(&[version], &stranger("client.example")), true, Some(AlertDescription::UnknownCA)),
+        ] {
+            let (failed, client) = handshake(&tls_with(mutual_config(&LOCALHOST, required), client));
+            assert_eq!(failed, expected.map(TlsError::AlertReceived), "{version:?}");
+            let ended = expected.map(|_| ());
+            assert_eq!(client.is_closed().then_some(()), ended);
+            assert_eq!(client.stats().handshakes_failed, u64::from(expected.is_some()));
+            let called = client.transcript();
+            assert_eq!(called, if expected.is_none() { vec!["setup"] } else { vec![] });
+        }
+        // The client does not accept the server's.
+        for identity in [identity("example.org", |_| {}), stranger("localhost")] {
+            let (failed, client) = handshake(&tls_with(server_config(&identity), anonymous.clone()));
+            assert!(matches!(failed, Some(TlsError::InvalidCertificate(_))), "{failed:?}");
+            assert_eq!((client.is_closed(), client.transcript()), (true, vec![]));
+        }
+    }
+}
+
+#[test]
+fn no_common_protocol_is_an_alert() {
+    let mut server = server_config(&LOCALHOST);
+    server.alpn_protocols = vec![b"echo".to_vec()];
+    let mut client = (*client_config(&VERSIONS)).clone();
+    client.alpn_protocols = vec![b"other".to_vec()];
+    let (failed, client) = handshake(&tls_with(server, Arc::new(client)));
+    assert_eq!(failed, Some(TlsError::AlertReceived(AlertDescription::NoApplicationProtocol)));
+    assert!(client.is_closed());
+}
+
+#[test]
+fn no_common_version_is_an_alert() {
+    let server = ServerConfig::builder_with_protocol_versions(&[&TLS13]).with_no_client_auth();
+    let server = server.with_single_cert(LOCALHOST.chain.clone(), LOCALHOST.key()).unwrap();
+    let (failed, client) = handshake(&tls_with(server, client_config(&[&TLS12])));
+    assert_eq!(failed, Some(TlsError::AlertReceived(AlertDescription::ProtocolVersion)));
+    assert!(client.is_closed());
+}
+
+#[test]
+fn an_unknown_server_name_is_an_alert() {
+    let mut names = rustls::server::ResolvesServerCertUsingSni::new();
+    let key = rustls::crypto::ring::sign::any_supported_type(&LOCALHOST.key()).unwrap();
+    names.add("localhost", rustls::sign::CertifiedKey::new(LOCALHOST.chain.clone(), key)).unwrap();
+    let server = ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::new(names));
+    let acceptor = TlsAcceptor::new(Arc::new(server));
+    for (name, known) in [("localhost", true), ("example.org", false)] {
+        let tls = Tls::new(&acceptor, client_config(&VERSIONS), name).unwrap();
+        let (failed, client) = handshake(&tls);
+        assert_eq!(failed.is_none(), known, "{failed:?}");
+        assert_eq!(client.stats().handshakes_completed, u64::from(known));
+    }
+}
+
+#[test]
+fn early_data_is_refused_unless_it_is_chosen() {
+    let mut server = ServerConfig::builder_with_protocol_versions(&[&TLS13])
+        .with_no_client_auth()
+        .with_single_cert(LOCALHOST.chain.clone(), LOCALHOST.key())
+        .unwrap();
+    for chosen in [false, true] {
+        let mut client = (*client_config(&[&TLS13])).clone();
+        client.enable_early_data = true;
+        // The client may believe that it is allowed.
+        server.max_early_data_size = 1_000;
+        let allowing = TlsAcceptor::new(Arc::new(server.clone()));
+        let tls = Tls::new(&allowing, Arc::new(client), "localhost").unwrap();
+        let mut first = Client::new_tls(echoing(), &tls);
+        first.feed(b"first");
+        assert_eq!(first.sent(), b"first");
+        server.max_early_data_size = if chosen { 1_000 } else { 0 };
+        let (mut network, server, _) = network_of(TlsAcceptor::new(Arc::new(server.clone())), Limits::default());
+        let second = tls.peer(&network.connect(server));
+        assert!(second.send_early(b"early"));
+        settle(&mut network, &[&second]);
+        second.send(b" and late");
+        settle(&mut network, &[&second]);
+        assert_eq!(second.received(), if chosen { &b"early and late"[..] } else { b" and late" });
+        assert_eq!(network.stats().handshakes_resumed, 1);
+    }
+}
+
+/// The records of a first flight, split.
+fn in_small_records(wire: &[u8], size: usize) -> Vec<u8> {
+    let length = usize::from(u16::from_be_bytes([wire[3], wire[4]]));
+    let mut records = Vec::new();
+    for part in wire[5..5 + length].chunks(size) {
+        records.extend_from_slice(&wire[..3]);
+        records.extend_from_slice(&(part.len() as u16).to_be_bytes());
+        records.extend_from_slice(part);
+    }
+    records
+}
+
+fn hello() -> Vec<u8> {
+    let name = "localhost".try_into().unwrap();
+    let mut client = rustls::ClientConnection::new(client_config(&VERSIONS), name).unwrap();
+    let mut wire = Vec::new();
+    client.write_tls(&mut wire).unwrap();
+    wire
+}
+
+#[test]
+fn half_a_hello_record_and_then_an_end_from_our_side_does_not_panic() {
+    let hello = in_small_records(&hello(), 64);
+    for cut in [1, 5, 6, 69, 100, 138, hello.len() - 1] {
+        for end in ["timeout", "stop", "reset", "eof", "evicted"] {
+            let (mut network, server, journal) = network(Limits::default());
+            let peer = network.connect(server);
+            peer.send(&hello[..cut]);
+            network.run();
+            match end {
+                "timeout" => network.advance(Duration::from_secs(10)),
+                "stop" => {
+                    network.handle().shutdown_handle().shutdown();
+                    network.run();
+                    network.advance(Duration::from_millis(500));
+                }
+                "reset" => peer.send_reset(),
+                "eof" => peer.send_eof(),
+                _ => network.handle().send_to_server(server, &b""[..]).unwrap(),
+            }
+            network.run();
+            assert!(peer.is_closed(), "{end} after {cut} bytes: {:?}", journal.lines());
+            let expected = match end {
+                "timeout" => "close_request handshake timeout",
+                "stop" => "close_request stopped",
+                "evicted" => "close_request evicted",
+                _ => "close_request handshake failed",
+            };
+            assert_eq!(journal.count(expected), 1, "{end}: {:?}", journal.lines());
+            assert_eq!(network.stats().panics, 0);
+        }
+    }
+}
+
+#[test]
+fn a_hello_may_come_in_small_records_and_single_bytes() {
+    for (size, piece) in [(64, usize::MAX), (64, 1), (1, 1), (1, 6)] {
+        let (mut network, server, journal) = network(Limits::default());
+        let peer = network.connect(server);
+        for piece in in_small_records(&hello(), size).chunks(piece) {
+            peer.send(piece);
+            network.run();
+        }
+        assert!(peer.take_received().len() > 500, "the server has not answered: {:?}", journal.lines());
+    }
+}
+
+#[test]
+fn plain_http_on_the_tls_port_gets_one_alert_and_fin() {
+    for garbage in [&b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..], &[0; 300], &[0x16, 3, 1, 0, 4, 99, 0, 0, 0]] {
+        let (mut network, server, journal) = network(Limits::default());
+        let peer = network.connect(server);
+        peer.send(garbage);
+        network.run();
+        peer.send(garbage);
+        network.run();
+        let sent = peer.take_received();
+        assert_eq!((sent.len(), sent[0], sent[5]), (7, 21, 2), "{sent:?}");
+        assert!(peer.is_closed());
+        assert_eq!(journal.count("handshake_failed cannot complete the TLS handshake: "), 1);
+        assert_eq!(journal.count("close_request handshake failed"), 1);
+        assert_eq!(journal.count("verify_request"), 1);
+        assert_eq!(network.stats().handshakes_failed, 1);
+    }
+}
+
+#[test]
+fn a_hello_in_one_byte_records_is_bounded() {
+    let (mut network, server, journal) = network(Limits::default());
+    let peer = network.connect(server);
+    let mut hello = vec![0x16, 3, 1, 0, 4, 1, 0, 0xfd, 0xe8];
+    hello.extend([0x16, 3, 1, 0, 1, 0].repeat(65_000));
+    for piece in hello.chunks(10_000) {
+        peer.send(piece);
+        network.run();
+        if peer.is_closed() {
+            break;
+        }
+    }
+    assert!(peer.is_closed());
+    assert_eq!(journal.count("handshake_failed cannot complete the TLS handshake: a message is too long"), 1);
+}
+
+#[test]
+fn after_close_notify_garbage_is_not_carried_and_the_answer_is_not_lost() {
+    let late = || {
+        probe(|call, request: &mut Request<'_, Wrapping>| match call {
+            Call::Eof => {
+                request.set_timer(1, Duration::from_secs(1));
+                Ok(Next::Wait)
+            }
+            Call::Timer(_) => {
+                request.output.write_all(&[b'a'; 100_000])?;
+                Ok(Next::Close)
+            }
+            call => usual(&call, request),
+        })
+    };
+    for garbage_first in [true, false] {
+        let (mut network, server, journal) = network_with(acceptor(), Limits::default(), move |_, _| late());
+        let peer = network.connect(server);
+        let end = tls().peer(&peer);
+        settle(&mut network, &[&end]);
+        end.send(b"question");
+        end.send_close_notify();
+        if garbage_first {
+            peer.send(&[0xff; 5_000]);
+        }
+        settle(&mut network, &[&end]);
+        if !garbage_first {
+            peer.send(&[0xff; 5_000]);
+            settle(&mut network, &[&end]);
+        }
+        network.advance(Duration::from_secs(1));
+        settle(&mut network, &[&end]);
+        assert!(end.received() == [b'a'; 100_000] && end.is_closed());
+        assert!(!peer.is_reset(), "the answer could be lost");
+        assert_eq!(journal.count("close_request done"), 1, "{:?}", journal.lines());
+        peer.send_eof();
+        network.run();
+        assert!(peer.is_socket_closed());
+    }
+}
+
+#[test]
+fn half_a_line_and_fin_without_close_notify_is_not_a_last_line() {
+    let lines = || {
+        probe(|call, request: &mut Request<'_>| {
+            if matches!(call, Call::Handle) {
+                while let Some(line) = request.input.read_line()? {
+                    request.output.write_all(line)?;
+                }
+                return Ok(Next::Wait);
+            }
+            usual(&call, request)
+        })
+    };
+    let mut client = Client::new_tls(lines(), &tls());
+    client.feed(b"whole\nhalf");
+    client.feed_truncation();
+    assert_eq!(client.sent(), b"whole\n");
+    assert_eq!(client.finished(), Some(EndReason::Truncated));
+    assert_eq!(client.transcript(), ["setup", "handle 10", "finish truncated"]);
+    assert!(client.tls().unwrap().is_closed() && !client.is_reset());
+
+    // Unless the server allows it.
+    let lenient = Tls::new(&acceptor().suppress_ragged_eofs(true), client_config(&VERSIONS), "localhost").unwrap();
+    let mut client = Client::new_tls(lines(), &lenient);
+    client.feed(b"whole\nhalf");
+    client.feed_truncation();
+    assert_eq!(client.sent(), b"whole\nhalf");
+    assert_eq!(client.finished(), Some(EndReason::PeerClosed));
+}
+
+#[test]
+fn key_updates_before_each_answer_keep_the_order() {
+    let (mut network, server, _) = network(Limits::default());
+    let peer = network.connect(server);
+    let end = tls().peer(&peer);
+    settle(&mut network, &[&end]);
+    for round in 0..100u32 {
+        end.refresh_keys();
+        if round % 3 == 0 {
+            settle(&mut network, &[&end]); // On its own.
+        }
+        end.send(&round.to_be_bytes());
+        settle(&mut network, &[&end]);
+        assert_eq!(end.take_received(), round.to_be_bytes());
+        assert_eq!(end.failed(), None);
+    }
+}
+
+#[test]
+fn a_crowd_that_stops_after_its_hello_is_closed_in_time_and_delays_nobody() {
+    let (mut network, server, journal) = network(Limits::default());
+    let first = network.connect(server);
+    let established = tls().peer(&first);
+    settle(&mut network, &[&established]);
+    let hello = hello();
+    let crowd: Vec<_> = (0..2_000).map(|_| network.connect(server)).collect();
+    network.turn();
+    crowd.iter().for_each(|peer| peer.send(&hello));
+    established.send(b"echo");
+    for turn in 1.. {
+        let before = answered(&crowd);
+        network.turn();
+        let had = answered(&crowd) - before;
+        assert!(had <= 16, "{had} handshakes in a turn");
+        established.exchange();
+        if established.take_received() == b"echo" {
+            assert!(turn < 70, "the echo took {turn} turns"); // The crowd is accepted 32 at a time.
+            break;
+        }
+    }
+    network.run();
+    assert_eq!(answered(&crowd), 2_000);
+    assert_eq!(network.stats().active, 2_001);
+    network.advance(Duration::from_secs(9));
+    crowd.iter().for_each(|peer| peer.send(&[22])); // Bytes do not extend it.
+    network.run();
+    network.advance(Duration::from_secs(1));
+    network.run();
+    assert!(crowd.iter().all(|peer| peer.is_closed()));
+    let stats = network.stats();
+    assert_eq!((stats.handshakes_timed_out, stats.handshakes_failed, stats.handshakes_completed), (2_000, 0, 1));
+    assert_eq!(journal.count("close_request handshake timeout"), 2_000);
+    established.send(b"still there");
+    settle(&mut network, &[&established]);
+    assert_eq!(established.take_received(), b"still there");
+}
+
+/// How many of them have had an answer, of which nothing is taken.
+fn answered(crowd: &[socketserver::testing::Peer]) -> usize {
+    crowd.iter().filter(|peer| peer.has_received()).count()
+}
+
+#[test]
+fn every_step_of_the_handshake_may_be_the_last() {
+    for version in VERSIONS {
+        let tls = Tls::new(&acceptor(), client_config(&[version]), "localhost").unwrap();
+        for steps in 0..3 {
+            for end in ["timeout", "stop", "reset", "eof", "evicted"] {
+                let (mut network, server, journal) = network(Limits::default());
+                let peer = network.connect(server);
+                let client = tls.peer(&peer);
+                network.run();
+                for _ in 0..steps {
+                    client.exchange();
+                    network.run();
+                }
+                let complete = network.stats().handshakes_completed == 1;
+                match end {
+                    "timeout" => network.advance(Duration::from_secs(10)),
+                    "stop" => {
+                        network.shutdown_handle().shutdown();
+                        network.run();
+                        network.advance(Duration::from_millis(500));
+                    }
+                    "reset" => peer.send_reset(),
+                    "eof" => peer.send_eof(),
+                    _ => network.handle().send_to_server(server, &b""[..]).unwrap(),
+                }
+                network.run();
+                assert_eq!(network.stats().panics, 0);
+                if end != "timeout" || !complete {
+                    assert!(peer.is_closed(), "{end} after {steps} steps of {version:?}: {:?}", journal.lines());
+                    assert_eq!(journal.count("close_request"), 1, "{end} {steps}");
+                }
+                assert_eq!(network.stats().handshakes_timed_out, u64::from(end == "timeout" && !complete));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_incomplete_record_has_the_read_timeout_and_key_updates_are_no_activity() {
+    let mut limits = Limits::default();
+    limits.idle_timeout = Some(Duration::from_secs(600));
+    let (mut network, server, journal) = network(limits.clone());
+    let peer = network.connect(server);
+    let end = tls().peer(&peer);
+    settle(&mut network, &[&end]);
+    peer.send(&[23, 3, 3]);
+    network.run();
+    network.advance(Duration::from_secs(59));
+    peer.send(&[0]); // It is still the same record.
+    network.run();
+    assert!(!peer.is_closed());
+    network.advance(Duration::from_secs(1));
+    network.run();
+    assert_eq!(journal.count("close_request read timeout"), 1, "{:?}", journal.lines());
+
+    let (mut network, server, journal) = self::network(limits);
+    let end = tls().peer(&network.connect(server));
+    settle(&mut network, &[&end]);
+    for _ in 0..3 {
+        network.advance(Duration::from_secs(200));
+        end.refresh_keys();
+        settle(&mut network, &[&end]);
+    }
+    assert_eq!(journal.count("close_request idle timeout"), 1, "{:?}", journal.lines());
+}
+
+#[test]
+fn a_client_that_never_reads_costs_its_queue_and_64_kib() {
+    let mut limits = Limits::default();
+    limits.output_bytes_max = 1024 * 1024;
+    let (mut network, server, journal) = network(limits);
+    let peer = network.connect(server);
+    let end = tls().peer(&peer);
+    settle(&mut network, &[&end]);
+    peer.set_window(0);
+    static MUCH: [u8; 100_000] = [b'.'; 100_000];
+    // Plaintext is counted, and exactly so many messages fit.
+    for sent in 1..=10 {
+        network.handle().send_to_server(server, &MUCH[..]).unwrap();
+        network.run();
+        assert_eq!(journal.count("close_request"), 0, "after {sent}");
+    }
+    network.handle().send_to_server(server, &MUCH[..]).unwrap();
+    network.run();
+    assert_eq!(journal.count("close_request output limit"), 1);
+}
+
+#[test]
+fn a_broadcast_reaches_plain_and_tls_clients_alike() {
+    let journal = Journal::new();
+    let mut network = Network::new();
+    struct Every(u32, Wrapping);
+    impl BaseServer for Every {
+        fn get_request(&mut self, listener: &mut Listener) -> std::io::Result<(Stream, Address)> {
+            self.0 += 1;
+            if self.0 % 2 == 0 { listener.accept() } else { self.1.get_request(listener) }
+        }
+        fn message(&mut self, others: &mut Others<'_, Self>, _: Message) {
+            assert_eq!(others.broadcast(&b"news"[..], |_| true), 4);
+        }
+    }
+    let value = Every(0, Wrapping { acceptor: acceptor(), journal, is_plain: false });
+    let server = network.serve(value, |_, _| echoing(), Limits::default()).unwrap();
+    let peers: Vec<_> = (0..4).map(|_| network.connect(server)).collect();
+    let secured = [tls().peer(&peers[0]), tls().peer(&peers[2])];
+    settle(&mut network, &secured.iter().collect::<Vec<_>>());
+    network.handle().send_to_server(server, ()).unwrap();
+    settle(&mut network, &secured.iter().collect::<Vec<_>>());
+    assert!(secured.iter().all(|peer| peer.received() == b"news"));
+    assert!([&peers[1], &peers[3]].iter().all(|peer| peer.take_received() == b"news"));
+}
+
+#[test]
+fn directions_end_one_by_one() {
+    // Ours first: the client can go on.
+    let mut client = Client::new_tls(
+        probe(|call, request| {
+            if let Call::Setup = call {
+                request.output.write_all(b"all I say")?;
+                request.shutdown_write();
+            }
+            usual(&call, request)
+        }),
+        &tls(),
+    );
+    assert!(client.tls().unwrap().is_closed());
+    assert_eq!(client.sent(), b"all I say");
+    client.feed(b"and more");
+    client.feed_eof();
+    assert_eq!(client.transcript()[..2], ["setup", "handle 8"]);
+    assert_eq!(client.finished(), Some(EndReason::PeerClosed));
+
+    // The client's first: the handler can go on.
+    let mut client = Client::new_tls(
+        probe(|call, request| match call {
+            Call::Eof => {
+                request.output.write_all(b"the answer")?;
+                Ok(Next::Close)
+            }
+            call => usual(&call, request),
+        }),
+        &tls(),
+    );
+    client.feed(b"the question");
+    client.feed_eof();
+    assert_eq!(client.sent(), b"the answer");
+    assert!(client.tls().unwrap().is_closed());
+}
+
+#[test]
+fn an_abort_is_a_reset_without_close_notify() {
+    let mut client = Client::new_tls(
+        probe(|call, request| match call {
+            Call::Handle => {
+                request.input.take_all();
+                request.output.write_all(b"never sent")?;
+                Ok(Next::Abort)
+            }
+            call => usual(&call, request),
+        }),
+        &tls(),
+    );
+    client.feed(b"go");
+    assert!(client.is_reset() && !client.tls().unwrap().is_closed());
+    assert_eq!(client.finished(), Some(EndReason::Done));
+}
+
+#[test]
+fn our_end_waits_for_a_slow_client_and_the_write_timeout_limits_it() {
+    let closing = |read: bool| {
+        let mut client = Client::new_tls(
+            probe(|call, request| match call {
+                Call::Handle => {
+                    request.input.take_all();
+                    request.output.write_all(&[b'x'; 50_000])?;
+                    Ok(Next::Close)
+                }
+                call => usual(&call, request),
+            }),
+            &tls(),
+        );
+        client.set_window(1_000);
+        client.feed(b"go");
+        assert!(!client.is_closed());
+        if read {
+            client.set_window(usize::MAX);
+            assert_eq!(client.sent().len(), 50_000);
+            assert!(client.tls().unwrap().is_closed() && client.is_closed());
+            assert_eq!(client.finished(), Some(EndReason::Done));
+        } else {
+            client.advance(Duration::from_secs(60));
+            assert!(client.is_reset());
+            assert_eq!(client.finished(), Some(EndReason::Timeout(Timeout::Write)));
+        }
+    };
+    closing(true);
+    closing(false);
+}
+
+#[test]
+fn a_changed_record_ends_the_connection_with_one_alert() {
+    let mut client = Client::new_tls(echoing(), &tls());
+    client.feed(b"good");
+    client.feed_wire(&[23, 3, 3, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
+    assert_eq!(client.sent(), b"good");
+    assert_eq!(client.finished(), Some(EndReason::TlsFailed));
+    assert_eq!(client.tls().unwrap().failed(), Some(TlsError::AlertReceived(AlertDescription::BadRecordMac)));
+}
+
+#[test]
+fn tiny_records_do_not_dominate_a_turn() {
+    let (mut network, server, _) = network(Limits::default());
+    let (busy, calm) = (network.connect(server), network.connect(server));
+    let (busy, calm) = (tls().peer(&busy), tls().peer(&calm));
+    settle(&mut network, &[&busy, &calm]);
+    for _ in 0..5_000 {
+        busy.send(b".");
+    }
+    calm.send(b"hello");
+    let mut turns = 0;
+    while network.turn() {
+        turns += 1;
+        calm.exchange();
+    }
+    assert_eq!(calm.received(), b"hello");
+    assert!(turns > 5, "5,000 records were opened in {turns} turns");
+    settle(&mut network, &[&busy]);
+    assert_eq!(busy.received().len(), 5_000);
+}
+
+#[test]
+fn a_replaced_certificate_applies_to_new_connections() {
+    let acceptor = TlsAcceptor::new(Arc::new(server_config(&identity("old.example", |_| {}))));
+    let (mut network, server, _) = network_of(acceptor.clone(), Limits::default());
+    let names = |name| Tls::new(&acceptor, client_config(&VERSIONS), name).unwrap();
+    let old = names("old.example").peer(&network.connect(server));
+    settle(&mut network, &[&old]);
+    assert!(old.is_established());
+    acceptor.replace(Arc::new(server_config(&identity("new.example", |_| {}))));
+    let new = names("new.example").peer(&network.connect(server));
+    let outdated = names("old.example").peer(&network.connect(server));
+    settle(&mut network, &[&new, &outdated]);
+    assert!(new.is_established() && outdated.failed().is_some());
+    old.send(b"still there");
+    settle(&mut network, &[&old]);
+    assert_eq!(old.received(), b"still there");
+}
+
+/// SMTP in a few words.
+fn starttls() -> impl RequestHandler<Wrapping> {
+    probe(|call, request: &mut Request<'_, Wrapping>| match call {
+        Call::Setup => {
+            request.output.write_all(b"220 hello\r\n")?;
+            Ok(Next::Wait)
+        }
+        Call::Handle => {
+            while let Some(line) = request.input.read_line()? {
+                if line == b"STARTTLS\r\n" {
+                    request.output.write_all(b"220 go ahead\r\n")?;
+                    let acceptor = request.server.acceptor.clone();
+                    request.start_tls(&acceptor)?;
+                    request.output.write_all(b"secret\r\n")?;
+                    return Ok(Next::Wait);
+                }
+                let line = line.to_vec();
+                request.output.write_all(&line)?;
+            }
+            Ok(Next::Wait)
+        }
+        call => usual(&call, request),
+    })
+}
+
+/// A network whose connections are plain until their handler starts TLS.
+fn plain_network() -> (Network, ServerId, Journal) {
+    let (mut network, _, _) = network(Limits::default());
+    let journal = Journal::new();
+    let value = Wrapping { acceptor: acceptor(), journal: journal.clone(), is_plain: true };
+    let server = network.serve(value, |_, _| starttls(), Limits::default()).unwrap();
+    (network, server, journal)
+}
+
+#[test]
+fn starttls_sends_what_was_before_it_in_the_clear_and_the_rest_under_tls() {
+    for window in [usize::MAX, 5] {
+        let (mut network, server, journal) = plain_network();
+        let peer = network.connect(server);
+        network.run();
+        assert_eq!(peer.take_received(), b"220 hello\r\n");
+        peer.send(b"NOOP\r\n");
+        network.run();
+        assert_eq!(peer.take_received(), b"NOOP\r\n");
+        peer.set_window(window);
+        peer.send(b"STARTTLS\r\n");
+        network.run();
+        let mut clear = peer.take_received();
+        assert_eq!(clear, &b"220 go ahead\r\n"[..window.min(14)]);
+        let end = tls().peer(&peer);
+        network.handle().send_to_server(server, &b"news\r\n"[..]).unwrap();
+        if window == 5 {
+            // A client that does not wait: its hello must not be answered before that.
+            let hello = hello();
+            peer.send(&hello[..100]);
+            network.run();
+            peer.set_window(usize::MAX);
+            network.run();
+            clear.extend(peer.take_received());
+            assert_eq!(clear, b"220 go ahead\r\n");
+            continue;
+        }
+        settle(&mut network, &[&end]);
+        assert!(end.is_established(), "{:?}", journal.lines());
+        assert_eq!(end.take_received(), b"secret\r\nnews\r\n");
+        end.send(b"NOOP\r\n");
+        settle(&mut network, &[&end]);
+        assert_eq!(end.take_received(), b"NOOP\r\n");
+    }
+}
+
+#[test]
+fn input_that_was_sent_before_tls_is_refused() {
+    let (mut network, server, journal) = plain_network();
+    let peer = network.connect(server);
+    peer.send(b"STARTTLS\r\nRCPT TO:<victim>\r\n");
+    network.run();
+    assert!(peer.is_closed());
+    let complaint = "handle_error cannot start TLS: the peer has sent more before TLS";
+    assert_eq!(journal.count(complaint), 1, "{:?}", journal.lines());
+    assert_eq!(network.stats().handshakes, 0);
+}
+
+#[test]
+fn a_failed_starttls_ends_the_connection_with_finish() {
+    let (mut network, server, journal) = plain_network();
+    let peer = network.connect(server);
+    peer.send(b"STARTTLS\r\n");
+    network.run();
+    peer.send(b"EHLO me\r\n");
+    network.run();
+    assert_eq!(journal.count("close_request handshake failed"), 1);
+    assert!(peer.is_closed());
+}
+
+#[derive(Default)]
+struct Caller(Journal, Option<(TlsConnector, Address)>);
+
+impl BaseServer for Caller {
+    fn message(&mut self, others: &mut Others<'_, Self>, _: Message) {
+        let (connector, address) = self.1.clone().expect("the test has set it");
+        let journal = self.0.clone();
+        let handler = probe(move |call, request: &mut Request<'_, Caller>| {
+            match &call {
+                Call::Setup => journal.note(format!("setup {:?}", request.tls().unwrap().server_name())),
+                Call::Handle => journal.note(format!("handle {}", String::from_utf8_lossy(request.input.unread()))),
+                Call::ConnectFailed(error) => journal.note(format!("connect_failed {error}")),
+                Call::Finish(why) => journal.note(format!("finish {why}")),
+                _ => {}
+            }
+            usual(&call, request)
+        });
+        let id = others.connect_tls(address, &connector, handler).unwrap();
+        assert_eq!(others.send(id, b"early"), socketserver::Delivery::Queued);
+    }
+}
+
+/// Has a server call an address under TLS.
+fn call(
+    config: Arc<ClientConfig>,
+    name: &str,
+    address: impl Into<Address>,
+) -> (Journal, crate::common::Running<Caller>) {
+    let journal = Journal::new();
+    let value = Caller(journal.clone(), Some((TlsConnector::new(config, name).unwrap(), address.into())));
+    let mut server = TcpServer::with_server("127.0.0.1:0", value, |_, _| echoing()).unwrap();
+    crate::common::limit(&mut server, |limits| limits.handshake_timeout = Some(Duration::from_millis(300)));
+    let running = serve(server);
+    running.handle.send_to_server(running.id, ()).unwrap();
+    (journal, running)
+}
+
+fn secure_echo() -> crate::common::Running<()> {
+    let options = options(|options: &mut TcpOptions| options.tls = Some(acceptor()));
+    let mut unbound = TcpServer::unbound(|_| echoing());
+    unbound.server_bind_with("127.0.0.1:0", options).unwrap();
+    serve(unbound.server_activate().unwrap())
+}
+
+#[test]
+fn an_outbound_call_checks_the_name_and_output_waits_for_the_handshake() {
+    for version in VERSIONS {
+        let echo = secure_echo();
+        let (journal, running) = call(client_config(&[version]), "localhost", echo.address);
+        assert_eq!(journal.wait("setup"), "setup Some(\"localhost\")");
+        journal.wait("handle early");
+        let stats = running.stop();
+        assert_eq!((stats.handshakes, stats.handshakes_completed), (1, 1));
+    }
+    let echo = secure_echo();
+    let (journal, running) = call(client_config(&VERSIONS), "example.org", echo.address);
+    let failed = journal.wait("connect_failed");
+    assert!(failed.contains("not valid for name"), "{failed}");
+    let stats = running.stop();
+    assert_eq!((stats.handshakes_failed, stats.connects_failed), (1, 1));
+    assert_eq!(journal.count("finish"), 0);
+}
+
+#[test]
+fn an_outbound_call_to_a_silent_server_times_out() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (journal, running) = call(client_config(&VERSIONS), "localhost", silent.local_addr().unwrap());
+    let failed = journal.wait("connect_failed");
+    assert!(failed.contains("timed out"), "{failed}");
+    assert_eq!(running.stop().handshakes_timed_out, 1);
+}
+
+#[test]
+fn both_kinds_of_sockets_serve_tls() {
+    fn exchange(stream: impl std::io::Read + std::io::Write) {
+        let name = "localhost".try_into().unwrap();
+        let client = rustls::ClientConnection::new(client_config(&VERSIONS), name).unwrap();
+        let mut stream = rustls::StreamOwned::new(client, stream);
+        stream.write_all(&[b'z'; 200_000]).unwrap();
+        let mut back = vec![0; 200_000];
+        std::io::Read::read_exact(&mut stream, &mut back).unwrap();
+        assert!(back == [b'z'; 200_000]);
+        stream.conn.send_close_notify();
+        stream.flush().unwrap();
+        assert_eq!(std::io::Read::read(&mut stream, &mut back).unwrap(), 0);
+    }
+    let running = secure_echo();
+    exchange(std::net::TcpStream::connect(running.address).unwrap());
+    assert_eq!(running.stop().handshakes_completed, 1);
+    #[cfg(unix)]
+    {
+        use socketserver::{UnixOptions, UnixStreamServer};
+        let directory = crate::common::Directory::new();
+        let options = options(|options: &mut UnixOptions| options.tls = Some(acceptor()));
+        let mut unbound = UnixStreamServer::unbound(|_| echoing());
+        unbound.server_bind_with(&directory.at("s"), options).unwrap();
+        let running = serve(unbound.server_activate().unwrap());
+        exchange(std::os::unix::net::UnixStream::connect(directory.at("s")).unwrap());
+        running.stop();
+        let refused = options_of_datagrams();
+        assert!(refused.is_err_and(|error| error.to_string().starts_with("cannot use tls = ")));
+    }
+}
+
+#[cfg(unix)]
+fn options_of_datagrams() -> socketserver::Result<()> {
+    use socketserver::{UnixDatagramServer, UnixOptions};
+    let directory = crate::common::Directory::new();
+    let options = options(|options: &mut UnixOptions| options.tls = Some(acceptor()));
+    UnixDatagramServer::unbound(|_| echoing()).server_bind_with(&directory.at("s"), options)
 }

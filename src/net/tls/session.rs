@@ -6,17 +6,36 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::pki_types::ServerName;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, InsufficientSizeError, ReadEarlyData, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{CommonState, Error};
+use rustls::{ClientConfig, CommonState, Error, ServerConfig};
 
-use super::Start;
 use super::server_name;
 use crate::net::layer::{Ended, Layer, Opened, Sealed};
+
+/// What a session is made of.
+#[derive(Debug)]
+pub(crate) enum Start {
+    Server {
+        config: Arc<ServerConfig>,
+        suppress_ragged_eofs: bool,
+    },
+    /// Boxed, because it would make every connection of a server larger.
+    Client(Box<(Arc<ClientConfig>, ServerName<'static>)>),
+}
+
+impl Start {
+    /// Returns whether the end of the socket counts as the end of the input.
+    pub(crate) fn suppresses_ragged_eofs(&self) -> bool {
+        matches!(self, Start::Server { suppress_ragged_eofs: true, .. })
+    }
+}
 
 /// One TLS session.
 pub(crate) struct Session {
@@ -27,7 +46,7 @@ pub(crate) struct Session {
 
 enum Side {
     Server(UnbufferedServerConnection),
-    Client(Box<UnbufferedClientConnection>),
+    Client(UnbufferedClientConnection),
 }
 
 impl Session {
@@ -66,7 +85,7 @@ impl Layer for Session {
             Start::Client(start) => {
                 let (config, name) = &**start;
                 let connection = UnbufferedClientConnection::new(config.clone(), name.clone()).map_err(failure)?;
-                (Side::Client(Box::new(connection)), Some(name.to_str().into()))
+                (Side::Client(connection), Some(name.to_str().into()))
             }
         };
         Ok(Session { side, name })
@@ -80,21 +99,21 @@ impl Layer for Session {
                 opened
             }
             Side::Server(connection) => open(connection, buffer, wire, sealed),
-            Side::Client(connection) => open(&mut **connection, buffer, wire, sealed),
+            Side::Client(connection) => open(connection, buffer, wire, sealed),
         }
     }
 
     fn seal(&mut self, plain: &[u8], carried: &mut [u8], sealed: &mut Sealed<'_>) -> io::Result<()> {
         match &mut self.side {
             Side::Server(connection) => seal(connection, plain, carried, sealed),
-            Side::Client(connection) => seal(&mut **connection, plain, carried, sealed),
+            Side::Client(connection) => seal(connection, plain, carried, sealed),
         }
     }
 
     fn close(&mut self, carried: &mut [u8], sealed: &mut Sealed<'_>) -> io::Result<()> {
         match &mut self.side {
             Side::Server(connection) => close(connection, carried, sealed),
-            Side::Client(connection) => close(&mut **connection, carried, sealed),
+            Side::Client(connection) => close(connection, carried, sealed),
         }
     }
 
@@ -150,12 +169,7 @@ impl Unbuffered for UnbufferedClientConnection {
     }
 }
 
-fn open<C: Unbuffered>(
-    connection: &mut C,
-    buffer: &mut [u8],
-    wire: Range<usize>,
-    sealed: &mut Sealed<'_>,
-) -> Opened {
+fn open<C: Unbuffered>(connection: &mut C, buffer: &mut [u8], wire: Range<usize>, sealed: &mut Sealed<'_>) -> Opened {
     let mut opened = Opened::default();
     loop {
         let (front, rest) = buffer.split_at_mut(wire.start + opened.used);

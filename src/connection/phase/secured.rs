@@ -1,0 +1,34 @@
+//! The transitions of TLS: a handshake comes before everything else, and at last the layer is taken off.
+
+use super::{HANDSHAKING, Phase, SECURED};
+use crate::connection::axes::{Inbound, Owed, Stage};
+
+impl Phase {
+    /// The stream is put under TLS, and the handshake comes before anything else.
+    pub(crate) fn secure(&mut self) {
+        debug_assert!(!self.is_secured() && !self.is_ending());
+        self.hold |= HANDSHAKING | SECURED;
+    }
+
+    /// The handshake is complete. Returns whether `setup` is due now.
+    pub(crate) fn handshaken(&mut self) -> bool {
+        debug_assert!(self.is_handshaking() && self.stage == Stage::Open);
+        self.hold &= !HANDSHAKING;
+        if self.owed == Owed::Nothing {
+            self.owed = Owed::Setup;
+        }
+        self.owed == Owed::Setup
+    }
+
+    /// The handshake has failed. The end can be sent.
+    pub(crate) fn give_up_handshake(&mut self) {
+        self.hold &= !HANDSHAKING;
+    }
+
+    /// The layer is taken off. Unless the socket is at its end, the peer can still send.
+    pub(crate) fn lay_bare(&mut self, is_at_end: bool) {
+        debug_assert_eq!((self.stage, self.owed), (Stage::Closing, Owed::Gone));
+        self.hold &= !(SECURED | HANDSHAKING);
+        self.inbound = if is_at_end { Inbound::Told } else { Inbound::Open };
+    }
+}
