@@ -15,7 +15,7 @@ use crate::common::tls::{
     LOCALHOST, TLS12, TLS13, VERSIONS, acceptor, client_config, identity, known_client, long_chain, mutual_config,
     server_config, stranger,
 };
-use crate::common::{Call, Journal, Peer, echo, options, probe, serve, usual};
+use crate::common::{Call, Journal, echo, options, probe, serve, usual};
 
 fn echoing<S>() -> impl RequestHandler<S>
 where
@@ -632,7 +632,7 @@ fn a_broadcast_reaches_plain_and_tls_clients_alike() {
     impl BaseServer for Every {
         fn get_request(&mut self, listener: &mut Listener) -> std::io::Result<(Stream, Address)> {
             self.0 += 1;
-            if self.0 % 2 == 0 { listener.accept() } else { self.1.get_request(listener) }
+            if self.0.is_multiple_of(2) { listener.accept() } else { self.1.get_request(listener) }
         }
         fn message(&mut self, others: &mut Others<'_, Self>, _: Message) {
             assert_eq!(others.broadcast(&b"news"[..], |_| true), 4);
@@ -975,7 +975,7 @@ fn both_kinds_of_sockets_serve_tls() {
         let directory = crate::common::Directory::new();
         let options = options(|options: &mut UnixOptions| options.tls = Some(acceptor()));
         let mut unbound = UnixStreamServer::unbound(|_| echoing());
-        unbound.server_bind_with(&directory.at("s"), options).unwrap();
+        unbound.server_bind_with(directory.at("s"), options).unwrap();
         let running = serve(unbound.server_activate().unwrap());
         exchange(std::os::unix::net::UnixStream::connect(directory.at("s")).unwrap());
         running.stop();
@@ -989,5 +989,5 @@ fn options_of_datagrams() -> socketserver::Result<()> {
     use socketserver::{UnixDatagramServer, UnixOptions};
     let directory = crate::common::Directory::new();
     let options = options(|options: &mut UnixOptions| options.tls = Some(acceptor()));
-    UnixDatagramServer::unbound(|_| echoing()).server_bind_with(&directory.at("s"), options)
+    UnixDatagramServer::unbound(|_| echoing()).server_bind_with(directory.at("s"), options)
 }
