@@ -102,6 +102,8 @@ pub struct Stats {
     pub messages_dropped: u64,
     /// Turns of the loop.
     pub turns: u64,
+    /// The time spent in turns, without the waits. Divided by the time that has passed, it is how busy the reactor is.
+    pub turns_took: Duration,
     /// The longest turn, without the wait.
     pub longest_turn: Duration,
     /// Callbacks that took longer than [`ReactorConfig::slow_callback`](crate::ReactorConfig).

@@ -141,9 +141,10 @@ impl Reactor {
                 }
             }
         }
-        let took = self.core.now - begun;
-        let longest = &mut self.core.stats.longest_turn;
-        *longest = (*longest).max(Duration::from_nanos(took));
+        let took = Duration::from_nanos(self.core.now - begun);
+        let stats = &mut self.core.stats;
+        stats.turns_took += took;
+        stats.longest_turn = stats.longest_turn.max(took);
         // Callbacks that are usually too short to be timed may have filled the turn.
         self.timed_from = if self.scratch.budget.turn.is_long(self.core.now) { 0 } else { TIMED_BYTES };
     }

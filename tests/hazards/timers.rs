@@ -415,6 +415,7 @@ fn a_limit_counts_from_the_bytes_also_in_a_turn_that_took_long() {
     network.run_for(Duration::from_nanos(1));
     assert_eq!(network.server_mut::<Idle>(server).unwrap().0, 2);
     assert_eq!(network.stats().longest_turn, SECOND / 2);
+    assert_eq!(network.stats().turns_took, SECOND / 2, "waits do not count");
 }
 
 #[test]
