@@ -280,7 +280,7 @@ fn echo_takes_over_the_path_of_a_server_that_was_killed() {
 fn an_unavailable_address_is_one_line_and_status_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
-    for name in ["echo", "timestamp", "chat", "daytime", "control", "blocking", "kv"] {
+    for name in ["echo", "timestamp", "chat", "daytime", "control", "blocking", "kv", "web"] {
         for address in [&taken, "127.0.0.1:99999", "nonsense", "", "no-such-host.invalid:1"] {
             refuses(name, &[address], address);
         }
@@ -296,6 +296,7 @@ fn an_unavailable_address_is_one_line_and_status_1() {
         refuses("inetd", &["--udp", bad, "cat"], bad);
         refuses("blocking", &["127.0.0.1:0", bad], bad);
     }
+    refuses("web", &["127.0.0.1:0", "--root", "/no/such/folder"], "/no/such/folder");
     for (name, arguments) in [("client", &["nonsense"][..]), ("proxy", &["127.0.0.1:0", "127.0.0.1:99999"])] {
         refuses(name, arguments, "not a host and a port, as in localhost:80");
     }
@@ -355,7 +356,8 @@ fn refuses(name: &str, arguments: &[&str], names: &str) {
 
 #[test]
 fn usage_is_status_2_and_help_status_0() {
-    for name in ["echo", "timestamp", "chat", "proxy", "client", "daytime", "control", "inetd", "blocking", "kv"] {
+    for name in ["echo", "timestamp", "chat", "proxy", "client", "daytime", "control", "inetd", "blocking", "kv", "web"]
+    {
         for (argument, status) in [("--no-such-option", 2), ("--help", 0)] {
             let Some(mut command) = example(name) else { return };
             let mut program = Program::spawn(command.arg(argument).stdout(Stdio::piped()).stderr(Stdio::piped()));
