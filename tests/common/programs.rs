@@ -72,7 +72,10 @@ pub(crate) fn start_with(name: &str, arguments: &[&str], sockets: usize) -> Opti
 impl Program {
     #[track_caller]
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        let mut child: Child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Program::of(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    pub(crate) fn of(mut child: Child) -> Self {
         let (exit, exited) = channel();
         let (pid, input) = (child.id(), child.stdin.take());
         let output = child.stdout.take().map_or_else(Lines::none, Lines::of);

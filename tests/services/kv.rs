@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::programs::{DEADLINE, Program, start, start_with};
-use crate::{Random, expect, resets, rest, said_by, said_by_python, tool, trickle, write};
+use crate::{Random, Scratch, expect, resets, rest, said_by, said_by_python, tool, trickle, write};
 
 #[test]
 fn kv_speaks_the_protocol() {
@@ -228,15 +228,15 @@ fn reply_line(client: &mut TcpStream) -> String {
 
 #[test]
 fn kv_serves_a_path_with_the_same_data() {
-    let path = std::env::temp_dir().join(format!("services-{}-kv", std::process::id()));
-    let path = path.to_str().unwrap();
-    let Some(mut kv) = start_with("kv", &["127.0.0.1:0", "--unix", path], 2) else { return };
+    let scratch = Scratch::new("kv");
+    let path = scratch.path("socket");
+    let Some(mut kv) = start_with("kv", &["127.0.0.1:0", "--unix", &path], 2) else { return };
     write(&mut kv.connect(), "SET a 1\r\nQUIT\r\n");
     let begun = Instant::now();
     let mut reply = String::new();
     while reply != "$1\r\n1\r\n+OK\r\n" {
         assert!(begun.elapsed() < DEADLINE, "{reply}");
-        let mut client = UnixStream::connect(path).unwrap();
+        let mut client = UnixStream::connect(&path).unwrap();
         client.set_read_timeout(Some(DEADLINE)).unwrap();
         client.write_all(b"GET a\r\nQUIT\r\n").unwrap();
         reply.clear();

@@ -6,12 +6,15 @@
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods, reason = "deadlines of tests are real time")]
 
+mod browser;
 mod kv;
 #[path = "../common/programs.rs"]
 mod programs;
+mod web;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -108,7 +111,10 @@ struct Random(u64);
 
 impl Random {
     fn new() -> Self {
-        let seed = std::env::var("SERVICES_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(fastrand_seed);
+        let seed = std::env::var("SERVICES_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or_else(|| fastrand::u64(1..));
         eprintln!("SERVICES_SEED={seed}");
         Random(seed)
     }
@@ -137,8 +143,31 @@ impl Random {
     }
 }
 
-fn fastrand_seed() -> u64 {
-    fastrand::u64(1..)
+/// A directory for a test, gone with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("services-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir(&directory).unwrap();
+        Scratch(directory)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> String {
+        std::fs::write(self.0.join(name), contents).unwrap();
+        self.path(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Connections that are reset with bytes on the way, in both directions.
