@@ -14,7 +14,7 @@ mod common;
 use std::io::Write;
 use std::process::ExitCode;
 
-use socketserver::{Address, Error, Next, Request, RequestHandler, Result, TcpServer, UdpOptions, family};
+use socketserver::{Next, Request, RequestHandler, Result, TcpServer};
 
 struct Daytime;
 
@@ -31,26 +31,6 @@ impl RequestHandler for Daytime {
     }
 }
 
-/// Binds TCP, and then UDP to the same addresses. If the system chose the port, the same port may not be free for UDP.
-/// In that case another port is tried.
-fn bind(address: &str) -> Result<TcpServer<(), Daytime>> {
-    let may_choose = address.rsplit(':').next().is_some_and(|port| port.parse() == Ok(0_u16));
-    // Keeps the failed sockets until a port is found, so that the system does not choose the same port again.
-    let mut unfit = Vec::new();
-    loop {
-        let mut server = TcpServer::unbound(|_| Daytime);
-        server.server_bind(address)?;
-        let same: Vec<_> = server.server_addresses().iter().filter_map(Address::as_inet).collect();
-        match server.server_bind_as::<family::Udp>(&same[..], UdpOptions::default()) {
-            Ok(()) => return server.server_activate(),
-            Err(Error::Bind { .. }) if may_choose && unfit.len() < TRIES_MAX => unfit.push(server),
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-const TRIES_MAX: usize = 32;
-
 /// Tells the time of day over TCP and UDP (RFC 867)
 ///
 /// Standard output gets two lines, "listening on ADDRESS" for TCP and "listening on udp ADDRESS".
@@ -64,8 +44,5 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    common::run(|args: Args| {
-        let server = bind(&args.address)?;
-        args.options.serve(server)
-    })
+    common::run(|args: Args| args.options.serve(common::bind_both(&args.address, || TcpServer::unbound(|_| Daytime))?))
 }

@@ -18,7 +18,10 @@ use log::LevelFilter;
 use simple_logger::SimpleLogger;
 use socketserver::family::{self, Family};
 use socketserver::logging::NonBlocking;
-use socketserver::{BaseServer, Reactor, ReactorConfig, RequestHandler, Result, Server, ServerId};
+use socketserver::{
+    Address, BaseServer, Error, Reactor, ReactorConfig, RequestHandler, Result, Server, ServerId, TcpServer,
+    UdpOptions, Unbound,
+};
 
 /// The options of all servers.
 #[derive(clap::Args)]
@@ -110,6 +113,27 @@ impl Host<'_> {
         start_log(self.options.log_level);
         say(io::stdout(), self.listening.join("\n") + "\n");
         self.reactor.serve_forever()
+    }
+}
+
+/// Binds TCP, and then UDP to the same addresses. If the system chose the port, the same port may not be free for UDP.
+/// In that case another port is tried.
+pub(crate) fn bind_both<S: BaseServer, H: RequestHandler<S>>(
+    address: &str,
+    unbound: impl Fn() -> Unbound<family::Tcp, S, H>,
+) -> Result<TcpServer<S, H>> {
+    let may_choose = address.rsplit(':').next().is_some_and(|port| port.parse() == Ok(0_u16));
+    // Keeps the failed sockets until a port is found, so that the system does not choose the same port again.
+    let mut unfit = Vec::new();
+    loop {
+        let mut server = unbound();
+        server.server_bind(address)?;
+        let same: Vec<_> = server.server_addresses().iter().filter_map(Address::as_inet).collect();
+        match server.server_bind_as::<family::Udp>(&same[..], UdpOptions::default()) {
+            Ok(()) => return server.server_activate(),
+            Err(Error::Bind { .. }) if may_choose && unfit.len() < TRIES_MAX => unfit.push(server),
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -221,5 +245,7 @@ impl Drop for FlushLog {
     }
 }
 
+/// How many ports are tried.
+const TRIES_MAX: usize = 32;
 /// How long the end of the program waits for its last lines to be written.
 const OUTPUT_WAIT: Duration = Duration::from_millis(200);
