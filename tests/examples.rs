@@ -296,6 +296,11 @@ fn an_unavailable_address_is_one_line_and_status_1() {
         refuses("inetd", &["--udp", bad, "cat"], bad);
         refuses("blocking", &["127.0.0.1:0", bad], bad);
     }
+    let zone = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/dns/example.zone");
+    for bad in [&taken, "127.0.0.1:99999", "nonsense"] {
+        refuses("dns", &[zone, bad], bad);
+    }
+    refuses("dns", &["/no/such/zone"], "cannot read the zone /no/such/zone");
     refuses("web", &["127.0.0.1:0", "--root", "/no/such/folder"], "/no/such/folder");
     for (name, arguments) in [("client", &["nonsense"][..]), ("proxy", &["127.0.0.1:0", "127.0.0.1:99999"])] {
         refuses(name, arguments, "not a host and a port, as in localhost:80");
