@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "deadlines of tests are real time")]
 
 mod browser;
+mod dns;
 mod kv;
 #[path = "../common/programs.rs"]
 mod programs;
