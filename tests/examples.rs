@@ -280,7 +280,7 @@ fn echo_takes_over_the_path_of_a_server_that_was_killed() {
 fn an_unavailable_address_is_one_line_and_status_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
-    for name in ["echo", "timestamp", "chat", "daytime", "control", "blocking", "kv", "web"] {
+    for name in ["echo", "timestamp", "chat", "daytime", "control", "blocking", "kv", "web", "mail"] {
         for address in [&taken, "127.0.0.1:99999", "nonsense", "", "no-such-host.invalid:1"] {
             refuses(name, &[address], address);
         }
@@ -299,6 +299,11 @@ fn an_unavailable_address_is_one_line_and_status_1() {
     let zone = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/dns/example.zone");
     for bad in [&taken, "127.0.0.1:99999", "nonsense"] {
         refuses("dns", &[zone, bad], bad);
+    }
+    for name in ["kv", "mail"] {
+        let arguments = ["127.0.0.1:0", "--tls-cert", "/no/such/cert", "--tls-key", "/no/such/key"];
+        let more = if name == "kv" { &["--tls", "127.0.0.1:0"][..] } else { &[] };
+        refuses(name, &[&arguments, more].concat(), "/no/such/cert");
     }
     refuses("dns", &["/no/such/zone"], "cannot read the zone /no/such/zone");
     refuses("web", &["127.0.0.1:0", "--root", "/no/such/folder"], "/no/such/folder");
@@ -361,8 +366,9 @@ fn refuses(name: &str, arguments: &[&str], names: &str) {
 
 #[test]
 fn usage_is_status_2_and_help_status_0() {
-    for name in ["echo", "timestamp", "chat", "proxy", "client", "daytime", "control", "inetd", "blocking", "kv", "web"]
-    {
+    let services = ["kv", "web", "dns", "mail"];
+    let others = ["echo", "timestamp", "chat", "proxy", "client", "daytime", "control", "inetd", "blocking"];
+    for name in others.into_iter().chain(services) {
         for (argument, status) in [("--no-such-option", 2), ("--help", 0)] {
             let Some(mut command) = example(name) else { return };
             let mut program = Program::spawn(command.arg(argument).stdout(Stdio::piped()).stderr(Stdio::piped()));

@@ -1,7 +1,7 @@
 //! A store of keys and values that speaks the protocol of Redis.
 //!
 //! ```text
-//! cargo run --release --example kv             # or: ... kv -- 127.0.0.1:0 --unix /tmp/kv --log-level debug
+//! cargo run --release --example kv             # or: ... kv -- 127.0.0.1:0 --unix /tmp/kv --tls 127.0.0.1:6390
 //! redis-cli -p 6380 set greeting hello ex 60
 //! redis-benchmark -p 6380 -q -P 16 -t ping,set,get,incr,lpush,rpush,lpop,rpop,sadd,hset,spop,lrange,mset
 //! ```
@@ -15,6 +15,8 @@ mod commands;
 mod common;
 mod data;
 mod protocol;
+#[path = "../common/tls.rs"]
+mod tls;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -214,6 +216,11 @@ struct Args {
     #[cfg(unix)]
     #[arg(long, value_name = "PATH")]
     unix: Option<socketserver::UnixAddress>,
+    /// An additional address to listen on for TLS, which needs a certificate
+    #[arg(long, value_name = "ADDR", requires = "tls_cert")]
+    tls: Option<String>,
+    #[command(flatten)]
+    certificate: tls::Tls,
     /// How many bytes may wait for a client before it is dropped
     #[arg(long, value_name = "BYTES", default_value = "67108864")]
     output: usize,
@@ -232,7 +239,11 @@ fn main() -> ExitCode {
         server.limits.input_bytes_max = 2 * protocol::WORD_BYTES_MAX;
         let mut tcp = TcpOptions::default();
         tcp.keepalive = Some(Keepalive { idle: Duration::from_secs(300), interval: Duration::from_secs(60) });
-        server.server_bind_with(args.address, tcp)?;
+        server.server_bind_with(args.address, tcp.clone())?;
+        if let Some(address) = args.tls {
+            tcp.tls = args.certificate.acceptor()?;
+            server.server_bind_with(address, tcp)?;
+        }
         #[cfg(unix)]
         if let Some(path) = args.unix {
             server.server_bind_as::<family::UnixStream>(path, UnixOptions::default())?;
