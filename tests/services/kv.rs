@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::programs::{DEADLINE, Program, start, start_with};
-use crate::{Random, Scratch, expect, resets, rest, said_by, said_by_python, tool, trickle, write};
+use crate::{Random, Scratch, certificate, expect, resets, rest, said_by, said_by_python, tool, trickle, write};
 
 #[test]
 fn kv_speaks_the_protocol() {
@@ -344,6 +344,29 @@ fn kv_serves_redis_cli() {
     let Some(mut cli) = tool("redis-cli", &["-p", &port, "info"]) else { return };
     let info = said_by(&mut cli);
     assert!(info.contains("connected_clients:1") && info.contains("db0:keys=3"), "{info}");
+    kv.stops_in_good_order();
+}
+
+#[test]
+fn kv_serves_redis_cli_over_tls() {
+    let scratch = Scratch::new("kv-tls");
+    let [cert, key] = certificate(&scratch);
+    let arguments = ["127.0.0.1:0", "--tls", "127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key];
+    let Some(mut kv) = start_with("kv", &arguments, 2) else { return };
+    write(&mut kv.connect(), "SET a 1\r\n");
+    let port = kv.listening[1].rsplit_once(':').unwrap().1.to_owned();
+    let arguments = ["-h", "localhost", "-p", &port, "--tls", "--sni", "localhost", "--cacert", &cert, "get", "a"];
+    let Some(mut cli) = tool("redis-cli", &arguments) else { return };
+    let begun = Instant::now();
+    while said_by(&mut cli) != "1" {
+        assert!(begun.elapsed() < DEADLINE);
+    }
+    // Somebody who does not speak TLS there harms nobody.
+    let mut plain = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
+    write(&mut plain, "PING\r\n");
+    plain.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert!(!rest(&mut plain).starts_with(b"+PONG"));
+    assert_eq!(said_by(&mut cli), "1");
     kv.stops_in_good_order();
 }
 

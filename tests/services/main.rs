@@ -9,6 +9,7 @@
 mod browser;
 mod dns;
 mod kv;
+mod mail;
 #[path = "../common/programs.rs"]
 mod programs;
 mod web;
@@ -169,6 +170,12 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// The paths of a certificate for localhost and of its key.
+fn certificate(scratch: &Scratch) -> [String; 2] {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    [scratch.file("cert.pem", made.cert.pem()), scratch.file("key.pem", made.signing_key.serialize_pem())]
 }
 
 /// Connections that are reset with bytes on the way, in both directions.
