@@ -18,16 +18,18 @@ mod files;
 mod http;
 mod live;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{BAD, Body, Head, NOT_MODIFIED, Part, Status};
 use socketserver::{
-    Address, BaseServer, ConnectionLimits, EndReason, Error, Next, Others, Request, RequestHandler, Result, TcpServer,
-    Timeout,
+    Address, BaseServer, ConnectionLimits, EndReason, Error, Next, Others, Request, RequestHandler, Result,
+    SharedBytes, TcpServer, Timeout,
 };
 
 /// What all connections share.
@@ -38,12 +40,15 @@ struct Web {
     live: live::Live,
     /// The value of the header `Date`.
     date: String,
+    /// Small files with their headers, for at most a second.
+    cached: HashMap<String, (Arc<str>, SharedBytes)>,
     buffer: Vec<u8>,
 }
 
 impl BaseServer for Web {
     fn timer(&mut self, others: &mut Others<'_, Self>, _: u64) {
         self.date = httpdate::fmt_http_date(SystemTime::now());
+        self.cached.clear();
         self.live.sample(others);
     }
 
@@ -179,18 +184,7 @@ impl Http {
                 self.reply(request, "200 OK", "Content-Type: text/plain; version=0.0.4\r\n", text.as_bytes())
             }
             ("GET", "/events") => self.show(request),
-            ("GET" | "HEAD", path) if path.starts_with("/files/") => {
-                match files::open(&request.server.root, &path["/files/".len()..], head) {
-                    Ok(found) => {
-                        self.head(request, found.status, &found.headers, found.length)?;
-                        if !self.is_head {
-                            self.doing = Doing::File(found.file, found.length);
-                        }
-                        Ok(())
-                    }
-                    Err(status) => self.reply(request, status, TEXT, status.as_bytes()),
-                }
-            }
+            ("GET" | "HEAD", path) if path.starts_with("/files/") => self.file(request, path, head),
             ("GET" | "HEAD", _) => self.reply(request, "404 Not Found", TEXT, b"404 Not Found\n"),
             ("POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH", _) => self.refuse(request, "405 Method Not Allowed"),
             _ => self.refuse(request, "501 Not Implemented"),
@@ -222,6 +216,30 @@ impl Http {
     fn refuse(&mut self, request: &mut Request<'_, Web>, status: Status) -> Result<()> {
         (self.keeps, self.is_head, self.doing) = (false, false, Doing::Requests);
         self.reply(request, status, TEXT, status.as_bytes())
+    }
+
+    /// Answers with a file, or a part of it.
+    fn file(&mut self, request: &mut Request<'_, Web>, path: &str, head: &Head<'_>) -> Result<()> {
+        let is_whole = head.range.or(head.if_modified_since).is_none();
+        if let Some((headers, body)) = request.server.cached.get(path).cloned().filter(|_| is_whole) {
+            return self.reply(request, "200 OK", &headers, &body);
+        }
+        let mut found = match files::open(&request.server.root, &path["/files/".len()..], head) {
+            Ok(found) => found,
+            Err(status) => return self.reply(request, status, TEXT, status.as_bytes()),
+        };
+        let mut body = Vec::new();
+        let is_small = is_whole && found.length <= CACHED_BYTES_MAX && request.server.cached.len() < CACHED_MAX;
+        if is_small && found.file.read_to_end(&mut body).is_ok_and(|length| length as u64 == found.length) {
+            self.reply(request, found.status, &found.headers, &body)?;
+            request.server.cached.insert(path.to_owned(), (found.headers.into(), body.into()));
+            return Ok(());
+        }
+        self.head(request, found.status, &found.headers, found.length)?;
+        if !self.is_head {
+            self.doing = Doing::File(found.file, found.length);
+        }
+        Ok(())
     }
 
     /// Begins a stream of events, with the samples so far. A page that does not read them is dropped early.
@@ -265,6 +283,7 @@ fn main() -> ExitCode {
             message_timeout: args.options.message_timeout(),
             live: live::Live::default(),
             date: httpdate::fmt_http_date(SystemTime::now()),
+            cached: HashMap::new(),
             buffer: vec![0; 64 * 1024],
         };
         let new = |_: &mut Web, _: &Address| Http { keeps: true, is_head: false, doing: Doing::Requests };
@@ -282,6 +301,8 @@ const HTML: &str =
 const CSS: &str = "Content-Type: text/css\r\n";
 const JS: &str = "Content-Type: text/javascript\r\n";
 const TOO_LARGE: Status = "413 Content Too Large";
+const CACHED_MAX: usize = 1_000;
+const CACHED_BYTES_MAX: u64 = 16 * 1024;
 /// An upload is given time again for each so many bytes.
 const RATE_BYTES: u64 = 64 * 1024;
 const EVENT_BYTES_MAX: usize = 256 * 1024;
