@@ -94,11 +94,13 @@ impl Bounds {
         }
     }
 
-    /// How much output is gathered without a look at these bounds.
+    /// How much output is gathered without a look at these bounds, and at the size of each write.
     pub(crate) fn gathers(&self) -> usize {
-        self.output_bytes_max.min(self.output_high_water).min(GATHER_BYTES)
+        self.output_bytes_max.min(self.output_high_water).min(DIRECT_BYTES)
     }
 }
 
+/// A write of this size gets a system call of its own, because copying it would cost more.
+pub(crate) const DIRECT_BYTES: usize = 16 * 1024;
 /// The most that is gathered before it is sent within a callback.
 pub(crate) const GATHER_BYTES: usize = 64 * 1024;

@@ -49,7 +49,8 @@ use crate::limits::Limits;
 pub struct Input<'a> {
     bytes: &'a [u8],
     consumed: usize,
-    pub(crate) scan: Scan,
+    /// Its offset is one into `bytes`.
+    scan: Scan,
     /// The limits, whether the output is full, and the callback's time budget.
     pub(crate) budget: &'a Budget,
     ended: bool,
@@ -84,6 +85,12 @@ impl<'a> Input<'a> {
     /// Each callback may read at least one message.
     fn has_had_its_share(&self) -> bool {
         self.consumed > 0 && self.budget.is_over()
+    }
+
+    /// How far the unread bytes were searched.
+    #[inline]
+    pub(crate) fn scan(&self) -> Scan {
+        Scan { from: self.scan.from.saturating_sub(self.consumed), ..self.scan }
     }
 
     pub(crate) fn consumed(&self) -> usize {
@@ -170,7 +177,6 @@ impl<'a> Input<'a> {
     pub(crate) fn take(&mut self, n: usize) -> &'a [u8] {
         let taken = &self.unread()[..n];
         self.consumed += n;
-        self.scan.from = self.scan.from.saturating_sub(n);
         taken
     }
 
@@ -181,11 +187,12 @@ impl<'a> Input<'a> {
         let Limits { line_bytes_max: max, .. } = *self.budget.limits;
         let unread = self.unread();
         let needle = (delimiter.len(), hash(delimiter));
-        let from = if self.scan.needle == needle { self.scan.from } else { 0 };
+        let from = if self.scan.needle == needle { self.scan().from } else { 0 };
         let end = match find(&unread[from..], delimiter) {
             Some(at) => from + at + delimiter.len(),
             None => {
-                self.scan = Scan { needle, from: unread.len().saturating_sub(delimiter.len() - 1) };
+                let from = unread.len().saturating_sub(delimiter.len() - 1);
+                self.scan = Scan { needle, from: self.consumed + from };
                 if !self.ended || unread.is_empty() {
                     return if unread.len() <= max { Ok(None) } else { Err(Error::InputLimit { what, max }) };
                 }
@@ -287,7 +294,7 @@ mod tests {
             input.scan = scan;
             let found = input.read_until(b"\r\n\r\n").unwrap();
             assert_eq!(found.is_some(), end >= 7, "{end}");
-            scan = input.scan;
+            scan = input.scan();
             if end >= 7 {
                 break;
             }

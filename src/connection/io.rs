@@ -32,6 +32,3 @@ impl OutputState {
         self.0 & flags != 0
     }
 }
-
-/// A write of this size gets a system call of its own, because copying it would cost more.
-pub(crate) const DIRECT_BYTES: usize = 16 * 1024;

@@ -3,9 +3,9 @@
 use std::cell::Cell;
 use std::io::{self, IoSlice, Write};
 
-use super::bounds::{Bounds, ConnectionLimits, GATHER_BYTES};
+use super::bounds::{Bounds, ConnectionLimits, DIRECT_BYTES, GATHER_BYTES};
 use super::budget::Budget;
-use super::io::{DIRECT_BYTES, Io, OutputState};
+use super::io::{Io, OutputState};
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::limits::{Limits, Overflow};
@@ -178,7 +178,7 @@ impl<'a> Output<'a> {
 
     #[inline]
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        if bytes.len() < DIRECT_BYTES && self.gathered.len() + bytes.len() < self.room {
+        if self.gathered.len() + bytes.len() < self.room {
             self.gathered.extend_from_slice(bytes);
             return Ok(());
         }

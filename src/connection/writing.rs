@@ -4,7 +4,8 @@
 use std::io::{self, IoSlice, Write};
 
 use super::axes::Outbound;
-use super::io::{DIRECT_BYTES, OutputState};
+use super::bounds::DIRECT_BYTES;
+use super::io::OutputState;
 use super::output::Output;
 use super::queue::{Flush, Queue};
 use super::state::*;
