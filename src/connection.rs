@@ -131,13 +131,6 @@ impl Connection {
         }
     }
 
-    /// Closes the socket and frees the buffers of one that is over.
-    #[inline]
-    pub(crate) fn vacate(&mut self) {
-        self.io = Io { stream: Stream::pending(), queue: None };
-        (self.carry, self.state.extra) = (None, None);
-    }
-
     pub(crate) fn unsent(&self) -> usize {
         self.io.queue.as_ref().map_or(0, |queue| queue.len())
     }

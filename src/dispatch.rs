@@ -110,7 +110,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         let mut lent = core.slots.lend(key);
         self.begin(core, scratch);
         scratch.budget.renew();
-        act(&mut self.calls, &mut Service { core, scratch, slot, connection: &mut lent });
+        act(&mut self.calls, &mut Service { core, scratch, slot, connection: lent.connection() });
         core.slots.give_back(key, lent);
     }
 

@@ -69,9 +69,6 @@ impl Phase {
         u64::from_ne_bytes([stage, owed, inbound as u8, outbound as u8, drain, wake, hold, handle_due as u8])
     }
 
-    /// The place of `wake` in the word.
-    const WAKE: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0, u8::MAX, 0, 0]);
-
     /// See [`Phase::PLAIN`]. This is checked for every message.
     #[inline(always)]
     pub(super) fn is_plain(&self) -> bool {
@@ -81,7 +78,7 @@ impl Phase {
     /// Like `is_plain`, but its timer may still have to be set.
     #[inline(always)]
     pub(super) fn is_plain_but_for_wake(&self) -> bool {
-        self.word() & !Phase::WAKE == Phase::PLAIN.word()
+        self.is_plain() || Phase { wake: Wake::Set, ..*self }.word() == Phase::PLAIN.word()
     }
 
     /// Only input, or a datagram, makes anything due.

@@ -11,13 +11,13 @@ use crate::net::packet::Route;
 use crate::reactor::core::{Core, DatagramCode};
 use crate::reactor::entries::Alarm;
 use crate::reactor::served::Served;
-use crate::reactor::slots::Kind;
+use crate::reactor::slots::Contents;
 use crate::timers::{NO_TIMER, nanos};
 
 impl Core {
     pub(crate) fn receive_from(&mut self, server: u16, socket: DatagramSocket) -> Result<()> {
         let address = socket.address().clone();
-        let key = self.slots.insert(server, Kind::Endpoint(Box::new(Endpoint::new(socket))));
+        let key = self.slots.insert(server, Contents::Endpoint(Box::new(Endpoint::new(socket))));
         let token = self.slots.token(key);
         let endpoint = self.slots.endpoint(key).expect("just inserted");
         if let Err(source) = self.selector.register(&mut endpoint.socket, token) {
@@ -153,7 +153,7 @@ impl Core {
 fn send(core: &mut Core, route: Route, to: &Address, bytes: &[u8]) -> Delivery {
     let Route { endpoint: key, local } = route;
     let Some(slot) = core.slots.get(key) else { return Delivery::Gone };
-    let Kind::Endpoint(endpoint) = &mut slot.kind else { return Delivery::Gone };
+    let Some(Contents::Endpoint(endpoint)) = slot.contents.as_deref_mut() else { return Delivery::Gone };
     if to.is_unnamed() {
         core.stats.datagrams_failed += 1;
         return Delivery::Gone;
@@ -173,7 +173,7 @@ fn send(core: &mut Core, route: Route, to: &Address, bytes: &[u8]) -> Delivery {
 fn flush(core: &mut Core, key: u32) {
     let Some(slot) = core.slots.get(key) else { return };
     let token = slot.token(key);
-    let Kind::Endpoint(endpoint) = &mut slot.kind else { return };
+    let Some(Contents::Endpoint(endpoint)) = slot.contents.as_deref_mut() else { return };
     let limits = &core.served[usize::from(slot.server)].limits;
     let Endpoint { socket, outbox, room, retry, backoff, watches_room, .. } = &mut **endpoint;
     if std::mem::take(room) && outbox.retry(socket, &mut core.stats) {

@@ -29,13 +29,14 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         self.take_from_quota(core);
         match self.pass_hooks(core, &Incoming::Stream(&stream), &from) {
             Admitted::Here { handler, is_boxed } => {
-                let mut connection = core.boxed(Connection::accepted(stream, from, handler, core.now));
+                let mut lent = core.boxed(Connection::accepted(stream, from, handler, core.now));
+                let connection = lent.connection();
                 if is_boxed {
                     connection.state.set_boxed();
                 }
-                let key = core.insert_lent(self.calls.number(), &mut connection);
+                let key = core.insert_lent(self.calls.number(), connection);
                 let slot = core.slots.id(key).slot;
-                let mut at = Service { core, scratch, slot, connection: &mut connection };
+                let mut at = Service { core, scratch, slot, connection };
                 #[cfg(feature = "tls")]
                 let is_secured = at.begin_securely();
                 #[cfg(not(feature = "tls"))]
@@ -45,7 +46,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 } else {
                     self.calls.begin(&mut at);
                 }
-                core.slots.give_back(key, connection);
+                core.slots.give_back(key, lent);
             }
             Admitted::Elsewhere(work) => {
                 let local = stream.local_address();

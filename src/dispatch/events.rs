@@ -24,10 +24,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         self.begin(core, scratch);
         let calls = &mut self.calls;
         for (served, &slot) in batch.iter().enumerate() {
-            let Some(mut connection) = core.slots.claim(slot, calls.number()) else { return served };
             scratch.budget.turn.waiting = batch.len() - served;
-            calls.serve(&mut Service { core, scratch, slot, connection: &mut connection });
-            core.slots.give_back(slot.key, connection);
+            let Some(mut lent) = core.slots.claim(slot, calls.number()) else { return served };
+            calls.serve(&mut Service { core, scratch, slot, connection: lent.connection() });
+            core.slots.give_back(slot.key, lent);
         }
         batch.len()
     }

@@ -9,7 +9,7 @@ use mio::Token;
 use crate::connection::Connection;
 use crate::ids::{ConnectionId, KEY_MAX, SERVERS_MAX, WAKER, pack, unpack};
 use crate::net::packet::Route;
-use crate::reactor::slots::{Kind, Slots};
+use crate::reactor::slots::{Contents, Slots};
 
 /// Operations on slots, starting at any generation.
 #[derive(Clone, Debug, Arbitrary)]
@@ -49,7 +49,7 @@ pub(crate) fn check(case: Case) {
         match operation {
             Operation::Insert { server, lent } => {
                 let server = u16::from(server) % SERVERS_MAX as u16;
-                let key = slots.insert(server, if lent { Kind::Lent } else { connection() });
+                let key = if lent { slots.insert_lent(server) } else { slots.insert(server, connection()) };
                 assert!(living.insert(key, made.len()).is_none(), "the key is in use");
                 made.push(Made { server, lent, token: slots.token(key), id: slots.id(key), lives: true });
             }
@@ -96,9 +96,9 @@ fn event(slots: &mut Slots, token: Token, made: &[Made], living: &HashMap<u32, u
     assert_eq!(slots.live(token).is_some(), expected.is_some());
 }
 
-fn connection() -> Kind {
+fn connection() -> Contents {
     let address = SocketAddr::from(([192, 0, 2, 2], 50_000)).into();
-    Kind::Connection(Box::new(Connection::datagram(Route { endpoint: 0, local: None }, address, 0, 1)))
+    Contents::Connection(Connection::datagram(Route { endpoint: 0, local: None }, address, 0, 1))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::entries::Alarm;
 use super::served::Life;
-use super::slots::Kind;
+use super::slots::Slot;
 use crate::connection::Connection;
 use crate::connection::state::State;
 use crate::limits::Limits;
@@ -25,8 +25,8 @@ impl Core {
 
     /// A guard has fired. Returns whether its slot has a connection.
     pub(crate) fn guard_fired(&mut self, key: u32) -> bool {
-        match self.slots.get(key).map(|slot| &mut slot.kind) {
-            Some(Kind::Connection(connection)) => {
+        match self.slots.get(key).and_then(Slot::connection) {
+            Some(connection) => {
                 connection.state.phase.unwatched();
                 true
             }

@@ -68,7 +68,7 @@ impl Reactor {
     pub(super) fn over(&mut self, id: ConnectionId, result: Result<()>) {
         let Some(slot) = self.core.slots.named(id) else { return };
         let server = usize::from(slot.server);
-        if let Some(elsewhere) = slot.kind.elsewhere() {
+        if let Some(elsewhere) = slot.elsewhere() {
             let (address, ended) = (elsewhere.address.clone(), elsewhere.ended);
             self.servers[server].on_over(&mut self.core, &address, ended, result);
             self.core.dead.push(id.slot.key);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::core::Core;
 use super::entries::Alarm;
 use super::served::Life;
-use super::slots::Kind;
+use super::slots::Contents;
 use crate::address::Address;
 use crate::backoff::Backoff;
 use crate::connection::Connection;
@@ -33,7 +33,7 @@ impl Core {
         };
         let connection = Connection::connecting(stream, address.clone(), u32::MAX, self.selector.now());
         // Only an event reports the result.
-        let key = self.slots.insert(server, Kind::Connection(Box::new(connection)));
+        let key = self.slots.insert(server, Contents::Connection(connection));
         let token = self.slots.token(key);
         if let Err(error) = self.selector.register(&mut self.slots.connection(key).io.stream, token) {
             self.slots.remove(key);
@@ -46,8 +46,8 @@ impl Core {
         }
         let limits = Arc::clone(&self.served[usize::from(server)].limits);
         let mut lent = self.slots.lend(key);
-        self.inserted(server, &mut lent);
-        self.watch(key, &mut lent, &limits);
+        self.inserted(server, lent.connection());
+        self.watch(key, lent.connection(), &limits);
         self.slots.give_back(key, lent);
         Ok(self.slots.id(key))
     }

@@ -10,12 +10,12 @@ use super::handle::{Handle, Message, Shared};
 use super::ready::Ready;
 use super::served::{Cap, Served};
 use super::shutdown::stop::Stop;
-use super::slots::{Kind, Slots};
+use super::slots::{Contents, Lent, Slot, Slots};
 use crate::address::Address;
 use crate::backoff::Backoff;
 use crate::connection::{Connection, Delivery};
 use crate::error::{Error, Result};
-use crate::ids::{ConnectionId, NO_SLOT, ServerId};
+use crate::ids::{ConnectionId, NO_SLOT, ServerId, SlotId};
 use crate::lifecycle::{EndReason, Timeout};
 use crate::limits::{ReactorConfig, connections_from_descriptors};
 use crate::net::packet::Route;
@@ -36,9 +36,9 @@ pub(crate) struct Core {
     pub(crate) guards: Deadlines,
     /// Connections that ended in this turn.
     pub(crate) dead: Vec<u32>,
-    /// Boxes of connections that are over, for the next ones. They are [vacated](Connection::vacate).
+    /// Boxes of connections that are over, for the next ones.
     #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
-    spare: Vec<Box<Connection>>,
+    spare: Vec<Box<Contents>>,
     /// The clock as last read, in nanoseconds.
     pub(crate) now: u64,
     pub(crate) stats: Stats,
@@ -157,25 +157,28 @@ impl Core {
     pub(crate) fn insert(&mut self, server: u16, mut connection: Connection) -> u32 {
         self.inserted(server, &mut connection);
         let connection = self.boxed(connection);
-        self.slots.insert(server, Kind::Connection(connection))
+        let key = self.slots.insert_lent(server);
+        self.slots.give_back(key, connection);
+        key
     }
 
     /// Boxes a connection. To allocate and free a box costs more than anything else in the short life of a connection.
     #[inline]
-    pub(crate) fn boxed(&mut self, connection: Connection) -> Box<Connection> {
-        match self.spare.pop() {
+    pub(crate) fn boxed(&mut self, connection: Connection) -> Lent {
+        let contents = Contents::Connection(connection);
+        Lent(match self.spare.pop() {
             Some(mut spare) => {
-                *spare = connection;
+                *spare = contents;
                 spare
             }
-            None => Box::new(connection),
-        }
+            None => Box::new(contents),
+        })
     }
 
     /// Like `insert`, for a connection that is served immediately. [`Slots::give_back`] puts it there.
     pub(crate) fn insert_lent(&mut self, server: u16, connection: &mut Connection) -> u32 {
         self.inserted(server, connection);
-        self.slots.insert(server, Kind::Lent)
+        self.slots.insert_lent(server)
     }
 
     #[inline]
@@ -254,13 +257,16 @@ impl Core {
 
     /// Frees a dead slot. Only this method closes a connection's socket.
     pub(crate) fn reap(&mut self, key: u32) {
-        let slot = self.slots.remove(key);
-        let id = self.slots.id_of(slot.id(key));
-        let mut connection = match slot.kind {
-            Kind::Connection(connection) => connection,
-            Kind::Elsewhere(elsewhere) => return self.forget_elsewhere(slot.server, *elsewhere),
-            Kind::Endpoint(endpoint) => return drop(self.forget_endpoint(*endpoint)),
-            _ => return,
+        let Slot { generation, server, contents, .. } = self.slots.remove(key);
+        let id = self.slots.id_of(SlotId { key, generation });
+        let Some(mut contents) = contents else { return };
+        let connection = match &mut *contents {
+            Contents::Connection(connection) => connection,
+            _ => match *contents {
+                Contents::Elsewhere(elsewhere) => return self.forget_elsewhere(server, *elsewhere),
+                Contents::Endpoint(endpoint) => return drop(self.forget_endpoint(*endpoint)),
+                _ => return,
+            },
         };
         if connection.state.phase.is_registered() {
             self.selector.forget(&mut connection.io.stream);
@@ -272,12 +278,12 @@ impl Core {
         if let Some(route) = connection.io.stream.route() {
             self.forget_session(route, &connection.state.address, key);
         }
-        let served = &mut self.served[usize::from(slot.server)];
+        let served = &mut self.served[usize::from(server)];
         served.sessions -= usize::from(connection.state.is_datagram());
-        self.count_out(slot.server, &connection.state.address, connection.state.is_outbound());
-        connection.vacate();
+        self.count_out(server, &connection.state.address, connection.state.is_outbound());
+        *contents = Contents::Vacant;
         if self.spare.len() < SPARE_MAX {
-            self.spare.push(connection);
+            self.spare.push(contents);
         }
     }
 

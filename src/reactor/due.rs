@@ -91,7 +91,7 @@ impl Reactor {
             _ => {
                 let limits = Arc::clone(&self.core.served[server].limits);
                 let mut lent = self.core.slots.lend(key);
-                self.core.watch(key, &mut lent, &limits);
+                self.core.watch(key, lent.connection(), &limits);
                 self.core.slots.give_back(key, lent);
             }
         }

@@ -3,7 +3,7 @@
 
 use super::core::Core;
 use super::entries::{Alarm, Elsewhere, Ended, Stopper};
-use super::slots::Kind;
+use super::slots::Contents;
 use crate::address::Address;
 use crate::error::Result;
 use crate::ids::ConnectionId;
@@ -54,7 +54,7 @@ impl Core {
             timer: NO_TIMER,
             ended: None,
         };
-        let key = self.slots.insert(server, Kind::Elsewhere(Box::new(elsewhere)));
+        let key = self.slots.insert(server, Contents::Elsewhere(Box::new(elsewhere)));
         let id = self.slots.id(key);
         if let Err(error) = pool.submit(Box::new(move || way_back.over(id, serve(id)))) {
             self.slots.remove(key);
@@ -103,7 +103,7 @@ impl Core {
     pub(crate) fn child_timed_out(&mut self, key: u32) {
         let Some(slot) = self.slots.get(key) else { return };
         let time = self.served[usize::from(slot.server)].limits.child_timeout;
-        if let Some((elsewhere, time)) = slot.kind.elsewhere().zip(time) {
+        if let Some((elsewhere, time)) = slot.elsewhere().zip(time) {
             elsewhere.timer = NO_TIMER;
             elsewhere.ended.get_or_insert(EndReason::ChildTimeout);
             elsewhere.stop.end(Ended::TimedOut(time));
@@ -112,7 +112,7 @@ impl Core {
 
     /// Ends a request that is served elsewhere, if the id names one. It is over when its thread reports that.
     pub(crate) fn end_elsewhere(&mut self, id: ConnectionId, why: EndReason) {
-        if let Some(elsewhere) = self.slots.named(id).and_then(|slot| slot.kind.elsewhere()) {
+        if let Some(elsewhere) = self.slots.named(id).and_then(|slot| slot.elsewhere()) {
             elsewhere.ended.get_or_insert(why);
             elsewhere.stop.end(Ended::Closed);
         }
@@ -157,7 +157,7 @@ impl Core {
         let served = &self.served;
         self.slots.iter().any(|(_, slot)| {
             let server = usize::from(slot.server); // The slot of the signals belongs to no server.
-            slot.kind.elsewhere().is_some_and(|elsewhere| !elsewhere.late && !served[server].limits.daemon_threads)
+            slot.elsewhere().is_some_and(|elsewhere| !elsewhere.late && !served[server].limits.daemon_threads)
         })
     }
 

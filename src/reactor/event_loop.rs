@@ -16,7 +16,7 @@ use std::time::Duration;
 #[cfg(all(unix, feature = "signals"))]
 use super::handle::ShutdownHandle;
 use super::shutdown::stop::Stop;
-use super::slots::Kind;
+use super::slots::{Contents, Slot};
 use super::{Reactor, TIMED_BYTES};
 use crate::error::{Error, Result};
 use crate::ids::{SlotId, WAKER};
@@ -70,7 +70,7 @@ impl Reactor {
         let (slots, ready, stats) = (&mut core.slots, &mut core.ready, &mut core.stats);
         core.selector.each(|token, readiness| match slots.live(token) {
             Some((key, slot)) => {
-                if slot.kind.on_event(readiness) && !slot.queued {
+                if slot.on_event(readiness) && !slot.queued {
                     slot.queued = true;
                     ready.push(slot.id(key));
                 }
@@ -99,7 +99,7 @@ impl Reactor {
             };
             let key = entry.key;
             let server = usize::from(slot.server);
-            if matches!(slot.kind, Kind::Connection(_)) {
+            if slot.connection().is_some() {
                 let served = self.servers[server].service(&mut self.core, &mut self.scratch, rest);
                 debug_assert!(served > 0, "the batch begins with a connection of this server");
                 rest = &rest[served..];
@@ -108,16 +108,16 @@ impl Reactor {
             rest = after;
             slot.queued = false;
             self.scratch.budget.turn.waiting = rest.len() + 1;
-            match &mut slot.kind {
-                Kind::Connection(_) | Kind::Lent | Kind::Elsewhere(_) => {}
-                Kind::Listener(_) => {
+            match slot.contents() {
+                Some(Contents::Connection(_) | Contents::Vacant | Contents::Elsewhere(_)) | None => {}
+                Some(Contents::Listener(_)) => {
                     self.servers[server].accept(&mut self.core, &mut self.scratch, key);
                 }
-                Kind::Endpoint(_) => {
+                Some(Contents::Endpoint(_)) => {
                     self.servers[server].receive(&mut self.core, &mut self.scratch, key);
                 }
                 #[cfg(all(unix, feature = "signals"))]
-                Kind::Signals(signals) => {
+                Some(Contents::Signals(signals)) => {
                     let stop = ShutdownHandle::new(Arc::clone(&self.core.shared));
                     signals.deliver(&stop);
                 }
@@ -136,7 +136,7 @@ impl Reactor {
         self.core.now = self.core.selector.now();
         if self.core.now - begun > STAMP_ERROR_MAX {
             for &entry in batch {
-                if let Some(Kind::Connection(connection)) = self.core.slots.entry(entry).map(|slot| &mut slot.kind) {
+                if let Some(connection) = self.core.slots.entry(entry).and_then(Slot::connection) {
                     connection.restamp(begun, self.core.now);
                 }
             }

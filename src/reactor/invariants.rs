@@ -8,7 +8,7 @@ use super::core::Core;
 use super::entries::Alarm;
 use super::pausing::has_room;
 use super::served::Life;
-use super::slots::Kind;
+use super::slots::Contents;
 use crate::connection::state::Extra;
 use crate::timers::{NO_TIMER, TimerKey};
 
@@ -36,8 +36,8 @@ impl Core {
     fn check_slots(&mut self) {
         let Core { slots, guards, served, config, cap, stop, read_bytes_max, .. } = self;
         for (key, slot) in slots.iter() {
-            match &slot.kind {
-                Kind::Connection(connection) => {
+            match slot.contents.as_deref() {
+                Some(Contents::Connection(connection)) => {
                     let limits = &served[usize::from(slot.server)].limits;
                     connection.check(slot.queued, limits, *read_bytes_max);
                     let deadline = connection.deadline(limits, config.drain_quiet);
@@ -46,13 +46,13 @@ impl Core {
                     let asked = connection.state.phase.is_draining() || !stop.is_under_way();
                     assert!(asked, "12: slot {key} is not told of the stop");
                 }
-                Kind::Listener(listening) => {
+                Some(Contents::Listener(listening)) => {
                     let served = &served[usize::from(slot.server)];
                     let waits = listening.pause.is_on() || served.is_capped(cap) || served.quota == 0 || slot.queued;
                     assert!(waits || !listening.ready || listening.listener.is_none(), "10: clients wait for nothing");
                 }
-                Kind::Lent => panic!("5: the connection in slot {key} is not back between turns"),
-                _ => {}
+                None => panic!("5: the connection in slot {key} is not back between turns"),
+                Some(_) => {}
             }
         }
     }
@@ -61,8 +61,9 @@ impl Core {
     fn check_servers(&mut self) {
         let Core { slots, served, stats, .. } = self;
         let mut active = HashMap::new();
-        for (_, slot) in slots.iter().filter(|(_, slot)| matches!(slot.kind, Kind::Connection(_) | Kind::Elsewhere(_)))
-        {
+        for (_, slot) in slots.iter().filter(|(_, slot)| {
+            matches!(slot.contents.as_deref(), Some(Contents::Connection(_) | Contents::Elsewhere(_)))
+        }) {
             *active.entry(usize::from(slot.server)).or_insert(0) += 1;
         }
         assert!(active.keys().all(|&server| served.contains(server)), "1: a connection outlives its server");
@@ -90,7 +91,7 @@ impl Core {
         }
         let mut armed = self.served.iter().map(|(_, served)| served.timers.len()).sum::<usize>();
         for (_, slot) in self.slots.iter() {
-            if let Kind::Connection(connection) = &slot.kind
+            if let Some(connection) = slot.connection()
                 && let Some(extra) = &connection.state.extra
             {
                 armed += extra.timers.len() + usize::from(extra.redial.is_some());
@@ -116,9 +117,6 @@ impl Core {
     }
 
     fn extra(&mut self, key: u32) -> Option<&Extra> {
-        match &self.slots.get(key)?.kind {
-            Kind::Connection(connection) => connection.state.extra.as_deref(),
-            _ => None,
-        }
+        self.slots.get(key)?.connection()?.state.extra.as_deref()
     }
 }

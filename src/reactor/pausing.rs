@@ -3,7 +3,7 @@
 use super::core::Core;
 use super::entries::{Alarm, Listening, Pause};
 use super::served::EPISODE;
-use super::slots::Kind;
+use super::slots::Contents;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result, reason};
 use crate::limits::connections_from_descriptors;
@@ -20,7 +20,7 @@ impl Core {
         let address = listener.address().clone();
         let key = self.slots.insert(
             server,
-            Kind::Listener(Box::new(Listening {
+            Contents::Listener(Box::new(Listening {
                 listener: Some(Box::new(listener)),
                 ready: false,
                 pause: Pause::none(),
@@ -52,9 +52,11 @@ impl Core {
         for key in std::mem::take(&mut self.served[usize::from(server)].listeners) {
             self.flush_datagrams(key);
             self.end_pause(key);
-            match self.slots.remove(key).kind {
-                Kind::Listener(listening) => sockets.extend(listening.listener.map(|socket| Bound::Listener(*socket))),
-                Kind::Endpoint(endpoint) => sockets.push(Bound::Datagram(self.forget_endpoint(*endpoint))),
+            match self.slots.remove(key).contents.map(|contents| *contents) {
+                Some(Contents::Listener(listening)) => {
+                    sockets.extend(listening.listener.map(|socket| Bound::Listener(*socket)))
+                }
+                Some(Contents::Endpoint(endpoint)) => sockets.push(Bound::Datagram(self.forget_endpoint(*endpoint))),
                 _ => unreachable!("listeners are of these kinds"),
             }
         }

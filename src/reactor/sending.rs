@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::core::Core;
-use super::slots::Kind;
+use super::slots::Contents;
 use crate::connection::{Delivery, Payload};
 use crate::ids::ConnectionId;
 use crate::lifecycle::EndReason;
@@ -59,7 +59,7 @@ impl Core {
         let mut datagrams = Vec::new();
         for (key, slot) in self.slots.iter().filter(|(_, slot)| slot.server == server) {
             let id = ConnectionId { slot: slot.id(key), reactor };
-            let Kind::Connection(connection) = &mut slot.kind else {
+            let Some(Contents::Connection(connection)) = slot.contents.as_deref_mut() else {
                 continue;
             };
             if !connection.state.phase.may_call() || !wanted(id) {

@@ -9,7 +9,7 @@ use super::Reactor;
 use super::core::Core;
 use super::hosted::Hosted;
 use super::served::{Cap, Life, Served};
-use super::slots::Kind;
+use super::slots::Contents;
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::ids::{SERVERS_MAX, ServerId};
@@ -288,9 +288,9 @@ impl Core {
             return;
         }
         for (_, slot) in self.slots.iter().filter(|(_, slot)| slot.server == server) {
-            let address = match &slot.kind {
-                Kind::Connection(connection) if !connection.state.is_outbound() => &connection.state.address,
-                Kind::Elsewhere(elsewhere) => &elsewhere.address,
+            let address = match slot.contents() {
+                Some(Contents::Connection(connection)) if !connection.state.is_outbound() => &connection.state.address,
+                Some(Contents::Elsewhere(elsewhere)) => &elsewhere.address,
                 _ => continue,
             };
             if let Some(ip) = address.ip() {

@@ -8,7 +8,7 @@ use super::served::Life;
 #[cfg(all(unix, feature = "signals"))]
 use super::signals::Signals;
 #[cfg(all(unix, feature = "signals"))]
-use super::slots::Kind;
+use super::slots::{Contents, Slot};
 use crate::error::{Error, Result};
 use crate::lifecycle::EndReason;
 use crate::logging::note;
@@ -182,9 +182,9 @@ impl Reactor {
             return Ok(()); // If it were watched twice, one signal would count as two.
         }
         let Some(signals) = Signals::watch()? else { return Ok(()) };
-        let key = self.core.slots.insert(0, Kind::Signals(Box::new(signals)));
+        let key = self.core.slots.insert(0, Contents::Signals(Box::new(signals)));
         let token = self.core.slots.token(key);
-        let Some(Kind::Signals(signals)) = self.core.slots.get(key).map(|slot| &mut slot.kind) else {
+        let Some(Contents::Signals(signals)) = self.core.slots.get(key).and_then(Slot::contents) else {
             unreachable!("just inserted");
         };
         self.core.selector.register_source(&mut signals.delivery, token).inspect_err(|_| {
@@ -196,7 +196,7 @@ impl Reactor {
     #[cfg(feature = "signals")]
     pub(crate) fn watches_signals(&mut self) -> bool {
         #[cfg(unix)]
-        return self.core.slots.iter().any(|(_, slot)| matches!(slot.kind, Kind::Signals(_)));
+        return self.core.slots.iter().any(|(_, slot)| matches!(slot.contents(), Some(Contents::Signals(_))));
         #[cfg(not(unix))]
         false
     }

@@ -32,7 +32,9 @@ pub(crate) struct Slot {
     pub(crate) server: u16,
     /// It is in the ready queue. A slot is in there at most once.
     pub(crate) queued: bool,
-    pub(crate) kind: Kind,
+    /// `None` while its server has borrowed the connection to serve it. Boxed, because a connection is moved out of the
+    /// slot and back for each service.
+    pub(crate) contents: Option<Box<Contents>>,
 }
 
 impl Slot {
@@ -44,13 +46,57 @@ impl Slot {
     pub(crate) fn token(&self, key: u32) -> Token {
         pack(self.server, self.generation, key)
     }
+
+    #[inline(always)]
+    pub(crate) fn contents(&mut self) -> Option<&mut Contents> {
+        self.contents.as_deref_mut()
+    }
+
+    #[inline(always)]
+    pub(crate) fn connection(&mut self) -> Option<&mut Connection> {
+        match self.contents() {
+            Some(Contents::Connection(connection)) => Some(connection),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn elsewhere(&mut self) -> Option<&mut Elsewhere> {
+        match self.contents() {
+            Some(Contents::Elsewhere(elsewhere)) => Some(elsewhere),
+            _ => None,
+        }
+    }
+
+    /// Handles an event. Returns whether there may be something to do.
+    #[inline(always)]
+    pub(super) fn on_event(&mut self, readiness: Readiness) -> bool {
+        match self.contents() {
+            Some(Contents::Connection(connection)) => connection.on_event(readiness),
+            other => on_other_event(other, readiness),
+        }
+    }
 }
 
-pub(crate) enum Kind {
-    /// Boxed, because it is moved out of the slot and back for each service.
-    Connection(Box<Connection>),
-    /// A connection that is being served, which its server has borrowed.
-    Lent,
+#[inline(never)]
+fn on_other_event(contents: Option<&mut Contents>, readiness: Readiness) -> bool {
+    match contents {
+        Some(Contents::Listener(listening)) => {
+            listening.ready = true;
+            !listening.pause.is_on()
+        }
+        Some(Contents::Endpoint(endpoint)) => endpoint.on_event(readiness),
+        #[cfg(all(unix, feature = "signals"))]
+        Some(Contents::Signals(_)) => true,
+        // It is not registered, or is being served.
+        Some(Contents::Connection(_) | Contents::Vacant | Contents::Elsewhere(_)) | None => false,
+    }
+}
+
+/// What is in a slot. Only the connection is here itself, because all of them have the size of the largest.
+pub(crate) enum Contents {
+    Connection(Connection),
+    /// The connection is over, and its box is kept for the next one.
+    Vacant,
     Listener(Box<Listening>),
     Endpoint(Box<Endpoint>),
     Elsewhere(Box<Elsewhere>),
@@ -58,43 +104,15 @@ pub(crate) enum Kind {
     Signals(Box<super::signals::Signals>),
 }
 
-impl Kind {
-    /// Handles an event. Returns whether there may be something to do.
+/// A connection that its server has borrowed.
+pub(crate) struct Lent(pub(super) Box<Contents>);
+
+impl Lent {
     #[inline(always)]
-    pub(super) fn on_event(&mut self, readiness: Readiness) -> bool {
-        if let Kind::Connection(connection) = self {
-            return connection.on_event(readiness);
-        }
-        self.on_other_event(readiness)
-    }
-
-    #[inline(never)]
-    fn on_other_event(&mut self, readiness: Readiness) -> bool {
-        match self {
-            Kind::Connection(connection) => connection.on_event(readiness),
-            Kind::Listener(listening) => {
-                listening.ready = true;
-                !listening.pause.is_on()
-            }
-            Kind::Endpoint(endpoint) => endpoint.on_event(readiness),
-            Kind::Lent | Kind::Elsewhere(_) => false, // The first is being served, and the second is not registered.
-            #[cfg(all(unix, feature = "signals"))]
-            Kind::Signals(_) => true,
-        }
-    }
-
-    #[inline(always)]
-    fn lend(&mut self) -> Box<Connection> {
-        match std::mem::replace(self, Kind::Lent) {
-            Kind::Connection(connection) => connection,
-            _ => unreachable!("only a connection is served, and by one at a time"),
-        }
-    }
-
-    pub(crate) fn elsewhere(&mut self) -> Option<&mut Elsewhere> {
-        match self {
-            Kind::Elsewhere(elsewhere) => Some(elsewhere),
-            _ => None,
+    pub(crate) fn connection(&mut self) -> &mut Connection {
+        match &mut *self.0 {
+            Contents::Connection(connection) => connection,
+            _ => unreachable!("only a connection is lent"),
         }
     }
 }
@@ -115,9 +133,16 @@ impl Slots {
         self.slab.vacant_key() > KEY_MAX
     }
 
-    pub(crate) fn insert(&mut self, server: u16, kind: Kind) -> u32 {
+    pub(crate) fn insert(&mut self, server: u16, contents: Contents) -> u32 {
+        let key = self.insert_lent(server);
+        self.slab[key as usize].contents = Some(Box::new(contents));
+        key
+    }
+
+    /// Makes a slot for a connection that is [given back](Self::give_back) later.
+    pub(crate) fn insert_lent(&mut self, server: u16) -> u32 {
         self.generation = self.generation.wrapping_add(1);
-        let slot = Slot { generation: self.generation, server, queued: false, kind };
+        let slot = Slot { generation: self.generation, server, queued: false, contents: None };
         self.slab.insert(slot) as u32
     }
 
@@ -167,44 +192,48 @@ impl Slots {
     /// A connection that must exist.
     #[inline]
     pub(crate) fn connection(&mut self, key: u32) -> &mut Connection {
-        match &mut self.slab[key as usize].kind {
-            Kind::Connection(connection) => connection,
-            _ => unreachable!("slot {key} is a connection until it is reaped"),
+        match self.slab[key as usize].connection() {
+            Some(connection) => connection,
+            None => unreachable!("slot {key} is a connection until it is reaped"),
         }
     }
 
     /// The connection of an id, if it is still there, with its server.
     pub(crate) fn find(&mut self, id: ConnectionId) -> Option<(u16, &mut Connection)> {
         let slot = self.named(id)?;
-        match &mut slot.kind {
-            Kind::Connection(connection) => Some((slot.server, connection)),
-            _ => None,
-        }
+        let server = slot.server;
+        slot.connection().map(|connection| (server, connection))
     }
 
     /// Takes an entry out of the ready queue and [lends](Self::lend) its connection, if it belongs to this server and
     /// is still there.
     #[inline(always)]
-    pub(crate) fn claim(&mut self, id: SlotId, server: u16) -> Option<Box<Connection>> {
+    pub(crate) fn claim(&mut self, id: SlotId, server: u16) -> Option<Lent> {
         let slot = self.slab.get_mut(id.key as usize)?;
-        if slot.generation != id.generation || slot.server != server || !matches!(slot.kind, Kind::Connection(_)) {
+        if slot.generation != id.generation || slot.server != server {
             return None;
         }
         slot.queued = false;
-        Some(slot.kind.lend())
+        let contents = slot.contents.take()?;
+        if !matches!(*contents, Contents::Connection(_)) {
+            (slot.queued, slot.contents) = (true, Some(contents));
+            return None;
+        }
+        Some(Lent(contents))
     }
 
     /// Takes a connection out of its slot while it is served. Its parts are borrowed separately then, and no other code
     /// can reach it.
     #[inline(always)]
-    pub(crate) fn lend(&mut self, key: u32) -> Box<Connection> {
-        self.slab[key as usize].kind.lend()
+    pub(crate) fn lend(&mut self, key: u32) -> Lent {
+        let contents = self.slab[key as usize].contents.take();
+        Lent(contents.expect("only one at a time serves a connection"))
     }
 
     #[inline(always)]
-    pub(crate) fn give_back(&mut self, key: u32, connection: Box<Connection>) {
-        let lent = std::mem::replace(&mut self.slab[key as usize].kind, Kind::Connection(connection));
-        debug_assert!(matches!(lent, Kind::Lent));
+    pub(crate) fn give_back(&mut self, key: u32, Lent(contents): Lent) {
+        let lent = self.slab[key as usize].contents.replace(contents);
+        debug_assert!(lent.is_none());
         std::mem::forget(lent); // It has nothing to drop, and this saves the check.
     }
 
@@ -212,7 +241,7 @@ impl Slots {
     pub(crate) fn is_lent(&mut self, id: ConnectionId) -> bool {
         match id.slot.key {
             NO_SLOT => id == self.id_of(SlotId { key: NO_SLOT, generation: self.passing }),
-            _ => matches!(self.named(id), Some(Slot { kind: Kind::Lent, .. })),
+            _ => self.named(id).is_some_and(|slot| slot.contents.is_none()),
         }
     }
 
@@ -220,80 +249,82 @@ impl Slots {
     pub(crate) fn address(&self, id: ConnectionId) -> Option<Address> {
         let ours = id.reactor == self.reactor;
         let slot = self.slab.get(id.slot.key as usize).filter(|slot| ours && slot.generation == id.slot.generation)?;
-        match &slot.kind {
-            Kind::Connection(connection) => Some(connection.state.address.clone()),
-            Kind::Elsewhere(elsewhere) => Some(elsewhere.address.clone()),
+        match slot.contents.as_deref()? {
+            Contents::Connection(connection) => Some(connection.state.address.clone()),
+            Contents::Elsewhere(elsewhere) => Some(elsewhere.address.clone()),
             _ => None,
         }
     }
 
     pub(crate) fn listening(&mut self, key: u32) -> Option<&mut Listening> {
-        match &mut self.slab.get_mut(key as usize)?.kind {
-            Kind::Listener(listening) => Some(listening),
+        match self.slab.get_mut(key as usize)?.contents()? {
+            Contents::Listener(listening) => Some(listening),
             _ => None,
         }
     }
 
     pub(crate) fn endpoint(&mut self, key: u32) -> Option<&mut Endpoint> {
-        match &mut self.slab.get_mut(key as usize)?.kind {
-            Kind::Endpoint(endpoint) => Some(endpoint),
+        match self.slab.get_mut(key as usize)?.contents()? {
+            Contents::Endpoint(endpoint) => Some(endpoint),
             _ => None,
         }
     }
 
     /// Returns whether an id names a request that a thread or a program serves.
     pub(crate) fn is_elsewhere(&mut self, id: ConnectionId) -> bool {
-        matches!(self.named(id), Some(Slot { kind: Kind::Elsewhere(_), .. }))
+        self.named(id).is_some_and(|slot| slot.elsewhere().is_some())
     }
 
     pub(crate) fn elsewhere(&mut self, key: u32) -> Option<&mut Elsewhere> {
-        self.slab.get_mut(key as usize)?.kind.elsewhere()
+        self.slab.get_mut(key as usize)?.elsewhere()
     }
 
     /// The requests that are served elsewhere, of one server or of all.
     pub(crate) fn all_elsewhere(&self, server: Option<u16>) -> Vec<ConnectionId> {
-        self.ids(server, |kind| matches!(kind, Kind::Elsewhere(_)))
+        self.ids(server, |contents| matches!(contents, Contents::Elsewhere(_)))
     }
 
     /// The open requests of a server, wherever they are served, except the one whose callback is running.
     pub(crate) fn open(&self, server: u16) -> Vec<ConnectionId> {
-        self.ids(Some(server), |kind| match kind {
+        self.ids(Some(server), |contents| match contents {
             // A connection that was reset or is over only waits for the end of the turn.
-            Kind::Connection(connection) => !connection.state.phase.is_aborting() && !connection.state.phase.is_dead(),
-            Kind::Elsewhere(_) => true,
+            Contents::Connection(connection) => {
+                !connection.state.phase.is_aborting() && !connection.state.phase.is_dead()
+            }
+            Contents::Elsewhere(_) => true,
             _ => false,
         })
     }
 
-    fn ids(&self, server: Option<u16>, wanted: impl Fn(&Kind) -> bool) -> Vec<ConnectionId> {
+    fn ids(&self, server: Option<u16>, wanted: impl Fn(&Contents) -> bool) -> Vec<ConnectionId> {
         let of_server = self.slab.iter().filter(|(_, slot)| server.is_none_or(|server| slot.server == server));
-        let ids = of_server.filter(|(_, slot)| wanted(&slot.kind));
+        let ids = of_server.filter(|(_, slot)| slot.contents.as_deref().is_some_and(&wanted));
         ids.map(|(key, slot)| self.id_of(slot.id(key as u32))).collect()
     }
 
     /// The pause of a listener or an endpoint.
     pub(crate) fn pause(&mut self, key: u32) -> Option<&mut Pause> {
-        match &mut self.slab.get_mut(key as usize)?.kind {
-            Kind::Listener(listening) => Some(&mut listening.pause),
-            Kind::Endpoint(endpoint) => Some(&mut endpoint.pause),
+        match self.slab.get_mut(key as usize)?.contents()? {
+            Contents::Listener(listening) => Some(&mut listening.pause),
+            Contents::Endpoint(endpoint) => Some(&mut endpoint.pause),
             _ => None,
         }
     }
 
     /// Returns whether clients of a listener, or datagrams, may be waiting.
     pub(crate) fn is_ready(&mut self, key: u32) -> bool {
-        match self.slab.get(key as usize).map(|slot| &slot.kind) {
-            Some(Kind::Listener(listening)) => listening.ready,
-            Some(Kind::Endpoint(endpoint)) => endpoint.ready,
+        match self.slab.get(key as usize).and_then(|slot| slot.contents.as_deref()) {
+            Some(Contents::Listener(listening)) => listening.ready,
+            Some(Contents::Endpoint(endpoint)) => endpoint.ready,
             _ => false,
         }
     }
 
     /// The address of a listener or an endpoint.
     pub(crate) fn bound(&self, key: u32) -> Option<&Address> {
-        match &self.slab.get(key as usize)?.kind {
-            Kind::Listener(listening) => listening.listener.as_ref().map(|listener| listener.address()),
-            Kind::Endpoint(endpoint) => Some(endpoint.socket.address()),
+        match self.slab.get(key as usize)?.contents.as_deref()? {
+            Contents::Listener(listening) => listening.listener.as_ref().map(|listener| listener.address()),
+            Contents::Endpoint(endpoint) => Some(endpoint.socket.address()),
             _ => None,
         }
     }
@@ -310,6 +341,21 @@ impl Slots {
 
     /// The keys of all connections that the reactor serves, of one server or of all.
     pub(crate) fn connections(&self, server: Option<u16>) -> Vec<u32> {
-        self.ids(server, |kind| matches!(kind, Kind::Connection(_))).into_iter().map(|id| id.slot.key).collect()
+        self.ids(server, |contents| matches!(contents, Contents::Connection(_)))
+            .into_iter()
+            .map(|id| id.slot.key)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn a_slot_is_small() {
+        assert_eq!(size_of::<Option<Slot>>(), 16);
+        assert_eq!(size_of::<Contents>(), size_of::<Connection>());
     }
 }

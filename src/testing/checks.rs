@@ -2,7 +2,6 @@
 
 use super::network::{Network, Place};
 use super::world::lock;
-use crate::reactor::slots::Kind;
 
 impl Network {
     /// Checks that nothing is left, at the end of a test in which all peers have gone and every server is closed.
@@ -45,7 +44,7 @@ impl Network {
             let Some((_, slot)) = core.slots.live(token) else {
                 panic!("the socket of {peer:?} is open, its slot gone")
             };
-            let Kind::Connection(connection) = &slot.kind else { panic!("the slot of {peer:?} is no connection") };
+            let Some(connection) = slot.connection() else { panic!("the slot of {peer:?} is no connection") };
             let state = &connection.state;
             assert!(
                 !(connection.takes_input() && pipe.is_readable()),
