@@ -78,7 +78,8 @@ impl Phase {
     /// Like `is_plain`, but its timer may still have to be set.
     #[inline(always)]
     pub(super) fn is_plain_but_for_wake(&self) -> bool {
-        self.is_plain() || Phase { wake: Wake::Set, ..*self }.word() == Phase::PLAIN.word()
+        let with = |wake| Phase { wake, ..Phase::PLAIN }.word();
+        [with(Wake::Set), with(Wake::Unwatched), with(Wake::Unregistered)].contains(&self.word())
     }
 
     /// Only input, or a datagram, makes anything due.

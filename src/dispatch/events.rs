@@ -19,17 +19,22 @@ use crate::reactor::handle::Message;
 use crate::reactor::hosted::{Hosted, Scratch};
 use crate::server::hooks::BaseServer;
 
+/// The number of connections that are served between two readings of the clock.
+const RUN: usize = 16;
+
 impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     fn service(&mut self, core: &mut Core, scratch: &mut Scratch, batch: &[SlotId]) -> usize {
         self.begin(core, scratch);
         let calls = &mut self.calls;
-        for (served, &slot) in batch.iter().enumerate() {
-            scratch.budget.turn.waiting = batch.len() - served;
+        let run = &batch[..batch.len().min(RUN)];
+        scratch.budget.turn.waiting = batch.len();
+        for (served, &slot) in run.iter().enumerate() {
             let Some(mut lent) = core.slots.claim(slot, calls.number()) else { return served };
             calls.serve(&mut Service { core, scratch, slot, connection: lent.connection() });
             core.slots.give_back(slot.key, lent);
+            scratch.budget.turn.waiting -= 1;
         }
-        batch.len()
+        run.len()
     }
 
     fn accept(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {

@@ -86,8 +86,9 @@ impl Reactor {
             self.commands();
             self.core.now = self.core.selector.now(); // The callbacks took time.
         }
+        let begun = self.core.now;
         let turn = &mut self.scratch.budget.turn;
-        turn.begin(self.core.now, nanos(self.core.config.turn_length));
+        turn.begin(begun, nanos(self.core.config.turn_length));
         turn.timed_from = if self.core.config.slow_callback.is_some() { 0 } else { self.timed_from };
         let mut batch = std::mem::take(&mut self.batch);
         self.core.ready.take(&mut batch);
@@ -102,7 +103,9 @@ impl Reactor {
             if slot.connection().is_some() {
                 let served = self.servers[server].service(&mut self.core, &mut self.scratch, rest);
                 debug_assert!(served > 0, "the batch begins with a connection of this server");
-                rest = &rest[served..];
+                let (served, after) = rest.split_at(served);
+                rest = after;
+                self.read_clock(served);
                 continue;
             }
             rest = after;
@@ -122,31 +125,29 @@ impl Reactor {
                     signals.deliver(&stop);
                 }
             }
-        }
-        if !batch.is_empty() {
-            self.correct_stamps(&batch);
+            self.read_clock(&[]);
         }
         self.batch = batch;
-    }
-
-    /// The clock is read once before a batch, and its time becomes the stamp of connections. If the batch took long,
-    /// the stamps are too old and a limit could pass early, so they are corrected.
-    fn correct_stamps(&mut self, batch: &[SlotId]) {
-        let begun = self.core.now;
-        self.core.now = self.core.selector.now();
-        if self.core.now - begun > STAMP_ERROR_MAX {
-            for &entry in batch {
-                if let Some(connection) = self.core.slots.entry(entry).and_then(Slot::connection) {
-                    connection.restamp(begun, self.core.now);
-                }
-            }
-        }
         let took = Duration::from_nanos(self.core.now - begun);
         let stats = &mut self.core.stats;
         stats.turns_took += took;
         stats.longest_turn = stats.longest_turn.max(took);
         // Callbacks that are usually too short to be timed may have filled the turn.
         self.timed_from = if self.scratch.budget.turn.is_long(self.core.now) { 0 } else { TIMED_BYTES };
+    }
+
+    /// Reads the clock after a few connections were served. Its last time became their stamp. If they took long, the
+    /// stamps are too old and a limit could pass early, so they are corrected.
+    fn read_clock(&mut self, served: &[SlotId]) {
+        let begun = self.core.now;
+        self.core.now = self.core.selector.now();
+        if self.core.now - begun > STAMP_ERROR_MAX {
+            for &entry in served {
+                if let Some(connection) = self.core.slots.entry(entry).and_then(Slot::connection) {
+                    connection.restamp(begun, self.core.now);
+                }
+            }
+        }
     }
 
     fn service_actions(&mut self) {
@@ -204,7 +205,7 @@ impl Reactor {
     }
 }
 
-/// The largest lag of a stamp behind the clock. A shorter turn is not corrected.
+/// The largest lag of a stamp behind the clock.
 const STAMP_ERROR_MAX: u64 = 1_000_000;
 /// With more slots, checking all of them after each turn would make debug builds useless.
 const CHECKED_SLOTS_MAX: usize = 256;

@@ -29,8 +29,8 @@ pub(crate) struct Scratch {
 
 /// The loop's view of a server of any state and handler type. One dynamic call serves all ready connections.
 pub(crate) trait Hosted: Send {
-    /// Lets each of its connections at the head of `batch` do its due steps, within its budget. Returns their number.
-    /// An entry that is not a connection of this server ends the run.
+    /// Lets each of its connections at the head of `batch`, but only a few, do its due steps, within its budget. Returns
+    /// their number. An entry that is not a connection of this server ends the run.
     fn service(&mut self, core: &mut Core, scratch: &mut Scratch, batch: &[SlotId]) -> usize;
     /// Accepts waiting clients of a listener, within its budget.
     fn accept(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
