@@ -43,3 +43,10 @@ pub(crate) struct Scan {
     /// A match cannot begin before this offset into the unread bytes.
     pub(crate) from: usize,
 }
+
+impl Scan {
+    /// The same for what is unread after this many more bytes were consumed.
+    pub(crate) fn after(self, consumed: usize) -> Self {
+        Scan { from: self.from.saturating_sub(consumed), ..self }
+    }
+}

@@ -50,7 +50,7 @@ pub struct Input<'a> {
     bytes: &'a [u8],
     consumed: usize,
     /// Its offset is one into `bytes`.
-    scan: Scan,
+    pub(crate) scan: Scan,
     /// The limits, whether the output is full, and the callback's time budget.
     pub(crate) budget: &'a Budget,
     ended: bool,
@@ -58,14 +58,14 @@ pub struct Input<'a> {
     full_duplex: bool,
     /// Set if input was held back because the output was full or the time was used up.
     held_back: bool,
-    /// The value of `consumed` when an empty block was last read.
+    /// One more than `consumed` was when an empty block was last read.
     empty_at: usize,
 }
 
 impl<'a> Input<'a> {
     #[inline(always)]
     pub(crate) fn new(bytes: &'a [u8], scan: Scan, budget: &'a Budget, ended: bool, full_duplex: bool) -> Self {
-        Input { bytes, consumed: 0, scan, budget, ended, full_duplex, held_back: false, empty_at: usize::MAX }
+        Input { bytes, consumed: 0, scan, budget, ended, full_duplex, held_back: false, empty_at: 0 }
     }
 
     /// Returns whether input was held back because the output is full or the time is used up.
@@ -85,12 +85,6 @@ impl<'a> Input<'a> {
     /// Each callback may read at least one message.
     fn has_had_its_share(&self) -> bool {
         self.consumed > 0 && self.budget.is_over()
-    }
-
-    /// How far the unread bytes were searched.
-    #[inline]
-    pub(crate) fn scan(&self) -> Scan {
-        Scan { from: self.scan.from.saturating_sub(self.consumed), ..self.scan }
     }
 
     pub(crate) fn consumed(&self) -> usize {
@@ -168,7 +162,8 @@ impl<'a> Input<'a> {
             return Err(Error::InputLimit { what: "block", max });
         }
         if n == 0 {
-            let again = std::mem::replace(&mut self.empty_at, self.consumed) == self.consumed;
+            let at = self.consumed + 1;
+            let again = std::mem::replace(&mut self.empty_at, at) == at;
             return Ok((!again).then_some(&[]));
         }
         Ok((n <= self.len() && !self.is_held()).then(|| self.take(n)))
@@ -187,7 +182,7 @@ impl<'a> Input<'a> {
         let Limits { line_bytes_max: max, .. } = *self.budget.limits;
         let unread = self.unread();
         let needle = (delimiter.len(), hash(delimiter));
-        let from = if self.scan.needle == needle { self.scan().from } else { 0 };
+        let from = if self.scan.needle == needle { self.scan.after(self.consumed).from } else { 0 };
         let end = match find(&unread[from..], delimiter) {
             Some(at) => from + at + delimiter.len(),
             None => {
@@ -294,7 +289,7 @@ mod tests {
             input.scan = scan;
             let found = input.read_until(b"\r\n\r\n").unwrap();
             assert_eq!(found.is_some(), end >= 7, "{end}");
-            scan = input.scan();
+            scan = input.scan.after(input.consumed);
             if end >= 7 {
                 break;
             }

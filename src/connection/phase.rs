@@ -78,8 +78,12 @@ impl Phase {
     /// Like `is_plain`, but its timer may still have to be set.
     #[inline(always)]
     pub(super) fn is_plain_but_for_wake(&self) -> bool {
-        let with = |wake| Phase { wake, ..Phase::PLAIN }.word();
-        [with(Wake::Set), with(Wake::Unwatched), with(Wake::Unregistered)].contains(&self.word())
+        self.is_plain() || self.is_plain_if_watched()
+    }
+
+    #[inline(never)] // It would not be a single comparison then.
+    fn is_plain_if_watched(&self) -> bool {
+        Phase { wake: Wake::Set, ..*self }.is_plain()
     }
 
     /// Only input, or a datagram, makes anything due.

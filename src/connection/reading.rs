@@ -102,6 +102,7 @@ impl Connection {
 
     /// Keeps the unread input of a callback: the tail of the carry, or of the fresh bytes.
     pub(crate) fn keep(&mut self, fresh: &[u8], consumed: usize, scan: Scan, now: u64) {
+        let scan = scan.after(consumed);
         let renewed = consumed > 0 || self.state.phase.is_handle_due();
         match &mut self.carry {
             None => self.carry = Some(Box::new(Carry::new(&fresh[consumed..], scan, now))),

@@ -76,7 +76,7 @@ pub(crate) fn check(case: Case) {
             assert_eq!(input.was_held_back(), held_back);
             assert_eq!(input.is_eof(), ended && !held_back);
         }
-        scan = input.scan();
+        scan = input.scan.after(input.consumed());
         let consumed = input.consumed();
         unread.drain(..consumed);
         if unread.is_empty() {
