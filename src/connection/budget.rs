@@ -7,15 +7,17 @@ use super::bounds::Bounds;
 use crate::limits::Limits;
 use crate::net::clock::Clock;
 
-/// The rest of one connection's budget in this turn, and the bounds of its running callback.
+/// One connection's budget in this turn, what it has used of it, and the bounds of its running callback.
 #[derive(Debug)]
 pub(crate) struct Budget {
     /// The limits of the connection's server.
     pub(crate) limits: Arc<Limits>,
+    /// Bytes that were read, and that were sent from its callbacks or its queue, and the number of its callbacks.
     pub(crate) read: usize,
-    /// Bytes that its callbacks or its queue may still send.
-    pub(crate) write: usize,
+    pub(crate) written: usize,
     pub(crate) callbacks: usize,
+    /// Bytes that may be sent.
+    write_max: usize,
     /// Bytes that the last read appended to unread input.
     pub(crate) appended: usize,
     pub(crate) slice: Slice,
@@ -87,15 +89,16 @@ impl Budget {
         let limits = Arc::<Limits>::default();
         let bounds = Bounds::of(&limits);
         Budget {
-            limits,
             read: 0,
-            write: 0,
+            written: 0,
             callbacks: 0,
+            write_max: limits.write_bytes_per_turn,
             appended: 0,
             slice: Slice::default(),
             turn,
             #[cfg(feature = "tls")]
             handshakes: Handshakes::default(),
+            limits,
             bounds: Cell::new(bounds),
             is_bound: Cell::new(false),
             gathers: Cell::new(bounds.gathers()),
@@ -123,6 +126,7 @@ impl Budget {
     pub(crate) fn begin(&mut self, limits: &Arc<Limits>) {
         if !Arc::ptr_eq(&self.limits, limits) {
             self.limits = Arc::clone(limits);
+            self.write_max = limits.write_bytes_per_turn;
             self.bind(None);
         }
     }
@@ -130,17 +134,27 @@ impl Budget {
     /// Starts the turn of another connection.
     #[inline]
     pub(crate) fn renew(&mut self) {
-        self.read = self.limits.read_bytes_per_turn;
-        self.write = self.limits.write_bytes_per_turn;
-        self.callbacks = self.limits.callbacks_per_turn;
+        (self.read, self.written, self.callbacks) = (0, 0, 0);
         self.slice.ends.set(0);
         self.slice.left.set(0);
+    }
+
+    /// The number of bytes that may still be read.
+    #[inline]
+    pub(crate) fn read_left(&self) -> usize {
+        self.limits.read_bytes_per_turn.saturating_sub(self.read)
+    }
+
+    /// The number of bytes that may still be sent.
+    #[inline]
+    pub(crate) fn write_left(&self) -> usize {
+        self.write_max.saturating_sub(self.written)
     }
 
     /// Returns whether the connection may have another callback in this turn.
     #[inline]
     pub(crate) fn admits_callback(&self) -> bool {
-        self.callbacks > 0 && !self.has_run_out()
+        self.callbacks < self.limits.callbacks_per_turn && !self.has_run_out()
     }
 
     /// Returns how many bytes the connection with the running callback may hold.
@@ -192,13 +206,13 @@ impl Budget {
     /// limit of bytes.
     pub(crate) fn lift(&mut self) -> usize {
         self.slice.left.set(u32::MAX);
-        std::mem::replace(&mut self.write, usize::MAX)
+        std::mem::replace(&mut self.write_max, usize::MAX)
     }
 
     /// The next callback has its limits again.
-    pub(crate) fn restore(&mut self, write: usize) {
+    pub(crate) fn restore(&mut self, write_max: usize) {
         self.slice.left.set(0);
-        self.write = write;
+        self.write_max = write_max;
     }
 }
 

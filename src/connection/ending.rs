@@ -56,7 +56,7 @@ impl Connection {
             // it.
             Linger::WhenNeeded if self.carry.is_some() => {}
             Linger::WhenNeeded if !self.state.has(READABLE) => most = 0,
-            Linger::WhenNeeded if turn.budget.read == 0 => return Step::Again,
+            Linger::WhenNeeded if turn.budget.read_left() == 0 => return Step::Again,
             Linger::WhenNeeded => match self.read_away(turn) {
                 Some(n @ 1..) => most = most.saturating_sub(n),
                 None if self.state.has(READABLE) => return Step::Again, // The read was interrupted.
@@ -80,7 +80,7 @@ impl Connection {
             if !self.state.has(READABLE) {
                 return Step::Rest;
             }
-            if turn.budget.read == 0 {
+            if turn.budget.read_left() == 0 {
                 return Step::Again;
             }
             match self.read_away(turn) {

@@ -40,7 +40,7 @@ impl Connection {
         {
             return step;
         }
-        if self.state.has(READABLE) && self.state.phase.inbound() == Inbound::Open {
+        if self.is_readable() {
             match self.read(turn) {
                 Some(step) => return step,
                 None if self.state.phase.is_ending() => return self.wind_down(turn),

@@ -67,7 +67,7 @@ impl Connection {
             if !self.state.has(READABLE) {
                 return Some(self.stall(turn));
             }
-            let most = turn.budget.read.min(WIRE_MAX);
+            let most = turn.budget.read_left().min(WIRE_MAX);
             if most == 0 || turn.buffer.len() < BUFFER_BYTES_MIN || !turn.budget.handshakes.admit(turn.stats.turns) {
                 return Some(Step::Again);
             }
@@ -76,7 +76,7 @@ impl Connection {
                     if secured.has_sealed() {
                         turn.budget.handshakes.count();
                     }
-                    turn.budget.read -= wire;
+                    turn.budget.read += wire;
                     self.after_read(is_drained);
                     self.state.activity = turn.now;
                     if plain > 0 {
@@ -149,14 +149,14 @@ impl Connection {
     pub(super) fn read_secured(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
         loop {
             // A record comes whole, however little the handler would like at once.
-            let most = turn.budget.read.min(self.state.bite().max(READ_MIN)).min(WIRE_MAX);
+            let most = turn.budget.read_left().min(self.state.bite().max(READ_MIN)).min(WIRE_MAX);
             if most == 0 || turn.buffer.len() < BUFFER_BYTES_MIN {
                 return Some(Step::Again);
             }
             let secured = self.io.stream.secured_mut()?;
             match secured.read(turn.buffer, most, turn.now) {
                 Ok(Received::Bytes { wire, plain, records, is_drained }) => {
-                    turn.budget.read = turn.budget.read.saturating_sub(wire + records * RECORD_COST);
+                    turn.budget.read += wire + records * RECORD_COST;
                     if secured.has_carried() {
                         self.state.phase.unwatched(); // It has the read timeout.
                     }
@@ -181,7 +181,10 @@ impl Connection {
                     self.io.queue = None;
                     return Some(Step::TlsFailed(error));
                 }
-                Err(error) => return self.read_nothing(Err(error), turn),
+                Err(error) => {
+                    self.read_nothing(Err(error));
+                    return self.is_readable().then_some(Step::Again);
+                }
             }
             if self.state.phase.is_ending() || self.state.phase.inbound() != Inbound::Open {
                 return None;

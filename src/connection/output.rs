@@ -117,7 +117,7 @@ impl<'a> Output<'a> {
 
     /// Like [`is_full`](Self::is_full), but ignores the time.
     fn holds(&self) -> bool {
-        self.len() > self.bounds().output_high_water || self.taken >= self.budget.write
+        self.len() > self.bounds().output_high_water || self.taken >= self.budget.write_left()
     }
 
     pub(super) fn bounds(&self) -> Bounds {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 
+use super::axes::Inbound;
 use super::budget::Budget;
 use super::carry::{Carry, Scan};
 use super::state::*;
@@ -13,29 +14,43 @@ impl Connection {
     /// One read, for the handler. `None`: nothing for it, the flags say the rest.
     #[inline]
     pub(super) fn read(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
+        #[cfg(feature = "tls")]
+        if self.state.phase.is_secured() {
+            return self.read_secured(turn);
+        }
         match self.receive(turn) {
-            Ok(n) if self.carry.is_none() => Some(Step::Handle(n)),
-            Ok(n) => Some(Step::Handle(self.carry_on(&turn.buffer[..n], turn.budget))),
-            Err(step) => step,
+            0 if self.is_readable() => Some(Step::Again), // The read was interrupted, or the budget is used up.
+            0 => None,
+            n if self.carry.is_none() => Some(Step::Handle(n)),
+            n => Some(Step::Handle(self.carry_on(&turn.buffer[..n], turn.budget))),
         }
     }
 
-    /// Reads once. Returns the number of bytes that have arrived, or else the step that is due.
+    /// Returns whether more input may be there.
+    #[inline]
+    pub(super) fn is_readable(&self) -> bool {
+        self.state.has(READABLE) && self.state.phase.inbound() == Inbound::Open && !self.state.phase.is_ending()
+    }
+
+    /// Reads once. Returns the number of bytes that have arrived.
     #[inline(always)]
-    pub(crate) fn receive(&mut self, turn: &mut Turn<'_>) -> Result<usize, Option<Step>> {
-        let most = turn.buffer.len().min(turn.budget.read).min(self.state.bite());
+    pub(crate) fn receive(&mut self, turn: &mut Turn<'_>) -> usize {
+        let most = turn.buffer.len().min(turn.budget.read_left()).min(self.state.bite());
         if most == 0 {
-            return Err(Some(Step::Again));
+            return 0;
         }
         let n = match self.io.stream.read(&mut turn.buffer[..most]) {
             Ok(n @ 1..) => n,
-            result => return Err(self.read_nothing(result, turn)),
+            result => {
+                self.read_nothing(result);
+                return 0;
+            }
         };
         self.after_read(n < most);
-        turn.budget.read -= n;
+        turn.budget.read += n;
         self.state.activity = turn.now;
         turn.stats.bytes_in += n as u64;
-        Ok(n)
+        n
     }
 
     /// Appends new input to unread input. None of it counts as fresh then.
@@ -48,10 +63,8 @@ impl Connection {
 
     /// The end of the input, or a read that failed.
     #[inline(never)]
-    pub(super) fn read_nothing(&mut self, result: io::Result<usize>, turn: &mut Turn<'_>) -> Option<Step> {
+    pub(super) fn read_nothing(&mut self, result: io::Result<usize>) {
         match result {
-            #[cfg(feature = "tls")]
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => return self.read_secured(turn),
             Ok(_) => self.state.phase.input_ended(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.state.put(READABLE, false);
@@ -59,23 +72,21 @@ impl Connection {
                     self.state.end(EndReason::Reset, false); // Earlier input is handled.
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Some(Step::Again),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => {
                 self.broken();
                 self.state.end(EndReason::Reset, false);
             }
         }
-        let _ = turn;
-        None
     }
 
     /// Reads and discards input. `Some(0)`: nothing more will come. `None`: nothing is there now, or, if it is still
     /// readable, the read was interrupted.
     pub(super) fn read_away(&mut self, turn: &mut Turn<'_>) -> Option<usize> {
-        let most = turn.buffer.len().min(turn.budget.read);
+        let most = turn.buffer.len().min(turn.budget.read_left());
         match self.io.stream.read(&mut turn.buffer[..most]) {
             Ok(n @ 1..) => {
-                turn.budget.read -= n;
+                turn.budget.read += n;
                 self.after_read(n < most);
                 Some(n)
             }

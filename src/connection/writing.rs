@@ -199,8 +199,8 @@ impl Connection {
     #[inline(never)]
     fn flush(&mut self, turn: &mut Turn<'_>) {
         let Some(queue) = &mut self.io.queue else { return };
-        let (sent, result) = queue.write_to(&mut self.io.stream, turn.budget.write);
-        turn.budget.write -= sent;
+        let (sent, result) = queue.write_to(&mut self.io.stream, turn.budget.write_left());
+        turn.budget.written += sent;
         turn.stats.bytes_out += sent as u64;
         if sent > 0 {
             queue.progress = turn.now;

@@ -75,7 +75,7 @@ pub(super) fn run<const PLAIN: bool, S>(
     let output = request.output.settle();
     let input = &request.input;
     let (consumed, bytes, scan, held_back) = (input.consumed(), input.len(), input.scan, input.was_held_back());
-    budget.write = budget.write.saturating_sub(output.0);
+    budget.written += output.0;
     connection.after_output(output, &budget.limits, now, &mut core.stats);
     if next == Next::Wait && error.is_none() && bytes == 0 && (PLAIN || connection.carry.is_none()) {
         return None;

@@ -47,7 +47,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     #[inline(always)]
     pub(super) fn begin(&mut self, at: &mut Service<'_>) {
         at.scratch.budget.renew();
-        at.scratch.budget.callbacks -= 1;
+        at.scratch.budget.callbacks += 1;
         at.connection.state.phase.begin_setup();
         self.call_own::<true>(at, 0..0, || Callback::Setup);
         if at.scratch.budget.admits_callback() {
@@ -63,8 +63,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     fn go_on(&mut self, at: &mut Service<'_>) {
         if at.connection.only_reads() {
             let (connection, mut turn) = at.lend();
-            if let Ok(fresh) = connection.receive(&mut turn) {
-                turn.budget.callbacks -= 1;
+            let fresh = connection.receive(&mut turn);
+            if fresh > 0 {
+                turn.budget.callbacks += 1;
                 self.call_own::<true>(at, 0..fresh, || Callback::Handle);
             }
             if at.connection.rests() {
@@ -79,7 +80,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     pub(super) fn advance(&mut self, at: &mut Service<'_>) {
         while at.scratch.budget.admits_callback() {
             let (connection, mut turn) = at.lend();
-            turn.budget.callbacks -= 1;
+            turn.budget.callbacks += 1;
             match connection.advance(&mut turn) {
                 Step::Handle(fresh) => self.call_with(at, 0..fresh, Callback::Handle),
                 Step::Rest => {
