@@ -2,6 +2,7 @@
 
 use super::queue::Queue;
 use crate::net::Stream;
+use crate::net::readiness::Readiness;
 
 /// The socket and its queue.
 #[derive(Debug)]
@@ -16,9 +17,9 @@ pub(crate) struct OutputState(pub(crate) u8);
 
 impl OutputState {
     /// The socket has accepted everything so far.
-    pub(crate) const WRITABLE: u8 = 1 << 0;
+    pub(crate) const WRITABLE: u8 = Readiness::WRITABLE;
     /// Nothing more can be written.
-    pub(crate) const SHUT: u8 = 1 << 1;
+    pub(crate) const SHUT: u8 = 1 << 0;
     /// The handler has seen that the output was full, even if the socket has accepted everything since.
     pub(crate) const WAS_FULL: u8 = 1 << 2;
     /// The gathered bytes form a datagram, which may be empty.

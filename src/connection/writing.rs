@@ -218,7 +218,7 @@ impl Connection {
     /// Returns whether the socket may take output, and whether output is refused.
     #[inline]
     pub(crate) fn output_state(&self, is_plain: bool) -> OutputState {
-        let writable = if self.state.has(WRITABLE) { OutputState::WRITABLE } else { 0 };
+        let writable = self.state.flags & WRITABLE;
         let phase = &self.state.phase;
         let is_shut = !is_plain && (phase.outbound() != Outbound::Open || phase.is_aborting());
         OutputState(if is_shut { writable | OutputState::SHUT } else { writable })

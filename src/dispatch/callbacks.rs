@@ -161,7 +161,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         callback: impl Fn() -> Callback<'static>,
     ) {
         let takes_long = match callback() {
-            Callback::Handle => self.may_take_long(at, &fresh),
+            Callback::Handle => fresh.len() >= much(at),
             _ => at.core.config.slow_callback.is_some() || at.connection.state.is_datagram(),
         };
         if takes_long || at.connection.state.is_boxed() {
@@ -199,7 +199,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         let (is_setup, is_handle) = (matches!(callback, Callback::Setup), matches!(callback, Callback::Handle));
         let timed = at.core.config.slow_callback.is_some()
             || match callback {
-                Callback::Handle => !at.connection.state.is_datagram() && self.may_take_long(at, &fresh),
+                // Without fresh input it goes on with what is left of much.
+                Callback::Handle => {
+                    !at.connection.state.is_datagram() && (fresh.is_empty() || fresh.len() >= much(at))
+                }
                 Callback::Writable => true,
                 _ => false,
             };
@@ -224,14 +227,6 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             note_time(at.core, &at.connection.state.address, name, took);
         }
         self.follow(at, fresh, unusual, is_setup, reason);
-    }
-
-    /// Returns whether to measure the time of `handle`, because it may use up its slice. Little input that arrives in
-    /// one read, as is usual, is not worth reading the clock.
-    #[inline]
-    fn may_take_long(&self, at: &Service<'_>, fresh: &Range<usize>) -> bool {
-        let much = at.scratch.budget.turn.timed_from.min(at.connection.state.bite());
-        fresh.is_empty() || fresh.len() >= much
     }
 
     /// Applies the effects of a callback: its actions, its result, and its unread input.
@@ -281,6 +276,13 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             drop_error(core, error);
         }
     }
+}
+
+/// With this many bytes of fresh input `handle` may use up its slice, and its time is measured. Little input that arrives
+/// in one read, as is usual, is not worth reading the clock.
+#[inline]
+fn much(at: &Service<'_>) -> usize {
+    at.scratch.budget.turn.timed_from.min(at.connection.state.bite())
 }
 
 #[cold]
