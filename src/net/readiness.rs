@@ -14,15 +14,20 @@ impl Readiness {
     /// Both directions are over.
     pub(crate) const HUNG_UP: u8 = 1 << 3;
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(event: &mio::event::Event) -> Self {
+        let readable = if event.is_readable() { Readiness::READABLE } else { 0 };
+        let writable = if event.is_writable() { Readiness::WRITABLE } else { 0 };
+        if event.is_error() || event.is_read_closed() || event.is_write_closed() || event.is_priority() {
+            return Readiness(readable | writable | Readiness::of_the_end(event));
+        }
+        Readiness(readable | writable)
+    }
+
+    /// The rest of an event that reports more than room or bytes.
+    #[inline(never)]
+    fn of_the_end(event: &mio::event::Event) -> u8 {
         let mut bits = 0;
-        if event.is_readable() {
-            bits |= Readiness::READABLE;
-        }
-        if event.is_writable() {
-            bits |= Readiness::WRITABLE;
-        }
         if event.is_priority() {
             bits |= Readiness::READ_TO_END;
         }
@@ -33,6 +38,6 @@ impl Readiness {
         if event.is_write_closed() {
             bits |= Readiness::WRITABLE | Readiness::HUNG_UP;
         }
-        Readiness(bits)
+        bits
     }
 }
