@@ -101,11 +101,6 @@ impl Deadlines {
         }
     }
 
-    pub(crate) fn clear_all(&mut self) {
-        self.heap.clear();
-        self.places.clear();
-    }
-
     /// Takes the key with the earliest deadline, if it has been reached.
     pub(crate) fn pop(&mut self, now: u64) -> Option<u32> {
         let key = self.heap.first().filter(|due| due.deadline <= now)?.key;

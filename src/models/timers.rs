@@ -34,7 +34,6 @@ enum Setting {
     Clear {
         key: u8,
     },
-    ClearAll,
     #[proptest(weight = 10)]
     Pop {
         now: u8,
@@ -99,10 +98,6 @@ proptest! {
                 Setting::Clear { key } if model.contains_key(&key.into()) => {
                     deadlines.clear(key.into());
                     model.remove(&key.into());
-                }
-                Setting::ClearAll => {
-                    deadlines.clear_all();
-                    model.clear();
                 }
                 Setting::Pop { now } => {
                     let earliest = model.values().min().copied();

@@ -36,7 +36,9 @@ impl Core {
 
     /// The time at which the next timer of any kind is due.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
-        match (self.guards.next(), self.timers.next()) {
+        // A guard may have stayed, and does not wake a reactor without connections.
+        let guard = self.guards.next().filter(|_| self.stats.active > 0);
+        match (guard, self.timers.next()) {
             (Some(guard), Some(timer)) => Some(guard.min(timer)),
             (guard, timer) => guard.or(timer),
         }

@@ -226,10 +226,6 @@ impl Core {
         }
         self.stats.active -= 1;
         self.stats.closed += 1;
-        if self.stats.active == 0 {
-            // No connection is left. An idle reactor has no timer that wakes it.
-            self.guards.clear_all();
-        }
     }
 
     /// Returns whether this client may have one more connection.
