@@ -199,10 +199,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         let (is_setup, is_handle) = (matches!(callback, Callback::Setup), matches!(callback, Callback::Handle));
         let timed = at.core.config.slow_callback.is_some()
             || match callback {
-                // Without fresh input it goes on with what is left of much.
-                Callback::Handle => {
-                    !at.connection.state.is_datagram() && (fresh.is_empty() || fresh.len() >= much(at))
-                }
+                // Without fresh input it continues with the rest of much input.
+                Callback::Handle => !at.connection.state.is_datagram() && (fresh.is_empty() || fresh.len() >= much(at)),
                 Callback::Writable => true,
                 _ => false,
             };

@@ -76,7 +76,7 @@ pub(crate) fn check(case: Case) {
         // now.
         let writable = if io.queue.is_none() { OutputState::WRITABLE } else { 0 };
         budget.renew();
-        budget.write = usize::from(turn.allowed).max(1);
+        budget.written = budget.limits.write_bytes_per_turn - usize::from(turn.allowed).max(1);
         let state = OutputState(writable | shut);
         let mut output = Output::new(&mut io, &mut gathered, &budget, 1, state);
         for call in turn.calls {
@@ -85,7 +85,7 @@ pub(crate) fn check(case: Case) {
                 break;
             }
             assert_eq!(output.len() + socket.lock().unwrap().taken.len(), written.len());
-            let allowed = output.taken < budget.write;
+            let allowed = output.taken < budget.write_left();
             assert_eq!(output.is_full(), output.len() > limits.output_high_water || !allowed);
             assert!(budget.full.get() == output.is_full(), "the input has a wrong value");
             assert!(output.len() <= limits.output_bytes_max);

@@ -26,18 +26,11 @@ enum Operation {
 #[derive(Clone, Debug, Arbitrary)]
 enum Setting {
     #[proptest(weight = 40)]
-    Set {
-        key: u8,
-        deadline: u8,
-    },
+    Set { key: u8, deadline: u8 },
     #[proptest(weight = 10)]
-    Clear {
-        key: u8,
-    },
+    Clear { key: u8 },
     #[proptest(weight = 10)]
-    Pop {
-        now: u8,
-    },
+    Pop { now: u8 },
 }
 
 proptest! {
