@@ -15,7 +15,7 @@ use crate::panics::catch;
 use crate::reactor::handle::Message;
 use crate::reactor::hosted::Scratch;
 
-/// A callback and its argument.
+/// A callback and its argument. It needs no drop, so the compiler removes each test of one that is known.
 pub(crate) enum Callback<'a> {
     Setup,
     Handle,
@@ -23,7 +23,7 @@ pub(crate) enum Callback<'a> {
     Eof,
     Timeout(Timeout),
     Timer(u64),
-    Message(Message),
+    Message(&'a mut Option<Message>),
     Drain,
     Finish(EndReason),
     ConnectFailed(&'a Error),
@@ -109,7 +109,9 @@ pub(super) fn invoke<S, T: RequestHandler<S> + ?Sized>(
         Callback::Eof => handler.eof(request),
         Callback::Timeout(timeout) => handler.timed_out(request, timeout),
         Callback::Timer(tag) => handler.timer(request, tag),
-        Callback::Message(message) => handler.message(request, message),
+        Callback::Message(message) => {
+            message.take().map_or(Ok(Next::Wait), |message| handler.message(request, message))
+        }
         Callback::Drain => handler.drain(request),
         Callback::Finish(why) => {
             handler.finish(request, why);

@@ -99,7 +99,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         self.borrowed(core, scratch, key, |calls, at| {
             calls.set_up(at);
             match message {
-                Ok(message) if at.connection.state.phase.may_call() => calls.call(at, Callback::Message(message)),
+                Ok(message) if at.connection.state.phase.may_call() => {
+                    calls.call(at, Callback::Message(&mut Some(message)));
+                }
                 Err(error) if at.connection.state.phase.may_call() => {
                     calls.failed(at.core, &mut at.connection.state, &error);
                 }
