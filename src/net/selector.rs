@@ -84,23 +84,19 @@ impl Selector {
         }
     }
 
-    /// Calls `on_event` for each event of the last poll. Returns whether there may be more events than it could hold.
+    /// The events of the last poll.
     #[inline(always)]
-    pub(crate) fn each(&self, mut on_event: impl FnMut(Token, Readiness)) -> bool {
-        match self {
-            Selector::System { events, .. } => {
-                let mut count = 0;
-                for event in events {
-                    on_event(event.token(), Readiness::of(event));
-                    count += 1;
-                }
-                count == EVENTS
-            }
-            Selector::Scripted(selector) => {
-                selector.events().iter().for_each(|&(token, readiness)| on_event(token, readiness));
-                false
-            }
-        }
+    pub(crate) fn events(&self) -> impl Iterator<Item = (Token, Readiness)> {
+        let (system, scripted) = match self {
+            Selector::System { events, .. } => (Some(events.iter()), &[][..]),
+            Selector::Scripted(selector) => (None, selector.events()),
+        };
+        let mut system = system.map(|events| events.map(|event| (event.token(), Readiness::of(event))));
+        let mut scripted = scripted.iter().copied();
+        std::iter::from_fn(move || match &mut system {
+            Some(events) => events.next(),
+            None => scripted.next(),
+        })
     }
 
     /// Starts to connect, as [`Stream::connect`].
@@ -164,4 +160,4 @@ impl Selector {
 }
 
 /// Events fetched by one wait. The rest comes with the next.
-const EVENTS: usize = 1_024;
+pub(crate) const EVENTS: usize = 1_024;

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::core::Core;
 #[cfg(all(unix, feature = "signals"))]
 use super::handle::ShutdownHandle;
 use super::shutdown::stop::Stop;
@@ -21,6 +22,7 @@ use super::{Reactor, TIMED_BYTES};
 use crate::error::{Error, Result};
 use crate::ids::{SlotId, WAKER};
 use crate::limits::READ_BUFFER_BYTES_MAX;
+use crate::net::selector::EVENTS;
 use crate::timers::nanos;
 
 impl Reactor {
@@ -66,17 +68,20 @@ impl Reactor {
 
     /// Only sets readiness flags. Returns whether there may be more events to fetch.
     fn collect(&mut self) -> bool {
-        let core = &mut self.core;
-        let (slots, ready, stats) = (&mut core.slots, &mut core.ready, &mut core.stats);
-        core.selector.each(|token, readiness| match slots.live(token) {
-            Some((key, slot)) => {
-                if slot.on_event(readiness) && !slot.queued {
-                    slot.queued = true;
-                    ready.push(slot.id(key));
-                }
+        let Core { selector, slots, ready, stats, .. } = &mut self.core;
+        let mut count = 0;
+        for (token, readiness) in selector.events() {
+            count += 1;
+            let Some((key, slot)) = slots.live(token) else {
+                stats.stale_events += u64::from(token != WAKER);
+                continue;
+            };
+            if slot.on_event(readiness) && !slot.queued {
+                slot.queued = true;
+                ready.push(slot.id(key));
             }
-            None => stats.stale_events += u64::from(token != WAKER),
-        })
+        }
+        count == EVENTS
     }
 
     /// Serves each slot of the ready queue once, within its budget and its share of the turn. Slots that become ready
