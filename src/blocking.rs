@@ -18,8 +18,13 @@ mod descriptor;
 mod files;
 mod handler;
 mod handlers;
+#[cfg(feature = "tls")]
+mod handshake;
 mod job;
+mod raw;
 mod request;
+#[cfg(feature = "tls")]
+mod secure;
 pub(crate) mod serve_on;
 mod socket;
 pub(crate) mod stop;

@@ -5,6 +5,9 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::raw::RawSocket;
+#[cfg(feature = "tls")]
+use super::secure::Secure;
 use super::stop::End;
 use crate::address::Address;
 use crate::error::Error;
@@ -23,6 +26,8 @@ pub(super) struct Descriptor {
     pub(super) clock: Clock,
     moves: Mutex<Moves>,
     times: Mutex<Times>,
+    #[cfg(feature = "tls")]
+    pub(super) secure: Option<Secure>,
 }
 
 /// The standard library reads and writes through `&TcpStream`, which must be mutable. So `{ stream }` below is a copy
@@ -92,50 +97,59 @@ impl Descriptor {
 
     pub(super) fn new(kind: Kind, clock: Clock, limits: Arc<Limits>) -> Self {
         let moves = Mutex::new(Moves { since: clock.now(), ..Moves::default() });
-        Descriptor { kind, limits, clock, moves, times: Mutex::default() }
+        Descriptor {
+            kind,
+            limits,
+            clock,
+            moves,
+            times: Mutex::default(),
+            #[cfg(feature = "tls")]
+            secure: None,
+        }
+    }
+
+    /// Puts it under TLS.
+    #[cfg(feature = "tls")]
+    pub(super) fn under_tls(self, start: crate::net::tls::Start) -> Self {
+        Descriptor { secure: Some(Secure::new(start)), ..self }
     }
 
     /// `recv`: returns bytes that are there, or waits for the next ones. 0 is the end of the stream.
     pub(super) fn receive(&self, what: Move, buffer: &mut [u8]) -> io::Result<usize> {
         self.watch(what, || {
-            loop {
-                let result = match &self.kind {
-                    Kind::Tcp(stream) => { stream }.read(buffer),
-                    #[cfg(unix)]
-                    Kind::Unix(stream) => { stream }.read(buffer),
-                    Kind::Datagram(_) => Err(io::ErrorKind::Unsupported.into()),
-                };
-                match result {
-                    // Retries, as Python does since PEP 475. With a time limit the system does not, signal(7), and
-                    // SIGCHLD may arrive even without a handler.
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    result => return result,
-                }
+            #[cfg(feature = "tls")]
+            if let Some(secure) = &self.secure {
+                return secure.receive(self, buffer);
             }
+            self.read_raw(buffer)
         })
     }
 
     /// `send`: sends as many of the bytes as it can without waiting. The caller keeps the rest, so it knows where to
     /// continue after an error.
     pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.watch(Move::Write, || match &self.kind {
-            Kind::Tcp(stream) => { stream }.write(bytes),
-            #[cfg(unix)]
-            Kind::Unix(stream) => { stream }.write(bytes),
-            Kind::Datagram(datagram) => (datagram.send)(&datagram.client, bytes).map(|()| bytes.len()),
+        self.watch(Move::Write, || {
+            #[cfg(feature = "tls")]
+            if let Some(secure) = &self.secure {
+                return secure.send(self, bytes);
+            }
+            match &self.kind {
+                Kind::Tcp(stream) => { stream }.write(bytes),
+                #[cfg(unix)]
+                Kind::Unix(stream) => { stream }.write(bytes),
+                Kind::Datagram(datagram) => (datagram.send)(&datagram.client, bytes).map(|()| bytes.len()),
+            }
         })
     }
 
     /// `sendall`: sends all of the bytes or fails.
     pub(super) fn send_all(&self, bytes: &[u8]) -> io::Result<usize> {
         self.watch(Move::Write, || {
-            match &self.kind {
-                Kind::Tcp(stream) => { stream }.write_all(bytes),
-                #[cfg(unix)]
-                Kind::Unix(stream) => { stream }.write_all(bytes),
-                Kind::Datagram(datagram) => (datagram.send)(&datagram.client, bytes),
+            #[cfg(feature = "tls")]
+            if let Some(secure) = &self.secure {
+                return secure.send_all(self, bytes);
             }
-            .map(|()| bytes.len())
+            self.write_raw(bytes).map(|()| bytes.len())
         })
     }
 
@@ -166,7 +180,7 @@ impl Descriptor {
     }
 
     /// Runs an operation on the socket that may wait, and records that.
-    fn watch(&self, what: Move, run: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+    pub(super) fn watch(&self, what: Move, run: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
         {
             let mut moves = self.moves();
             match what {
@@ -219,6 +233,34 @@ impl Descriptor {
     }
 }
 
+impl RawSocket for Descriptor {
+    fn read_raw(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let result = match &self.kind {
+                Kind::Tcp(stream) => { stream }.read(buffer),
+                #[cfg(unix)]
+                Kind::Unix(stream) => { stream }.read(buffer),
+                Kind::Datagram(_) => Err(io::ErrorKind::Unsupported.into()),
+            };
+            match result {
+                // Retries, as Python does since PEP 475. With a time limit the system does not, signal(7), and
+                // SIGCHLD may arrive even without a handler.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn write_raw(&self, bytes: &[u8]) -> io::Result<()> {
+        match &self.kind {
+            Kind::Tcp(stream) => { stream }.write_all(bytes),
+            #[cfg(unix)]
+            Kind::Unix(stream) => { stream }.write_all(bytes),
+            Kind::Datagram(datagram) => (datagram.send)(&datagram.client, bytes),
+        }
+    }
+}
+
 /// An error of a shutdown means that the connection is gone, which ends a wait as well.
 impl End for Descriptor {
     /// Makes a thread that waits for the socket continue immediately. A datagram has already been read, so no thread
@@ -229,6 +271,8 @@ impl End for Descriptor {
 
     /// Makes a thread that waits for input see its end, after bytes that have arrived. Its output is still sent.
     fn drain(&self) {
+        #[cfg(feature = "tls")]
+        self.secure.iter().for_each(|secure| secure.drain());
         let _ = self.shutdown(Shutdown::Read);
     }
 

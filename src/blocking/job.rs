@@ -45,6 +45,11 @@ impl<S: 'static> ServeOn<S> {
 /// The same as for [`Core::serve_elsewhere`].
 fn send<S: 'static>(work: Work<S>, core: &mut Core, taken: Taken) -> Result<()> {
     let Taken { server, request, client_address, local_address } = taken;
+    #[cfg(all(unix, feature = "tls", feature = "children"))]
+    if let (Work::Child(_), TakenRequest::Secured(..)) = (&work, &request) {
+        let source = io::Error::new(io::ErrorKind::Unsupported, "it would see encrypted bytes");
+        return Err(Error::Tls { doing: "give a connection under TLS to a program", source });
+    }
     let place = match work {
         Work::Handler(_) => Place::Threads,
         #[cfg(all(unix, feature = "children"))]
@@ -54,6 +59,11 @@ fn send<S: 'static>(work: Work<S>, core: &mut Core, taken: Taken) -> Result<()> 
     let (id, limits) = (served.id, Arc::clone(&served.limits));
     let socket = match request {
         TakenRequest::Stream(stream) => BlockingSocket::stream(stream, core.selector.clock(), limits),
+        #[cfg(feature = "tls")]
+        TakenRequest::Secured(stream, start) => {
+            core.stats.handshakes += 1;
+            BlockingSocket::secured(stream, start, core.selector.clock(), limits)
+        }
         TakenRequest::Datagram(packet, send) => BlockingSocket::datagram(packet, client_address.clone(), limits, send),
     };
     let (stop, handle) = (socket.stop(), core.handle());
@@ -114,6 +124,11 @@ impl<S: 'static> BlockingRequest<S> {
     fn open(handler: &dyn BlockingHandler<S>, origin: Origin, stop: &Stop) -> Result<Self> {
         let socket = &origin.socket;
         socket.set_blocking()?;
+        #[cfg(feature = "tls")]
+        if socket.handshake()? {
+            let is_resumed = socket.tls(|session| session.is_resumed()) == Some(true);
+            let _ = origin.handle.run(move |reactor| reactor.core.count_handshake(is_resumed));
+        }
         let both = handler.timeout();
         let times = [
             (Timeout::Read, "read_timeout", handler.read_timeout()),

@@ -51,6 +51,8 @@ pub enum ServeOn<S = ()> {
     /// status 0, its output goes back to the client as one datagram, unless it is empty. Processes that it leaves
     /// behind cannot add to it. An output of more than 65,507 bytes is an error.
     ///
+    /// Under TLS this is an error, because a program has only the socket.
+    ///
     /// Another status is not an error of the server, and is logged at the level debug. Where SIGCHLD is ignored, the
     /// system returns no status, and that counts as 0. While descriptors, memory or processes have run out, the request
     /// waits within its time limit. A program that cannot be run for another reason is
@@ -98,6 +100,9 @@ pub(crate) struct Taken {
 
 pub(crate) enum TakenRequest {
     Stream(StdStream),
+    /// A stream under TLS, before its handshake.
+    #[cfg(feature = "tls")]
+    Secured(StdStream, crate::net::tls::Start),
     /// A packet, and what sends a datagram from its socket.
     Datagram(Vec<u8>, SendTo),
 }

@@ -62,6 +62,37 @@ impl BlockingSocket {
         .into()
     }
 
+    /// The same under TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) fn secured(stream: StdStream, start: crate::net::tls::Start, clock: Clock, limits: Arc<Limits>) -> Self {
+        let descriptor = match stream {
+            StdStream::Tcp(stream) => Descriptor::tcp(stream, clock, limits),
+            #[cfg(unix)]
+            StdStream::Unix(stream) => Descriptor::new(Kind::Unix(stream), clock, limits),
+        };
+        descriptor.under_tls(start).into()
+    }
+
+    /// Calls a closure with what TLS has agreed on. `None` without TLS. Feature `tls`.
+    ///
+    /// Source: `self.request` of a Python handler, if it is an `ssl.SSLSocket`.
+    #[cfg(feature = "tls")]
+    pub fn tls<R>(&self, ask: impl FnOnce(crate::net::TlsSession<'_>) -> R) -> Option<R> {
+        self.descriptor.secure.as_ref()?.ask(ask)
+    }
+
+    /// Completes the handshake of TLS, if there is to be one. Returns whether there was.
+    ///
+    /// # Errors
+    /// As of [`Descriptor::handshake`].
+    #[cfg(feature = "tls")]
+    pub(super) fn handshake(&self) -> crate::error::Result<bool> {
+        match &self.descriptor.secure {
+            Some(secure) => self.descriptor.handshake(secure).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
     fn kind(&self) -> &Kind {
         &self.descriptor.kind
     }
@@ -107,13 +138,20 @@ impl BlockingSocket {
         }
     }
 
-    /// Ends one or both directions of a stream: shutdown(2).
+    /// Ends one or both directions of a stream: shutdown(2). Under TLS, the peer is told first (`close_notify`).
     ///
     /// # Errors
     /// Errors of the call, for example that the connection is broken already. [`io::ErrorKind::Unsupported`] for a
     /// datagram.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        if self.is_datagram() { Err(io::ErrorKind::Unsupported.into()) } else { self.descriptor.shutdown(how) }
+        if self.is_datagram() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        #[cfg(feature = "tls")]
+        if let Some(secure) = self.descriptor.secure.as_ref().filter(|_| how != Shutdown::Read) {
+            secure.close(&*self.descriptor);
+        }
+        self.descriptor.shutdown(how)
     }
 
     /// Sets how long a read and a write of a stream wait at most. `None`: no limit.

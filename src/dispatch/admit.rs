@@ -50,7 +50,14 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             }
             Admitted::Elsewhere(work) => {
                 let local = stream.local_address();
+                #[cfg(feature = "tls")]
+                let (stream, start) = stream.strip();
                 let Some(stream) = stream.into_std() else { return Err(io::ErrorKind::Unsupported.into()) };
+                #[cfg(feature = "tls")]
+                if let Some(start) = start {
+                    self.send_elsewhere(core, work, TakenRequest::Secured(stream, start), from, local);
+                    return Ok(());
+                }
                 self.send_elsewhere(core, work, TakenRequest::Stream(stream), from, local);
             }
             Admitted::No => {}

@@ -4,7 +4,7 @@ use std::io;
 
 use super::call_handler::Callback;
 use super::{Calls, Service, drop_error};
-use crate::error::Error;
+use crate::error::{Error, HANDSHAKE};
 use crate::handler::RequestHandler;
 use crate::lifecycle::EndReason;
 use crate::logging::note_fault;
@@ -43,7 +43,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             self.call(at, Callback::ConnectFailed(&error));
             return;
         }
-        let error = Error::Tls { doing: "complete the TLS handshake", source };
+        let error = Error::Tls { doing: HANDSHAKE, source };
         note_fault!(Debug, "{address}: {error:#}");
         self.hook(at.core, |server| server.handshake_failed(address, &error));
         drop_error(at.core, error);

@@ -72,6 +72,11 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
         Layered { socket, start, running: None, bare, since: now, fin: false }
     }
 
+    /// The socket, and what the layer is made of.
+    pub(crate) fn strip(self) -> (S, L::Start) {
+        (self.socket, self.start)
+    }
+
     pub(crate) fn start(&self) -> &L::Start {
         &self.start
     }

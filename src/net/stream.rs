@@ -92,6 +92,18 @@ impl Stream {
         }
     }
 
+    /// Takes the layer off before it has begun. Also returns what it would have been made of.
+    #[cfg(feature = "tls")]
+    pub(crate) fn strip(self) -> (Self, Option<Start>) {
+        match self.kind {
+            Kind::Secured(secured) => {
+                let (socket, start) = secured.strip();
+                (socket, Some(start))
+            }
+            kind => (Stream { kind }, None),
+        }
+    }
+
     /// The socket, under the layer if there is one.
     fn socket(&self) -> &Kind {
         match &self.kind {

@@ -1,14 +1,15 @@
 //! Traps of TLS: of the protocol, of rustls' unbuffered sessions, and of peers that mean harm.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{AlertDescription, ClientConfig, Error as TlsError, ProtocolVersion, ServerConfig};
 use socketserver::testing::{Client, Network, Tls, TlsPeer, check_chunking};
 use socketserver::{
-    Address, BaseServer, EndReason, Error, Limits, Listener, Message, Next, Others, Request, RequestHandler, ServerId,
-    Stream, TcpOptions, TcpServer, Timeout, TlsAcceptor, TlsConnector,
+    Address, BaseServer, BlockingRequest, EndReason, Error, Limits, Listener, Message, Next, Others, Request,
+    RequestHandler, ServerId, Stream, StreamRequestHandler, TcpOptions, TcpServer, ThreadingTcpServer, Timeout,
+    TlsAcceptor, TlsConnector,
 };
 
 use crate::common::tls::{
@@ -990,4 +991,187 @@ fn options_of_datagrams() -> socketserver::Result<()> {
     let directory = crate::common::Directory::new();
     let options = options(|options: &mut UnixOptions| options.tls = Some(acceptor()));
     UnixDatagramServer::unbound(|_| echoing()).server_bind_with(directory.at("s"), options)
+}
+
+/// A server whose requests are served by threads.
+fn threading<S: BaseServer + Default>(
+    journal: &Journal,
+    value: S,
+    serve_one: impl Fn(&mut BlockingRequest<S>, &Journal) -> socketserver::Result<()> + Clone + Send + 'static,
+) -> crate::common::Running<S> {
+    let options = options(|options: &mut TcpOptions| options.tls = Some(acceptor()));
+    let journal = journal.clone();
+    let mixin = move |_: &mut S, _: &Address| {
+        let (serve_one, journal) = (serve_one.clone(), journal.clone());
+        StreamRequestHandler::new(move |request: &mut BlockingRequest<S>| serve_one(request, &journal))
+    };
+    let mut unbound = ThreadingTcpServer::unbound_with_server(value, mixin);
+    unbound.server_bind_with("127.0.0.1:0", options).unwrap();
+    let mut limits = unbound.limits.clone();
+    limits.handshake_timeout = Some(Duration::from_millis(300));
+    unbound.limits = limits;
+    serve(unbound.server_activate().unwrap())
+}
+
+#[derive(Default)]
+struct Hooks(Journal);
+
+impl BaseServer for Hooks {
+    fn handshake_failed(&mut self, _: &Address, error: &Error) {
+        self.0.note(format!("handshake_failed {error:#}"));
+    }
+    fn handle_error(&mut self, _: &Address, error: &Error) {
+        self.0.note(format!("handle_error {error:#}"));
+    }
+    fn close_request(&mut self, _: &Address, why: EndReason) {
+        self.0.note(format!("close_request {why}"));
+    }
+}
+
+fn secure_client(
+    address: std::net::SocketAddr,
+    config: Arc<ClientConfig>,
+) -> rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream> {
+    let socket = std::net::TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(crate::common::PATIENCE)).unwrap();
+    rustls::StreamOwned::new(rustls::ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap(), socket)
+}
+
+#[test]
+fn threads_serve_tls_with_the_same_files() {
+    let journal = Journal::new();
+    let running = threading(&journal, Hooks(journal.clone()), |request, journal| {
+        let version = request.socket().tls(|session| session.protocol_version()).flatten();
+        journal.note(format!("serves {version:?}"));
+        let mut line = Vec::new();
+        while request.rfile.read_until(b'\n', &mut line)? > 0 {
+            request.wfile.write_all(&line)?;
+            line.clear();
+        }
+        request.wfile.write_all(b"bye\n")?;
+        Ok(())
+    });
+    for version in VERSIONS {
+        let mut client = secure_client(running.address, client_config(&[version]));
+        let line = [vec![b'l'; 60_000], vec![b'\n']].concat();
+        for _ in 0..20 {
+            client.write_all(&line).unwrap();
+            let mut back = vec![0; line.len()];
+            client.read_exact(&mut back).unwrap();
+            assert!(back == line);
+        }
+        client.write_all(b"last").unwrap();
+        client.conn.send_close_notify();
+        client.flush().unwrap();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).unwrap(); // With close_notify, or this fails.
+        assert_eq!(rest, b"lastbye\n");
+        journal.wait(&format!("serves Some({:?})", client.conn.protocol_version().unwrap()));
+    }
+    journal.wait_for("close_request done", 2);
+    let stats = running.stop();
+    assert_eq!((stats.handshakes, stats.handshakes_completed), (2, 2));
+}
+
+#[test]
+fn a_thread_reads_and_another_writes_while_keys_change() {
+    let journal = Journal::new();
+    let running = threading(&journal, Hooks(journal.clone()), |request, _| {
+        let socket = request.socket();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    let _ = (&mut &*socket).write_all(&[b'w'; 10_000]);
+                }
+            });
+            let mut buffer = [0; 5_000];
+            let mut came = 0;
+            while came < 2_000_000 {
+                came += (&mut &*socket).read(&mut buffer).unwrap();
+            }
+        });
+        Ok(())
+    });
+    let client = secure_client(running.address, client_config(&[&TLS13]));
+    // Sends without reading first, far more than the socket's buffers hold.
+    let (mut client, mut sent, mut heard) = (client, 0, 0);
+    let mut buffer = [0; 50_000];
+    while sent < 2_000_000 {
+        client.write_all(&[b'r'; 10_000]).unwrap();
+        client.conn.refresh_traffic_keys().unwrap();
+        sent += 10_000;
+        heard += client.read(&mut buffer).unwrap();
+    }
+    while heard < 2_000_000 {
+        heard += client.read(&mut buffer).unwrap();
+    }
+    journal.wait("close_request done");
+}
+
+#[test]
+fn a_handshake_on_a_thread_fails_times_out_or_is_cut_off() {
+    let journal = Journal::new();
+    let running = threading(&journal, Hooks(journal.clone()), |_, journal| {
+        journal.note("served");
+        Ok(())
+    });
+    let mut http = crate::common::Peer::connect(running.address);
+    http.send("GET / HTTP/1.1\r\n\r\n");
+    let alert = http.rest();
+    assert_eq!((alert.len(), alert[0]), (7, 21));
+    journal.wait("handshake_failed cannot complete the TLS handshake: ");
+    journal.wait("close_request handshake failed");
+
+    let mut silent = crate::common::Peer::connect(running.address);
+    silent.send(&hello()[..50]);
+    journal.wait("handshake_failed handshake timeout (handshake_timeout = 300ms)");
+    journal.wait("close_request handshake timeout");
+    silent.expect_eof();
+
+    let mut half = secure_client(running.address, client_config(&VERSIONS));
+    half.conn.complete_io(&mut half.sock).unwrap();
+    journal.wait("served");
+    assert_eq!(journal.count("served"), 1);
+    let stats = running.stop();
+    assert_eq!((stats.handshakes_failed, stats.handshakes_timed_out), (1, 1));
+}
+
+#[test]
+fn a_thread_does_not_take_a_cut_for_the_end_but_a_stop_for_one() {
+    let journal = Journal::new();
+    let running = threading(&journal, Hooks(journal.clone()), |request, journal| {
+        let mut line = String::new();
+        let read = request.rfile.read_line(&mut line);
+        journal.note(format!("read {line:?}"));
+        read?;
+        Ok(())
+    });
+    let mut cut = secure_client(running.address, client_config(&VERSIONS));
+    cut.write_all(b"half a li").unwrap();
+    cut.sock.shutdown(std::net::Shutdown::Write).unwrap();
+    journal.wait("close_request truncated");
+
+    let mut patient = secure_client(running.address, client_config(&VERSIONS));
+    patient.write_all(b"begun").unwrap();
+    running.wait_for_stats("its handshake", |stats| stats.handshakes_completed == 2);
+    running.stop();
+    journal.wait("read \"begun\"");
+    let mut rest = Vec::new();
+    patient.read_to_end(&mut rest).unwrap();
+    assert_eq!(journal.count("close_request done"), 1, "{:?}", journal.lines());
+}
+
+#[cfg(all(unix, feature = "children"))]
+#[test]
+fn a_program_is_not_given_encrypted_bytes() {
+    let journal = Journal::new();
+    let options = options(|options: &mut TcpOptions| options.tls = Some(acceptor()));
+    let program = |_: &mut Hooks, _: &Address| std::process::Command::new("cat");
+    let mut unbound = socketserver::ForkingTcpServer::unbound_with_server(Hooks(journal.clone()), program);
+    unbound.server_bind_with("127.0.0.1:0", options).unwrap();
+    let running = serve(unbound.server_activate().unwrap());
+    let mut client = crate::common::Peer::connect(running.address);
+    assert_eq!(client.rest(), b"");
+    journal.wait("close_request TLS failed");
+    journal.wait("handle_error cannot give a connection under TLS to a program: it would see encrypted bytes");
 }

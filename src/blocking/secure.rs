@@ -1,0 +1,199 @@
+//! TLS on a thread: the same `rfile` and `wfile` over a session in memory.
+//!
+//! A thread may read while another writes, so no lock on the session is held while one of them waits for the socket. What
+//! is sealed must leave in its order: whoever writes to the socket holds `writing` from the sealing on.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::raw::RawSocket;
+use crate::error::Error;
+use crate::net::layered::{BUFFER_BYTES_MIN, Layered, Received};
+use crate::net::tls::{Session, Start, TlsSession};
+
+/// The TLS of one descriptor.
+#[derive(Debug)]
+pub(super) struct Secure {
+    session: Mutex<Layered<Memory, Session>>,
+    input: Mutex<Input>,
+    writing: Mutex<()>,
+    /// The server is stopping, and has ended the input.
+    is_drained: AtomicBool,
+}
+
+/// Opened bytes that no read has returned.
+#[derive(Debug, Default)]
+struct Input {
+    plain: Vec<u8>,
+    taken: usize,
+    has_ended: bool,
+}
+
+/// What the session takes for the socket.
+#[derive(Debug, Default)]
+struct Memory {
+    arrived: Vec<u8>,
+    at_end: bool,
+    sent: Vec<u8>,
+}
+
+impl Read for Memory {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.arrived.len().min(buffer.len());
+        if n == 0 {
+            return if self.at_end { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        }
+        buffer[..n].copy_from_slice(&self.arrived[..n]);
+        self.arrived.drain(..n);
+        Ok(n)
+    }
+}
+
+impl Write for Memory {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sent.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Secure {
+    pub(super) fn new(start: Start) -> Self {
+        Secure {
+            session: Mutex::new(Layered::new(Memory::default(), start, 0, 0)),
+            input: Mutex::default(),
+            writing: Mutex::default(),
+            is_drained: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn is_handshaking(&self) -> bool {
+        lock(&self.session).is_handshaking()
+    }
+
+    /// Waits for bytes of the handshake. Returns how many came.
+    pub(super) fn advance(&self, socket: &impl RawSocket) -> io::Result<usize> {
+        self.fill(socket, &mut lock(&self.input))
+    }
+
+    /// Asks about the session.
+    pub(super) fn ask<R>(&self, ask: impl FnOnce(TlsSession<'_>) -> R) -> Option<R> {
+        let session = lock(&self.session);
+        session.layer().filter(|_| !session.is_handshaking()).map(|session| ask(TlsSession::new(session)))
+    }
+
+    /// Like `recv`.
+    pub(super) fn receive(&self, socket: &impl RawSocket, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut input = lock(&self.input);
+        while input.taken == input.plain.len() && !input.has_ended {
+            self.fill(socket, &mut input)?;
+            self.send_answers(socket)?;
+        }
+        let n = (input.plain.len() - input.taken).min(buffer.len());
+        buffer[..n].copy_from_slice(&input.plain[input.taken..input.taken + n]);
+        input.taken += n;
+        if input.taken == input.plain.len() {
+            (input.plain, input.taken) = (Vec::new(), 0);
+        }
+        Ok(n)
+    }
+
+    /// Waits for bytes of the wire, and opens them. Returns how many came.
+    fn fill(&self, socket: &impl RawSocket, input: &mut Input) -> io::Result<usize> {
+        let mut wire = [0; WIRE_BYTES];
+        let came = socket.read_raw(&mut wire)?;
+        let mut session = lock(&self.session);
+        session.socket.arrived.extend_from_slice(&wire[..came]);
+        session.socket.at_end |= came == 0;
+        let mut lent = vec![0; BUFFER_BYTES_MIN];
+        loop {
+            match session.read(&mut lent, usize::MAX, 0) {
+                Ok(Received::Bytes { plain, .. }) => input.plain.extend_from_slice(&lent[..plain]),
+                Ok(Received::Closed) => {
+                    input.has_ended = true;
+                    return Ok(came);
+                }
+                Ok(Received::Truncated) => {
+                    input.has_ended = true;
+                    let allowed = session.start().suppresses_ragged_eofs() || self.is_drained.load(Ordering::SeqCst);
+                    if allowed || session.is_handshaking() {
+                        return Ok(came);
+                    }
+                    let source = io::ErrorKind::UnexpectedEof.into();
+                    return Err(Error::Tls { doing: "read to the end of the input", source }.into());
+                }
+                Ok(Received::Failed(error)) if session.is_handshaking() => return Err(error),
+                Ok(Received::Failed(source)) => {
+                    return Err(Error::Tls { doing: "open a TLS record", source }.into());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(came),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Like `sendall`.
+    pub(super) fn send_all(&self, socket: &impl RawSocket, bytes: &[u8]) -> io::Result<usize> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            sent += self.send(socket, &bytes[sent..])?;
+        }
+        Ok(sent)
+    }
+
+    /// Sends some of the bytes. Returns how many.
+    pub(super) fn send(&self, socket: &impl RawSocket, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let _writing = lock(&self.writing);
+        let (sent, sealed) = {
+            let mut session = lock(&self.session);
+            let sent = session.write(&[IoSlice::new(&bytes[..bytes.len().min(WIRE_BYTES)])])?;
+            (sent, std::mem::take(&mut session.socket.sent))
+        };
+        socket.write_raw(&sealed)?;
+        Ok(sent)
+    }
+
+    /// Says the end of our direction. An error means that nobody hears it.
+    pub(super) fn close(&self, socket: &impl RawSocket) {
+        let _ = lock(&self.session).close(0);
+        let _ = self.send_sealed(socket);
+    }
+
+    pub(super) fn drain(&self) {
+        self.is_drained.store(true, Ordering::SeqCst);
+    }
+
+    /// Sends what TLS has to say by itself.
+    pub(super) fn send_sealed(&self, socket: &impl RawSocket) -> io::Result<()> {
+        let _writing = lock(&self.writing);
+        let sealed = {
+            let mut session = lock(&self.session);
+            session.speak()?;
+            session.flush()?;
+            std::mem::take(&mut session.socket.sent)
+        };
+        if sealed.is_empty() { Ok(()) } else { socket.write_raw(&sealed) }
+    }
+
+    /// Like `send_sealed`, for a thread that reads: one that is writing sends it, too.
+    fn send_answers(&self, socket: &impl RawSocket) -> io::Result<()> {
+        if !lock(&self.session).has_sealed() || self.writing.try_lock().is_err() {
+            return Ok(());
+        }
+        self.send_sealed(socket)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How much is read or sealed at once.
+const WIRE_BYTES: usize = 16 * 1024;
