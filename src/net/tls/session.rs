@@ -182,6 +182,12 @@ fn open<C: Unbuffered>(connection: &mut C, buffer: &mut [u8], wire: Range<usize>
                     opened.plain += record.payload.len();
                     opened.records += 1;
                 }
+                opened.used += discard;
+                // Usually that was all, and another call would only say so.
+                if opened.used == wire.len() && !connection.common().wants_write() {
+                    return opened;
+                }
+                continue;
             }
             Ok(ConnectionState::ReadEarlyData(state)) => {
                 opened.plain += C::take_early(state, &mut front[opened.plain..]);
