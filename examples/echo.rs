@@ -9,6 +9,9 @@
 //! nc -u 127.0.0.1 9999                         # each line is a datagram
 //! nc -U /tmp/echo
 //! socat - ABSTRACT-SENDTO:echo,bind=/tmp/me    # a datagram is answered only if its sender has a name
+//!
+//! cargo run --example echo -- --self-signed   # under TLS: TCP and Unix streams
+//! openssl s_client -quiet -connect localhost:9999
 //! ```
 //!
 //! Ctrl-C ends the server. Active connections have up to `--grace` seconds to receive their remaining bytes.
@@ -17,13 +20,15 @@
 //! makes the two answer each other forever. RFC 862 has this flaw, so use this server only in your own network.
 
 mod common;
+#[path = "common/tls.rs"]
+mod tls;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use socketserver::{Next, Request, RequestHandler, Result, TcpServer, UdpServer};
+use socketserver::{Next, Request, RequestHandler, Result, TcpOptions, TcpServer, UdpServer};
 #[cfg(unix)]
-use socketserver::{Server, UnixAddress, UnixOptions, family};
+use socketserver::{Server, TlsAcceptor, UnixAddress, UnixOptions, family};
 
 struct Echo;
 
@@ -60,6 +65,8 @@ struct Args {
     #[arg(long, value_name = "OCTAL", value_parser = mode)]
     mode: Option<u32>,
     #[command(flatten)]
+    tls: tls::TlsOptions,
+    #[command(flatten)]
     options: common::Options,
 }
 
@@ -73,9 +80,14 @@ fn serve(args: Args) -> Result<()> {
     let others = others || args.unix.is_some() || args.unix_datagram.is_some();
     let address = args.address.or((!others).then(|| "127.0.0.1:9999".to_owned()));
 
+    let acceptor = args.tls.acceptor()?;
     let mut host = args.options.host()?;
     if let Some(address) = address {
-        host.add(TcpServer::new(address, |_| Echo)?)?;
+        let mut options = TcpOptions::default();
+        options.tls = acceptor.clone();
+        let mut server = TcpServer::unbound(|_| Echo);
+        server.server_bind_with(address, options)?;
+        host.add(server.server_activate()?)?;
     }
     if let Some(address) = args.udp {
         let mut server = UdpServer::unbound(|_| Echo);
@@ -85,23 +97,24 @@ fn serve(args: Args) -> Result<()> {
     }
     #[cfg(unix)]
     if let Some(path) = args.unix {
-        host.add(at_path::<family::UnixStream>(path, args.mode)?)?;
+        host.add(at_path::<family::UnixStream>(path, args.mode, acceptor)?)?;
     }
     #[cfg(unix)]
     if let Some(path) = args.unix_datagram {
-        host.add(at_path::<family::UnixDatagram>(path, args.mode)?)?;
+        host.add(at_path::<family::UnixDatagram>(path, args.mode, None)?)?;
     }
     host.serve()
 }
 
 /// Creates a server for either kind of Unix socket.
 #[cfg(unix)]
-fn at_path<F>(path: UnixAddress, mode: Option<u32>) -> Result<Server<F, (), Echo>>
+fn at_path<F>(path: UnixAddress, mode: Option<u32>, tls: Option<TlsAcceptor>) -> Result<Server<F, (), Echo>>
 where
     F: family::Family<Options = UnixOptions, Address = UnixAddress>,
 {
     let mut options = UnixOptions::default();
     options.mode = mode;
+    options.tls = tls;
     let mut server = Server::unbound(|_| Echo);
     server.limits.max_packet_size = DATAGRAM_BYTES_MAX;
     server.server_bind_with(path, options)?;

@@ -6,25 +6,34 @@
 //! head -c 100M /dev/zero | nc -N 127.0.0.1 8888 | wc -c
 //! ```
 //!
+//! With `--tls CERT KEY` it terminates TLS: clients speak TLS to it, and it speaks to the upstream server without. With
+//! `--upstream-tls NAME --upstream-ca FILE` it starts TLS: the other way round. Both together are possible.
+//!
 //! Both directions have backpressure: an end is not read while the other end is slower, so a pair holds at most a few
 //! hundred KiB. The end of one direction (FIN) is forwarded by itself, and the other direction continues. A reset is
 //! forwarded as a reset, so that an incomplete transfer never looks complete.
 
 mod common;
+#[path = "common/tls.rs"]
+mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use socketserver::{
-    BaseServer, ConnectionId, Delivery, EndReason, Error, Next, Request, RequestHandler, Result, TcpServer, Timeout,
+    BaseServer, ConnectionId, Delivery, EndReason, Error, Next, Request, RequestHandler, Result, TcpOptions, TcpServer,
+    Timeout, TlsConnector,
 };
 
 /// The upstream server, and the pairs of connections.
 struct Proxy {
     /// The addresses of the upstream server, in the order of attempts.
     upstream: Vec<SocketAddr>,
+    /// The upstream server is spoken to under TLS.
+    connector: Option<TlsConnector>,
     /// The other end of each connection. An entry is removed with its connection.
     peers: HashMap<ConnectionId, ConnectionId>,
     /// The proxy is stopping, so a silent pair counts as finished.
@@ -126,7 +135,12 @@ fn peer(request: &Request<'_, Proxy>) -> ConnectionId {
 fn connect(request: &mut Request<'_, Proxy>, client: ConnectionId, first: usize) -> Result<()> {
     let mut failed = Error::Gone;
     for number in first..request.server.upstream.len() {
-        match request.others.connect(request.server.upstream[number], End::Upstream(number)) {
+        let (address, end) = (request.server.upstream[number], End::Upstream(number));
+        let connected = match &request.server.connector {
+            None => request.others.connect(address, end),
+            Some(connector) => request.others.connect_tls(address, connector, end),
+        };
+        match connected {
             Ok(upstream) => {
                 request.server.peers.insert(client, upstream);
                 request.server.peers.insert(upstream, client);
@@ -148,6 +162,14 @@ struct Args {
     listen: String,
     /// The server to connect clients to; a name is resolved once, at the start
     upstream: String,
+    /// Speak TLS to that server, whose certificate must have this name
+    #[arg(long, value_name = "NAME", requires = "upstream_ca")]
+    upstream_tls: Option<String>,
+    /// The certificates of the authorities that are trusted for that (PEM)
+    #[arg(long, value_name = "FILE", requires = "upstream_tls")]
+    upstream_ca: Option<PathBuf>,
+    #[command(flatten)]
+    tls: tls::TlsOptions,
     #[command(flatten)]
     options: common::Options,
 }
@@ -155,7 +177,15 @@ struct Args {
 fn main() -> ExitCode {
     common::run(|args: Args| {
         let upstream = common::resolve(&args.upstream)?;
-        let proxy = Proxy { upstream, peers: HashMap::new(), stopping: false };
-        args.options.serve(TcpServer::with_server(args.listen, proxy, |_, _| End::Client)?)
+        let connector = match (&args.upstream_ca, &args.upstream_tls) {
+            (Some(authorities), Some(name)) => Some(tls::connector(authorities, name)?),
+            _ => None,
+        };
+        let mut options = TcpOptions::default();
+        options.tls = args.tls.acceptor()?;
+        let proxy = Proxy { upstream, connector, peers: HashMap::new(), stopping: false };
+        let mut server = TcpServer::unbound_with_server(proxy, |_, _| End::Client);
+        server.server_bind_with(args.listen, options)?;
+        args.options.serve(server.server_activate()?)
     })
 }

@@ -4,17 +4,20 @@
 //! cargo run --example timestamp
 //! cargo run --example client                   # type lines; an empty one ends it
 //! printf hello | nc -N 127.0.0.1 9999
+//! cargo run --example timestamp -- --self-signed   # under TLS
 //! ```
 //!
 //! This protocol has no messages, and its answers have no newlines. Bytes that arrive at the same time get a single
 //! answer. With `--log-level debug` the server logs what it receives.
 
 mod common;
+#[path = "common/tls.rs"]
+mod tls;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use socketserver::{Next, Request, RequestHandler, Result, TcpServer};
+use socketserver::{Next, Request, RequestHandler, Result, TcpOptions, TcpServer};
 
 struct Timestamp;
 
@@ -41,9 +44,17 @@ struct Args {
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999")]
     address: String,
     #[command(flatten)]
+    tls: tls::TlsOptions,
+    #[command(flatten)]
     options: common::Options,
 }
 
 fn main() -> ExitCode {
-    common::run(|args: Args| args.options.serve(TcpServer::new(args.address, |_| Timestamp)?))
+    common::run(|args: Args| {
+        let mut options = TcpOptions::default();
+        options.tls = args.tls.acceptor()?;
+        let mut server = TcpServer::unbound(|_| Timestamp);
+        server.server_bind_with(args.address, options)?;
+        args.options.serve(server.server_activate()?)
+    })
 }

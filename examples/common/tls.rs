@@ -1,17 +1,41 @@
-//! TLS for the examples that have it.
+//! The options of examples that serve under TLS.
 
-use std::fmt::Display;
+#![allow(dead_code, reason = "each example uses a part of it")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use socketserver::{Result, TlsAcceptor};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use socketserver::{Error, Result, TlsAcceptor, TlsConnector};
 
-use crate::common::printable;
+#[derive(clap::Args)]
+pub(crate) struct TlsOptions {
+    /// Serve under TLS, with the certificates and the private key in these files (PEM); SIGHUP reads them again, for new
+    /// connections
+    #[arg(long, num_args = 2, value_names = ["CERT", "KEY"])]
+    tls: Option<Vec<PathBuf>>,
+    /// Serve under TLS, with a certificate for localhost that is made now and that nobody trusts
+    #[arg(long, conflicts_with = "tls")]
+    self_signed: bool,
+}
 
-/// A certificate and its key.
+impl TlsOptions {
+    /// `None`: no TLS was asked for.
+    pub(crate) fn acceptor(&self) -> Result<Option<TlsAcceptor>> {
+        if self.self_signed {
+            return Ok(Some(TlsAcceptor::new(self_signed()?)));
+        }
+        let Some([chain, key]) = self.tls.as_deref() else { return Ok(None) };
+        let acceptor = TlsAcceptor::new(from_files(chain, key)?);
+        #[cfg(unix)]
+        reload_on_sighup(acceptor.clone(), chain.clone(), key.clone())?;
+        Ok(Some(acceptor))
+    }
+}
+
+/// A certificate and its key, for examples in which `--tls` is where to listen.
 #[derive(clap::Args)]
 pub(crate) struct Tls {
     /// The certificate for TLS, followed by those that lead to a known authority, in PEM
@@ -28,18 +52,61 @@ impl Tls {
     /// # Errors
     /// An error of one line with the path of the file.
     pub(crate) fn acceptor(&self) -> Result<Option<TlsAcceptor>> {
-        let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) else { return Ok(None) };
-        let certs = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect);
-        let certs: Vec<_> = certs.map_err(|error| unusable(cert, &error))?;
-        let private_key = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
-        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .and_then(|config| config.with_no_client_auth().with_single_cert(certs, private_key))
-            .map_err(|error| unusable(cert, &error))?;
-        Ok(Some(TlsAcceptor::new(Arc::new(config))))
+        let (Some(chain), Some(key)) = (&self.tls_cert, &self.tls_key) else { return Ok(None) };
+        Ok(Some(TlsAcceptor::new(from_files(chain, key)?)))
     }
 }
 
-fn unusable(path: &Path, why: &dyn Display) -> String {
-    format!("cannot use {}: {why}", printable(&path.to_string_lossy()))
+/// The configuration of a client that trusts the certificates in a file, and nobody else.
+pub(crate) fn connector(authorities: &Path, server_name: &str) -> Result<TlsConnector> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(authorities)? {
+        roots.add(certificate).map_err(|error| in_file(authorities, error))?;
+    }
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    TlsConnector::new(Arc::new(config), server_name)
+}
+
+fn from_files(chain: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| in_file(key, error))?;
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(certificates(chain)?, secret);
+    config.map(Arc::new).map_err(|error| in_file(chain, error))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    read.map_err(|error| in_file(path, error))
+}
+
+fn self_signed() -> Result<Arc<ServerConfig>> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).map_err(Error::other)?;
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
+    let config = ServerConfig::builder().with_no_client_auth();
+    config.with_single_cert(vec![made.cert.der().clone()], key).map(Arc::new).map_err(Error::other)
+}
+
+/// Reads the files again after each SIGHUP, on a thread of its own. Files that cannot be used change nothing.
+#[cfg(unix)]
+fn reload_on_sighup(acceptor: TlsAcceptor, chain: PathBuf, key: PathBuf) -> Result<()> {
+    use std::io::Read as _;
+
+    let (mut signals, caught) = std::os::unix::net::UnixStream::pair()?;
+    signal_hook::low_level::pipe::register(signal_hook::consts::SIGHUP, caught)?;
+    let reload = move || {
+        while signals.read(&mut [0]).is_ok_and(|bytes| bytes > 0) {
+            match from_files(&chain, &key) {
+                Ok(config) => {
+                    acceptor.replace(config);
+                    log::info!("the certificates are replaced");
+                }
+                Err(error) => log::error!("the certificates are not replaced: {error:#}"),
+            }
+        }
+    };
+    std::thread::Builder::new().name("certificates".to_owned()).spawn(reload)?;
+    Ok(())
+}
+
+fn in_file(path: &Path, error: impl std::fmt::Display) -> Error {
+    Error::from(format!("cannot use {}: {error}", crate::common::printable(&path.display().to_string())))
 }

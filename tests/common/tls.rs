@@ -23,14 +23,20 @@ impl Identity {
     }
 
     pub(crate) fn pem(&self) -> (String, String) {
-        let pem = |label: &str, der: &[u8]| {
-            let text = base64(der);
-            let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
-        };
         let chain = self.chain.iter().map(|certificate| pem("CERTIFICATE", certificate)).collect();
         (chain, pem("PRIVATE KEY", self.key.secret_der()))
     }
+}
+
+/// The certificate that the tests trust.
+pub(crate) fn authority_pem() -> String {
+    pem("CERTIFICATE", AUTHORITY.der())
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = base64(der);
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 fn base64(bytes: &[u8]) -> String {
