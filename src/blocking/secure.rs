@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::raw::RawSocket;
 use crate::error::Error;
 use crate::net::layered::{BUFFER_BYTES_MIN, Layered, Received};
-use crate::net::tls::{Session, Start, TlsSession};
+use crate::net::tls::{Session, Start, TlsSession, suppresses_ragged_eofs};
 
 /// The TLS of one descriptor.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl Secure {
                 }
                 Ok(Received::Truncated) => {
                     input.has_ended = true;
-                    let allowed = session.start().suppresses_ragged_eofs() || self.is_drained.load(Ordering::SeqCst);
+                    let allowed = suppresses_ragged_eofs(session.start()) || self.is_drained.load(Ordering::SeqCst);
                     if allowed || session.is_handshaking() {
                         return Ok(came);
                     }

@@ -16,7 +16,7 @@ use super::{Connection, Step, Turn};
 use crate::lifecycle::{EndReason, Timeout};
 use crate::limits::Limits;
 use crate::net::layered::{BUFFER_BYTES_MIN, Received, WIRE_MAX};
-use crate::net::tls::Start;
+use crate::net::tls::{Start, suppresses_ragged_eofs};
 use crate::net::{Secured, Stream};
 
 impl Connection {
@@ -175,7 +175,7 @@ impl Connection {
                     }
                 }
                 Ok(Received::Closed) => self.state.phase.input_ended(),
-                Ok(Received::Truncated) if secured.start().suppresses_ragged_eofs() => self.state.phase.input_ended(),
+                Ok(Received::Truncated) if suppresses_ragged_eofs(secured.start()) => self.state.phase.input_ended(),
                 Ok(Received::Truncated) => self.state.end(EndReason::Truncated, false),
                 Ok(Received::Failed(error)) => {
                     self.io.queue = None;
@@ -201,6 +201,16 @@ impl Connection {
                 Err(_) => self.broken(),
             }
         }
+    }
+
+    /// As [`rests`](Self::rests), under TLS.
+    #[inline]
+    pub(crate) fn rests_under_tls(&self) -> bool {
+        self.state.phase.is_plain_under_tls()
+            && !self.state.has(READABLE)
+            && self.carry.is_none()
+            && self.io.queue.is_none()
+            && self.io.stream.secured().is_some_and(|secured| !secured.keeps())
     }
 
     /// Says the end of our direction, after all output. Returns whether it is sent.

@@ -82,7 +82,13 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             let (connection, mut turn) = at.lend();
             turn.budget.callbacks += 1;
             match connection.advance(&mut turn) {
-                Step::Handle(fresh) => self.call_with(at, 0..fresh, Callback::Handle),
+                Step::Handle(fresh) => {
+                    self.call_with(at, 0..fresh, Callback::Handle);
+                    #[cfg(feature = "tls")]
+                    if at.connection.rests_under_tls() {
+                        return;
+                    }
+                }
                 Step::Rest => {
                     if at.connection.state.phase.must_register() && !self.register(at) {
                         continue; // It continues to its end.

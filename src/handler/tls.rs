@@ -58,6 +58,7 @@ impl<S> Request<'_, S> {
             return Err(Error::Gone);
         } else {
             let bare = self.output.hold();
+            u32::try_from(bare)?;
             self.others.pending.orders.push((self.slot.key, Order::StartTls { start, bare }));
             return Ok(());
         };

@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice, Read, Write};
 
 use super::layer::{Ended, Layer, Opened, PLAIN_MAX, Sealed};
+use crate::error::Result;
 use crate::panics::catch;
 
 /// A socket and its layer.
@@ -21,7 +22,7 @@ pub(crate) struct Layered<S, L: Layer> {
     start: L::Start,
     running: Option<Box<Running<L>>>,
     /// Bytes at the front of the output that leave as they are, because they were written before the layer was put on.
-    bare: usize,
+    bare: u32,
     /// When the handshake began, later when the carried record began, and at last when our end was sealed.
     pub(crate) since: u64,
     /// The socket has reported the end of the peer's direction.
@@ -32,19 +33,26 @@ pub(crate) struct Layered<S, L: Layer> {
 #[derive(Debug)]
 struct Running<L> {
     layer: L,
-    /// Bytes of an incomplete record.
-    carried: Vec<u8>,
-    /// Sealed bytes that the socket has not accepted.
-    sealed: Vec<u8>,
+    /// Exists only while it holds something, because there is one of these for every idle connection.
+    kept: Option<Box<Kept>>,
     /// Bytes of plaintext that are sealed, but not reported as written.
-    ahead: usize,
-    /// The end of the input, if it is not reported yet.
-    end: Option<Ended>,
+    ahead: u32,
     /// Nothing more is opened.
     is_over: bool,
     /// Nothing more is sealed either.
     has_failed: bool,
     is_closed: bool,
+}
+
+/// What a layer keeps for the next call.
+#[derive(Debug, Default)]
+struct Kept {
+    /// Bytes of an incomplete record.
+    carried: Vec<u8>,
+    /// Sealed bytes that the socket has not accepted.
+    sealed: Vec<u8>,
+    /// The end of the input, if it is not reported yet.
+    end: Option<Ended>,
 }
 
 /// The result of a read.
@@ -69,6 +77,7 @@ pub(crate) enum Received {
 
 impl<S: Read + Write, L: Layer> Layered<S, L> {
     pub(crate) fn new(socket: S, start: L::Start, bare: usize, now: u64) -> Self {
+        let bare = u32::try_from(bare).expect("the caller has checked it");
         Layered { socket, start, running: None, bare, since: now, fin: false }
     }
 
@@ -95,19 +104,24 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
         self.bare > 0
     }
 
+    /// Returns whether anything waits in it: a part of a record, sealed bytes, or an end.
+    pub(crate) fn keeps(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.kept.is_some())
+    }
+
     /// Returns whether a record has arrived in part.
     pub(crate) fn has_carried(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| !running.carried.is_empty())
+        self.running.as_ref().and_then(|running| running.kept.as_ref()).is_some_and(|kept| !kept.carried.is_empty())
     }
 
     /// Returns whether sealed bytes wait for the socket.
     pub(crate) fn has_sealed(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| !running.sealed.is_empty())
+        self.running.as_ref().is_some_and(|running| !running.sealed().is_empty())
     }
 
     #[cfg(test)]
     pub(crate) fn sealed_len(&self) -> usize {
-        self.running.as_ref().map_or(0, |running| running.sealed.len())
+        self.running.as_ref().map_or(0, |running| running.sealed().len())
     }
 
     /// Returns whether the socket has reported the end of the peer's direction.
@@ -120,10 +134,8 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
             let layer = guarded(|| L::start(&self.start))?;
             self.running = Some(Box::new(Running {
                 layer,
-                carried: Vec::new(),
-                sealed: Vec::new(),
+                kept: None,
                 ahead: 0,
-                end: None,
                 is_over: false,
                 has_failed: false,
                 is_closed: false,
@@ -148,12 +160,10 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
     /// # Errors
     /// Errors of the socket.
     pub(crate) fn read(&mut self, buffer: &mut [u8], most: usize, now: u64) -> io::Result<Received> {
-        if let Some(running) = &mut self.running {
-            match running.end.take() {
-                Some(Ended::Closed) => return Ok(Received::Closed),
-                Some(Ended::Failed(error)) => return Ok(Received::Failed(error)),
-                None => {}
-            }
+        match self.running.as_mut().and_then(|running| running.take_end()) {
+            Some(Ended::Closed) => return Ok(Received::Closed),
+            Some(Ended::Failed(error)) => return Ok(Received::Failed(error)),
+            None => {}
         }
         let most = most.min(buffer.len() - WIRE_AT);
         let wire = self.socket.read(&mut buffer[WIRE_AT..WIRE_AT + most])?;
@@ -165,7 +175,7 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
             return Ok(Received::Failed(error));
         }
         let running = self.running.as_mut().expect("it was begun");
-        let carried = std::mem::take(&mut running.carried);
+        let carried = running.take_carried();
         let from = WIRE_AT - carried.len();
         buffer[from..WIRE_AT].copy_from_slice(&carried);
         let Opened { used, plain, records, mut end } = running.open(buffer, from..WIRE_AT + wire);
@@ -176,14 +186,16 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
         }
         running.is_over |= end.is_some();
         running.has_failed |= matches!(end, Some(Ended::Failed(_)));
-        running.end = end;
+        let is_drained = wire < most && end.is_none();
+        if end.is_some() {
+            running.kept.get_or_insert_default().end = end;
+        }
         if !rest.is_empty() && !running.is_over {
-            running.carried = rest.to_vec();
+            running.kept.get_or_insert_default().carried = rest.to_vec();
             if !is_handshaking && (used > 0 || carried.is_empty()) {
                 self.since = now;
             }
         }
-        let is_drained = wire < most && running.end.is_none();
         Ok(Received::Bytes { wire, plain, records, is_drained })
     }
 
@@ -203,8 +215,8 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
     #[cold]
     fn write_bare(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
-        let sent = self.socket.write(&first[..first.len().min(self.bare)])?;
-        self.bare -= sent;
+        let sent = self.socket.write(&first[..first.len().min(self.bare as usize)])?;
+        self.bare -= sent as u32;
         Ok(sent)
     }
 
@@ -214,11 +226,10 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
     /// Errors of the socket, except those that mean to try again.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
         let Some(running) = &mut self.running else { return Ok(true) };
-        while !running.sealed.is_empty() {
-            match self.socket.write(&running.sealed) {
+        while !running.sealed().is_empty() {
+            match self.socket.write(running.sealed()) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) if n == running.sealed.len() => running.sealed = Vec::new(),
-                Ok(n) => _ = running.sealed.drain(..n),
+                Ok(n) => running.keep(n, &[]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -243,16 +254,54 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
 }
 
 impl<L: Layer> Running<L> {
+    fn sealed(&self) -> &[u8] {
+        self.kept.as_ref().map_or(&[], |kept| &kept.sealed)
+    }
+
+    fn take_carried(&mut self) -> Vec<u8> {
+        self.take(|kept| std::mem::take(&mut kept.carried))
+    }
+
+    fn take_end(&mut self) -> Option<Ended> {
+        self.take(|kept| kept.end.take())
+    }
+
+    /// Takes something of what is kept, and frees the rest if nothing is left.
+    #[inline]
+    fn take<T: Default>(&mut self, take: impl FnOnce(&mut Kept) -> T) -> T {
+        let Some(kept) = &mut self.kept else { return T::default() };
+        let taken = take(kept);
+        if kept.carried.is_empty() && kept.sealed.is_empty() && kept.end.is_none() {
+            self.kept = None;
+        }
+        taken
+    }
+
+    /// Runs an operation of the layer that may add to the sealed bytes.
+    fn adding<T>(&mut self, run: impl FnOnce(&mut L, &mut [u8], &mut Sealed<'_>) -> T) -> Result<T> {
+        let Running { layer, kept, .. } = self;
+        let (mut none, mut new) = (Vec::new(), Vec::new());
+        let (carried, bytes) = match kept {
+            Some(kept) => (&mut kept.carried, &mut kept.sealed),
+            None => (&mut none, &mut new),
+        };
+        let filled = bytes.len();
+        let mut sealed = Sealed::new(bytes, filled);
+        let result = catch(|| run(layer, carried, &mut sealed));
+        let filled = sealed.len();
+        bytes.truncate(filled);
+        if !new.is_empty() {
+            self.kept.get_or_insert_default().sealed = new;
+        }
+        result
+    }
+
     /// Opens records. A panic is a failure.
     fn open(&mut self, buffer: &mut [u8], wire: std::ops::Range<usize>) -> Opened {
         if self.is_over {
             return Opened { used: wire.len(), ..Opened::default() };
         }
-        let filled = self.sealed.len();
-        let mut sealed = Sealed::new(&mut self.sealed, filled);
-        let opened = catch(|| self.layer.open(buffer, wire, &mut sealed));
-        let filled = sealed.len();
-        self.sealed.truncate(filled);
+        let opened = self.adding(|layer, _, sealed| layer.open(buffer, wire, sealed));
         opened.unwrap_or_else(|panic| Opened { end: Some(Ended::Failed(panic.into())), ..Opened::default() })
     }
 
@@ -260,21 +309,19 @@ impl<L: Layer> Running<L> {
         if self.has_failed || self.layer.is_handshaking() {
             return;
         }
-        let filled = self.sealed.len();
-        let mut sealed = Sealed::new(&mut self.sealed, filled);
         // An error means that there is nothing to say, and the socket's end says it.
-        let _ = catch(|| self.layer.close(&mut self.carried, &mut sealed));
-        let filled = sealed.len();
-        self.sealed.truncate(filled);
+        let _ = self.adding(|layer, carried, sealed| layer.close(carried, sealed));
     }
 
     fn write(&mut self, socket: &mut impl Write, slices: &[IoSlice<'_>], scratch: &mut Vec<u8>) -> io::Result<usize> {
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         let mut taken = 0;
         while taken < offered {
-            let sealed = self.seal_more(slices, taken + self.ahead, offered, scratch)?;
-            let waiting = self.sealed.len() + sealed;
-            let written = match write_both(socket, &self.sealed, &scratch[..sealed]) {
+            let ahead = self.ahead as usize;
+            let sealed = self.seal_more(slices, taken + ahead, offered, scratch)?;
+            let ahead = self.ahead as usize;
+            let waiting = self.sealed().len() + sealed;
+            let written = match write_both(socket, self.sealed(), &scratch[..sealed]) {
                 Ok(0) if waiting > 0 => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
@@ -285,15 +332,15 @@ impl<L: Layer> Running<L> {
                 Err(error) => return Err(error),
             };
             if written == waiting {
-                self.sealed = Vec::new();
-                let done = self.ahead.min(offered - taken);
-                self.ahead -= done;
+                self.take(|kept| kept.sealed = Vec::new());
+                let done = ahead.min(offered - taken);
+                self.ahead -= done as u32;
                 taken += done;
                 continue;
             }
             // A part of the ciphertext stands for as large a part of the plaintext, but never for all of it.
-            let done = (self.ahead * written / waiting).min(offered - taken);
-            self.ahead -= done;
+            let done = (ahead * written / waiting).min(offered - taken);
+            self.ahead -= done as u32;
             taken += done;
             self.keep(written, &scratch[..sealed]);
             if cfg!(unix) || written == 0 {
@@ -305,12 +352,15 @@ impl<L: Layer> Running<L> {
 
     /// Keeps sealed bytes that were not written: those that waited, and the new ones.
     fn keep(&mut self, written: usize, new: &[u8]) {
-        let before = self.sealed.len();
+        let before = self.sealed().len();
         if written < before {
-            self.sealed.drain(..written);
-            self.sealed.extend_from_slice(new);
+            let sealed = &mut self.kept.get_or_insert_default().sealed;
+            sealed.drain(..written);
+            sealed.extend_from_slice(new);
+        } else if written - before < new.len() {
+            self.kept.get_or_insert_default().sealed = new[written - before..].to_vec();
         } else {
-            self.sealed = new[written - before..].to_vec();
+            self.take(|kept| kept.sealed = Vec::new());
         }
     }
 
@@ -323,7 +373,7 @@ impl<L: Layer> Running<L> {
         offered: usize,
         scratch: &mut Vec<u8>,
     ) -> io::Result<usize> {
-        let room = AHEAD_MAX.saturating_sub(self.sealed.len());
+        let room = AHEAD_MAX.saturating_sub(self.sealed().len());
         let wanted = offered.saturating_sub(from).min(room);
         if wanted == 0 {
             return Ok(0);
@@ -332,9 +382,9 @@ impl<L: Layer> Running<L> {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let mut sealed = Sealed::new(scratch, 0);
-        let (layer, carried) = (&mut self.layer, &mut self.carried[..]);
-        guarded(|| seal_slices(layer, slices, from, wanted, carried, &mut sealed))?;
-        self.ahead += wanted;
+        let carried = self.kept.as_mut().map_or(&mut [][..], |kept| &mut kept.carried);
+        guarded(|| seal_slices(&mut self.layer, slices, from, wanted, carried, &mut sealed))?;
+        self.ahead += wanted as u32;
         Ok(sealed.len())
     }
 }

@@ -9,7 +9,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, ServerConfig, SupportedCipherSuite};
 
-pub(crate) use self::session::{Session, Start};
+use self::session::{ClientStart, ServerStart, Side};
+pub(crate) use self::session::{Session, Start, suppresses_ragged_eofs};
 use crate::error::{Error, Result};
 
 /// Accepts TLS connections: the server's end. Feature `tls`.
@@ -23,41 +24,49 @@ use crate::error::{Error, Result};
 /// Source: `ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)`.
 #[derive(Clone)]
 pub struct TlsAcceptor {
-    config: Arc<RwLock<Arc<ServerConfig>>>,
-    suppress_ragged_eofs: bool,
+    start: Arc<RwLock<Start>>,
 }
 
 impl TlsAcceptor {
     /// Creates one with a configuration, which also brings the crypto provider.
     pub fn new(config: Arc<ServerConfig>) -> Self {
-        TlsAcceptor { config: Arc::new(RwLock::new(server_name::noting(&config))), suppress_ragged_eofs: false }
+        TlsAcceptor::with(server_name::noting(&config), false)
+    }
+
+    fn with(config: Arc<ServerConfig>, suppress_ragged_eofs: bool) -> Self {
+        TlsAcceptor { start: Arc::new(RwLock::new(server(config, suppress_ragged_eofs))) }
     }
 
     /// Replaces the configuration of this acceptor and its clones, for example by one with new certificates. It applies
     /// to connections that are accepted from now on.
     pub fn replace(&self, config: Arc<ServerConfig>) {
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = server_name::noting(&config);
+        let mut start = self.start.write().unwrap_or_else(PoisonError::into_inner);
+        *start = server(server_name::noting(&config), session::suppresses_ragged_eofs(&start));
     }
 
-    /// Returns an acceptor for peers that end the connection without saying so in TLS. By default this ends the
+    /// Returns an acceptor of its own, with the same configuration, for peers that end the connection without saying so in TLS. By default this ends the
     /// connection with [`EndReason::Truncated`](crate::EndReason::Truncated), because anybody on the way can cause it,
     /// and the handler could take a part of a message for all of it. With `true`, it counts as the end of the input.
     ///
     /// Source: `suppress_ragged_eofs` of `ssl.SSLContext.wrap_socket`, true in Python.
     #[must_use]
     pub fn suppress_ragged_eofs(self, on: bool) -> Self {
-        TlsAcceptor { suppress_ragged_eofs: on, ..self }
+        let Side::Server(start) = &*self.start() else { unreachable!("it accepts") };
+        TlsAcceptor::with(Arc::clone(&start.config), on)
     }
 
     pub(crate) fn start(&self) -> Start {
-        let config = self.config.read().unwrap_or_else(PoisonError::into_inner);
-        Start::Server { config: Arc::clone(&config), suppress_ragged_eofs: self.suppress_ragged_eofs }
+        Arc::clone(&self.start.read().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+fn server(config: Arc<ServerConfig>, suppress_ragged_eofs: bool) -> Start {
+    Arc::new(Side::Server(ServerStart { config, suppress_ragged_eofs }))
 }
 
 impl fmt::Debug for TlsAcceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsAcceptor").field("suppress_ragged_eofs", &self.suppress_ragged_eofs).finish_non_exhaustive()
+        f.debug_struct("TlsAcceptor").finish_non_exhaustive()
     }
 }
 
@@ -69,8 +78,7 @@ impl fmt::Debug for TlsAcceptor {
 /// Source: `ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)` with `server_hostname`.
 #[derive(Clone)]
 pub struct TlsConnector {
-    config: Arc<ClientConfig>,
-    name: ServerName<'static>,
+    start: Start,
 }
 
 impl TlsConnector {
@@ -80,19 +88,19 @@ impl TlsConnector {
     /// [`Error::Setting`] if it is neither a name nor an address.
     pub fn new(config: Arc<ClientConfig>, server_name: &str) -> Result<Self> {
         match ServerName::try_from(server_name.to_owned()) {
-            Ok(name) => Ok(TlsConnector { config, name }),
+            Ok(name) => Ok(TlsConnector { start: Arc::new(Side::Client(ClientStart { config, name })) }),
             Err(_) => Err(Error::setting("server_name", server_name, "it is neither a DNS name nor an IP address")),
         }
     }
 
     pub(crate) fn start(&self) -> Start {
-        Start::Client(Box::new((Arc::clone(&self.config), self.name.clone())))
+        Arc::clone(&self.start)
     }
 }
 
 impl fmt::Debug for TlsConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsConnector").field("server_name", &self.name).finish_non_exhaustive()
+        f.debug_struct("TlsConnector").finish_non_exhaustive()
     }
 }
 

@@ -4,6 +4,12 @@ use super::{HANDSHAKING, Phase, SECURED};
 use crate::connection::axes::{Inbound, Owed, Stage};
 
 impl Phase {
+    /// As [`is_plain`](Self::is_plain), under TLS.
+    #[inline]
+    pub(crate) fn is_plain_under_tls(&self) -> bool {
+        self.word() == Phase::PLAIN_SECURED.word()
+    }
+
     /// The stream is put under TLS, and the handshake comes before anything else.
     pub(crate) fn secure(&mut self) {
         debug_assert!(!self.is_secured() && !self.is_ending());

@@ -1,15 +1,26 @@
 //! The name that a client asks for. rustls' unbuffered sessions do not tell it, but they pass it to what chooses the
 //! certificate.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+/// A name, which all sessions with the same name share if they began one after another.
+pub(super) type Name = Arc<Box<str>>;
+
 thread_local! {
-    static NOTED: Cell<Option<Box<str>>> = const { Cell::new(None) };
+    static NOTED: Cell<Option<Name>> = const { Cell::new(None) };
+    static LAST: RefCell<Option<Name>> = const { RefCell::new(None) };
+}
+
+pub(super) fn shared(name: &str) -> Name {
+    LAST.with_borrow_mut(|last| match last {
+        Some(last) if ***last == *name => Arc::clone(last),
+        _ => Arc::clone(last.insert(Arc::new(name.into()))),
+    })
 }
 
 /// Notes the name, and leaves the choice to another.
@@ -18,7 +29,7 @@ struct Noting(Arc<dyn ResolvesServerCert>);
 
 impl ResolvesServerCert for Noting {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        NOTED.set(hello.server_name().map(Box::from));
+        NOTED.set(hello.server_name().map(shared));
         self.0.resolve(hello)
     }
 
@@ -35,7 +46,7 @@ pub(super) fn noting(config: &ServerConfig) -> Arc<ServerConfig> {
 }
 
 /// Runs a step of a handshake. Also returns the name, if this step has found it.
-pub(super) fn noted<T>(run: impl FnOnce() -> T) -> (T, Option<Box<str>>) {
+pub(super) fn noted<T>(run: impl FnOnce() -> T) -> (T, Option<Name>) {
     NOTED.set(None);
     let result = run();
     (result, NOTED.take())

@@ -16,37 +16,42 @@ use rustls::unbuffered::{
 };
 use rustls::{ClientConfig, CommonState, Error, ServerConfig};
 
-use super::server_name;
+use super::server_name::{self, Name};
 use crate::net::layer::{Ended, Layer, Opened, Sealed};
 
-/// What a session is made of.
+/// What a session is made of. Shared by all sessions of an acceptor or a connector.
+pub(crate) type Start = Arc<Side<ServerStart, ClientStart>>;
+
+/// The end of a session, with something for either.
 #[derive(Debug)]
-pub(crate) enum Start {
-    Server {
-        config: Arc<ServerConfig>,
-        suppress_ragged_eofs: bool,
-    },
-    /// Boxed, because it would make every connection of a server larger.
-    Client(Box<(Arc<ClientConfig>, ServerName<'static>)>),
+pub(crate) enum Side<S, C> {
+    Server(S),
+    Client(C),
 }
 
-impl Start {
-    /// Returns whether the end of the socket counts as the end of the input.
-    pub(crate) fn suppresses_ragged_eofs(&self) -> bool {
-        matches!(self, Start::Server { suppress_ragged_eofs: true, .. })
-    }
+#[derive(Debug)]
+pub(crate) struct ServerStart {
+    pub(crate) config: Arc<ServerConfig>,
+    /// The end of the socket counts as the end of the input.
+    pub(crate) suppress_ragged_eofs: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct ClientStart {
+    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) name: ServerName<'static>,
+}
+
+/// Returns whether the end of the socket counts as the end of the input.
+pub(crate) fn suppresses_ragged_eofs(start: &Start) -> bool {
+    matches!(&**start, Side::Server(ServerStart { suppress_ragged_eofs: true, .. }))
 }
 
 /// One TLS session.
 pub(crate) struct Session {
-    side: Side,
+    side: Side<UnbufferedServerConnection, UnbufferedClientConnection>,
     /// The name that the client has asked for.
-    name: Option<Box<str>>,
-}
-
-enum Side {
-    Server(UnbufferedServerConnection),
-    Client(UnbufferedClientConnection),
+    name: Option<Name>,
 }
 
 impl Session {
@@ -58,7 +63,7 @@ impl Session {
     }
 
     pub(super) fn server_name(&self) -> Option<&str> {
-        self.name.as_deref()
+        self.name.as_deref().map(|name| &**name)
     }
 }
 
@@ -73,19 +78,18 @@ impl Layer for Session {
     type Start = Start;
 
     fn speaks_first(start: &Start) -> bool {
-        matches!(start, Start::Client(_))
+        matches!(**start, Side::Client(_))
     }
 
     fn start(start: &Start) -> io::Result<Self> {
-        let (side, name) = match start {
-            Start::Server { config, .. } => {
+        let (side, name) = match &**start {
+            Side::Server(ServerStart { config, .. }) => {
                 let connection = UnbufferedServerConnection::new(config.clone()).map_err(failure)?;
                 (Side::Server(connection), None)
             }
-            Start::Client(start) => {
-                let (config, name) = &**start;
+            Side::Client(ClientStart { config, name }) => {
                 let connection = UnbufferedClientConnection::new(config.clone(), name.clone()).map_err(failure)?;
-                (Side::Client(connection), Some(name.to_str().into()))
+                (Side::Client(connection), Some(server_name::shared(&name.to_str())))
             }
         };
         Ok(Session { side, name })

@@ -72,7 +72,7 @@ struct Pair {
 impl Pair {
     fn new(piece: usize) -> Self {
         let (server, client) = &*CONFIGS;
-        let start = Start::Server { config: server.clone(), suppress_ragged_eofs: false };
+        let start = Arc::new(Side::Server(ServerStart { config: server.clone(), suppress_ragged_eofs: false }));
         let name = ServerName::try_from("localhost").unwrap();
         Pair {
             server: Layered::new(Socket::default(), start, 0, 0),
@@ -341,7 +341,8 @@ fn the_end_of_the_socket_alone_is_no_end() {
 fn our_client_speaks_first_and_checks_the_name() {
     for (name, expected) in [("localhost", true), ("example.org", false)] {
         let (server, client) = &*CONFIGS;
-        let start = Start::Client(Box::new((client.clone(), ServerName::try_from(name).unwrap())));
+        let start =
+            Arc::new(Side::Client(ClientStart { config: client.clone(), name: ServerName::try_from(name).unwrap() }));
         let mut ours = Layered::<_, Session>::new(Socket::default(), start, 0, 0);
         let mut theirs = rustls::ServerConnection::new(server.clone()).unwrap();
         let mut buffer = vec![0; BUFFER_BYTES_MIN];
