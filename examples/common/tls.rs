@@ -68,8 +68,9 @@ pub(crate) fn connector(authorities: &Path, server_name: &str) -> Result<TlsConn
 }
 
 fn from_files(chain: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
+    let certificates = certificates(chain)?;
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| in_file(key, error))?;
-    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(certificates(chain)?, secret);
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(certificates, secret);
     config.map(Arc::new).map_err(|error| in_file(chain, error))
 }
 

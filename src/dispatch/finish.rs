@@ -84,6 +84,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             (Err(Error::Tls { source, .. }), None) if source.kind() == io::ErrorKind::UnexpectedEof => {
                 EndReason::Truncated
             }
+            (Err(Error::Tls { source, .. }), None) if source.kind() == io::ErrorKind::Unsupported => EndReason::Error,
             (Err(Error::Tls { .. }), None) => EndReason::TlsFailed,
             (Err(_), None) => EndReason::Error,
         };
@@ -98,11 +99,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         if let Err(error) = result {
             // Otherwise an error on the way to the end only repeats it.
             match why {
-                EndReason::Panicked
-                | EndReason::Error
-                | EndReason::TlsFailed
-                | EndReason::Timeout(_)
-                | EndReason::ChildTimeout => _ = self.hook(core, |state| state.handle_error(client, &error)),
+                EndReason::Panicked | EndReason::Error | EndReason::Timeout(_) | EndReason::ChildTimeout => {
+                    _ = self.hook(core, |state| state.handle_error(client, &error))
+                }
+                EndReason::TlsFailed => note_fault!(Debug, "{client}: {error:#}"),
                 EndReason::HandshakeFailed | EndReason::HandshakeTimeout => {
                     note_fault!(Debug, "{client}: {error:#}");
                     self.hook(core, |state| state.handshake_failed(client, &error));

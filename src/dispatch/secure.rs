@@ -49,14 +49,13 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         drop_error(at.core, error);
     }
 
-    /// The peer has violated TLS. It was told, and then the connection ends.
+    /// The peer has violated TLS, which is no error of a handler. It was told, and then the connection ends.
     #[cold]
     pub(super) fn tls_failed(&mut self, at: &mut Service<'_>, source: io::Error) {
         let error = Error::Tls { doing: "open a TLS record", source };
         let state = &mut at.connection.state;
         state.end(EndReason::TlsFailed, false);
         note_fault!(Debug, "{}: {error:#}", state.address);
-        self.hook(at.core, |server| server.handle_error(&state.address, &error));
         drop_error(at.core, error);
     }
 }

@@ -6,6 +6,8 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::Range;
 
+use crate::panics::catch;
+
 /// The state of a layer for one connection.
 pub(crate) trait Layer: Sized + Debug + Send + 'static {
     /// What it is made of, when the first byte arrives.
@@ -46,6 +48,11 @@ pub(crate) enum Ended {
     /// The peer has ended its direction.
     Closed,
     Failed(io::Error),
+}
+
+/// Runs code of the layer. A panic is an error.
+pub(crate) fn guarded<T>(run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    catch(run).unwrap_or_else(|panic| Err(panic.into()))
 }
 
 /// The plaintext of the longest record.

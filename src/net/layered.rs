@@ -8,12 +8,13 @@
 //! Plaintext stays with the caller until its ciphertext is written, as with `SSL_write`: a write that reports less than
 //! was offered is repeated with the same bytes, of which the first `ahead` are sealed already.
 
+mod running;
+
 use std::cell::RefCell;
 use std::io::{self, IoSlice, Read, Write};
 
-use super::layer::{Ended, Layer, Opened, PLAIN_MAX, Sealed};
-use crate::error::Result;
-use crate::panics::catch;
+use self::running::Running;
+use super::layer::{Ended, Layer, Opened, PLAIN_MAX, guarded};
 
 /// A socket and its layer.
 #[derive(Debug)]
@@ -27,32 +28,6 @@ pub(crate) struct Layered<S, L: Layer> {
     pub(crate) since: u64,
     /// The socket has reported the end of the peer's direction.
     fin: bool,
-}
-
-/// A layer that has begun.
-#[derive(Debug)]
-struct Running<L> {
-    layer: L,
-    /// Exists only while it holds something, because there is one of these for every idle connection.
-    kept: Option<Box<Kept>>,
-    /// Bytes of plaintext that are sealed, but not reported as written.
-    ahead: u32,
-    /// Nothing more is opened.
-    is_over: bool,
-    /// Nothing more is sealed either.
-    has_failed: bool,
-    is_closed: bool,
-}
-
-/// What a layer keeps for the next call.
-#[derive(Debug, Default)]
-struct Kept {
-    /// Bytes of an incomplete record.
-    carried: Vec<u8>,
-    /// Sealed bytes that the socket has not accepted.
-    sealed: Vec<u8>,
-    /// The end of the input, if it is not reported yet.
-    end: Option<Ended>,
 }
 
 /// The result of a read.
@@ -132,14 +107,7 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
     fn begin(&mut self) -> io::Result<&mut Running<L>> {
         if self.running.is_none() {
             let layer = guarded(|| L::start(&self.start))?;
-            self.running = Some(Box::new(Running {
-                layer,
-                kept: None,
-                ahead: 0,
-                is_over: false,
-                has_failed: false,
-                is_closed: false,
-            }));
+            self.running = Some(Box::new(Running::new(layer)));
         }
         Ok(self.running.as_mut().expect("it was begun"))
     }
@@ -253,191 +221,6 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
     }
 }
 
-impl<L: Layer> Running<L> {
-    fn sealed(&self) -> &[u8] {
-        self.kept.as_ref().map_or(&[], |kept| &kept.sealed)
-    }
-
-    fn take_carried(&mut self) -> Vec<u8> {
-        self.take(|kept| std::mem::take(&mut kept.carried))
-    }
-
-    fn take_end(&mut self) -> Option<Ended> {
-        self.take(|kept| kept.end.take())
-    }
-
-    /// Takes something of what is kept, and frees the rest if nothing is left.
-    #[inline]
-    fn take<T: Default>(&mut self, take: impl FnOnce(&mut Kept) -> T) -> T {
-        let Some(kept) = &mut self.kept else { return T::default() };
-        let taken = take(kept);
-        if kept.carried.is_empty() && kept.sealed.is_empty() && kept.end.is_none() {
-            self.kept = None;
-        }
-        taken
-    }
-
-    /// Runs an operation of the layer that may add to the sealed bytes.
-    fn adding<T>(&mut self, run: impl FnOnce(&mut L, &mut [u8], &mut Sealed<'_>) -> T) -> Result<T> {
-        let Running { layer, kept, .. } = self;
-        let (mut none, mut new) = (Vec::new(), Vec::new());
-        let (carried, bytes) = match kept {
-            Some(kept) => (&mut kept.carried, &mut kept.sealed),
-            None => (&mut none, &mut new),
-        };
-        let filled = bytes.len();
-        let mut sealed = Sealed::new(bytes, filled);
-        let result = catch(|| run(layer, carried, &mut sealed));
-        let filled = sealed.len();
-        bytes.truncate(filled);
-        if !new.is_empty() {
-            self.kept.get_or_insert_default().sealed = new;
-        }
-        result
-    }
-
-    /// Opens records. A panic is a failure.
-    fn open(&mut self, buffer: &mut [u8], wire: std::ops::Range<usize>) -> Opened {
-        if self.is_over {
-            return Opened { used: wire.len(), ..Opened::default() };
-        }
-        let opened = self.adding(|layer, _, sealed| layer.open(buffer, wire, sealed));
-        opened.unwrap_or_else(|panic| Opened { end: Some(Ended::Failed(panic.into())), ..Opened::default() })
-    }
-
-    fn close(&mut self) {
-        if self.has_failed || self.layer.is_handshaking() {
-            return;
-        }
-        // An error means that there is nothing to say, and the socket's end says it.
-        let _ = self.adding(|layer, carried, sealed| layer.close(carried, sealed));
-    }
-
-    fn write(&mut self, socket: &mut impl Write, slices: &[IoSlice<'_>], scratch: &mut Vec<u8>) -> io::Result<usize> {
-        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-        let mut taken = 0;
-        while taken < offered {
-            let ahead = self.ahead as usize;
-            let sealed = self.seal_more(slices, taken + ahead, offered, scratch)?;
-            let ahead = self.ahead as usize;
-            let waiting = self.sealed().len() + sealed;
-            let written = match write_both(socket, self.sealed(), &scratch[..sealed]) {
-                Ok(0) if waiting > 0 => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    self.keep(0, &scratch[..sealed]);
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            if written == waiting {
-                self.take(|kept| kept.sealed = Vec::new());
-                let done = ahead.min(offered - taken);
-                self.ahead -= done as u32;
-                taken += done;
-                continue;
-            }
-            // A part of the ciphertext stands for as large a part of the plaintext, but never for all of it.
-            let done = (ahead * written / waiting).min(offered - taken);
-            self.ahead -= done as u32;
-            taken += done;
-            self.keep(written, &scratch[..sealed]);
-            if cfg!(unix) || written == 0 {
-                break;
-            }
-        }
-        if taken == 0 && offered > 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
-    }
-
-    /// Keeps sealed bytes that were not written: those that waited, and the new ones.
-    fn keep(&mut self, written: usize, new: &[u8]) {
-        let before = self.sealed().len();
-        if written < before {
-            let sealed = &mut self.kept.get_or_insert_default().sealed;
-            sealed.drain(..written);
-            sealed.extend_from_slice(new);
-        } else if written - before < new.len() {
-            self.kept.get_or_insert_default().sealed = new[written - before..].to_vec();
-        } else {
-            self.take(|kept| kept.sealed = Vec::new());
-        }
-    }
-
-    /// Seals plaintext from `from` on, until enough is ahead of the socket. Returns how many bytes of the scratch are
-    /// filled.
-    fn seal_more(
-        &mut self,
-        slices: &[IoSlice<'_>],
-        from: usize,
-        offered: usize,
-        scratch: &mut Vec<u8>,
-    ) -> io::Result<usize> {
-        let room = AHEAD_MAX.saturating_sub(self.sealed().len());
-        let wanted = offered.saturating_sub(from).min(room);
-        if wanted == 0 {
-            return Ok(0);
-        }
-        if self.has_failed || self.is_closed {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        let mut sealed = Sealed::new(scratch, 0);
-        let carried = self.kept.as_mut().map_or(&mut [][..], |kept| &mut kept.carried);
-        guarded(|| seal_slices(&mut self.layer, slices, from, wanted, carried, &mut sealed))?;
-        self.ahead += wanted as u32;
-        Ok(sealed.len())
-    }
-}
-
-/// Seals `wanted` bytes of the slices from `from` on. Short slices share a record.
-fn seal_slices<L: Layer>(
-    layer: &mut L,
-    slices: &[IoSlice<'_>],
-    mut from: usize,
-    mut wanted: usize,
-    carried: &mut [u8],
-    sealed: &mut Sealed<'_>,
-) -> io::Result<()> {
-    let mut gathered = Vec::new();
-    for slice in slices {
-        let skipped = from.min(slice.len());
-        from -= skipped;
-        let piece = &slice[skipped..];
-        let mut piece = &piece[..piece.len().min(wanted)];
-        wanted -= piece.len();
-        if gathered.is_empty() && (wanted == 0 || piece.len() >= GATHER_MAX) {
-            if !piece.is_empty() {
-                layer.seal(piece, carried, sealed)?;
-            }
-            continue;
-        }
-        while !piece.is_empty() {
-            let (now, later) = piece.split_at(piece.len().min(GATHER_MAX - gathered.len()));
-            gathered.extend_from_slice(now);
-            piece = later;
-            if gathered.len() == GATHER_MAX {
-                layer.seal(&gathered, carried, sealed)?;
-                gathered.clear();
-            }
-        }
-    }
-    if gathered.is_empty() { Ok(()) } else { layer.seal(&gathered, carried, sealed) }
-}
-
-fn write_both(socket: &mut impl Write, first: &[u8], second: &[u8]) -> io::Result<usize> {
-    match (first.is_empty(), second.is_empty()) {
-        (true, true) => Ok(0),
-        (true, false) => socket.write(second),
-        (false, true) => socket.write(first),
-        (false, false) => socket.write_vectored(&[IoSlice::new(first), IoSlice::new(second)]),
-    }
-}
-
-/// Runs code of the layer. A panic is an error.
-fn guarded<T>(run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    catch(run).unwrap_or_else(|panic| Err(panic.into()))
-}
-
 thread_local! {
     /// For ciphertext that is written at once.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -453,7 +236,3 @@ const WIRE_AT: usize = HANDSHAKE_MAX + PLAIN_MAX;
 pub(crate) const WIRE_MAX: usize = 64 * 1024;
 /// The length of a buffer that can be lent.
 pub(crate) const BUFFER_BYTES_MIN: usize = WIRE_AT + WIRE_MAX;
-/// How far the ciphertext is ahead of the socket.
-const AHEAD_MAX: usize = 64 * 1024;
-/// The plaintext of a full record.
-const GATHER_MAX: usize = 16 * 1024;

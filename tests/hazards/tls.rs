@@ -1172,6 +1172,6 @@ fn a_program_is_not_given_encrypted_bytes() {
     let running = serve(unbound.server_activate().unwrap());
     let mut client = crate::common::Peer::connect(running.address);
     assert_eq!(client.rest(), b"");
-    journal.wait("close_request TLS failed");
+    journal.wait("close_request handler error");
     journal.wait("handle_error cannot give a connection under TLS to a program: it would see encrypted bytes");
 }
