@@ -6,7 +6,7 @@ use std::io::Write;
 use socketserver::Result;
 
 use super::data::{Data, Value};
-use super::protocol::{Reply, number};
+use super::protocol::{Replies, number};
 
 /// The value of a key, which must be of the given kind: if there is one, or a new one.
 macro_rules! get {
@@ -27,7 +27,7 @@ macro_rules! get {
 
 /// Runs a command. Returns whether there is one of this name that takes so many words. An `Error::Other` is the text of
 /// an error reply. Any other error means that the client cannot be written to.
-pub(crate) fn run(data: &mut Data, out: &mut impl Write, name: &[u8], words: &[&[u8]]) -> Result<bool> {
+pub(crate) fn run(data: &mut Data, out: &mut Replies<'_, impl Write>, name: &[u8], words: &[&[u8]]) -> Result<bool> {
     match (name, words) {
         (b"GET", [key]) => out.bulk_or_null(get!(data, key, Text).map(|text| &text[..]))?,
         (b"SET", [key, text]) => put(data, out, &[key, text], None)?,
@@ -44,7 +44,7 @@ pub(crate) fn run(data: &mut Data, out: &mut impl Write, name: &[u8], words: &[&
 
         (b"FLUSHALL", []) => {
             data.entries.clear();
-            out.write_all(b"+OK\r\n")?;
+            out.simple("OK")?;
         }
         (b"DBSIZE", []) => out.number(b':', data.entries.len())?,
         (b"EXISTS", keys @ [_, ..]) => out.number(b':', keys.iter().filter(|key| data.find(key).is_some()).count())?,
@@ -79,7 +79,7 @@ pub(crate) fn run(data: &mut Data, out: &mut impl Write, name: &[u8], words: &[&
             let length = list.len() as i64;
             let [first, last] = [first, last].map(|at| if at < 0 { at + length } else { at });
             let to = last.saturating_add(1).clamp(0, length);
-            out.array(list.range(first.clamp(0, to) as usize..to as usize).map(|item| &item[..]))?;
+            out.array(b'*', list.range(first.clamp(0, to) as usize..to as usize).map(|item| &item[..]))?;
         }
 
         (b"HSET", [key, pairs @ ..]) if !pairs.is_empty() && pairs.len() % 2 == 0 => {
@@ -96,8 +96,7 @@ pub(crate) fn run(data: &mut Data, out: &mut impl Write, name: &[u8], words: &[&
         }
         (b"HGETALL", [key]) => {
             let hash = get!(data, key, new Hash);
-            out.number(b'*', 2 * hash.len())?;
-            hash.iter().flat_map(|(field, item)| [field, item]).try_for_each(|item| out.bulk(item))?;
+            out.array(b'%', hash.iter().flat_map(|(field, item)| [&field[..], item]))?;
         }
 
         (b"SADD", [key, items @ ..]) if !items.is_empty() => {
@@ -108,7 +107,7 @@ pub(crate) fn run(data: &mut Data, out: &mut impl Write, name: &[u8], words: &[&
             let set = get!(data, key, new Set);
             out.number(b':', items.iter().filter(|&&item| set.swap_remove(item)).count())?;
         }
-        (b"SMEMBERS", [key]) => out.array(get!(data, key, new Set).iter().map(|item| &item[..]))?,
+        (b"SMEMBERS", [key]) => out.array(b'~', get!(data, key, new Set).iter().map(|item| &item[..]))?,
         (b"SPOP", [key]) => {
             let set = get!(data, key, Set);
             let item = set.and_then(|set| set.swap_remove_index(fastrand::usize(..set.len())));
@@ -120,7 +119,7 @@ pub(crate) fn run(data: &mut Data, out: &mut impl Write, name: &[u8], words: &[&
 }
 
 /// Sets keys and texts.
-fn put(data: &mut Data, out: &mut impl Write, pairs: &[&[u8]], expires: Option<u64>) -> Result<()> {
+fn put(data: &mut Data, out: &mut Replies<'_, impl Write>, pairs: &[&[u8]], expires: Option<u64>) -> Result<()> {
     for pair in pairs.chunks_exact(2) {
         let entry = (Value::Text(pair[1].into()), expires);
         match data.entries.get_mut(pair[0]) {
@@ -128,10 +127,10 @@ fn put(data: &mut Data, out: &mut impl Write, pairs: &[&[u8]], expires: Option<u
             None => _ = data.entries.insert(pair[0].into(), entry),
         }
     }
-    Ok(out.write_all(b"+OK\r\n")?)
+    Ok(out.simple("OK")?)
 }
 
-fn add(data: &mut Data, out: &mut impl Write, key: &[u8], by: Option<i64>) -> Result<()> {
+fn add(data: &mut Data, out: &mut Replies<'_, impl Write>, key: &[u8], by: Option<i64>) -> Result<()> {
     let old = get!(data, key, Text).map_or(Some(0), |text| number(text));
     let (old, by) = old.zip(by).ok_or(NOT_A_NUMBER)?;
     let new = old.checked_add(by).ok_or("ERR increment or decrement would overflow")?;

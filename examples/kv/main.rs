@@ -1,4 +1,4 @@
-//! A store of keys and values that speaks the protocol of Redis.
+//! A store of keys and values that speaks the protocol of Redis, in both of its versions.
 //!
 //! ```text
 //! cargo run --release --example kv             # or: ... kv -- 127.0.0.1:0 --unix /tmp/kv --tls 127.0.0.1:6390
@@ -7,8 +7,7 @@
 //! ```
 //!
 //! `protocol.rs` has the protocol, `data.rs` the data, `commands.rs` the commands on data, and this file the clients.
-//! The data is the server's value, so commands need no lock. It is only in memory, and its amount is not limited. Only
-//! version 2 of the protocol is spoken: in Python, `redis.Redis(port=6380, protocol=2)`.
+//! The data is the server's value, so commands need no lock. It is only in memory, and its amount is not limited.
 
 mod commands;
 #[path = "../common/mod.rs"]
@@ -18,13 +17,13 @@ mod protocol;
 #[path = "../common/tls.rs"]
 mod tls;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use protocol::Reply;
+use protocol::Replies;
 use socketserver::{BaseServer, ConnectionId, ConnectionLimits, EndReason, Error, Keepalive, Next, Others, Request};
 use socketserver::{RequestHandler, Result, TcpOptions, TcpServer, Timeout};
 #[cfg(unix)]
@@ -34,8 +33,8 @@ use socketserver::{UnixOptions, family};
 #[derive(Default)]
 struct Store {
     data: data::Data,
-    /// The clients of each channel.
-    channels: HashMap<data::Bytes, BTreeSet<ConnectionId>>,
+    /// The clients of each channel, and whether they speak version 3.
+    channels: HashMap<data::Bytes, BTreeMap<ConnectionId, bool>>,
     /// How many bytes may wait for a client, and for one that has subscribed to channels.
     outputs: [usize; 2],
 }
@@ -47,8 +46,12 @@ impl BaseServer for Store {
     }
 }
 
-/// A client, with the channels that it has subscribed to.
-struct Client(BTreeSet<data::Bytes>);
+/// A client: whether it speaks version 3 of the protocol, and its channels.
+#[derive(Default)]
+struct Client {
+    is_resp3: bool,
+    channels: BTreeSet<data::Bytes>,
+}
 
 impl RequestHandler<Store> for Client {
     fn handle(&mut self, request: &mut Request<'_, Store>) -> Result<Next> {
@@ -76,21 +79,21 @@ impl RequestHandler<Store> for Client {
     }
 
     fn finish(&mut self, request: &mut Request<'_, Store>, _: EndReason) {
-        std::mem::take(&mut self.0).iter().for_each(|channel| leave(request, channel));
+        std::mem::take(&mut self.channels).iter().for_each(|channel| leave(request, channel));
     }
 }
 
 impl Client {
     /// Runs a command. Those on data are in `commands.rs`.
     fn run(&mut self, request: &mut Request<'_, Store>, name: &[u8], words: &[&[u8]]) -> Result<Next> {
-        let me = request.id();
-        let out = &mut request.output;
+        let (me, is_resp3, is_subscribed) = (request.id(), self.is_resp3, !self.channels.is_empty());
+        let mut out = Replies { out: &mut request.output, is_resp3 };
         match (name, words) {
             (b"QUIT", []) => {
-                out.write_all(b"+OK\r\n")?;
+                out.simple("OK")?;
                 return Ok(Next::Close);
             }
-            (b"SUBSCRIBE", [_, ..]) if self.0.len() + words.len() > CHANNELS_MAX => {
+            (b"SUBSCRIBE", [_, ..]) if self.channels.len() + words.len() > CHANNELS_MAX => {
                 return Err("ERR too many channels".into());
             }
             (b"SUBSCRIBE", [_, ..]) => {
@@ -99,15 +102,15 @@ impl Client {
                 request.set_limits(&limits)?;
                 request.set_timeout(Timeout::Idle, None);
                 for &channel in words {
-                    self.0.insert(channel.into());
-                    request.server.channels.entry(channel.into()).or_default().insert(me);
+                    self.channels.insert(channel.into());
+                    request.server.channels.entry(channel.into()).or_default().insert(me, is_resp3);
                     self.confirm(request, "subscribe", Some(channel))?;
                 }
             }
             (b"UNSUBSCRIBE", _) => {
-                let all = if words.is_empty() { std::mem::take(&mut self.0) } else { BTreeSet::new() };
+                let all: Vec<_> = self.channels.iter().filter(|_| words.is_empty()).cloned().collect();
                 for channel in words.iter().copied().chain(all.iter().map(|channel| &channel[..])) {
-                    self.0.remove(channel);
+                    self.channels.remove(channel);
                     leave(request, channel);
                     self.confirm(request, "unsubscribe", Some(channel))?;
                 }
@@ -115,39 +118,55 @@ impl Client {
                     self.confirm(request, "unsubscribe", None)?;
                 }
             }
-            (b"PING", []) if !self.0.is_empty() => out.array([&b"pong"[..], b""].into_iter())?,
-            _ if !self.0.is_empty() => return Err("ERR only (UN)SUBSCRIBE, PING and QUIT are allowed here".into()),
-            (b"PING", []) => out.write_all(b"+PONG\r\n")?,
+            (b"PING", []) if is_subscribed && !is_resp3 => out.array(b'*', [&b"pong"[..], b""])?,
+            _ if is_subscribed && !is_resp3 => return Err(NOT_SUBSCRIBED.into()),
+            (b"PING", []) => out.simple("PONG")?,
             (b"PING" | b"ECHO", [text]) => out.bulk(text)?,
-            (b"SELECT", [b"0"]) => out.write_all(b"+OK\r\n")?,
-            (b"PUBLISH", [channel, text]) => {
-                let mut message = Vec::new();
-                message.array([&b"message"[..], channel, text].into_iter())?;
-                let receivers = request.server.channels.get(*channel).into_iter().flatten();
-                out.number(b':', receivers.map(|&id| request.others.send(id, &message)).count())?;
+            (b"SELECT", [b"0"]) => out.simple("OK")?,
+            (b"HELLO", [] | [b"2" | b"3"]) => {
+                self.is_resp3 = words.first().map_or(is_resp3, |version| *version == b"3");
+                out.is_resp3 = self.is_resp3;
+                out.begin(b'%', 6)?;
+                [&b"server"[..], b"redis", b"version", VERSION, b"proto"].iter().try_for_each(|word| out.bulk(word))?;
+                out.number(b':', if self.is_resp3 { 3 } else { 2 })?;
             }
-            (b"CLIENT", [what, words @ ..]) => client(request, &what.to_ascii_uppercase(), words)?,
+            (b"PUBLISH", [channel, text]) => {
+                let mut messages = [Vec::new(), Vec::new()];
+                for (is_resp3, out) in [false, true].into_iter().zip(&mut messages) {
+                    Replies { out, is_resp3 }.array(b'>', [b"message", *channel, text])?;
+                }
+                let clients = request.server.channels.get(*channel);
+                for (&id, &is_resp3) in clients.into_iter().flatten() {
+                    let message = &messages[usize::from(is_resp3)];
+                    if id == me { out.out.write_all(message)? } else { _ = request.others.send(id, message) }
+                }
+                out.number(b':', clients.map_or(0, |clients| clients.len()))?;
+            }
+            (b"CLIENT", [what, words @ ..]) => client(request, is_resp3, &what.to_ascii_uppercase(), words)?,
             (b"CONFIG", [b"GET" | b"get", names @ ..]) => {
                 let [normal, subscriber] = request.server.outputs;
                 let output = format!("normal {normal} 0 0 pubsub {subscriber} 0 0");
                 let all = [("appendonly", "no"), ("save", ""), ("client-output-buffer-limit", &output)];
                 let wanted = all.iter().filter(|(name, _)| names.contains(&name.as_bytes()) || names == [b"*"]);
-                let wanted: Vec<_> = wanted.flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]).collect();
-                out.array(wanted.into_iter())?;
+                out.array(b'%', wanted.flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]))?;
             }
             (b"INFO", _) => {
                 let (stats, uptime) = (request.others.stats(), request.others.now().as_secs());
                 let (channels, keys) = (request.server.channels.len(), request.server.data.entries.len());
                 let text = format!(
-                    "# Server\r\nredis_version:7.0.0\r\nuptime_in_seconds:{uptime}\r\n\r\n\
+                    "# Server\r\nredis_version:{}\r\nuptime_in_seconds:{uptime}\r\n\r\n\
                      # Clients\r\nconnected_clients:{}\r\npubsub_channels:{channels}\r\n\r\n\
                      # Stats\r\ntotal_connections_received:{}\r\ntotal_net_input_bytes:{}\r\n\
                      total_net_output_bytes:{}\r\n\r\n# Keyspace\r\ndb0:keys={keys}\r\n",
-                    stats.active, stats.accepted, stats.bytes_in, stats.bytes_out
+                    VERSION.escape_ascii(),
+                    stats.active,
+                    stats.accepted,
+                    stats.bytes_in,
+                    stats.bytes_out
                 );
                 out.bulk(text.as_bytes())?;
             }
-            _ if commands::run(&mut request.server.data, out, name, words)? => {}
+            _ if commands::run(&mut request.server.data, &mut out, name, words)? => {}
             (b"HELLO", _) => return Err("NOPROTO unsupported protocol version".into()),
             _ => {
                 let name = name.escape_ascii();
@@ -158,10 +177,11 @@ impl Client {
     }
 
     fn confirm(&self, request: &mut Request<'_, Store>, what: &str, channel: Option<&[u8]>) -> Result<()> {
-        request.output.number(b'*', 3)?;
-        request.output.bulk(what.as_bytes())?;
-        request.output.bulk_or_null(channel)?;
-        Ok(request.output.number(b':', self.0.len())?)
+        let mut out = Replies { out: &mut request.output, is_resp3: self.is_resp3 };
+        out.begin(b'>', 3)?;
+        out.bulk(what.as_bytes())?;
+        out.bulk_or_null(channel)?;
+        Ok(out.number(b':', self.channels.len())?)
     }
 }
 
@@ -176,20 +196,21 @@ fn leave(request: &mut Request<'_, Store>, channel: &[u8]) {
 }
 
 /// Commands about clients.
-fn client(request: &mut Request<'_, Store>, what: &[u8], words: &[&[u8]]) -> Result<()> {
+fn client(request: &mut Request<'_, Store>, is_resp3: bool, what: &[u8], words: &[&[u8]]) -> Result<()> {
     let me = request.id();
     let mut all = vec![(me, request.client_address())];
     let others = request.others.connections().into_iter();
     all.extend(others.filter_map(|id| Some((id, request.others.client_address(id)?))));
+    let mut out = Replies { out: &mut request.output, is_resp3 };
     match (what, words) {
-        (b"ID", []) => write!(request.output, ":{me}\r\n")?,
+        (b"ID", []) => write!(out.out, ":{me}\r\n")?,
         (b"LIST", []) => {
             let mut text = String::new();
             for (id, address) in all {
                 let unsent = request.others.output_len(id).unwrap_or(0);
                 writeln!(text, "id={id} addr={address} omem={unsent}")?;
             }
-            request.output.bulk(text.as_bytes())?;
+            out.bulk(text.as_bytes())?;
         }
         (b"KILL", [wanted]) | (b"KILL", [b"ID" | b"id" | b"ADDR" | b"addr", wanted]) => {
             let is_wanted = |text: String| text.as_bytes() == *wanted;
@@ -197,8 +218,8 @@ fn client(request: &mut Request<'_, Store>, what: &[u8], words: &[&[u8]]) -> Res
             all.iter().for_each(|(id, _)| request.others.close(*id));
             match words.len() {
                 1 if all.is_empty() => return Err("ERR No such client".into()),
-                1 => request.output.write_all(b"+OK\r\n")?,
-                _ => request.output.number(b':', all.len())?,
+                1 => out.simple("OK")?,
+                _ => out.number(b':', all.len())?,
             }
         }
         _ => return Err("ERR unknown subcommand of CLIENT".into()),
@@ -234,7 +255,7 @@ struct Args {
 fn main() -> ExitCode {
     common::run(|args: Args| {
         let store = Store { outputs: [args.output, args.subscriber_output], ..Store::default() };
-        let mut server = TcpServer::unbound_with_server(store, |_, _| Client(BTreeSet::new()));
+        let mut server = TcpServer::unbound_with_server(store, |_, _| Client::default());
         server.limits.output_bytes_max = args.output;
         server.limits.input_bytes_max = 2 * protocol::WORD_BYTES_MAX;
         let mut tcp = TcpOptions::default();
@@ -254,4 +275,7 @@ fn main() -> ExitCode {
     })
 }
 
+/// The version of Redis whose commands these are, as far as they go.
+const VERSION: &[u8] = b"7.0.0";
+const NOT_SUBSCRIBED: &str = "ERR only (UN)SUBSCRIBE, PING and QUIT are allowed here";
 const CHANNELS_MAX: usize = 10_000;

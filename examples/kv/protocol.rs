@@ -1,4 +1,4 @@
-//! The protocol, RESP2: requests in, replies out.
+//! The protocol, RESP: requests in, replies out.
 
 use std::io::{self, Write};
 
@@ -41,29 +41,50 @@ pub(crate) fn number(text: &[u8]) -> Option<i64> {
     if text.starts_with(b"+") { None } else { std::str::from_utf8(text).ok()?.parse().ok() }
 }
 
-/// Replies, for anything that bytes can be written to.
-pub(crate) trait Reply: Write {
-    /// Writes a letter and a number: an integer (`:`), or the length of a string (`$`) or of an array (`*`).
-    fn number(&mut self, kind: u8, number: impl itoa::Integer) -> io::Result<()> {
-        self.write_all(&[kind])?;
-        self.write_all(itoa::Buffer::new().format(number).as_bytes())?;
-        self.write_all(b"\r\n")
-    }
-    fn bulk(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.number(b'$', bytes.len())?;
-        self.write_all(bytes)?;
-        self.write_all(b"\r\n")
-    }
-    fn bulk_or_null(&mut self, bytes: Option<&[u8]>) -> io::Result<()> {
-        if let Some(bytes) = bytes { self.bulk(bytes) } else { self.write_all(b"$-1\r\n") }
-    }
-    fn array<'a>(&mut self, mut items: impl ExactSizeIterator<Item = &'a [u8]>) -> io::Result<()> {
-        self.number(b'*', items.len())?;
-        items.try_for_each(|item| self.bulk(item))
-    }
+/// Writes replies in version 2 or 3 of the protocol.
+pub(crate) struct Replies<'a, W> {
+    pub(crate) out: &'a mut W,
+    pub(crate) is_resp3: bool,
 }
 
-impl<W: Write> Reply for W {}
+impl<W: Write> Replies<'_, W> {
+    /// Writes a letter and a number: an integer (`:`), or the length of a string (`$`) or of an array (`*`).
+    pub(crate) fn number(&mut self, kind: u8, number: impl itoa::Integer) -> io::Result<()> {
+        self.out.write_all(&[kind])?;
+        self.out.write_all(itoa::Buffer::new().format(number).as_bytes())?;
+        self.out.write_all(b"\r\n")
+    }
+
+    pub(crate) fn simple(&mut self, text: &str) -> io::Result<()> {
+        write!(self.out, "+{text}\r\n")
+    }
+
+    pub(crate) fn bulk(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.number(b'$', bytes.len())?;
+        self.out.write_all(bytes)?;
+        self.out.write_all(b"\r\n")
+    }
+
+    pub(crate) fn bulk_or_null(&mut self, bytes: Option<&[u8]>) -> io::Result<()> {
+        let Some(bytes) = bytes else { return self.out.write_all(if self.is_resp3 { b"_\r\n" } else { b"$-1\r\n" }) };
+        self.bulk(bytes)
+    }
+
+    /// Begins an array (`*`). In version 3, it can also be a set (`~`), a map (`%`), or what nobody has asked for (`>`).
+    pub(crate) fn begin(&mut self, kind: u8, items: usize) -> io::Result<()> {
+        match kind {
+            _ if !self.is_resp3 => self.number(b'*', items),
+            b'%' => self.number(kind, items / 2),
+            _ => self.number(kind, items),
+        }
+    }
+
+    pub(crate) fn array<'i>(&mut self, kind: u8, items: impl IntoIterator<Item = &'i [u8]>) -> io::Result<()> {
+        let items: Vec<_> = items.into_iter().collect();
+        self.begin(kind, items.len())?;
+        items.into_iter().try_for_each(|item| self.bulk(item))
+    }
+}
 
 /// A request is examined from its beginning each time that a part of it arrives, so it has not too many words.
 const WORDS_MAX: usize = 8_192;

@@ -67,8 +67,35 @@ const DIALOGUE: &[(&str, &str)] = &[
     ("GET h\r\n", "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"),
     ("SADD h a\r\n", "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"),
     ("NOSUCH a\r\n", "-ERR unknown command 'NOSUCH', or wrong number of arguments for it\r\n"),
-    ("HELLO 3\r\n", "-NOPROTO unsupported protocol version\r\n"),
+    ("HELLO 4\r\n", "-NOPROTO unsupported protocol version\r\n"),
 ];
+
+#[test]
+fn kv_speaks_version_3_to_those_who_ask_for_it() {
+    let Some(mut kv) = start("kv", &["127.0.0.1:0"]) else { return };
+    let (mut new, mut old) = (kv.connect(), kv.connect());
+    let hello = "$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$5\r\nproto\r\n";
+    for (request, reply) in [
+        ("HELLO\r\n", &format!("*6\r\n{hello}:2\r\n")[..]),
+        ("HELLO 3\r\n", &format!("%3\r\n{hello}:3\r\n")),
+        ("GET a\r\nHGETALL a\r\nSMEMBERS a\r\n", "_\r\n%0\r\n~0\r\n"),
+        ("HSET h f 1\r\nHGETALL h\r\n", ":1\r\n%1\r\n$1\r\nf\r\n$1\r\n1\r\n"),
+        ("LRANGE a 0 1\r\nCONFIG GET save\r\n", "*0\r\n%1\r\n$4\r\nsave\r\n$0\r\n\r\n"),
+        ("SUBSCRIBE a\r\n", ">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n"),
+        // Other commands are allowed, also to publish to itself.
+        ("PING\r\nGET a\r\n", "+PONG\r\n_\r\n"),
+        ("PUBLISH a x\r\n", ">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n:1\r\n"),
+    ] {
+        write(&mut new, request);
+        expect(&mut new, reply);
+    }
+    write(&mut old, "SUBSCRIBE a\r\n");
+    expect(&mut old, "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n");
+    write(&mut new, "PUBLISH a y\r\n");
+    expect(&mut new, ">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\ny\r\n:2\r\n");
+    expect(&mut old, "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\ny\r\n");
+    kv.stops_in_good_order();
+}
 
 #[test]
 fn kv_names_protocol_errors_like_redis_and_closes() {
@@ -393,7 +420,8 @@ fn kv_serves_python_s_redis() {
     let port = kv.address.unwrap().port().to_string();
     let script = r#"
 import sys, redis
-r = redis.Redis(port=int(sys.argv[1]), protocol=2, decode_responses=True)
+protocol = {"protocol": int(sys.argv[2])} if sys.argv[2] else {}
+r = redis.Redis(port=int(sys.argv[1]), decode_responses=True, **protocol)
 assert r.ping() and r.set("a", "1", ex=100) and r.get("a") == "1" and 0 < r.ttl("a") <= 100
 assert r.incr("n", 5) == 5 and r.delete("n") == 1 and r.exists("n") == 0
 assert r.rpush("l", "x", "y") == 2 and r.lrange("l", 0, -1) == ["x", "y"] and r.lpop("l") == "x"
@@ -414,14 +442,20 @@ s.subscribe("news")
 assert s.get_message(timeout=10) is None and r.publish("news", "hi") == 1
 assert s.get_message(timeout=10)["data"] == "hi"
 s.close()
-other = redis.Redis(port=int(sys.argv[1]), protocol=2, single_connection_client=True)
+other = redis.Redis(port=int(sys.argv[1]), single_connection_client=True, **protocol)
 addresses = [client["addr"] for client in r.client_list()]
 assert len(addresses) >= 2, addresses
 assert r.client_kill_filter(_id=other.client_id()) == 1
 print("done")
 "#;
-    if let Some(said) = said_by_python("redis", script, &[&port]) {
-        assert_eq!(said, "done");
+    // The default of the client, which depends on its version, and both versions of the protocol.
+    for protocol in ["", "2", "3"] {
+        let mut client = kv.connect();
+        write(&mut client, "FLUSHALL\r\n");
+        expect(&mut client, "+OK\r\n");
+        if let Some(said) = said_by_python("redis", script, &[&port, protocol]) {
+            assert_eq!(said, "done");
+        }
     }
     kv.stops_in_good_order();
 }
