@@ -53,7 +53,7 @@ pub enum EndReason {
     /// The peer's side ended without the end of TLS (`close_notify`), so the last message may be incomplete. See
     /// `TlsAcceptor::suppress_ragged_eofs`.
     Truncated,
-    /// The peer has violated TLS after the handshake, or somebody has changed the bytes on the way.
+    /// The peer has violated TLS after the handshake, or the bytes were changed on the path.
     TlsFailed,
     /// A program was not done within `child_timeout`.
     ChildTimeout,

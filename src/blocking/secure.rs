@@ -1,7 +1,7 @@
 //! TLS on a thread: the same `rfile` and `wfile` over a session in memory.
 //!
 //! A thread may read while another writes, so no lock on the session is held while one of them waits for the socket. What
-//! is sealed must leave in its order: whoever writes to the socket holds `writing` from the sealing on.
+//! is sealed must be written in the same order, so a thread holds `writing` from sealing until the socket has the bytes.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -160,7 +160,7 @@ impl Secure {
         Ok(sent)
     }
 
-    /// Says the end of our direction. An error means that nobody hears it.
+    /// Sends `close_notify`. An error means that the peer does not receive it.
     pub(super) fn close(&self, socket: &impl RawSocket) {
         let _ = lock(&self.session).close(0);
         let _ = self.send_sealed(socket);
@@ -170,7 +170,7 @@ impl Secure {
         self.is_drained.store(true, Ordering::SeqCst);
     }
 
-    /// Sends what TLS has to say by itself.
+    /// Sends the messages that TLS has produced itself, such as tickets and answers to key updates.
     pub(super) fn send_sealed(&self, socket: &impl RawSocket) -> io::Result<()> {
         let _writing = lock(&self.writing);
         let sealed = {

@@ -32,7 +32,7 @@ impl Connection {
             return Step::Finish(self.state.why);
         }
         #[cfg(feature = "tls")]
-        if self.state.phase.is_secured() && !self.is_laid_bare(turn.now) {
+        if self.state.phase.is_secured() && !self.is_layer_removed(turn.now) {
             return Step::Rest; // The write timeout limits this, too.
         }
         let is_broken = self.state.phase.is_broken();

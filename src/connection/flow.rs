@@ -91,7 +91,7 @@ impl Connection {
     fn may_shut(&mut self, now: u64) -> bool {
         #[cfg(feature = "tls")]
         if self.state.phase.is_secured() {
-            return self.is_end_said(now);
+            return self.is_close_notify_sent(now);
         }
         let _ = now;
         true

@@ -62,7 +62,7 @@ impl Connection {
                 Err(error) => return Some(Step::HandshakeFailed(error)),
             }
             if !secured.is_handshaking() {
-                return self.handshaken(turn);
+                return self.complete_handshake(turn);
             }
             if !self.state.has(READABLE) {
                 return Some(self.stall(turn));
@@ -118,7 +118,7 @@ impl Connection {
     }
 
     /// The handshake is complete: `setup` follows, or, if the handler has started TLS, `writable`.
-    fn handshaken(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
+    fn complete_handshake(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
         let is_resumed = self.io.stream.secured().is_some_and(|secured| secured.is_resumed());
         turn.stats.handshakes_completed += 1;
         turn.stats.handshakes_resumed += u64::from(is_resumed);
@@ -126,7 +126,7 @@ impl Connection {
         self.state.put(WRITABLE, true);
         self.io.queue.iter_mut().for_each(|queue| queue.progress = turn.now);
         self.state.phase.unwatched();
-        if self.state.phase.handshaken() {
+        if self.state.phase.complete_handshake() {
             return None;
         }
         if let Some(carry) = &mut self.carry {
@@ -192,7 +192,7 @@ impl Connection {
         }
     }
 
-    /// Sends what TLS has to say by itself.
+    /// Sends the messages that TLS has produced itself, such as tickets and answers to key updates.
     fn flush_layer(&mut self) {
         let Some(secured) = self.io.stream.secured_mut() else { return };
         if self.state.has(WRITABLE) && secured.has_sealed() {
@@ -214,7 +214,7 @@ impl Connection {
     }
 
     /// Says the end of our direction, after all output. Returns whether it is sent.
-    pub(super) fn is_end_said(&mut self, now: u64) -> bool {
+    pub(super) fn is_close_notify_sent(&mut self, now: u64) -> bool {
         let Some(secured) = self.io.stream.secured_mut() else { return true };
         match secured.close(now) {
             Ok(all) => {
@@ -230,16 +230,16 @@ impl Connection {
 
     /// Ends TLS, and takes it off. Returns whether that is done, or the connection is broken.
     #[cold]
-    pub(super) fn is_laid_bare(&mut self, now: u64) -> bool {
+    pub(super) fn is_layer_removed(&mut self, now: u64) -> bool {
         if self.state.phase.is_aborting() || self.state.phase.is_broken() {
             return true;
         }
-        if !self.is_end_said(now) {
+        if !self.is_close_notify_sent(now) {
             return self.state.phase.is_broken();
         }
         let is_at_end = self.io.stream.secured().is_none_or(Secured::is_at_end);
         self.io.stream = std::mem::replace(&mut self.io.stream, Stream::pending()).bare();
-        self.state.phase.lay_bare(is_at_end);
+        self.state.phase.remove_layer(is_at_end);
         true
     }
 

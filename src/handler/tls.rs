@@ -27,7 +27,7 @@ impl<S> Request<'_, S> {
     /// [`EndReason::HandshakeFailed`](crate::EndReason::HandshakeFailed). Feature `tls`.
     ///
     /// # Errors
-    /// [`Error::Tls`] if input is unread. It was sent before TLS, perhaps by somebody on the way, and must not be taken
+    /// [`Error::Tls`] if input is unread. It was sent before TLS, perhaps by an attacker on the path, and must not be taken
     /// for what was sent under TLS (command injection: CVE-2011-0411). Also if the connection has TLS already, or is a
     /// datagram. [`Error::Gone`] if nothing more can be sent. If the callback propagates the error with `?`, the
     /// connection ends.

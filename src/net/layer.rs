@@ -18,8 +18,8 @@ pub(crate) trait Layer: Sized + Debug + Send + 'static {
 
     fn start(start: &Self::Start) -> io::Result<Self>;
 
-    /// Opens the records in a part of the buffer, puts their plaintext at the start of the buffer, and everything that it
-    /// has to say itself into `sealed`. Before the part there are at least [`PLAIN_MAX`] bytes of room.
+    /// Opens the records in a part of the buffer. Puts their plaintext at the start of the buffer, and the layer's own
+    /// messages into `sealed`. Before the part there are at least [`PLAIN_MAX`] bytes of room.
     fn open(&mut self, buffer: &mut [u8], wire: Range<usize>, sealed: &mut Sealed<'_>) -> Opened;
 
     /// Seals plaintext. `carried`: the bytes of the wire that the last `open` has left over, unchanged.

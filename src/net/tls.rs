@@ -44,9 +44,10 @@ impl TlsAcceptor {
         *start = server(server_name::noting(&config), session::suppresses_ragged_eofs(&start));
     }
 
-    /// Returns an acceptor of its own, with the same configuration, for peers that end the connection without saying so in TLS. By default this ends the
-    /// connection with [`EndReason::Truncated`](crate::EndReason::Truncated), because anybody on the way can cause it,
-    /// and the handler could take a part of a message for all of it. With `true`, it counts as the end of the input.
+    /// Returns a separate acceptor with the same configuration, for peers that end the connection without
+    /// `close_notify`. By default this ends the connection with
+    /// [`EndReason::Truncated`](crate::EndReason::Truncated), because an attacker on the path can cause it, and the
+    /// handler could mistake a part of a message for all of it. With `true`, it counts as the end of the input.
     ///
     /// Source: `suppress_ragged_eofs` of `ssl.SSLContext.wrap_socket`, true in Python.
     #[must_use]

@@ -30,7 +30,7 @@ impl<S: BaseServer> Client<S> {
         self.tls.as_ref()
     }
 
-    /// Feeds bytes past TLS, as somebody on the way could. Feature `tls`.
+    /// Feeds bytes past TLS, as an attacker on the path could. Feature `tls`.
     pub fn feed_wire(&mut self, bytes: &[u8]) {
         self.peer.arrive(Arrival::Bytes(bytes.to_vec()));
         self.run();

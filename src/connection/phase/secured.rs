@@ -17,7 +17,7 @@ impl Phase {
     }
 
     /// The handshake is complete. Returns whether `setup` is due now.
-    pub(crate) fn handshaken(&mut self) -> bool {
+    pub(crate) fn complete_handshake(&mut self) -> bool {
         debug_assert!(self.is_handshaking() && self.stage == Stage::Open);
         self.hold &= !HANDSHAKING;
         if self.owed == Owed::Nothing {
@@ -32,7 +32,7 @@ impl Phase {
     }
 
     /// The layer is taken off. Unless the socket is at its end, the peer can still send.
-    pub(crate) fn lay_bare(&mut self, is_at_end: bool) {
+    pub(crate) fn remove_layer(&mut self, is_at_end: bool) {
         debug_assert_eq!((self.stage, self.owed), (Stage::Closing, Owed::Gone));
         self.hold &= !(SECURED | HANDSHAKING);
         self.inbound = if is_at_end { Inbound::Told } else { Inbound::Open };

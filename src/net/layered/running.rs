@@ -93,7 +93,7 @@ impl<L: Layer> Running<L> {
         if self.has_failed || self.layer.is_handshaking() {
             return;
         }
-        // An error means that there is nothing to say, and the socket's end says it.
+        // After an error there is nothing to send, and the peer sees the end of the socket.
         let _ = self.adding(|layer, carried, sealed| layer.close(carried, sealed));
     }
 
