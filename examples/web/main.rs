@@ -142,6 +142,8 @@ impl RequestHandler<Web> for Http {
     fn timed_out(&mut self, request: &mut Request<'_, Web>, timeout: Timeout) -> Result<Next> {
         match timeout {
             Timeout::Write => return Ok(Next::Abort),
+            // The next request waits for a file that a slow client still reads.
+            Timeout::Read if matches!(self.doing, Doing::File(..)) => return Ok(Next::Wait),
             Timeout::Read | Timeout::Message => self.refuse(request, "408 Request Timeout")?,
             _ => {}
         }

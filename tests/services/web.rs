@@ -462,6 +462,25 @@ fn web_keeps_little_for_clients_that_never_read() {
 }
 
 #[test]
+fn web_sends_all_of_a_file_to_a_slow_client_whose_next_request_waits() {
+    let root = Scratch::new("slow");
+    root.file("large", vec![b'x'; 32 << 20]);
+    let Some(mut web) = web(&root, &["--message-timeout", "0.2"]) else { return };
+    let mut client = web.connect();
+    let request = "GET /files/large HTTP/1.1\r\nHost: a\r\n\r\n";
+    write(&mut client, request.repeat(2));
+    // It reads nothing for several times the limit. Another connection that breaks it tells how the time passes.
+    for _ in 0..4 {
+        assert!(trickle(&mut web.connect(), b"x").starts_with(b"HTTP/1.1 408 "));
+    }
+    for _ in 0..2 {
+        let (head, body) = answer(&mut client);
+        assert!(head.starts_with("HTTP/1.1 200 OK") && body == vec![b'x'; 32 << 20], "{head}");
+    }
+    still_serves(&mut web);
+}
+
+#[test]
 fn web_resets_when_a_file_becomes_shorter() {
     let root = Scratch::new("shorter");
     let path = root.file("large", vec![b'x'; 64 << 20]);
