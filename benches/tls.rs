@@ -50,6 +50,11 @@ fn report(connections: usize) {
         println!("  {bytes:>6.0}  {}", describe(what));
     }
     println!("instructions of the server, by callgrind:");
+    for what in ["messages, 64 at a time", "plain messages, 64 at a time"] {
+        if let Some(each) = instructions_of(what, 640) {
+            println!("  {each:>10.0}  {what}, each");
+        }
+    }
     for (what, number) in [("messages", 100), ("plain messages", 100), ("handshakes", 20), ("mebibytes", 2)] {
         match instructions(what, number) {
             Some((ours, raw)) => println!("  {ours:>10.0}  {what}, each; a raw loop {raw:.0}, ratio {:.3}", ours / raw),
@@ -225,6 +230,10 @@ fn exchange(stream: &mut (impl Read + Write), bytes: usize) {
 
 /// Runs a part of this program under callgrind, for our loop and for the raw one. `None`: there is none.
 fn instructions(what: &str, number: usize) -> Option<(f64, f64)> {
+    Some((instructions_of(what, number)?, instructions_of(&format!("raw {what}"), number)?))
+}
+
+fn instructions_of(what: &str, number: usize) -> Option<f64> {
     configs();
     let counted = |what: &str, number: usize| -> Option<f64> {
         let mut valgrind = Command::new("valgrind");
@@ -244,8 +253,7 @@ fn instructions(what: &str, number: usize) -> Option<(f64, f64)> {
         line.rsplit(' ').next()?.parse().ok()
     };
     // The difference of two runs, so that what happens once does not count.
-    let each = |what: &str| Some((counted(what, 2 * number)? - counted(what, number)?) / number as f64);
-    Some((each(what)?, each(&format!("raw {what}"))?))
+    Some((counted(what, 2 * number)? - counted(what, number)?) / number as f64)
 }
 
 fn count(what: &str, number: usize) {
@@ -311,7 +319,7 @@ impl Client {
 
 /// A client that does so many of these, and a server that goes on whenever the client waits.
 fn drive(what: &str, number: usize, address: SocketAddr, config: Option<&Arc<ClientConfig>>, mut go_on: impl FnMut()) {
-    let mut exchange = |client: &mut Client, bytes: &[u8]| {
+    let exchange = |client: &mut Client, bytes: &[u8], go_on: &mut dyn FnMut()| {
         let mut came = client.go_on(bytes);
         while came < bytes.len() || client.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
             go_on();
@@ -320,16 +328,28 @@ fn drive(what: &str, number: usize, address: SocketAddr, config: Option<&Arc<Cli
     };
     if what == "handshakes" {
         for _ in 0..number {
-            exchange(&mut Client::connect(address, config), b"x"); // The server has then had all of it.
+            exchange(&mut Client::connect(address, config), b"x", &mut go_on); // The server has then had all of it.
+        }
+        return;
+    }
+    if what == "messages, 64 at a time" {
+        let mut clients: Vec<_> = (0..64).map(|_| Client::connect(address, config)).collect();
+        clients.iter_mut().for_each(|client| exchange(client, b"first", &mut go_on));
+        for _ in 0..number / 64 {
+            let mut came: usize = clients.iter_mut().map(|client| client.go_on(&[b'x'; 64])).sum();
+            while came < 64 * 64 {
+                go_on();
+                came += clients.iter_mut().map(|client| client.go_on(&[])).sum::<usize>();
+            }
         }
         return;
     }
     let size = if what == "mebibytes" { 64 * 1024 } else { 64 };
     let bytes = vec![b'x'; size];
     let mut client = Client::connect(address, config);
-    exchange(&mut client, b"");
+    exchange(&mut client, b"", &mut go_on);
     for _ in 0..number * if what == "mebibytes" { 16 } else { 1 } {
-        exchange(&mut client, &bytes);
+        exchange(&mut client, &bytes, &mut go_on);
     }
 }
 

@@ -71,7 +71,9 @@ fn from_files(chain: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
     let certificates = certificates(chain)?;
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| in_file(key, error))?;
     let config = ServerConfig::builder().with_no_client_auth().with_single_cert(certificates, secret);
-    config.map(Arc::new).map_err(|error| in_file(chain, error))
+    let mut config = config.map_err(|error| in_file(chain, error))?;
+    config.ignore_client_order = true;
+    Ok(Arc::new(config))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {

@@ -23,6 +23,8 @@ impl Connection {
         let goes_on = phase.is_handle_due() && phase.stage() == Stage::Open && !self.state.is_read_paused();
         assert!(!goes_on || queued, "10: input that was held back waits for nothing");
         let ends = matches!(phase.stage(), Stage::Closing | Stage::Aborting) && self.io.queue.is_none();
+        #[cfg(feature = "tls")]
+        let ends = ends && !self.has_sealed();
         assert!(!ends || queued, "10: the end waits for nothing");
         let relieved = phase.is_full() && phase.stage() == Stage::Open && unsent <= bounds.output_low_water;
         assert!(!relieved || queued, "10: `writable` waits for nothing");
@@ -44,8 +46,8 @@ impl Connection {
     /// Returns whether it has bytes that wait only for the socket.
     pub(crate) fn has_output(&self) -> bool {
         #[cfg(feature = "tls")]
-        if self.awaits_handshake() {
-            return false;
+        if self.has_sealed() || self.awaits_handshake() {
+            return self.has_sealed();
         }
         self.io.queue.is_some() && !self.state.phase.is_connecting()
     }

@@ -203,6 +203,11 @@ impl Connection {
         }
     }
 
+    #[inline]
+    pub(crate) fn is_under_tls(&self) -> bool {
+        self.state.phase.is_secured()
+    }
+
     /// As [`rests`](Self::rests), under TLS.
     #[inline]
     pub(crate) fn rests_under_tls(&self) -> bool {
@@ -241,6 +246,11 @@ impl Connection {
         self.io.stream = std::mem::replace(&mut self.io.stream, Stream::pending()).bare();
         self.state.phase.remove_layer(is_at_end);
         true
+    }
+
+    /// Returns whether sealed bytes wait for the socket.
+    pub(super) fn has_sealed(&self) -> bool {
+        self.io.stream.secured().is_some_and(Secured::has_sealed)
     }
 
     /// Returns whether output waits for the handshake.

@@ -82,13 +82,14 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             let (connection, mut turn) = at.lend();
             turn.budget.callbacks += 1;
             match connection.advance(&mut turn) {
-                Step::Handle(fresh) => {
-                    self.call_with(at, 0..fresh, Callback::Handle);
-                    #[cfg(feature = "tls")]
+                #[cfg(feature = "tls")]
+                Step::Handle(fresh) if at.connection.is_under_tls() => {
+                    self.handle_plaintext(at, fresh);
                     if at.connection.rests_under_tls() {
                         return;
                     }
                 }
+                Step::Handle(fresh) => self.call_with(at, 0..fresh, Callback::Handle),
                 Step::Rest => {
                     if at.connection.state.phase.must_register() && !self.register(at) {
                         continue; // It continues to its end.

@@ -24,6 +24,12 @@ impl Service<'_> {
 }
 
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
+    /// Plaintext has arrived. Usually it is all that is done in the service.
+    #[inline(never)]
+    pub(super) fn handle_plaintext(&mut self, at: &mut Service<'_>, fresh: usize) {
+        self.call_own::<false>(at, 0..fresh, || Callback::Handle);
+    }
+
     /// A handshake has failed, or its time is over. The peer is told, and then the connection ends.
     #[cold]
     pub(super) fn handshake_failed(&mut self, at: &mut Service<'_>, source: io::Error, why: EndReason) {

@@ -10,6 +10,8 @@ mod handlers;
 mod ledger;
 mod plan;
 mod records;
+#[cfg(feature = "tls")]
+mod secure;
 mod shrink;
 mod stage;
 
