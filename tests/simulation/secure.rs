@@ -212,8 +212,7 @@ fn connect(network: &mut Network, server: socketserver::ServerId, tls: &Tls, num
 fn settle(network: &mut Network, clients: &mut [Client], tls: &Tls) {
     loop {
         network.run();
-        let moved = clients.iter_mut().fold(false, |moved, client| client.go_on(tls) || moved);
-        if !moved {
+        if clients.iter_mut().filter_map(|client| client.go_on(tls).then_some(())).count() == 0 {
             return;
         }
     }
