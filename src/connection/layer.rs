@@ -27,14 +27,26 @@ impl Connection {
         self.io.stream.secured_mut().into_iter().for_each(|secured| secured.since = now);
     }
 
-    /// Starts TLS after the first `bare` bytes of the queue.
-    pub(crate) fn start_tls(&mut self, start: Start, bare: usize, now: u64) {
-        if !self.state.phase.is_secured() && !self.state.phase.is_ending() {
+    /// Starts TLS after the first `bare` bytes of the queue. Returns whether it was started, and not because the
+    /// connection ends.
+    pub(crate) fn start_tls(&mut self, start: Start, bare: usize, now: u64) -> bool {
+        let starts = !self.state.phase.is_secured() && !self.state.phase.is_ending();
+        if starts {
             self.io.stream.secure(start, bare, now);
             self.state.phase.secure();
             self.state.put(WRITABLE, !self.state.phase.is_connecting());
             self.state.phase.unwatched();
         }
+        starts
+    }
+
+    /// TLS is not started after all. What was to be sent under it is not sent in the clear.
+    pub(crate) fn stay_bare(&mut self, bare: usize) {
+        if self.io.queue.as_ref().is_some_and(|queue| queue.len() > bare) {
+            self.io.queue.iter_mut().for_each(|queue| queue.truncate(bare));
+            self.io.queue = self.io.queue.take().filter(|queue| queue.len() > 0);
+        }
+        self.state.put(WRITABLE, true); // It was only held back.
     }
 
     /// An outbound connection is established, and the handshake begins.
@@ -283,7 +295,7 @@ impl Output<'_> {
         self.io.stream.secured()
     }
 
-    /// What is written from now on waits for the handshake. Returns how much of what was written before is not sent.
+    /// What is written from now on waits for the handshake, or for [`Connection::stay_bare`]. Returns how much of what was written before is not sent.
     pub(crate) fn hold(&mut self) -> usize {
         self.send(&[]);
         self.is_not_writable();

@@ -67,6 +67,22 @@ impl Queue {
         self.check();
     }
 
+    /// Keeps the first `len` bytes.
+    #[cfg(feature = "tls")]
+    pub(crate) fn truncate(&mut self, len: usize) {
+        while self.len > len {
+            let chunk = self.chunks.pop_back().expect("the length is that of the chunks");
+            let rest = chunk.unsent().len();
+            self.len -= rest;
+            if self.len < len {
+                let kept = chunk.unsent()[..len - self.len].to_vec();
+                self.len = len;
+                self.chunks.push_back(Chunk { bytes: Bytes::Own(kept), sent: 0 });
+            }
+        }
+        self.check();
+    }
+
     /// Sends up to `budget` bytes. Returns how many were sent and why it stopped.
     pub(crate) fn write_to(&mut self, socket: &mut impl Write, budget: usize) -> (usize, io::Result<Flush>) {
         let mut sent = 0;

@@ -58,9 +58,12 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 }
                 (Order::End { at_once }, Some((_, connection, _))) => connection.state.end(EndReason::Done, at_once),
                 #[cfg(feature = "tls")]
-                (Order::StartTls { start, bare }, Some((_, connection, true))) => {
-                    core.begin_handshake();
-                    connection.start_tls(start, bare, core.now);
+                (Order::StartTls { start, bare }, Some((_, connection, succeeded))) => {
+                    if *succeeded && connection.start_tls(start, bare, core.now) {
+                        core.begin_handshake();
+                    } else {
+                        connection.stay_bare(bare);
+                    }
                 }
                 #[cfg(feature = "tls")]
                 (Order::StartTls { .. }, _) => {}

@@ -83,7 +83,7 @@ impl<S> Others<'_, S> {
         let id = self.connect(to, handler)?;
         self.core.begin_handshake();
         let now = self.core.now;
-        self.core.slots.connection(id.slot.key).start_tls(connector.start(), 0, now);
+        let _started = self.core.slots.connection(id.slot.key).start_tls(connector.start(), 0, now);
         Ok(id)
     }
 }

@@ -1175,3 +1175,23 @@ fn a_program_is_not_given_encrypted_bytes() {
     journal.wait("close_request handler error");
     journal.wait("handle_error cannot give a connection under TLS to a program: it would see encrypted bytes");
 }
+
+#[test]
+fn starttls_that_is_followed_by_an_end_or_an_error_still_sends_what_came_before() {
+    for (fails, room) in [(false, 3), (true, 3), (false, 1_000), (true, 1_000)] {
+        let mut client = Client::new(probe(move |call, request: &mut Request<'_>| match call {
+            Call::Handle => {
+                request.input.take_all();
+                request.output.write_all(b"220 go ahead\r\n")?;
+                request.start_tls(&acceptor())?;
+                request.output.write_all(b"queued")?;
+                if fails { Err("scripted".into()) } else { Ok(Next::Close) }
+            }
+            call => usual(&call, request),
+        }));
+        client.play(socketserver::testing::Script::new().short_write(room).read(b"STARTTLS\r\n"));
+        assert!(client.is_closed(), "it waits for an event that does not come");
+        assert_eq!(client.sent(), b"220 go ahead\r\n");
+        assert_eq!(client.stats().handshakes, 0);
+    }
+}
