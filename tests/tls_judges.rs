@@ -147,6 +147,28 @@ fn openssl_is_content_with_the_echo_over_both_versions() {
 }
 
 #[test]
+fn openssl_is_content_with_an_rsa_certificate() {
+    if !has("openssl", "version") {
+        return;
+    }
+    let files = Files { directory: Directory::new() };
+    let (chain, key) = (files.path("chain.pem"), files.path("key.pem"));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]);
+    let made = openssl.args(["-keyout", &key, "-out", &chain]).stderr(Stdio::null()).status().unwrap();
+    assert!(made.success());
+    let Some(mut echo) = files.start("echo") else { return };
+    let address = echo.address.unwrap().to_string();
+    for version in ["-tls1_2", "-tls1_3"] {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["s_client", "-quiet", "-no_ign_eof", "-verify_return_error", "-CAfile", &chain]);
+        let said = talk(openssl.args(["-connect", &address, version]), &[("hello\n", "hello")]);
+        assert!(said.contains("hello"), "{said}");
+    }
+    echo.stops_in_good_order();
+}
+
+#[test]
 fn openssl_starts_tls_as_a_mail_client() {
     let files = Files::new();
     let (chain, key) = (files.path("chain.pem"), files.path("key.pem"));
