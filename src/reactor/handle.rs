@@ -75,9 +75,14 @@ impl Handle {
         ShutdownHandle::new(Arc::clone(&self.shared))
     }
 
-    /// Returns whether something was submitted that the loop has not taken.
-    pub(crate) fn has_waiting(&self) -> bool {
-        self.shared.has_waiting()
+    /// Returns whether something was submitted that the next turn will see.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.shared.is_pending()
+    }
+
+    /// Returns whether something was submitted that no turn would see.
+    pub(crate) fn waits_unmarked(&self) -> bool {
+        self.shared.waits_unmarked()
     }
 
     /// Reports the end of a request that was served elsewhere. It is never refused: there are no more reports than

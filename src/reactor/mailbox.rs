@@ -4,8 +4,8 @@
 //! A server has a mailbox before it has a reactor, and its handles use that. When a reactor takes the server, the
 //! server's mailbox hands over its commands and then forwards to the reactor's mailbox.
 //!
-//! A submitter puts its command into the queue and then sets the mark. If the mark was not set before, it wakes the
-//! loop. The loop sleeps only while the mark is not set, and clears it before it reads the queue. Therefore a command
+//! A submitter puts its command into the queue and sets the mark, both under the lock. If the mark was not set before,
+//! it then wakes the loop. The loop sleeps only while the mark is not set, and clears it before it reads the queue. Therefore a command
 //! that comes too late for that read finds the mark cleared, and wakes the loop again.
 
 use std::collections::VecDeque;
@@ -109,8 +109,11 @@ impl<C, W: Wake> Mailbox<C, W> {
             return Err(Error::Full { queue: "message", max });
         }
         queue.waiting.push_back(command);
+        let is_first = self.mark();
         drop(queue);
-        self.wake();
+        if is_first {
+            self.ring();
+        }
         Ok(())
     }
 
@@ -136,9 +139,18 @@ impl<C, W: Wake> Mailbox<C, W> {
 
     /// Makes the next turn not sleep.
     pub(crate) fn wake(&self) {
-        if !self.pending.swap(true, Ordering::AcqRel)
-            && let Some(waker) = self.waker.upgrade()
-        {
+        if self.mark() {
+            self.ring();
+        }
+    }
+
+    /// Sets the mark. Returns whether the loop must be woken for it.
+    fn mark(&self) -> bool {
+        !self.pending.swap(true, Ordering::AcqRel)
+    }
+
+    fn ring(&self) {
+        if let Some(waker) = self.waker.upgrade() {
             // This fails only if the eventfd is broken. The command is then handled with the next event.
             let _ = waker.wake();
         }
@@ -181,9 +193,10 @@ impl<C, W: Wake> Mailbox<C, W> {
         self.pending.load(Ordering::Acquire)
     }
 
-    /// Returns whether anything waits for the loop, marked as pending or not.
-    pub(crate) fn has_waiting(&self) -> bool {
-        self.is_pending() || !self.lock().waiting.is_empty()
+    /// Returns whether a command waits that the loop would not see: an error. For the loop's thread.
+    pub(crate) fn waits_unmarked(&self) -> bool {
+        let queue = self.lock();
+        !queue.waiting.is_empty() && !self.is_pending()
     }
 
     /// Takes up to `most` commands. The mark is cleared first, so that commands that come during this wake the loop

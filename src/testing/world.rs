@@ -2,7 +2,7 @@
 //! calls end.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -17,6 +17,8 @@ use crate::reactor::handle::Handle;
 #[derive(Default)]
 pub(crate) struct World {
     pub(crate) state: Mutex<State>,
+    /// Notified when the loop is woken.
+    pub(crate) woken: Condvar,
     /// Separate from the state, so that it may use the sockets like a test.
     on_call: Mutex<Option<OnCall>>,
     /// The reactor's mailbox, if it is an error to sleep while something is submitted.

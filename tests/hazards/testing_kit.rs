@@ -759,6 +759,18 @@ fn jobs_are_awaited_and_those_that_they_lead_to() {
     assert_eq!(client.sent(), b"9876543210");
 }
 
+/// The thread of a job submits its result and then wakes the loop. In between, the loop may ask whether anything waits.
+#[test]
+fn a_job_that_ends_while_a_simulated_loop_goes_to_sleep_is_no_lost_wake_up() {
+    let mut network = Network::new();
+    let server = network.serve((), |_, _| Countdown, Limits::default()).unwrap();
+    let peer = network.connect(server);
+    for _ in 0..10_000 {
+        peer.send(b"2");
+        network.run();
+    }
+}
+
 #[test]
 fn jobs_that_take_too_long_are_not_awaited() {
     let (release, held) = std::sync::mpsc::channel::<()>();
