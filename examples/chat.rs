@@ -112,7 +112,7 @@ fn enter(request: &mut Request<'_, Chat>, name: &str) -> Result<()> {
 
 /// Sends a line to all other members, but not to visitors without a name.
 fn tell_others(request: &mut Request<'_, Chat>, text: String) {
-    request.others.broadcast(text.into_bytes(), |id| request.server.members.contains_key(&id));
+    request.others.broadcast(text, |id| request.server.members.contains_key(&id));
 }
 
 const NAME_CHARS_MAX: usize = 32;

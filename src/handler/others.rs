@@ -38,7 +38,7 @@ use crate::timers::period;
 /// struct Ticker;
 /// impl BaseServer for Ticker {
 ///     fn timer(&mut self, others: &mut Others<'_, Self>, tag: u64) {
-///         others.broadcast(&b"tick\n"[..], |_| true);
+///         others.broadcast("tick\n", |_| true);
 ///         others.set_server_timer(tag, Duration::from_secs(1)); // Periodic: set_server_interval.
 ///     }
 /// }
@@ -93,14 +93,14 @@ impl<S> Others<'_, S> {
         sent
     }
 
-    /// Queues one payload for every other connection of this server for which `wanted` returns true, without copying it
-    /// for each of them. Returns the number of connections for which it was queued. Connections with too much queued
+    /// Queues one payload for every other connection of this server for which `wanted` returns true: text or bytes, which
+    /// are copied once for all of them. Returns the number of connections for which it was queued. Connections with too much queued
     /// output are handled according to [`Limits::output_overflow`](crate::Limits::output_overflow).
     ///
     /// `wanted` can read `request.server`, which is borrowed separately. To write the same payload to the handler's own
     /// connection, use [`write_shared`](crate::Output::write_shared).
-    pub fn broadcast(&mut self, bytes: impl Into<Arc<[u8]>>, wanted: impl FnMut(ConnectionId) -> bool) -> usize {
-        self.broadcast_shared(bytes.into(), wanted)
+    pub fn broadcast(&mut self, bytes: impl AsRef<[u8]>, wanted: impl FnMut(ConnectionId) -> bool) -> usize {
+        self.broadcast_shared(Arc::<[u8]>::from(bytes.as_ref()), wanted)
     }
 
     /// Like [`broadcast`](Self::broadcast), but for bytes that need not be copied at all.
