@@ -48,7 +48,8 @@ use crate::error::Result;
     message = "`{Self}` is not a blocking handler for a server with a value of type `{S}`",
     label = "`BlockingHandler<{S}>` is not implemented",
     note = "a `RequestHandler` is called by the reactor, not by a thread: give it to a `TcpServer` or its siblings",
-    note = "a handler that may wait is made by `impl BlockingHandler<{S}>`, or by a `StreamRequestHandler`"
+    note = "a handler that may wait is made by `impl BlockingHandler<{S}>`, or of a function or closure by \
+            `StreamRequestHandler::new(function)`, for datagrams `DatagramRequestHandler::new(function)`"
 )]
 pub trait BlockingHandler<S = ()>: Send + 'static {
     /// Called once, before `handle`. If it fails, neither `handle` nor `finish` is called.
