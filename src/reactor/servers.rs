@@ -63,7 +63,8 @@ impl Reactor {
         Some(&*self.core.served[usize::from(server)].limits)
     }
 
-    /// Returns the addresses of a server, with the real ports. Empty once it is closed.
+    /// Returns the addresses of a server, with the real ports. Empty once it is closed. While it waits for threads or
+    /// programs, it still has its datagram sockets.
     pub fn server_addresses(&mut self, id: ServerId) -> Vec<Address> {
         let server = self.core.server(id);
         let keys = server.map(|server| self.core.served[usize::from(server)].listeners.clone()).unwrap_or_default();
