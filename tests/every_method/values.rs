@@ -1,0 +1,119 @@
+//! Plain values: addresses, shared bytes, options, messages.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use fastrand::Rng;
+use log::{LevelFilter, Log};
+use socketserver::family::ServerAddress;
+use socketserver::logging::NonBlocking;
+use socketserver::{
+    Address, Credentials, MulticastGroup, MulticastInterface, SharedBytes, TcpOptions, UdpOptions, UnixAddress,
+    UnixOptions,
+};
+
+use crate::methods::{call, note};
+
+/// The same bytes in one of the ways in which they can be shared.
+pub(crate) fn shared_bytes(rng: &mut Rng, bytes: Vec<u8>) -> SharedBytes {
+    let text = String::from_utf8(bytes.clone()).expect("the tests send text");
+    let whole: SharedBytes = match rng.u32(..6) {
+        0 => text.into(),
+        1 => bytes.into_boxed_slice().into(),
+        2 => Arc::<[u8]>::from(bytes).into(),
+        3 => Arc::<str>::from(text).into(),
+        4 => Arc::new(bytes).into(),
+        _ => bytes.into(),
+    };
+    let from = rng.usize(..=whole.len());
+    call!(SharedBytes::slice(&whole, from..whole.len()))
+}
+
+/// Addresses of both kinds, taken apart.
+pub(crate) fn addresses(rng: &mut Rng) {
+    let (octets, port) = ([127, 0, 0, rng.u8(..)], rng.u16(..));
+    let inet = Address::from(SocketAddr::from((octets, port)));
+    assert_eq!(call!(Address::ip(&inet)), Some(IpAddr::from(octets)));
+    assert_eq!(call!(Address::port(&inet)), Some(port));
+    assert_eq!(call!(Address::as_inet(&inet)), Some((octets, port).into()));
+    assert_eq!(call!(Address::as_unix(&inet)), None);
+
+    let path = call!(UnixAddress::from_path(format!("/run/{port}")));
+    assert_eq!(call!(UnixAddress::as_path(&path)), Some(Path::new(&format!("/run/{port}"))));
+    let name = call!(UnixAddress::from_abstract_name(octets));
+    assert_eq!(call!(UnixAddress::as_abstract_name(&name)), Some(&octets[..]));
+    let unnamed = call!(UnixAddress::unnamed());
+    assert!(call!(UnixAddress::is_unnamed(&unnamed)) && !call!(UnixAddress::is_unnamed(&name)));
+    let unix = Address::from(name);
+    assert_eq!((unix.ip(), unix.port(), unix.as_inet(), unix.as_unix().is_some()), (None, None, None, true));
+
+    note("ServerAddress::to_addresses");
+    note("ServerAddress::text");
+    let found = ServerAddress::<SocketAddr>::to_addresses(&("127.0.0.1", port)).expect("an address");
+    assert_eq!(found, [SocketAddr::from(([127, 0, 0, 1], port))]);
+    assert_eq!(ServerAddress::<SocketAddr>::text(&"localhost:80"), "localhost:80");
+    assert!(ServerAddress::<UnixAddress>::to_addresses("@odd").is_err());
+    assert_eq!(ServerAddress::<UnixAddress>::text("/run/x"), "/run/x");
+
+    let own = call!(Credentials::own());
+    assert_eq!(own.pid, i32::try_from(std::process::id()).ok());
+    let mut group = call!(MulticastGroup::new(Ipv6Addr::from([0xff02, 0, 0, 0, 0, 0, 0, 0xfb])));
+    group.interface = MulticastInterface::Index(1);
+    assert!(std::io::stdin().as_fd().try_clone_to_owned().is_ok() && group.address.is_ipv6());
+}
+
+/// Options of sockets of every kind.
+pub(crate) trait RandomOptions: Default {
+    fn random(rng: &mut Rng) -> Self;
+}
+
+impl RandomOptions for TcpOptions {
+    fn random(rng: &mut Rng) -> Self {
+        let mut options = TcpOptions::default();
+        options.request_queue_size = rng.i32(1..200);
+        options.nodelay = rng.bool();
+        options.allow_reuse_port = rng.bool();
+        options.send_buffer_bytes = rng.bool().then(|| rng.usize(4_000..100_000));
+        options
+    }
+}
+
+impl RandomOptions for UdpOptions {
+    fn random(rng: &mut Rng) -> Self {
+        let mut options = UdpOptions::default();
+        options.broadcast = rng.bool();
+        options.multicast_loop = rng.bool();
+        options.allow_reuse_port = rng.bool();
+        options
+    }
+}
+
+impl RandomOptions for UnixOptions {
+    fn random(rng: &mut Rng) -> Self {
+        let mut options = UnixOptions::default();
+        options.mode = rng.bool().then_some(0o600);
+        options.request_queue_size = rng.i32(1..200);
+        options
+    }
+}
+
+/// Discards every line, on the thread of a logger that does not block. It can be installed once.
+pub(crate) fn install_logger() {
+    struct Discard;
+    impl Log for Discard {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            let _ = record.args().to_string();
+        }
+        fn flush(&self) {}
+    }
+    let hook = std::panic::take_hook();
+    let logger = call!(NonBlocking::new(Discard)).expect("a thread");
+    call!(NonBlocking::init(logger, LevelFilter::Debug)).expect("the first logger");
+    assert!(NonBlocking::new(Discard).expect("a thread").init(LevelFilter::Debug).is_err(), "a second logger");
+    std::panic::set_hook(hook);
+}
