@@ -171,6 +171,7 @@ impl Connection {
                     turn.budget.read += wire + records * RECORD_COST;
                     if secured.has_carried() {
                         self.state.phase.unwatched(); // It has the read timeout.
+                        self.state.activity = turn.now; // A stop does not find the connection quiet.
                     }
                     self.after_read(is_drained);
                     if plain > 0 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{AlertDescription, ClientConfig, Error as TlsError, ProtocolVersion, ServerConfig};
-use socketserver::testing::{Client, Network, Tls, TlsPeer, check_chunking};
+use socketserver::testing::{Call as SystemCall, Client, Network, Outcome, Tls, TlsPeer, check_chunking};
 use socketserver::{
     Address, BaseServer, BlockingRequest, EndReason, Error, Limits, Listener, Message, Next, Others, Request,
     RequestHandler, ServerId, Stream, StreamRequestHandler, TcpOptions, TcpServer, ThreadingTcpServer, Timeout,
@@ -745,6 +745,34 @@ fn a_changed_record_ends_the_connection_with_one_alert() {
     assert_eq!(client.sent(), b"good");
     assert_eq!(client.finished(), Some(EndReason::TlsFailed));
     assert_eq!(client.tls().unwrap().failed(), Some(TlsError::AlertReceived(AlertDescription::BadRecordMac)));
+}
+
+#[test]
+fn a_record_that_is_arriving_when_a_stop_comes_is_served() {
+    let (mut network, server, journal) = network(Limits::default());
+    let wire = network.connect(server);
+    let peer = tls().peer(&wire);
+    settle(&mut network, &[&peer]);
+    network.run_for(Duration::from_secs(10));
+    // The first bytes of the record come, and the rest some turns after the stop.
+    let (mut reads, mut waits) = (0, 0);
+    network.on_call(move |call, _| {
+        reads += usize::from(call == SystemCall::Read);
+        waits += usize::from(call == SystemCall::Wait);
+        match (call, reads, waits) {
+            (SystemCall::Read, 1, _) => Outcome::AtMost(10),
+            (SystemCall::Wait, _, 2 | 3) => Outcome::WouldBlock,
+            _ => Outcome::Proceed,
+        }
+    });
+    peer.send(b"hello");
+    network.turn();
+    network.shutdown_handle().shutdown();
+    network.run_for(Duration::from_secs(2));
+    peer.exchange();
+    assert_eq!(peer.received(), b"hello");
+    assert!(network.is_stopped() && peer.is_closed());
+    assert_eq!(journal.count("close_request stopped"), 1);
 }
 
 #[test]
