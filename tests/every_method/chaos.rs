@@ -13,6 +13,7 @@ use socketserver::{
 use crate::ledger::{Ledger, Life};
 use crate::meddling::{meddle, target};
 use crate::methods::{call, note};
+use crate::secure;
 use crate::values::shared_bytes;
 
 /// How far a handler has come.
@@ -180,13 +181,14 @@ impl Chaos {
         expect(request.others.send(id, b"x") == Delivery::Refused, "send to the own connection is refused");
         expect(request.others.client_address(id).is_none(), "client_address of the own id is None");
         expect(request.others.stats().active > 0 || request.is_datagram(), "its own connection is active");
+        secure::ask(&self.ledger, request);
         let _ = format!("{request:?}{:?}{:?}{:?}", request.input, request.output, request.others);
     }
 
     /// Methods that change the connection.
     fn command<S: BaseServer>(&mut self, request: &mut Request<'_, S>) -> Result<()> {
         let (tag, time) = (self.rng.u64(..4), Duration::from_micros(self.rng.u64(..20_000)));
-        match self.rng.u32(..18) {
+        match self.rng.u32(..19) {
             0 if self.rng.u32(..4) == 0 => {
                 call!(Request::shutdown_write(request));
                 self.shut = !call!(Request::is_datagram(request));
@@ -224,6 +226,7 @@ impl Chaos {
                 let to = target(&mut self.rng, &self.ledger);
                 let _: Delivery = call!(Request::send_to(request, &to, b"hello"));
             }
+            16 => secure::start(&mut self.rng, &self.ledger, request),
             _ if self.shut => {
                 let write = request.output.write_all(b"x");
                 self.ledger.expect(write.is_err(), "nothing can be written after shutdown_write");

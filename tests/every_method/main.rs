@@ -31,6 +31,7 @@ mod methods;
 mod owned;
 mod polite;
 mod round;
+mod secure;
 mod simulated;
 mod value;
 mod values;

@@ -201,7 +201,7 @@ pub(crate) fn limits(rng: &mut Rng) -> Limits {
     let mut limits = Limits::default();
     let mut some = |most: u64| Some(Duration::from_millis(1 + rng.u64(..most)));
     (limits.idle_timeout, limits.read_timeout, limits.write_timeout) = (some(40), some(40), some(40));
-    (limits.connect_timeout, limits.child_timeout) = (some(20), some(20));
+    (limits.connect_timeout, limits.child_timeout, limits.handshake_timeout) = (some(20), some(20), some(20));
     limits.linger_timeout = Duration::from_millis(rng.u64(..5));
     limits.linger = [Linger::Always, Linger::WhenNeeded, Linger::Never][rng.usize(..3)];
     limits.sessions_max = rng.bool().then(|| rng.usize(1..10));
@@ -235,6 +235,7 @@ pub(crate) fn config(rng: &mut Rng) -> ReactorConfig {
     config.offload_queue_max = rng.usize(..10);
     config.messages_per_turn = rng.usize(1..300);
     config.messages_max = rng.usize(1..1_000);
+    config.handshakes_per_turn = rng.usize(..4);
     config.read_buffer_bytes = rng.usize(..100_000);
     config.turn_length = Duration::from_micros(rng.u64(..4_000));
     config.slow_callback = rng.bool().then_some(Duration::from_micros(50));

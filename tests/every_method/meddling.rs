@@ -14,6 +14,7 @@ use crate::chaos::Chaos;
 use crate::ledger::Ledger;
 use crate::making::limits;
 use crate::methods::call;
+use crate::secure;
 use crate::values::shared_bytes;
 
 /// One call of a random method.
@@ -27,7 +28,11 @@ pub(crate) fn meddle<S: BaseServer>(rng: &mut Rng, ledger: &Arc<Ledger>, others:
         }
         2 => multicast(ledger, others),
         3 => {
-            let connected = call!(Others::connect(others, target(rng, ledger), Chaos::new(ledger, rng)));
+            let to = target(rng, ledger);
+            let connected = match rng.u32(..3) {
+                0 => secure::connect(rng, ledger, others, to),
+                _ => call!(Others::connect(others, to, Chaos::new(ledger, rng))),
+            };
             let documented = |error: &Error| matches!(error, Error::Connect { .. } | Error::Gone);
             if let Some(id) = ledger.only("connect", connected, documented) {
                 ledger.saw(id);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fastrand::Rng;
-use socketserver::testing::{Call, Client, Clock, Network, Outcome, Peer, Script, check_chunking};
+use socketserver::testing::{Call, Client, Clock, Network, Outcome, Peer, Script, TlsPeer, check_chunking};
 use socketserver::{
     Address, Limits, Next, ReactorConfig, Request, RequestHandler, Result, ServerId, Stats, UnixAddress,
 };
@@ -16,6 +16,7 @@ use crate::ledger::Ledger;
 use crate::making::{config, limits};
 use crate::meddling::submit;
 use crate::methods::{call, note};
+use crate::secure::{Secure, tls};
 use crate::value::{Places, Value};
 use crate::watchdog::step;
 
@@ -29,6 +30,9 @@ pub(crate) struct Simulated {
     peers: Vec<Peer>,
     polite: Vec<Polite>,
     polite_server: ServerId,
+    /// Those over TLS, and their server.
+    secure: Vec<Secure>,
+    secure_server: ServerId,
     /// A stop was asked for that waits for nothing.
     abrupt: bool,
 }
@@ -65,12 +69,16 @@ impl Simulated {
         let clock = call!(Network::clock(&network));
         let polite_server = network.serve(Value::calm(&ledger, &mut rng), |_, _| Echo, Limits::default());
         let polite_server = polite_server.expect("there is room");
+        let secure_server = network.serve(Value::secure(&ledger, &mut rng), |_, _| Echo, Limits::default());
+        let secure_server = secure_server.expect("there is room");
         let mut this = Simulated {
             polite: Vec::new(),
             servers: Vec::new(),
             datagrams: Vec::new(),
             peers: Vec::new(),
             polite_server,
+            secure: Vec::new(),
+            secure_server,
             abrupt: false,
             clock,
             network,
@@ -82,6 +90,8 @@ impl Simulated {
         for _ in 0..3 {
             let peer = this.network.connect(polite_server);
             this.polite.push(Polite { peer, sent: Vec::new(), received: Vec::new() });
+            let wire = this.network.connect(secure_server);
+            this.secure.push(Secure::new(&mut this.rng, wire));
         }
         this
     }
@@ -233,6 +243,11 @@ impl Simulated {
             polite.peer.send(&bytes);
             polite.sent.extend(bytes);
         }
+        for secure in &mut self.secure {
+            secure.exchange();
+            let bytes = words(&mut self.rng);
+            secure.talk(&mut self.rng, bytes);
+        }
     }
 
     /// Ends it all: every peer goes, every server is closed.
@@ -241,7 +256,11 @@ impl Simulated {
         self.network.on_call(|_, _| Outcome::Proceed);
         if !self.network.is_stopped() {
             self.network.run();
+            while self.secure.iter_mut().any(Secure::exchange) {
+                self.network.run();
+            }
         }
+        self.secure.iter_mut().for_each(|secure| secure.check(&self.ledger, !self.abrupt));
         for Polite { peer, sent, received } in &mut self.polite {
             received.extend(peer.take_received());
             if !sent.starts_with(received) || (received.len() < sent.len() && !self.abrupt) {
@@ -252,8 +271,9 @@ impl Simulated {
         self.answer_calls();
         self.peers.iter().for_each(Peer::send_reset);
         self.polite.iter().for_each(|polite| polite.peer.send_eof());
+        self.secure.iter().for_each(Secure::end);
         self.network.run_for(Duration::from_secs(2));
-        for server in self.servers.iter().chain(&self.datagrams).chain([&self.polite_server]) {
+        for server in self.servers.iter().chain(&self.datagrams).chain([&self.polite_server, &self.secure_server]) {
             self.network.server_close(*server);
         }
         // Peers that have not been accepted are turned away, and outbound connections are forgotten.
@@ -275,13 +295,17 @@ pub(crate) fn one_client(seed: u64, ledger: &Arc<Ledger>) {
     step("one client");
     let mut rng = Rng::with_seed(seed);
     let handler = Chaos::new(ledger, &mut rng);
-    let mut client = match rng.bool() {
-        true => call!(Client::with_limits(Value::new(ledger, &mut rng, Places::Reactor), handler, limits(&mut rng))),
-        false => call!(Client::with_server(Value::new(ledger, &mut rng, Places::Reactor), handler)),
+    let mut client = match rng.u32(..3) {
+        0 => {
+            let (value, limits, tls) = (Value::new(ledger, &mut rng, Places::Reactor), limits(&mut rng), tls(&mut rng));
+            call!(Client::with_tls(value, handler, limits, &tls))
+        }
+        1 => call!(Client::with_limits(Value::new(ledger, &mut rng, Places::Reactor), handler, limits(&mut rng))),
+        _ => call!(Client::with_server(Value::new(ledger, &mut rng, Places::Reactor), handler)),
     };
     for _ in 0..rng.u32(..20) {
         let bytes = words(&mut rng);
-        match rng.u32(..14) {
+        match rng.u32(..15) {
             0..3 => call!(Client::feed(&mut client, &bytes)),
             3 => call!(Client::feed_after(&mut client, Duration::from_millis(5), &bytes)),
             4 => call!(Client::feed_eof(&mut client)),
@@ -304,7 +328,14 @@ pub(crate) fn one_client(seed: u64, ledger: &Arc<Ledger>) {
             }
             10 if rng.u32(..5) == 0 => call!(Client::shutdown(&mut client)),
             11 => call!(Client::run(&mut client)),
-            12 => call!(Client::run_jobs(&mut client, Duration::from_secs(10))),
+            12 if rng.u32(..4) == 0 => call!(Client::feed_wire(&mut client, &bytes)),
+            12 if rng.u32(..4) == 0 => call!(Client::feed_truncation(&mut client)),
+            12 => {
+                if let Some(tls) = call!(Client::tls(&client)) {
+                    let _ = (call!(TlsPeer::send_early(tls, &bytes)), tls.failed());
+                }
+            }
+            13 => call!(Client::run_jobs(&mut client, Duration::from_secs(10))),
             _ => {
                 let all = call!(Client::sent(&client));
                 ledger.expect(call!(Client::take_sent(&mut client)) == all, "take_sent takes what sent shows");
@@ -333,6 +364,8 @@ pub(crate) fn chunking() {
     }
     note("testing::check_chunking");
     check_chunking(b"one\ntwo\n\nthree", || call!(Client::new(Upper)));
+    let tls = tls(&mut Rng::with_seed(1));
+    check_chunking(b"one\ntwo\n\nthree", || call!(Client::new_tls(Upper, &tls)));
 }
 
 fn settings(rng: &mut Rng) -> ReactorConfig {

@@ -7,13 +7,15 @@ use std::sync::atomic::Ordering;
 
 use fastrand::Rng;
 use socketserver::{
-    Address, BaseServer, EndReason, Error, Incoming, Listener, Message, Others, RequestHandler, ServeOn, Socket, Stream,
+    Address, BaseServer, EndReason, Error, Incoming, Listener, Message, Others, RequestHandler, ServeOn, Socket,
+    Stream, TlsAcceptor,
 };
 
 use crate::chaos::Chaos;
 use crate::ledger::Ledger;
 use crate::meddling::meddle;
 use crate::methods::{call, note};
+use crate::secure::acceptor;
 use crate::waiting::{datagram_handler, program, stream_handler};
 
 /// Where its requests may be served.
@@ -31,17 +33,24 @@ pub(crate) struct Value {
     rage: u32,
     /// Its hooks do nothing of their own.
     calm: bool,
+    /// It puts TLS on every connection.
+    secure: bool,
 }
 
 impl Value {
     pub(crate) fn new(ledger: &Arc<Ledger>, rng: &mut Rng, places: Places) -> Self {
         let rage = if rng.u32(..4) == 0 { 30 } else { 0 };
-        Value { rng: rng.fork(), ledger: Arc::clone(ledger), places, rage, calm: false }
+        Value { rng: rng.fork(), ledger: Arc::clone(ledger), places, rage, calm: false, secure: false }
     }
 
     /// A value whose hooks do what they do by default.
     pub(crate) fn calm(ledger: &Arc<Ledger>, rng: &mut Rng) -> Self {
         Value { rage: 0, calm: true, ..Value::new(ledger, rng, Places::Reactor) }
+    }
+
+    /// The same over TLS.
+    pub(crate) fn secure(ledger: &Arc<Ledger>, rng: &mut Rng) -> Self {
+        Value { secure: true, ..Value::calm(ledger, rng) }
     }
 
     fn hook(&mut self, name: &'static str) {
@@ -66,10 +75,12 @@ impl BaseServer for Value {
     fn get_request(&mut self, listener: &mut Listener) -> io::Result<(Stream, Address)> {
         self.hook("BaseServer::get_request");
         let _ = call!(Listener::address(listener)).to_string();
-        let request = call!(Listener::accept(listener))?;
+        let (stream, address) = call!(Listener::accept(listener))?;
         match self.rng.u32(..30) {
             0 if !self.calm => Err(io::Error::other("scripted")),
-            _ => Ok(request),
+            1 if !self.calm => Ok((call!(TlsAcceptor::wrap_socket(&acceptor(&mut self.rng), stream)), address)),
+            _ if self.secure => Ok((acceptor(&mut self.rng).wrap_socket(stream), address)),
+            _ => Ok((stream, address)),
         }
     }
 
@@ -131,6 +142,11 @@ impl BaseServer for Value {
     fn handle_error(&mut self, _: &Address, error: &Error) {
         let _ = format!("{error:#}");
         self.hook("BaseServer::handle_error");
+    }
+
+    fn handshake_failed(&mut self, _: &Address, error: &Error) {
+        self.ledger.expect(matches!(error, Error::Tls { .. }), "a handshake that fails is an Error::Tls");
+        self.hook("BaseServer::handshake_failed");
     }
 
     fn handle_timeout(&mut self) {

@@ -15,6 +15,7 @@ use socketserver::{
 };
 
 use crate::methods::{call, note};
+use crate::secure::acceptor;
 
 /// The same bytes in one of the ways in which they can be shared.
 pub(crate) fn shared_bytes(rng: &mut Rng, bytes: Vec<u8>) -> SharedBytes {
@@ -75,6 +76,7 @@ impl RandomOptions for TcpOptions {
         options.request_queue_size = rng.i32(1..200);
         options.nodelay = rng.bool();
         options.allow_reuse_port = rng.bool();
+        options.tls = (rng.u32(..4) == 0).then(|| acceptor(rng));
         options.send_buffer_bytes = rng.bool().then(|| rng.usize(4_000..100_000));
         options
     }
@@ -93,6 +95,7 @@ impl RandomOptions for UdpOptions {
 impl RandomOptions for UnixOptions {
     fn random(rng: &mut Rng) -> Self {
         let mut options = UnixOptions::default();
+        options.tls = (rng.u32(..4) == 0).then(|| acceptor(rng));
         options.mode = rng.bool().then_some(0o600);
         options.request_queue_size = rng.i32(1..200);
         options
