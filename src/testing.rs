@@ -251,11 +251,11 @@ impl<S: BaseServer> Client<S> {
         self.run();
     }
 
-    /// Returns everything that the server has sent.
+    /// Returns everything that the server has sent and that [`take_sent`](Self::take_sent) has not taken.
     pub fn sent(&self) -> Vec<u8> {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            return tls.received();
+            return tls.untaken();
         }
         lock(&self.peer.pipe).sent.clone()
     }

@@ -175,6 +175,12 @@ impl TlsPeer {
         end.received[from..].to_vec()
     }
 
+    /// Returns the bytes that `take_received` would take.
+    pub(super) fn untaken(&self) -> Vec<u8> {
+        let end = lock(&self.end);
+        end.received[end.taken..].to_vec()
+    }
+
     /// Returns whether the server has ended its direction by `close_notify`.
     pub fn is_closed(&self) -> bool {
         lock(&self.end).is_closed

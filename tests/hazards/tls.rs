@@ -748,6 +748,16 @@ fn a_changed_record_ends_the_connection_with_one_alert() {
 }
 
 #[test]
+fn a_test_over_tls_is_shown_what_it_has_not_taken_as_without() {
+    for mut client in [Client::new(echoing()), Client::new_tls(echoing(), &tls())] {
+        client.feed(b"one");
+        assert_eq!((client.sent(), client.take_sent()), (b"one".to_vec(), b"one".to_vec()));
+        client.feed(b"two");
+        assert_eq!((client.sent(), client.take_sent()), (b"two".to_vec(), b"two".to_vec()));
+    }
+}
+
+#[test]
 fn a_record_that_is_arriving_when_a_stop_comes_is_served() {
     let (mut network, server, journal) = network(Limits::default());
     let wire = network.connect(server);
