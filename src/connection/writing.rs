@@ -219,9 +219,16 @@ impl Connection {
     #[inline]
     pub(crate) fn output_state(&self, is_plain: bool) -> OutputState {
         let writable = self.state.flags & WRITABLE;
-        let phase = &self.state.phase;
-        let is_shut = !is_plain && (phase.outbound() != Outbound::Open || phase.is_aborting());
+        let is_shut = !is_plain && self.refuses_output();
         OutputState(if is_shut { writable | OutputState::SHUT } else { writable })
+    }
+
+    fn refuses_output(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if self.has_no_session() {
+            return true;
+        }
+        self.state.phase.outbound() != Outbound::Open || self.state.phase.is_aborting()
     }
 
     /// Applies the effects of a callback on the output: how much was sent, and the state.

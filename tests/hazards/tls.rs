@@ -908,6 +908,35 @@ fn input_that_was_sent_before_tls_is_refused() {
 }
 
 #[test]
+fn what_finish_writes_after_a_failed_handshake_does_not_hold_up_the_end() {
+    for is_silent in [true, false] {
+        let mut client = Client::new(probe(move |call, request: &mut Request<'_>| {
+            match call {
+                Call::Handle => {
+                    request.input.take_all();
+                    request.start_tls(&acceptor())?;
+                }
+                Call::Finish(_) => {
+                    let error = request.output.write_all(b"bye").unwrap_err();
+                    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+                }
+                _ => {}
+            }
+            Ok(Next::Wait)
+        }));
+        client.feed(b"STARTTLS");
+        match is_silent {
+            true => client.advance(Duration::from_secs(10)),
+            false => client.feed(b"no TLS at all"),
+        }
+        let why = if is_silent { EndReason::HandshakeTimeout } else { EndReason::HandshakeFailed };
+        assert_eq!(client.finished(), Some(why));
+        assert!(client.is_closed(), "it waits for output that cannot be sent");
+        assert_eq!(client.stats().panics, 0);
+    }
+}
+
+#[test]
 fn a_failed_starttls_ends_the_connection_with_finish() {
     let (mut network, server, journal) = plain_network();
     let peer = network.connect(server);
