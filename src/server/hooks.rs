@@ -143,7 +143,8 @@ pub trait BaseServer: Sized + Send + 'static {
 
     /// Called when the handshake of TLS has failed, or was not complete in time. The peer was told why, as far as TLS
     /// allows. By then the crate has logged it at level `Debug`, because it is rarely a fault of the server. Not called
-    /// for outbound connections, whose handler gets [`connect_failed`](RequestHandler::connect_failed).
+    /// for outbound connections, whose handler gets [`connect_failed`](RequestHandler::connect_failed). The error is an
+    /// [`Error::Tls`]; for a request on a thread that took too long, an [`Error::TimeLimit`].
     ///
     /// Source: none; in Python, `do_handshake` raises `ssl.SSLError`.
     fn handshake_failed(&mut self, client_address: &Address, error: &Error) {

@@ -145,7 +145,8 @@ impl BaseServer for Value {
     }
 
     fn handshake_failed(&mut self, _: &Address, error: &Error) {
-        self.ledger.expect(matches!(error, Error::Tls { .. }), "a handshake that fails is an Error::Tls");
+        let documented = matches!(error, Error::Tls { .. } | Error::TimeLimit { .. });
+        self.ledger.expect(documented, "a handshake fails with one of two errors");
         self.hook("BaseServer::handshake_failed");
     }
 
