@@ -4,6 +4,8 @@ use super::Connection;
 use super::axes::{Inbound, Stage};
 use super::state::*;
 use crate::limits::Limits;
+#[cfg(feature = "tls")]
+use crate::net::Secured;
 
 impl Connection {
     /// Checks the invariants that concern one connection. The numbers are those of `docs/architecture.md`.
@@ -24,7 +26,7 @@ impl Connection {
         assert!(!goes_on || queued, "10: input that was held back waits for nothing");
         let ends = matches!(phase.stage(), Stage::Closing | Stage::Aborting) && self.io.queue.is_none();
         #[cfg(feature = "tls")]
-        let ends = ends && !self.has_sealed();
+        let ends = ends && (has(WRITABLE) || !self.has_sealed());
         assert!(!ends || queued, "10: the end waits for nothing");
         let relieved = phase.is_full() && phase.stage() == Stage::Open && unsent <= bounds.output_low_water;
         assert!(!relieved || queued, "10: `writable` waits for nothing");

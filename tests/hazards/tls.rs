@@ -738,6 +738,30 @@ fn our_end_waits_for_a_slow_client_and_the_write_timeout_limits_it() {
 }
 
 #[test]
+fn the_end_of_tls_alone_waits_for_a_slow_client() {
+    for takes_it in [true, false] {
+        let mut client = Client::new_tls(
+            probe(|call, request| match call {
+                Call::Handle => Ok(Next::Close),
+                call => usual(&call, request),
+            }),
+            &tls(),
+        );
+        client.set_window(0);
+        client.feed(b"go");
+        assert!(!client.is_closed());
+        match takes_it {
+            true => client.set_window(usize::MAX),
+            false => client.advance(Duration::from_secs(60)),
+        }
+        assert_eq!(client.tls().unwrap().is_closed(), takes_it);
+        assert!(client.is_closed());
+        assert_eq!(client.is_reset(), !takes_it);
+        assert_eq!(client.finished(), Some(EndReason::Done));
+    }
+}
+
+#[test]
 fn a_changed_record_ends_the_connection_with_one_alert() {
     let mut client = Client::new_tls(echoing(), &tls());
     client.feed(b"good");
