@@ -920,6 +920,55 @@ fn starttls_sends_what_was_before_it_in_the_clear_and_the_rest_under_tls() {
 }
 
 #[test]
+fn a_callback_that_starts_tls_and_ends_the_connection_sends_nothing_more_in_the_clear() {
+    for (in_setup, size) in [(false, 1), (false, 1 << 20), (true, 1), (true, 1 << 20)] {
+        for how in ["close", "method", "error", "panic"] {
+            for window in [usize::MAX, 5] {
+                let (mut network, _, _) = network(Limits::default());
+                let value = Wrapping { acceptor: acceptor(), journal: Journal::new(), is_plain: true };
+                let handler = move |_: &mut Wrapping, _: &Address| {
+                    probe(move |call, request: &mut Request<'_, Wrapping>| {
+                        let is_now = if in_setup { matches!(call, Call::Setup) } else { matches!(call, Call::Handle) };
+                        if !is_now {
+                            return usual(&call, request);
+                        }
+                        request.input.take_all();
+                        request.output.write_all(b"220 go ahead\r\n")?;
+                        let acceptor = request.server.acceptor.clone();
+                        request.start_tls(&acceptor)?;
+                        request.output.write_all(&b"secret".repeat(size))?;
+                        match how {
+                            "close" => return Ok(Next::Close),
+                            "method" => request.close(),
+                            "error" => return Err("it has failed".into()),
+                            _ => panic!("expected by this test"),
+                        }
+                        Ok(Next::Wait)
+                    })
+                };
+                let server = network.serve(value, handler, Limits::default()).unwrap();
+                let peer = network.connect(server);
+                peer.set_window(window);
+                peer.send(b"STARTTLS\r\n");
+                network.run();
+                peer.send(&hello());
+                network.run();
+                peer.set_window(usize::MAX);
+                network.run();
+                let case = format!("in setup: {in_setup}, {how}, {size}, {window}");
+                let received = peer.take_received();
+                // A panic is a reset, which drops the rest.
+                assert!(
+                    received == b"220 go ahead\r\n" || how == "panic" && b"220 go".starts_with(&received[..5]),
+                    "{case}"
+                );
+                assert!(received.len() <= 14 && peer.is_closed(), "{case}: {received:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn input_that_was_sent_before_tls_is_refused() {
     let (mut network, server, journal) = plain_network();
     let peer = network.connect(server);
