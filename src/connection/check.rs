@@ -4,8 +4,6 @@ use super::Connection;
 use super::axes::{Inbound, Stage};
 use super::state::*;
 use crate::limits::Limits;
-#[cfg(feature = "tls")]
-use crate::net::Secured;
 
 impl Connection {
     /// Checks the invariants that concern one connection. The numbers are those of `docs/architecture.md`.
