@@ -5,8 +5,8 @@
 //! server's mailbox hands over its commands and then forwards to the reactor's mailbox.
 //!
 //! A submitter puts its command into the queue and sets the mark, both under the lock. If the mark was not set before,
-//! it then wakes the loop. The loop sleeps only while the mark is not set, and clears it before it reads the queue. Therefore a command
-//! that comes too late for that read finds the mark cleared, and wakes the loop again.
+//! it then wakes the loop. The loop sleeps only while the mark is not set, and clears it before it reads the queue.
+//! Therefore a command that comes too late for that read finds the mark cleared, and wakes the loop again.
 
 use std::collections::VecDeque;
 use std::io;
