@@ -53,7 +53,7 @@ pub enum EndReason {
     /// The peer's side ended without the end of TLS (`close_notify`), so the last message may be incomplete. See
     /// `TlsAcceptor::suppress_ragged_eofs`.
     Truncated,
-    /// The peer has violated TLS after the handshake, or the bytes were changed on the path.
+    /// The peer has violated TLS after the handshake or has sent a fatal alert, or the bytes were changed on the path.
     TlsFailed,
     /// A program was not done within `child_timeout`.
     ChildTimeout,
@@ -72,7 +72,8 @@ pub enum EndReason {
     Refused,
     /// Closed by another handler, by the server or by another thread.
     Evicted,
-    /// The server was stopping, and the handler closed the connection (see [`drain`](crate::RequestHandler::drain)).
+    /// The server was stopping, and the handler closed the connection (see [`drain`](crate::RequestHandler::drain)), or
+    /// its handshake of TLS was not complete.
     Stopped,
     /// The server stopped without waiting any longer for this request.
     StopAborted,

@@ -21,7 +21,8 @@ pub struct Stats {
     pub connects: u64,
     /// Outbound connections that could not be established.
     pub connects_failed: u64,
-    /// Handshakes of TLS that were begun, at either end.
+    /// Connections under TLS at either end, each of which begins with a handshake. One that a stop has cut short is in
+    /// no other counter.
     pub handshakes: u64,
     /// Handshakes that were completed.
     pub handshakes_completed: u64,

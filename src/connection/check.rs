@@ -26,7 +26,8 @@ impl Connection {
         #[cfg(feature = "tls")]
         let ends = ends && (has(WRITABLE) || !self.has_sealed());
         assert!(!ends || queued, "10: the end waits for nothing");
-        let relieved = phase.is_full() && phase.stage() == Stage::Open && unsent <= bounds.output_low_water;
+        let is_open = phase.stage() == Stage::Open && !phase.is_handshaking();
+        let relieved = phase.is_full() && is_open && unsent <= bounds.output_low_water;
         assert!(!relieved || queued, "10: `writable` waits for nothing");
     }
 

@@ -55,6 +55,8 @@ impl Connection {
             // Unread input means that there may be more, and so does a read that was not short; the next read detects
             // it.
             Linger::WhenNeeded if self.carry.is_some() => {}
+            #[cfg(feature = "tls")]
+            Linger::WhenNeeded if self.state.phase.awaits_close_notify() => {}
             Linger::WhenNeeded if !self.state.has(READABLE) => most = 0,
             Linger::WhenNeeded if turn.budget.read_left() == 0 => return Step::Again,
             Linger::WhenNeeded => match self.read_away(turn) {

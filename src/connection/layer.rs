@@ -120,9 +120,10 @@ impl Connection {
         }
     }
 
-    /// The handshake waits for the peer. A stop does not wait for a peer that is silent.
+    /// The handshake waits for the peer. A stop does not wait for a peer that is silent, unless output from before the
+    /// handshake is still to be sent.
     fn stall(&mut self, turn: &mut Turn<'_>) -> Step {
-        if !matches!(self.state.phase.drain(), Drain::Quiet | Drain::Due) {
+        if self.is_bare() || !matches!(self.state.phase.drain(), Drain::Quiet | Drain::Due) {
             return Step::Rest;
         }
         self.state.end(EndReason::Stopped, true);
@@ -192,6 +193,7 @@ impl Connection {
                 Ok(Received::Truncated) => self.state.end(EndReason::Truncated, false),
                 Ok(Received::Failed(error)) => {
                     self.io.queue = None;
+                    let _ = secured.flush(); // The alert, before `finish` can write. The rest of it is sent at the end.
                     return Some(Step::TlsFailed(error));
                 }
                 Err(error) => {

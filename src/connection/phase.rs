@@ -36,6 +36,9 @@ const FULL: u8 = 1 << 1;
 const HANDSHAKING: u8 = 1 << 2;
 /// The stream is under TLS.
 const SECURED: u8 = 1 << 3;
+/// TLS was taken off before the peer has ended its direction.
+#[cfg(feature = "tls")]
+const LAST_RECORD: u8 = 1 << 4;
 
 impl Phase {
     /// The connection only has to read, handle and write, and its timer needs no check: all values are 0.

@@ -24,7 +24,8 @@ impl<S> Request<'_, S> {
     /// written before this call leaves unencrypted, and the handshake follows it. Output that is written after it waits
     /// until the handshake is complete, and is encrypted. Then [`writable`](RequestHandler::writable) is called, and
     /// [`tls`](Self::tls) has an answer. If the handshake fails, the connection ends with
-    /// [`EndReason::HandshakeFailed`](crate::EndReason::HandshakeFailed). Feature `tls`.
+    /// [`EndReason::HandshakeFailed`](crate::EndReason::HandshakeFailed). If the callback ends the connection after this
+    /// call, TLS does not start, and output that was written after this call is dropped. Feature `tls`.
     ///
     /// # Errors
     /// [`Error::Tls`] if input is unread. It was sent before TLS, perhaps by an attacker on the path, and must not be taken

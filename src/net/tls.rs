@@ -38,7 +38,7 @@ impl TlsAcceptor {
     }
 
     /// Replaces the configuration of this acceptor and its clones, for example by one with new certificates. It applies
-    /// to connections that are accepted from now on.
+    /// to connections that are accepted, or that start TLS, from now on. They cannot resume sessions of the old one.
     pub fn replace(&self, config: Arc<ServerConfig>) {
         let mut start = self.start.write().unwrap_or_else(PoisonError::into_inner);
         *start = server(server_name::noting(&config), session::suppresses_ragged_eofs(&start));

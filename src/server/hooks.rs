@@ -141,8 +141,9 @@ pub trait BaseServer: Sized + Send + 'static {
         note_fault!(Error, "while serving {client_address}: {error:#}");
     }
 
-    /// Called when the handshake of TLS has failed, or was not complete in time. The peer was told why, as far as TLS
-    /// allows. By then the crate has logged it at level `Debug`, because it is rarely a fault of the server. Not called
+    /// Called when the handshake of TLS has failed, or was not complete in time, also if the peer has closed the
+    /// connection before its first byte, as health checks do. The peer has been sent an alert, except after a timeout.
+    /// The crate has logged the reason at level `Debug`, at most ten times a second. This hook is called each time. Not called
     /// for outbound connections, whose handler gets [`connect_failed`](RequestHandler::connect_failed). The error is an
     /// [`Error::Tls`]; for a request on a thread that took too long, an [`Error::TimeLimit`].
     ///

@@ -446,6 +446,33 @@ fn after_close_notify_garbage_is_not_carried_and_the_answer_is_not_lost() {
 }
 
 #[test]
+fn a_close_notify_that_comes_after_our_close_does_not_destroy_the_answer() {
+    let closing = || {
+        probe(|call, request: &mut Request<'_, Wrapping>| match call {
+            Call::Handle => {
+                request.input.take_all();
+                request.output.write_all(&[b'a'; 100_000])?;
+                Ok(Next::Close)
+            }
+            call => usual(&call, request),
+        })
+    };
+    let (mut network, server, _) = network_with(acceptor(), Limits::default(), move |_, _| closing());
+    let peer = network.connect(server);
+    let end = tls().peer(&peer);
+    settle(&mut network, &[&end]);
+    end.send(b"question");
+    settle(&mut network, &[&end]);
+    assert!(end.is_closed() && !peer.is_socket_closed(), "the system would answer a record with a reset");
+    end.send_close_notify();
+    settle(&mut network, &[&end]);
+    assert!(end.received() == [b'a'; 100_000] && !peer.is_reset());
+    peer.send_eof();
+    network.run();
+    assert!(peer.is_socket_closed());
+}
+
+#[test]
 fn half_a_line_and_fin_without_close_notify_is_not_a_last_line() {
     let lines = || {
         probe(|call, request: &mut Request<'_>| {
@@ -763,7 +790,13 @@ fn the_end_of_tls_alone_waits_for_a_slow_client() {
 
 #[test]
 fn a_changed_record_ends_the_connection_with_one_alert() {
-    let mut client = Client::new_tls(echoing(), &tls());
+    let handler = probe(|call, request| {
+        if let Call::Finish(_) = call {
+            let _ = request.output.write_all(b"goodbye"); // It cannot be sent, and must not prevent the alert.
+        }
+        echo(&call, request)
+    });
+    let mut client = Client::new_tls(handler, &tls());
     client.feed(b"good");
     client.feed_wire(&[23, 3, 3, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
     assert_eq!(client.sent(), b"good");
@@ -804,8 +837,10 @@ fn a_record_that_is_arriving_when_a_stop_comes_is_served() {
     network.shutdown_handle().shutdown();
     network.run_for(Duration::from_secs(2));
     peer.exchange();
-    assert_eq!(peer.received(), b"hello");
-    assert!(network.is_stopped() && peer.is_closed());
+    assert!(peer.received() == b"hello" && peer.is_closed());
+    wire.send_eof();
+    network.run();
+    assert!(network.is_stopped());
     assert_eq!(journal.count("close_request stopped"), 1);
 }
 
@@ -965,6 +1000,48 @@ fn a_callback_that_starts_tls_and_ends_the_connection_sends_nothing_more_in_the_
                 assert!(received.len() <= 14 && peer.is_closed(), "{case}: {received:?}");
             }
         }
+    }
+}
+
+#[test]
+fn much_output_from_before_tls_is_sent_first_even_while_the_server_stops() {
+    const MUCH: usize = 4 << 20;
+    for stops in [false, true] {
+        let (mut network, _, _) = network(Limits::default());
+        let value = Wrapping { acceptor: acceptor(), journal: Journal::new(), is_plain: true };
+        let handler = |_: &mut Wrapping, _: &Address| {
+            probe(|call, request: &mut Request<'_, Wrapping>| match call {
+                Call::Handle if request.tls().is_none() => {
+                    request.input.take_all();
+                    request.output.write_all(&vec![b'p'; MUCH])?;
+                    let acceptor = request.server.acceptor.clone();
+                    request.start_tls(&acceptor)?;
+                    request.output.write_all(b"secret")?;
+                    Ok(Next::Wait)
+                }
+                call => usual(&call, request),
+            })
+        };
+        let server = network.serve(value, handler, Limits::default()).unwrap();
+        let peer = network.connect(server);
+        peer.set_window(1_000);
+        peer.send(b"STARTTLS\r\n");
+        network.run();
+        if stops {
+            network.shutdown_handle().shutdown();
+            network.advance(Duration::from_secs(2));
+        }
+        let mut clear = peer.take_received().len();
+        for _ in 0..100 {
+            peer.set_window(100_000);
+            network.run();
+            clear += peer.take_received().len();
+        }
+        assert_eq!(clear, MUCH, "{stops}");
+        peer.set_window(usize::MAX);
+        let end = tls().peer(&peer);
+        settle(&mut network, &[&end]);
+        assert_eq!(end.received(), b"secret", "{stops}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The transitions of TLS: a handshake comes before everything else, and at last the layer is taken off.
 
-use super::{HANDSHAKING, Phase, SECURED};
+use super::{HANDSHAKING, LAST_RECORD, Phase, SECURED};
 use crate::connection::axes::{Inbound, Owed, Stage};
 
 impl Phase {
@@ -35,6 +35,15 @@ impl Phase {
     pub(crate) fn remove_layer(&mut self, is_at_end: bool) {
         debug_assert_eq!((self.stage, self.owed), (Stage::Closing, Owed::Gone));
         self.hold &= !(SECURED | HANDSHAKING);
+        if self.inbound == Inbound::Open && !is_at_end {
+            self.hold |= LAST_RECORD;
+        }
         self.inbound = if is_at_end { Inbound::Told } else { Inbound::Open };
+    }
+
+    /// Returns whether the peer's `close_notify` may still arrive. Unlike a FIN it is data: if the socket were closed,
+    /// the system would answer with a reset, which destroys output that the peer has not read.
+    pub(crate) fn awaits_close_notify(&self) -> bool {
+        self.hold & LAST_RECORD != 0
     }
 }
