@@ -132,10 +132,11 @@ impl TlsPeer {
         end.send(&self.peer)
     }
 
-    /// Sends bytes under TLS. Before the end of the handshake they wait for it.
+    /// Sends bytes under TLS. Before the end of the handshake they wait for it. After TLS has [failed](Self::failed),
+    /// nothing is sent.
     pub fn send(&self, bytes: &[u8]) {
         let mut end = lock(&self.end);
-        end.session.writer().write_all(bytes).expect("its buffer has no limit");
+        let _ = end.session.writer().write_all(bytes); // Its buffer has no limit, so this fails only after TLS.
         end.send(&self.peer);
     }
 

@@ -805,6 +805,15 @@ fn a_changed_record_ends_the_connection_with_one_alert() {
 }
 
 #[test]
+fn a_test_may_feed_a_client_whose_tls_has_failed() {
+    let mut client = Client::new_tls(echoing(), &tls());
+    client.feed_wire(&[1; 100]);
+    client.feed(b"hello");
+    assert!(client.tls().unwrap().failed().is_some() && client.is_closed());
+    assert_eq!(client.sent(), b"");
+}
+
+#[test]
 fn a_test_over_tls_is_shown_what_it_has_not_taken_as_without() {
     for mut client in [Client::new(echoing()), Client::new_tls(echoing(), &tls())] {
         client.feed(b"one");
