@@ -21,6 +21,8 @@ impl Connection {
         assert!(!self.takes_input() || !has(READABLE) || queued, "10: input waits for nothing");
         assert!(phase.is_registered() || queued, "10: no event will wake it, and it waits");
         let goes_on = phase.is_handle_due() && phase.stage() == Stage::Open && !self.state.is_read_paused();
+        #[cfg(feature = "tls")]
+        let goes_on = goes_on && !phase.is_handshaking(); // It goes on afterwards.
         assert!(!goes_on || queued, "10: input that was held back waits for nothing");
         let ends = matches!(phase.stage(), Stage::Closing | Stage::Aborting) && self.io.queue.is_none();
         #[cfg(feature = "tls")]

@@ -805,6 +805,34 @@ fn a_changed_record_ends_the_connection_with_one_alert() {
 }
 
 #[test]
+fn a_connection_that_was_paused_and_resumed_may_start_tls() {
+    let mut network = Network::new();
+    let handler = |_: &mut (), _: &Address| {
+        probe(|call, request: &mut Request<'_>| {
+            if let Call::Handle = call
+                && request.tls().is_none()
+            {
+                request.input.take_all();
+                request.pause_reading();
+                request.resume_reading();
+                request.start_tls(&acceptor())?;
+                return Ok(Next::Wait);
+            }
+            echo(&call, request)
+        })
+    };
+    let server = network.serve((), handler, Limits::default()).unwrap();
+    let wire = network.connect(server);
+    wire.send(b"STARTTLS");
+    network.run();
+    let peer = tls().peer(&wire);
+    settle(&mut network, &[&peer]);
+    peer.send(b"hello");
+    settle(&mut network, &[&peer]);
+    assert_eq!(peer.received(), b"hello");
+}
+
+#[test]
 fn a_test_may_feed_a_client_whose_tls_has_failed() {
     let mut client = Client::new_tls(echoing(), &tls());
     client.feed_wire(&[1; 100]);
