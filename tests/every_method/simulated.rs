@@ -35,6 +35,8 @@ pub(crate) struct Simulated {
     secure_server: ServerId,
     /// A stop was asked for that waits for nothing.
     abrupt: bool,
+    /// Calls fail to find what is there, so a stop may take a busy peer for a quiet one.
+    faulty: bool,
 }
 
 /// A peer of a server that echoes.
@@ -80,6 +82,7 @@ impl Simulated {
             secure: Vec::new(),
             secure_server,
             abrupt: false,
+            faulty: false,
             clock,
             network,
             ledger,
@@ -101,6 +104,7 @@ impl Simulated {
         let mut rng = self.rng.fork();
         let clock = self.clock.clone();
         let rate = [0, 4, 20][rng.usize(..3)];
+        self.faulty = rate > 0;
         call!(Network::on_call(&mut self.network, move |called, _| {
             if rate == 0 || rng.u32(..rate) > 0 {
                 return Outcome::Proceed;
@@ -260,10 +264,12 @@ impl Simulated {
                 self.network.run();
             }
         }
-        self.secure.iter_mut().for_each(|secure| secure.check(&self.ledger, !self.abrupt));
+        let stops = self.network.is_stopped() || self.network.shutdown_handle().is_requested();
+        let all = !stops || !(self.abrupt || self.faulty);
+        self.secure.iter_mut().for_each(|secure| secure.check(&self.ledger, all));
         for Polite { peer, sent, received } in &mut self.polite {
             received.extend(peer.take_received());
-            if !sent.starts_with(received) || (received.len() < sent.len() && !self.abrupt) {
+            if !sent.starts_with(received) || (received.len() < sent.len() && all) {
                 let (got, all) = (received.len(), sent.len());
                 self.ledger.violation(format!("a polite peer gets back {got} of {all} bytes"));
             }
