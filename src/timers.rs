@@ -2,6 +2,9 @@
 //!
 //! Setting, moving and cancelling are O(log n). A connection has one timer for all its limits, and moves it only when
 //! it fires. A message costs a stamp in the connection and nothing here.
+//!
+//! What the timers are for is elsewhere: `reactor/alarms.rs` sets those of handlers and servers, `reactor/due.rs` handles
+//! those that have fired, and `connection/deadlines.rs` computes when a limit of a connection expires.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Handlers are called here. Runs one callback of one connection, with everything that it can reach.
+//! Handlers are called here. Runs one callback of one connection, with everything that it can reach. The handlers of
+//! requests on threads are called in `blocking/job.rs`.
 
 use std::ops::Range;
 
