@@ -54,7 +54,12 @@ pub(crate) fn start<S: BaseServer>(rng: &mut Rng, ledger: &Ledger, request: &mut
 }
 
 pub(crate) fn ask<S: BaseServer>(ledger: &Ledger, request: &Request<'_, S>) {
-    let Some(session) = call!(Request::tls(request)) else { return };
+    if let Some(session) = call!(Request::tls(request)) {
+        ask_session(ledger, session);
+    }
+}
+
+pub(crate) fn ask_session(ledger: &Ledger, session: TlsSession<'_>) {
     ledger.expect(call!(TlsSession::protocol_version(&session)).is_some(), "a session has a version");
     ledger.expect(call!(TlsSession::cipher_suite(&session)).is_some(), "a session has a cipher suite");
     ledger.expect(call!(TlsSession::alpn_protocol(&session)).is_none(), "no protocol was offered");

@@ -15,6 +15,7 @@ use socketserver::{
 use crate::ledger::Ledger;
 use crate::meddling::{submit, target};
 use crate::methods::{call, note};
+use crate::secure::ask_session;
 
 /// A handler of a stream: one of the two ways to write it.
 pub(crate) fn stream_handler<S: BaseServer>(rng: &mut Rng, ledger: &Arc<Ledger>) -> Box<dyn BlockingHandler<S>> {
@@ -88,6 +89,8 @@ impl Waiting {
                     let _ = call!(BlockingRequest::client_address(request)).to_string();
                     let _ = call!(BlockingRequest::local_address(request));
                     let _ = call!(BlockingRequest::server_id(request));
+                    let under_tls = call!(BlockingSocket::tls(request.socket(), |tls| ask_session(&self.ledger, tls)));
+                    self.ledger.expect(under_tls.is_none() || !is_datagram, "a datagram has no TLS");
                     let _ = format!("{request:?}{:?}{:?}", request.rfile, request.wfile);
                 }
                 _ => match self.rng.u32(..10) {
