@@ -273,12 +273,6 @@ impl Connection {
         self.state.phase.is_handshaking() && !self.io.stream.secured().is_some_and(Secured::is_bare)
     }
 
-    /// Returns whether the handshake has failed, so that nothing can be sent.
-    #[cold]
-    pub(super) fn has_no_session(&self) -> bool {
-        !self.state.phase.is_handshaking() && self.io.stream.secured().is_some_and(Secured::is_handshaking)
-    }
-
     /// Returns whether the handshake waits for output from before it.
     pub(super) fn is_bare(&self) -> bool {
         self.state.phase.is_handshaking() && !self.awaits_handshake()

@@ -39,6 +39,9 @@ const SECURED: u8 = 1 << 3;
 /// TLS was taken off before the peer has ended its direction.
 #[cfg(feature = "tls")]
 const LAST_RECORD: u8 = 1 << 4;
+/// The handshake has failed.
+#[cfg(feature = "tls")]
+const NO_SESSION: u8 = 1 << 5;
 
 impl Phase {
     /// The connection only has to read, handle and write, and its timer needs no check: all values are 0.

@@ -225,7 +225,7 @@ impl Connection {
 
     fn refuses_output(&self) -> bool {
         #[cfg(feature = "tls")]
-        if self.has_no_session() {
+        if self.state.phase.has_no_session() {
             return true;
         }
         self.state.phase.outbound() != Outbound::Open || self.state.phase.is_aborting()

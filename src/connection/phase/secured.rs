@@ -1,6 +1,6 @@
 //! The transitions of TLS: a handshake comes before everything else, and at last the layer is taken off.
 
-use super::{HANDSHAKING, LAST_RECORD, Phase, SECURED};
+use super::{HANDSHAKING, LAST_RECORD, NO_SESSION, Phase, SECURED};
 use crate::connection::axes::{Inbound, Owed, Stage};
 
 impl Phase {
@@ -28,7 +28,13 @@ impl Phase {
 
     /// The handshake has failed. The end can be sent.
     pub(crate) fn give_up_handshake(&mut self) {
-        self.hold &= !HANDSHAKING;
+        self.hold = self.hold & !HANDSHAKING | NO_SESSION;
+    }
+
+    /// Returns whether the handshake has failed, so that the handler can send nothing.
+    #[inline]
+    pub(crate) fn has_no_session(&self) -> bool {
+        self.hold & NO_SESSION != 0
     }
 
     /// The layer is taken off. Unless the socket is at its end, the peer can still send.
