@@ -159,14 +159,19 @@ impl Connection {
     /// Returns whether reading is the only thing left to do, with no unread input from before.
     #[inline]
     pub(crate) fn only_reads(&self) -> bool {
-        let is_plain = self.state.phase.is_plain_but_for_wake();
-        is_plain && self.state.has(READABLE) && self.carry.is_none() && self.io.queue.is_none()
+        self.state.phase.is_plain_but_for_wake() && self.state.has(READABLE) && self.holds_nothing()
+    }
+
+    /// Returns whether nothing is unread and nothing is unsent.
+    #[inline(always)]
+    fn holds_nothing(&self) -> bool {
+        self.carry.is_none() && self.io.queue.is_none()
     }
 
     /// Returns whether nothing is due and its timer need not be checked.
     #[inline]
     pub(crate) fn rests(&self) -> bool {
-        self.state.phase.is_plain() && !self.state.has(READABLE) && self.carry.is_none() && self.io.queue.is_none()
+        self.state.phase.is_plain() && !self.state.has(READABLE) && self.holds_nothing()
     }
 
     /// Advances the connection as far as possible without the handler: sends, reads, discards and ends. Returns the

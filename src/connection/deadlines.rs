@@ -22,7 +22,7 @@ impl Connection {
     /// earlier.
     #[inline]
     pub(crate) fn timer_stands(&self) -> bool {
-        self.state.phase.is_settled() && self.carry.is_none() && self.io.queue.is_none()
+        self.state.phase.is_settled() && self.holds_nothing()
     }
 
     /// Returns the next time at which a limit could expire, and that limit. A paused limit does not advance.

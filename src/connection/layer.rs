@@ -1,9 +1,9 @@
-//! A connection under TLS. Its handshake comes before `setup`, its input is opened before it is handled, and its end says
-//! so to the peer. A connection without TLS never comes here.
+//! A connection under TLS. Its handshake comes before `setup`, its input is decrypted before it is handled, and its end
+//! is announced to the peer by `close_notify`. A connection without TLS never comes here.
 //!
-//! The handshake is a reason not to do anything else, and not a stage: a handler can start TLS at any time. Output that is
-//! written meanwhile waits in the queue. When the end has been said, the layer is taken off, and the socket ends as any
-//! other.
+//! The handshake is a reason to pause everything else, and not a stage, because a handler can start TLS at any time.
+//! Output that is written in the meantime waits in the queue. After `close_notify` is sent, the layer is removed, and the
+//! socket ends like any other.
 
 use std::io;
 
@@ -24,7 +24,7 @@ impl Connection {
     pub(crate) fn await_handshake(&mut self, now: u64) {
         self.state.phase.begin_setup();
         self.state.phase.secure();
-        self.io.stream.secured_mut().into_iter().for_each(|secured| secured.since = now);
+        self.begin_handshake(now);
     }
 
     /// Starts TLS after the first `bare` bytes of the queue. Returns whether it was started, and not because the
@@ -40,16 +40,17 @@ impl Connection {
         starts
     }
 
-    /// TLS is not started after all. What was to be sent under it is not sent in the clear.
+    /// TLS does not start, because the callback has ended the connection. Output after the first `bare` bytes of the
+    /// queue was meant to be encrypted, and is dropped.
     pub(crate) fn stay_bare(&mut self, bare: usize) {
-        if self.io.queue.as_ref().is_some_and(|queue| queue.len() > bare) {
-            self.io.queue.iter_mut().for_each(|queue| queue.truncate(bare));
-            self.io.queue = self.io.queue.take().filter(|queue| queue.len() > 0);
-        }
-        self.state.put(WRITABLE, true); // It was only held back.
+        self.io.queue.take_if(|queue| {
+            queue.truncate(bare);
+            queue.len() == 0
+        });
+        self.state.put(WRITABLE, true); // Output was only held back.
     }
 
-    /// An outbound connection is established, and the handshake begins.
+    /// The socket is connected, and the time for the handshake begins.
     pub(super) fn begin_handshake(&mut self, now: u64) {
         self.io.stream.secured_mut().into_iter().for_each(|secured| secured.since = now);
     }
@@ -218,22 +219,16 @@ impl Connection {
         }
     }
 
-    #[inline]
-    pub(crate) fn is_under_tls(&self) -> bool {
-        self.state.phase.is_secured()
-    }
-
-    /// As [`rests`](Self::rests), under TLS.
+    /// Like [`rests`](Self::rests), under TLS.
     #[inline]
     pub(crate) fn rests_under_tls(&self) -> bool {
         self.state.phase.is_plain_under_tls()
             && !self.state.has(READABLE)
-            && self.carry.is_none()
-            && self.io.queue.is_none()
+            && self.holds_nothing()
             && self.io.stream.secured().is_some_and(|secured| !secured.keeps())
     }
 
-    /// Says the end of our direction, after all output. Returns whether it is sent.
+    /// Sends `close_notify`, after all output. Returns whether the socket has accepted it.
     pub(super) fn is_close_notify_sent(&mut self, now: u64) -> bool {
         let Some(secured) = self.io.stream.secured_mut() else { return true };
         match secured.close(now) {
@@ -248,7 +243,7 @@ impl Connection {
         }
     }
 
-    /// Ends TLS, and takes it off. Returns whether that is done, or the connection is broken.
+    /// Ends TLS, and removes the layer. Returns whether that is done, or the connection is broken.
     #[cold]
     pub(super) fn is_layer_removed(&mut self, now: u64) -> bool {
         if self.state.phase.is_aborting() || self.state.phase.is_broken() {
@@ -298,7 +293,8 @@ impl Output<'_> {
         self.io.stream.secured()
     }
 
-    /// What is written from now on waits for the handshake, or for [`Connection::stay_bare`]. Returns how much of what was written before is not sent.
+    /// Output that is written from now on waits for the handshake, or for [`Connection::stay_bare`]. Returns how many bytes
+    /// of the earlier output are unsent.
     pub(crate) fn hold(&mut self) -> usize {
         self.send(&[]);
         self.is_not_writable();

@@ -36,7 +36,7 @@ const FULL: u8 = 1 << 1;
 const HANDSHAKING: u8 = 1 << 2;
 /// The stream is under TLS.
 const SECURED: u8 = 1 << 3;
-/// TLS was taken off before the peer has ended its direction.
+/// TLS was removed before the peer has ended its direction.
 #[cfg(feature = "tls")]
 const LAST_RECORD: u8 = 1 << 4;
 /// The handshake has failed.
@@ -134,7 +134,7 @@ impl Phase {
     }
 
     #[inline]
-    pub(super) fn is_secured(&self) -> bool {
+    pub(crate) fn is_secured(&self) -> bool {
         self.hold & SECURED != 0
     }
 

@@ -83,7 +83,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             turn.budget.callbacks += 1;
             match connection.advance(&mut turn) {
                 #[cfg(feature = "tls")]
-                Step::Handle(fresh) if at.connection.is_under_tls() => {
+                Step::Handle(fresh) if at.connection.state.phase.is_secured() => {
                     self.handle_plaintext(at, fresh);
                     if at.connection.rests_under_tls() {
                         return;

@@ -197,14 +197,12 @@ impl Stream {
     /// that the socket is drained. Unix ends a read of a Unix stream at a message that carries descriptors or
     /// credentials. Other systems guarantee nothing for any stream.
     pub(crate) fn cuts_reads_short(&self) -> bool {
-        match &self.kind {
+        match self.socket() {
             #[cfg(unix)]
             Kind::Unix(_) => true,
             Kind::Scripted(stream) => stream.cuts_reads_short(),
             Kind::Pending => true, // This is not known yet.
-            Kind::Tcp(_) | Kind::Datagram(_) => cfg!(not(unix)),
-            #[cfg(feature = "tls")]
-            Kind::Secured(secured) => secured.socket.cuts_reads_short(),
+            _ => cfg!(not(unix)),
         }
     }
 

@@ -1,16 +1,16 @@
-//! The transitions of TLS: a handshake comes before everything else, and at last the layer is taken off.
+//! The transitions of TLS: a handshake comes before everything else, and the layer is removed at the end.
 
 use super::{HANDSHAKING, LAST_RECORD, NO_SESSION, Phase, SECURED};
 use crate::connection::axes::{Inbound, Owed, Stage};
 
 impl Phase {
-    /// As [`is_plain`](Self::is_plain), under TLS.
+    /// Like [`is_plain`](Self::is_plain), under TLS.
     #[inline]
     pub(crate) fn is_plain_under_tls(&self) -> bool {
         self.word() == Phase::PLAIN_SECURED.word()
     }
 
-    /// The stream is put under TLS, and the handshake comes before anything else.
+    /// TLS starts, and the handshake comes before anything else.
     pub(crate) fn secure(&mut self) {
         debug_assert!(!self.is_secured() && !self.is_ending());
         self.hold |= HANDSHAKING | SECURED;
@@ -37,7 +37,7 @@ impl Phase {
         self.hold & NO_SESSION != 0
     }
 
-    /// The layer is taken off. Unless the socket is at its end, the peer can still send.
+    /// The layer is removed. Unless the socket is at its end, the peer can still send.
     pub(crate) fn remove_layer(&mut self, is_at_end: bool) {
         debug_assert_eq!((self.stage, self.owed), (Stage::Closing, Owed::Gone));
         self.hold &= !(SECURED | HANDSHAKING);
