@@ -5,6 +5,8 @@
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods, reason = "deadlines of tests are real time")]
 
+#[path = "common/directory.rs"]
+mod directory;
 #[path = "common/programs.rs"]
 mod programs;
 
@@ -12,11 +14,12 @@ use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use directory::Directory;
 use programs::{DEADLINE, Lines, Program, connected, example, start, start_with};
 
 // ---- echo ----
@@ -128,7 +131,7 @@ fn echo_returns_the_longest_datagram_of_ipv6() {
 
 #[test]
 fn echo_serves_a_path_and_removes_it() {
-    let scratch = Scratch::new("unix");
+    let scratch = Directory::new();
     let path = scratch.path("echo");
     let Some(mut echo) = start("echo", &["--unix", &path, "--mode", "600"]) else { return };
     assert_eq!(echo.listening[0], format!("unix stream {path}"));
@@ -144,7 +147,7 @@ fn echo_serves_a_path_and_removes_it() {
 
 #[test]
 fn echo_serves_a_path_of_datagrams_and_removes_it() {
-    let scratch = Scratch::new("unix-datagram");
+    let scratch = Directory::new();
     let path = scratch.path("echo");
     let Some(mut echo) = start("echo", &["--unix-datagram", &path]) else { return };
     assert_eq!(echo.listening[0], format!("unix datagram {path}"));
@@ -192,7 +195,7 @@ fn echo_serves_abstract_names() {
 
 #[test]
 fn echo_serves_all_kinds_at_once() {
-    let scratch = Scratch::new("all-kinds");
+    let scratch = Directory::new();
     let (stream, datagram) = (scratch.path("stream"), scratch.path("datagram"));
     let arguments = ["127.0.0.1:0", "--udp", "127.0.0.1:0", "--unix", &stream, "--unix-datagram", &datagram];
     let Some(mut echo) = start_with("echo", &arguments, 4) else { return };
@@ -224,7 +227,7 @@ fn echo_serves_all_kinds_at_once() {
 #[test]
 #[cfg(target_os = "linux")]
 fn echo_opens_no_tcp_port_that_was_not_requested() {
-    let scratch = Scratch::new("no-tcp");
+    let scratch = Directory::new();
     let path = scratch.path("echo");
     for (arguments, tcp) in [
         (vec!["127.0.0.1:0"], 1),
@@ -257,7 +260,7 @@ fn listening_tcp_sockets(pid: u32) -> usize {
 
 #[test]
 fn echo_takes_over_the_path_of_a_server_that_was_killed() {
-    let scratch = Scratch::new("stale");
+    let scratch = Directory::new();
     for option in ["--unix", "--unix-datagram"] {
         let path = scratch.path("echo");
         let Some(mut killed) = start("echo", &[option, &path]) else { return };
@@ -325,7 +328,7 @@ fn a_busy_udp_port_is_one_line_and_status_1() {
 
 #[test]
 fn an_unavailable_path_is_one_line_and_status_1() {
-    let scratch = Scratch::new("refused");
+    let scratch = Directory::new();
     let stream = scratch.path("stream");
     let _stream = UnixListener::bind(&stream).unwrap();
     let datagram = scratch.path("datagram");
@@ -475,7 +478,7 @@ fn a_stopped_and_continued_server_still_serves() {
 
 #[test]
 fn every_server_ends_in_good_order_on_either_signal() {
-    let scratch = Scratch::new("signals");
+    let scratch = Directory::new();
     let path = scratch.path("socket");
     for signal in ["TERM", "INT"] {
         for (name, arguments, sockets) in [
@@ -502,7 +505,7 @@ fn every_server_ends_in_good_order_on_either_signal() {
 
 #[test]
 fn servers_do_without_standard_output_and_error() {
-    let scratch = Scratch::new("no-output");
+    let scratch = Directory::new();
     for (name, options) in [
         ("echo", format!("--udp 127.0.0.1:0 --unix {}", scratch.path("echo"))),
         ("daytime", String::new()),
@@ -738,7 +741,7 @@ fn chat_drops_a_slow_member_and_no_other() {
 
 #[test]
 fn chat_is_one_room_for_a_path_and_a_port() {
-    let scratch = Scratch::new("chat");
+    let scratch = Directory::new();
     let path = scratch.path("room");
     let Some(mut chat) = start_with("chat", &["127.0.0.1:0", "--unix", &path], 2) else { return };
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -1004,7 +1007,7 @@ fn assert_is_daytime(line: &str) {
 
 #[test]
 fn control_obeys_its_commands() {
-    let scratch = Scratch::new("control");
+    let scratch = Directory::new();
     let path = scratch.path("control");
     let Some(mut control) = start_with("control", &["127.0.0.1:0", "--control", &path], 2) else { return };
     assert_eq!(control.other("unix stream "), path);
@@ -1061,7 +1064,7 @@ fn control_obeys_its_commands() {
 
 #[test]
 fn control_kicks_a_client_that_does_not_read() {
-    let scratch = Scratch::new("kick");
+    let scratch = Directory::new();
     let path = scratch.path("control");
     let Some(mut control) = start_with("control", &["127.0.0.1:0", "--control", &path], 2) else { return };
     let mut stuck = control.connect();
@@ -1102,8 +1105,8 @@ fn control_admits_its_own_user_only() {
         return eprintln!("skipped: there is no setpriv(1), or nobody cannot run {}", example.get_program().display());
     }
     // The server is nobody and we are root: the permissions of the file do not stop us, and a name has none.
-    let scratch = Scratch::new("credentials");
-    std::os::unix::fs::chown(&scratch.0, Some(NOBODY), Some(NOBODY)).unwrap();
+    let scratch = Directory::new();
+    std::os::unix::fs::chown(scratch.at(""), Some(NOBODY), Some(NOBODY)).unwrap();
     let name = format!("examples-control-{}", std::process::id());
     for at in [scratch.path("control"), format!("@{name}")] {
         let mut command = nobody();
@@ -1443,28 +1446,6 @@ fn received(receive: impl FnOnce(&mut [u8]) -> std::io::Result<usize>) -> Vec<u8
     let n = receive(&mut buffer).unwrap();
     buffer.truncate(n);
     buffer
-}
-
-/// A directory for a test, gone with it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let directory = std::env::temp_dir().join(format!("examples-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&directory);
-        std::fs::create_dir(&directory).unwrap();
-        Scratch(directory)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Returns whether a program that a test needs is there. Prints that the test is skipped if not.

@@ -24,19 +24,19 @@ struct Files {
 impl Files {
     fn new() -> Self {
         let files = Files { directory: Directory::new() };
-        std::fs::write(files.directory.at("ca.pem"), authority_pem()).unwrap();
+        files.directory.file("ca.pem", authority_pem());
         files.put(&LOCALHOST);
         files
     }
 
     fn put(&self, identity: &Identity) {
         let (chain, key) = identity.pem();
-        std::fs::write(self.directory.at("chain.pem"), chain).unwrap();
-        std::fs::write(self.directory.at("key.pem"), key).unwrap();
+        self.directory.file("chain.pem", chain);
+        self.directory.file("key.pem", key);
     }
 
     fn path(&self, name: &str) -> String {
-        self.directory.at(name).to_str().unwrap().to_owned()
+        self.directory.path(name)
     }
 
     /// An example with these certificates.
@@ -73,6 +73,18 @@ fn talk(command: &mut Command, dialogue: &[(&str, &str)]) -> String {
     said + &client.output.lines().collect::<Vec<_>>().join("\n") + &client.log.lines().collect::<Vec<_>>().join("\n")
 }
 
+/// Runs a judge with a deadline. It says by its status: 0 passed, 77 skipped, otherwise failed.
+#[track_caller]
+fn judge_by(judge: &[&str]) {
+    let output = Command::new("timeout").arg("120").args(judge).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    match output.status.code() {
+        Some(0) => println!("{said}"),
+        Some(77) => eprintln!("{said}"),
+        _ => panic!("{said}{}", String::from_utf8_lossy(&output.stderr)),
+    }
+}
+
 #[test]
 fn python_s_ssl_is_content_with_the_echo() {
     let files = Files::new();
@@ -82,22 +94,7 @@ fn python_s_ssl_is_content_with_the_echo() {
     }
     let address = echo.address.unwrap();
     let judge = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls_judge.py");
-    let mut python = Command::new("timeout");
-    python.args([
-        "120",
-        "python3",
-        judge,
-        &address.ip().to_string(),
-        &address.port().to_string(),
-        &files.path("ca.pem"),
-    ]);
-    let output = python.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    match output.status.code() {
-        Some(0) => println!("{said}"),
-        Some(77) => eprintln!("{said}"),
-        _ => panic!("{said}{}", String::from_utf8_lossy(&output.stderr)),
-    }
+    judge_by(&["python3", judge, &address.ip().to_string(), &address.port().to_string(), &files.path("ca.pem")]);
     echo.stops_in_good_order();
 }
 
@@ -112,15 +109,7 @@ fn fuzzed_conversations_end_at_once() {
     }
     let address = echo.address.unwrap();
     let judge = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls_conversations.py");
-    let mut command = Command::new("timeout");
-    let output =
-        command.args(["120", &python, judge, &address.ip().to_string(), &address.port().to_string()]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    match output.status.code() {
-        Some(0) => println!("{said}"),
-        Some(77) => eprintln!("{said}"),
-        _ => panic!("{said}{}", String::from_utf8_lossy(&output.stderr)),
-    }
+    judge_by(&[&python, judge, &address.ip().to_string(), &address.port().to_string()]);
     echo.stops_in_good_order();
 }
 

@@ -2,6 +2,7 @@
 //! one closure, and a journal of what was called. Every wait has a deadline, and no wait is a sleep.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+mod directory;
 pub(crate) mod tls;
 
 use std::fmt::{Debug, Display};
@@ -9,11 +10,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+pub(crate) use self::directory::Directory;
 use socketserver::family::{Family, Tcp, Udp};
 #[cfg(unix)]
 use socketserver::family::{UnixDatagram, UnixStream};
@@ -24,36 +25,6 @@ use socketserver::{
 
 /// Longer than anything here takes on a busy machine. Only a failing test waits so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A directory of the test's own, which goes with it.
-#[derive(Debug)]
-pub(crate) struct Directory(PathBuf);
-
-impl Directory {
-    pub(crate) fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("socketserver-{}-{count}", std::process::id()));
-        std::fs::create_dir(&path).expect("a directory of this name is new");
-        Directory(path)
-    }
-
-    pub(crate) fn at(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    #[track_caller]
-    pub(crate) fn assert_empty(&self) {
-        let names: Vec<_> = std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert!(names.is_empty(), "left behind: {names:?}");
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Returns whether this process is one of a test's own. If not, the test, named by its path, is run in one. `prepare`:
 /// what a shell does first; empty if nothing is to be prepared.

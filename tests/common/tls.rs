@@ -15,6 +15,8 @@ pub(crate) use rustls::version::{TLS12, TLS13};
 pub(crate) struct Identity {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    /// The same in PEM.
+    pem: (String, String),
 }
 
 impl Identity {
@@ -22,34 +24,15 @@ impl Identity {
         self.key.clone_key()
     }
 
+    /// The chain and the key in PEM.
     pub(crate) fn pem(&self) -> (String, String) {
-        let chain = self.chain.iter().map(|certificate| pem("CERTIFICATE", certificate)).collect();
-        (chain, pem("PRIVATE KEY", self.key.secret_der()))
+        self.pem.clone()
     }
 }
 
 /// The certificate that the tests trust.
 pub(crate) fn authority_pem() -> String {
-    pem("CERTIFICATE", AUTHORITY.der())
-}
-
-fn pem(label: &str, der: &[u8]) -> String {
-    let text = base64(der);
-    let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let bits = group.iter().chain([0; 2].iter()).take(3).fold(0, |bits, &byte| bits << 8 | u32::from(byte));
-        for place in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
-            text.push(if place <= group.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
+    AUTHORITY.pem()
 }
 
 /// The authority whose certificates the tests trust.
@@ -76,8 +59,9 @@ fn signed(
     change(&mut params);
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, issuer).unwrap();
+    let pem = (certificate.pem(), key.serialize_pem());
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    Identity { chain: vec![certificate.der().clone()], key }
+    Identity { chain: vec![certificate.der().clone()], key, pem }
 }
 
 /// A certificate of somebody whom the tests do not trust.
@@ -97,6 +81,7 @@ pub(crate) fn long_chain(name: &str) -> Identity {
     let second = between("the second", &first);
     let mut identity = signed(&second, name, |_| {});
     identity.chain.extend([second.der().clone(), first.der().clone()]);
+    identity.pem.0 += &(second.pem() + &first.pem());
     identity
 }
 

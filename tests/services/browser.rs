@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 use crate::programs::{DEADLINE, Program};
-use crate::{Scratch, said_by, tool};
+use crate::{Directory, said_by, tool};
 
 pub(crate) struct Browser {
     program: Program,
@@ -20,7 +20,7 @@ pub(crate) struct Browser {
 impl Browser {
     /// Starts it with an empty page and a profile in this folder.
     #[track_caller]
-    pub(crate) fn start(folder: &Scratch) -> Option<Self> {
+    pub(crate) fn start(folder: &Directory) -> Option<Self> {
         tool("chromium", &[])?;
         // The shell makes standard input and output the descriptors that Chromium reads commands from and answers to.
         let script = "exec chromium --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run \

@@ -10,10 +10,10 @@ use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use crate::programs::{DEADLINE, Program, connected, start_with};
-use crate::{Random, Scratch, resets, rest, said_by, tool, trickle, write};
+use crate::{Directory, Random, resets, rest, said_by, tool, trickle, write};
 
 /// The example's zone, with a name whose records are too long for UDP.
-fn dns(scratch: &Scratch, arguments: &[&str]) -> Option<Program> {
+fn dns(scratch: &Directory, arguments: &[&str]) -> Option<Program> {
     let mut zone = include_str!("../../examples/dns/example.zone").to_owned();
     (0..30).for_each(|n| zone += &format!("big IN TXT \"{n:03} {}\"\n", "x".repeat(100)));
     let zone = scratch.file("zone", zone);
@@ -65,7 +65,7 @@ fn framed(client: &mut TcpStream) -> Message {
 
 #[test]
 fn dns_answers_as_rfc_1034_says() {
-    let scratch = Scratch::new("answers");
+    let scratch = Directory::new();
     let Some(mut dns) = dns(&scratch, &[]) else { return };
     let socket = client(&dns);
     let mut tcp = dns.connect();
@@ -124,7 +124,7 @@ fn dns_answers_as_rfc_1034_says() {
 
 #[test]
 fn dns_cuts_what_is_too_long_for_udp() {
-    let scratch = Scratch::new("long");
+    let scratch = Directory::new();
     let Some(mut dns) = dns(&scratch, &[]) else { return };
     let socket = client(&dns);
     for (payload, room) in
@@ -148,7 +148,7 @@ fn dns_cuts_what_is_too_long_for_udp() {
 
 #[test]
 fn dns_refuses_what_it_does_not_do() {
-    let scratch = Scratch::new("refused");
+    let scratch = Directory::new();
     let Some(mut dns) = dns(&scratch, &[]) else { return };
     let socket = client(&dns);
     let good = query("www.example.com.", RecordType::A);
@@ -205,7 +205,7 @@ fn asked(upstream: &UdpSocket) -> (Message, SocketAddr) {
 
 #[test]
 fn dns_forwards_each_question_from_a_new_port_with_a_new_id() {
-    let scratch = Scratch::new("forward");
+    let scratch = Directory::new();
     let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
     upstream.set_read_timeout(Some(DEADLINE)).unwrap();
     let at = upstream.local_addr().unwrap().to_string();
@@ -245,7 +245,7 @@ fn dns_forwards_each_question_from_a_new_port_with_a_new_id() {
 
 #[test]
 fn dns_forwards_over_tcp_what_came_over_tcp() {
-    let scratch = Scratch::new("forward-tcp");
+    let scratch = Directory::new();
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = upstream.local_addr().unwrap().to_string();
     let Some(mut dns) = dns(&scratch, &["--forward", &at]) else { return };
@@ -270,7 +270,7 @@ fn dns_forwards_over_tcp_what_came_over_tcp() {
 
 #[test]
 fn dns_reports_a_server_that_does_not_answer_and_serves_its_zone_meanwhile() {
-    let scratch = Scratch::new("silent");
+    let scratch = Directory::new();
     let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
     let at = upstream.local_addr().unwrap().to_string();
     let Some(mut dns) = dns(&scratch, &["--forward", &at]) else { return };
@@ -294,7 +294,7 @@ fn dns_reports_a_server_that_does_not_answer_and_serves_its_zone_meanwhile() {
 
 #[test]
 fn dns_survives_garbage() {
-    let scratch = Scratch::new("garbage");
+    let scratch = Directory::new();
     let Some(mut dns) = dns(&scratch, &[]) else { return };
     let mut random = Random::new();
     let socket = client(&dns);
@@ -322,7 +322,7 @@ fn dns_survives_garbage() {
 
 #[test]
 fn dns_closes_connections_that_trickle_and_survives_resets() {
-    let scratch = Scratch::new("trickle");
+    let scratch = Directory::new();
     let Some(mut dns) = dns(&scratch, &["--message-timeout", "0.3"]) else { return };
     let begun = Instant::now();
     assert_eq!(trickle(&mut dns.connect(), b"\xff"), b"");
@@ -336,7 +336,7 @@ fn dns_closes_connections_that_trickle_and_survives_resets() {
 
 #[test]
 fn dns_does_not_read_on_from_a_client_that_never_reads() {
-    let scratch = Scratch::new("deaf");
+    let scratch = Directory::new();
     let Some(mut dns) = dns(&scratch, &[]) else { return };
     let mut deaf = dns.connect();
     deaf.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
@@ -362,7 +362,7 @@ fn still_serves(dns: &mut Program) {
 
 #[test]
 fn dns_serves_dig() {
-    let scratch = Scratch::new("dig");
+    let scratch = Directory::new();
     let Some(mut dns) = dns(&scratch, &[]) else { return };
     let port = dns.address.unwrap().port().to_string();
     for (arguments, wanted) in [
@@ -389,7 +389,7 @@ fn dns_serves_dig() {
 
 #[test]
 fn dns_serves_dnsperf() {
-    let scratch = Scratch::new("dnsperf");
+    let scratch = Directory::new();
     let Some(mut dns) = dns(&scratch, &[]) else { return };
     let port = dns.address.unwrap().port().to_string();
     let questions = scratch.file("questions", "www.example.com A\nexample.com MX\nnone.example.com A\n");

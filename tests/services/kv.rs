@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::programs::{DEADLINE, Program, start, start_with};
-use crate::{Random, Scratch, certificate, expect, resets, rest, said_by, said_by_python, tool, trickle, write};
+use crate::{Directory, Random, certificate, expect, resets, rest, said_by, said_by_python, tool, trickle, write};
 
 #[test]
 fn kv_speaks_the_protocol() {
@@ -255,7 +255,7 @@ fn reply_line(client: &mut TcpStream) -> String {
 
 #[test]
 fn kv_serves_a_path_with_the_same_data() {
-    let scratch = Scratch::new("kv");
+    let scratch = Directory::new();
     let path = scratch.path("socket");
     let Some(mut kv) = start_with("kv", &["127.0.0.1:0", "--unix", &path], 2) else { return };
     write(&mut kv.connect(), "SET a 1\r\nQUIT\r\n");
@@ -376,7 +376,7 @@ fn kv_serves_redis_cli() {
 
 #[test]
 fn kv_serves_redis_cli_over_tls() {
-    let scratch = Scratch::new("kv-tls");
+    let scratch = Directory::new();
     let [cert, key] = certificate(&scratch);
     let arguments = ["127.0.0.1:0", "--tls", "127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key];
     let Some(mut kv) = start_with("kv", &arguments, 2) else { return };

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::programs::{Program, start};
-use crate::{Random, Scratch, certificate, expect, resets, rest, said_by, said_by_python, tool, trickle, write};
+use crate::{Directory, Random, certificate, expect, resets, rest, said_by, said_by_python, tool, trickle, write};
 
 const GREETING: &str = "220 ESMTP ready\r\n";
 const HELLO: &str = "250-at your service\r\n250-PIPELINING\r\n250-SIZE 26214400\r\n250-8BITMIME\r\n";
@@ -151,7 +151,7 @@ fn mail_lets_no_message_be_smuggled_into_another() {
     mail.stops_in_good_order();
 }
 
-fn with_tls(scratch: &Scratch) -> Option<Program> {
+fn with_tls(scratch: &Directory) -> Option<Program> {
     let [cert, key] = certificate(scratch);
     start("mail", &["127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key])
 }
@@ -159,7 +159,7 @@ fn with_tls(scratch: &Scratch) -> Option<Program> {
 /// CVE-2011-0411: what was sent before TLS must not be taken for what was sent under it.
 #[test]
 fn mail_takes_no_command_that_follows_starttls_without_tls() {
-    let scratch = Scratch::new("injection");
+    let scratch = Directory::new();
     let Some(mut mail) = with_tls(&scratch) else { return };
     let mut client = greeted(&mail);
     write(&mut client, "EHLO me\r\n");
@@ -193,7 +193,7 @@ fn mail_gives_up_on_clients_that_trickle() {
 
 #[test]
 fn mail_survives_garbage_and_resets() {
-    let scratch = Scratch::new("mail-garbage");
+    let scratch = Directory::new();
     let Some(mut mail) = with_tls(&scratch) else { return };
     let mut random = Random::new();
     let good: Vec<u8> = DIALOGUE.iter().flat_map(|(command, _)| command.bytes()).collect();
@@ -245,7 +245,7 @@ fn still_serves(mail: &mut Program) {
 
 #[test]
 fn mail_serves_swaks() {
-    let scratch = Scratch::new("swaks");
+    let scratch = Directory::new();
     let Some(mut mail) = with_tls(&scratch) else { return };
     let server = mail.address.unwrap().to_string();
     let arguments =
@@ -275,7 +275,7 @@ fn said_by_perl(module: &str) -> bool {
 
 #[test]
 fn mail_serves_python_s_smtplib() {
-    let scratch = Scratch::new("smtplib");
+    let scratch = Directory::new();
     let Some(mut mail) = with_tls(&scratch) else { return };
     let port = mail.address.unwrap().port().to_string();
     let script = r#"
@@ -312,7 +312,7 @@ print("done")
 
 #[test]
 fn mail_serves_openssl_s_client() {
-    let scratch = Scratch::new("openssl");
+    let scratch = Directory::new();
     let Some(mut mail) = with_tls(&scratch) else { return };
     let server = mail.address.unwrap().to_string();
     let cert = scratch.path("cert.pem");

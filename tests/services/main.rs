@@ -7,6 +7,8 @@
 #![allow(clippy::disallowed_methods, reason = "deadlines of tests are real time")]
 
 mod browser;
+#[path = "../common/directory.rs"]
+mod directory;
 mod dns;
 mod kv;
 mod mail;
@@ -16,10 +18,10 @@ mod web;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use directory::Directory;
 use programs::{DEADLINE, Program, connected};
 
 /// A client program, or `None` and a word about it if it is not installed.
@@ -145,35 +147,8 @@ impl Random {
     }
 }
 
-/// A directory for a test, gone with it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let directory = std::env::temp_dir().join(format!("services-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&directory);
-        std::fs::create_dir(&directory).unwrap();
-        Scratch(directory)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-
-    fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> String {
-        std::fs::write(self.0.join(name), contents).unwrap();
-        self.path(name)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// The paths of a certificate for localhost and of its key.
-fn certificate(scratch: &Scratch) -> [String; 2] {
+fn certificate(scratch: &Directory) -> [String; 2] {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     [scratch.file("cert.pem", made.cert.pem()), scratch.file("key.pem", made.signing_key.serialize_pem())]
 }

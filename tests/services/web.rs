@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::browser::Browser;
 use crate::programs::{DEADLINE, Program, start};
-use crate::{Random, Scratch, expect, resets, rest, said_by, tool, trickle, write};
+use crate::{Directory, Random, expect, resets, rest, said_by, tool, trickle, write};
 
 /// A server of the files of a folder.
-fn web(root: &Scratch, arguments: &[&str]) -> Option<Program> {
+fn web(root: &Directory, arguments: &[&str]) -> Option<Program> {
     let root = root.path("");
     start("web", &[&["127.0.0.1:0", "--root", &root], arguments].concat())
 }
@@ -53,7 +53,7 @@ fn verdict(web: &Program, bytes: &[u8]) -> (String, usize) {
 
 #[test]
 fn web_refuses_what_could_smuggle_a_request() {
-    let root = Scratch::new("smuggling");
+    let root = Directory::new();
     let Some(mut web) = web(&root, &[]) else { return };
     // The second request must never be answered.
     let second = "GET /stats HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -166,7 +166,7 @@ fn web_refuses_what_could_smuggle_a_request() {
 
 #[test]
 fn web_names_the_limit_that_a_request_exceeds() {
-    let root = Scratch::new("limits");
+    let root = Directory::new();
     let Some(mut web) = web(&root, &["--upload-bytes-max", "1000"]) else { return };
     let many: String = (0..100).map(|n| format!("A{n}: b\r\n")).collect();
     let upload = "POST /upload HTTP/1.1\r\nHost: a\r\n";
@@ -192,7 +192,7 @@ fn web_names_the_limit_that_a_request_exceeds() {
 
 #[test]
 fn web_keeps_connections_and_answers_pipelines_in_order() {
-    let root = Scratch::new("pipeline");
+    let root = Directory::new();
     (0..10).for_each(|n| _ = root.file(&format!("{n}"), format!("file {n}")));
     let Some(mut web) = web(&root, &[]) else { return };
     let requests: String = (0..1_000).map(|n| format!("GET /files/{} HTTP/1.1\r\nHost: a\r\n\r\n", n % 10)).collect();
@@ -230,7 +230,7 @@ fn web_keeps_connections_and_answers_pipelines_in_order() {
 
 #[test]
 fn web_serves_parts_of_files() {
-    let root = Scratch::new("files");
+    let root = Directory::new();
     root.file("ten.txt", "0123456789");
     root.file("empty", "");
     let Some(mut web) = web(&root, &[]) else { return };
@@ -287,16 +287,17 @@ fn web_serves_parts_of_files() {
 
 #[test]
 fn web_serves_nothing_outside_of_its_folder() {
-    let outside = Scratch::new("outside");
+    let outside = Directory::new();
     outside.file("secret", "secret");
-    let root = Scratch::new("inside");
+    let root = Directory::new();
     root.file("a b", "inside");
     std::os::unix::fs::symlink(outside.path("secret"), root.path("link")).unwrap();
     std::os::unix::fs::symlink(outside.path(""), root.path("folder")).unwrap();
     std::os::unix::fs::symlink(root.path("a b"), root.path("good")).unwrap();
     let Some(mut web) = web(&root, &[]) else { return };
     let mut client = web.connect();
-    let name = outside.0.file_name().unwrap().to_str().unwrap();
+    let path = outside.at("");
+    let name = path.file_name().unwrap().to_str().unwrap();
     for path in [
         &format!("../{name}/secret"),
         &format!("%2e%2e/{name}/secret"),
@@ -331,7 +332,7 @@ fn web_serves_nothing_outside_of_its_folder() {
 
 #[test]
 fn web_takes_uploads_of_either_kind() {
-    let root = Scratch::new("uploads");
+    let root = Directory::new();
     let Some(mut web) = web(&root, &[]) else { return };
     let mut random = Random::new();
     let data: Vec<u8> = (0..300_000).map(|_| random.below(256) as u8).collect();
@@ -376,7 +377,7 @@ fn web_takes_uploads_of_either_kind() {
 
 #[test]
 fn web_tells_clients_that_it_stops() {
-    let root = Scratch::new("stop");
+    let root = Directory::new();
     let Some(mut web) = web(&root, &["--grace", "30"]) else { return };
     let (mut client, mut idle) = (web.connect(), web.connect());
     ask(&mut idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -397,7 +398,7 @@ fn web_tells_clients_that_it_stops() {
 
 #[test]
 fn web_answers_a_request_that_trickles_with_408() {
-    let root = Scratch::new("trickle");
+    let root = Directory::new();
     let Some(mut web) = web(&root, &["--message-timeout", "0.4"]) else { return };
     let body = "POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
     let chunks = "POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -416,7 +417,7 @@ fn web_answers_a_request_that_trickles_with_408() {
 
 #[test]
 fn web_survives_garbage_and_resets() {
-    let root = Scratch::new("garbage");
+    let root = Directory::new();
     root.file("a", "a");
     let Some(mut web) = web(&root, &[]) else { return };
     let mut random = Random::new();
@@ -437,7 +438,7 @@ fn web_survives_garbage_and_resets() {
 
 #[test]
 fn web_keeps_little_for_clients_that_never_read() {
-    let root = Scratch::new("deaf");
+    let root = Directory::new();
     root.file("large", vec![b'x'; 64 << 20]);
     let Some(mut web) = web(&root, &[]) else { return };
     let deaf: Vec<_> = (0..20)
@@ -463,7 +464,7 @@ fn web_keeps_little_for_clients_that_never_read() {
 
 #[test]
 fn web_sends_all_of_a_file_to_a_slow_client_whose_next_request_waits() {
-    let root = Scratch::new("slow");
+    let root = Directory::new();
     root.file("large", vec![b'x'; 32 << 20]);
     let Some(mut web) = web(&root, &["--message-timeout", "0.2"]) else { return };
     let mut client = web.connect();
@@ -482,7 +483,7 @@ fn web_sends_all_of_a_file_to_a_slow_client_whose_next_request_waits() {
 
 #[test]
 fn web_resets_when_a_file_becomes_shorter() {
-    let root = Scratch::new("shorter");
+    let root = Directory::new();
     let path = root.file("large", vec![b'x'; 64 << 20]);
     let Some(mut web) = web(&root, &[]) else { return };
     let mut client = web.connect();
@@ -507,7 +508,7 @@ fn still_serves(web: &mut Program) {
 
 #[test]
 fn web_sends_samples_to_any_number_of_viewers() {
-    let root = Scratch::new("viewers");
+    let root = Directory::new();
     let Some(mut web) = web(&root, &[]) else { return };
     let mut viewers: Vec<_> = (0..100).map(|_| web.connect()).collect();
     for viewer in &mut viewers {
@@ -538,7 +539,7 @@ fn web_sends_samples_to_any_number_of_viewers() {
 
 #[test]
 fn web_shows_moving_charts_in_a_browser() {
-    let root = Scratch::new("browser");
+    let root = Directory::new();
     let Some(mut web) = web(&root, &[]) else { return };
     let Some(mut browser) = Browser::start(&root) else { return };
     let address = web.address.unwrap();
@@ -591,7 +592,7 @@ fn web_shows_moving_charts_in_a_browser() {
 
 #[test]
 fn web_serves_curl() {
-    let root = Scratch::new("curl");
+    let root = Directory::new();
     let large: Vec<u8> = (0..4 << 20).map(|n: u32| (n / 7) as u8).collect();
     let path = root.file("large", &large);
     let Some(mut web) = web(&root, &[]) else { return };
@@ -617,7 +618,7 @@ fn web_serves_curl() {
 
 #[test]
 fn web_serves_wrk() {
-    let root = Scratch::new("wrk");
+    let root = Directory::new();
     root.file("a", "a");
     let Some(mut web) = web(&root, &[]) else { return };
     let url = format!("http://{}/files/a", web.address.unwrap());

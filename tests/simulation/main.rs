@@ -5,6 +5,10 @@
 //! - `SIMULATION_SEED=17` runs that one; `SIMULATION_STEPS=3,8-12` only those of its steps, and
 //!   `SIMULATION_WITHOUT=short,panics` without those faults and habits: what a failure prints.
 
+#[cfg(feature = "tls")]
+#[path = "../common/tls.rs"]
+#[allow(dead_code, reason = "the simulation uses a part of it")]
+mod certificates;
 mod datagrams;
 mod handlers;
 mod ledger;

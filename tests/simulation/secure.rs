@@ -5,14 +5,13 @@
 //! `SECURE_SEED=17` runs that seed alone.
 
 use std::io::{self, Write as _};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use fastrand::Rng;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use socketserver::testing::{Call, Network, Outcome, Peer, Tls, TlsPeer};
-use socketserver::{Address, BaseServer, Limits, Listener, Next, Request, RequestHandler, Result, Stream, TlsAcceptor};
+use socketserver::{Address, BaseServer, Limits, Listener, Next, Request, RequestHandler, Result, Stream};
+
+use crate::certificates::{VERSIONS, acceptor, client_config};
 
 #[test]
 fn whatever_happens_to_ciphertext_no_plaintext_is_lost_or_changed() {
@@ -25,17 +24,6 @@ fn whatever_happens_to_ciphertext_no_plaintext_is_lost_or_changed() {
     }
 }
 
-static CONFIGS: LazyLock<(TlsAcceptor, Arc<ClientConfig>)> = LazyLock::new(|| {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let server = ServerConfig::builder().with_no_client_auth();
-    let server = server.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
-    let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    (TlsAcceptor::new(Arc::new(server)), Arc::new(client))
-});
-
 /// Every second client begins in the clear.
 struct Site(u32);
 
@@ -44,7 +32,7 @@ impl BaseServer for Site {
         let (stream, from) = listener.accept()?;
         self.0 += 1;
         let starts_later = from.port().is_some_and(|port| port % 2 == 1);
-        Ok((if starts_later { stream } else { CONFIGS.0.wrap_socket(stream) }, from))
+        Ok((if starts_later { stream } else { acceptor().wrap_socket(stream) }, from))
     }
 }
 
@@ -57,7 +45,7 @@ impl RequestHandler<Site> for Echo {
             request.output.write_all(request.input.take_all())?;
         } else if request.input.read_line()?.is_some() {
             request.output.write_all(b"go\n")?;
-            request.start_tls(&CONFIGS.0)?;
+            request.start_tls(&acceptor())?;
         }
         Ok(Next::Wait)
     }
@@ -111,7 +99,7 @@ fn play(seed: u64) {
     });
     let name = "localhost";
     let piece = [20, 500, 1_448, usize::MAX][rng.usize(..4)];
-    let tls = Tls::new(&CONFIGS.0, Arc::clone(&CONFIGS.1), name).unwrap().pieces(piece);
+    let tls = Tls::new(&acceptor(), client_config(&VERSIONS), name).unwrap().pieces(piece);
     let mut clients: Vec<Client> = Vec::new();
     for _ in 0..rng.usize(50..200) {
         let Some(client) = (!clients.is_empty()).then(|| rng.usize(..clients.len())) else {
