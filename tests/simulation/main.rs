@@ -44,7 +44,7 @@ fn whatever_happens_nothing_is_lost_forgotten_or_left() {
             Ok(tally) => total.add(tally),
             Err(error) => {
                 println!("shrinking seed {seed}: {error}");
-                let shrunk = quietly(|| shrink(&plan, error.clone(), SHRINKS_MAX));
+                let shrunk = quietly(|| shrink(&plan, error.clone()));
                 panic!("seed {seed} fails: {error}\n\n{}", story(&plan, &shrunk));
             }
         }
@@ -155,5 +155,3 @@ const CALLBACKS: [&str; 15] = [
     "connect_failed",
 ];
 const SEEDS_FOR_ALL: u64 = 100;
-/// Attempts to make a failing plan smaller.
-const SHRINKS_MAX: usize = 500;

@@ -1,5 +1,9 @@
 //! Makes a plan that fails smaller, as long as it still fails.
 
+#![allow(clippy::disallowed_methods, reason = "the time for this is real time")]
+
+use std::time::{Duration, Instant};
+
 use crate::plan::Plan;
 use crate::stage::play;
 
@@ -11,13 +15,18 @@ pub(crate) struct Shrunk {
     pub(crate) error: String,
 }
 
-/// Takes away faults and habits one by one, then steps in runs that get shorter, until nothing more can go or so many
-/// attempts were made.
-pub(crate) fn shrink(plan: &Plan, error: String, mut attempts: usize) -> Shrunk {
+/// Takes away faults and habits one by one, then steps in runs that get shorter, until nothing more can go, or after so
+/// many attempts or so much time: an attempt that waits for another thread in vain takes seconds.
+pub(crate) fn shrink(plan: &Plan, error: String) -> Shrunk {
     let mut shrunk = Shrunk { plan: plan.clone(), steps: (0..plan.steps.len()).collect(), error };
     let wanted = kind(&shrunk.error);
+    let begun = Instant::now();
+    let mut attempts = 0;
     let mut still_fails = |candidate: &Plan| {
-        attempts = attempts.checked_sub(1)?;
+        attempts += 1;
+        if attempts > ATTEMPTS_MAX || begun.elapsed() > TIME_MAX {
+            return None;
+        }
         play(candidate).err().filter(|error| kind(error) == wanted)
     };
     let mut run = shrunk.plan.steps.len() / 2;
@@ -60,3 +69,5 @@ impl Shrunk {
 }
 
 const KIND_LETTERS: usize = 30;
+const ATTEMPTS_MAX: usize = 500;
+const TIME_MAX: Duration = Duration::from_secs(20);
