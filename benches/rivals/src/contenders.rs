@@ -134,7 +134,7 @@ fn rust(name: &str) -> Result<Start, String> {
 }
 
 /// The version of a library as the workspace's `Cargo.lock` had it when this program was built.
-fn locked_version(library: &str) -> String {
+pub(crate) fn locked_version(library: &str) -> String {
     let lock_file: toml::Table = include_str!("../../../Cargo.lock").parse().unwrap_or_default();
     let packages = lock_file.get("package").and_then(|packages| packages.as_array().cloned()).unwrap_or_default();
     let text = |package: &toml::Value, key| package.get(key).and_then(|value| value.as_str().map(str::to_owned));

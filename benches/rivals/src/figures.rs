@@ -75,7 +75,8 @@ impl Figure {
     }
 }
 
-fn summary(mut values: Vec<f64>) -> Option<Summary> {
+/// `None` if there are no values.
+pub(crate) fn summary(mut values: Vec<f64>) -> Option<Summary> {
     values.sort_by(f64::total_cmp);
     let spread = (values.last()? - values.first()?) / 2.0;
     let median = (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0;

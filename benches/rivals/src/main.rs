@@ -19,6 +19,7 @@ mod rivals;
 mod rounds;
 mod scenario;
 mod server;
+mod services;
 mod trial;
 
 use clap::Parser;
@@ -37,6 +38,10 @@ fn main() -> ExitCode {
         CommandLine::Echo(options) => measure(Benchmark::Echo, &options),
         CommandLine::Idle(options) => measure(Benchmark::Idle, &options),
         CommandLine::Datagrams(options) => measure(Benchmark::Datagrams, &options),
+        CommandLine::Services { options, services } => services::measure(&options, &services),
+        CommandLine::ServeFiles { address, directory } => {
+            rivals::serve_files(address, &directory).map_err(|error| format!("files at {address}: {error}"))
+        }
         CommandLine::Serve { rival, job, address } => {
             rivals::serve(rival, job, address).map_err(|error| format!("{job} at {address}: {error}"))
         }
@@ -65,12 +70,7 @@ fn measure(benchmark: Benchmark, options: &Options) -> Result<(), String> {
         absent.iter().for_each(|(name, reason)| println!("{name:20}absent: {reason}"));
         return Ok(());
     }
-    let directory = match &options.out {
-        Some(directory) => directory.clone(),
-        None => contenders::target_directory()?.join("benchmarks"),
-    };
-    // Before minutes are spent on what is to be in it.
-    std::fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+    let directory = results::make_directory(options)?;
     let cpus = Cpus::choose()?;
 
     let turns = rounds::plan(&contenders, &scenarios, options.rounds());

@@ -2,6 +2,7 @@
 
 use crate::job::Job;
 use crate::rivals::Rival;
+use crate::services::Service;
 use clap::{Args, Parser};
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -21,6 +22,17 @@ pub(crate) enum CommandLine {
     Idle(Options),
     /// Datagrams there and back
     Datagrams(Options),
+    /// The services among the examples, beside the programs that people run today
+    Services {
+        #[command(flatten)]
+        options: Options,
+        /// Only these services [default: all]
+        #[arg(long = "service", value_name = "SERVICE,...", value_delimiter = ',')]
+        services: Vec<Service>,
+    },
+    /// Serve the files of a directory with hyper, until a signal comes
+    #[command(hide = true, name = "serve-files")]
+    ServeFiles { address: SocketAddr, directory: PathBuf },
     /// Be one of the servers that are measured, until a signal comes
     #[command(hide = true)]
     Serve { rival: Rival, job: Job, address: SocketAddr },

@@ -1,7 +1,7 @@
 //! What is shown in the end: tables, and plots.
 
 mod plots;
-mod tables;
+pub(crate) mod tables;
 
 use crate::results::Results;
 use std::io::{self, Write};

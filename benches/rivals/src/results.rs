@@ -1,14 +1,15 @@
 //! All that was measured, as it is written to a file of JSON: the figures of each round, nothing averaged.
 
+use crate::contenders::target_directory;
 use crate::counts::Item;
 use crate::load::Failures;
-use crate::options::Benchmark;
+use crate::options::{Benchmark, Options};
 use crate::process::output;
 use crate::scenario::Scenario;
 use procfs::Current;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The whole file.
 #[derive(Clone, Debug, Serialize)]
@@ -96,6 +97,16 @@ impl Results {
     pub(crate) fn trials<'a>(&'a self, contender: &'a str, scenario: &'a Scenario) -> impl Iterator<Item = &'a Trial> {
         self.trials.iter().filter(move |trial| trial.contender == contender && trial.scenario == scenario.key)
     }
+}
+
+/// The directory for the results. Made before minutes are spent on what is to be in it.
+pub(crate) fn make_directory(options: &Options) -> Result<PathBuf, String> {
+    let directory = match &options.out {
+        Some(directory) => directory.clone(),
+        None => target_directory()?.join("benchmarks"),
+    };
+    std::fs::create_dir_all(&directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+    Ok(directory)
 }
 
 /// The machine in the words of the kernel, and the tools in their own.

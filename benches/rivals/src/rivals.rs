@@ -5,6 +5,7 @@
 
 mod calloop;
 mod epoll;
+mod hyper;
 mod listen;
 mod mio;
 mod recv_from;
@@ -16,6 +17,8 @@ use crate::job::Job;
 use clap::ValueEnum;
 use std::error::Error;
 use std::net::SocketAddr;
+
+pub(crate) use hyper::files as serve_files;
 
 /// Which server. Their words are the names of the contenders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -26,17 +26,27 @@ impl Server {
     /// Starts it and waits until it serves. If there is a `tool`, which is a program with its own arguments, that is
     /// started and starts the server.
     pub(crate) fn start(tool: &[String], contender: &Contender, job: Job, cpus: Cpus) -> Result<Server, String> {
-        let address = free_address(job).map_err(|error| format!("no free port: {error}"))?;
+        let address = free_address(job == Job::Datagrams).map_err(|error| format!("no free port: {error}"))?;
         let words = [tool, &contender.command(job, address)].concat();
-        let process = cpus.on_server(|| Process::start(&contender.name, &words))??;
-        let clock = clock_getcpuclockid(process.pid())
-            .map_err(|errno| format!("no CPU clock of {}: {errno}", contender.name))?;
+        Server::spawn(&contender.name, &words, address, cpus, |address| answers(address, job).unwrap_or(false))
+    }
+
+    /// Starts a program that is told to serve `address`, and waits until it does.
+    pub(crate) fn spawn(
+        name: &str,
+        words: &[String],
+        address: SocketAddr,
+        cpus: Cpus,
+        answers: impl Fn(SocketAddr) -> bool,
+    ) -> Result<Server, String> {
+        let process = cpus.on_server(|| Process::start(name, words))??;
+        let clock = clock_getcpuclockid(process.pid()).map_err(|errno| format!("no CPU clock of {name}: {errno}"))?;
         let mut server = Server { process, clock, address };
         let serves = ask_until(PATIENCE, || {
             server.process.check()?;
-            Ok(answers(address, job).unwrap_or(false).then_some(()))
+            Ok(answers(address).then_some(()))
         });
-        serves?.map(|()| server).ok_or_else(|| format!("{} does not serve {address}", contender.name))
+        serves?.map(|()| server).ok_or_else(|| format!("{name} does not serve {address}"))
     }
 
     /// Why its clients met `error`: its own last words, if it has ended or is about to.
@@ -64,16 +74,13 @@ impl Server {
 
 /// A port that is free, below those that the kernel gives to sockets that name none: so no other program has it by
 /// chance when the server binds it.
-fn free_address(job: Job) -> io::Result<SocketAddr> {
+pub(crate) fn free_address(is_udp: bool) -> io::Result<SocketAddr> {
     static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
     loop {
         let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
         let port = 20_000 + (std::process::id().wrapping_mul(97) + attempt) % 12_000;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port as u16));
-        let bound = match job {
-            Job::Datagrams => UdpSocket::bind(address).map(drop),
-            Job::Echo | Job::EchoOnce => TcpListener::bind(address).map(drop),
-        };
+        let bound = if is_udp { UdpSocket::bind(address).map(drop) } else { TcpListener::bind(address).map(drop) };
         match bound {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             result => return result.map(|()| address),

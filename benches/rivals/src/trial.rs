@@ -74,7 +74,7 @@ fn gather(server: &Server, connections: usize) -> Result<(Load<Streams>, f64), S
 }
 
 /// Bytes of the process that no file is behind: heap and stacks.
-fn memory(server: &Server) -> Result<f64, String> {
+pub(crate) fn memory(server: &Server) -> Result<f64, String> {
     let rollup = Process::new(server.pid().as_raw()).and_then(|process| process.smaps_rollup());
     let maps = rollup.map_err(|error| format!("memory of the server: {error}"))?.memory_map_rollup.0;
     let bytes = maps.first().and_then(|map| map.extension.map.get("Anonymous"));

@@ -20,13 +20,13 @@ pub(super) fn markdown(results: &Results) -> String {
     text
 }
 
-const NOTHING: &str = "–";
+pub(crate) const NOTHING: &str = "–";
 
 /// Above this share of its CPU the load may be what limits the rate.
 const LOAD_LIMITED: f64 = 0.9;
 
 /// A heading, a table unless it has no rows, and lines below it.
-fn section(title: &str, header: &[String], rows: &[Vec<String>], notes: &[String]) -> String {
+pub(crate) fn section(title: &str, header: &[String], rows: &[Vec<String>], notes: &[String]) -> String {
     let mut text = format!("## {title}\n\n");
     if !rows.is_empty() {
         let mut table = Table::new();
@@ -160,7 +160,7 @@ fn by_name(calls: &SystemCalls) -> String {
 }
 
 /// `0.0123`, `1.23`, `123`, `12300`.
-fn three_digits(value: f64) -> String {
+pub(crate) fn three_digits(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
     }
