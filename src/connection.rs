@@ -120,6 +120,14 @@ impl Connection {
         Connection::new(Stream::datagram(route), address, handler, now, Phase::DATAGRAMS, 0)
     }
 
+    #[inline]
+    /// Represents another peer for another handler, after a single datagram is over.
+    pub(crate) fn renew(&mut self, route: Route, address: Address, handler: u32, now: u64) {
+        debug_assert!(self.holds_nothing());
+        self.io.stream.set_route(route);
+        self.state.renew(address, Phase::DATAGRAMS, handler, now);
+    }
+
     fn new(stream: Stream, address: Address, handler: u32, now: u64, phase: Phase, mut flags: u8) -> Self {
         if stream.cuts_reads_short() {
             flags |= READ_TO_END;

@@ -3,7 +3,7 @@
 //! ```text
 //!  net/datagram ──▶ receiving ──▶ the handler's callbacks ──▶ sending ──▶ outbox ──▶ net/datagram
 //!  recvfrom(2)      a session,    dispatch                    by which    waits,     sendto(2)
-//!                   or one                                    socket      in order
+//!                   or a single                               socket      in order
 //!                   request
 //! ```
 
@@ -11,3 +11,4 @@ pub(crate) mod endpoint;
 pub(crate) mod outbox;
 mod receiving;
 mod sending;
+mod single;

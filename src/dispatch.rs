@@ -61,11 +61,11 @@ pub(crate) type MixIn<S> = Box<dyn FnMut(&mut S, &Address) -> ServeOn<S> + Send>
 
 /// The data of callbacks, besides the limits.
 pub(crate) struct Calls<S, H> {
-    state: S,
-    handlers: Slab<H>,
+    pub(crate) state: S,
+    pub(crate) handlers: Slab<H>,
     boxed: Slab<Box<dyn RequestHandler<S>>>,
     /// Work for after the running callback.
-    pending: Pending<S>,
+    pub(crate) pending: Pending<S>,
 }
 
 /// A connection that is being served, with everything that this needs. It is here and not in its slot, so that its

@@ -120,7 +120,7 @@ impl Reactor {
         budget.set_handshakes(config.handshakes_per_turn);
         Ok(Reactor {
             core: Core::new(selector, waker, config),
-            scratch: Scratch { input: Box::default(), output: Vec::new(), packets: Vec::new(), budget },
+            scratch: Scratch { input: Box::default(), output: Vec::new(), packets: Vec::new(), single: None, budget },
             servers: Slab::new(),
             batch: Vec::new(),
             taken: VecDeque::new(),

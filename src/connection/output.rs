@@ -87,6 +87,19 @@ impl<'a> Output<'a> {
         Output { io, gathered, budget, now, room: budget.gathers(), taken: 0, state: Cell::new(state) }
     }
 
+    /// Like [`new`](Self::new), for a single datagram.
+    #[inline(always)]
+    pub(crate) fn datagram(io: &'a mut Io, gathered: &'a mut Vec<u8>, budget: &'a Budget, now: u64) -> Self {
+        budget.full.set(false);
+        Output { io, gathered, budget, now, room: 0, taken: 0, state: Cell::new(OutputState(0)) }
+    }
+
+    /// Returns whether an answer was written that must be sent as one datagram.
+    #[inline]
+    pub(crate) fn has_replied(&self) -> bool {
+        self.state.get().has(OutputState::REPLIED)
+    }
+
     /// Returns the number of written bytes that the kernel has not accepted yet.
     pub fn len(&self) -> usize {
         self.gathered.len() + self.io.queue.as_ref().map_or(0, |queue| queue.len())

@@ -61,6 +61,13 @@ impl State {
         State { address, phase, flags, why: EndReason::Done, bite, handler, activity: now, extra: None }
     }
 
+    /// Begins again for another peer.
+    #[inline]
+    pub(super) fn renew(&mut self, address: Address, phase: Phase, handler: u32, now: u64) {
+        (self.address, self.phase, self.flags) = (address, phase, 0);
+        (self.why, self.handler, self.activity, self.extra) = (EndReason::Done, handler, now, None);
+    }
+
     #[inline]
     pub(crate) fn bite(&self) -> usize {
         usize::from(self.bite) * BITE_MIN
@@ -220,6 +227,13 @@ impl State {
     #[inline]
     pub(crate) fn is_full_duplex(&self) -> bool {
         self.has(FULL_DUPLEX)
+    }
+
+    /// An answer was written that must be sent as one datagram.
+    #[inline]
+    pub(crate) fn replied(&mut self, now: u64) {
+        self.activity = now;
+        self.flags |= REPLY;
     }
 
     /// Returns whether an answer was written that must be sent as one datagram. Returns true once for each answer.

@@ -254,8 +254,7 @@ impl Connection {
             self.state.flags &= !WRITABLE;
         }
         if left.has(OutputState::REPLIED) {
-            self.state.activity = now;
-            self.state.flags |= REPLY;
+            self.state.replied(now);
         }
         if left.has(OutputState::WAS_FULL) {
             self.state.phase.fill(); // A handler that stops writing because of this is owed a `writable`.

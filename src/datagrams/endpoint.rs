@@ -19,7 +19,7 @@ pub(crate) struct Endpoint {
     pub(crate) ready: bool,
     /// The socket has reported room.
     pub(crate) room: bool,
-    /// The most datagrams that one call receives: as many as were handled in time.
+    /// The most datagrams that are received before the first of them is handled, as far as the system tells them apart.
     pub(crate) at_once: usize,
     /// Receiving is paused because it failed.
     pub(crate) pause: Pause,
@@ -41,7 +41,7 @@ impl Endpoint {
             socket,
             ready: false,
             room: false,
-            at_once: usize::MAX,
+            at_once: 1,
             pause: Pause::none(),
             outbox: Outbox::default(),
             retry: NO_TIMER,
@@ -64,6 +64,11 @@ impl Endpoint {
     /// Returns whether something may be received now.
     pub(crate) fn receives(&self) -> bool {
         self.ready && !self.closing && !self.pause.is_on()
+    }
+
+    /// Returns whether there is nothing to send, and nothing is prepared for sending again.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.outbox.is_empty() && self.retry == NO_TIMER && !self.room && !self.watches_room
     }
 
     pub(crate) fn is_sending(&self) -> bool {

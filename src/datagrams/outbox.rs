@@ -65,6 +65,23 @@ impl Outbox {
         true
     }
 
+    /// Sends a datagram immediately if none waits before it, and if it would not share a system call with others. Returns
+    /// whether that is done: it was sent, or can never be sent. Otherwise it must be [pushed](Self::push).
+    pub(crate) fn send_now(&self, socket: &mut DatagramSocket, to: &Address, bytes: &[u8], stats: &mut Stats) -> bool {
+        if !self.is_empty() || socket.sends_several() {
+            return false;
+        }
+        match socket.send_now(bytes, to) {
+            Ok(()) => {
+                stats.datagrams_out += 1;
+                stats.bytes_out += bytes.len() as u64;
+            }
+            Err(error) if DatagramFault::from(&error) == DatagramFault::Skip => stats.datagrams_failed += 1,
+            Err(_) => return false,
+        }
+        true
+    }
+
     /// Enough is gathered for a system call, or more would need too much memory.
     pub(crate) fn is_ripe(&self) -> bool {
         self.fresh.len() >= FRESH_MAX || self.bytes.len() >= FRESH_BYTES_MAX

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::sending::send;
 use crate::address::Address;
 use crate::blocking::serve_on::TakenRequest;
 use crate::connection::Connection;
@@ -12,7 +13,6 @@ use crate::dispatch::call_handler::Callback;
 use crate::dispatch::{Calls, Host, Service};
 use crate::handler::RequestHandler;
 use crate::ids::NO_SLOT;
-use crate::lifecycle::EndReason;
 use crate::limits::Limits;
 use crate::logging::note_fault;
 use crate::net::datagram::DatagramFault;
@@ -30,6 +30,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         let limits = &Arc::clone(&scratch.budget.limits);
         let mut budget = limits.datagrams_per_turn;
         let slice = Slice::default();
+        let mut is_over = slice.is_over(&scratch.budget.turn);
+        let bound = core.local_address(Route { endpoint: key, local: None });
         loop {
             // One datagram for `handle_request`, otherwise all.
             let quota = core.served[usize::from(self.calls.number())].quota;
@@ -37,7 +39,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 break;
             }
             let Some(endpoint) = core.slots.endpoint(key).filter(|endpoint| endpoint.receives()) else { break };
-            if budget == 0 || slice.is_over(&scratch.budget.turn) {
+            if budget == 0 || is_over {
                 core.queue_again(key);
                 break;
             }
@@ -57,33 +59,29 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             }
             budget = budget.saturating_sub(packets.len());
             for packet in &packets {
-                self.on_packet(core, scratch, limits, key, packet);
+                self.on_packet(core, scratch, &Arrival { limits, socket: key, bound: &bound, packet });
             }
             let count = packets.len();
             scratch.packets = packets;
-            core.flush_datagrams(key);
-            // As many at once as there is time for handling.
-            let over = slice.is_over(&scratch.budget.turn);
-            if let Some(endpoint) = core.slots.endpoint(key) {
-                endpoint.at_once = if over { (count / 2).max(1) } else { at_once.saturating_mul(2) };
+            is_over = slice.is_over(&scratch.budget.turn);
+            let Some(endpoint) = core.slots.endpoint(key) else { break };
+            // As many at once as there is time for handling, and room for more than came.
+            if count > 0 {
+                endpoint.at_once = if is_over { (count / 2).max(1) } else { 2 * count };
+            }
+            if !endpoint.is_idle() {
+                core.flush_datagrams(key);
             }
         }
         core.receiving = NO_SLOT;
     }
 
     /// Serves one datagram: in the session of its peer, or as a request of its own.
-    fn on_packet(
-        &mut self,
-        core: &mut Core,
-        scratch: &mut Scratch,
-        limits: &Arc<Limits>,
-        socket: u32,
-        packet: &Packet,
-    ) {
+    fn on_packet(&mut self, core: &mut Core, scratch: &mut Scratch, arrival: &Arrival<'_>) {
+        let Packet { range, from, local, truncated } = arrival.packet;
         core.stats.datagrams_in += 1;
-        core.stats.bytes_in += packet.range.len() as u64;
-        let Packet { range, from, local, truncated } = packet;
-        let Some(endpoint) = core.slots.endpoint(socket) else { return };
+        core.stats.bytes_in += range.len() as u64;
+        let Some(endpoint) = core.slots.endpoint(arrival.socket) else { return };
         let session = endpoint.sessions.get(from).copied();
         if endpoint.socket.is_own(from, *local, &scratch.input[range.clone()]) {
             core.stats.datagrams_reflected += 1;
@@ -106,8 +104,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         // A session that is ending gives its place to its successor.
         let others = |core: &mut Core| core.sessions(self.calls.number()) - usize::from(session.is_some());
         let admits = |max| others(core) < max && !core.stop.is_under_way();
+        let limits = arrival.limits;
         if limits.sessions_max.is_none_or(admits) && !core.slots.is_full() {
-            return self.admit_datagram(core, scratch, limits, socket, packet);
+            return self.admit_datagram(core, scratch, arrival);
         }
         core.stats.sessions_refused += 1;
         match limits.sessions_max {
@@ -117,21 +116,23 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     }
 
     /// A datagram begins a request: a new session, or a request of its own.
-    fn admit_datagram(
-        &mut self,
-        core: &mut Core,
-        scratch: &mut Scratch,
-        limits: &Arc<Limits>,
-        socket: u32,
-        Packet { range, from, local, .. }: &Packet,
-    ) {
+    fn admit_datagram(&mut self, core: &mut Core, scratch: &mut Scratch, arrival: &Arrival<'_>) {
+        let Arrival { limits, socket, bound, packet: Packet { range, from, local, .. } } = *arrival;
         let bytes = &scratch.input[range.clone()];
         let route = Route { endpoint: socket, local: *local };
-        let local = core.local_address(route);
-        let request = Incoming::Datagram { packet: bytes, local_address: local.as_ref() };
+        let own; // Of this datagram, if it is known.
+        let address = match local {
+            Some(_) => {
+                own = core.local_address(route);
+                own.as_ref()
+            }
+            None => bound.as_ref(),
+        };
+        let request = Incoming::Datagram { packet: bytes, local_address: address };
         let (handler, is_boxed) = match self.pass_hooks(core, &request, from) {
             Admitted::Here { handler, is_boxed } => (handler, is_boxed),
             Admitted::Elsewhere(work) => {
+                let local = address.cloned();
                 let (handle, id) = (core.handle(), core.slots.id(socket));
                 let send = move |to: &Address, bytes: &[u8]| {
                     Ok(handle.send_datagram(id, route, to.clone(), bytes.to_vec())?)
@@ -141,23 +142,29 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             }
             Admitted::No => return,
         };
+        if limits.sessions_max.is_none() {
+            return self.calls.serve_single(core, scratch, arrival.packet, socket, (handler, is_boxed));
+        }
         let mut connection = Connection::datagram(route, from.clone(), handler, core.now);
         if is_boxed {
             connection.state.set_boxed();
         }
-        if limits.sessions_max.is_some() {
-            connection.state.phase.owe_setup();
-            let key = core.insert(self.calls.number(), connection);
-            if let Some(endpoint) = core.slots.endpoint(socket) {
-                endpoint.sessions.insert(from.clone(), key);
-            }
-            self.borrowed(core, scratch, key, |calls, at| calls.on_datagram(at, range.clone()));
-        } else {
-            let slot = core.slots.passing_id().slot;
-            let mut at = Service { core, scratch, slot, connection: &mut connection };
-            self.calls.serve_single(&mut at, range.clone());
+        connection.state.phase.owe_setup();
+        let key = core.insert(self.calls.number(), connection);
+        if let Some(endpoint) = core.slots.endpoint(socket) {
+            endpoint.sessions.insert(from.clone(), key);
         }
+        self.borrowed(core, scratch, key, |calls, at| calls.on_datagram(at, range.clone()));
     }
+}
+
+/// A datagram, and what is known about those of its socket.
+struct Arrival<'a> {
+    limits: &'a Arc<Limits>,
+    socket: u32,
+    /// The address of the socket.
+    bound: &'a Option<Address>,
+    packet: &'a Packet,
 }
 
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
@@ -173,20 +180,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
     }
 
-    /// Serves a datagram as a request of its own, from `setup` to `finish`.
-    fn serve_single(&mut self, at: &mut Service<'_>, packet: Range<usize>) {
-        self.call(at, Callback::Setup);
-        if at.connection.state.phase.may_call() {
-            self.call_with(at, packet, Callback::Handle);
-        }
-        at.connection.state.end(EndReason::Done, false); // This has no effect if it has ended already.
-        self.finish(at, at.connection.state.why());
-        self.reply(at.core, at.scratch, at.connection, true);
-        at.core.cancel_handler_timers(&mut at.connection.state);
-    }
-
     /// Sends the output to the peer of a datagram server, if there is any.
-    #[inline(never)]
     pub(crate) fn reply(&mut self, core: &mut Core, scratch: &mut Scratch, connection: &mut Connection, wanted: bool) {
         if connection.state.take_reply()
             && wanted
@@ -194,7 +188,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             && let Some(route) = connection.io.stream.route()
         {
             // A datagram that cannot be sent is counted. Nothing waits for the result.
-            let _ = core.send_datagram(route, &connection.state.address, &scratch.output);
+            let _ = send(core, route, &connection.state.address, &scratch.output);
         }
         scratch.output.clear();
     }

@@ -150,7 +150,7 @@ impl Core {
 }
 
 /// [`Core::send_datagram`] if there are datagram sockets.
-fn send(core: &mut Core, route: Route, to: &Address, bytes: &[u8]) -> Delivery {
+pub(super) fn send(core: &mut Core, route: Route, to: &Address, bytes: &[u8]) -> Delivery {
     let Route { endpoint: key, local } = route;
     let Some(slot) = core.slots.get(key) else { return Delivery::Gone };
     let Some(Contents::Endpoint(endpoint)) = slot.contents.as_deref_mut() else { return Delivery::Gone };
@@ -158,8 +158,12 @@ fn send(core: &mut Core, route: Route, to: &Address, bytes: &[u8]) -> Delivery {
         core.stats.datagrams_failed += 1;
         return Delivery::Gone;
     }
+    let Endpoint { socket, outbox, .. } = &mut **endpoint;
+    if outbox.send_now(socket, to, bytes, &mut core.stats) {
+        return Delivery::Queued;
+    }
     let limits = &core.served[usize::from(slot.server)].limits;
-    let kept = endpoint.outbox.push(to, local, bytes, limits, &mut core.stats);
+    let kept = outbox.push(to, local, bytes, limits, &mut core.stats);
     if endpoint.outbox.is_ripe() {
         core.flush_datagrams(key);
     }
@@ -174,6 +178,9 @@ fn flush(core: &mut Core, key: u32) {
     let Some(slot) = core.slots.get(key) else { return };
     let token = slot.token(key);
     let Some(Contents::Endpoint(endpoint)) = slot.contents.as_deref_mut() else { return };
+    if endpoint.is_idle() {
+        return;
+    }
     let limits = &core.served[usize::from(slot.server)].limits;
     let Endpoint { socket, outbox, room, retry, backoff, watches_room, .. } = &mut **endpoint;
     if std::mem::take(room) && outbox.retry(socket, &mut core.stats) {

@@ -85,20 +85,20 @@ pub(super) fn run<const PLAIN: bool, S>(
 }
 
 /// The effects of a callback.
-pub(super) struct Left {
-    pub(super) next: Next,
-    pub(super) error: Option<Error>,
+pub(crate) struct Left {
+    pub(crate) next: Next,
+    pub(crate) error: Option<Error>,
     /// The numbers of consumed and unread bytes.
-    pub(super) consumed: usize,
-    pub(super) bytes: usize,
-    pub(super) scan: Scan,
+    pub(crate) consumed: usize,
+    pub(crate) bytes: usize,
+    pub(crate) scan: Scan,
     /// The unread bytes were held back, because the output is full or the time is over.
-    pub(super) held_back: bool,
+    pub(crate) held_back: bool,
 }
 
 /// Calls the handler. No other function does.
 #[inline(always)]
-pub(super) fn invoke<S, T: RequestHandler<S> + ?Sized>(
+pub(crate) fn invoke<S, T: RequestHandler<S> + ?Sized>(
     handler: &mut T,
     request: &mut Request<'_, S>,
     callback: Callback<'_>,
@@ -153,7 +153,7 @@ impl Callback<'_> {
 
     /// The reason of the end if this callback asks for it.
     #[inline(always)]
-    pub(super) fn reason(&self) -> EndReason {
+    pub(crate) fn reason(&self) -> EndReason {
         match self {
             Callback::Eof => EndReason::PeerClosed,
             Callback::Timeout(timeout) => EndReason::Timeout(*timeout),

@@ -236,7 +236,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
 
     /// Applies the effects of a callback: its actions, its result, and its unread input.
     #[inline(never)]
-    fn follow(
+    pub(crate) fn follow(
         &mut self,
         at: &mut Service<'_>,
         fresh: Range<usize>,

@@ -20,6 +20,13 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     pub(crate) fn finish(&mut self, at: &mut Service<'_>, why: EndReason) {
         if at.connection.state.phase.owes_finish() {
             self.call_apart(at, || Callback::Finish(why));
+        }
+        self.finished(at, why);
+    }
+
+    /// The last callback was called, if it was owed.
+    pub(crate) fn finished(&mut self, at: &mut Service<'_>, why: EndReason) {
+        if at.connection.state.phase.owes_finish() {
             at.core.count(why);
         }
         self.drop_handler(at.core, &at.connection.state);

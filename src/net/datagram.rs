@@ -128,12 +128,13 @@ impl DatagramSocket {
         false
     }
 
-    /// Receives one datagram, or several if the system has a call for that, and adds them to `packets`. A datagram
+    /// Receives several datagrams, if the system has a call for that with one call, and adds them to `packets`. A datagram
     /// longer than `max` bytes is cut and marked. Receives at most `most`, or as many as the system has combined into
     /// one. Returns whether more may wait.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] if none waits; otherwise errors of recvmsg(2), which may concern one peer.
+    /// [`io::ErrorKind::WouldBlock`] if no more waits; otherwise errors of recvmsg(2), which may concern one peer. Some
+    /// may have been received before the error.
     pub(crate) fn receive(
         &mut self,
         buffer: &mut [u8],
@@ -145,21 +146,24 @@ impl DatagramSocket {
         if let (Kind::Udp(socket), Some(batch)) = (&self.kind, &mut self.batch) {
             return batch.receive(std::os::fd::AsFd::as_fd(socket), buffer, max, most, packets);
         }
-        let _ = most; // This always receives one.
         let room = buffer.len().min(room(max));
-        let (n, from) = match &mut self.kind {
-            Kind::Udp(socket) => {
-                let (n, from) = socket.recv_from(&mut buffer[..room])?;
-                (n, from.into())
-            }
-            #[cfg(unix)]
-            Kind::Unix(socket) => {
-                let (n, from) = socket.recv_from(&mut buffer[..room])?;
-                (n, from.into())
-            }
-            Kind::Scripted(script) => script.receive(&mut buffer[..room])?,
-        };
-        packets.push(Packet { range: 0..n.min(max), from, local: None, truncated: n > max });
+        let mut start = 0;
+        for slice in buffer.chunks_exact_mut(room).take(most.min(AT_ONCE_MAX)) {
+            let (n, from) = match &mut self.kind {
+                Kind::Udp(socket) => {
+                    let (n, from) = socket.recv_from(slice)?;
+                    (n, from.into())
+                }
+                #[cfg(unix)]
+                Kind::Unix(socket) => {
+                    let (n, from) = socket.recv_from(slice)?;
+                    (n, from.into())
+                }
+                Kind::Scripted(script) => script.receive(slice)?,
+            };
+            packets.push(Packet { range: start..start + n.min(max), from, local: None, truncated: n > max });
+            start += room;
+        }
         Ok(true)
     }
 
@@ -168,9 +172,24 @@ impl DatagramSocket {
     pub(crate) fn send(&mut self, bytes: &[u8], datagrams: &[Outgoing]) -> (usize, io::Result<()>) {
         let (sent, result) = self.send_some(bytes, datagrams);
         for datagram in &datagrams[..sent] {
-            self.remember(datagram, bytes);
+            self.remember(&datagram.to, &bytes[datagram.range.clone()]);
         }
         (sent, result)
+    }
+
+    /// Returns whether it may send several datagrams with one system call.
+    pub(crate) fn sends_several(&self) -> bool {
+        #[cfg(all(feature = "batch", target_os = "linux"))]
+        return self.batch.is_some();
+        #[cfg(not(all(feature = "batch", target_os = "linux")))]
+        false
+    }
+
+    /// Sends one datagram, from the address that the system chooses.
+    pub(crate) fn send_now(&mut self, bytes: &[u8], to: &Address) -> io::Result<()> {
+        self.send_one(bytes, to)?;
+        self.remember(to, bytes);
+        Ok(())
     }
 
     fn send_some(&mut self, bytes: &[u8], datagrams: &[Outgoing]) -> (usize, io::Result<()>) {
@@ -186,33 +205,33 @@ impl DatagramSocket {
         (datagrams.len(), Ok(()))
     }
 
+    #[inline(always)]
     fn send_one(&mut self, bytes: &[u8], to: &Address) -> io::Result<()> {
-        loop {
-            let sent = match &mut self.kind {
-                Kind::Udp(socket) => inet(to, &self.address).and_then(|to| socket.send_to(bytes, to)),
-                // The standard library's send_to takes only a path, but most clients with a name have an abstract one.
-                #[cfg(unix)]
-                Kind::Unix(socket) => sock_addr(to).and_then(|to| SockRef::from(&*socket).send_to(bytes, &to)),
-                Kind::Scripted(script) => script.send(bytes, to),
-            };
-            match sent {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                sent => return sent.map(drop),
-            }
+        match self.try_send(bytes, to) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.send_one(bytes, to),
+            sent => sent.map(drop),
+        }
+    }
+
+    #[inline(always)]
+    fn try_send(&mut self, bytes: &[u8], to: &Address) -> io::Result<usize> {
+        match &mut self.kind {
+            Kind::Udp(socket) => socket.send_to(bytes, inet(to, &self.address)?),
+            #[cfg(unix)]
+            Kind::Unix(socket) => send_unix(socket, bytes, to),
+            Kind::Scripted(script) => script.send(bytes, to),
         }
     }
 
     /// Remembers datagrams that may come back, which are only those to our own port.
-    fn remember(&mut self, datagram: &Outgoing, bytes: &[u8]) {
-        let (Some(to), Some(bound)) = (datagram.to.as_inet(), self.address.as_inet()) else { return };
+    #[inline(always)]
+    fn remember(&mut self, to: &Address, bytes: &[u8]) {
+        let (Address::Inet(to), Address::Inet(bound)) = (to, &self.address) else { return };
         if to.port() == bound.port() {
             if self.away.len() == AWAY_MAX {
                 self.away.pop_front();
             }
-            self.away.push_back(Away {
-                to: to.ip().to_canonical(),
-                hash: self.hasher.hash_one(&bytes[datagram.range.clone()]),
-            });
+            self.away.push_back(Away { to: to.ip().to_canonical(), hash: self.hasher.hash_one(bytes) });
         }
     }
 
@@ -221,10 +240,10 @@ impl DatagramSocket {
     /// distinguish the two. If a peer repeats bytes that were just sent to it, our address in the datagram, or the
     /// address that we would have sent from, decides.
     pub(crate) fn is_own(&mut self, from: &Address, local: Option<IpAddr>, bytes: &[u8]) -> bool {
-        let (Some(from), Some(bound)) = (from.as_inet(), self.address.as_inet()) else {
+        let (Address::Inet(from), Address::Inet(bound)) = (from, &self.address) else {
             return *from == self.address && !from.is_unnamed();
         };
-        if from.port() != bound.port() || self.away.is_empty() {
+        if self.away.is_empty() || from.port() != bound.port() {
             return false;
         }
         let hash = self.hasher.hash_one(bytes);
@@ -233,7 +252,7 @@ impl DatagramSocket {
             away.hash == hash && (from.ip() != away.to || address().is_none_or(|address| address == away.to))
         };
         let Some(at) = self.away.iter().position(came_back) else { return false };
-        let own = self.has(from);
+        let own = self.has(*from);
         if own {
             self.away.remove(at);
         }
@@ -329,17 +348,28 @@ fn room(max: usize) -> usize {
 /// No datagram is longer than the send buffer of its socket, and systems allow less than this for that.
 const LONGEST: usize = 16 << 20;
 
+/// The most datagrams that are received before the first is handled, if each needs a system call.
+const AT_ONCE_MAX: usize = 16;
+
 /// More small datagrams than a receive buffer of the usual size can hold.
 const AWAY_MAX: usize = 1_024;
 
+/// The standard library's send_to takes only a path, but most clients with a name have an abstract one.
+#[cfg(unix)]
+#[inline(never)] // Its buffers would cost a UDP socket something too.
+fn send_unix(socket: &UnixDatagram, bytes: &[u8], to: &Address) -> io::Result<usize> {
+    SockRef::from(socket).send_to(bytes, &sock_addr(to)?)
+}
+
 /// The address in the form of the socket: a dual-stack socket has mapped addresses for IPv4 clients.
 fn inet(to: &Address, bound: &Address) -> io::Result<SocketAddr> {
-    match (to.as_inet(), bound.as_inet()) {
-        (Some(SocketAddr::V4(to)), Some(SocketAddr::V6(_))) => {
+    match (to, bound) {
+        (Address::Inet(SocketAddr::V4(to)), Address::Inet(SocketAddr::V6(_))) => {
             Ok(SocketAddr::new(to.ip().to_ipv6_mapped().into(), to.port()))
         }
-        (Some(to), _) => Ok(to),
-        (None, _) => Err(io::Error::new(io::ErrorKind::InvalidInput, "the address is not of the socket's family")),
+        (Address::Inet(to), _) => Ok(*to),
+        #[cfg(unix)]
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the address is not of the socket's family")),
     }
 }
 

@@ -155,6 +155,13 @@ impl Stream {
         }
     }
 
+    /// The route of another single datagram.
+    pub(crate) fn set_route(&mut self, new: Route) {
+        if let Kind::Datagram(route) = &mut self.kind {
+            **route = new;
+        }
+    }
+
     /// Starts to connect. This is done when the stream becomes writable and [`connected`](Self::connected) returns
     /// true.
     pub(crate) fn connect(address: &Address) -> io::Result<Self> {

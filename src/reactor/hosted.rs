@@ -6,6 +6,7 @@ use std::io;
 use super::core::Core;
 use super::handle::Message;
 use crate::address::Address;
+use crate::connection::Connection;
 use crate::connection::budget::Budget;
 use crate::connection::deadlines::Due;
 use crate::error::Result;
@@ -23,6 +24,8 @@ pub(crate) struct Scratch {
     pub(crate) output: Vec<u8>,
     /// The places in `input` of the datagrams of the last receive.
     pub(crate) packets: Vec<Packet>,
+    /// What a request of a single datagram needs, kept for the next one.
+    pub(crate) single: Option<Box<Connection>>,
     /// The rest of the budget of the connection that is being served.
     pub(crate) budget: Budget,
 }
