@@ -2,15 +2,15 @@
 //! segmentation (UDP_SEGMENT, "GSO"), and the local address of each datagram (IP_PKTINFO). Linux only.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc::{c_int, in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, getsockopt, recvmmsg,
-    sendmmsg, setsockopt, sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrIn, SockaddrIn6, SockaddrLike,
+    getsockopt, recvmmsg, sendmmsg, setsockopt, sockopt,
 };
 
 use super::packet::{Outgoing, PAYLOAD_MAX, Packet};
@@ -25,21 +25,35 @@ pub(crate) struct Batch {
     /// all. It shrinks when the kernel refuses: a segment must fit the MTU of the path to the destination, which is not
     /// known beforehand.
     segment_max: usize,
+    ipv6: bool,
+    /// The kernel reports the destination of each datagram.
+    destinations: bool,
+    /// Control messages have come that are not asked for here, or may come.
+    strange: bool,
     #[cfg(test)]
     calls: usize,
 }
 
 impl Batch {
-    /// Switches on what the kernel has for this socket, if that is not done yet; what it refuses stays off. `ipv6` is the
-    /// socket's family.
-    pub(super) fn new(socket: BorrowedFd<'_>, ipv6: bool) -> Self {
+    /// Switches on what the kernel has for this socket, if that is not done yet; what it refuses stays off. `bound` is
+    /// the socket's address.
+    pub(super) fn new(socket: BorrowedFd<'_>, bound: IpAddr) -> Self {
+        let ipv6 = bound.is_ipv6();
         let gro = prepare(socket, ipv6);
+        // Otherwise each datagram is for that address, and answers are from it.
+        let destinations = !is_one_address(bound);
+        if !destinations {
+            watch_destinations(socket, ipv6, false);
+        }
         // Only asked for, not set: a kernel before 4.18 would ignore the control message and send a whole run as one
         // datagram.
         let gso = getsockopt(&socket, sockopt::UdpGsoSegment).is_ok();
         Batch {
             gro,
             segment_max: if gso { PAYLOAD_MAX } else { 0 },
+            ipv6,
+            destinations,
+            strange: true,
             #[cfg(test)]
             calls: 0,
         }
@@ -64,6 +78,20 @@ impl Batch {
         most: usize,
         packets: &mut Vec<Packet>,
     ) -> io::Result<bool> {
+        match self.ipv6 {
+            false => self.receive_as::<SockaddrIn>(socket, buffer, max_packet_size, most, packets),
+            true => self.receive_as::<SockaddrIn6>(socket, buffer, max_packet_size, most, packets),
+        }
+    }
+
+    fn receive_as<S: SocketAddress>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        buffer: &mut [u8],
+        max_packet_size: usize,
+        most: usize,
+        packets: &mut Vec<Packet>,
+    ) -> io::Result<bool> {
         debug_assert!(!buffer.is_empty());
         let room = self.room(max_packet_size).min(buffer.len()).max(1);
         // Exact, because a datagram received into a shorter rest at the end would be truncated.
@@ -72,15 +100,16 @@ impl Batch {
         let count = slices.len();
         // New ones for each call: nix does not set the lengths of address and control messages again, which the kernel
         // has overwritten with what it used, so that the next call would find room for less, or for nothing.
-        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(count, Some(control_space()));
+        let mut headers = MultiHeaders::<S>::preallocate(count, Some(self.control_space()));
         #[cfg(test)]
         (self.calls += 1);
         let messages = recvmmsg(socket.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
-        let mut received = 0;
+        let (mut received, mut strange) = (0, false);
         for message in messages {
-            split(&message, received * room, max_packet_size, packets);
+            strange |= split(&message, received * room, max_packet_size, packets);
             received += 1;
         }
+        self.strange = strange;
         // recvmmsg stops early only when the queue is empty, or at an error, which it keeps for the next call and for
         // which epoll has an event.
         Ok(received == count)
@@ -182,23 +211,48 @@ impl Batch {
     ) -> nix::Result<usize> {
         #[cfg(test)]
         (self.calls += 1);
-        let segment = segment as u16; // At most PAYLOAD_MAX. 0 asks for nothing.
-        let cut = ControlMessage::UdpGsoSegments(&segment);
-        // The space must be exact: the kernel would take the rest for another message, and refuse it.
-        match runs[0][0].source() {
-            None => send_messages(socket, runs, bytes, &[cut], cmsg_space!(u16)),
-            Some(IpAddr::V4(ip)) => {
-                let source = in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
-                let info = in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: in_addr { s_addr: 0 } };
-                let pin = ControlMessage::Ipv4PacketInfo(&info);
-                send_messages(socket, runs, bytes, &[cut, pin], cmsg_space!(u16, in_pktinfo))
-            }
-            Some(IpAddr::V6(ip)) => {
-                // The interface, for a link-local address, is in the scope of the destination.
-                let info = in6_pktinfo { ipi6_addr: in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 };
-                let pin = ControlMessage::Ipv6PacketInfo(&info);
-                send_messages(socket, runs, bytes, &[cut, pin], cmsg_space!(u16, in6_pktinfo))
-            }
+        match self.ipv6 {
+            false => transmit::<SockaddrIn>(socket, runs, segment, bytes),
+            true => transmit::<SockaddrIn6>(socket, runs, segment, bytes),
+        }
+    }
+
+    /// Room for the control messages that are asked for here; and, if there may be strange ones, for all the time
+    /// stamps, counters and header fields that someone may have asked for with options of the socket: if one does not
+    /// fit, nix shows none. A counter comes only if it is not zero.
+    fn control_space(&self) -> Vec<u8> {
+        match self.strange {
+            true => cmsg_space!(c_int, in_pktinfo, in6_pktinfo, [u8; 256]),
+            false if self.destinations => cmsg_space!(c_int, c_int, in_pktinfo, in6_pktinfo),
+            false => cmsg_space!(c_int, c_int),
+        }
+    }
+}
+
+/// sendmmsg(2) of runs from one source. Returns how many datagrams it has sent.
+fn transmit<S: SocketAddress>(
+    socket: BorrowedFd<'_>,
+    runs: &[&[Outgoing]],
+    segment: usize,
+    bytes: &[u8],
+) -> nix::Result<usize> {
+    let segment = segment as u16; // At most PAYLOAD_MAX. 0 asks for nothing.
+    let cut = ControlMessage::UdpGsoSegments(&segment);
+    // The space must be exact: the kernel would take the rest for another message, and refuse it.
+    match runs[0][0].source() {
+        None if segment == 0 => send_messages::<S>(socket, runs, bytes, &[], None),
+        None => send_messages::<S>(socket, runs, bytes, &[cut], Some(cmsg_space!(u16))),
+        Some(IpAddr::V4(ip)) => {
+            let source = in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
+            let info = in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: in_addr { s_addr: 0 } };
+            let pin = ControlMessage::Ipv4PacketInfo(&info);
+            send_messages::<S>(socket, runs, bytes, &[cut, pin], Some(cmsg_space!(u16, in_pktinfo)))
+        }
+        Some(IpAddr::V6(ip)) => {
+            // The interface, for a link-local address, is in the scope of the destination.
+            let info = in6_pktinfo { ipi6_addr: in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 };
+            let pin = ControlMessage::Ipv6PacketInfo(&info);
+            send_messages::<S>(socket, runs, bytes, &[cut, pin], Some(cmsg_space!(u16, in6_pktinfo)))
         }
     }
 }
@@ -206,13 +260,57 @@ impl Batch {
 /// Switches on the options for receiving datagrams. This must be done before the socket is bound, because the kernel
 /// records the destination of a datagram when it arrives, not when it is fetched. Returns whether there is coalescing.
 pub(super) fn prepare(socket: BorrowedFd<'_>, ipv6: bool) -> bool {
+    watch_destinations(socket, ipv6, true);
+    setsockopt(&socket, sockopt::UdpGroSegment, &true).is_ok()
+}
+
+/// Asks for the destination of each datagram, or no longer.
+fn watch_destinations(socket: BorrowedFd<'_>, ipv6: bool, on: bool) {
     // A dual-stack socket needs both. For an IPv4 client IPV6_PKTINFO has only the destination in the IP header, which
     // may be a broadcast address.
-    let _ = setsockopt(&socket, sockopt::Ipv4PacketInfo, &true);
+    let _ = setsockopt(&socket, sockopt::Ipv4PacketInfo, &on);
     if ipv6 {
-        let _ = setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true);
+        let _ = setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &on);
     }
-    setsockopt(&socket, sockopt::UdpGroSegment, &true).is_ok()
+}
+
+/// Returns whether this is an address from which answers can be sent, and neither a wildcard nor a group. A broadcast
+/// address cannot be told by its looks, but a socket may not connect to it.
+fn is_one_address(ip: IpAddr) -> bool {
+    let connects = || std::net::UdpSocket::bind((ip, 0)).and_then(|socket| socket.connect((ip, 9))).is_ok();
+    !ip.is_unspecified() && !ip.is_multicast() && connects()
+}
+
+/// The kind of address that the sockets of a family have.
+trait SocketAddress: SockaddrLike + Copy {
+    fn pack(address: SocketAddr) -> Self;
+    fn unpack(self) -> Address;
+}
+
+impl SocketAddress for SockaddrIn {
+    fn pack(address: SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(address) => address.into(),
+            SocketAddr::V6(_) => unreachable!("an IPv4 socket"),
+        }
+    }
+
+    fn unpack(self) -> Address {
+        Address::Inet(SocketAddr::V4(self.into()))
+    }
+}
+
+impl SocketAddress for SockaddrIn6 {
+    fn pack(address: SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(address) => SocketAddrV6::new(address.ip().to_ipv6_mapped(), address.port(), 0, 0).into(),
+            SocketAddr::V6(address) => address.into(),
+        }
+    }
+
+    fn unpack(self) -> Address {
+        SocketAddr::V6(self.into()).into()
+    }
 }
 
 impl Outgoing {
@@ -232,33 +330,37 @@ impl Outgoing {
 }
 
 /// sendmmsg(2): each run is one message.
-fn send_messages(
+fn send_messages<S: SocketAddress>(
     socket: BorrowedFd<'_>,
     runs: &[&[Outgoing]],
     bytes: &[u8],
     control: &[ControlMessage<'_>],
-    space: Vec<u8>,
+    space: Option<Vec<u8>>,
 ) -> nix::Result<usize> {
     let extent = |run: &[Outgoing]| run[0].range.start..run[run.len() - 1].range.end;
     let slices: Vec<_> = runs.iter().map(|run| [IoSlice::new(&bytes[extent(run)])]).collect();
     // There is no other kind of address on a UDP socket; the kernel would say EDESTADDRREQ to none.
-    let addresses: Vec<_> = runs.iter().map(|run| run[0].to.as_inet().map(SockaddrStorage::from)).collect();
-    let mut headers = MultiHeaders::preallocate(runs.len(), Some(space));
+    let addresses: Vec<_> = runs.iter().map(|run| run[0].to.as_inet().map(S::pack)).collect();
+    let mut headers = MultiHeaders::preallocate(runs.len(), space);
     let flags = MsgFlags::MSG_DONTWAIT;
     let sent = sendmmsg(socket.as_raw_fd(), &mut headers, &slices, &addresses, control, flags)?.count();
     Ok(runs[..sent].iter().map(|run| run.len()).sum())
 }
 
-/// Appends the datagrams of one message, which begins at `start` in the buffer.
-fn split(message: &RecvMsg<'_, '_, SockaddrStorage>, start: usize, max_packet_size: usize, packets: &mut Vec<Packet>) {
-    let Some(from) = message.address.as_ref().and_then(socket_address) else {
-        return; // Not an internet socket.
-    };
+/// Appends the datagrams of one message, which begins at `start` in the buffer. Returns whether it has control messages
+/// that are not asked for here, or that did not fit.
+fn split<S: SocketAddress>(
+    message: &RecvMsg<'_, '_, S>,
+    start: usize,
+    max_packet_size: usize,
+    packets: &mut Vec<Packet>,
+) -> bool {
+    let Some(from) = message.address.map(S::unpack) else { return false };
     // Without control messages the boundaries of the datagrams are unknown: the message is passed on as one truncated
     // datagram.
     let control = message.cmsgs();
     let cut = message.flags.contains(MsgFlags::MSG_TRUNC) || control.is_err();
-    let (mut segment, mut local) = (message.bytes, None);
+    let (mut segment, mut local, mut strange) = (message.bytes, None, control.is_err());
     for control in control.into_iter().flatten() {
         match control {
             // Comes only with a message that is several datagrams: the size of each but the last.
@@ -274,7 +376,7 @@ fn split(message: &RecvMsg<'_, '_, SockaddrStorage>, start: usize, max_packet_si
                     local = Some(IpAddr::V6(ip));
                 }
             }
-            _ => {}
+            _ => strange = true,
         }
     }
     let mut at = 0;
@@ -286,21 +388,9 @@ fn split(message: &RecvMsg<'_, '_, SockaddrStorage>, start: usize, max_packet_si
         packets.push(Packet { range, from: from.clone(), local, truncated });
         at += len;
         if last || len == 0 {
-            break;
+            return strange;
         }
     }
-}
-
-fn socket_address(address: &SockaddrStorage) -> Option<Address> {
-    let v4 = || address.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
-    let v6 = || address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into()));
-    v4().or_else(v6).map(Address::from)
-}
-
-/// Room for the control messages that are asked for here, and for all the time stamps, counters and header fields that
-/// someone may have asked for with options of the socket: if one does not fit, nix shows none.
-fn control_space() -> Vec<u8> {
-    cmsg_space!(c_int, in_pktinfo, in6_pktinfo, [u8; 256])
 }
 
 /// Messages of one system call. Beyond some dozens the call itself is no longer what costs.

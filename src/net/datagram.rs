@@ -71,7 +71,7 @@ impl DatagramSocket {
         Ok(DatagramSocket {
             path,
             #[cfg(all(feature = "batch", target_os = "linux"))]
-            batch: address.ip().map(|ip| Box::new(Batch::new(std::os::fd::AsFd::as_fd(&socket), ip.is_ipv6()))),
+            batch: address.ip().map(|ip| Box::new(Batch::new(std::os::fd::AsFd::as_fd(&socket), ip))),
             kind: kind(socket),
             address,
             away: VecDeque::new(),
@@ -194,7 +194,9 @@ impl DatagramSocket {
 
     fn send_some(&mut self, bytes: &[u8], datagrams: &[Outgoing]) -> (usize, io::Result<()>) {
         #[cfg(all(feature = "batch", target_os = "linux"))]
-        if let (Kind::Udp(socket), Some(batch)) = (&self.kind, &mut self.batch) {
+        if let (Kind::Udp(socket), Some(batch)) = (&self.kind, &mut self.batch)
+            && !matches!(datagrams, [Outgoing { local: None, .. }])
+        {
             return batch.send(std::os::fd::AsFd::as_fd(socket), bytes, datagrams);
         }
         for (count, datagram) in datagrams.iter().enumerate() {
