@@ -49,7 +49,9 @@ impl Client for Connection {
     fn advance(&mut self, now: Instant, buffer: &mut [u8], answers: &mut Answers) -> Result<Step, Failure> {
         if !self.connected && self.activity.writable {
             self.connected = self.stream.is_connected().map_err(Failure::Connect)?;
-            self.activity.moved = now;
+            if self.connected {
+                self.activity.moved = now;
+            }
         }
         if self.connected {
             self.send(now, buffer)?;
@@ -70,9 +72,7 @@ impl Client for Connection {
                 if self.plan.end != End::HalfClose {
                     return Ok(Step::Done);
                 }
-                self.stream.half_close().map_err(|error| self.broken(error))?;
-                self.half_closed = true;
-                self.activity.moved = now;
+                self.half_close(now)?;
             }
             if self.can_send(now) || self.can_receive(now) {
                 return Ok(Step::Again);
@@ -123,7 +123,22 @@ impl Connection {
         self.activity.readable && now >= self.deaf_until
     }
 
+    fn half_close(&mut self, now: Instant) -> Result<(), Failure> {
+        match self.stream.half_close() {
+            Ok(()) => (self.half_closed, self.activity.moved) = (true, now),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.activity.writable = false,
+            Err(error) => return Err(self.broken(error)),
+        }
+        Ok(())
+    }
+
     fn send(&mut self, now: Instant, buffer: &mut [u8]) -> Result<(), Failure> {
+        if self.activity.writable {
+            match self.stream.flush() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.activity.writable = false,
+                flushed => flushed.map_err(|error| self.broken(error))?,
+            }
+        }
         for _ in 0..BUDGET {
             if !self.can_send(now) {
                 break;

@@ -4,11 +4,12 @@
 //! cargo run --release -p torture                               # against a server of its own
 //! cargo run --release -p torture -- 127.0.0.1:9999             # against yours
 //! cargo run --release -p torture -- unix:/tmp/echo --only integrity --clients 1000
+//! cargo run --release -p torture -- tls:localhost:9999           # or tls:unix:PATH
 //! cargo run --release -p torture -- udp:127.0.0.1:9999         # or unix-datagram:PATH
 //! cargo run --release -p torture -- 127.0.0.1:9999 --duration 20m --pid PID
 //! ```
 //!
-//! One thread, on mio alone: nothing of the crate under test is used to judge it. Every trial (`trials`) is a number of
+//! One thread, on mio and rustls: nothing of the crate under test is used to judge it. Every trial (`trials`) is a number of
 //! connections that each follow a plan (`plan`, `connection`), or of peers with datagrams (`exchange`, `peer`), and all of
 //! them are told by the bytes they send (`pattern`). What a run does is settled by `--seed`; how the clients meet is up to
 //! the machine.
@@ -18,6 +19,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "it waits for a server in another process, on the machine's clock")]
 
+mod authority;
 mod client;
 mod connection;
 mod crowd;
@@ -36,6 +38,7 @@ mod progress;
 mod report;
 mod rounds;
 mod run;
+mod secured;
 mod server;
 mod stream;
 mod target;
@@ -80,7 +83,7 @@ fn torture(options: &Options) -> Result<ExitCode, Refusal> {
     };
     let address = server.as_ref().map(|server| &server.address).or(options.address.as_ref());
     let address = address.map_or("", String::as_str);
-    let mut target = Target::parse(address, options.allow_remote).map_err(Refusal::usage)?;
+    let mut target = Target::parse(address, options.allow_remote, options.ca.as_deref()).map_err(Refusal::usage)?;
     let own = server.as_ref().filter(|_| cfg!(target_os = "linux")).map(Server::pid);
     let trials = options.trials(target.is_for_datagrams());
     if trials.is_empty() {

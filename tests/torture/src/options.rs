@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::trials::Trial;
@@ -15,7 +16,7 @@ use crate::trials::Trial;
 #[derive(clap::Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
-    /// The server: HOST:PORT, udp:HOST:PORT, unix:PATH or unix-datagram:PATH
+    /// The server: HOST:PORT, udp:HOST:PORT, unix:PATH or unix-datagram:PATH; tls:HOST:PORT and tls:unix:PATH under TLS
     #[arg(value_name = "ADDR")]
     pub(crate) address: Option<String>,
     /// Try an echo server of this crate, in a process of its own; this is the default without ADDR
@@ -25,6 +26,10 @@ pub(crate) struct Options {
     /// Allow a server on another machine; only with the consent of its owner
     #[arg(long)]
     pub(crate) allow_remote: bool,
+    /// TLS: the server's certificate has to be signed by one of those in this file, in PEM, and be for its host's name
+    /// (localhost for a Unix socket) [default: any certificate will do]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
     /// Clients at once; floods and idle crowds have ten times as many, as far as descriptors allow
     #[arg(long, value_name = "N", default_value = "100", value_parser = count)]
     pub(crate) clients: NonZeroUsize,
@@ -62,6 +67,8 @@ pub(crate) enum Command {
 pub(crate) enum Kind {
     /// Connections
     Tcp,
+    /// Connections under TLS, with a certificate that it makes itself
+    Tls,
     /// Datagrams, with a session for each of a few clients at a time
     Udp,
 }

@@ -2,11 +2,16 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
 use socketserver::family::Family;
-use socketserver::{Next, Reactor, Request, RequestHandler, Server as Serving, TcpServer, UdpServer};
+use socketserver::{
+    Error, Next, Reactor, Request, RequestHandler, Server as Serving, TcpOptions, TcpServer, TlsAcceptor, UdpServer,
+};
 
 use crate::options::Kind;
 use crate::wait::wait_for;
@@ -66,6 +71,13 @@ impl Drop for Server {
 pub(crate) fn serve(kind: Kind) -> socketserver::Result<()> {
     match kind {
         Kind::Tcp => serve_with("", TcpServer::new("127.0.0.1:0", |_| Echo)?),
+        Kind::Tls => {
+            let mut server = TcpServer::unbound(|_| Echo);
+            let mut options = TcpOptions::default();
+            options.tls = Some(TlsAcceptor::new(self_signed()?));
+            server.server_bind_with("127.0.0.1:0", options)?;
+            serve_with("tls:", server.server_activate()?)
+        }
         Kind::Udp => {
             let mut server = UdpServer::unbound(|_| Echo);
             server.limits.sessions_max = Some(SESSIONS_MAX);
@@ -87,6 +99,13 @@ fn serve_with<F: Family>(prefix: &str, server: Serving<F, (), Echo>) -> socketse
         stop.shutdown();
     });
     reactor.serve_forever()
+}
+
+fn self_signed() -> socketserver::Result<Arc<ServerConfig>> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).map_err(Error::other)?;
+    let key = PrivateKeyDer::from(made.signing_key);
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![made.cert.into()], key);
+    config.map(Arc::new).map_err(Error::other)
 }
 
 struct Echo;

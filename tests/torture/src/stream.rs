@@ -1,4 +1,4 @@
-//! A connection of either kind, that never blocks.
+//! A connection of either kind, under TLS or not, that never blocks.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -10,19 +10,23 @@ use mio::net::TcpStream;
 use mio::net::UnixStream;
 use socket2::SockRef;
 
+use crate::secured::Secured;
+
 pub(crate) enum Stream {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
+    Tls(Box<Secured>),
 }
 
 impl Stream {
-    /// Returns whether the connection is made.
-    pub(crate) fn is_connected(&self) -> io::Result<bool> {
+    /// Returns whether the connection is made, its handshake included.
+    pub(crate) fn is_connected(&mut self) -> io::Result<bool> {
         let (error, peer) = match self {
             Stream::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
             #[cfg(unix)]
             Stream::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+            Stream::Tls(secured) => return Ok(secured.socket.is_connected()? && secured.is_connected()?),
         };
         match (error, peer) {
             (Some(error), _) => Err(error),
@@ -32,12 +36,13 @@ impl Stream {
         }
     }
 
-    /// Sends a FIN after what was written.
-    pub(crate) fn half_close(&self) -> io::Result<()> {
+    /// Sends a FIN after what was written. An error may be `WouldBlock`.
+    pub(crate) fn half_close(&mut self) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             #[cfg(unix)]
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(secured) => secured.half_close(),
         }
     }
 
@@ -47,6 +52,7 @@ impl Stream {
             Stream::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
             #[cfg(unix)]
             Stream::Unix(_) => Ok(()),
+            Stream::Tls(secured) => secured.socket.reset_when_closed(),
         }
     }
 
@@ -55,6 +61,7 @@ impl Stream {
             Stream::Tcp(stream) => stream,
             #[cfg(unix)]
             Stream::Unix(stream) => stream,
+            Stream::Tls(secured) => secured.socket.source(),
         }
     }
 }
@@ -65,6 +72,7 @@ impl Read for Stream {
             Stream::Tcp(stream) => stream.read(buffer),
             #[cfg(unix)]
             Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tls(secured) => secured.read(buffer),
         }
     }
 }
@@ -75,10 +83,12 @@ impl Write for Stream {
             Stream::Tcp(stream) => stream.write(bytes),
             #[cfg(unix)]
             Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tls(secured) => secured.write(bytes),
         }
     }
 
+    /// Only TLS keeps bytes that were written.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        if let Stream::Tls(secured) = self { secured.flush() } else { Ok(()) }
     }
 }

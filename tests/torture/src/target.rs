@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
+use std::path::Path;
 #[cfg(unix)]
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,13 +13,18 @@ use std::time::Duration;
 use mio::net::{TcpStream, UdpSocket};
 #[cfg(unix)]
 use mio::net::{UnixDatagram, UnixStream};
+use rustls::pki_types::ServerName;
 
+use crate::authority::Authority;
 use crate::datagram::{DATAGRAM_BYTES_MAX, DatagramSocket};
+use crate::secured::Secured;
 use crate::stream::Stream;
 
 pub(crate) struct Target {
     name: String,
     address: Address,
+    /// Which certificates are trusted, and the name that the server's has to be for.
+    tls: Option<(Authority, ServerName<'static>)>,
     /// A longer datagram need not be answered.
     pub(crate) longest: usize,
 }
@@ -40,32 +46,19 @@ pub(crate) enum Socket {
 }
 
 impl Target {
-    /// Understands `HOST:PORT`, `udp:HOST:PORT`, `unix:PATH` and `unix-datagram:PATH`. A server on another machine is
-    /// refused unless it is allowed.
-    pub(crate) fn parse(name: &str, allow_remote: bool) -> Result<Target, String> {
-        let target = |address| Ok(Target { name: name.to_owned(), address, longest: DATAGRAM_BYTES_MAX });
-        #[cfg(unix)]
-        if let Some(path) = name.strip_prefix("unix:") {
-            return target(Address::Unix(path.into()));
+    /// Understands `HOST:PORT`, `udp:HOST:PORT`, `unix:PATH` and `unix-datagram:PATH`, and `tls:` before an address of
+    /// connections. A server on another machine is refused unless it is allowed.
+    pub(crate) fn parse(name: &str, allow_remote: bool, ca: Option<&Path>) -> Result<Target, String> {
+        let secured = name.strip_prefix("tls:");
+        let address = Address::parse(secured.unwrap_or(name), allow_remote)?;
+        let mut target = Target { name: name.to_owned(), address, tls: None, longest: DATAGRAM_BYTES_MAX };
+        match secured {
+            Some(_) if target.is_for_datagrams() => return Err(format!("{name}: TLS is for connections")),
+            Some(address) => target.tls = Some((Authority::new(ca)?, server_name(address)?)),
+            None if ca.is_some() => return Err("--ca is for tls:ADDR".to_owned()),
+            None => {}
         }
-        #[cfg(unix)]
-        if let Some(path) = name.strip_prefix("unix-datagram:") {
-            let names = Names::new().map_err(|error| format!("cannot make a directory for sockets: {error}"))?;
-            return target(Address::UnixDatagram(path.into(), names));
-        }
-        let udp = name.strip_prefix("udp:");
-        let host = udp.unwrap_or(name);
-        let addresses = host.to_socket_addrs().map_err(|error| format!("{name:?} is not an address: {error}"))?;
-        let addresses: Vec<_> = addresses.collect();
-        if addresses.is_empty() {
-            return Err(format!("{name:?} has no address"));
-        }
-        if let Some(remote) = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback())
-            && !allow_remote
-        {
-            return Err(format!("{remote} may be another machine; --allow-remote if its owner agrees to this"));
-        }
-        target(if udp.is_some() { Address::Udp(addresses, Ports::new()) } else { Address::Tcp(addresses) })
+        Ok(target)
     }
 
     pub(crate) fn is_for_datagrams(&self) -> bool {
@@ -103,7 +96,53 @@ impl Target {
 
     /// Begins to connect.
     pub(crate) fn connect(&self) -> io::Result<Socket> {
-        match &self.address {
+        match (self.address.connect()?, &self.tls) {
+            (Socket::Stream(stream), Some((authority, name))) => {
+                let secured = Secured::new(stream, authority, name.clone())?;
+                Ok(Socket::Stream(Stream::Tls(Box::new(secured))))
+            }
+            (socket, _) => Ok(socket),
+        }
+    }
+}
+
+/// The name that a certificate has to be for: the host's.
+fn server_name(address: &str) -> Result<ServerName<'static>, String> {
+    let host = match address.rsplit_once(':') {
+        Some((host, _)) if !address.starts_with("unix:") => host.trim_matches(['[', ']']),
+        _ => "localhost",
+    };
+    ServerName::try_from(host.to_owned()).map_err(|error| format!("{address:?}: {error}"))
+}
+
+impl Address {
+    fn parse(name: &str, allow_remote: bool) -> Result<Address, String> {
+        #[cfg(unix)]
+        if let Some(path) = name.strip_prefix("unix:") {
+            return Ok(Address::Unix(path.into()));
+        }
+        #[cfg(unix)]
+        if let Some(path) = name.strip_prefix("unix-datagram:") {
+            let names = Names::new().map_err(|error| format!("cannot make a directory for sockets: {error}"))?;
+            return Ok(Address::UnixDatagram(path.into(), names));
+        }
+        let udp = name.strip_prefix("udp:");
+        let host = udp.unwrap_or(name);
+        let addresses = host.to_socket_addrs().map_err(|error| format!("{name:?} is not an address: {error}"))?;
+        let addresses: Vec<_> = addresses.collect();
+        if addresses.is_empty() {
+            return Err(format!("{name:?} has no address"));
+        }
+        if let Some(remote) = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback())
+            && !allow_remote
+        {
+            return Err(format!("{remote} may be another machine; --allow-remote if its owner agrees to this"));
+        }
+        Ok(if udp.is_some() { Address::Udp(addresses, Ports::new()) } else { Address::Tcp(addresses) })
+    }
+
+    fn connect(&self) -> io::Result<Socket> {
+        match self {
             Address::Tcp(addresses) => {
                 let stream = TcpStream::connect(addresses[0])?;
                 // Each piece is to be on its way at once, and by itself.

@@ -10,6 +10,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
 #[path = "../../common/programs.rs"]
 mod programs;
 
@@ -28,6 +31,16 @@ fn its_own_server_passes_every_trial() {
     assert!(!verdict.output.contains("mixture"), "{verdict:?}");
     // The server's process was watched.
     assert!(!cfg!(target_os = "linux") || verdict.output.contains("RSS"), "{verdict:?}");
+}
+
+#[test]
+fn its_own_server_under_tls_passes_every_trial() {
+    let verdict = torture(&["--serve", "tls", "--clients", "3", "--skip", "mixture"]);
+    verdict.passes();
+    assert!(verdict.output.starts_with("torturing tls:127.0.0.1:"), "{verdict:?}");
+    for trial in ["integrity", "half-close", "resets", "slow-readers", "slowloris", "churn", "flood", "idle-crowd"] {
+        assert!(verdict.row(trial).ends_with("passed |"), "{verdict:?}");
+    }
 }
 
 #[test]
@@ -104,7 +117,7 @@ fn rounds_go_on_while_there_is_time() {
 fn lost_bytes_are_seen() {
     let server = serve(|_, mut client| {
         let mut position = 0;
-        each_chunk(&mut client.try_clone().unwrap(), |chunk| {
+        each_chunk(&mut client, |client, chunk| {
             let lost = position <= 10_000 && 10_000 < position + chunk.len();
             position += chunk.len();
             client.write_all(&chunk[if lost { 3.min(chunk.len()) } else { 0 }..])
@@ -118,7 +131,7 @@ fn lost_bytes_are_seen() {
 fn a_changed_byte_is_seen() {
     let server = serve(|_, mut client| {
         let mut position = 0;
-        each_chunk(&mut client.try_clone().unwrap(), |chunk| {
+        each_chunk(&mut client, |client, chunk| {
             let mut chunk = chunk.to_vec();
             if (position..position + chunk.len()).contains(&5_000) {
                 chunk[5_000 - position] ^= 0x10;
@@ -137,7 +150,7 @@ fn bytes_of_another_connection_are_seen_and_named() {
     // The first two connections ask whether there is an echo server. The third is a canary, whose bytes others get.
     let canary = Arc::new(Mutex::new(Vec::new()));
     let server = serve(move |number, mut client| {
-        each_chunk(&mut client.try_clone().unwrap(), |chunk| {
+        each_chunk(&mut client, |client, chunk| {
             let mut canary = canary.lock().unwrap();
             let mut chunk = chunk.to_vec();
             if number == 2 && chunk.len() >= 100 {
@@ -156,7 +169,7 @@ fn bytes_of_another_connection_are_seen_and_named() {
 #[test]
 fn invented_bytes_are_detected() {
     let server = serve(|number, mut client| {
-        each_chunk(&mut client.try_clone().unwrap(), |chunk| {
+        each_chunk(&mut client, |client, chunk| {
             client.write_all(chunk)?;
             if number > 2 { client.write_all(b"!") } else { Ok(()) }
         });
@@ -190,7 +203,7 @@ fn a_tail_dropped_at_the_half_close_is_seen() {
 fn an_end_that_never_comes_is_seen() {
     let kept = Mutex::new(Vec::new());
     let server = serve(move |_, mut client| {
-        each_chunk(&mut client.try_clone().unwrap(), |chunk| client.write_all(chunk));
+        each_chunk(&mut client, |client, chunk| client.write_all(chunk));
         kept.lock().unwrap().push(client);
     });
     let arguments = [&server, "--only", "half-close", "--clients", "5", "--patience", "500ms"];
@@ -223,7 +236,7 @@ fn a_server_with_time_for_one_client_only_starves_the_canary() {
     std::thread::spawn(move || {
         for client in listener.incoming() {
             let mut client = client.unwrap();
-            each_chunk(&mut client.try_clone().unwrap(), |chunk| client.write_all(chunk));
+            each_chunk(&mut client, |client, chunk| client.write_all(chunk));
         }
     });
     let verdict = torture(&[&server, "--only", "flood", "--clients", "1", "--patience", "1s"]);
@@ -234,7 +247,7 @@ fn a_server_with_time_for_one_client_only_starves_the_canary() {
 fn resets_by_the_server_are_seen() {
     let server = serve(|number, mut client| {
         let mut left = if number > 2 { 1_000 } else { usize::MAX };
-        each_chunk(&mut client.try_clone().unwrap(), |chunk| {
+        each_chunk(&mut client, |client, chunk| {
             left = left.saturating_sub(chunk.len());
             if left == 0 { Err(std::io::ErrorKind::Other.into()) } else { client.write_all(chunk) }
         });
@@ -245,6 +258,91 @@ fn resets_by_the_server_are_seen() {
     });
     let verdict = torture(&[&server, "--only", "integrity", "--clients", "5"]);
     verdict.fails("integrity");
+}
+
+// ---- broken servers under TLS ----
+
+#[test]
+fn an_end_without_close_notify_is_seen() {
+    for is_clean in [true, false] {
+        let (server, _) = serve_tls(move |_, mut client| {
+            each_chunk(&mut client, |client, chunk| client.write_all(chunk));
+            if is_clean {
+                client.conn.send_close_notify();
+                let _ = client.conn.complete_io(&mut client.sock);
+            }
+        });
+        let verdict = torture(&[&server, "--only", "half-close", "--clients", "5"]);
+        if is_clean {
+            verdict.passes();
+        } else {
+            verdict.fails("half-close");
+            assert!(verdict.output.contains("close_notify"), "{verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn a_changed_byte_is_seen_under_tls() {
+    let (server, _) = serve_tls(|_, mut client| {
+        let mut position = 0;
+        each_chunk(&mut client, |client, chunk| {
+            let mut chunk = chunk.to_vec();
+            if (position..position + chunk.len()).contains(&5_000) {
+                chunk[5_000 - position] ^= 0x10;
+            }
+            position += chunk.len();
+            client.write_all(&chunk)
+        });
+    });
+    let verdict = torture(&[&server, "--only", "integrity", "--clients", "5"]);
+    verdict.fails("integrity");
+    assert!(verdict.output.contains("as byte 5000, seen: 0x"), "{verdict:?}");
+}
+
+#[test]
+fn a_handshake_that_never_ends_is_seen() {
+    let begun = Mutex::new(Vec::new());
+    let (server, _) = serve_tls(move |number, mut client| {
+        // The first connection shows that it listens, and the second that it is an echo server.
+        if number < 2 {
+            each_chunk(&mut client, |client, chunk| client.write_all(chunk));
+        } else {
+            begun.lock().unwrap().push(client);
+        }
+    });
+    let verdict = torture(&[&server, "--only", "churn", "--clients", "5", "--patience", "500ms"]);
+    verdict.fails("churn");
+    assert!(verdict.output.contains("expected a connection within 0.5 s"), "{verdict:?}");
+}
+
+#[test]
+fn a_server_without_tls_is_reported_in_one_line() {
+    let server = serve(|_, client| echo_on_a_thread(client));
+    refuses(&[&format!("tls:{server}")], 1, &format!("tls:{server} is no echo server: "));
+}
+
+#[test]
+fn a_certificate_counts_only_with_an_authority() {
+    let echo = |_, mut client: Secured| each_chunk(&mut client, |client, chunk| client.write_all(chunk));
+    let ((server, own), (_, others)) = (serve_tls(echo), serve_tls(echo));
+    let named = server.replace("127.0.0.1", "localhost");
+    let [own, others] = [("own", own), ("others", others)].map(|(name, pem)| {
+        let path = std::env::temp_dir().join(format!("torture-ca-{name}-{}", std::process::id()));
+        std::fs::write(&path, pem).unwrap();
+        path.into_os_string().into_string().unwrap()
+    });
+    torture(&[&server, "--only", "churn", "--clients", "5"]).passes();
+    torture(&[&named, "--ca", &own, "--only", "churn", "--clients", "5"]).passes();
+    refuses(&[&named, "--ca", &others], 1, "invalid peer certificate");
+    // It is for localhost, and not for this address.
+    refuses(&[&server, "--ca", &own], 1, "invalid peer certificate");
+    refuses(&[&server, "--ca", "/nonexistent"], 2, "/nonexistent: ");
+    refuses(&[server.trim_start_matches("tls:"), "--ca", &own], 2, "--ca is for tls:ADDR");
+    refuses(&["tls:udp:127.0.0.1:1"], 2, "TLS is for connections");
+    for path in [own, others] {
+        std::fs::remove_file(path).unwrap();
+    }
 }
 
 // ---- broken servers of datagrams ----
@@ -534,6 +632,21 @@ fn serve(handle: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> String {
     address
 }
 
+type Secured = StreamOwned<ServerConnection, TcpStream>;
+
+/// The same under TLS. Returns its certificate as well, in PEM.
+fn serve_tls(handle: impl Fn(usize, Secured) + Send + Sync + 'static) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = made.cert.pem();
+    let key = PrivateKeyDer::from(made.signing_key);
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![made.cert.into()], key);
+    let config = Arc::new(config.unwrap());
+    let address = serve(move |number, client| {
+        handle(number, StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), client));
+    });
+    (format!("tls:{address}"), certificate)
+}
+
 /// Lets `answer` answer every datagram, with its number, until it says no.
 fn serve_datagrams(mut answer: impl FnMut(&UdpSocket, usize, &[u8], SocketAddr) -> bool + Send + 'static) -> String {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -552,14 +665,14 @@ fn serve_datagrams(mut answer: impl FnMut(&UdpSocket, usize, &[u8], SocketAddr) 
 }
 
 fn echo_on_a_thread(mut client: TcpStream) {
-    std::thread::spawn(move || each_chunk(&mut client.try_clone().unwrap(), |chunk| client.write_all(chunk)));
+    std::thread::spawn(move || each_chunk(&mut client, |client, chunk| client.write_all(chunk)));
 }
 
 /// Until the end, or an error.
-fn each_chunk(client: &mut TcpStream, mut act: impl FnMut(&[u8]) -> std::io::Result<()>) {
+fn each_chunk<S: Read>(client: &mut S, mut act: impl FnMut(&mut S, &[u8]) -> std::io::Result<()>) {
     let mut buffer = [0; 4096];
     while let Ok(n @ 1..) = client.read(&mut buffer) {
-        if act(&buffer[..n]).is_err() {
+        if act(client, &buffer[..n]).is_err() {
             break;
         }
     }
