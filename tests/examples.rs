@@ -304,9 +304,7 @@ fn an_unavailable_address_is_one_line_and_status_1() {
         refuses("dns", &[zone, bad], bad);
     }
     for name in ["kv", "mail"] {
-        let arguments = ["127.0.0.1:0", "--tls-cert", "/no/such/cert", "--tls-key", "/no/such/key"];
-        let more = if name == "kv" { &["--tls", "127.0.0.1:0"][..] } else { &[] };
-        refuses(name, &[&arguments, more].concat(), "/no/such/cert");
+        refuses(name, &["127.0.0.1:0", "--tls", "/no/such/cert", "/no/such/key"], "/no/such/cert");
     }
     refuses("dns", &["/no/such/zone"], "cannot read the zone /no/such/zone");
     refuses("web", &["127.0.0.1:0", "--root", "/no/such/folder"], "/no/such/folder");

@@ -161,7 +161,7 @@ fn openssl_is_content_with_an_rsa_certificate() {
 fn openssl_starts_tls_as_a_mail_client() {
     let files = Files::new();
     let (chain, key) = (files.path("chain.pem"), files.path("key.pem"));
-    let Some(mut server) = start("mail", &["127.0.0.1:0", "--tls-cert", &chain, "--tls-key", &key]) else { return };
+    let Some(mut server) = start("mail", &["127.0.0.1:0", "--tls", &chain, &key]) else { return };
     if !has("openssl", "version") {
         return;
     }

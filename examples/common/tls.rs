@@ -16,13 +16,13 @@ pub(crate) struct TlsOptions {
     /// connections
     #[arg(long, num_args = 2, value_names = ["CERT", "KEY"])]
     tls: Option<Vec<PathBuf>>,
-    /// Serve under TLS, with a certificate for localhost that is made now and that nobody trusts
+    /// Serve under TLS, with a new certificate for localhost that no client trusts
     #[arg(long, conflicts_with = "tls")]
     self_signed: bool,
 }
 
 impl TlsOptions {
-    /// `None`: no TLS was asked for.
+    /// Returns `None` without these options.
     pub(crate) fn acceptor(&self) -> Result<Option<TlsAcceptor>> {
         if self.self_signed {
             return Ok(Some(TlsAcceptor::new(self_signed()?)));
@@ -35,29 +35,7 @@ impl TlsOptions {
     }
 }
 
-/// A certificate and its key, for examples in which `--tls` is where to listen.
-#[derive(clap::Args)]
-pub(crate) struct Tls {
-    /// The certificate for TLS, followed by those that lead to a known authority, in PEM
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
-    /// The private key of the certificate, in PEM
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
-}
-
-impl Tls {
-    /// Reads the files, if there are any.
-    ///
-    /// # Errors
-    /// An error of one line with the path of the file.
-    pub(crate) fn acceptor(&self) -> Result<Option<TlsAcceptor>> {
-        let (Some(chain), Some(key)) = (&self.tls_cert, &self.tls_key) else { return Ok(None) };
-        Ok(Some(TlsAcceptor::new(from_files(chain, key)?)))
-    }
-}
-
-/// The configuration of a client that trusts the certificates in a file, and nobody else.
+/// The configuration of a client that trusts the certificates in a file, and no others.
 pub(crate) fn connector(authorities: &Path, server_name: &str) -> Result<TlsConnector> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(authorities)? {
@@ -88,7 +66,7 @@ fn self_signed() -> Result<Arc<ServerConfig>> {
     config.with_single_cert(vec![made.cert.der().clone()], key).map(Arc::new).map_err(Error::other)
 }
 
-/// Reads the files again after each SIGHUP, on a thread of its own. Files that cannot be used change nothing.
+/// Reads the files again after each SIGHUP, on a separate thread. If a file cannot be used, the old certificates stay.
 #[cfg(unix)]
 fn reload_on_sighup(acceptor: TlsAcceptor, chain: PathBuf, key: PathBuf) -> Result<()> {
     use std::io::Read as _;
@@ -100,9 +78,9 @@ fn reload_on_sighup(acceptor: TlsAcceptor, chain: PathBuf, key: PathBuf) -> Resu
             match from_files(&chain, &key) {
                 Ok(config) => {
                     acceptor.replace(config);
-                    log::info!("the certificates are replaced");
+                    log::info!("the certificates were replaced");
                 }
-                Err(error) => log::error!("the certificates are not replaced: {error:#}"),
+                Err(error) => log::error!("the certificates were not replaced: {error:#}"),
             }
         }
     };

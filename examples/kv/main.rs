@@ -1,7 +1,7 @@
 //! A store of keys and values that speaks the protocol of Redis, in both of its versions.
 //!
 //! ```text
-//! cargo run --release --example kv             # or: ... kv -- 127.0.0.1:0 --unix /tmp/kv --tls 127.0.0.1:6390
+//! cargo run --release --example kv             # or: ... kv -- 127.0.0.1:0 --unix /tmp/kv --self-signed
 //! redis-cli -p 6380 set greeting hello ex 60
 //! redis-benchmark -p 6380 -q -P 16 -t ping,set,get,incr,lpush,rpush,lpop,rpop,sadd,hset,spop,lrange,mset
 //! ```
@@ -237,11 +237,11 @@ struct Args {
     #[cfg(unix)]
     #[arg(long, value_name = "PATH")]
     unix: Option<socketserver::UnixAddress>,
-    /// An additional address to listen on for TLS, which needs a certificate
-    #[arg(long, value_name = "ADDR", requires = "tls_cert")]
-    tls: Option<String>,
+    /// With --tls or --self-signed: the additional address to listen on for TLS
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6390", requires = "TlsOptions")]
+    tls_address: String,
     #[command(flatten)]
-    certificate: tls::Tls,
+    tls: tls::TlsOptions,
     /// How many bytes may wait for a client before it is dropped
     #[arg(long, value_name = "BYTES", default_value = "67108864")]
     output: usize,
@@ -261,9 +261,9 @@ fn main() -> ExitCode {
         let mut tcp = TcpOptions::default();
         tcp.keepalive = Some(Keepalive { idle: Duration::from_secs(300), interval: Duration::from_secs(60) });
         server.server_bind_with(args.address, tcp.clone())?;
-        if let Some(address) = args.tls {
-            tcp.tls = args.certificate.acceptor()?;
-            server.server_bind_with(address, tcp)?;
+        tcp.tls = args.tls.acceptor()?;
+        if tcp.tls.is_some() {
+            server.server_bind_with(args.tls_address, tcp)?;
         }
         #[cfg(unix)]
         if let Some(path) = args.unix {

@@ -1,7 +1,7 @@
 //! A mail server that takes every message and throws it away: for tests of programs that send mail.
 //!
 //! ```text
-//! cargo run --release --example mail          # or: ... mail -- 127.0.0.1:2525 --tls-cert CERT.pem --tls-key KEY.pem
+//! cargo run --release --example mail          # or: ... mail -- 127.0.0.1:2525 --tls CERT.pem KEY.pem
 //! swaks --server 127.0.0.1:2525 --to somebody@example.com
 //! openssl s_client -starttls smtp -connect 127.0.0.1:2525
 //! ```
@@ -218,7 +218,7 @@ struct Args {
     #[arg(long, value_name = "BYTES", default_value = "26214400")]
     message_bytes_max: u64,
     #[command(flatten)]
-    tls: tls::Tls,
+    tls: tls::TlsOptions,
     #[command(flatten)]
     options: common::Options,
 }

@@ -378,7 +378,7 @@ fn kv_serves_redis_cli() {
 fn kv_serves_redis_cli_over_tls() {
     let scratch = Directory::new();
     let [cert, key] = certificate(&scratch);
-    let arguments = ["127.0.0.1:0", "--tls", "127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key];
+    let arguments = ["127.0.0.1:0", "--tls-address", "127.0.0.1:0", "--tls", &cert, &key];
     let Some(mut kv) = start_with("kv", &arguments, 2) else { return };
     write(&mut kv.connect(), "SET a 1\r\n");
     let port = kv.listening[1].rsplit_once(':').unwrap().1.to_owned();

@@ -153,7 +153,7 @@ fn mail_lets_no_message_be_smuggled_into_another() {
 
 fn with_tls(scratch: &Directory) -> Option<Program> {
     let [cert, key] = certificate(scratch);
-    start("mail", &["127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key])
+    start("mail", &["127.0.0.1:0", "--tls", &cert, &key])
 }
 
 /// CVE-2011-0411: what was sent before TLS must not be taken for what was sent under it.
