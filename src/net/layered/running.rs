@@ -85,7 +85,11 @@ impl<L: Layer> Running<L> {
         if self.is_over {
             return Opened { used: wire.len(), ..Opened::default() };
         }
+        let before = self.sealed().len();
         let opened = self.adding(|layer, _, sealed| layer.open(buffer, wire, sealed));
+        if self.is_closed {
+            self.take(|kept| kept.sealed.truncate(before)); // The peer was told that nothing follows.
+        }
         opened.unwrap_or_else(|panic| Opened { end: Some(Ended::Failed(panic.into())), ..Opened::default() })
     }
 

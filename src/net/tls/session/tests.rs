@@ -234,6 +234,23 @@ fn garbage_gets_exactly_one_alert() {
 }
 
 #[test]
+fn what_is_wrong_after_our_close_notify_is_not_answered() {
+    for update in [false, true] {
+        let mut pair = Pair::connected(usize::MAX);
+        assert!(pair.server.close(0).unwrap());
+        assert_eq!(pair.hear().unwrap(), b"");
+        if update {
+            pair.client.refresh_traffic_keys().unwrap();
+        }
+        let wire = [pair.say(), vec![0xff; 600]].concat();
+        pair.deliver(&wire);
+        assert!(matches!(pair.read(), Some(Received::Failed(_))));
+        assert!(pair.server.flush().unwrap() && !pair.server.keeps());
+        assert!(pair.server.socket.sent.is_empty(), "something follows `close_notify`");
+    }
+}
+
+#[test]
 fn a_changed_record_gets_one_alert_after_the_good_ones_were_opened() {
     let mut pair = Pair::connected(usize::MAX);
     pair.client.writer().write_all(b"good").unwrap();
