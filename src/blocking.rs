@@ -18,8 +18,6 @@ mod descriptor;
 mod files;
 mod handler;
 mod handlers;
-#[cfg(feature = "tls")]
-mod handshake;
 mod job;
 mod raw;
 mod request;

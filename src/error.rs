@@ -305,9 +305,6 @@ from_error!(
     std::net::AddrParseError
 );
 
-/// The operation of [`Error::Tls`] that comes before `setup`.
-pub(crate) const HANDSHAKE: &str = "complete the TLS handshake";
-
 /// A limit that was exceeded, with the name of its setting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Passed {

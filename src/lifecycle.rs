@@ -53,7 +53,9 @@ pub enum EndReason {
     /// The peer's side ended without the end of TLS (`close_notify`), so the last message may be incomplete. See
     /// `TlsAcceptor::suppress_ragged_eofs`.
     Truncated,
-    /// The peer has violated TLS after the handshake or has sent a fatal alert, or the bytes were changed on the path.
+    /// The peer has violated TLS after the handshake or has sent a fatal alert, or the bytes were changed on the path. Also
+    /// the reason if it had sent input before TLS, and the handler has passed on the error of
+    /// `Request::start_tls`.
     TlsFailed,
     /// A program was not done within `child_timeout`.
     ChildTimeout,

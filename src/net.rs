@@ -45,10 +45,10 @@ pub use credentials::Credentials;
 pub(crate) use listener::AcceptFault;
 pub use listener::Listener;
 pub use socket::Socket;
-#[cfg(feature = "tls")]
-pub(crate) use stream::Secured;
 pub(crate) use stream::StdStream;
 pub use stream::Stream;
+#[cfg(feature = "tls")]
+pub(crate) use stream::{Detached, Secured};
 pub use tcp::{AddressFamily, Keepalive, TcpOptions};
 #[cfg(feature = "tls")]
 pub use tls::{TlsAcceptor, TlsConnector, TlsSession};

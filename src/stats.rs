@@ -21,8 +21,9 @@ pub struct Stats {
     pub connects: u64,
     /// Outbound connections that could not be established.
     pub connects_failed: u64,
-    /// Connections under TLS at either end, each of which begins with a handshake. One that a stop has cut short is in
-    /// no other counter.
+    /// Handshakes of TLS at either end that have begun: one for each connection that is accepted or connects under TLS, or
+    /// on which a handler starts TLS. Each of them is in one of `handshakes_completed`, `handshakes_failed`,
+    /// `handshakes_timed_out` and `handshakes_abandoned`, or still in progress.
     pub handshakes: u64,
     /// Handshakes that were completed.
     pub handshakes_completed: u64,
@@ -32,6 +33,15 @@ pub struct Stats {
     pub handshakes_failed: u64,
     /// Handshakes that were not complete in time.
     pub handshakes_timed_out: u64,
+    /// Handshakes that ended without a failure of TLS: the client has closed the connection before its first byte, as
+    /// health checks do, an outbound connection was not established, or this end has closed the connection, for example
+    /// because of a stop.
+    pub handshakes_abandoned: u64,
+    /// Connections that ended because the peer's side ended without `close_notify`.
+    pub tls_truncated: u64,
+    /// Connections that ended by a failure of TLS after the handshake, or because the peer had sent input before a handler
+    /// started TLS.
+    pub tls_failed: u64,
     /// Connections open now, in both directions and including those that are closing, and sessions of datagram servers.
     /// A request on a thread or of a program counts until the reactor is notified of its end. If a stop has not waited
     /// for it, it counts until the reactor serves again or the server is closed.
@@ -111,4 +121,17 @@ pub struct Stats {
     pub slow_callbacks: u64,
     /// The longest callback, measured while `slow_callback` is set.
     pub longest_callback: Duration,
+}
+
+impl Stats {
+    /// Returns how many handshakes of TLS are in progress now.
+    ///
+    /// ```
+    /// assert_eq!(socketserver::Reactor::new()?.stats().handshakes_in_progress(), 0);
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn handshakes_in_progress(&self) -> u64 {
+        let over = self.handshakes_completed + self.handshakes_failed + self.handshakes_timed_out;
+        self.handshakes - over - self.handshakes_abandoned
+    }
 }

@@ -230,11 +230,11 @@ fn new_certificates_come_with_sighup() {
     let new = identity("localhost", |_| {});
     files.put(&new);
     echo.signal("HUP");
-    echo.log.until("the certificates are replaced");
+    echo.log.until("the certificates were replaced");
     assert_eq!(certificate(&echo), new.chain[0]);
     std::fs::write(files.directory.at("key.pem"), "nonsense").unwrap();
     echo.signal("HUP");
-    echo.log.until("the certificates are not replaced: cannot use ");
+    echo.log.until("the certificates were not replaced: cannot use ");
     assert_eq!(certificate(&echo), new.chain[0]);
     echo.stops_in_good_order();
 }

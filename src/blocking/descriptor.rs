@@ -13,9 +13,14 @@ use crate::address::Address;
 use crate::error::Error;
 use crate::lifecycle::{EndReason, Timeout};
 use crate::limits::Limits;
+#[cfg(feature = "tls")]
+use crate::limits::Linger;
+use crate::net::StdStream;
 use crate::net::clock::Clock;
 #[cfg(windows)]
 use crate::net::patient::PatientStream;
+#[cfg(feature = "tls")]
+use crate::timers::nanos;
 
 /// State that `rfile`, `wfile`, the socket and the [`Stop`](super::stop::Stop) of a request share.
 #[derive(Debug)]
@@ -89,6 +94,14 @@ pub(super) enum Move {
 }
 
 impl Descriptor {
+    pub(super) fn stream(stream: StdStream, clock: Clock, limits: Arc<Limits>) -> Self {
+        match stream {
+            StdStream::Tcp(stream) => Descriptor::tcp(stream, clock, limits),
+            #[cfg(unix)]
+            StdStream::Unix(stream) => Descriptor::new(Kind::Unix(stream), clock, limits),
+        }
+    }
+
     pub(super) fn tcp(stream: TcpStream, clock: Clock, limits: Arc<Limits>) -> Self {
         #[cfg(windows)]
         let stream = PatientStream::from(stream);
@@ -108,10 +121,9 @@ impl Descriptor {
         }
     }
 
-    /// Puts it under TLS.
     #[cfg(feature = "tls")]
-    pub(super) fn under_tls(self, start: crate::net::tls::Start) -> Self {
-        Descriptor { secure: Some(Secure::new(start)), ..self }
+    pub(super) fn under_tls(self, tls: crate::net::Detached, plain: Vec<u8>) -> Self {
+        Descriptor { secure: Some(Secure::new(tls, plain)), ..self }
     }
 
     /// `recv`: returns bytes that are there, or waits for the next ones. 0 is the end of the stream.
@@ -176,6 +188,29 @@ impl Descriptor {
             #[cfg(unix)]
             Kind::Unix(stream) => stream.shutdown(how),
             Kind::Datagram(_) => Ok(()),
+        }
+    }
+
+    /// Reads and discards further input until the end of the peer's direction, within the limits of lingering. If the
+    /// socket were closed before the peer's `close_notify` arrives, the system would answer that with a reset, which
+    /// destroys output that the peer has not read.
+    #[cfg(feature = "tls")]
+    pub(super) fn linger(&self) {
+        let Limits { linger, linger_timeout, linger_bytes_max, .. } = *self.limits;
+        if linger == Linger::Never || self.secure.as_ref().is_none_or(Secure::has_ended) {
+            return;
+        }
+        let deadline = self.clock.now().saturating_add(nanos(linger_timeout));
+        let (mut left, mut wire) = (linger_bytes_max, [0; 4_096]);
+        while left > 0 {
+            let time = Duration::from_nanos(deadline.saturating_sub(self.clock.now()));
+            if time.is_zero() || self.set_time(Timeout::Read, "linger_timeout", Some(time)).is_err() {
+                return;
+            }
+            match self.watch(Move::Begin, || self.read_raw(&mut wire)) {
+                Ok(came @ 1..) => left = left.saturating_sub(came),
+                Ok(0) | Err(_) => return,
+            }
         }
     }
 

@@ -45,11 +45,6 @@ impl<S: 'static> ServeOn<S> {
 /// The same as for [`Core::serve_elsewhere`].
 fn send<S: 'static>(work: Work<S>, core: &mut Core, taken: Taken) -> Result<()> {
     let Taken { server, request, client_address, local_address } = taken;
-    #[cfg(all(unix, feature = "tls", feature = "children"))]
-    if let (Work::Child(_), TakenRequest::Secured(..)) = (&work, &request) {
-        let source = io::Error::new(io::ErrorKind::Unsupported, "it would see encrypted bytes");
-        return Err(Error::Tls { doing: "give a connection under TLS to a program", source });
-    }
     let place = match work {
         Work::Handler(_) => Place::Threads,
         #[cfg(all(unix, feature = "children"))]
@@ -60,9 +55,8 @@ fn send<S: 'static>(work: Work<S>, core: &mut Core, taken: Taken) -> Result<()> 
     let socket = match request {
         TakenRequest::Stream(stream) => BlockingSocket::stream(stream, core.selector.clock(), limits),
         #[cfg(feature = "tls")]
-        TakenRequest::Secured(stream, start) => {
-            core.stats.handshakes += 1;
-            BlockingSocket::secured(stream, start, core.selector.clock(), limits)
+        TakenRequest::Secured(stream, tls, plain) => {
+            BlockingSocket::secured(stream, *tls, plain, core.selector.clock(), limits)
         }
         TakenRequest::Datagram(packet, send) => BlockingSocket::datagram(packet, client_address.clone(), limits, send),
     };
@@ -109,10 +103,26 @@ fn call<S: 'static>(mut handler: Box<dyn BlockingHandler<S>>, origin: Origin, st
             let finished = catch(|| handler.finish(&mut request));
             handled.and(finished)
         });
+        #[cfg(feature = "tls")]
+        note_failure(&request.origin, &result);
         let closed = request.close();
         result.and(closed)
     });
     result.and(catch(|| drop(handler)))
+}
+
+/// Logs what the peer has done wrong under TLS. The handler has passed the error on.
+#[cfg(feature = "tls")]
+fn note_failure(origin: &Origin, result: &Result<()>) {
+    use crate::logging::note_fault;
+    use crate::net::tls::words::{Ends, Explained};
+
+    if let Err(Error::Tls { source, .. }) = result
+        && source.kind() == io::ErrorKind::InvalidData
+    {
+        let ends = Ends(&origin.client_address, origin.local_address.clone());
+        note_fault!(Debug, "{ends}: TLS failed: {}", Explained(source));
+    }
 }
 
 /// Runs user code that may fail.
@@ -125,10 +135,7 @@ impl<S: 'static> BlockingRequest<S> {
         let socket = &origin.socket;
         socket.set_blocking()?;
         #[cfg(feature = "tls")]
-        if socket.handshake()? {
-            let is_resumed = socket.tls(|session| session.is_resumed()) == Some(true);
-            let _ = origin.handle.run(move |reactor| reactor.core.count_handshake(is_resumed));
-        }
+        socket.begin_tls();
         let both = handler.timeout();
         let times = [
             (Timeout::Read, "read_timeout", handler.read_timeout()),
@@ -172,6 +179,10 @@ impl<S: 'static> BlockingRequest<S> {
         // Bytes that cannot be sent are not tried again when the buffer is dropped.
         let how = if flushed.is_ok() { Shutdown::Write } else { Shutdown::Both };
         let _ = socket.shutdown(how); // An error means that the connection is gone.
+        #[cfg(feature = "tls")]
+        if flushed.is_ok() {
+            socket.descriptor().linger();
+        }
         Ok(flushed?)
     }
 }

@@ -9,8 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::raw::RawSocket;
 use crate::error::Error;
+use crate::net::Detached;
 use crate::net::layered::{BUFFER_BYTES_MIN, Layered, Received};
-use crate::net::tls::{Session, Start, TlsSession, suppresses_ragged_eofs};
+use crate::net::tls::{Session, TlsSession, suppresses_ragged_eofs};
 
 /// The TLS of one descriptor.
 #[derive(Debug)]
@@ -62,28 +63,20 @@ impl Write for Memory {
 }
 
 impl Secure {
-    pub(super) fn new(start: Start) -> Self {
+    /// Continues a session after its handshake. `plain` has arrived with the end of it.
+    pub(super) fn new(tls: Detached, plain: Vec<u8>) -> Self {
+        let ((), session) = tls.move_to(Memory::default());
         Secure {
-            session: Mutex::new(Layered::new(Memory::default(), start, 0, 0)),
-            input: Mutex::default(),
+            session: Mutex::new(session),
+            input: Mutex::new(Input { plain, ..Input::default() }),
             writing: Mutex::default(),
             is_drained: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn is_handshaking(&self) -> bool {
-        lock(&self.session).is_handshaking()
-    }
-
-    /// Waits for bytes of the handshake. Returns how many came.
-    pub(super) fn advance(&self, socket: &impl RawSocket) -> io::Result<usize> {
-        self.fill(socket, &mut lock(&self.input))
-    }
-
     /// Asks about the session.
     pub(super) fn ask<R>(&self, ask: impl FnOnce(TlsSession<'_>) -> R) -> Option<R> {
-        let session = lock(&self.session);
-        session.layer().filter(|_| !session.is_handshaking()).map(|session| ask(TlsSession::new(session)))
+        lock(&self.session).layer().map(|session| ask(TlsSession::new(session)))
     }
 
     /// Like `recv`.
@@ -102,10 +95,11 @@ impl Secure {
         Ok(n)
     }
 
-    /// Waits for bytes of the wire, and opens them. Returns how many came.
-    fn fill(&self, socket: &impl RawSocket, input: &mut Input) -> io::Result<usize> {
+    /// Waits for bytes of the wire, and opens them. An end that has come with the handshake is not waited for.
+    fn fill(&self, socket: &impl RawSocket, input: &mut Input) -> io::Result<()> {
         let mut wire = [0; WIRE_BYTES];
-        let came = socket.read_raw(&mut wire)?;
+        let has_end = lock(&self.session).has_end();
+        let came = if has_end { 0 } else { socket.read_raw(&mut wire)? };
         let mut session = lock(&self.session);
         session.socket.arrived.extend_from_slice(&wire[..came]);
         session.socket.at_end |= came == 0;
@@ -115,22 +109,21 @@ impl Secure {
                 Ok(Received::Bytes { plain, .. }) => input.plain.extend_from_slice(&lent[..plain]),
                 Ok(Received::Closed) => {
                     input.has_ended = true;
-                    return Ok(came);
+                    return Ok(());
                 }
                 Ok(Received::Truncated) => {
                     input.has_ended = true;
                     let allowed = suppresses_ragged_eofs(session.start()) || self.is_drained.load(Ordering::SeqCst);
-                    if allowed || session.is_handshaking() {
-                        return Ok(came);
+                    if allowed {
+                        return Ok(());
                     }
                     let source = io::ErrorKind::UnexpectedEof.into();
                     return Err(Error::Tls { doing: "read to the end of the input", source }.into());
                 }
-                Ok(Received::Failed(error)) if session.is_handshaking() => return Err(error),
                 Ok(Received::Failed(source)) => {
                     return Err(Error::Tls { doing: "open a TLS record", source }.into());
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(came),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
@@ -166,6 +159,11 @@ impl Secure {
         let _ = self.send_sealed(socket);
     }
 
+    /// Returns whether the end of the input was read.
+    pub(super) fn has_ended(&self) -> bool {
+        lock(&self.input).has_ended
+    }
+
     pub(super) fn drain(&self) {
         self.is_drained.store(true, Ordering::SeqCst);
     }
@@ -175,7 +173,6 @@ impl Secure {
         let _writing = lock(&self.writing);
         let sealed = {
             let mut session = lock(&self.session);
-            session.speak()?;
             session.flush()?;
             std::mem::take(&mut session.socket.sent)
         };

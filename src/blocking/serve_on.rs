@@ -100,9 +100,9 @@ pub(crate) struct Taken {
 
 pub(crate) enum TakenRequest {
     Stream(StdStream),
-    /// A stream under TLS, before its handshake.
+    /// A stream under TLS after its handshake, and plaintext that has arrived with it.
     #[cfg(feature = "tls")]
-    Secured(StdStream, crate::net::tls::Start),
+    Secured(StdStream, Box<crate::net::Detached>, Vec<u8>),
     /// A packet, and what sends a datagram from its socket.
     Datagram(Vec<u8>, SendTo),
 }

@@ -54,23 +54,19 @@ impl BlockingSocket {
 
     /// A stream of a reactor, with the reactor's clock.
     pub(crate) fn stream(stream: StdStream, clock: Clock, limits: Arc<Limits>) -> Self {
-        match stream {
-            StdStream::Tcp(stream) => Descriptor::tcp(stream, clock, limits),
-            #[cfg(unix)]
-            StdStream::Unix(stream) => Descriptor::new(Kind::Unix(stream), clock, limits),
-        }
-        .into()
+        Descriptor::stream(stream, clock, limits).into()
     }
 
-    /// The same under TLS.
+    /// The same under TLS, after its handshake. `plain` has arrived with the end of it.
     #[cfg(feature = "tls")]
-    pub(crate) fn secured(stream: StdStream, start: crate::net::tls::Start, clock: Clock, limits: Arc<Limits>) -> Self {
-        let descriptor = match stream {
-            StdStream::Tcp(stream) => Descriptor::tcp(stream, clock, limits),
-            #[cfg(unix)]
-            StdStream::Unix(stream) => Descriptor::new(Kind::Unix(stream), clock, limits),
-        };
-        descriptor.under_tls(start).into()
+    pub(crate) fn secured(
+        stream: StdStream,
+        tls: crate::net::Detached,
+        plain: Vec<u8>,
+        clock: Clock,
+        limits: Arc<Limits>,
+    ) -> Self {
+        Descriptor::stream(stream, clock, limits).under_tls(tls, plain).into()
     }
 
     /// Calls a closure with what TLS has agreed on. `None` without TLS. Feature `tls`.
@@ -81,15 +77,12 @@ impl BlockingSocket {
         self.descriptor.secure.as_ref()?.ask(ask)
     }
 
-    /// Completes the handshake of TLS, if there is to be one. Returns whether there was.
-    ///
-    /// # Errors
-    /// As of [`Descriptor::handshake`].
+    /// Sends what TLS has kept back while the socket did not block. An error means that the connection is broken, and
+    /// the next read or write reports it.
     #[cfg(feature = "tls")]
-    pub(super) fn handshake(&self) -> crate::error::Result<bool> {
-        match &self.descriptor.secure {
-            Some(secure) => self.descriptor.handshake(secure).map(|()| true),
-            None => Ok(false),
+    pub(super) fn begin_tls(&self) {
+        if let Some(secure) = &self.descriptor.secure {
+            let _ = self.descriptor.watch(Move::Write, || secure.send_sealed(&*self.descriptor).map(|()| 0));
         }
     }
 

@@ -24,6 +24,8 @@ impl Connection {
         let (aborts, is_broken) = (self.state.phase.is_aborting(), self.state.phase.is_broken());
         if aborts || is_broken {
             self.io.queue = None;
+            #[cfg(feature = "tls")]
+            self.abandon_handshake(turn);
         }
         if self.io.queue.is_some() {
             return Step::Rest; // The write timeout limits this.
@@ -97,7 +99,7 @@ impl Connection {
         self.die(Step::Cut)
     }
 
-    fn die(&mut self, how: Step) -> Step {
+    pub(super) fn die(&mut self, how: Step) -> Step {
         self.state.phase.die();
         self.carry = None;
         self.io.queue = None;

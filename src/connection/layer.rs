@@ -84,6 +84,7 @@ impl Connection {
             if most == 0 || turn.buffer.len() < BUFFER_BYTES_MIN || !turn.budget.handshakes.admit(turn.stats.turns) {
                 return Some(Step::Again);
             }
+            let has_begun = secured.layer().is_some();
             match secured.read(turn.buffer, most, turn.now) {
                 Ok(Received::Bytes { wire, plain, is_drained, .. }) => {
                     if secured.has_sealed() {
@@ -100,16 +101,39 @@ impl Connection {
                     let _ = secured.flush(); // The alert. The rest of it is sent before the end.
                     return Some(Step::HandshakeFailed(error));
                 }
+                Ok(Received::Closed | Received::Truncated) if !has_begun => {
+                    return Some(self.has_left(EndReason::PeerClosed, turn));
+                }
                 Ok(Received::Closed | Received::Truncated) => {
-                    return Some(Step::HandshakeFailed(io::ErrorKind::UnexpectedEof.into()));
+                    let source = io::Error::new(io::ErrorKind::UnexpectedEof, "the peer has closed the connection");
+                    return Some(Step::HandshakeFailed(source));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.state.put(READABLE, false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Some(Step::Again),
                 Err(error) => {
                     self.broken();
-                    return Some(Step::HandshakeFailed(error));
+                    return Some(match has_begun {
+                        true => Step::HandshakeFailed(error),
+                        false => self.has_left(EndReason::Reset, turn),
+                    });
                 }
             }
+        }
+    }
+
+    /// The client has left before its first byte, as health checks do.
+    fn has_left(&mut self, why: EndReason, turn: &mut Turn<'_>) -> Step {
+        self.abandon_handshake(turn);
+        self.handshake_failed(why);
+        self.wind_down(turn)
+    }
+
+    /// The connection ends, and its handshake with it, if there is one.
+    #[cold]
+    pub(super) fn abandon_handshake(&mut self, turn: &mut Turn<'_>) {
+        if self.state.phase.is_handshaking() {
+            self.state.phase.give_up_handshake();
+            turn.stats.handshakes_abandoned += 1;
         }
     }
 
@@ -148,6 +172,17 @@ impl Connection {
             self.state.phase.owe_handle();
         }
         Some(Step::Writable)
+    }
+
+    /// The connection leaves the reactor after its handshake. Returns the socket, and plaintext that has come with the
+    /// end of the handshake.
+    pub(crate) fn leave(&mut self) -> (Stream, Vec<u8>) {
+        let stream = std::mem::replace(&mut self.io.stream, Stream::pending());
+        let plain = self.carry.as_ref().map_or_else(Vec::new, |carry| carry.unread().to_vec());
+        self.state.end(EndReason::Done, true);
+        self.state.phase.finished();
+        self.die(Step::Dead);
+        (stream, plain)
     }
 
     /// The handshake will not be completed. Nothing that waits for it is sent.

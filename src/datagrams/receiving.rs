@@ -138,7 +138,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                     Ok(handle.send_datagram(id, route, to.clone(), bytes.to_vec())?)
                 };
                 let request = TakenRequest::Datagram(bytes.to_vec(), Box::new(send));
-                return self.send_elsewhere(core, work, request, from.clone(), local);
+                return self.calls.send_elsewhere(core, work, request, from.clone(), local);
             }
             Admitted::No => return,
         };

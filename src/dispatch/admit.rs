@@ -28,41 +28,45 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         core.stats.accepted += 1;
         self.take_from_quota(core);
         match self.pass_hooks(core, &Incoming::Stream(&stream), &from) {
+            #[cfg(feature = "tls")]
+            Admitted::Elsewhere(work) if stream.secured().is_some() => {
+                self.begin_for_thread(core, scratch, stream, from, work);
+            }
             Admitted::Here { handler, is_boxed } => {
-                let mut lent = core.boxed(Connection::accepted(stream, from, handler, core.now));
-                let connection = lent.connection();
+                let mut connection = Connection::accepted(stream, from, handler, core.now);
                 if is_boxed {
                     connection.state.set_boxed();
                 }
-                let key = core.insert_lent(self.calls.number(), connection);
-                let slot = core.slots.id(key).slot;
-                let mut at = Service { core, scratch, slot, connection };
-                #[cfg(feature = "tls")]
-                let is_secured = at.begin_securely();
-                #[cfg(not(feature = "tls"))]
-                let is_secured = false;
-                if is_secured {
-                    self.calls.serve(&mut at);
-                } else {
-                    self.calls.begin(&mut at);
-                }
-                core.slots.give_back(key, lent);
+                self.begin_here(core, scratch, connection);
             }
             Admitted::Elsewhere(work) => {
                 let local = stream.local_address();
-                #[cfg(feature = "tls")]
-                let (stream, start) = stream.strip();
                 let Some(stream) = stream.into_std() else { return Err(io::ErrorKind::Unsupported.into()) };
-                #[cfg(feature = "tls")]
-                if let Some(start) = start {
-                    self.send_elsewhere(core, work, TakenRequest::Secured(stream, start), from, local);
-                    return Ok(());
-                }
-                self.send_elsewhere(core, work, TakenRequest::Stream(stream), from, local);
+                self.calls.send_elsewhere(core, work, TakenRequest::Stream(stream), from, local);
             }
             Admitted::No => {}
         }
         Ok(())
+    }
+
+    /// Serves a connection on the reactor.
+    #[inline(always)]
+    pub(super) fn begin_here(&mut self, core: &mut Core, scratch: &mut Scratch, connection: Connection) {
+        let mut lent = core.boxed(connection);
+        let connection = lent.connection();
+        let key = core.insert_lent(self.calls.number(), connection);
+        let slot = core.slots.id(key).slot;
+        let mut at = Service { core, scratch, slot, connection };
+        #[cfg(feature = "tls")]
+        let is_secured = at.begin_securely();
+        #[cfg(not(feature = "tls"))]
+        let is_secured = false;
+        if is_secured {
+            self.calls.serve(&mut at);
+        } else {
+            self.calls.begin(&mut at);
+        }
+        core.slots.give_back(key, lent);
     }
 
     pub(crate) fn take_from_quota(&self, core: &mut Core) {
@@ -109,7 +113,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         }
         admitted.unwrap_or(Admitted::No)
     }
+}
 
+impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// Lets a thread or a program serve a request. It is refused if too many wait.
     pub(crate) fn send_elsewhere(
         &mut self,
@@ -119,14 +125,14 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         client_address: Address,
         local_address: Option<Address>,
     ) {
-        let (server, client) = (self.calls.number(), client_address.clone());
+        let (server, client) = (self.number(), client_address.clone());
         match send(work, core, Taken { server, request, client_address, local_address }) {
             Ok(()) => {}
             Err(error @ Error::Full { .. }) => {
                 note_fault!(Warn, "{client} is refused: {error:#}");
-                self.calls.refuse(core, &client, error.limit());
+                self.refuse(core, &client, error.limit());
             }
-            Err(error) => self.calls.over(core, &client, None, Err(error)),
+            Err(error) => self.over(core, &client, None, Err(error)),
         }
     }
 }

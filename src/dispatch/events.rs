@@ -7,6 +7,8 @@ use super::call_handler::Callback;
 use super::{Calls, Datagrams, Host, Service, log_hook_panic};
 use crate::address::Address;
 use crate::connection::deadlines::Due;
+#[cfg(feature = "tls")]
+use crate::error::Passed;
 use crate::error::Result;
 use crate::handler::RequestHandler;
 use crate::ids::SlotId;
@@ -64,7 +66,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
             Due::Connect => calls.connect_failed(at, io::ErrorKind::TimedOut.into(), EndReason::ConnectTimeout),
             #[cfg(feature = "tls")]
             Due::Handshake => {
-                calls.handshake_failed(at, io::ErrorKind::TimedOut.into(), EndReason::HandshakeTimeout);
+                let max = at.scratch.budget.limits.handshake_timeout.unwrap_or_default();
+                let why = format!("it has taken longer than {}", Passed::Time("handshake_timeout", max));
+                let source = io::Error::new(io::ErrorKind::TimedOut, why);
+                calls.handshake_failed(at, source, EndReason::HandshakeTimeout);
             }
             Due::Limit(timeout) if at.connection.state.phase.may_call() => {
                 at.connection.forgive(timeout, at.core.now);

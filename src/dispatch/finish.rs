@@ -7,7 +7,7 @@ use super::{Calls, Service, drop_error};
 use crate::address::Address;
 use crate::connection::Connection;
 use crate::connection::state::State;
-use crate::error::{Error, HANDSHAKE, Passed, Result};
+use crate::error::{Error, Passed, Result};
 use crate::handler::RequestHandler;
 use crate::lifecycle::EndReason;
 use crate::logging::{note_fault, shows};
@@ -52,6 +52,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             Error::Gone | Error::OutputLimit { .. } if connection.end_if_lost() => return,
             Error::Io(source) if source.kind() == io::ErrorKind::BrokenPipe && connection.end_if_lost() => return,
             Error::InputLimit { .. } => return connection.end(EndReason::InputLimit, false),
+            // The peer's fault, and logged already.
+            Error::Tls { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
+                return connection.end(EndReason::TlsFailed, false);
+            }
             Error::ClientLimit { .. } => {
                 core.stats.refused += 1;
                 return connection.end(EndReason::Refused, false);
@@ -87,7 +91,6 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             (Err(Error::Io(error)), None) if is_lost(error) => EndReason::Reset,
             (Err(Error::InputLimit { .. }), None) => EndReason::InputLimit,
             (Err(Error::TimeLimit { why, .. }), None) => *why,
-            (Err(Error::Tls { doing: HANDSHAKE, .. }), None) => EndReason::HandshakeFailed,
             (Err(Error::Tls { source, .. }), None) if source.kind() == io::ErrorKind::UnexpectedEof => {
                 EndReason::Truncated
             }
@@ -98,8 +101,6 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         match why {
             EndReason::Panicked => core.stats.panics += 1,
             EndReason::Error => core.stats.handler_errors += 1,
-            EndReason::HandshakeFailed => core.stats.handshakes_failed += 1,
-            EndReason::HandshakeTimeout => core.stats.handshakes_timed_out += 1,
             _ => core.count(why),
         }
         let named = result.as_ref().err().and_then(Error::limit);
@@ -108,11 +109,6 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             match why {
                 EndReason::Panicked | EndReason::Error | EndReason::Timeout(_) | EndReason::ChildTimeout => {
                     _ = self.hook(core, |state| state.handle_error(client, &error))
-                }
-                EndReason::TlsFailed => note_fault!(Debug, "{client}: {error:#}"),
-                EndReason::HandshakeFailed | EndReason::HandshakeTimeout => {
-                    note_fault!(Debug, "{client}: {error:#}");
-                    self.hook(core, |state| state.handshake_failed(client, &error));
                 }
                 _ => {}
             }

@@ -3,11 +3,21 @@
 use std::io;
 
 use super::call_handler::Callback;
-use super::{Calls, Service, drop_error};
-use crate::error::{Error, HANDSHAKE};
+use super::{Calls, Host, Service, drop_error};
+use crate::address::Address;
+use crate::blocking::serve_on::{Sender, TakenRequest, Work};
+use crate::connection::Connection;
+use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
-use crate::lifecycle::EndReason;
+use crate::handler::others::Order;
+use crate::handler::request::Request;
+use crate::lifecycle::{EndReason, Next};
 use crate::logging::note_fault;
+use crate::net::Stream;
+use crate::net::tls::words::{Ends, Explained};
+use crate::reactor::core::Core;
+use crate::reactor::handle::Message;
+use crate::reactor::hosted::Scratch;
 use crate::server::hooks::BaseServer;
 
 impl Service<'_> {
@@ -23,7 +33,67 @@ impl Service<'_> {
     }
 }
 
+/// The handler of a connection whose handshake the reactor completes for a thread.
+struct HandOver<S>(Option<(Work<S>, Sender<S>)>);
+
+impl<S: 'static> RequestHandler<S> for HandOver<S> {
+    fn setup(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
+        if let Some(work) = self.0.take() {
+            request.others.pending.orders.push((request.slot.key, Order::HandOver(Message::new(work))));
+        }
+        Ok(Next::Wait)
+    }
+
+    fn handle(&mut self, _: &mut Request<'_, S>) -> Result<Next> {
+        unreachable!("the connection has left in `setup`")
+    }
+}
+
+impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
+    /// A thread will serve a connection under TLS. The reactor completes the handshake first, so a silent client
+    /// occupies no thread.
+    #[cold]
+    pub(super) fn begin_for_thread(
+        &mut self,
+        core: &mut Core,
+        scratch: &mut Scratch,
+        stream: Stream,
+        from: Address,
+        (work, send): (Work<S>, Sender<S>),
+    ) {
+        if !matches!(work, Work::Handler(_)) {
+            let source = io::Error::new(io::ErrorKind::Unsupported, "it would see encrypted bytes");
+            let error = Error::Tls { doing: "give a connection under TLS to a program", source };
+            return self.calls.over(core, &from, None, Err(error));
+        }
+        let handler = self.calls.boxed.insert(Box::new(HandOver(Some((work, send))))) as u32;
+        let mut connection = Connection::accepted(stream, from, handler, core.now);
+        connection.state.set_boxed();
+        connection.state.phase.shut_down(); // Only the thread sends.
+        self.begin_here(core, scratch, connection);
+    }
+}
+
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
+    /// A connection leaves the reactor after its handshake, and a thread serves it.
+    #[cold]
+    pub(super) fn hand_over(&mut self, core: &mut Core, key: u32, connection: &mut Connection, work: Message) {
+        let (mut stream, plain) = connection.leave();
+        core.selector.deregister(&mut stream);
+        let address = connection.state.address.clone();
+        self.drop_handler(core, &connection.state);
+        let (local, (stream, tls)) = (stream.local_address(), stream.strip());
+        let work = work.downcast().expect("`HandOver` has made it");
+        core.hand_over(key, |core| match stream.into_std().zip(tls) {
+            Some((stream, tls)) => {
+                let request = TakenRequest::Secured(stream, Box::new(tls), plain);
+                self.send_elsewhere(core, work, request, address, local);
+                core.stop.look_again(core.now, &mut core.timers);
+            }
+            None => self.over(core, &address, None, Err(Error::Io(io::ErrorKind::Unsupported.into()))),
+        });
+    }
+
     /// Plaintext has arrived. Usually it is all that is done in the service.
     #[inline(never)]
     pub(super) fn handle_plaintext(&mut self, at: &mut Service<'_>, fresh: usize) {
@@ -43,14 +113,14 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         at.connection.handshake_failed(why);
         let address = &at.connection.state.address;
         if is_connect {
+            note_fault!(Warn, "cannot connect to {address}: the TLS handshake failed: {}", Explained(&source));
             let error = Error::Connect { address: address.clone(), source };
             at.core.stats.connects_failed += 1;
-            note_fault!(Warn, "{error:#}");
             self.call(at, Callback::ConnectFailed(&error));
             return;
         }
-        let error = Error::Tls { doing: HANDSHAKE, source };
-        note_fault!(Debug, "{address}: {error:#}");
+        note_fault!(Debug, "{}: the TLS handshake failed: {}", ends(at.connection), Explained(&source));
+        let error = Error::Tls { doing: "complete the TLS handshake", source };
         self.hook(at.core, |server| server.handshake_failed(address, &error));
         drop_error(at.core, error);
     }
@@ -58,10 +128,12 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// The peer has violated TLS, which is no error of a handler. It was told, and then the connection ends.
     #[cold]
     pub(super) fn tls_failed(&mut self, at: &mut Service<'_>, source: io::Error) {
-        let error = Error::Tls { doing: "open a TLS record", source };
-        let state = &mut at.connection.state;
-        state.end(EndReason::TlsFailed, false);
-        note_fault!(Debug, "{}: {error:#}", state.address);
-        drop_error(at.core, error);
+        note_fault!(Debug, "{}: TLS failed: {}", ends(at.connection), Explained(&source));
+        at.connection.state.end(EndReason::TlsFailed, false);
+        drop_error(at.core, source.into());
     }
+}
+
+fn ends(connection: &Connection) -> Ends<'_> {
+    Ends(&connection.state.address, connection.io.stream.local_address())
 }

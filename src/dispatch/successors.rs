@@ -66,6 +66,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                     }
                 }
                 #[cfg(feature = "tls")]
+                #[cfg(feature = "tls")]
+                (Order::HandOver(work), Some((_, connection, _))) => self.hand_over(core, key, connection, work),
+                #[cfg(feature = "tls")]
                 (Order::StartTls { .. }, _) => {}
                 (Order::ShutdownWrite, Some((_, connection, _))) => connection.state.phase.shut_down(),
                 (Order::PauseReading, Some((_, connection, _))) => connection.state.phase.pause(),

@@ -73,6 +73,9 @@ pub(crate) enum Order<S> {
         start: crate::net::tls::Start,
         bare: usize,
     },
+    /// The handshake is complete, and a thread serves the connection: with this work.
+    #[cfg(feature = "tls")]
+    HandOver(crate::reactor::handle::Message),
     PauseReading,
     ResumeReading,
     /// The connection's limits have changed. `lowered` tells whether the limit of unread input was lowered.

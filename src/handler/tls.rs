@@ -8,6 +8,8 @@ use super::request::Request;
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::ids::ConnectionId;
+use crate::logging::note_fault;
+use crate::net::tls::words::Ends;
 use crate::net::tls::{Start, TlsAcceptor, TlsConnector, TlsSession};
 
 impl<S> Request<'_, S> {
@@ -49,9 +51,13 @@ impl<S> Request<'_, S> {
     fn start(&mut self, start: Start) -> Result<()> {
         let is_ordered =
             |(key, order): &(u32, Order<S>)| *key == self.slot.key && matches!(order, Order::StartTls { .. });
-        let why = if !self.input.is_empty() {
-            "the peer has sent more before TLS"
-        } else if self.state.is_datagram() {
+        if !self.input.is_empty() {
+            let source = io::Error::new(io::ErrorKind::InvalidData, "the peer has sent more before TLS");
+            let ends = Ends(&self.state.address, self.local_address());
+            note_fault!(Debug, "{ends}: cannot start TLS: {source}");
+            return Err(Error::Tls { doing: START, source });
+        }
+        let why = if self.state.is_datagram() {
             "a datagram has no stream"
         } else if self.output.secured().is_some() || self.others.pending.orders.iter().any(is_ordered) {
             "the connection has TLS already"
@@ -63,7 +69,7 @@ impl<S> Request<'_, S> {
             self.others.pending.orders.push((self.slot.key, Order::StartTls { start, bare }));
             return Ok(());
         };
-        Err(Error::Tls { doing: "start TLS", source: io::Error::new(io::ErrorKind::InvalidInput, why) })
+        Err(Error::Tls { doing: START, source: io::Error::new(io::ErrorKind::InvalidInput, why) })
     }
 }
 
@@ -88,3 +94,6 @@ impl<S> Others<'_, S> {
         Ok(id)
     }
 }
+
+/// The operation of [`Error::Tls`] when TLS cannot be started.
+const START: &str = "start TLS";

@@ -50,15 +50,23 @@ pub(crate) enum Received {
     Failed(io::Error),
 }
 
+impl<S, L: Layer> Layered<S, L> {
+    /// Puts the layer on another socket. Also returns the one that it was on.
+    pub(crate) fn move_to<T>(self, socket: T) -> (S, Layered<T, L>) {
+        let Layered { socket: before, start, running, bare, since, fin } = self;
+        (before, Layered { socket, start, running, bare, since, fin })
+    }
+
+    /// Returns whether the end of the input is known, but not reported.
+    pub(crate) fn has_end(&self) -> bool {
+        self.running.as_ref().and_then(|running| running.kept.as_ref()).is_some_and(|kept| kept.end.is_some())
+    }
+}
+
 impl<S: Read + Write, L: Layer> Layered<S, L> {
     pub(crate) fn new(socket: S, start: L::Start, bare: usize, now: u64) -> Self {
         let bare = u32::try_from(bare).expect("the caller has checked it");
         Layered { socket, start, running: None, bare, since: now, fin: false }
-    }
-
-    /// The socket, and what the layer is made of.
-    pub(crate) fn strip(self) -> (S, L::Start) {
-        (self.socket, self.start)
     }
 
     pub(crate) fn start(&self) -> &L::Start {

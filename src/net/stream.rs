@@ -58,6 +58,9 @@ enum Kind {
 /// A socket under TLS.
 #[cfg(feature = "tls")]
 pub(crate) type Secured = Layered<Stream, Session>;
+/// TLS without its socket.
+#[cfg(feature = "tls")]
+pub(crate) type Detached = Layered<(), Session>;
 
 impl Stream {
     /// Puts a layer on the socket, after `bare` bytes of output that leave without it.
@@ -92,13 +95,13 @@ impl Stream {
         }
     }
 
-    /// Takes the layer off before it has begun. Also returns what it would have been made of.
+    /// Takes the layer off, to put it on another socket.
     #[cfg(feature = "tls")]
-    pub(crate) fn strip(self) -> (Self, Option<Start>) {
+    pub(crate) fn strip(self) -> (Self, Option<Detached>) {
         match self.kind {
             Kind::Secured(secured) => {
-                let (socket, start) = secured.strip();
-                (socket, Some(start))
+                let (socket, detached) = secured.move_to(());
+                (socket, Some(detached))
             }
             kind => (Stream { kind }, None),
         }

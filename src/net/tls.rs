@@ -2,6 +2,7 @@
 
 mod server_name;
 pub(crate) mod session;
+pub(crate) mod words;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -60,13 +60,6 @@ impl Core {
         self.read_buffer_bytes_min = self.read_buffer_bytes_min.max(crate::net::layered::BUFFER_BYTES_MIN);
     }
 
-    /// A handshake is complete.
-    #[cfg(feature = "tls")]
-    pub(crate) fn count_handshake(&mut self, is_resumed: bool) {
-        self.stats.handshakes_completed += 1;
-        self.stats.handshakes_resumed += u64::from(is_resumed);
-    }
-
     pub(super) fn arm_redial(&mut self, key: u32, mut backoff: Backoff) {
         let next = self.selector.now().saturating_add(nanos(backoff.pause()));
         let timer = self.timers.arm(next, Alarm::Redial { key, backoff });

@@ -39,6 +39,9 @@ pub(crate) struct Core {
     /// Boxes of connections that are over, for the next ones.
     #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
     spare: Vec<Box<Contents>>,
+    /// How many of them go on with a thread.
+    #[cfg(feature = "tls")]
+    handed_over: u64,
     /// The clock as last read, in nanoseconds.
     pub(crate) now: u64,
     pub(crate) stats: Stats,
@@ -95,6 +98,8 @@ impl Core {
             timers: Timers::new(),
             guards: Deadlines::default(),
             dead: Vec::new(),
+            #[cfg(feature = "tls")]
+            handed_over: 0,
             spare: Vec::new(),
             now,
             stats: Stats::default(),
@@ -283,6 +288,21 @@ impl Core {
         }
     }
 
+    /// A connection goes on with a thread, in another slot. Neither its end here nor both slots count.
+    #[cfg(feature = "tls")]
+    pub(crate) fn hand_over(&mut self, key: u32, begin: impl FnOnce(&mut Self)) {
+        self.dead.push(key);
+        self.handed_over += 1;
+        self.stats.active -= 1;
+        begin(self);
+        self.stats.active += 1;
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn forget_handed_over(&mut self) {
+        self.stats.closed -= std::mem::take(&mut self.handed_over);
+    }
+
     /// Returns the counters, including those that are computed only here.
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = self.stats.clone();
@@ -310,6 +330,8 @@ impl Core {
             EndReason::Timeout(Timeout::Message) => &mut stats.timeouts_message,
             EndReason::InputLimit => &mut stats.input_limits,
             EndReason::OutputLimit => &mut stats.output_limits,
+            EndReason::Truncated => &mut stats.tls_truncated,
+            EndReason::TlsFailed => &mut stats.tls_failed,
             _ => return,
         } += 1;
     }

@@ -195,6 +195,8 @@ impl Reactor {
         let mut dead = std::mem::take(&mut self.core.dead);
         dead.drain(..).for_each(|key| self.core.reap(key));
         self.core.dead = dead; // The vector's memory is reused.
+        #[cfg(feature = "tls")]
+        self.core.forget_handed_over();
         self.core.resume_accepting();
     }
 

@@ -9,6 +9,8 @@ use super::entries::Alarm;
 use super::pausing::has_room;
 use super::served::Life;
 use super::slots::Contents;
+#[cfg(feature = "tls")]
+use super::slots::Slot;
 use crate::connection::state::Extra;
 use crate::timers::{NO_TIMER, TimerKey};
 
@@ -25,6 +27,8 @@ impl Reactor {
             let (marked, queued) = (slot.queued, queued.contains(&key));
             assert_eq!(marked, queued, "2: slot {key} is marked as queued, or not, and is not, or is");
         }
+        #[cfg(feature = "tls")]
+        self.core.check_handshakes();
         self.core.check_slots();
         self.core.check_servers();
         self.core.check_timers();
@@ -32,6 +36,17 @@ impl Reactor {
 }
 
 impl Core {
+    /// Checks that each handshake is counted once, and in progress exactly while it is.
+    #[cfg(feature = "tls")]
+    fn check_handshakes(&mut self) {
+        let in_progress = |slot: &Slot| match slot.contents.as_deref() {
+            Some(Contents::Connection(connection)) => connection.state.phase.is_handshaking(),
+            _ => false,
+        };
+        let count = self.slots.iter().filter(|(_, slot)| in_progress(slot)).count() as u64;
+        assert_eq!(self.stats.handshakes_in_progress(), count, "1: handshakes in progress");
+    }
+
     /// Checks each slot.
     fn check_slots(&mut self) {
         let Core { slots, guards, served, config, cap, stop, read_bytes_max, .. } = self;

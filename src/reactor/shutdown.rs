@@ -51,7 +51,14 @@ impl Reactor {
 
     /// Accepts the clients that are connected already, closes the listeners, and asks every connection to end.
     pub(super) fn begin_drain(&mut self) {
-        note!(Info, "stopping: {} connections to finish", self.core.stats.active);
+        match self.core.stats.handshakes_in_progress() {
+            0 => note!(Info, "stopping: {} connections to finish", self.core.stats.active),
+            count => note!(
+                Info,
+                "stopping: {} connections to finish, {count} of them in their TLS handshake",
+                self.core.stats.active
+            ),
+        }
         self.take_in();
         for server in self.numbers() {
             self.core.unlisten_streams(server);

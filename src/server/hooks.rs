@@ -141,11 +141,11 @@ pub trait BaseServer: Sized + Send + 'static {
         note_fault!(Error, "while serving {client_address}: {error:#}");
     }
 
-    /// Called when the handshake of TLS has failed, or was not complete in time, also if the peer has closed the
-    /// connection before its first byte, as health checks do. The peer has been sent an alert, except after a timeout.
-    /// The crate has logged the reason at level `Debug`, at most ten times a second. This hook is called each time. Not called
-    /// for outbound connections, whose handler gets [`connect_failed`](RequestHandler::connect_failed). The error is an
-    /// [`Error::Tls`]; for a request on a thread that took too long, an [`Error::TimeLimit`].
+    /// Called when the handshake of TLS has failed, or was not complete in time. The peer has been sent an alert, except
+    /// after a timeout. The crate has logged the reason at level `Debug`, at most ten times a second. This hook is called
+    /// each time. Not called if the client has closed the connection before its first byte, as health checks do; nor for
+    /// outbound connections, whose handler gets [`connect_failed`](RequestHandler::connect_failed). The error is an
+    /// [`Error::Tls`].
     ///
     /// Source: none; in Python, `do_handshake` raises `ssl.SSLError`.
     fn handshake_failed(&mut self, client_address: &Address, error: &Error) {

@@ -88,6 +88,7 @@ impl Round {
         let expect = |holds, promise| self.ledger.expect(holds, promise);
         expect(stats.active == 0, "nothing is active when all servers are closed");
         expect(stats.threads_busy + stats.children_busy + stats.requests_waiting == 0, "no request is left elsewhere");
+        expect(call!(Stats::handshakes_in_progress(&stats)) == 0, "no handshake is in progress");
         expect(stats.connects_failed <= stats.connects, "no more connects fail than were started");
         expect(stats.refused <= stats.accepted + stats.datagrams_in, "no more is refused than came");
         expect(stats.closed <= stats.accepted + stats.connects + stats.datagrams_in, "no more ends than began");

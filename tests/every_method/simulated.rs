@@ -288,6 +288,7 @@ impl Simulated {
         let stats = call!(Network::stats(&self.network));
         let (ledger, expect) = (&self.ledger, |holds, promise| self.ledger.expect(holds, promise));
         expect(stats.active == 0, "nothing is active in the end");
+        expect(call!(Stats::handshakes_in_progress(&stats)) == 0, "no handshake is in progress");
         expect(stats.connects_failed <= stats.connects, "no more connects fail than were started");
         let jobs = ledger.panics.load(Ordering::SeqCst);
         expect(stats.panics <= jobs, "no panic but the scripted ones");

@@ -34,8 +34,13 @@ impl log::Log for Collector {
 
 /// Returns whether this process is the test's own, which collects what it logs. If not, the test is run there.
 fn is_apart(test: &str) -> bool {
+    collects(&format!("ends::{test}"))
+}
+
+/// The same with the path of a test in another file.
+pub(crate) fn collects(test: &str) -> bool {
     static ONCE: Once = Once::new();
-    let is_apart = common::is_apart(&format!("ends::{test}"), "");
+    let is_apart = common::is_apart(test, "");
     if is_apart {
         ONCE.call_once(|| {
             log::set_logger(&Collector).unwrap();
@@ -51,7 +56,7 @@ fn debug_lines() -> Vec<String> {
 }
 
 /// The same for another level. What was logged at others is forgotten.
-fn logged(level: &str) -> Vec<String> {
+pub(crate) fn logged(level: &str) -> Vec<String> {
     let lines = std::mem::take(&mut *LINES.lock().unwrap());
     lines.into_iter().filter_map(|line| line.strip_prefix(level).map(str::to_owned)).collect()
 }

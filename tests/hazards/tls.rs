@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{AlertDescription, ClientConfig, Error as TlsError, ProtocolVersion, ServerConfig};
-use socketserver::testing::{Call as SystemCall, Client, Network, Outcome, Tls, TlsPeer, check_chunking};
+use socketserver::testing::{Call as SystemCall, Client, Network, Outcome, Peer, Tls, TlsPeer, check_chunking};
 use socketserver::{
-    Address, BaseServer, BlockingRequest, EndReason, Error, Limits, Listener, Message, Next, Others, Request,
+    Address, BaseServer, BlockingRequest, EndReason, Error, Limits, Listener, Message, Next, Others, Reactor, Request,
     RequestHandler, ServerId, Stream, StreamRequestHandler, TcpOptions, TcpServer, ThreadingTcpServer, Timeout,
     TlsAcceptor, TlsConnector,
 };
@@ -17,6 +17,7 @@ use crate::common::tls::{
     server_config, stranger,
 };
 use crate::common::{Call, Journal, echo, options, probe, serve, usual};
+use crate::ends::{collects, logged};
 
 fn echoing<S>() -> impl RequestHandler<S>
 where
@@ -39,6 +40,12 @@ struct Wrapping {
     journal: Journal,
     /// Handlers start TLS.
     is_plain: bool,
+}
+
+impl Default for Wrapping {
+    fn default() -> Self {
+        Wrapping { acceptor: acceptor(), journal: Journal::new(), is_plain: true }
+    }
 }
 
 impl BaseServer for Wrapping {
@@ -489,7 +496,7 @@ fn half_a_line_and_fin_without_close_notify_is_not_a_last_line() {
     client.feed(b"whole\nhalf");
     client.feed_truncation();
     assert_eq!(client.sent(), b"whole\n");
-    assert_eq!(client.finished(), Some(EndReason::Truncated));
+    assert_eq!((client.finished(), client.stats().tls_truncated), (Some(EndReason::Truncated), 1));
     assert_eq!(client.transcript(), ["setup", "handle 10", "finish truncated"]);
     assert!(client.tls().unwrap().is_closed() && !client.is_reset());
 
@@ -949,7 +956,7 @@ fn starttls() -> impl RequestHandler<Wrapping> {
 fn plain_network() -> (Network, ServerId, Journal) {
     let (mut network, _, _) = network(Limits::default());
     let journal = Journal::new();
-    let value = Wrapping { acceptor: acceptor(), journal: journal.clone(), is_plain: true };
+    let value = Wrapping { journal: journal.clone(), ..Wrapping::default() };
     let server = network.serve(value, |_, _| starttls(), Limits::default()).unwrap();
     (network, server, journal)
 }
@@ -1089,9 +1096,121 @@ fn input_that_was_sent_before_tls_is_refused() {
     peer.send(b"STARTTLS\r\nRCPT TO:<victim>\r\n");
     network.run();
     assert!(peer.is_closed());
-    let complaint = "handle_error cannot start TLS: the peer has sent more before TLS";
-    assert_eq!(journal.count(complaint), 1, "{:?}", journal.lines());
-    assert_eq!(network.stats().handshakes, 0);
+    assert_eq!(journal.lines(), ["verify_request", "close_request TLS failed"], "it is no error of the handler");
+    assert_eq!((network.stats().handshakes, network.stats().tls_failed), (0, 1));
+}
+
+#[test]
+fn what_fails_is_logged_in_plain_words_with_both_addresses() {
+    if !collects("tls::what_fails_is_logged_in_plain_words_with_both_addresses") {
+        return;
+    }
+    /// The lines about a client that does something else than a handshake.
+    fn lines_of(act: fn(&mut Network, &Peer)) -> Vec<String> {
+        let (mut network, server, _) = network(Limits::default());
+        let peer = network.connect(server);
+        act(&mut network, &peer);
+        network.run();
+        lines()
+    }
+    fn lines() -> Vec<String> {
+        let all = logged("").into_iter().filter(|line| !line.starts_with("INFO "));
+        let client = |line: String| line.replace("198.18.0.0:32768", "CLIENT").replace("192.0.2.2:50000", "CLIENT");
+        all.map(client).map(|line| line.strip_prefix("DEBUG ").map_or(line.clone(), str::to_owned)).collect()
+    }
+    let failed = |after: &str| {
+        [
+            format!("CLIENT at 192.0.2.1:9999: the TLS handshake failed: {after}"),
+            "CLIENT is closed: handshake failed".into(),
+        ]
+    };
+
+    let http = "the peer sends something else than TLS, perhaps plain HTTP";
+    let words = format!("{http}: received corrupt message of type InvalidContentType");
+    assert_eq!(lines_of(|_, peer| peer.send(b"GET / HTTP/1.1\r\n\r\n")), failed(&words));
+    let begins_and_leaves = |_: &mut Network, peer: &Peer| {
+        peer.send(&hello()[..50]);
+        peer.send_eof();
+    };
+    assert_eq!(lines_of(begins_and_leaves), failed("the peer has closed the connection"));
+    let begins_and_waits = |network: &mut Network, peer: &Peer| {
+        peer.send(&hello()[..50]);
+        network.run();
+        network.advance(Duration::from_secs(10));
+    };
+    let late = "CLIENT at 192.0.2.1:9999: the TLS handshake failed: it has taken longer than handshake_timeout = 10s";
+    let end = "CLIENT is closed: handshake timeout (handshake_timeout = 10s)";
+    assert_eq!(lines_of(begins_and_waits), [late, end]);
+    assert_eq!(lines_of(|_, peer| peer.send_eof()), ["CLIENT is closed: peer closed"]);
+
+    let (mut server, mut client) = (server_config(&LOCALHOST), ClientConfig::clone(&client_config(&VERSIONS)));
+    server.alpn_protocols = vec![b"one".to_vec()];
+    client.alpn_protocols = vec![b"two".to_vec()];
+    let _ = Client::new_tls(echoing(), &tls_with(server, Arc::new(client)));
+    let words = "the two ends have no ALPN protocol in common: peer doesn't support any known protocol";
+    assert_eq!(lines(), failed(words));
+
+    let mut client = Client::new_tls(echoing(), &tls());
+    client.feed_wire(&[23, 3, 3, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
+    let words = "a record was changed on its way, or has another key: cannot decrypt peer's message";
+    let line = format!("CLIENT at 192.0.2.1:9999: TLS failed: {words}");
+    assert_eq!(lines(), [&line, "CLIENT is closed: TLS failed"]);
+
+    let mut client = Client::new(probe(|call, request: &mut Request<'_>| {
+        if let Call::Handle = call {
+            request.start_tls(&acceptor())?;
+        }
+        usual(&call, request)
+    }));
+    client.feed(b"STARTTLS\r\nRCPT TO:<victim>\r\n");
+    let line = "CLIENT at 192.0.2.1:9999: cannot start TLS: the peer has sent more before TLS";
+    assert_eq!(lines(), [line, "CLIENT is closed: TLS failed"], "nothing at level `Error`");
+
+    let (mut network, server, _) = network(Limits::default());
+    let wire = [network.connect(server), network.connect(server)];
+    let peer = tls().peer(&wire[0]);
+    settle(&mut network, &[&peer]);
+    lines();
+    network.shutdown_handle().shutdown();
+    network.run();
+    assert_eq!(logged("INFO "), ["stopping: 2 connections to finish, 1 of them in their TLS handshake"]);
+}
+
+#[test]
+fn a_client_that_leaves_before_its_first_byte_is_no_failed_handshake() {
+    for resets in [false, true] {
+        let (mut network, server, journal) = network(Limits::default());
+        let peer = network.connect(server);
+        network.run();
+        if resets {
+            peer.send_reset()
+        } else {
+            peer.send_eof()
+        }
+        network.run();
+        let why = if resets { "reset" } else { "peer closed" };
+        assert_eq!(journal.lines(), ["verify_request".to_owned(), format!("close_request {why}")]);
+        let stats = network.stats();
+        assert_eq!((stats.handshakes, stats.handshakes_failed, stats.handshakes_abandoned), (1, 0, 1));
+        assert!(!peer.is_reset());
+    }
+}
+
+#[test]
+fn each_handshake_is_counted_as_what_became_of_it() {
+    let (mut network, server, _) = network(Limits::default());
+    let tls = tls();
+    let peers: Vec<_> = (0..3).map(|_| tls.peer(&network.connect(server))).collect();
+    let (done, begun) = (&peers[0], &peers[1]);
+    settle(&mut network, &[done]);
+    begun.exchange();
+    network.run();
+    let stats = network.stats();
+    assert_eq!((stats.handshakes, stats.handshakes_completed, stats.handshakes_in_progress()), (3, 1, 2));
+    network.shutdown_handle().shutdown();
+    network.run_for(Duration::from_secs(20));
+    let stats = network.stats();
+    assert_eq!((stats.handshakes_abandoned, stats.handshakes_in_progress()), (2, 0));
 }
 
 #[test]
@@ -1203,8 +1322,62 @@ fn an_outbound_call_to_a_silent_server_times_out() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (journal, running) = call(client_config(&VERSIONS), "localhost", silent.local_addr().unwrap());
     let failed = journal.wait("connect_failed");
-    assert!(failed.contains("timed out"), "{failed}");
+    assert!(failed.contains("it has taken longer than handshake_timeout = 300ms"), "{failed}");
     assert_eq!(running.stop().handshakes_timed_out, 1);
+}
+
+/// Calls a mail server, and starts TLS there.
+#[derive(Default)]
+struct Mailer(Journal, Option<(TlsConnector, Address)>);
+
+impl BaseServer for Mailer {
+    fn message(&mut self, others: &mut Others<'_, Self>, _: Message) {
+        let (connector, address) = self.1.clone().expect("the test has set it");
+        let journal = self.0.clone();
+        let handler = probe(move |call, request: &mut Request<'_, Mailer>| match &call {
+            Call::Handle => {
+                while let Some(line) = request.input.read_line()? {
+                    let line = String::from_utf8_lossy(line).trim_end().to_owned();
+                    let how = if request.tls().is_some() { "secret" } else { "clear" };
+                    journal.note(format!("{how}: {line}"));
+                    match line.as_str() {
+                        "220 hello" => request.output.write_all(b"STARTTLS\r\n")?,
+                        "220 go ahead" => {
+                            request.start_tls_client(&connector)?;
+                            request.output.write_all(b"MAIL\r\n")?; // It waits for the handshake.
+                        }
+                        "MAIL" => return Ok(Next::Close),
+                        _ => {}
+                    }
+                }
+                Ok(Next::Wait)
+            }
+            Call::Finish(why) => {
+                journal.note(format!("finish {why}"));
+                Ok(Next::Wait)
+            }
+            _ => usual(&call, request),
+        });
+        others.connect(address, handler).unwrap();
+    }
+}
+
+#[test]
+fn an_outbound_connection_starts_tls_as_the_client() {
+    let clear = ["clear: 220 hello", "clear: 220 go ahead"];
+    for (name, rest) in [
+        ("localhost", &["secret: secret", "secret: MAIL", "finish done"][..]),
+        ("example.org", &["finish handshake failed"]),
+    ] {
+        let mail = serve(TcpServer::with_server("127.0.0.1:0", Wrapping::default(), |_, _| starttls()).unwrap());
+        let connector = TlsConnector::new(client_config(&VERSIONS), name).unwrap();
+        let journal = Journal::new();
+        let value = Mailer(journal.clone(), Some((connector, mail.address.into())));
+        let running = serve(TcpServer::with_server("127.0.0.1:0", value, |_, _| echoing()).unwrap());
+        running.handle.send_to_server(running.id, ()).unwrap();
+        journal.wait("finish");
+        assert_eq!(journal.lines(), [&clear, rest].concat());
+    }
 }
 
 #[test]
@@ -1253,6 +1426,15 @@ fn threading<S: BaseServer + Default>(
     value: S,
     serve_one: impl Fn(&mut BlockingRequest<S>, &Journal) -> socketserver::Result<()> + Clone + Send + 'static,
 ) -> crate::common::Running<S> {
+    threading_with(journal, value, |limits| limits.handshake_timeout = Some(Duration::from_millis(300)), serve_one)
+}
+
+fn threading_with<S: BaseServer + Default>(
+    journal: &Journal,
+    value: S,
+    change: impl FnOnce(&mut Limits),
+    serve_one: impl Fn(&mut BlockingRequest<S>, &Journal) -> socketserver::Result<()> + Clone + Send + 'static,
+) -> crate::common::Running<S> {
     let options = options(|options: &mut TcpOptions| options.tls = Some(acceptor()));
     let journal = journal.clone();
     let mixin = move |_: &mut S, _: &Address| {
@@ -1262,7 +1444,7 @@ fn threading<S: BaseServer + Default>(
     let mut unbound = ThreadingTcpServer::unbound_with_server(value, mixin);
     unbound.server_bind_with("127.0.0.1:0", options).unwrap();
     let mut limits = unbound.limits.clone();
-    limits.handshake_timeout = Some(Duration::from_millis(300));
+    change(&mut limits);
     unbound.limits = limits;
     serve(unbound.server_activate().unwrap())
 }
@@ -1305,7 +1487,7 @@ fn threads_serve_tls_with_the_same_files() {
         request.wfile.write_all(b"bye\n")?;
         Ok(())
     });
-    for version in VERSIONS {
+    for (round, version) in VERSIONS.into_iter().enumerate() {
         let mut client = secure_client(running.address, client_config(&[version]));
         let line = [vec![b'l'; 60_000], vec![b'\n']].concat();
         for _ in 0..20 {
@@ -1321,10 +1503,11 @@ fn threads_serve_tls_with_the_same_files() {
         client.read_to_end(&mut rest).unwrap(); // With close_notify, or this fails.
         assert_eq!(rest, b"lastbye\n");
         journal.wait(&format!("serves Some({:?})", client.conn.protocol_version().unwrap()));
+        journal.wait_for("close_request done", round + 1);
     }
-    journal.wait_for("close_request done", 2);
     let stats = running.stop();
     assert_eq!((stats.handshakes, stats.handshakes_completed), (2, 2));
+    assert_eq!((stats.accepted, stats.closed, stats.active_max), (2, 2, 1), "the move to the thread does not count");
 }
 
 #[test]
@@ -1378,7 +1561,8 @@ fn a_handshake_on_a_thread_fails_times_out_or_is_cut_off() {
 
     let mut silent = crate::common::Peer::connect(running.address);
     silent.send(&hello()[..50]);
-    journal.wait("handshake_failed handshake timeout (handshake_timeout = 300ms)");
+    journal
+        .wait("handshake_failed cannot complete the TLS handshake: it has taken longer than handshake_timeout = 300ms");
     journal.wait("close_request handshake timeout");
     silent.expect_eof();
 
@@ -1413,6 +1597,103 @@ fn a_thread_does_not_take_a_cut_for_the_end_but_a_stop_for_one() {
     let mut rest = Vec::new();
     patient.read_to_end(&mut rest).unwrap();
     assert_eq!(journal.count("close_request done"), 1, "{:?}", journal.lines());
+}
+
+#[test]
+fn silent_clients_do_not_occupy_the_only_thread() {
+    let journal = Journal::new();
+    let limits = |limits: &mut Limits| (limits.max_threads, limits.handshake_timeout) = (1, None);
+    let running = threading_with(&journal, Hooks(journal.clone()), limits, |request, _| {
+        let mut line = String::new();
+        request.rfile.read_line(&mut line)?;
+        Ok(request.wfile.write_all(line.as_bytes())?)
+    });
+    let _silent = crate::common::Peer::connect(running.address);
+    let mut slow = crate::common::Peer::connect(running.address);
+    slow.send(&hello()[..50]);
+    let mut client = secure_client(running.address, client_config(&VERSIONS));
+    client.write_all(b"hello\n").unwrap();
+    let mut back = [0; 6];
+    client.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"hello\n");
+    running.stop(); // It does not wait for the others.
+}
+
+#[test]
+fn a_thread_does_not_lose_its_answer_to_a_close_notify_that_comes_after_its_end() {
+    let journal = Journal::new();
+    let running = threading(&journal, Hooks(journal.clone()), |request, journal| {
+        let mut line = String::new();
+        request.rfile.read_line(&mut line)?;
+        request.wfile.write_all(&[b'a'; 400_000])?;
+        journal.note("answered");
+        Ok(())
+    });
+    for round in 1..=20 {
+        let mut client = secure_client(running.address, client_config(&VERSIONS));
+        client.write_all(b"question\n").unwrap();
+        journal.wait_for("answered", round);
+        client.conn.send_close_notify();
+        client.flush().unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer.len(), 400_000, "in round {round}");
+    }
+    journal.wait_for("close_request done", 19);
+}
+
+#[test]
+fn a_stop_tells_a_thread_that_begins_during_it() {
+    let journal = Journal::new();
+    let running = threading(&journal, Hooks(journal.clone()), |request, _| {
+        request.rfile.read_to_end(&mut Vec::new())?;
+        Ok(())
+    });
+    let patient = |reactor: &mut Reactor| {
+        let mut config = reactor.config().clone();
+        (config.drain_quiet, config.drain_grace) = (Duration::from_millis(500), Duration::from_secs(60));
+        reactor.set_config(config);
+    };
+    running.handle.run(patient).unwrap();
+    let mut client = secure_client(running.address, client_config(&VERSIONS));
+    client.conn.write_tls(&mut client.sock).unwrap();
+    client.conn.read_tls(&mut client.sock).unwrap();
+    running.handle.shutdown_handle().shutdown();
+    client.conn.process_new_packets().unwrap();
+    let _ = client.conn.write_tls(&mut client.sock); // In time, unless this thread was held up.
+    running.stop();
+}
+
+#[test]
+fn what_comes_with_the_end_of_the_handshake_reaches_the_thread() {
+    let journal = Journal::new();
+    let running = threading(&journal, Hooks(journal.clone()), |request, journal| {
+        let mut text = String::new();
+        request.rfile.read_to_string(&mut text)?;
+        journal.note(format!("read {text:?}"));
+        Ok(request.wfile.write_all(text.as_bytes())?)
+    });
+    for version in VERSIONS {
+        let mut client = secure_client(running.address, client_config(&[version]));
+        client.conn.writer().write_all(b"last").unwrap();
+        while client.conn.is_handshaking() {
+            client.conn.wants_write().then(|| client.conn.write_tls(&mut client.sock).unwrap());
+            if client.conn.wants_read() && !client.conn.wants_write() {
+                client.conn.read_tls(&mut client.sock).unwrap();
+                client.conn.process_new_packets().unwrap();
+            }
+        }
+        client.conn.send_close_notify();
+        let mut all = Vec::new();
+        while client.conn.wants_write() {
+            client.conn.write_tls(&mut all).unwrap();
+        }
+        client.sock.write_all(&all).unwrap(); // The end of the handshake, data and `close_notify` in one.
+        let mut back = Vec::new();
+        client.read_to_end(&mut back).unwrap();
+        assert_eq!(back, b"last");
+    }
+    journal.wait_for("read \"last\"", 2);
 }
 
 #[cfg(all(unix, feature = "children"))]

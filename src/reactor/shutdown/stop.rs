@@ -86,9 +86,11 @@ impl Stop {
         }
     }
 
-    /// Some threads were busy at the last check.
+    /// Some threads were busy at the last check, or one has begun since.
     pub(crate) fn look_again(&mut self, now: u64, timers: &mut Timers<Alarm>) {
-        if let Stop::Draining { look, .. } = self {
+        if let Stop::Draining { look, .. } = self
+            && *look == NO_TIMER
+        {
             *look = timers.arm(now.saturating_add(LOOK), Alarm::DrainLook);
         }
     }
