@@ -120,6 +120,14 @@ impl Connection {
         Connection::new(Stream::datagram(route), address, handler, now, Phase::DATAGRAMS, 0)
     }
 
+    /// The session of an outbound datagram socket. `setup` is due.
+    pub(crate) fn outbound_session(route: Route, address: Address, now: u64) -> Self {
+        let stream = Stream::datagram(route);
+        let mut this = Connection::new(stream, address, u32::MAX, now, Phase::DATAGRAMS, BOXED | OUTBOUND);
+        this.state.phase.owe_setup();
+        this
+    }
+
     #[inline]
     /// Represents another peer for another handler, after a single datagram is over.
     pub(crate) fn renew(&mut self, route: Route, address: Address, handler: u32, now: u64) {

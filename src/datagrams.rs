@@ -8,6 +8,7 @@
 //! ```
 
 pub(crate) mod endpoint;
+mod opening;
 pub(crate) mod outbox;
 mod receiving;
 mod sending;

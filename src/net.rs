@@ -13,6 +13,7 @@ pub(crate) mod clock;
 mod credentials;
 pub(crate) mod datagram;
 pub mod family;
+pub(crate) mod fault;
 #[cfg(feature = "tls")]
 pub(crate) mod layer;
 #[cfg(feature = "tls")]

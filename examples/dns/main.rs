@@ -7,8 +7,8 @@
 //! ```
 //!
 //! `zone.rs` has the zone. UDP and TCP have the same address and the same handlers. An answer that is too long for UDP is
-//! cut, and the client asks again over TCP. A question for the other server is asked on a thread, from a new port and with
-//! a new id each time, so that nobody can guess what a forged answer would need.
+//! cut, and the client asks again over TCP. A question for the other server is asked from a new port and with a new id
+//! each time, so that nobody can guess what a forged answer would need.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -16,8 +16,8 @@ mod zone;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,8 +26,7 @@ use std::time::Duration;
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, LowerName, RecordType};
 use socketserver::{
-    Address, BaseServer, DatagramRequestHandler, Error, Incoming, Message as Done, Next, Prefix, Request,
-    RequestHandler, Result, ServeOn, TcpServer,
+    Address, BaseServer, ConnectionId, EndReason, Error, Next, Prefix, Request, RequestHandler, Result, TcpServer,
 };
 
 /// What all clients share.
@@ -36,6 +35,8 @@ struct Names {
     forward: Option<SocketAddr>,
     /// Answers for UDP, by the question without its id. Everybody asks for the same few names.
     known: HashMap<Vec<u8>, Vec<u8>>,
+    /// Questions that the other server has not answered yet.
+    asking: usize,
 }
 
 /// What to do with a message: send this, which may be nothing, or ask this server.
@@ -44,21 +45,7 @@ enum Reply {
     Forward(SocketAddr),
 }
 
-impl BaseServer for Names {
-    /// A datagram that another server has to answer is served by a thread.
-    fn process_request(&mut self, request: &Incoming<'_>, _: &Address) -> ServeOn<Self> {
-        match request {
-            Incoming::Datagram { packet, .. } if self.forward.is_some() => match self.reply(packet, true) {
-                Reply::Now(_) => ServeOn::Reactor, // It is known from now on.
-                Reply::Forward(server) => ServeOn::thread(DatagramRequestHandler::new(move |request| {
-                    let answer = ask(server, request.socket().packet(), true);
-                    Ok(request.wfile.write_all(&answer)?)
-                })),
-            },
-            _ => ServeOn::Reactor,
-        }
-    }
-}
+impl BaseServer for Names {}
 
 impl Names {
     fn reply(&mut self, packet: &[u8], is_udp: bool) -> Reply {
@@ -132,49 +119,6 @@ fn failure(packet: &[u8], code: ResponseCode) -> Vec<u8> {
     response.to_vec().unwrap_or_default()
 }
 
-/// Asks another server, and waits for its answer.
-fn ask(server: SocketAddr, packet: &[u8], is_udp: bool) -> Vec<u8> {
-    // The hasher of a new `RandomState` has a key that nobody knows.
-    let id = RandomState::new().hash_one(()).to_be_bytes();
-    let query = [&id[..2], &packet[2..]].concat();
-    match if is_udp { ask_over_udp(server, &query) } else { ask_over_tcp(server, &query) } {
-        Ok(answer) => [&packet[..2], &answer[2..]].concat(),
-        Err(error) => {
-            log::debug!("no answer from {server}: {:#}", Error::from(error));
-            failure(packet, ResponseCode::ServFail)
-        }
-    }
-}
-
-fn ask_over_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let any = if server.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-    // The system chooses the port, and accepts only what comes from the server's address.
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.connect(server)?;
-    socket.set_read_timeout(Some(WAIT))?;
-    socket.send(query)?;
-    let mut answer = vec![0; usize::from(u16::MAX)];
-    for _ in 0..FORGED_MAX {
-        let length = socket.recv(&mut answer)?;
-        if is_answer(&answer[..length], query) {
-            answer.truncate(length);
-            return Ok(answer);
-        }
-    }
-    Err(io::ErrorKind::InvalidData.into())
-}
-
-fn ask_over_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&server, WAIT)?;
-    stream.set_read_timeout(Some(WAIT))?;
-    stream.write_all(&[&(query.len() as u16).to_be_bytes(), query].concat())?;
-    let mut length = [0; 2];
-    stream.read_exact(&mut length)?;
-    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
-    stream.read_exact(&mut answer)?;
-    if is_answer(&answer, query) { Ok(answer) } else { Err(io::ErrorKind::InvalidData.into()) }
-}
-
 /// Returns whether a message has the id and the question of a query.
 fn is_answer(answer: &[u8], query: &[u8]) -> bool {
     let parsed = Message::from_vec(answer).ok().zip(Message::from_vec(query).ok());
@@ -190,10 +134,12 @@ struct Client;
 impl RequestHandler<Names> for Client {
     fn handle(&mut self, request: &mut Request<'_, Names>) -> Result<Next> {
         if request.is_datagram() {
-            if let Reply::Now(answer) = request.server.reply(request.input.take_all(), true)
-                && !answer.is_empty()
-            {
-                request.output.write_all(&answer)?;
+            let packet = request.input.take_all();
+            match request.server.reply(packet, true) {
+                Reply::Now(answer) if answer.is_empty() => {}
+                Reply::Now(answer) => request.output.write_all(&answer)?,
+                Reply::Forward(server) if Question::ask(request, server, packet).is_ok() => {}
+                Reply::Forward(_) => request.output.write_all(&failure(packet, ResponseCode::ServFail))?,
             }
             return Ok(Next::Close);
         }
@@ -201,23 +147,107 @@ impl RequestHandler<Names> for Client {
             match request.server.reply(packet, false) {
                 Reply::Now(answer) if answer.is_empty() => return Ok(Next::Close),
                 Reply::Now(answer) => request.output.write_frame(Prefix::U16Be, &answer)?,
-                Reply::Forward(server) => {
-                    let packet = packet.to_vec();
-                    request.offload(move || ask(server, &packet, false))?;
+                Reply::Forward(server) if Question::ask(request, server, packet).is_ok() => {
                     request.pause_reading(); // One question at a time.
                     break;
+                }
+                Reply::Forward(_) => {
+                    request.output.write_frame(Prefix::U16Be, &failure(packet, ResponseCode::ServFail))?;
                 }
             }
         }
         Ok(Next::Wait)
     }
+}
 
-    fn message(&mut self, request: &mut Request<'_, Names>, answer: Done) -> Result<Next> {
-        if let Ok(answer) = answer.downcast::<Vec<u8>>() {
-            request.output.write_frame(Prefix::U16Be, &answer)?;
+/// A question to the other server, over UDP or TCP as it came.
+struct Question {
+    /// The client, and its query.
+    client: Address,
+    stream: Option<ConnectionId>,
+    packet: Vec<u8>,
+    /// The same with another id. `None`: it is answered.
+    query: Option<Vec<u8>>,
+    forged: usize,
+}
+
+impl Question {
+    fn ask(request: &mut Request<'_, Names>, server: SocketAddr, packet: &[u8]) -> Result<()> {
+        let stream = (!request.is_datagram()).then(|| request.id());
+        // The hasher of a new `RandomState` has a key that nobody knows.
+        let id = RandomState::new().hash_one(()).to_be_bytes();
+        let query = Some([&id[..2], &packet[2..]].concat());
+        let question = Question { client: request.client_address(), stream, packet: packet.to_vec(), query, forged: 0 };
+        match stream {
+            _ if request.server.asking >= ASKING_MAX => Err(std::io::Error::other("too many questions"))?,
+            None => request.others.connect_datagram(server, question)?,
+            Some(_) => request.others.connect(server, question)?,
+        };
+        request.server.asking += 1;
+        Ok(())
+    }
+
+    fn answer(&mut self, request: &mut Request<'_, Names>, answer: &[u8]) {
+        self.query = None;
+        let _ = match self.stream {
+            None => request.others.send_to(&self.client, answer),
+            Some(id) => {
+                request.others.resume_reading(id);
+                request.others.send(id, &[&(answer.len() as u16).to_be_bytes(), answer].concat())
+            }
+        };
+    }
+
+    /// Nobody has answered.
+    fn fail(&mut self, request: &mut Request<'_, Names>) {
+        request.server.asking -= 1;
+        if self.query.is_some() {
+            self.answer(request, &failure(&self.packet, ResponseCode::ServFail));
         }
-        request.resume_reading();
+    }
+}
+
+impl RequestHandler<Names> for Question {
+    fn setup(&mut self, request: &mut Request<'_, Names>) -> Result<Next> {
+        request.set_message_deadline(Some(WAIT));
+        let query = self.query.as_deref().unwrap_or_default();
+        match self.stream {
+            None => request.output.write_all(query)?,
+            Some(_) => request.output.write_frame(Prefix::U16Be, query)?,
+        }
         Ok(Next::Wait)
+    }
+
+    fn handle(&mut self, request: &mut Request<'_, Names>) -> Result<Next> {
+        let answer = match self.stream {
+            None => request.input.take_all(),
+            Some(_) => match request.input.read_frame(Prefix::U16Be)? {
+                Some(answer) => answer,
+                None => return Ok(Next::Wait),
+            },
+        };
+        if self.query.as_ref().is_some_and(|query| is_answer(answer, query)) {
+            self.answer(request, &[&self.packet[..2], &answer[2..]].concat());
+            return Ok(Next::Close);
+        }
+        self.forged += 1;
+        Ok(if self.forged < FORGED_MAX { Next::Wait } else { Next::Close })
+    }
+
+    /// The stop waits for the answer.
+    fn drain(&mut self, _: &mut Request<'_, Names>) -> Result<Next> {
+        Ok(Next::Wait)
+    }
+
+    fn finish(&mut self, request: &mut Request<'_, Names>, why: EndReason) {
+        if self.query.is_some() {
+            log::debug!("no answer from {}: {why}", request.client_address());
+        }
+        self.fail(request);
+    }
+
+    fn connect_failed(&mut self, request: &mut Request<'_, Names>, _: &Error) {
+        self.fail(request);
     }
 }
 
@@ -243,7 +273,7 @@ fn main() -> ExitCode {
         let failed = |why| format!("cannot read the zone {}: {why}", args.zone.display());
         let zone = Arc::new(zone::Zone::read(&args.zone).map_err(failed)?);
         args.options.serve(common::bind_both(&args.address, || {
-            let names = Names { zone: Arc::clone(&zone), forward: args.forward, known: HashMap::new() };
+            let names = Names { zone: Arc::clone(&zone), forward: args.forward, known: HashMap::new(), asking: 0 };
             TcpServer::unbound_with_server(names, |_, _| Client)
         })?)
     })
@@ -257,3 +287,5 @@ const KNOWN_MAX: usize = 10_000;
 /// How long another server has to answer, and how many wrong answers there may be.
 const WAIT: Duration = Duration::from_secs(2);
 const FORGED_MAX: usize = 8;
+/// The most questions that wait for an answer, each with a descriptor.
+const ASKING_MAX: usize = 1_000;

@@ -130,6 +130,12 @@ impl State {
         self.phase.inbound() == Inbound::Datagrams
     }
 
+    /// Returns whether it is a session without a socket of its own.
+    #[inline]
+    pub(crate) fn is_inbound_datagram(&self) -> bool {
+        self.is_datagram() && !self.is_outbound()
+    }
+
     /// The value of a time limit for this connection.
     #[inline]
     pub(crate) fn time_limit(&self, which: Timeout, limits: &Limits) -> Option<Duration> {

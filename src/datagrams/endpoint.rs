@@ -29,6 +29,8 @@ pub(crate) struct Endpoint {
     pub(crate) backoff: Backoff,
     /// The interest includes writing.
     pub(crate) watches_room: bool,
+    /// The slot of the one session of an outbound socket. They end together.
+    pub(crate) outbound: Option<u32>,
     /// The slot of each peer's session, if the server keeps sessions.
     pub(crate) sessions: HashMap<Address, u32>,
     /// Nothing more is received, because the server is about to be closed.
@@ -47,6 +49,7 @@ impl Endpoint {
             retry: NO_TIMER,
             backoff: Backoff::default(),
             watches_room: false,
+            outbound: None,
             sessions: HashMap::new(),
             closing: false,
         }

@@ -11,7 +11,8 @@ use std::net::IpAddr;
 
 use crate::address::Address;
 use crate::limits::{DropPolicy, Limits};
-use crate::net::datagram::{DatagramFault, DatagramSocket};
+use crate::net::datagram::DatagramSocket;
+use crate::net::fault::DatagramFault;
 use crate::net::packet::Outgoing;
 use crate::stats::Stats;
 

@@ -15,7 +15,7 @@ use crate::handler::RequestHandler;
 use crate::ids::NO_SLOT;
 use crate::limits::Limits;
 use crate::logging::note_fault;
-use crate::net::datagram::DatagramFault;
+use crate::net::fault::DatagramFault;
 use crate::net::packet::{Packet, Route};
 use crate::reactor::core::Core;
 use crate::reactor::hosted::Scratch;
@@ -169,7 +169,7 @@ struct Arrival<'a> {
 
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     /// A datagram for an existing session.
-    fn on_datagram(&mut self, at: &mut Service<'_>, packet: Range<usize>) {
+    pub(crate) fn on_datagram(&mut self, at: &mut Service<'_>, packet: Range<usize>) {
         self.set_up(at);
         at.connection.state.activity = at.core.now;
         if at.connection.state.phase.may_call() {

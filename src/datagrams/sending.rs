@@ -15,21 +15,6 @@ use crate::reactor::slots::Contents;
 use crate::timers::{NO_TIMER, nanos};
 
 impl Core {
-    pub(crate) fn receive_from(&mut self, server: u16, socket: DatagramSocket) -> Result<()> {
-        let address = socket.address().clone();
-        let key = self.slots.insert(server, Contents::Endpoint(Box::new(Endpoint::new(socket))));
-        let token = self.slots.token(key);
-        let endpoint = self.slots.endpoint(key).expect("just inserted");
-        if let Err(source) = self.selector.register(&mut endpoint.socket, token) {
-            self.slots.remove(key);
-            return Err(Error::Bind { address, source });
-        }
-        self.served[usize::from(server)].listeners.push(key);
-        self.datagrams = Some(DatagramCode { send, flush, forget });
-        self.fit_read_buffer(server);
-        Ok(())
-    }
-
     /// The read buffer must hold the longest datagram that a server's sockets may receive.
     pub(crate) fn fit_read_buffer(&mut self, server: u16) {
         let served = &self.served[usize::from(server)];
@@ -174,7 +159,7 @@ pub(super) fn send(core: &mut Core, route: Route, to: &Address, bytes: &[u8]) ->
 }
 
 /// [`Core::flush_datagrams`] if there are datagram sockets.
-fn flush(core: &mut Core, key: u32) {
+pub(super) fn flush(core: &mut Core, key: u32) {
     let Some(slot) = core.slots.get(key) else { return };
     let token = slot.token(key);
     let Some(Contents::Endpoint(endpoint)) = slot.contents.as_deref_mut() else { return };
@@ -202,10 +187,11 @@ fn flush(core: &mut Core, key: u32) {
 }
 
 /// [`Core::forget_session`] if there are datagram sockets.
-fn forget(core: &mut Core, route: Route, peer: &Address, key: u32) {
-    if let Some(endpoint) = core.slots.endpoint(route.endpoint)
-        && endpoint.sessions.get(peer) == Some(&key)
-    {
+pub(super) fn forget(core: &mut Core, route: Route, peer: &Address, key: u32) {
+    let Some(endpoint) = core.slots.endpoint(route.endpoint) else { return };
+    if endpoint.outbound == Some(key) {
+        core.disconnect(route.endpoint);
+    } else if endpoint.sessions.get(peer) == Some(&key) {
         endpoint.sessions.remove(peer);
     }
 }

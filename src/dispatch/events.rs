@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::io;
+use std::ops::Range;
 
 use super::call_handler::Callback;
 use super::{Calls, Datagrams, Host, Service, log_hook_panic};
@@ -57,6 +58,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     fn receive_from(&mut self, core: &mut Core, socket: DatagramSocket) -> Result<()> {
         let Datagrams { open, .. } = self.datagrams.as_ref().expect("it was told of such sockets");
         open(core, self.calls.number(), socket)
+    }
+
+    fn on_datagram(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, packet: Range<usize>) {
+        self.borrowed(core, scratch, key, |calls, at| calls.on_datagram(at, packet));
     }
 
     fn on_due(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, due: Due) {

@@ -212,6 +212,33 @@ impl<S> Others<'_, S> {
         Ok(id)
     }
 
+    /// Opens a UDP socket with a port of its own, which the system chooses, and a session with `handler` for it. The
+    /// session sends to `to` and receives only from there. `setup` is called in the next turn of the loop, and `handle`
+    /// for each datagram. What a callback writes to [`output`](crate::Request::output) is one datagram. The socket is
+    /// closed with the session: when a callback returns [`Next::Close`](crate::Next::Close), and after
+    /// [`Limits::idle_timeout`](crate::Limits) or what [`set_timeout`](crate::Request::set_timeout) has set instead, so
+    /// set that to the time for an answer. If `to` is known to have no receiver (`ECONNREFUSED`), the session ends with
+    /// [`EndReason::Reset`]. Datagrams longer than [`Limits::max_packet_size`](crate::Limits) are counted and dropped.
+    ///
+    /// The port is hard to guess for someone who wants to forge an answer. A protocol should also have an id in each
+    /// question, and compare the question in the answer (RFC 5452).
+    ///
+    /// # Errors
+    /// [`Error::Connect`](crate::Error::Connect) if it fails, for example because there are no descriptors or no route,
+    /// for an address that is not of UDP, and in a scripted network. In this case `handler` is dropped and none of its
+    /// methods is called.
+    ///
+    /// Source: connect(2) of a datagram socket, udp(7). Python's module has nothing for it.
+    pub fn connect_datagram(
+        &mut self,
+        to: impl Into<Address>,
+        handler: impl RequestHandler<S>,
+    ) -> Result<ConnectionId> {
+        let id = self.core.connect_datagram(self.pending.server, to.into())?;
+        self.pending.orders.push((id.slot.key, Order::Serve(Box::new(handler))));
+        Ok(id)
+    }
+
     /// Returns the other open connections of this server, its sessions, and its requests on threads and of programs. A
     /// closed connection is included until its output has been sent and while it [lingers](crate::Limits::linger); an
     /// aborted connection is not included.

@@ -9,11 +9,10 @@ use mio::net::UdpSocket;
 #[cfg(unix)]
 use mio::net::UnixDatagram;
 use mio::{Interest, Registry, Token};
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef};
 
 #[cfg(all(feature = "batch", target_os = "linux"))]
 use super::batch::Batch;
-use super::options::is_of_one_peer;
 use super::packet::{Outgoing, Packet};
 use super::scripted::ScriptedDatagrams;
 #[cfg(unix)]
@@ -50,6 +49,8 @@ struct Away {
 #[derive(Debug)]
 enum Kind {
     Udp(UdpSocket),
+    /// Connected to its one peer.
+    Connected(UdpSocket),
     #[cfg(unix)]
     Unix(UnixDatagram),
     Scripted(Box<dyn ScriptedDatagrams>),
@@ -63,6 +64,26 @@ impl DatagramSocket {
     #[cfg(unix)]
     pub(super) fn unix(socket: Socket) -> io::Result<Self> {
         DatagramSocket::new(socket, |socket| Kind::Unix(UnixDatagram::from_std(socket.into())))
+    }
+
+    /// A UDP socket with a port that the system chooses, which receives only from this address.
+    pub(super) fn connected(address: &Address) -> io::Result<Self> {
+        let unsupported = || io::Error::new(io::ErrorKind::Unsupported, "only UDP has outbound datagrams");
+        let to = address.as_inet().ok_or_else(unsupported)?;
+        let socket = Socket::datagram(Domain::for_address(to), Some(Protocol::UDP))?;
+        socket.options().connect(&to.into())?;
+        let address = socket.local_address()?;
+        let (socket, path) = socket.into_parts()?;
+        let kind = Kind::Connected(UdpSocket::from_std(socket.into()));
+        Ok(DatagramSocket {
+            path,
+            #[cfg(all(feature = "batch", target_os = "linux"))]
+            batch: None,
+            kind,
+            address,
+            away: VecDeque::new(),
+            hasher: RandomState::new(),
+        })
     }
 
     fn new(socket: Socket, kind: impl FnOnce(socket2::Socket) -> Kind) -> io::Result<Self> {
@@ -150,7 +171,7 @@ impl DatagramSocket {
         let mut start = 0;
         for slice in buffer.chunks_exact_mut(room).take(most.min(AT_ONCE_MAX)) {
             let (n, from) = match &mut self.kind {
-                Kind::Udp(socket) => {
+                Kind::Udp(socket) | Kind::Connected(socket) => {
                     let (n, from) = socket.recv_from(slice)?;
                     (n, from.into())
                 }
@@ -219,6 +240,7 @@ impl DatagramSocket {
     fn try_send(&mut self, bytes: &[u8], to: &Address) -> io::Result<usize> {
         match &mut self.kind {
             Kind::Udp(socket) => socket.send_to(bytes, inet(to, &self.address)?),
+            Kind::Connected(socket) => socket.send(bytes),
             #[cfg(unix)]
             Kind::Unix(socket) => send_unix(socket, bytes, to),
             Kind::Scripted(script) => script.send(bytes, to),
@@ -299,7 +321,7 @@ impl DatagramSocket {
 
     fn options(&self) -> Option<SockRef<'_>> {
         match &self.kind {
-            Kind::Udp(socket) => Some(SockRef::from(socket)),
+            Kind::Udp(socket) | Kind::Connected(socket) => Some(SockRef::from(socket)),
             _ => None,
         }
     }
@@ -310,7 +332,9 @@ impl DatagramSocket {
         match (&mut self.kind, registry) {
             (Kind::Scripted(script), _) => script.watch_room(on),
             (_, None) => {}
-            (Kind::Udp(socket), Some(registry)) => registry.reregister(socket, token, interest)?,
+            (Kind::Udp(socket) | Kind::Connected(socket), Some(registry)) => {
+                registry.reregister(socket, token, interest)?
+            }
             #[cfg(unix)]
             (Kind::Unix(socket), Some(registry)) => registry.reregister(socket, token, interest)?,
         }
@@ -323,7 +347,9 @@ impl Watched for DatagramSocket {
         match (&mut self.kind, registry) {
             (Kind::Scripted(script), _) => script.register(token),
             (_, None) => {}
-            (Kind::Udp(socket), Some(registry)) => registry.register(socket, token, Interest::READABLE)?,
+            (Kind::Udp(socket) | Kind::Connected(socket), Some(registry)) => {
+                registry.register(socket, token, Interest::READABLE)?
+            }
             #[cfg(unix)]
             (Kind::Unix(socket), Some(registry)) => registry.register(socket, token, Interest::READABLE)?,
         }
@@ -332,7 +358,7 @@ impl Watched for DatagramSocket {
 
     fn deregister(&mut self, registry: &Registry) {
         let _ = match &mut self.kind {
-            Kind::Udp(socket) => registry.deregister(socket),
+            Kind::Udp(socket) | Kind::Connected(socket) => registry.deregister(socket),
             #[cfg(unix)]
             Kind::Unix(socket) => registry.deregister(socket),
             Kind::Scripted(_) => Ok(()),
@@ -379,58 +405,3 @@ fn inet(to: &Address, bound: &Address) -> io::Result<SocketAddr> {
 /// if there is a UDP server.
 #[cfg(all(feature = "batch", target_os = "linux"))]
 const BATCH_MESSAGES: usize = 32;
-
-#[cfg(windows)]
-const WSAEMFILE: i32 = 10_024;
-#[cfg(windows)]
-const WSAENETRESET: i32 = 10_052;
-#[cfg(windows)]
-const WSAENOBUFS: i32 = 10_055;
-
-/// The meaning of an error of receiving or sending a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DatagramFault {
-    /// No datagram waits, or there is no room. An event will report a change.
-    Blocked,
-    /// It concerns one peer or one datagram: continue with the next.
-    Skip,
-    /// Memory has run out, or another temporary error: a timer tries again later.
-    Pause,
-}
-
-impl DatagramFault {
-    /// Returns how to treat an error of receiving. An unknown error might occur again immediately, and forever.
-    pub(crate) fn of_receiving(error: &io::Error) -> Self {
-        match error.raw_os_error() {
-            _ if error.kind() == io::ErrorKind::WouldBlock => DatagramFault::Blocked,
-            _ if is_of_one_peer(error) => DatagramFault::Skip,
-            // EMSGSIZE: an earlier datagram was too long for its route.
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            Some(libc::EMSGSIZE) => DatagramFault::Skip,
-            // The time to live of an earlier datagram was over.
-            #[cfg(windows)]
-            Some(WSAENETRESET) => DatagramFault::Skip,
-            _ => DatagramFault::Pause,
-        }
-    }
-}
-
-/// The meaning of an error of sending.
-impl From<&io::Error> for DatagramFault {
-    fn from(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::WouldBlock => DatagramFault::Blocked,
-            io::ErrorKind::OutOfMemory => DatagramFault::Pause,
-            _ => match error.raw_os_error() {
-                // These have no kind of their own.
-                #[cfg(any(target_os = "linux", target_os = "android"))]
-                Some(libc::ENOBUFS | libc::ENFILE | libc::EMFILE) => DatagramFault::Pause,
-                #[cfg(windows)]
-                Some(WSAENOBUFS | WSAEMFILE) => DatagramFault::Pause,
-                // ECONNREFUSED and similar: an earlier datagram had no receiver. EMSGSIZE, EACCES, ENETUNREACH, ENOENT:
-                // this one cannot be delivered.
-                _ => DatagramFault::Skip,
-            },
-        }
-    }
-}

@@ -107,6 +107,14 @@ impl Selector {
         }
     }
 
+    /// Opens a datagram socket with a port of its own, which receives only from this address.
+    pub(crate) fn connect_datagrams(&self, address: &Address) -> io::Result<DatagramSocket> {
+        match self {
+            Selector::System { .. } => DatagramSocket::connected(address),
+            Selector::Scripted(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "a scripted network has none")),
+        }
+    }
+
     /// Registers a socket for edge-triggered events.
     pub(crate) fn register(&self, socket: &mut impl Watched, token: Token) -> io::Result<()> {
         socket.register(self.registry(), token)

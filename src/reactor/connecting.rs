@@ -3,7 +3,8 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use super::core::Core;
+use super::Reactor;
+use super::core::{Core, DatagramCode};
 use super::entries::Alarm;
 use super::served::Life;
 use super::slots::Contents;
@@ -12,21 +13,35 @@ use crate::backoff::Backoff;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::ids::ConnectionId;
+use crate::lifecycle::EndReason;
 use crate::net::Stream;
+use crate::net::packet::Packet;
 use crate::timers::nanos;
+
+impl Reactor {
+    /// Receives and serves waiting datagrams of an outbound socket.
+    pub(super) fn receive_outbound(&mut self, server: usize, key: u32) {
+        let Some(DatagramCode { receive, .. }) = self.core.datagrams else { return };
+        let mut packets = std::mem::take(&mut self.scratch.packets);
+        packets.clear();
+        if let Some((session, is_gone)) = receive(&mut self.core, &mut self.scratch.input, &mut packets, key) {
+            for Packet { range, .. } in &packets {
+                if !self.core.slots.connection(session).state.phase.is_ending() {
+                    self.servers[server].on_datagram(&mut self.core, &mut self.scratch, session, range.clone());
+                }
+            }
+            if is_gone {
+                self.core.slots.connection(session).state.end(EndReason::Reset, false);
+            }
+        }
+        self.scratch.packets = packets;
+    }
+}
 
 impl Core {
     pub(crate) fn connect(&mut self, server: u16, address: Address) -> Result<ConnectionId> {
         let failed = |source| Error::Connect { address: address.clone(), source };
-        if self.stop.is_aborting() || self.stop.is_given_up() {
-            return Err(failed(std::io::Error::other("the reactor has stopped")));
-        }
-        if !matches!(self.served[usize::from(server)].life, Life::Open { .. }) {
-            return Err(failed(std::io::Error::other("the server is closed")));
-        }
-        if self.slots.is_full() {
-            return Err(failed(std::io::Error::other("too many connections")));
-        }
+        self.may_connect(server).map_err(failed)?;
         let (stream, is_pending) = match self.selector.connect(&address) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => (Stream::pending(), true),
             connected => (connected.map_err(failed)?, false),
@@ -50,6 +65,20 @@ impl Core {
         self.watch(key, lent.connection(), &limits);
         self.slots.give_back(key, lent);
         Ok(self.slots.id(key))
+    }
+
+    /// Returns why a server may start no outbound connection.
+    pub(crate) fn may_connect(&self, server: u16) -> std::io::Result<()> {
+        if self.stop.is_aborting() || self.stop.is_given_up() {
+            return Err(std::io::Error::other("the reactor has stopped"));
+        }
+        if !matches!(self.served[usize::from(server)].life, Life::Open { .. }) {
+            return Err(std::io::Error::other("the server is closed"));
+        }
+        if self.slots.is_full() {
+            return Err(std::io::Error::other("too many connections"));
+        }
+        Ok(())
     }
 
     /// A handshake of TLS begins. The read buffer must be long enough for it.

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::ids::{ConnectionId, NO_SLOT, ServerId, SlotId};
 use crate::lifecycle::{EndReason, Timeout};
 use crate::limits::{ReactorConfig, connections_from_descriptors};
-use crate::net::packet::Route;
+use crate::net::packet::{Packet, Route};
 use crate::net::selector::{Selector, Waker};
 use crate::panics::{catch, drop_caught};
 use crate::stats::Stats;
@@ -84,7 +84,12 @@ pub(crate) struct DatagramCode {
     pub(crate) flush: fn(&mut Core, u32),
     /// [`Core::forget_session`]
     pub(crate) forget: fn(&mut Core, Route, &Address, u32),
+    /// Receives datagrams by the outbound socket in this slot. Returns the slot of its session, and
+    /// whether the peer is gone.
+    pub(crate) receive: Receive,
 }
+
+type Receive = fn(&mut Core, &mut [u8], &mut Vec<Packet>, u32) -> Option<(u32, bool)>;
 
 impl Core {
     pub(crate) fn new(selector: Selector, waker: Arc<Waker>, config: ReactorConfig) -> Self {
@@ -188,7 +193,7 @@ impl Core {
 
     #[inline]
     pub(super) fn inserted(&mut self, server: u16, connection: &mut Connection) {
-        self.served[usize::from(server)].sessions += usize::from(connection.state.is_datagram());
+        self.served[usize::from(server)].sessions += usize::from(connection.state.is_inbound_datagram());
         if self.stop.is_under_way() {
             connection.state.drain(self.now, nanos(self.config.drain_quiet));
         }
@@ -280,7 +285,7 @@ impl Core {
             self.forget_session(route, &connection.state.address, key);
         }
         let served = &mut self.served[usize::from(server)];
-        served.sessions -= usize::from(connection.state.is_datagram());
+        served.sessions -= usize::from(connection.state.is_inbound_datagram());
         self.count_out(server, &connection.state.address, connection.state.is_outbound());
         *contents = Contents::Vacant;
         if self.spare.len() < SPARE_MAX {

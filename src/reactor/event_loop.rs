@@ -121,9 +121,10 @@ impl Reactor {
                 Some(Contents::Listener(_)) => {
                     self.servers[server].accept(&mut self.core, &mut self.scratch, key);
                 }
-                Some(Contents::Endpoint(_)) => {
+                Some(Contents::Endpoint(endpoint)) if endpoint.outbound.is_none() => {
                     self.servers[server].receive(&mut self.core, &mut self.scratch, key);
                 }
+                Some(Contents::Endpoint(_)) => self.receive_outbound(server, key),
                 #[cfg(all(unix, feature = "signals"))]
                 Some(Contents::Signals(signals)) => {
                     let stop = ShutdownHandle::new(Arc::clone(&self.core.shared));

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::io;
+use std::ops::Range;
 
 use super::core::Core;
 use super::handle::Message;
@@ -41,6 +42,8 @@ pub(crate) trait Hosted: Send {
     fn receive_from(&mut self, core: &mut Core, socket: DatagramSocket) -> Result<()>;
     /// Receives waiting datagrams of a socket, within its budget, and sends the ready ones.
     fn receive(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
+    /// A datagram for the outbound session in this slot: this part of the read buffer.
+    fn on_datagram(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, packet: Range<usize>);
     /// Admits a connection: calls the hooks, makes its handler, and calls `setup`.
     fn admit(&mut self, core: &mut Core, scratch: &mut Scratch, stream: Stream, from: Address) -> io::Result<()>;
     /// A time limit of a connection has expired.

@@ -31,6 +31,7 @@ pub(crate) fn meddle<S: BaseServer>(rng: &mut Rng, ledger: &Arc<Ledger>, others:
             let to = target(rng, ledger);
             let connected = match rng.u32(..3) {
                 0 => secure::connect(rng, ledger, others, to),
+                1 => call!(Others::connect_datagram(others, to, Chaos::new(ledger, rng))),
                 _ => call!(Others::connect(others, to, Chaos::new(ledger, rng))),
             };
             let documented = |error: &Error| matches!(error, Error::Connect { .. } | Error::Gone);

@@ -56,6 +56,7 @@ mod limits;
 mod logging;
 mod options;
 mod outbound;
+mod outbound_datagrams;
 mod random;
 mod reactor;
 mod shutdown;
