@@ -14,6 +14,7 @@ mod credentials;
 pub(crate) mod datagram;
 pub mod family;
 pub(crate) mod fault;
+mod from_socket;
 #[cfg(feature = "tls")]
 pub(crate) mod layer;
 #[cfg(feature = "tls")]

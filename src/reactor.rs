@@ -1,5 +1,6 @@
 //! The reactor: what its owner does with it. The loop itself is in `event_loop.rs`.
 
+mod admitting;
 mod alarms;
 pub(crate) mod closing;
 mod commands;

@@ -19,7 +19,7 @@ use self::parked::{Kind, Parked};
 use self::unbound::Unbound;
 use crate::address::Address;
 use crate::dispatch::Host;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
 use crate::ids::ServerId;
 use crate::net::family::{Bound, Family, ServerAddress, Tcp, Udp};
@@ -396,6 +396,9 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
     ///
     /// Source: `server_activate`; the hook `server_activate` is called for each socket.
     pub fn server_activate(self) -> Result<Server<F, S, H>> {
+        if !self.is_bound() {
+            return Err(Error::NotBound);
+        }
         let (parked, activated, sites) = self.activate()?;
         Ok(Server { timeout: None, parked, own: None, sites, activated, kind: PhantomData })
     }

@@ -4,9 +4,11 @@ use std::any::Any;
 
 use super::Reactor;
 use super::handle::{Command, Handle, Message};
+use crate::address::Address;
 use crate::error::Result;
-use crate::ids::ConnectionId;
+use crate::ids::{ConnectionId, ServerId};
 use crate::logging::note_fault;
+use crate::net::Stream;
 use crate::panics::catch;
 
 impl Reactor {
@@ -84,5 +86,39 @@ impl Handle {
     pub fn run(&self, job: impl FnOnce(&mut Reactor) + Send + 'static) -> Result<()> {
         let job = |reactor: &mut dyn Any| job(reactor.downcast_mut().expect("a closure is given its reactor"));
         self.shared.submit(Command::Run(Box::new(job)), true)
+    }
+
+    /// Passes a connection to a server of the reactor: see [`Reactor::admit`]. If that fails, the error is logged and
+    /// counted in [`Stats::accept_errors`](crate::Stats), and the connection is closed.
+    ///
+    /// # Errors
+    /// The same as for [`send`](Self::send). The connection is closed then.
+    ///
+    /// ```
+    /// # use socketserver::{NoHandler, Reactor, TcpServer};
+    /// use socketserver::Stream;
+    /// use std::net::{TcpListener, TcpStream};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let server = reactor.add_unbound(TcpServer::unbound(|_| NoHandler))?;
+    /// let handle = reactor.handle();
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let client = TcpStream::connect(listener.local_addr()?)?;
+    /// let thread = std::thread::spawn(move || {
+    ///     let (stream, client_address) = Stream::from_socket(listener.accept()?.0)?;
+    ///     handle.admit(server, stream, client_address)
+    /// });
+    /// reactor.poll(None)?;
+    /// thread.join().unwrap()?;
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn admit(&self, server: ServerId, stream: Stream, client_address: Address) -> Result<()> {
+        self.run(move |reactor| {
+            let client = client_address.clone();
+            if let Err(error) = reactor.admit(server, stream, client_address) {
+                reactor.core.stats.accept_errors += 1;
+                note_fault!(Warn, "{client} is not served: {error:#}");
+            }
+        })
     }
 }

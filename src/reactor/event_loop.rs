@@ -174,7 +174,7 @@ impl Reactor {
     }
 
     /// Frees dead connections after the last event of the turn. Connections are not freed anywhere else.
-    fn reap(&mut self) {
+    pub(super) fn reap(&mut self) {
         if !self.core.dead.is_empty() {
             self.free_dead();
         }

@@ -220,8 +220,8 @@ impl Reactor {
         Ok(&mut *self.servers[usize::from(server)])
     }
 
-    /// Admits a connection that did not come from one of our listeners.
-    pub(crate) fn admit(&mut self, id: ServerId, stream: Stream, from: Address) -> io::Result<()> {
+    /// Admits a connection, whatever the limits are.
+    pub(crate) fn admit_any(&mut self, id: ServerId, stream: Stream, from: Address) -> io::Result<()> {
         self.allocate();
         let server = self.core.server(id).expect("it was taken in");
         self.servers[usize::from(server)].admit(&mut self.core, &mut self.scratch, stream, from)

@@ -198,13 +198,15 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
         }
     }
 
+    /// Returns whether it has a socket of its own family.
+    pub(super) fn is_bound(&self) -> bool {
+        self.bound.iter().any(|(_, site)| site.options.family() == F::NAME)
+    }
+
     /// Makes the sockets listen. Returns the parts of a server.
     pub(super) fn activate(self) -> Result<(Parked, Vec<Bound>, Vec<Site>)> {
         let Unbound { limits, mut parked, bound, .. } = self;
         parked.set_limits(limits)?;
-        if !bound.iter().any(|(_, site)| site.options.family() == F::NAME) {
-            return Err(Error::NotBound);
-        }
         let (activated, sites) = binding::activate(parked.hosted(), bound)?;
         Ok((parked, activated, sites))
     }

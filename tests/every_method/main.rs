@@ -24,6 +24,7 @@ mod common;
 
 mod chaos;
 mod clients;
+mod foreign;
 mod ledger;
 mod making;
 mod meddling;

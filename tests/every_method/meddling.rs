@@ -11,6 +11,7 @@ use socketserver::{
 };
 
 use crate::chaos::Chaos;
+use crate::foreign::submit_connection;
 use crate::ledger::Ledger;
 use crate::making::limits;
 use crate::methods::call;
@@ -136,7 +137,11 @@ fn timers<S: BaseServer>(rng: &mut Rng, ledger: &Ledger, others: &mut Others<'_,
 /// What any thread may do.
 pub(crate) fn submit(rng: &mut Rng, ledger: &Arc<Ledger>, handle: &Handle) {
     let documented = |error: &Error| matches!(error, Error::Full { .. } | Error::Gone);
-    match rng.u32(..5) {
+    match rng.u32(..6) {
+        5 => {
+            let Some(server) = ledger.server(rng) else { return };
+            submit_connection(ledger, handle, server);
+        }
         0 => {
             let Some(id) = ledger.victim(rng) else { return };
             ledger.only("Handle::send", call!(Handle::send(handle, id, 7_u8)), documented);

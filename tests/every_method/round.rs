@@ -8,6 +8,7 @@ use socketserver::{Address, Error, Limits, Reactor, ReactorConfig, ServerId, Shu
 
 use crate::clients::Crowd;
 use crate::common::Directory;
+use crate::foreign;
 use crate::ledger::Ledger;
 use crate::making::{config, limits, make};
 use crate::meddling::submit;
@@ -103,7 +104,12 @@ impl Round {
     /// A server of any kind comes into the reactor.
     fn add(&mut self) {
         step("add");
-        if self.hosted.len() < 8
+        if self.hosted.len() < 8 && self.rng.u32(..6) == 0 {
+            if let Some(id) = foreign::add_unbound(&mut self.rng, &self.ledger, &mut self.reactor) {
+                self.hosted.push(id);
+                self.ledger.add_server(id);
+            }
+        } else if self.hosted.len() < 8
             && let Some(server) = make(&mut self.rng, &self.ledger, &mut self.directories)
         {
             self.host(server);
@@ -202,7 +208,9 @@ impl Round {
         let Some(id) = id else { return };
         let (tag, time) = (self.rng.u64(..3), Duration::from_micros(self.rng.u64(..5_000)));
         let (reactor, ledger) = (&mut self.reactor, &self.ledger);
-        match self.rng.u32(..9) {
+        match self.rng.u32(..11) {
+            9 => foreign::admit(ledger, reactor, id),
+            10 => foreign::serve_one(&mut self.rng, ledger),
             0 => {
                 let set = call!(Reactor::set_limits(reactor, id, limits(&mut self.rng)));
                 ledger.only("Reactor::set_limits", set, |error| matches!(error, Error::Gone));

@@ -38,6 +38,7 @@ mod common;
 mod accept;
 #[cfg(all(feature = "batch", target_os = "linux"))]
 mod addresses;
+mod admit;
 mod binding;
 mod blocking;
 mod calls;
