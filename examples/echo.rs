@@ -12,7 +12,12 @@
 //!
 //! cargo run --example echo -- --self-signed   # under TLS: TCP and Unix streams
 //! openssl s_client -quiet -connect localhost:9999
+//!
+//! systemd-socket-activate -l 9999 --fdname=echo target/debug/examples/echo
+//! systemd-socket-activate -l 9999 -a target/debug/examples/echo   # one process for each client
 //! ```
+//!
+//! A supervisor may open the sockets, all with the name `echo`. They replace the addresses of the arguments.
 //!
 //! Ctrl-C ends the server. Active connections have up to `--grace` seconds to receive their remaining bytes.
 //!
@@ -26,9 +31,9 @@ mod tls;
 use std::io::Write;
 use std::process::ExitCode;
 
-use socketserver::{Next, Request, RequestHandler, Result, TcpOptions, TcpServer, UdpServer};
 #[cfg(unix)]
-use socketserver::{Server, TlsAcceptor, UnixAddress, UnixOptions, family};
+use socketserver::{InheritedSockets, Server, TlsAcceptor, UnixAddress, UnixOptions, family};
+use socketserver::{Next, Request, RequestHandler, Result, TcpOptions, TcpServer, UdpServer};
 
 struct Echo;
 
@@ -81,34 +86,53 @@ fn serve(args: Args) -> Result<()> {
     let address = args.address.or((!others).then(|| "127.0.0.1:9999".to_owned()));
 
     let acceptor = args.tls.acceptor()?;
+    #[cfg(unix)]
+    let mut inherited = InheritedSockets::from_env()?;
+    #[cfg(unix)]
+    if let Some(client) = inherited.take_connection() {
+        return TcpServer::unbound(|_| Echo).serve_connection(client);
+    }
     let mut host = args.options.host()?;
     if let Some(address) = address {
         let mut options = TcpOptions::default();
         options.tls = acceptor.clone();
         let mut server = TcpServer::unbound(|_| Echo);
+        #[cfg(unix)]
+        server.inherit_or_bind_as::<family::Tcp>(&mut inherited, "echo", address, options)?;
+        #[cfg(not(unix))]
         server.server_bind_with(address, options)?;
         host.add(server.server_activate()?)?;
     }
     if let Some(address) = args.udp {
         let mut server = UdpServer::unbound(|_| Echo);
         server.limits.max_packet_size = DATAGRAM_BYTES_MAX;
+        #[cfg(unix)]
+        server.inherit_or_bind(&mut inherited, "echo", address)?;
+        #[cfg(not(unix))]
         server.server_bind(address)?;
         host.add(server.server_activate()?)?;
     }
     #[cfg(unix)]
-    if let Some(path) = args.unix {
-        host.add(at_path::<family::UnixStream>(path, args.mode, acceptor)?)?;
-    }
-    #[cfg(unix)]
-    if let Some(path) = args.unix_datagram {
-        host.add(at_path::<family::UnixDatagram>(path, args.mode, None)?)?;
+    {
+        if let Some(path) = args.unix {
+            host.add(at_path::<family::UnixStream>(&mut inherited, path, args.mode, acceptor)?)?;
+        }
+        if let Some(path) = args.unix_datagram {
+            host.add(at_path::<family::UnixDatagram>(&mut inherited, path, args.mode, None)?)?;
+        }
+        inherited.all_taken()?;
     }
     host.serve()
 }
 
 /// Creates a server for either kind of Unix socket.
 #[cfg(unix)]
-fn at_path<F>(path: UnixAddress, mode: Option<u32>, tls: Option<TlsAcceptor>) -> Result<Server<F, (), Echo>>
+fn at_path<F>(
+    inherited: &mut InheritedSockets,
+    path: UnixAddress,
+    mode: Option<u32>,
+    tls: Option<TlsAcceptor>,
+) -> Result<Server<F, (), Echo>>
 where
     F: family::Family<Options = UnixOptions, Address = UnixAddress>,
 {
@@ -117,7 +141,7 @@ where
     options.tls = tls;
     let mut server = Server::unbound(|_| Echo);
     server.limits.max_packet_size = DATAGRAM_BYTES_MAX;
-    server.server_bind_with(path, options)?;
+    server.inherit_or_bind_as::<F>(inherited, "echo", path, options)?;
     server.server_activate()
 }
 

@@ -50,6 +50,13 @@ pub enum Error {
         /// The error from socket(2), setsockopt(2) or bind(2).
         source: io::Error,
     },
+    /// An inherited socket cannot be served, or is served by no server.
+    Inherit {
+        /// Its position, name and kind: `socket 0 "http" (TCP 127.0.0.1:80)`.
+        socket: String,
+        /// The reason.
+        source: io::Error,
+    },
     /// A bound socket could not listen.
     Listen {
         /// The address to which the socket is bound.
@@ -194,6 +201,7 @@ impl fmt::Display for Error {
         match self {
             Error::Resolve { address, .. } => write!(f, "cannot resolve {address}")?,
             Error::Bind { address, .. } => write!(f, "cannot bind {address}")?,
+            Error::Inherit { socket, .. } => write!(f, "cannot inherit {socket}")?,
             Error::Listen { address, .. } => write!(f, "cannot listen on {address}")?,
             Error::Connect { address, .. } => write!(f, "cannot connect to {address}")?,
             Error::Tls { doing, .. } => write!(f, "cannot {doing}")?,
@@ -235,6 +243,7 @@ impl std::error::Error for Error {
         match self {
             Error::Resolve { source, .. }
             | Error::Bind { source, .. }
+            | Error::Inherit { source, .. }
             | Error::Listen { source, .. }
             | Error::Connect { source, .. }
             | Error::Tls { source, .. }

@@ -57,6 +57,8 @@
 //! - `credentials`: on Unix, identifies the process at the other end of a Unix socket (`Stream::peer_credentials`),
 //!   through nix.
 //! - `children`: on Unix, lets programs serve requests (`ServeOn::Program`, `ForkingTcpServer`), through shared_child.
+//! - `inherit`: on Unix, takes the sockets that a supervisor such as systemd has opened (`InheritedSockets::from_env`),
+//!   through listenfd.
 //! - `simulation`: allows tests of whole servers without sockets (`testing::Network`).
 //! - `tls`: allows TLS for servers, single connections and outbound calls (`TlsAcceptor`, `TlsConnector`), through
 //!   rustls. The program chooses the crypto provider.
@@ -123,6 +125,8 @@ pub use net::{TlsAcceptor, TlsConnector, TlsSession};
 pub use reactor::Reactor;
 pub use reactor::handle::{Handle, Message, ShutdownHandle};
 pub use server::hooks::{BaseServer, Incoming};
+#[cfg(unix)]
+pub use server::inherited::{InheritedSockets, SocketName};
 #[cfg(all(unix, feature = "children"))]
 pub use server::threading::{
     ForkingMixIn, ForkingTcpServer, ForkingUdpServer, ForkingUnixDatagramServer, ForkingUnixStreamServer,
@@ -144,6 +148,8 @@ mod doc_tests {
     mod readme {}
     #[doc = include_str!("../docs/guide.md")]
     mod guide {}
+    #[doc = include_str!("../docs/production.md")]
+    mod production {}
     #[doc = include_str!("../docs/from-socketserver.md")]
     mod from_socketserver {}
     #[doc = include_str!("../docs/architecture.md")]

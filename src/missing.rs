@@ -39,6 +39,29 @@ mod signals {
     }
 }
 
+#[cfg(all(unix, not(feature = "inherit")))]
+mod inherit {
+    use crate::error::Result;
+    use crate::server::inherited::InheritedSockets;
+
+    #[diagnostic::on_unimplemented(
+        message = "`InheritedSockets::from_env` needs the feature `inherit` of `socketserver`",
+        label = "the feature `inherit` is off",
+        note = "`cargo add socketserver --features inherit`"
+    )]
+    pub trait Inherit<'a> {}
+
+    impl InheritedSockets {
+        #[doc(hidden)]
+        pub fn from_env<'a>() -> Result<Self>
+        where
+            &'a Self: Inherit<'a>,
+        {
+            unreachable!("nothing is `Inherit`")
+        }
+    }
+}
+
 #[cfg(all(unix, not(feature = "credentials")))]
 mod credentials {
     use std::io;

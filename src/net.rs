@@ -15,12 +15,15 @@ pub(crate) mod datagram;
 pub mod family;
 pub(crate) mod fault;
 mod from_socket;
+#[cfg(unix)]
+pub(crate) mod inherited;
 #[cfg(feature = "tls")]
 pub(crate) mod layer;
 #[cfg(feature = "tls")]
 pub(crate) mod layered;
 mod listener;
 mod options;
+mod owned_file;
 pub(crate) mod packet;
 #[cfg(unix)]
 mod path;

@@ -11,6 +11,8 @@ pub(crate) mod elsewhere;
 mod end_log;
 pub(crate) mod entries;
 mod event_loop;
+#[cfg(unix)]
+mod handing_over;
 pub(crate) mod handle;
 pub(crate) mod hosted;
 mod invariants;

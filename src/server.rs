@@ -4,6 +4,8 @@
 mod adding;
 mod binding;
 pub(crate) mod hooks;
+#[cfg(unix)]
+pub(crate) mod inherited;
 pub(crate) mod parked;
 mod settings;
 pub(crate) mod threading;

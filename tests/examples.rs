@@ -583,6 +583,88 @@ fn full_pipe() -> (PipeReader, std::io::PipeWriter) {
     (reader, writer)
 }
 
+// ---- under a supervisor ----
+
+/// An echo server under systemd-socket-activate(1), whose one socket has this path.
+fn activated(options: &[&str], path: &str, arguments: &[&str]) -> Option<Program> {
+    if !has("systemd-socket-activate", "--version") {
+        return None;
+    }
+    let echo = example("echo")?;
+    let mut command = Command::new("systemd-socket-activate");
+    command.args(options).args(["-l", path]).arg(echo.get_program()).args(echo.get_args()).args(arguments);
+    Some(Program::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped())))
+}
+
+#[track_caller]
+fn connect_path_when_up(path: &str) -> UnixStream {
+    let begun = Instant::now();
+    loop {
+        match UnixStream::connect(path) {
+            Ok(client) => return connected_path(client),
+            Err(error) => assert!(begun.elapsed() < DEADLINE, "{error}"),
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_supervisor_opens_the_socket_of_echo() {
+    let directory = Directory::new();
+    let path = directory.path("s");
+    let arguments = ["--unix", &directory.path("not-used")];
+    let Some(mut echo) = activated(&["--fdname=echo"], &path, &arguments) else { return };
+    // The first client starts the program, and waits in the backlog for it.
+    let first = connect_path_when_up(&path);
+    assert_eq!(exchange(first, b"first"), b"first");
+    echo.listens(1);
+    assert_eq!(echo.listening, [format!("unix stream {path}")]);
+    assert_eq!(exchange(connect_path(&path), b"second"), b"second");
+    echo.stops_in_good_order();
+    assert!(Path::new(&path).exists() && !directory.at("not-used").exists());
+}
+
+#[test]
+fn a_supervisor_opens_the_datagram_socket_of_echo() {
+    let directory = Directory::new();
+    let path = directory.path("s");
+    let arguments = ["--unix-datagram", &directory.path("not-used")];
+    let Some(mut echo) = activated(&["-d", "--fdname=echo"], &path, &arguments) else { return };
+    let client = UnixDatagram::bind(directory.at("client")).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    let begun = Instant::now();
+    while let Err(error) = client.send_to(b"hello", &path) {
+        assert!(begun.elapsed() < DEADLINE, "{error}");
+        std::thread::yield_now();
+    }
+    assert_eq!(received(|buffer| client.recv(buffer)), b"hello");
+    echo.stops_in_good_order();
+}
+
+#[test]
+fn a_supervisor_starts_echo_once_for_each_client() {
+    let directory = Directory::new();
+    let path = directory.path("s");
+    let Some(_supervisor) = activated(&["-a"], &path, &[]) else { return };
+    let clients: Vec<_> = (0..3).map(|_| connect_path_when_up(&path)).collect();
+    for client in clients {
+        assert_eq!(exchange(client, b"one process each"), b"one process each");
+    }
+}
+
+#[test]
+fn a_socket_of_the_supervisor_that_echo_does_not_serve_is_one_line_and_status_1() {
+    let directory = Directory::new();
+    let path = directory.path("s");
+    let arguments = ["--unix", &directory.path("bound")];
+    let Some(mut echo) = activated(&["--fdname=admin"], &path, &arguments) else { return };
+    let _client = connect_path_when_up(&path);
+    let why = "no server takes it, so its clients would wait forever";
+    let line = echo.log.until("error: ");
+    assert_eq!(line, format!("error: cannot inherit socket 0 \"admin\" (Unix stream {path}): {why}"));
+    assert_eq!(echo.exit().code(), Some(1));
+}
+
 // ---- timestamp and its clients ----
 
 #[test]

@@ -26,7 +26,7 @@ use crate::address::Address;
 #[derive(Debug)]
 pub struct DatagramSocket {
     /// Dropped before the socket.
-    #[expect(dead_code, reason = "kept until it is dropped")]
+    #[cfg_attr(not(unix), expect(dead_code, reason = "there are no files"))]
     path: Option<Path>,
     kind: Kind,
     /// For a UDP socket.
@@ -115,6 +115,24 @@ impl DatagramSocket {
 
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Another process removes the file.
+    #[cfg(unix)]
+    pub(crate) fn leave_file(&mut self) {
+        self.path.iter_mut().for_each(|path| path.leave());
+    }
+
+    /// # Errors
+    /// Errors of dup(2); [`io::ErrorKind::Unsupported`] for a scripted one.
+    #[cfg(unix)]
+    pub(crate) fn duplicate(&self) -> io::Result<std::os::fd::OwnedFd> {
+        use std::os::fd::AsFd as _;
+        match &self.kind {
+            Kind::Udp(socket) => socket.as_fd().try_clone_to_owned(),
+            Kind::Unix(socket) => socket.as_fd().try_clone_to_owned(),
+            Kind::Scripted(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Returns whether it is of the address's family. An IPv6 socket may be of both.

@@ -41,7 +41,7 @@ pub trait Family: sealed::Sealed + Debug + Send + 'static {
     /// The addresses of its sockets: a [`SocketAddr`], or a `UnixAddress`.
     type Address: ServerAddress<Self::Address> + Into<Address> + Clone + Eq + Debug + Display + Send + 'static;
     /// The standard library's type of an open socket of this kind, the argument of [`adopt`](crate::Unbound::adopt).
-    type Adopted: Into<socket2::Socket>;
+    type Adopted: Into<socket2::Socket> + From<socket2::Socket>;
     /// Its name in messages: `"TCP"`, `"Unix datagram"`, ...
     const NAME: &'static str;
 
@@ -63,6 +63,11 @@ pub trait Family: sealed::Sealed + Debug + Send + 'static {
     /// Checks a socket that was made elsewhere, and sets the options that can still be set.
     #[doc(hidden)]
     fn adopt(options: &Self::Options, socket: Self::Adopted) -> io::Result<Socket>;
+    /// The options without those that are only for a socket that the server binds itself.
+    #[doc(hidden)]
+    fn for_adopted(options: Self::Options) -> Self::Options {
+        options
+    }
     /// Returns whether an address of a name may be used.
     #[doc(hidden)]
     fn admits(options: &Self::Options, address: &Address) -> bool;
@@ -347,6 +352,9 @@ impl Family for UnixStream {
     fn adopt(options: &UnixOptions, socket: std::os::unix::net::UnixListener) -> io::Result<Socket> {
         options.adopt(Socket::adopted(socket.into(), Type::STREAM)?)
     }
+    fn for_adopted(options: UnixOptions) -> UnixOptions {
+        UnixOptions { mode: None, ..options }
+    }
     fn admits(_: &UnixOptions, _: &Address) -> bool {
         true
     }
@@ -380,6 +388,9 @@ impl Family for UnixDatagram {
     }
     fn adopt(options: &UnixOptions, socket: std::os::unix::net::UnixDatagram) -> io::Result<Socket> {
         options.adopt(Socket::adopted(socket.into(), Type::DGRAM)?)
+    }
+    fn for_adopted(options: UnixOptions) -> UnixOptions {
+        UnixOptions { mode: None, ..options }
     }
     fn admits(_: &UnixOptions, _: &Address) -> bool {
         true

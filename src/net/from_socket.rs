@@ -2,9 +2,9 @@
 
 use std::io;
 
+use mio::net::TcpStream;
 #[cfg(unix)]
 use mio::net::UnixStream;
-use mio::net::TcpStream;
 use socket2::Type;
 
 use super::socket::address;

@@ -34,7 +34,7 @@ use crate::address::Address;
 #[derive(Debug)]
 pub struct Listener {
     /// Declared before the socket so that it is dropped first.
-    #[expect(dead_code, reason = "kept until it is dropped")]
+    #[cfg_attr(not(unix), expect(dead_code, reason = "there are no files"))]
     path: Option<Path>,
     kind: Kind,
     address: Address,
@@ -151,6 +151,23 @@ impl Listener {
                 let (stream, from) = listener.accept().inspect_err(failed)?;
                 Ok((stream.into(), from))
             }
+        }
+    }
+
+    /// Another process removes the file.
+    #[cfg(unix)]
+    pub(crate) fn leave_file(&mut self) {
+        self.path.iter_mut().for_each(|path| path.leave());
+    }
+
+    /// # Errors
+    /// Errors of dup(2); [`io::ErrorKind::Unsupported`] for a scripted one.
+    #[cfg(unix)]
+    pub(crate) fn duplicate(&self) -> io::Result<std::os::fd::OwnedFd> {
+        use std::os::fd::AsFd as _;
+        match &self.kind {
+            Kind::Scripted(_) => Err(io::ErrorKind::Unsupported.into()),
+            _ => self.as_fd().try_clone_to_owned(),
         }
     }
 

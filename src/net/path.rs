@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
+use super::owned_file::OwnedFile;
+
 /// Any process that can read the directory can lock it, so the wait for the lock is bounded: these tries take about two
 /// seconds. Tries are counted, not timed, because the reactor's clock is not running yet. A stray unpark shortens one
 /// pause.
@@ -26,6 +28,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(crate) struct BoundPath {
     path: PathBuf,
+    /// Another process removes it.
+    is_left: bool,
     device: u64,
     inode: u64,
 }
@@ -87,7 +91,15 @@ impl BoundPath {
         if !found.file_type().is_socket() {
             return Err(replaced());
         }
-        Ok(BoundPath { path, device: found.dev(), inode: found.ino() })
+        Ok(BoundPath { path, is_left: false, device: found.dev(), inode: found.ino() })
+    }
+
+    /// The file of a socket that another process has bound there and left to us.
+    ///
+    /// # Errors
+    /// If there is no socket now.
+    pub(super) fn adopted(path: &Path) -> io::Result<Self> {
+        BoundPath::new(path::absolute(path)?)
     }
 
     fn is(&self, found: &Metadata) -> bool {
@@ -145,8 +157,17 @@ fn is_guarded(directory: &Path, owner: u32) -> io::Result<bool> {
     Ok(true)
 }
 
+impl OwnedFile for BoundPath {
+    fn leave(&mut self) {
+        self.is_left = true;
+    }
+}
+
 impl Drop for BoundPath {
     fn drop(&mut self) {
+        if self.is_left {
+            return;
+        }
         // A server that starts finds our socket live, so it does not act between our check and the removal, unless the
         // socket was closed first. The lock covers that case, but it is not worth waiting for.
         let directory = open_directory(&self.path);

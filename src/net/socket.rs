@@ -1,13 +1,13 @@
 //! A socket that becomes a listener or a datagram socket: opened, given its options, bound.
 
 use std::cell::OnceCell;
-use std::fmt::Debug;
 use std::io;
 
 use socket2::{Domain, Protocol, SockAddr, Type};
 
+use super::owned_file::OwnedFile;
 #[cfg(unix)]
-use super::path::bind_path;
+use super::path::{BoundPath, bind_path};
 use crate::address::Address;
 
 /// A socket that is not in use yet. [`server_bind`](crate::BaseServer::server_bind) and
@@ -84,6 +84,20 @@ impl Socket {
         self
     }
 
+    /// Takes over the file of an adopted Unix socket.
+    ///
+    /// # Errors
+    /// If there is none.
+    #[cfg(unix)]
+    pub(super) fn adopt_path(&self) -> io::Result<()> {
+        let address = self.local_address()?;
+        let path = address.as_unix().and_then(|address| address.as_path());
+        let no_path = || io::Error::new(io::ErrorKind::InvalidInput, "`adopt_path` is for a socket with a path");
+        let bound = BoundPath::adopted(path.ok_or_else(no_path)?)?;
+        let _ = self.path.set(Box::new(bound)); // It has none yet.
+        Ok(())
+    }
+
     pub(super) fn options(&self) -> socket2::SockRef<'_> {
         socket2::SockRef::from(&self.socket)
     }
@@ -157,7 +171,7 @@ impl From<socket2::Socket> for Socket {
 }
 
 /// The file of a bound socket, removed when this is dropped: a `BoundPath`.
-pub(super) type Path = Box<dyn Debug + Send + Sync>;
+pub(super) type Path = Box<dyn OwnedFile>;
 
 /// The address in the form for system calls of a Unix socket.
 #[cfg(unix)]

@@ -30,6 +30,11 @@ pub struct UnixOptions {
     /// an error if bits that the umask removes cannot be restored safely: if other users may rename the file, on musl
     /// or without `/proc`. Default: `None`, 0777 without the bits of the umask.
     pub mode: Option<u32>,
+    /// With a socket that was bound elsewhere ([`adopt_with`](crate::Unbound::adopt_with)): the server also takes over the
+    /// socket's file, and removes it when it closes. For the successor of a process that has
+    /// [handed the socket over](crate::Reactor::hand_over). It is an error if the socket has no file. It has no effect
+    /// on a path that the server binds, whose file it always removes. Default: false, the file stays.
+    pub adopt_path: bool,
     /// `SO_RCVBUF` in bytes, at most 2,147,483,647. The system has its own bounds. Default: `None`, the system's value.
     pub receive_buffer_bytes: Option<usize>,
     /// `SO_SNDBUF` in bytes, at most 2,147,483,647. The system has its own bounds. It also limits the length of a
@@ -49,6 +54,7 @@ impl Default for UnixOptions {
         UnixOptions {
             request_queue_size: REQUEST_QUEUE_SIZE,
             mode: None,
+            adopt_path: false,
             receive_buffer_bytes: None,
             send_buffer_bytes: None,
             #[cfg(feature = "tls")]
@@ -85,7 +91,13 @@ impl UnixOptions {
         let why = match socket.local_address()?.as_unix() {
             None => "it is no Unix socket",
             Some(_) if self.mode.is_some() => "`mode` is for files that the server makes",
-            Some(_) => return self.prepare(socket),
+            Some(_) => {
+                let socket = self.prepare(socket)?;
+                if self.adopt_path {
+                    socket.adopt_path()?;
+                }
+                return Ok(socket);
+            }
         };
         Err(io::Error::new(io::ErrorKind::InvalidInput, why))
     }

@@ -1,16 +1,20 @@
 //! Connections that no server of the crate has accepted.
 
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use fastrand::Rng;
 use socketserver::family::{Tcp, UnixDatagram};
-use socketserver::{Address, Error, Handle, Reactor, Request, Server, ServerId, Stream, Unbound};
+use socketserver::{
+    Address, BaseServer, Error, Handle, InheritedSockets, Reactor, Request, RequestHandler, Server, ServerId,
+    SocketName, Stream, Unbound,
+};
 
 use crate::chaos::Chaos;
-use crate::common::{echo, probe};
+use crate::common::{Directory, echo, probe};
 use crate::ledger::Ledger;
-use crate::making::limits;
+use crate::making::{Any, foreign, limits};
 use crate::methods::call;
 use crate::value::{Places, Value};
 use crate::watchdog::step;
@@ -33,6 +37,16 @@ pub(crate) fn admit(ledger: &Ledger, reactor: &mut Reactor, server: ServerId) {
     drop(client);
 }
 
+pub(crate) fn hand_over(rng: &mut Rng, ledger: &Ledger, reactor: &mut Reactor, server: ServerId) {
+    step("hand over");
+    let Some(address) = rng.choice(reactor.server_addresses(server)) else { return };
+    let duplicate = call!(Reactor::duplicate_socket(reactor, server, &address));
+    ledger.only("duplicate_socket", duplicate, |_| false);
+    if rng.u32(..4) == 0 {
+        ledger.only("hand_over", call!(Reactor::hand_over(reactor, server, &address)), |_| false);
+    }
+}
+
 pub(crate) fn submit_connection(ledger: &Ledger, handle: &Handle, server: ServerId) {
     let (_client, stream, from) = connection();
     let admitted = call!(Handle::admit(handle, server, stream, from));
@@ -48,6 +62,38 @@ pub(crate) fn serve_one(rng: &mut Rng, ledger: &Ledger) {
     let (client, accepted) = pair();
     drop(client);
     ledger.only("serve_connection", call!(Unbound::serve_connection(unbound, accepted)), |_| false);
+}
+
+/// A server takes the sockets that another process has opened, or binds others.
+pub(crate) fn inherit<F: Any, S: BaseServer, H: RequestHandler<S>>(
+    rng: &mut Rng,
+    ledger: &Ledger,
+    directories: &mut Vec<Directory>,
+    unbound: &mut Unbound<F, S, H>,
+) {
+    let none = call!(InheritedSockets::from_env()).expect("no supervisor has started this");
+    ledger.expect(call!(InheritedSockets::is_empty(&none)), "no supervisor has opened sockets");
+    let given = [foreign::<F>(directories), foreign::<Tcp>(directories), pair().1.into()];
+    let given = given.into_iter().map(|socket| (rng.choice(["a", "b"]).unwrap().to_owned(), OwnedFd::from(socket)));
+    let mut sockets = call!(InheritedSockets::new(given.collect::<Vec<_>>()));
+    for _ in 0..rng.u32(..3) {
+        let which = match rng.u32(..3) {
+            0 => SocketName::Position(rng.usize(..5)),
+            n => SocketName::Name(["b", "c"][n as usize - 1]),
+        };
+        let ((place, directory), is_documented) = (F::place(), |error: &Error| matches!(error, Error::Inherit { .. }));
+        directories.extend(directory);
+        let inherited = match rng.bool() {
+            true => call!(Unbound::inherit_or_bind(unbound, &mut sockets, which, place)),
+            false => {
+                call!(Unbound::inherit_or_bind_as::<F>(unbound, &mut sockets, which, place, F::Options::default()))
+            }
+        };
+        ledger.only("inherit_or_bind", inherited, is_documented);
+    }
+    let _connection = call!(InheritedSockets::take_connection(&mut sockets));
+    ledger
+        .only("all_taken", call!(InheritedSockets::all_taken(sockets)), |error| matches!(error, Error::Inherit { .. }));
 }
 
 fn connection() -> (TcpStream, Stream, Address) {

@@ -12,6 +12,7 @@ use socketserver::{
 
 use crate::chaos::Chaos;
 use crate::common::{Directory, Kind, sock_addr};
+use crate::foreign::inherit;
 use crate::ledger::Ledger;
 use crate::methods::call;
 use crate::owned::Owned;
@@ -153,6 +154,9 @@ pub(crate) fn activated<F: Any, S: BaseServer, H: RequestHandler<S>>(
         };
         ledger.only("adopt", adopted, |_| false);
     }
+    if rng.u32(..4) == 0 {
+        inherit(rng, ledger, directories, &mut unbound);
+    }
     let _: &mut S = call!(Unbound::server_mut(&mut unbound));
     let addresses = call!(Unbound::server_addresses(&unbound));
     let _ = format!("{unbound:?}");
@@ -184,7 +188,7 @@ fn bind_as<G: Any, F: Any, S: BaseServer, H: RequestHandler<S>>(
 }
 
 /// A socket that was bound elsewhere.
-fn foreign<F: Kind>(directories: &mut Vec<Directory>) -> socket2::Socket {
+pub(crate) fn foreign<F: Kind>(directories: &mut Vec<Directory>) -> socket2::Socket {
     let (place, directory) = F::place();
     directories.extend(directory);
     let place = sock_addr(&place.into());

@@ -208,8 +208,9 @@ impl Round {
         let Some(id) = id else { return };
         let (tag, time) = (self.rng.u64(..3), Duration::from_micros(self.rng.u64(..5_000)));
         let (reactor, ledger) = (&mut self.reactor, &self.ledger);
-        match self.rng.u32(..11) {
+        match self.rng.u32(..12) {
             9 => foreign::admit(ledger, reactor, id),
+            11 => foreign::hand_over(&mut self.rng, ledger, reactor, id),
             10 => foreign::serve_one(&mut self.rng, ledger),
             0 => {
                 let set = call!(Reactor::set_limits(reactor, id, limits(&mut self.rng)));

@@ -87,6 +87,21 @@ fn a_line_is_logged_on_the_thread_of_the_loop_with_its_place_and_escaped() {
 }
 
 #[test]
+#[cfg(unix)]
+fn an_inherited_socket_that_no_server_takes_is_logged() {
+    static LINES: Collector = Collector::new();
+    if !is_apart("an_inherited_socket_that_no_server_takes_is_logged", &LINES) {
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(socketserver::InheritedSockets::new([("admin".to_owned(), listener.into())]));
+    let lines = LINES.0.lock().unwrap();
+    let text = format!("no server takes the inherited socket 0 \"admin\" (TCP {address}): its clients wait forever");
+    assert!(lines.len() == 1 && lines[0].level == Level::Warn && lines[0].text == text);
+}
+
+#[test]
 fn faults_of_clients_do_not_flood_the_log() {
     static LINES: Collector = Collector::new();
     if !is_apart("faults_of_clients_do_not_flood_the_log", &LINES) {

@@ -52,6 +52,10 @@ mod fairness;
 mod families;
 mod faults;
 mod flow;
+#[cfg(unix)]
+mod handing_over;
+#[cfg(unix)]
+mod inherited;
 mod lifecycle;
 mod limits;
 mod logging;
