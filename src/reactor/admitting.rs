@@ -34,6 +34,7 @@ impl Reactor {
     ///         request.output.write_all(b"hello")?;
     ///         Ok(Next::Close)
     ///     }
+    ///     fn handle(&mut self, _: &mut Request<'_>) -> Result<Next> { Ok(Next::Close) }
     /// }
     /// let mut reactor = Reactor::new()?;
     /// let id = reactor.add_unbound(TcpServer::unbound(|_client_address| Greet))?;

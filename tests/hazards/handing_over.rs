@@ -5,9 +5,7 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 
 use socketserver::family::{Family, Tcp, UnixDatagram, UnixStream};
-use socketserver::{
-    Address, Error, Reactor, Request, ServerId, UnixAddress, UnixOptions, UnixStreamServer,
-};
+use socketserver::{Address, Error, Reactor, Request, ServerId, UnixAddress, UnixOptions, UnixStreamServer};
 
 use crate::common::{
     Directory, Kind, Mailbox, PATIENCE, Peer, Running, address_of, echo, echoing, limit, options, probe, serve,
