@@ -283,6 +283,12 @@ pub struct ReactorConfig {
     /// Handshakes of TLS of all connections per turn. The others wait for the next turn, so that a crowd of new clients
     /// does not delay those that are served. 0 counts as 1. Default: 16.
     pub handshakes_per_turn: usize,
+    /// How long a reactor serves as before after a stop was requested: clients are accepted, and no connection is drained.
+    /// [`is_stopping`](crate::Request::is_stopping) returns true in that time, and the hook
+    /// [`stopping`](crate::BaseServer::stopping) was called. This is for a load balancer, which needs some time to notice
+    /// that a server is not ready any more, and sends new clients until then. A second request to stop cuts it short.
+    /// [`drain_grace`](Self::drain_grace) begins afterwards. Default: 0.
+    pub drain_delay: Duration,
     /// How long a stopping reactor waits for its connections before it aborts them. After half of it,
     /// [`drain`](crate::RequestHandler::drain) is called for busy connections too. Default: 10 s.
     pub drain_grace: Duration,
@@ -308,6 +314,7 @@ impl Default for ReactorConfig {
             offload_threads: 4,
             offload_queue_max: 1_024,
             handshakes_per_turn: 16,
+            drain_delay: Duration::ZERO,
             drain_grace: Duration::from_secs(10),
             drain_quiet: Duration::from_millis(500),
             slow_callback: None,

@@ -133,6 +133,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         self.calls.acting_hook(core, |state, others| state.message(others, message));
     }
 
+    fn stopping(&mut self, core: &mut Core) {
+        self.calls.acting_hook(core, S::stopping);
+    }
+
     fn service_actions(&mut self, core: &mut Core) {
         self.calls.acting_hook(core, S::service_actions);
     }

@@ -122,7 +122,7 @@ impl Core {
                 self.slots.connection(key).state.extra.as_mut().map(|extra| extra.redial.take());
             }
             Alarm::Resend(_) | Alarm::Child(_) => {} // Its owner forgets it.
-            Alarm::DrainLook | Alarm::DrainTell | Alarm::DrainEnd => {
+            Alarm::DrainStart | Alarm::DrainLook | Alarm::DrainTell | Alarm::DrainEnd => {
                 *self.stop.timer(alarm).expect("it is cancelled with its stage") = NO_TIMER;
             }
             Alarm::CloseLook(server) => {

@@ -50,6 +50,7 @@ impl Reactor {
                     }
                 }
                 Alarm::Child(key) => self.core.child_timed_out(key),
+                Alarm::DrainStart => self.begin_drain(),
                 Alarm::DrainLook => self.look_elsewhere(),
                 Alarm::DrainTell => self.tell_all(),
                 Alarm::DrainEnd => self.core.stop.abort(&mut self.core.timers),

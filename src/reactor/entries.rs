@@ -101,11 +101,12 @@ pub(crate) enum Alarm {
     },
     /// The time limit of a program has expired.
     Child(u32),
-    /// During a stop: check for quiet threads; drain busy connections; end the wait.
+    /// During a stop: begin the drain; check for quiet threads; drain busy connections; end the wait.
+    DrainStart,
     DrainLook,
     DrainTell,
     DrainEnd,
-    /// Like the three above, while a server is being closed.
+    /// Like the last three, while a server is being closed.
     CloseLook(u16),
 }
 

@@ -158,6 +158,9 @@ impl Reactor {
 
     fn service_actions(&mut self) {
         if matches!(self.core.stop, Stop::No) && self.core.shared.drain_requested() {
+            self.begin_stop();
+        }
+        if self.core.stop.is_delayed() && self.core.shared.now_requested() {
             self.begin_drain();
         }
         if self.core.stop.is_draining() && self.core.shared.now_requested() {

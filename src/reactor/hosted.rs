@@ -58,6 +58,8 @@ pub(crate) trait Hosted: Send {
     fn on_server_message(&mut self, core: &mut Core, message: Message);
     fn service_actions(&mut self, core: &mut Core);
     fn handle_timeout(&mut self, core: &mut Core);
+    /// A stop was requested.
+    fn stopping(&mut self, core: &mut Core);
     /// Fails with [`Error::Panicked`](crate::Error::Panicked) if the hook panics.
     fn server_bind(&mut self, socket: &Socket, address: &Address) -> Result<io::Result<()>>;
     fn server_activate(&mut self, socket: &Socket, request_queue_size: i32) -> Result<io::Result<()>>;

@@ -126,7 +126,9 @@ impl Core {
                 Life::Closing { look, .. } => Some(look),
                 Life::Open { .. } | Life::Closed => None,
             },
-            Alarm::DrainLook | Alarm::DrainTell | Alarm::DrainEnd => self.stop.timer(alarm).copied(),
+            Alarm::DrainStart | Alarm::DrainLook | Alarm::DrainTell | Alarm::DrainEnd => {
+                self.stop.timer(alarm).copied()
+            }
             Alarm::Resend(_) | Alarm::Child(_) => None,
         }
     }

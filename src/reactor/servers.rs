@@ -305,7 +305,8 @@ impl Core {
         if let Some(pool) = &mut self.pool {
             pool.resize(self.config.offload_threads, self.config.offload_queue_max);
         }
-        self.stop.rearm(nanos(self.config.drain_grace), &mut self.timers);
+        let (delay, grace) = (nanos(self.config.drain_delay), nanos(self.config.drain_grace));
+        self.stop.rearm(delay, grace, &mut self.timers);
         self.reconsider(None);
     }
 }

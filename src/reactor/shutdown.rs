@@ -49,6 +49,23 @@ impl Reactor {
         matches!(self.core.stop, Stop::Stopped)
     }
 
+    /// A stop was requested: tells the servers, and begins the drain at once or after [`ReactorConfig::drain_delay`].
+    ///
+    /// [`ReactorConfig::drain_delay`]: crate::ReactorConfig::drain_delay
+    pub(super) fn begin_stop(&mut self) {
+        for (number, server) in &mut self.servers {
+            if !self.core.served[number].is_closed() {
+                server.stopping(&mut self.core);
+            }
+        }
+        let delay = self.core.config.drain_delay;
+        if delay.is_zero() {
+            return self.begin_drain();
+        }
+        note!(Info, "stopping in {delay:?}: {} connections are served as before", self.core.stats.active);
+        self.core.stop.delay(self.core.now, nanos(delay), &mut self.core.timers);
+    }
+
     /// Accepts the clients that are connected already, closes the listeners, and asks every connection to end.
     pub(super) fn begin_drain(&mut self) {
         match self.core.stats.handshakes_in_progress() {

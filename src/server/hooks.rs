@@ -156,6 +156,15 @@ pub trait BaseServer: Sized + Send + 'static {
     /// [`timeout`](crate::TcpServer::timeout) and no client has arrived.
     fn handle_timeout(&mut self) {}
 
+    /// Called once when a stop was requested ([`ShutdownHandle::shutdown`](crate::ShutdownHandle::shutdown), a signal, a
+    /// handler), before anything else happens: the listeners are open, and no connection was asked to end. The drain
+    /// begins after [`ReactorConfig::drain_delay`](crate::ReactorConfig). Use it to report that the service is not ready
+    /// any more, or that it stops: `STOPPING=1` for systemd. A server that is added during a stop is not told. The
+    /// default implementation does nothing.
+    fn stopping(&mut self, others: &mut Others<'_, Self>) {
+        let _ = others;
+    }
+
     /// Called once in every turn of the loop. Turns do not occur at regular intervals. For regular work, set a
     /// [periodic timer](Others::set_server_interval).
     fn service_actions(&mut self, others: &mut Others<'_, Self>) {

@@ -234,6 +234,7 @@ pub(crate) fn limits(rng: &mut Rng) -> Limits {
 pub(crate) fn config(rng: &mut Rng) -> ReactorConfig {
     let mut config = ReactorConfig::default();
     config.drain_grace = Duration::from_millis(rng.u64(..40));
+    config.drain_delay = Duration::from_millis(rng.u64(..8).saturating_sub(4));
     config.drain_quiet = Duration::from_millis(rng.u64(..10));
     config.offload_threads = rng.usize(..3);
     config.offload_queue_max = rng.usize(..10);

@@ -154,6 +154,14 @@ impl BaseServer for Value {
         self.hook("BaseServer::handle_timeout");
     }
 
+    fn stopping(&mut self, others: &mut Others<'_, Self>) {
+        self.hook("BaseServer::stopping");
+        self.ledger.expect(others.is_stopping(), "a hook that is called at a stop");
+        if !self.calm {
+            meddle(&mut self.rng, &self.ledger, others);
+        }
+    }
+
     fn service_actions(&mut self, others: &mut Others<'_, Self>) {
         self.hook("BaseServer::service_actions");
         if !self.calm && self.rng.u32(..20) == 0 {

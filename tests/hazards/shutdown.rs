@@ -585,3 +585,100 @@ fn clients_that_know_of_the_last_answer_do_not_delay_a_stop() {
     assert!(network.is_stopped());
     assert!(clients.iter().all(|client| client.is_closed() && !client.is_reset()));
 }
+
+/// Notes what it is told, and whether clients can come then.
+struct Leaving(Journal);
+
+impl BaseServer for Leaving {
+    fn stopping(&mut self, others: &mut socketserver::Others<'_, Self>) {
+        self.0.note(format!("stopping {}", others.is_stopping()));
+    }
+
+    fn verify_request(&mut self, _: &socketserver::Incoming<'_>, _: &Address) -> bool {
+        self.0.note("verify");
+        true
+    }
+}
+
+/// A simulated server with this delay.
+fn leaving(delay: Duration) -> (Network, socketserver::ServerId, Journal) {
+    let (mut config, journal) = (socketserver::ReactorConfig::default(), Journal::new());
+    config.drain_delay = delay;
+    let mut network = Network::with_config(config);
+    let handler = |_: &mut Leaving, _: &Address| {
+        probe(|call, request: &mut Request<'_, Leaving>| match call {
+            Call::Drain => {
+                request.server.0.note("drain");
+                Ok(Next::Close)
+            }
+            call => echo(&call, request),
+        })
+    };
+    let id = network.serve(Leaving(journal.clone()), handler, Limits::default()).unwrap();
+    (network, id, journal)
+}
+
+#[test]
+fn a_server_is_told_of_a_stop_once_and_before_its_connections() {
+    let (mut network, id, journal) = leaving(Duration::ZERO);
+    let client = network.connect(id);
+    client.send(b"here");
+    network.run_for(Duration::from_secs(1));
+    network.shutdown_handle().shutdown();
+    network.shutdown_handle().shutdown();
+    network.run_for(Duration::from_secs(3));
+    assert!(network.is_stopped());
+    assert_eq!(journal.lines(), ["verify", "stopping true", "drain"]);
+}
+
+#[test]
+fn a_load_balancer_sends_clients_until_it_notices_the_stop() {
+    let (mut network, id, journal) = leaving(Duration::from_secs(5));
+    let old = network.connect(id);
+    network.run();
+    network.shutdown_handle().shutdown();
+    network.run_for(Duration::from_secs(4));
+    let late = network.connect(id);
+    late.send(b"late");
+    network.run_for(Duration::from_millis(900));
+    assert_eq!(late.take_received(), b"late");
+    assert!(!network.is_stopped() && !old.is_closed());
+    assert_eq!(journal.lines(), ["verify", "stopping true", "verify"]);
+    network.run_for(Duration::from_secs(3));
+    assert!(network.is_stopped() && old.is_closed());
+    assert_eq!(journal.count("drain"), 2);
+}
+
+#[test]
+fn a_second_request_cuts_the_delay_of_a_stop_short() {
+    let (mut network, id, journal) = leaving(Duration::from_secs(3_600));
+    let client = network.connect(id);
+    client.send(b"here");
+    network.run_for(Duration::from_secs(1));
+    network.shutdown_handle().shutdown();
+    network.run_for(Duration::from_secs(1));
+    assert!(!network.is_stopped());
+    network.shutdown_handle().shutdown_now();
+    network.run_for(Duration::from_secs(1));
+    assert!(network.is_stopped());
+    assert_eq!(journal.count("drain"), 0, "it is aborted");
+}
+
+#[test]
+fn the_delay_of_a_stop_can_be_changed_while_it_passes() {
+    let (mut network, id, journal) = leaving(Duration::from_secs(3_600));
+    let _client = network.connect(id);
+    network.run();
+    network.shutdown_handle().shutdown();
+    network.run_for(Duration::from_secs(2));
+    let shorten = |reactor: &mut Reactor| {
+        let mut config = reactor.config().clone();
+        config.drain_delay = Duration::from_secs(3);
+        reactor.set_config(config);
+    };
+    network.handle().run(shorten).unwrap();
+    network.run_for(Duration::from_millis(500));
+    assert_eq!(journal.count("drain"), 0);
+    network.run_for(Duration::from_secs(5));
+    assert!(network.is_stopped() && journal.count("drain") == 1);
+}

@@ -8,6 +8,8 @@ use crate::timers::{NO_TIMER, TimerKey, Timers};
 pub(crate) enum Stop {
     /// The reactor serves.
     No,
+    /// A stop was requested, and its drain begins with this timer. Until then the reactor serves as before.
+    Delayed { begun: u64, start: TimerKey },
     /// Connections end when they are quiet. The timers check for quiet threads, drain busy connections, and end the
     /// wait.
     Draining { begun: u64, look: TimerKey, tell: TimerKey, end: TimerKey },
@@ -28,6 +30,10 @@ impl Stop {
     #[inline]
     pub(crate) fn is_under_way(&self) -> bool {
         matches!(self, Stop::Draining { .. } | Stop::Aborting { .. })
+    }
+
+    pub(crate) fn is_delayed(&self) -> bool {
+        matches!(self, Stop::Delayed { .. })
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -52,7 +58,7 @@ impl Stop {
         match *self {
             Stop::Draining { begun, .. } | Stop::Aborting { begun } => Some(begun),
             Stop::GivenUp { begun, .. } => begun,
-            Stop::No | Stop::Stopped | Stop::Reported { .. } => None,
+            Stop::No | Stop::Delayed { .. } | Stop::Stopped | Stop::Reported { .. } => None,
         }
     }
 
@@ -69,20 +75,27 @@ impl Stop {
 
     // The steps.
 
-    pub(crate) fn drain(&mut self, now: u64, grace: u64, timers: &mut Timers<Alarm>) {
+    pub(crate) fn delay(&mut self, now: u64, delay: u64, timers: &mut Timers<Alarm>) {
         debug_assert!(matches!(self, Stop::No));
+        *self = Stop::Delayed { begun: now, start: timers.arm(now.saturating_add(delay), Alarm::DrainStart) };
+    }
+
+    pub(crate) fn drain(&mut self, now: u64, grace: u64, timers: &mut Timers<Alarm>) {
+        debug_assert!(matches!(self, Stop::No | Stop::Delayed { .. }));
         let (tell, end) = (timers.arm(now, Alarm::DrainTell), timers.arm(now, Alarm::DrainEnd));
-        *self = Stop::Draining { begun: now, look: NO_TIMER, tell, end };
-        self.rearm(grace, timers);
+        self.go_on(Stop::Draining { begun: now, look: NO_TIMER, tell, end }, timers);
+        self.rearm(0, grace, timers);
     }
 
     /// Moves the timers that have not fired to the times of the current settings.
-    pub(crate) fn rearm(&mut self, grace: u64, timers: &mut Timers<Alarm>) {
-        let Stop::Draining { begun, tell, end, .. } = *self else { return };
-        for (timer, after) in [(tell, grace / 2), (end, grace)] {
-            if timer != NO_TIMER {
-                timers.rearm(timer, begun.saturating_add(after));
-            }
+    pub(crate) fn rearm(&mut self, delay: u64, grace: u64, timers: &mut Timers<Alarm>) {
+        let (begun, times) = match *self {
+            Stop::Delayed { begun, start } => (begun, [(start, delay), (NO_TIMER, 0)]),
+            Stop::Draining { begun, tell, end, .. } => (begun, [(tell, grace / 2), (end, grace)]),
+            _ => return,
+        };
+        for (timer, after) in times.into_iter().filter(|&(timer, _)| timer != NO_TIMER) {
+            timers.rearm(timer, begun.saturating_add(after));
         }
     }
 
@@ -98,6 +111,7 @@ impl Stop {
     /// The timer for this alarm, or none.
     pub(crate) fn timer(&mut self, alarm: Alarm) -> Option<&mut TimerKey> {
         match (self, alarm) {
+            (Stop::Delayed { start, .. }, Alarm::DrainStart) => Some(start),
             (Stop::Draining { look, .. }, Alarm::DrainLook) => Some(look),
             (Stop::Draining { tell, .. }, Alarm::DrainTell) => Some(tell),
             (Stop::Draining { end, .. }, Alarm::DrainEnd) => Some(end),
@@ -146,11 +160,12 @@ impl Stop {
 
     /// Cancels the timers of the previous stage.
     fn go_on(&mut self, next: Stop, timers: &mut Timers<Alarm>) {
-        if let Stop::Draining { look, tell, end, .. } = std::mem::replace(self, next) {
-            for timer in [look, tell, end].into_iter().filter(|&timer| timer != NO_TIMER) {
-                timers.cancel(timer);
-            }
-        }
+        let before = match std::mem::replace(self, next) {
+            Stop::Delayed { start, .. } => [start, NO_TIMER, NO_TIMER],
+            Stop::Draining { look, tell, end, .. } => [look, tell, end],
+            _ => return,
+        };
+        before.into_iter().filter(|&timer| timer != NO_TIMER).for_each(|timer| _ = timers.cancel(timer));
     }
 }
 
@@ -180,12 +195,26 @@ mod tests {
     }
 
     #[test]
+    fn a_delay_is_part_of_no_grace_and_ends_with_its_timer() {
+        let ends: [fn(&mut Stop, &mut Timers<Alarm>); 2] =
+            [|it, timers| it.drain(9, GRACE, timers), |it, timers| it.give_up(true, timers)];
+        for end in ends {
+            let (mut stop, mut timers) = (Stop::No, Timers::new());
+            stop.delay(7, 5, &mut timers);
+            stop.rearm(6, GRACE, &mut timers);
+            assert_eq!((timers.next(), stop.begun(), stop.is_under_way()), (Some(7 + 6), None, false));
+            end(&mut stop, &mut timers);
+            assert!(timers.next().is_none_or(|next| next == 9 + GRACE / 2), "{stop:?}");
+        }
+    }
+
+    #[test]
     fn a_changed_grace_counts_from_the_beginning_and_arms_nothing_that_has_fired() {
         let (mut stop, mut timers) = draining();
         let tell =
             timers.pop(7 + GRACE / 2).and_then(|_look| timers.pop(7 + GRACE / 2)).expect("half of the grace is over");
         *stop.timer(tell).expect("it is this one's") = NO_TIMER;
-        stop.rearm(2 * GRACE, &mut timers);
+        stop.rearm(0, 2 * GRACE, &mut timers);
         assert_eq!((timers.iter().count(), timers.next()), (1, Some(7 + 2 * GRACE)));
     }
 
