@@ -129,7 +129,7 @@ impl DatagramSocket {
     pub(crate) fn duplicate(&self) -> io::Result<std::os::fd::OwnedFd> {
         use std::os::fd::AsFd as _;
         match &self.kind {
-            Kind::Udp(socket) => socket.as_fd().try_clone_to_owned(),
+            Kind::Udp(socket) | Kind::Connected(socket) => socket.as_fd().try_clone_to_owned(),
             Kind::Unix(socket) => socket.as_fd().try_clone_to_owned(),
             Kind::Scripted(_) => Err(io::ErrorKind::Unsupported.into()),
         }
