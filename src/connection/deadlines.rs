@@ -89,14 +89,17 @@ impl Connection {
         self.io.queue.iter_mut().for_each(|queue| renew(&mut queue.progress));
     }
 
+    /// The read timeout starts again, because it has expired or because reading was paused.
+    pub(super) fn restart_read_limit(&mut self, now: u64) {
+        self.carry.iter_mut().for_each(|carry| carry.since = now);
+        #[cfg(feature = "tls")]
+        self.restart_record(now);
+    }
+
     /// The handler continues after a timeout: starts its clock again.
     pub(crate) fn forgive(&mut self, timeout: Timeout, now: u64) {
         match timeout {
-            Timeout::Read => {
-                self.carry.iter_mut().for_each(|carry| carry.since = now);
-                #[cfg(feature = "tls")]
-                self.io.stream.secured_mut().into_iter().for_each(|secured| secured.since = now);
-            }
+            Timeout::Read => self.restart_read_limit(now),
             Timeout::Write => self.io.queue.iter_mut().for_each(|queue| queue.progress = now),
             Timeout::Message => self.state.forgive_message(now),
             Timeout::Idle => self.state.activity = now,

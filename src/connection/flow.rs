@@ -76,9 +76,7 @@ impl Connection {
         }
         if self.state.phase.is_full() && self.unsent() <= self.state.bounds(&turn.budget.limits).output_low_water {
             self.state.phase.relieve();
-            if let Some(carry) = &mut self.carry {
-                carry.since = turn.now;
-            }
+            self.restart_read_limit(turn.now);
             return Some(Step::Writable);
         }
         if self.state.is_read_paused() {

@@ -1,9 +1,9 @@
 //! A connection under TLS. Its handshake comes before `setup`, its input is decrypted before it is handled, and its end
-//! is announced to the peer by `close_notify`. A connection without TLS never comes here.
+//! is announced to the peer by `close_notify`. A connection without TLS uses nothing of this file.
 //!
-//! The handshake is a reason to pause everything else, and not a stage, because a handler can start TLS at any time.
-//! Output that is written in the meantime waits in the queue. After `close_notify` is sent, the layer is removed, and the
-//! socket ends like any other.
+//! The handshake pauses everything else. It is not a stage, because a handler can start TLS at any time. Output that is
+//! written in the meantime waits in the queue. After `close_notify` is sent, the layer is removed, and the socket ends like
+//! any other.
 
 use std::io;
 
@@ -27,8 +27,7 @@ impl Connection {
         self.begin_handshake(now);
     }
 
-    /// Starts TLS after the first `bare` bytes of the queue. Returns whether it was started, and not because the
-    /// connection ends.
+    /// Starts TLS after the first `bare` bytes of the queue. Returns `false` if the connection is ending or has TLS.
     pub(crate) fn start_tls(&mut self, start: Start, bare: usize, now: u64) -> bool {
         let starts = !self.state.phase.is_secured() && !self.state.phase.is_ending();
         if starts {
@@ -40,8 +39,8 @@ impl Connection {
         starts
     }
 
-    /// TLS does not start, because the callback has ended the connection. Output after the first `bare` bytes of the
-    /// queue was meant to be encrypted, and is dropped.
+    /// TLS does not start, because the callback has ended the connection. Drops the output after the first `bare` bytes of
+    /// the queue, because it was meant to be encrypted.
     pub(crate) fn stay_bare(&mut self, bare: usize) {
         self.io.queue.take_if(|queue| {
             queue.truncate(bare);
@@ -55,7 +54,7 @@ impl Connection {
         self.io.stream.secured_mut().into_iter().for_each(|secured| secured.since = now);
     }
 
-    /// The steps before all others. `None`: the others follow.
+    /// The steps of TLS, which come before all others. `None`: the others follow.
     #[cold]
     pub(super) fn before_others(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
         if self.state.phase.is_handshaking() {
@@ -94,6 +93,7 @@ impl Connection {
                     self.after_read(is_drained);
                     self.state.activity = turn.now;
                     if plain > 0 {
+                        turn.stats.bytes_in += plain as u64;
                         self.hold_early(&turn.buffer[..plain], turn.now);
                     }
                 }
@@ -164,14 +164,11 @@ impl Connection {
         self.state.put(WRITABLE, true);
         self.io.queue.iter_mut().for_each(|queue| queue.progress = turn.now);
         self.state.phase.unwatched();
-        if self.state.phase.complete_handshake() {
-            return None;
-        }
         if let Some(carry) = &mut self.carry {
             carry.since = turn.now;
-            self.state.phase.owe_handle();
+            self.state.phase.owe_handle(); // After `setup`, or after `writable`.
         }
-        Some(Step::Writable)
+        if self.state.phase.complete_handshake() { None } else { Some(Step::Writable) }
     }
 
     /// The connection leaves the reactor after its handshake. Returns the socket, and plaintext that has come with the
@@ -193,11 +190,11 @@ impl Connection {
         self.state.end(why, false);
     }
 
-    /// Reads records, for the handler. `None`: nothing for it, the flags say the rest.
+    /// Reads records for the handler. `None`: there is nothing for it, and the flags are up to date.
     #[cold]
     pub(super) fn read_secured(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
         loop {
-            // A record comes whole, however little the handler would like at once.
+            // A record is opened as a whole, even if the handler prefers less at once.
             let most = turn.budget.read_left().min(self.state.bite().max(READ_MIN)).min(WIRE_MAX);
             if most == 0 || turn.buffer.len() < BUFFER_BYTES_MIN {
                 return Some(Step::Again);
@@ -243,14 +240,20 @@ impl Connection {
         }
     }
 
+    /// The read timeout of an incomplete record starts again.
+    pub(super) fn restart_record(&mut self, now: u64) {
+        let secured = self.io.stream.secured_mut().filter(|secured| secured.has_carried() && !secured.is_handshaking());
+        secured.into_iter().for_each(|secured| secured.since = now);
+    }
+
     /// Sends the messages that TLS has produced itself, such as tickets and answers to key updates.
     fn flush_layer(&mut self) {
-        let Some(secured) = self.io.stream.secured_mut() else { return };
-        if self.state.has(WRITABLE) && secured.has_sealed() {
-            match secured.flush() {
-                Ok(all) => self.state.put(WRITABLE, all),
-                Err(_) => self.broken(),
-            }
+        if !self.state.has(WRITABLE) || !self.has_sealed() {
+            return;
+        }
+        match self.io.stream.secured_mut().map_or(Ok(true), Secured::flush) {
+            Ok(all) => self.state.put(WRITABLE, all),
+            Err(_) => self.broken(),
         }
     }
 
@@ -293,9 +296,9 @@ impl Connection {
         true
     }
 
-    /// Returns whether sealed bytes wait for the socket.
+    /// Returns whether sealed bytes wait for the socket. A broken connection sends nothing more.
     pub(super) fn has_sealed(&self) -> bool {
-        self.io.stream.secured().is_some_and(Secured::has_sealed)
+        self.io.stream.secured().is_some_and(Secured::has_sealed) && !self.state.phase.is_broken()
     }
 
     /// Returns whether output waits for the handshake.
@@ -337,7 +340,7 @@ impl Output<'_> {
     }
 }
 
-/// The least that is read for a handler that takes long: some records of a few bytes.
+/// The minimum that is read for a slow handler: some records of a few bytes.
 const READ_MIN: usize = 4 * 1024;
-/// What opening a record costs beyond its bytes, in bytes.
+/// The cost of opening a record, in addition to its bytes and in bytes.
 const RECORD_COST: usize = 330;

@@ -145,7 +145,7 @@ impl Connection {
     pub(crate) fn resume_reading(&mut self, now: u64) -> bool {
         let resumed = self.state.phase.resume();
         if resumed {
-            self.carry.iter_mut().for_each(|carry| carry.since = now);
+            self.restart_read_limit(now);
         }
         resumed
     }

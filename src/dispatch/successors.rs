@@ -72,7 +72,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 (Order::StartTls { .. }, _) => {}
                 (Order::ShutdownWrite, Some((_, connection, _))) => connection.state.phase.shut_down(),
                 (Order::PauseReading, Some((_, connection, _))) => connection.state.phase.pause(),
-                (Order::ResumeReading, Some((_, connection, _))) => _ = connection.state.phase.resume(),
+                (Order::ResumeReading, Some((_, connection, _))) => _ = connection.resume_reading(core.now),
                 (Order::Hold { lowered }, Some((_, connection, _))) => {
                     connection.hold(&core.served[usize::from(self.pending.server)].limits, lowered);
                 }

@@ -67,7 +67,7 @@ impl BaseServer for Wrapping {
         self.journal.note(format!("handle_error {error:#}"));
     }
     fn message(&mut self, others: &mut Others<'_, Self>, message: Message) {
-        let bytes = message.downcast::<&'static [u8]>().expect("a message is what everybody is sent, or nothing");
+        let bytes = message.downcast::<&'static [u8]>().expect("a message is the bytes of a broadcast, or nothing");
         if bytes.is_empty() {
             others.connections().into_iter().for_each(|id| others.close(id));
         } else {
@@ -528,7 +528,7 @@ fn key_updates_before_each_answer_keep_the_order() {
 }
 
 #[test]
-fn a_crowd_that_stops_after_its_hello_is_closed_in_time_and_delays_nobody() {
+fn a_crowd_that_stops_after_its_hello_is_closed_in_time_and_delays_no_other() {
     let (mut network, server, journal) = network(Limits::default());
     let first = network.connect(server);
     let established = tls().peer(&first);
@@ -566,7 +566,7 @@ fn a_crowd_that_stops_after_its_hello_is_closed_in_time_and_delays_nobody() {
     assert_eq!(established.take_received(), b"still there");
 }
 
-/// How many of them have had an answer, of which nothing is taken.
+/// Returns how many of them have received an answer. Takes nothing.
 fn answered(crowd: &[socketserver::testing::Peer]) -> usize {
     crowd.iter().filter(|peer| peer.has_received()).count()
 }
@@ -1174,6 +1174,72 @@ fn what_fails_is_logged_in_plain_words_with_both_addresses() {
     network.shutdown_handle().shutdown();
     network.run();
     assert_eq!(logged("INFO "), ["stopping: 2 connections to finish, 1 of them in their TLS handshake"]);
+}
+
+#[test]
+fn plaintext_that_comes_with_the_end_of_the_handshake_is_handled_and_counted_like_other_input() {
+    for version in VERSIONS {
+        let tls = Tls::new(&acceptor(), client_config(&[version]), "localhost").unwrap();
+        let mut limits = Limits::default();
+        (limits.input_bytes_max, limits.line_bytes_max, limits.frame_bytes_max) = (10, 10, 0);
+        let (mut network, server, _) = network(limits);
+        let peer = tls.peer(&network.connect(server));
+        peer.send(&[b'e'; 5_000]); // It waits for the handshake, and arrives with the end of it.
+        settle(&mut network, &[&peer]);
+        assert_eq!(peer.received(), [b'e'; 5_000], "`handle` takes it, so it is not too much");
+        assert_eq!(network.stats().bytes_in, 5_000);
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_while_it_is_paused_owes_no_output() {
+    let mut client = Client::new_tls(
+        probe(|call, request: &mut Request<'_>| {
+            if let Call::Handle = call {
+                request.input.take_all();
+                request.output.write_all(&[b'a'; 50_000])?;
+                request.pause_reading();
+                return Ok(Next::Wait);
+            }
+            usual(&call, request)
+        }),
+        &tls(),
+    );
+    client.set_window(100);
+    client.feed(b"question");
+    client.feed_reset(); // Reading is paused, so only a write can find that out.
+    assert_eq!((client.finished(), client.stats().active), (None, 1));
+    client.advance(Duration::from_secs(601));
+    assert_eq!(client.stats().active, 0);
+}
+
+#[test]
+fn the_read_timeout_of_an_incomplete_record_stands_still_while_reading_is_paused() {
+    let mut client = Client::new_tls(
+        probe(|call, request: &mut Request<'_>| {
+            match call {
+                Call::Handle => {
+                    request.input.take_all();
+                    request.pause_reading();
+                    request.set_timer(0, Duration::from_secs(50));
+                }
+                Call::Timer(_) => request.resume_reading(),
+                _ => return usual(&call, request),
+            }
+            Ok(Next::Wait)
+        }),
+        &tls().pieces(20),
+    );
+    // The first record, and the beginning of another, in one read.
+    let peer = client.tls().unwrap().clone();
+    peer.send(b"first");
+    client.feed_wire(&[23, 3, 3, 0, 100, 1, 2, 3]);
+    assert_eq!(client.transcript(), ["setup", "handle 5"]);
+    client.advance(Duration::from_secs(50));
+    client.advance(Duration::from_secs(50));
+    assert_eq!(client.finished(), None, "60 s are not over");
+    client.advance(Duration::from_secs(11));
+    assert_eq!(client.finished(), Some(EndReason::Timeout(Timeout::Read)));
 }
 
 #[test]

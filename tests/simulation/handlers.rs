@@ -34,10 +34,23 @@ pub(crate) struct For(pub(crate) ConnectionId);
 pub(crate) struct GoOn;
 
 impl BaseServer for Site {
-    fn close_request(&mut self, client: &Address, _: EndReason) {
+    #[cfg(feature = "tls")]
+    fn get_request(
+        &mut self,
+        listener: &mut socketserver::Listener,
+    ) -> std::io::Result<(socketserver::Stream, Address)> {
+        let (stream, from) = listener.accept()?;
+        let ledger = self.0.open();
+        let secured = ledger.number(&from).is_some_and(|number| ledger.accounts[number].secured);
+        Ok((if secured { crate::wire::acceptor().wrap_socket(stream) } else { stream }, from))
+    }
+
+    fn close_request(&mut self, client: &Address, why: EndReason) {
         let mut ledger = self.0.open();
         if let Some(number) = ledger.number(client) {
-            ledger.accounts[number].closes += 1;
+            let account = &mut ledger.accounts[number];
+            account.closes += 1;
+            account.was_late |= account.secured && matches!(why, EndReason::HandshakeTimeout | EndReason::Timeout(_));
         }
     }
 
@@ -610,6 +623,8 @@ impl RequestHandler<Site> for Player {
             let mut ledger = self.books.open();
             let account = &mut ledger.accounts[self.number];
             account.setup_called = true;
+            // What has come with the end of the handshake.
+            account.shown = account.shown.max(account.consumed + request.input.len() as u64);
             (account.open, account.eof_told, account.replaced) = (false, false, false); // A successor starts fresh.
             if account.active_at.is_zero() {
                 account.active_at = request.others.now();
@@ -662,6 +677,12 @@ impl RequestHandler<Site> for Player {
         // Its time starts again, unless it closes.
         let since = match timeout {
             Timeout::Idle => Some(std::mem::replace(&mut account.active_at, now)),
+            // Perhaps a record of TLS is incomplete, which began after the last input had come.
+            Timeout::Read if account.secured => {
+                let since = account.active_at.min(account.unread_since.unwrap_or(account.active_at));
+                account.unread_since = account.unread_since.map(|_| now);
+                Some(since)
+            }
             Timeout::Read => account.unread_since.replace(now),
             Timeout::Message => account.message_since.replace(now),
             _ => Some(std::mem::replace(&mut account.unsent_since, now)),

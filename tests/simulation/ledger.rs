@@ -99,6 +99,12 @@ pub(crate) struct Account {
     // What the peer did.
     pub(crate) sent: u64,
     pub(crate) sent_eof: bool,
+    /// It is under TLS.
+    pub(crate) secured: bool,
+    /// Its handshake was not complete in time.
+    pub(crate) was_late: bool,
+    /// It has ended its direction without the end of TLS.
+    pub(crate) truncated: bool,
     pub(crate) sent_reset: bool,
     /// When a handler has called it.
     pub(crate) called_at: Option<Duration>,
@@ -233,7 +239,9 @@ impl Books {
         let mut ledger = self.open();
         let spent = ledger.spend(number, bytes, callbacks);
         let (bytes_max, callbacks_max) = (ledger.limits.read_bytes_per_turn, ledger.limits.callbacks_per_turn);
-        let within = spent.bytes <= bytes_max && spent.callbacks <= callbacks_max;
+        // Under TLS, the end of a record brings all of it.
+        let record = if ledger.accounts[number].secured { TLS_RECORD_BYTES_MAX } else { 0 };
+        let within = spent.bytes <= bytes_max + record && spent.callbacks <= callbacks_max;
         let stops = ledger.stopped_at.is_some();
         drop(ledger);
         self.expect(within || stops, || format!("{number} has had {spent:?}, of {bytes_max} and {callbacks_max}"));
@@ -266,6 +274,8 @@ impl Books {
 
 /// The longest that a handler dawdles at once.
 pub(crate) const DAWDLE_MAX: Duration = Duration::from_micros(100);
+/// The plaintext of a record.
+const TLS_RECORD_BYTES_MAX: usize = 16 * 1024;
 /// A handler makes no more writes in a turn.
 const WRITES_PER_TURN: usize = 100;
 /// What each has of a turn, however many are ready.

@@ -18,6 +18,7 @@ mod records;
 mod secure;
 mod shrink;
 mod stage;
+mod wire;
 
 use std::env;
 
@@ -60,8 +61,7 @@ fn whatever_happens_nothing_is_lost_forgotten_or_left() {
 /// The commands that repeat the failure, and the shrunk plan.
 fn story(plan: &Plan, shrunk: &Shrunk) -> String {
     let mut command = format!("SIMULATION_SEED={} SIMULATION_STEPS={}", plan.seed, ranges(&shrunk.steps));
-    let kept: Vec<_> = [shrunk.plan.faults.names(), shrunk.plan.temper.names()].concat();
-    let all = [plan.faults.names(), plan.temper.names()].concat();
+    let (kept, all) = (shrunk.plan.names(), plan.names());
     let gone: Vec<_> = all.iter().filter(|rate| !kept.contains(rate)).map(|(name, _)| *name).collect();
     if !gone.is_empty() {
         command += &format!(" SIMULATION_WITHOUT={}", gone.join(","));

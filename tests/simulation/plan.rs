@@ -14,6 +14,8 @@ pub(crate) struct Plan {
     pub(crate) limits: Limits,
     /// The server has sockets of several families: the datagrams are its own, not those of another server.
     pub(crate) mixed: bool,
+    /// Every second accepted connection is under TLS, whose peers send in pieces of so many bytes.
+    pub(crate) tls: Option<usize>,
     pub(crate) faults: Faults,
     pub(crate) temper: Temper,
     /// The longest record that a handler writes, in bytes.
@@ -198,11 +200,24 @@ impl Plan {
         let limits = limits(rng, size);
         let config = config(rng, size);
         let mixed = rng.bool();
-        Plan { seed, config, limits, mixed, faults, temper, record_bytes_max: size + 10, steps }
+        // A handshake costs much more than a connection.
+        let has_tls = cfg!(feature = "tls") && crowd <= 40 && seed % 8 == 6;
+        let tls = has_tls.then(|| [10, 300, 1_448, usize::MAX][(seed / 8 % 4) as usize]);
+        Plan { seed, config, limits, mixed, tls, faults, temper, record_bytes_max: size + 10, steps }
+    }
+
+    /// What can be taken away, by name.
+    pub(crate) fn names(&self) -> Vec<(&'static str, f64)> {
+        let tls = self.tls.map(|_| ("tls", 1.0));
+        [self.faults.names(), self.temper.names(), tls.into_iter().collect()].concat()
     }
 
     /// Takes a fault or a habit away. Returns whether there is one of this name.
     pub(crate) fn clear(&mut self, name: &str) -> bool {
+        if name == "tls" {
+            self.tls = None;
+            return true;
+        }
         self.faults.clear(name) || self.temper.clear(name)
     }
 }
@@ -318,7 +333,7 @@ impl fmt::Display for Plan {
         writeln!(f, "  handlers: {}", rates(self.temper.names()))?;
         writeln!(f, "  {:?}", self.config)?;
         writeln!(f, "  {:?}", self.limits)?;
-        writeln!(f, "  mixed: {}", self.mixed)?;
+        writeln!(f, "  mixed: {}, TLS in pieces: {:?}", self.mixed, self.tls)?;
         for step in self.steps.iter().take(STEPS_SHOWN) {
             writeln!(f, "  {step:?}")?;
         }

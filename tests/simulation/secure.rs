@@ -149,7 +149,7 @@ fn play(seed: u64) {
         clients.iter_mut().for_each(|client| _ = client.go_on(&tls));
         check(&clients);
     }
-    // Everybody reads, and ends. Whoever was not in time for the handshake has lost its connection.
+    // All clients read and end. A client whose handshake was too late has lost its connection.
     network.on_call(|_, _| Outcome::Proceed);
     clients.iter().for_each(|client| client.peer.set_window(usize::MAX));
     settle(&mut network, &mut clients, &tls);

@@ -58,7 +58,7 @@ fn kind(error: &str) -> String {
 impl Shrunk {
     /// One pass over the faults and habits: what can go goes.
     fn simplify(&mut self, still_fails: &mut impl FnMut(&Plan) -> Option<String>) {
-        for (name, _) in [self.plan.faults.names(), self.plan.temper.names()].concat() {
+        for (name, _) in self.plan.names() {
             let mut candidate = self.plan.clone();
             candidate.clear(name);
             if let Some(error) = still_fails(&candidate) {
