@@ -1,7 +1,8 @@
 //! TLS on a thread: the same `rfile` and `wfile` over a session in memory.
 //!
-//! A thread may read while another writes, so no lock on the session is held while one of them waits for the socket. What
-//! is sealed must be written in the same order, so a thread holds `writing` from sealing until the socket has the bytes.
+//! One thread may read while another writes, so no thread holds the lock on the session while it waits for the socket.
+//! Sealed bytes must be written in the order in which they were sealed, so a thread holds `writing` from sealing until the
+//! socket has the bytes.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +32,7 @@ struct Input {
     has_ended: bool,
 }
 
-/// What the session takes for the socket.
+/// The socket of the session: two buffers.
 #[derive(Debug, Default)]
 struct Memory {
     arrived: Vec<u8>,
@@ -74,7 +75,7 @@ impl Secure {
         }
     }
 
-    /// Asks about the session.
+    /// Calls a closure with the session.
     pub(super) fn ask<R>(&self, ask: impl FnOnce(TlsSession<'_>) -> R) -> Option<R> {
         lock(&self.session).layer().map(|session| ask(TlsSession::new(session)))
     }
@@ -95,7 +96,7 @@ impl Secure {
         Ok(n)
     }
 
-    /// Waits for bytes of the wire, and opens them. An end that has come with the handshake is not waited for.
+    /// Waits for bytes of the wire, and opens them. Does not wait if the end of the input has come with the handshake.
     fn fill(&self, socket: &impl RawSocket, input: &mut Input) -> io::Result<()> {
         let mut wire = [0; WIRE_BYTES];
         let has_end = lock(&self.session).has_end();
@@ -179,7 +180,7 @@ impl Secure {
         if sealed.is_empty() { Ok(()) } else { socket.write_raw(&sealed) }
     }
 
-    /// Like `send_sealed`, for a thread that reads: one that is writing sends it, too.
+    /// Like `send_sealed`, for a thread that reads. If another thread is writing, that one sends the messages.
     fn send_answers(&self, socket: &impl RawSocket) -> io::Result<()> {
         if !lock(&self.session).has_sealed() || self.writing.try_lock().is_err() {
             return Ok(());

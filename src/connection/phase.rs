@@ -127,7 +127,7 @@ impl Phase {
     }
 
     /// Returns whether room in the socket matters even if nothing is queued: an attempt to connect has a result, or TLS
-    /// has something to say.
+    /// has a message of its own.
     #[inline]
     pub(super) fn awaits_room(&self) -> bool {
         self.is_connecting() || cfg!(feature = "tls") && self.is_secured()

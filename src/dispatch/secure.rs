@@ -1,4 +1,4 @@
-//! What a server does about TLS: a handshake comes before `setup`, and a failed one instead of it.
+//! TLS of a server: the handshake before `setup`, its failure, and connections that go to a thread after it.
 
 use std::io;
 
@@ -94,13 +94,13 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         });
     }
 
-    /// Plaintext has arrived. Usually it is all that is done in the service.
+    /// Plaintext has arrived. Usually the service does nothing else.
     #[inline(never)]
     pub(super) fn handle_plaintext(&mut self, at: &mut Service<'_>, fresh: usize) {
         self.call_own::<false>(at, 0..fresh, || Callback::Handle);
     }
 
-    /// A handshake has failed, or its time is over. The peer is told, and then the connection ends.
+    /// A handshake has failed, or has taken too long. After an alert to the peer, the connection ends.
     #[cold]
     pub(super) fn handshake_failed(&mut self, at: &mut Service<'_>, source: io::Error, why: EndReason) {
         let state = &at.connection.state;
@@ -125,7 +125,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         drop_error(at.core, error);
     }
 
-    /// The peer has violated TLS, which is no error of a handler. It was told, and then the connection ends.
+    /// The peer has violated TLS, which is no error of a handler. After an alert to the peer, the connection ends.
     #[cold]
     pub(super) fn tls_failed(&mut self, at: &mut Service<'_>, source: io::Error) {
         note_fault!(Debug, "{}: TLS failed: {}", ends(at.connection), Explained(&source));

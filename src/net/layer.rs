@@ -10,7 +10,7 @@ use crate::panics::catch;
 
 /// The state of a layer for one connection.
 pub(crate) trait Layer: Sized + Debug + Send + 'static {
-    /// What it is made of, when the first byte arrives.
+    /// The configuration from which a layer is made when the first byte arrives.
     type Start: Debug + Send;
 
     /// Returns whether it sends the first byte.
@@ -22,7 +22,7 @@ pub(crate) trait Layer: Sized + Debug + Send + 'static {
     /// messages into `sealed`. Before the part there are at least [`PLAIN_MAX`] bytes of room.
     fn open(&mut self, buffer: &mut [u8], wire: Range<usize>, sealed: &mut Sealed<'_>) -> Opened;
 
-    /// Seals plaintext. `carried`: the bytes of the wire that the last `open` has left over, unchanged.
+    /// Seals plaintext. `carried` has the bytes of the wire that the last `open` left over, unchanged.
     fn seal(&mut self, plain: &[u8], carried: &mut [u8], sealed: &mut Sealed<'_>) -> io::Result<()>;
 
     /// Ends our direction.
@@ -31,10 +31,10 @@ pub(crate) trait Layer: Sized + Debug + Send + 'static {
     fn is_handshaking(&self) -> bool;
 }
 
-/// What came of opening records.
+/// The result of opening records.
 #[derive(Debug, Default)]
 pub(crate) struct Opened {
-    /// Bytes of the wire that are done with. The rest must be there again the next time, as it is in the buffer now.
+    /// Bytes of the wire that are not needed any more. The next call needs the rest as it is in the buffer now.
     pub(crate) used: usize,
     /// Bytes of plaintext at the start of the buffer.
     pub(crate) plain: usize,
@@ -74,7 +74,7 @@ impl<'a> Sealed<'a> {
         self.filled
     }
 
-    /// Room for at least so many more bytes.
+    /// Returns room for at least `wanted` more bytes.
     pub(crate) fn room(&mut self, wanted: usize) -> &mut [u8] {
         if self.bytes.len() < self.filled + wanted {
             self.bytes.resize(self.filled + wanted, 0);
@@ -82,7 +82,7 @@ impl<'a> Sealed<'a> {
         &mut self.bytes[self.filled..]
     }
 
-    /// The first bytes of the room were filled.
+    /// Records that the first `filled` bytes of the room are sealed bytes now.
     pub(crate) fn add(&mut self, filled: usize) {
         self.filled += filled;
         debug_assert!(self.filled <= self.bytes.len());

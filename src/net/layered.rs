@@ -1,4 +1,5 @@
-//! A socket with a layer on it: what it carries from one read to the next, and what it has sealed ahead of the socket.
+//! A socket with a layer on it. It keeps the incomplete record of a read for the next read, and sealed bytes that the
+//! socket has not accepted.
 //!
 //! ```text
 //!            lent buffer:  [ plaintext ......... | carried | bytes from the socket ... ]
@@ -6,7 +7,7 @@
 //! ```
 //!
 //! Plaintext stays with the caller until its ciphertext is written, as with `SSL_write`: a write that reports less than
-//! was offered is repeated with the same bytes, of which the first `ahead` are sealed already.
+//! was offered is repeated with the same bytes. The first `ahead` of them are sealed already.
 
 mod running;
 
@@ -22,7 +23,7 @@ pub(crate) struct Layered<S, L: Layer> {
     pub(crate) socket: S,
     start: L::Start,
     running: Option<Box<Running<L>>>,
-    /// Bytes at the front of the output that leave as they are, because they were written before the layer was put on.
+    /// Bytes at the front of the output that are sent unsealed, because they were written before the layer was put on.
     bare: u32,
     /// When the handshake began, later when the carried record began, and at last when our end was sealed.
     pub(crate) since: u64,
@@ -39,14 +40,14 @@ pub(crate) enum Received {
         /// At the start of the buffer.
         plain: usize,
         records: usize,
-        /// The read was short, and nothing more is to be reported.
+        /// The read was short, and there is nothing else to report.
         is_drained: bool,
     },
     /// The peer has ended its direction.
     Closed,
-    /// The socket has ended, but the peer has not said so.
+    /// The socket has ended, but the layer has not.
     Truncated,
-    /// The layer has failed. What it tells the peer about that is sealed.
+    /// The layer has failed. Its message to the peer about that is sealed.
     Failed(io::Error),
 }
 
@@ -73,7 +74,7 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
         &self.start
     }
 
-    /// The layer, if it has begun.
+    /// Returns the layer, if it has begun.
     pub(crate) fn layer(&self) -> Option<&L> {
         self.running.as_ref().map(|running| &running.layer)
     }
@@ -120,7 +121,7 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
         Ok(self.running.as_mut().expect("it was begun"))
     }
 
-    /// Has the layer say what it begins with.
+    /// Begins the layer, if it sends the first byte.
     pub(crate) fn speak(&mut self) -> io::Result<()> {
         if self.running.is_none() && L::speaks_first(&self.start) {
             let running = self.begin()?;
@@ -131,7 +132,7 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
         Ok(())
     }
 
-    /// Reads from the socket once, at most so many bytes. The buffer has at least [`BUFFER_BYTES_MIN`].
+    /// Reads from the socket once, at most `most` bytes. The buffer has at least [`BUFFER_BYTES_MIN`].
     ///
     /// # Errors
     /// Errors of the socket.
@@ -199,7 +200,7 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
     /// Writes sealed bytes that wait. Returns whether none is left.
     ///
     /// # Errors
-    /// Errors of the socket, except those that mean to try again.
+    /// Errors of the socket, except `WouldBlock` and `Interrupted`.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
         let Some(running) = &mut self.running else { return Ok(true) };
         while !running.sealed().is_empty() {
@@ -217,7 +218,7 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
     /// Ends our direction, after everything that was written. Returns whether the socket has accepted all of it.
     ///
     /// # Errors
-    /// As of [`flush`](Self::flush).
+    /// The same as for [`flush`](Self::flush).
     pub(crate) fn close(&mut self, now: u64) -> io::Result<bool> {
         if let Some(running) = &mut self.running
             && !std::mem::replace(&mut running.is_closed, true)
@@ -236,11 +237,12 @@ thread_local! {
 
 /// The longest record, with its header.
 const RECORD_MAX: usize = 5 + PLAIN_MAX;
-/// The most that is carried during the handshake. A message of it has at most 64 KiB.
+/// The most that is carried during the handshake, whose messages have at most 64 KiB.
 const HANDSHAKE_MAX: usize = 80 * 1024;
-/// Where the socket is read to. The carried bytes have room before it, and before them the plaintext of a record.
+/// The offset at which bytes of the socket are put. Before it there is room for the carried bytes, and before them for the
+/// plaintext of a record.
 const WIRE_AT: usize = HANDSHAKE_MAX + PLAIN_MAX;
 /// The most that one read takes from the socket.
 pub(crate) const WIRE_MAX: usize = 64 * 1024;
-/// The length of a buffer that can be lent.
+/// The minimum length of a lent buffer.
 pub(crate) const BUFFER_BYTES_MIN: usize = WIRE_AT + WIRE_MAX;

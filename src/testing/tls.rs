@@ -1,4 +1,4 @@
-//! TLS at the other end of a scripted connection: rustls' own client, which is no part of the layer that is tested.
+//! TLS at the other end of a scripted connection: rustls' own client, which shares no code with the tested layer.
 
 use std::fmt;
 use std::io::{Read as _, Write as _};
@@ -63,14 +63,14 @@ impl Tls {
     /// Takes the server's end, and the client's configuration with the name that it checks.
     ///
     /// # Errors
-    /// [`Error::Setting`] if that is no name.
+    /// [`Error::Setting`] if `server_name` is not a name.
     pub fn new(acceptor: &TlsAcceptor, config: Arc<ClientConfig>, server_name: &str) -> Result<Self> {
         let name = ServerName::try_from(server_name.to_owned())
             .map_err(|_| Error::setting("server_name", server_name, "it is neither a DNS name nor an IP address"))?;
         Ok(Tls { acceptor: acceptor.clone(), config, name, piece: usize::MAX })
     }
 
-    /// Has the encrypted bytes arrive in pieces of this size.
+    /// Lets the encrypted bytes arrive in pieces of this size.
     #[must_use]
     pub fn pieces(self, bytes: usize) -> Self {
         Tls { piece: bytes.max(1), ..self }
@@ -108,7 +108,7 @@ pub struct TlsPeer {
 
 struct End {
     session: ClientConnection,
-    /// Everything that was received, of which so much was taken.
+    /// Everything that was received. The first `taken` bytes were taken.
     received: Vec<u8>,
     taken: usize,
     piece: usize,
@@ -117,8 +117,8 @@ struct End {
 }
 
 impl TlsPeer {
-    /// Takes what has arrived, and sends what is to be sent. Returns whether anything was sent, so that the server has
-    /// something to do.
+    /// Takes the bytes that have arrived, and sends the bytes that TLS wants to send. Returns whether anything was sent,
+    /// so that the server has something to do.
     pub fn exchange(&self) -> bool {
         let mut end = lock(&self.end);
         let bytes = self.peer.take_received();
@@ -141,7 +141,7 @@ impl TlsPeer {
     }
 
     /// Sends early data (0-RTT), if the configuration allows it and an earlier session can be resumed. Returns whether it
-    /// was sent. Whether the server takes it is another question.
+    /// was sent. The server may still refuse it.
     pub fn send_early(&self, bytes: &[u8]) -> bool {
         let mut end = lock(&self.end);
         let is_sent = end.session.early_data().is_some_and(|mut early| early.write_all(bytes).is_ok());

@@ -64,9 +64,9 @@ fn signed(
     Identity { chain: vec![certificate.der().clone()], key, pem }
 }
 
-/// A certificate of somebody whom the tests do not trust.
+/// A certificate of another authority, which the tests do not trust.
 pub(crate) fn stranger(name: &str) -> Identity {
-    signed(&authority("somebody else"), name, |_| {})
+    signed(&authority("another one"), name, |_| {})
 }
 
 /// A certificate with two issuers between it and the authority.

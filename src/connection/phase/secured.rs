@@ -47,8 +47,8 @@ impl Phase {
         self.inbound = if is_at_end { Inbound::Told } else { Inbound::Open };
     }
 
-    /// Returns whether the peer's `close_notify` may still arrive. Unlike a FIN it is data: if the socket were closed,
-    /// the system would answer with a reset, which destroys output that the peer has not read.
+    /// Returns whether the peer's `close_notify` may still arrive. Unlike a FIN, it is data. If it arrives at a closed
+    /// socket, the system answers with a reset, which destroys output that the peer has not read.
     pub(crate) fn awaits_close_notify(&self) -> bool {
         self.hold & LAST_RECORD != 0
     }

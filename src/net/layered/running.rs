@@ -50,7 +50,7 @@ impl<L: Layer> Running<L> {
         self.take(|kept| kept.end.take())
     }
 
-    /// Takes something of what is kept, and frees the rest if nothing is left.
+    /// Takes a part of what is kept, and frees the box if nothing is left in it.
     #[inline]
     fn take<T: Default>(&mut self, take: impl FnOnce(&mut Kept) -> T) -> T {
         let Some(kept) = &mut self.kept else { return T::default() };
@@ -131,7 +131,7 @@ impl<L: Layer> Running<L> {
                 taken += done;
                 continue;
             }
-            // A part of the ciphertext stands for as large a part of the plaintext, but never for all of it.
+            // If half of the ciphertext was written, half of the plaintext counts as written, but never all of it.
             let done = (ahead * written / waiting).min(offered - taken);
             self.ahead -= done as u32;
             taken += done;

@@ -1,5 +1,5 @@
-//! The name that a client asks for. rustls' unbuffered sessions do not tell it, but they pass it to what chooses the
-//! certificate.
+//! The server name that a client asks for. rustls' unbuffered sessions do not return it, but they pass it to the resolver
+//! of certificates, which notes it here.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-/// A name, which all sessions with the same name share if they began one after another.
+/// A server name. Successive sessions with the same name share it.
 pub(super) type Name = Arc<Box<str>>;
 
 thread_local! {
@@ -23,7 +23,7 @@ pub(super) fn shared(name: &str) -> Name {
     })
 }
 
-/// Notes the name, and leaves the choice to another.
+/// Notes the name, and lets another resolver choose the certificate.
 #[derive(Debug)]
 struct Noting(Arc<dyn ResolvesServerCert>);
 
@@ -38,7 +38,8 @@ impl ResolvesServerCert for Noting {
     }
 }
 
-/// The same configuration, of which sessions note the names. They share its tickets and its stored sessions.
+/// Returns the same configuration with a resolver that notes names. Its sessions share the tickets and the stored sessions
+/// of the original.
 pub(super) fn noting(config: &ServerConfig) -> Arc<ServerConfig> {
     let mut config = config.clone();
     config.cert_resolver = Arc::new(Noting(config.cert_resolver));

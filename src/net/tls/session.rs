@@ -1,8 +1,11 @@
-//! TLS as a [`Layer`]: rustls' unbuffered connections. Nothing else names them.
+//! TLS as a [`Layer`]. Only this file uses rustls' unbuffered connections.
 //!
-//! Three of their habits matter here. `process_tls_records` panics without the bytes that it has left over, so every call
-//! gets them. An alert for an error comes with the call after that error, and each further call would make another. And
-//! messages that rustls has sealed itself must leave before later data, or the peer cannot open either.
+//! Four of their habits matter here:
+//! - `process_tls_records` panics without the bytes that it has left over, so every call gets them.
+//! - The alert for an error comes with the call after that error, and each further call would make another alert.
+//! - Messages that rustls has sealed itself must be sent before later data, or the peer can open neither.
+//! - After our `close_notify`, rustls makes an alert for what the peer does wrong, or panics in a debug build. The panic is
+//!   caught, and the alert is not sent.
 
 use std::io;
 use std::ops::Range;
@@ -19,7 +22,7 @@ use rustls::{ClientConfig, CommonState, Error, ServerConfig};
 use super::server_name::{self, Name};
 use crate::net::layer::{Ended, Layer, Opened, Sealed};
 
-/// What a session is made of. Shared by all sessions of an acceptor or a connector.
+/// The configuration of sessions. All sessions of an acceptor or a connector share it.
 pub(crate) type Start = Arc<Side<ServerStart, ClientStart>>;
 
 /// The end of a session, with something for either.
@@ -126,13 +129,13 @@ impl Layer for Session {
     }
 }
 
-/// The part that rustls' two sides have in common.
+/// The methods that rustls' two sides have in common.
 trait Unbuffered {
     type Data;
 
     fn process<'c, 'i>(&'c mut self, wire: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
     fn common(&self) -> &CommonState;
-    /// Puts early data into the front of the buffer. Returns how many bytes that were.
+    /// Puts early data at the front of the buffer. Returns the number of bytes.
     fn take_early(state: ReadEarlyData<'_, '_, Self::Data>, front: &mut [u8]) -> usize;
 }
 
@@ -187,7 +190,7 @@ fn open<C: Unbuffered>(connection: &mut C, buffer: &mut [u8], wire: Range<usize>
                     opened.records += 1;
                 }
                 opened.used += discard;
-                // Usually that was all, and another call would only say so.
+                // Usually there is no more, and another call would only confirm that.
                 if opened.used == wire.len() && !connection.common().wants_write() {
                     return opened;
                 }
@@ -220,7 +223,7 @@ fn open<C: Unbuffered>(connection: &mut C, buffer: &mut [u8], wire: Range<usize>
     }
 }
 
-/// Takes everything from rustls that it has sealed itself.
+/// Takes the messages that rustls has sealed itself.
 fn say<C: Unbuffered>(connection: &mut C, carried: &mut [u8], sealed: &mut Sealed<'_>) {
     while connection.common().wants_write() {
         match connection.process(carried).state {
@@ -256,7 +259,7 @@ fn close<C: Unbuffered>(connection: &mut C, carried: &mut [u8], sealed: &mut Sea
     write(connection, carried, sealed, OVERHEAD, |traffic, room| traffic.queue_close_notify(room))
 }
 
-/// Has rustls write into room of `wanted` bytes, after everything that it has sealed itself.
+/// Lets rustls write into room of `wanted` bytes, after the messages that it has sealed itself.
 fn write<C: Unbuffered>(
     connection: &mut C,
     carried: &mut [u8],
