@@ -26,7 +26,7 @@
 //! | a handler, its arguments and its result | [`RequestHandler`], [`Request`], [`Input`], [`Output`], [`Next`] |
 //! | state shared by all handlers, Python's hooks | [`BaseServer`] |
 //! | a handler that blocks, on a thread | [`BlockingHandler`], [`StreamRequestHandler`], [`ThreadingTcpServer`], [`ServeOn`] |
-//! | several servers, a loop of your own, statistics | [`Reactor`], [`ReactorConfig`], [`Stats`] |
+//! | several servers, a loop of your own, statistics | [`Reactor`], [`ReactorConfig`], [`Stats`], [`Inspection`] |
 //! | other threads, stopping | [`Handle`], [`ShutdownHandle`] |
 //! | tests without sockets | [`testing`] |
 //!
@@ -44,7 +44,7 @@
 //! connection/  one connection, without clock or selector: buffers, frames, the next step
 //! net/         sockets, the selector, the clock: the only folder that names mio's sockets
 //! threads      THE THREADS: for offloaded jobs and handlers that block      sync
-//! ids backoff timers limits stats logging panics error lifecycle address escape      leaves
+//! ids backoff timers limits stats inspection logging panics error lifecycle address escape      leaves
 //! ```
 //!
 //! # Features
@@ -75,6 +75,7 @@ mod error;
 mod escape;
 mod handler;
 mod ids;
+mod inspection;
 mod lifecycle;
 mod limits;
 pub mod logging;
@@ -110,6 +111,7 @@ pub use handler::RequestHandler;
 pub use handler::others::Others;
 pub use handler::request::Request;
 pub use ids::{ConnectionId, ServerId};
+pub use inspection::{ConnectionInspection, Inspection, ReactorPhase, ServerInspection, TurnTimes};
 pub use lifecycle::{EndReason, Next, Timeout};
 pub use limits::{DropPolicy, Limits, Linger, Overflow, ReactorConfig};
 #[cfg(all(feature = "credentials", unix))]

@@ -15,6 +15,7 @@ mod event_loop;
 mod handing_over;
 pub(crate) mod handle;
 pub(crate) mod hosted;
+mod inspecting;
 mod invariants;
 pub(crate) mod mailbox;
 mod pausing;

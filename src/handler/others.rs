@@ -9,6 +9,7 @@ use crate::connection::budget::Budget;
 use crate::connection::{Delivery, Payload};
 use crate::error::Result;
 use crate::ids::{ConnectionId, ServerId};
+use crate::inspection::Inspection;
 use crate::lifecycle::EndReason;
 use crate::net::MulticastGroup;
 use crate::net::datagram::DatagramSocket;
@@ -309,6 +310,12 @@ impl<S> Others<'_, S> {
     /// Returns the counters of this reactor.
     pub fn stats(&self) -> Stats {
         self.core.stats()
+    }
+
+    /// Returns what the reactor is doing now: see [`Reactor::inspect`](crate::Reactor::inspect). For a page that shows why
+    /// a server is slow or does not stop. The connection whose callback is running is counted, but not listed.
+    pub fn inspect(&mut self) -> Inspection {
+        self.core.inspect()
     }
 
     /// Returns a handle through which other threads can reach the reactor.

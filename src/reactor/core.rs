@@ -16,6 +16,7 @@ use crate::backoff::Backoff;
 use crate::connection::{Connection, Delivery};
 use crate::error::{Error, Result};
 use crate::ids::{ConnectionId, NO_SLOT, ServerId, SlotId};
+use crate::inspection::TurnTimes;
 use crate::lifecycle::{EndReason, Timeout};
 use crate::limits::{ReactorConfig, connections_from_descriptors};
 use crate::net::packet::{Packet, Route};
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     /// The clock as last read, in nanoseconds.
     pub(crate) now: u64,
     pub(crate) stats: Stats,
+    pub(crate) turn_times: TurnTimes,
     pub(crate) config: ReactorConfig,
     pub(crate) shared: Arc<Shared>,
     /// Shared with the handles, which may outlive the reactor and then have no descriptor.
@@ -108,6 +110,7 @@ impl Core {
             spare: Vec::new(),
             now,
             stats: Stats::default(),
+            turn_times: TurnTimes::default(),
             config,
             shared,
             _waker: waker,

@@ -134,6 +134,7 @@ impl Reactor {
             self.read_clock(&[]);
         }
         self.batch = batch;
+        self.core.turn_times.add(self.core.now - begun);
         let took = Duration::from_nanos(self.core.now - begun);
         let stats = &mut self.core.stats;
         stats.turns_took += took;

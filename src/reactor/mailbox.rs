@@ -193,6 +193,11 @@ impl<C, W: Wake> Mailbox<C, W> {
         self.pending.load(Ordering::Acquire)
     }
 
+    /// The number of commands that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
     /// Returns whether a command waits that the loop would not see: an error. For the loop's thread.
     pub(crate) fn waits_unmarked(&self) -> bool {
         let queue = self.lock();

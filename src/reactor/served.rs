@@ -30,6 +30,8 @@ pub(crate) enum Life {
 pub(crate) struct Cap {
     /// Accepting waits until connections have closed.
     pub(super) is_reached: bool,
+    /// When it was reached.
+    reached_at: u64,
     /// When accepting last resumed after that.
     lifted_at: Option<u64>,
 }
@@ -38,10 +40,18 @@ impl Cap {
     /// Accepting must wait because of this limit.
     pub(super) fn reach(&mut self, now: u64, active: usize, max: usize, limit: &str) {
         let again = std::mem::replace(&mut self.is_reached, true);
+        if !again {
+            self.reached_at = now;
+        }
         // When connections come and go around the limit, it is reached repeatedly.
         if !again && self.lifted_at.is_none_or(|since| now.saturating_sub(since) > nanos(EPISODE)) {
             note!(Warn, "{active} connections are open, of {max} that may be ({limit}): more clients wait");
         }
+    }
+
+    /// Since when accepting has waited because of this limit.
+    pub(super) fn since(&self) -> Option<u64> {
+        self.is_reached.then_some(self.reached_at)
     }
 
     /// Resumes accepting if there is room. Returns whether it resumed after a wait.

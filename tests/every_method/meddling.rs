@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use socketserver::{
     Address, BaseServer, ConnectionId, Delivery, Error, Handle, Message, MulticastGroup, Others, Reactor,
-    ShutdownHandle,
+    ShutdownHandle, TurnTimes,
 };
 
 use crate::chaos::Chaos;
@@ -111,6 +111,12 @@ fn multicast<S: BaseServer>(ledger: &Ledger, others: &mut Others<'_, S>) {
 fn look<S: BaseServer>(rng: &mut Rng, ledger: &Ledger, others: &mut Others<'_, S>) {
     let stats = call!(Others::stats(others));
     let stopping = call!(Others::is_stopping(others));
+    let inspection = call!(Others::inspect(others));
+    ledger.expect(
+        inspection.servers.iter().map(|server| server.connections + server.sessions).sum::<usize>() as u64
+            == stats.active,
+        "each open connection belongs to a server",
+    );
     for id in call!(Others::connections(others)) {
         ledger.expect(call!(Others::client_address(others, id)).is_some(), "an open connection has an address");
     }
@@ -185,7 +191,12 @@ fn closure(rng: &mut Rng, ledger: &Arc<Ledger>, reactor: &mut Reactor) {
         }
         _ => {
             let _ = call!(Reactor::next_timeout(reactor));
-            let _ = format!("{:?}", call!(Reactor::stats(reactor)));
+            let _ = format!("{:?}{:?}", call!(Reactor::stats(reactor)), call!(Reactor::inspect(reactor)));
+            let times = call!(Reactor::take_turn_times(reactor));
+            let longest = call!(TurnTimes::buckets(&times)).filter(|&(_, count)| count > 0).last();
+            let quantile = call!(TurnTimes::quantile(&times, 1.0));
+            ledger.expect(longest.is_none_or(|(bound, _)| bound == quantile), "no turn is longer than the longest");
+            ledger.expect((call!(TurnTimes::total(&times)) == 0) == longest.is_none(), "each turn is in a bucket");
         }
     }
 }

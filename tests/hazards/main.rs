@@ -56,6 +56,7 @@ mod flow;
 mod handing_over;
 #[cfg(unix)]
 mod inherited;
+mod inspecting;
 mod lifecycle;
 mod limits;
 mod logging;
