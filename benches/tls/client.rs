@@ -36,14 +36,25 @@ pub(crate) fn socket(address: SocketAddr) -> io::Result<TcpStream> {
 pub(crate) fn exchange(stream: &mut (impl Read + Write), bytes: usize) -> io::Result<()> {
     let bytes = vec![b'x'; bytes];
     stream.write_all(&bytes)?;
-    let mut back = vec![0; bytes.len()];
-    stream.read_exact(&mut back)?;
-    if back == bytes { Ok(()) } else { Err(io::Error::other("the echo has other bytes")) }
+    read(stream, &bytes)
 }
 
-/// 1 MiB in each direction. Pieces of 64 KiB have room in the buffers of both sockets.
-pub(crate) fn exchange_mebibyte(stream: &mut (impl Read + Write)) -> io::Result<()> {
-    (0..16).try_for_each(|_| exchange(stream, 64 << 10))
+/// 64 KiB in each direction, so many times, with two of them on their way, so that the server has always something to
+/// do. They have room in the buffers of the sockets.
+pub(crate) fn exchange_many(stream: &mut (impl Read + Write), times: u32) -> io::Result<()> {
+    let bytes = vec![b'x'; 64 << 10];
+    stream.write_all(&bytes)?;
+    for _ in 1..times {
+        stream.write_all(&bytes)?;
+        read(stream, &bytes)?;
+    }
+    read(stream, &bytes)
+}
+
+fn read(stream: &mut impl Read, expected: &[u8]) -> io::Result<()> {
+    let mut back = vec![0; expected.len()];
+    stream.read_exact(&mut back)?;
+    if back == expected { Ok(()) } else { Err(io::Error::other("the echo has other bytes")) }
 }
 
 /// Sends close_notify, and waits for the end. Not every server sends its own close_notify, as RFC 8446 demands.

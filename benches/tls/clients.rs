@@ -96,7 +96,7 @@ fn one(address: SocketAddr, situation: Situation, config: &Arc<ClientConfig>) ->
             let mut stream = client::connect(address, config)?;
             match situation {
                 Situation::Message => client::exchange(&mut stream, 64)?,
-                Situation::Mebibyte => client::exchange_mebibyte(&mut stream)?,
+                Situation::Mebibyte => (0..16).try_for_each(|_| client::exchange(&mut stream, 64 << 10))?,
                 _ => {}
             }
             Ok(stream.into_parts().1)
