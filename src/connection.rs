@@ -90,6 +90,8 @@ pub(crate) enum Step {
     /// carry.
     Handle(usize),
     Writable,
+    /// A file that was to be sent could not be read.
+    FileFailed(std::io::ErrorKind),
     Eof,
     Drain,
     Finish(EndReason),
@@ -149,6 +151,11 @@ impl Connection {
 
     pub(crate) fn unsent(&self) -> usize {
         self.io.queue.as_ref().map_or(0, |queue| queue.len())
+    }
+
+    /// How many unsent bytes are in memory.
+    pub(crate) fn held(&self) -> usize {
+        self.io.queue.as_ref().map_or(0, |queue| queue.held())
     }
 
     /// Records an event. Returns whether there may be something to do.

@@ -51,9 +51,11 @@
 //! All features are off by default. If a feature is missing, the compiler error names it.
 //! - `signals`: lets SIGINT and SIGTERM shut a server down (`Server::shutdown_on_signals`), through signal-hook.
 //! - `descriptor-limit`: on Unix, the descriptor limit is read with getrlimit(2) (through nix) instead of from `/proc`.
-//!   The next three features include it.
+//!   The next four features include it.
 //! - `batch`: on Linux, transfers many datagrams per system call and sends answers from the address to which the client
 //!   sent, through nix.
+//! - `sendfile`: on Linux, sends parts of files with sendfile(2) (`Output::write_file`) instead of copying them, through
+//!   nix.
 //! - `credentials`: on Unix, identifies the process at the other end of a Unix socket (`Stream::peer_credentials`),
 //!   through nix.
 //! - `children`: on Unix, lets programs serve requests (`ServeOn::Program`, `ForkingTcpServer`), through shared_child.

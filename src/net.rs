@@ -14,6 +14,7 @@ mod credentials;
 pub(crate) mod datagram;
 pub mod family;
 pub(crate) mod fault;
+pub(crate) mod file;
 mod from_socket;
 #[cfg(unix)]
 pub(crate) mod inherited;

@@ -1,20 +1,19 @@
 //! Files below a folder: which one a path names, and which part of it a request asks for.
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Component, Path};
 use std::time::{Duration, SystemTime};
 
 use super::http::{Head, NOT_MODIFIED, Status};
 
-/// An open file, at the beginning of the part to send.
+/// An open file, and the part of it to send.
 pub(crate) struct Found {
     pub(crate) status: Status,
     /// The headers that describe it.
     pub(crate) headers: String,
     pub(crate) file: File,
-    pub(crate) length: u64,
+    pub(crate) part: Range<u64>,
 }
 
 /// Opens the file that a path names. Neither `..` nor a symbolic link leads out of the folder.
@@ -27,26 +26,25 @@ pub(crate) fn open(root: &Path, path: &str, head: &Head<'_>) -> Result<Found, St
     let path = root.join(name);
     let path = if path.is_dir() { path.join("index.html") } else { path };
     let path = path.canonicalize().ok().filter(|path| path.starts_with(root) && path.is_file()).ok_or(NOT_FOUND)?;
-    let mut file = File::open(&path).map_err(|_| "403 Forbidden")?;
+    let file = File::open(&path).map_err(|_| "403 Forbidden")?;
     let metadata = file.metadata().map_err(|_| NOT_FOUND)?;
     let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
     let date = httpdate::fmt_http_date(modified);
     let mut headers = format!("Content-Type: {}\r\nLast-Modified: {date}\r\nAccept-Ranges: bytes\r\n", kind(&path));
     let is_known = |since: SystemTime| modified < since + Duration::from_secs(1);
     if head.if_modified_since.and_then(|date| httpdate::parse_http_date(date).ok()).is_some_and(is_known) {
-        return Ok(Found { status: NOT_MODIFIED, headers, file, length: 0 });
+        return Ok(Found { status: NOT_MODIFIED, headers, file, part: 0..0 });
     }
     let wanted = head.range.filter(|_| head.if_range.is_none_or(|version| version == date));
     let Some(part) = wanted.and_then(|range| part(range, metadata.len())) else {
-        return Ok(Found { status: "200 OK", headers, file, length: metadata.len() });
+        return Ok(Found { status: "200 OK", headers, file, part: 0..metadata.len() });
     };
     if part.is_empty() {
         headers += &format!("Content-Range: bytes */{}\r\n", metadata.len());
-        return Ok(Found { status: "416 Range Not Satisfiable", headers, file, length: 0 });
+        return Ok(Found { status: "416 Range Not Satisfiable", headers, file, part: 0..0 });
     }
     headers += &format!("Content-Range: bytes {}-{}/{}\r\n", part.start, part.end - 1, metadata.len());
-    file.seek(SeekFrom::Start(part.start)).map_err(|_| NOT_FOUND)?;
-    Ok(Found { status: "206 Partial Content", headers, file, length: part.end - part.start })
+    Ok(Found { status: "206 Partial Content", headers, file, part })
 }
 
 /// The part of a file that a range stands for, which is empty if the file is too short. `None` for several ranges and for

@@ -19,7 +19,6 @@ mod http;
 mod live;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,7 +41,6 @@ struct Web {
     date: String,
     /// Small files with their headers, for at most a second.
     cached: HashMap<String, (Arc<str>, SharedBytes)>,
-    buffer: Vec<u8>,
 }
 
 impl BaseServer for Web {
@@ -68,8 +66,6 @@ enum Doing {
     Requests,
     /// The rest of a body, and how many bytes of it have arrived, with their FNV-1a hash.
     Upload(Body, u64, u64),
-    /// A file, and how many bytes of it are left to send.
-    File(File, u64),
     Events,
 }
 
@@ -103,19 +99,6 @@ impl RequestHandler<Web> for Http {
                     }
                     Err(status) => self.refuse(request, status)?,
                 },
-                Doing::File(_, 0) => self.doing = Doing::Requests,
-                Doing::File(file, left) => {
-                    let wanted = request.server.buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    let buffer = &mut request.server.buffer[..wanted];
-                    match file.read(buffer) {
-                        Ok(n @ 1..) => {
-                            request.output.write_all(&buffer[..n])?;
-                            *left -= n as u64;
-                        }
-                        // It has become shorter. A reset tells the client that this is not all.
-                        _ => return Ok(Next::Abort),
-                    }
-                }
                 Doing::Events => {
                     request.input.take_all();
                     break;
@@ -130,20 +113,19 @@ impl RequestHandler<Web> for Http {
     }
 
     fn eof(&mut self, _: &mut Request<'_, Web>) -> Result<Next> {
-        self.keeps = false;
-        Ok(if let Doing::File(..) = self.doing { Next::Wait } else { Next::Close })
+        Ok(Next::Close)
     }
 
     fn drain(&mut self, _: &mut Request<'_, Web>) -> Result<Next> {
         self.keeps = false;
-        Ok(if let Doing::File(..) | Doing::Upload(..) = self.doing { Next::Wait } else { Next::Close })
+        Ok(if let Doing::Upload(..) = self.doing { Next::Wait } else { Next::Close })
     }
 
     fn timed_out(&mut self, request: &mut Request<'_, Web>, timeout: Timeout) -> Result<Next> {
         match timeout {
             Timeout::Write => return Ok(Next::Abort),
             // The next request waits for a file that a slow client still reads.
-            Timeout::Read if matches!(self.doing, Doing::File(..)) => return Ok(Next::Wait),
+            Timeout::Read if !request.output.is_empty() => return Ok(Next::Wait),
             Timeout::Read | Timeout::Message => self.refuse(request, "408 Request Timeout")?,
             _ => {}
         }
@@ -230,18 +212,15 @@ impl Http {
             Ok(found) => found,
             Err(status) => return self.reply(request, status, TEXT, status.as_bytes()),
         };
-        let mut body = Vec::new();
-        let is_small = is_whole && found.length <= CACHED_BYTES_MAX && request.server.cached.len() < CACHED_MAX;
-        if is_small && found.file.read_to_end(&mut body).is_ok_and(|length| length as u64 == found.length) {
+        let (mut body, length) = (Vec::new(), found.part.end - found.part.start);
+        let is_small = is_whole && length <= CACHED_BYTES_MAX && request.server.cached.len() < CACHED_MAX;
+        if is_small && found.file.read_to_end(&mut body).is_ok_and(|read| read as u64 == length) {
             self.reply(request, found.status, &found.headers, &body)?;
             request.server.cached.insert(path.to_owned(), (found.headers.into(), body.into()));
             return Ok(());
         }
-        self.head(request, found.status, &found.headers, found.length)?;
-        if !self.is_head {
-            self.doing = Doing::File(found.file, found.length);
-        }
-        Ok(())
+        self.head(request, found.status, &found.headers, length)?;
+        if self.is_head { Ok(()) } else { request.output.write_file(found.file, found.part) }
     }
 
     /// Begins a stream of events, with the samples so far. A page that does not read them is dropped early.
@@ -286,7 +265,6 @@ fn main() -> ExitCode {
             live: live::Live::default(),
             date: httpdate::fmt_http_date(SystemTime::now()),
             cached: HashMap::new(),
-            buffer: vec![0; 64 * 1024],
         };
         let new = |_: &mut Web, _: &Address| Http { keeps: true, is_head: false, doing: Doing::Requests };
         let mut server = TcpServer::with_server(args.address, web, new)?;

@@ -17,7 +17,7 @@ impl Connection {
         let bounds = self.state.bounds(limits);
         let unread_max = bounds.input_bytes_max.saturating_add(read_bytes);
         assert!(unread.unwrap_or(0) <= unread_max || phase.is_ending(), "9: too much is unread");
-        assert!(unsent <= bounds.output_bytes_max, "9: too much is unsent");
+        assert!(self.held() <= bounds.output_bytes_max, "9: too much is unsent");
         assert!(!self.takes_input() || !has(READABLE) || queued, "10: input waits for nothing");
         assert!(phase.is_registered() || queued, "10: no event will wake it, and it waits");
         let goes_on = phase.is_handle_due() && phase.stage() == Stage::Open && !self.state.is_read_paused();

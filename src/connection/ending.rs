@@ -12,6 +12,9 @@ impl Connection {
         if self.state.phase.stage() == Stage::Closing && self.is_flushed_in_part(turn) {
             return Step::Again;
         }
+        if let Some(kind) = self.state.take_file_fault() {
+            return Step::FileFailed(kind);
+        }
         // A replacement handler gets `setup` even if the end has come, so that it can get `finish`.
         if self.state.phase.begin_setup() {
             return Step::Setup;
@@ -117,7 +120,7 @@ impl Connection {
     pub(crate) fn hold(&mut self, limits: &Limits, lowered: bool) {
         let unread = self.carry.as_ref().map_or(0, |carry| carry.unread().len());
         let bounds = self.state.bounds(limits);
-        if self.unsent() > bounds.output_bytes_max {
+        if self.held() > bounds.output_bytes_max {
             self.io.queue = None;
             self.state.end(EndReason::OutputLimit, true);
         } else if lowered && unread > bounds.input_bytes_max {

@@ -59,6 +59,9 @@ impl Connection {
         if self.is_flushed_in_part(turn) {
             return Some(Step::Again);
         }
+        if let Some(kind) = self.state.take_file_fault() {
+            return Some(Step::FileFailed(kind));
+        }
         #[cfg(feature = "tls")]
         if self.state.phase.is_secured()
             && let Some(step) = self.before_others(turn)

@@ -1,14 +1,19 @@
 //! The bytes to send to the peer. Like Python's `wfile`, but non-blocking.
 
 use std::cell::Cell;
+use std::fs::File;
 use std::io::{self, IoSlice, Write};
+use std::ops::Range;
+use std::sync::Arc;
 
 use super::bounds::{Bounds, ConnectionLimits, DIRECT_BYTES, GATHER_BYTES};
 use super::budget::Budget;
 use super::io::{Io, OutputState};
+use super::queue::Queue;
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::limits::{Limits, Overflow};
+use crate::net::file::read_exact_at;
 use crate::net::packet::PAYLOAD_MAX;
 use crate::net::packet::Route;
 use crate::shared_bytes::SharedBytes;
@@ -105,6 +110,11 @@ impl<'a> Output<'a> {
         self.gathered.len() + self.io.queue.as_ref().map_or(0, |queue| queue.len())
     }
 
+    /// How many of these bytes are in memory.
+    fn held(&self) -> usize {
+        self.gathered.len() + self.io.queue.as_ref().map_or(0, |queue| queue.held())
+    }
+
     /// Returns whether the kernel has accepted everything written so far.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -176,6 +186,65 @@ impl<'a> Output<'a> {
         self.judge()
     }
 
+    /// Writes a part of a file, without reading it into memory: after everything that was written before, and before what
+    /// is written next. On Linux with the feature `sendfile`, sendfile(2) sends it from the page cache. Otherwise, and
+    /// under TLS, the reactor reads 16 KiB at a time. Reading blocks the loop if the file is not in the page cache. A part
+    /// of up to 16 KiB is read now.
+    ///
+    /// The bytes count as unsent output for [`len`](Self::len), [`Limits::output_high_water`], the write timeout and the
+    /// budget of a turn, but not for [`Limits::output_bytes_max`], because they need no memory. The file stays open until
+    /// they are sent. An `Arc<File>` can be sent to several connections.
+    ///
+    /// If the file has become shorter, or cannot be read, the connection is reset with
+    /// [`EndReason::Error`](crate::EndReason::Error), so that the peer does not take what it has got for the whole, and
+    /// [`handle_error`](crate::BaseServer::handle_error) is called with an [`Error::Io`].
+    ///
+    /// # Errors
+    /// [`Error::Gone`] after `shutdown_write`, or if the connection is known to be broken. [`Error::Io`] if a short part
+    /// cannot be read, and for a datagram.
+    ///
+    /// Source: `socket.sendfile` of Python.
+    ///
+    /// ```
+    /// use socketserver::{testing::Client, Next, Request, RequestHandler, Result};
+    /// use std::{fs::File, io::Write, sync::Arc};
+    ///
+    /// struct Page(Arc<File>);
+    /// impl RequestHandler for Page {
+    ///     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+    ///         request.input.take_all();
+    ///         let length = self.0.metadata()?.len();
+    ///         write!(request.output, "HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n")?;
+    ///         request.output.write_file(Arc::clone(&self.0), 0..length)?;
+    ///         Ok(Next::Close)
+    ///     }
+    /// }
+    /// let file = File::open("Cargo.toml")?;
+    /// let length = file.metadata()?.len();
+    /// let mut client = Client::new(Page(file.into()));
+    /// client.feed(b"GET / HTTP/1.0\r\n\r\n");
+    /// assert!(client.sent().len() as u64 > length);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn write_file(&mut self, file: impl Into<Arc<File>>, part: Range<u64>) -> Result<()> {
+        let (file, length) = (file.into(), part.end.saturating_sub(part.start));
+        if self.is_datagram() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "a datagram has no file").into());
+        }
+        self.admit(0)?;
+        if length < DIRECT_BYTES as u64 {
+            let mut bytes = vec![0; length as usize];
+            read_exact_at(&file, &mut bytes, part.start)?;
+            return self.put(&bytes);
+        }
+        self.send(&[]);
+        if !self.is_lost() {
+            Queue::of(&mut self.io.queue, self.now).push_file(file, part);
+            self.room = 0;
+        }
+        self.judge()
+    }
+
     /// Refuses bytes that cannot be sent or that, according to the policy, must not be queued.
     #[inline]
     fn admit(&self, n: usize) -> Result<()> {
@@ -183,7 +252,7 @@ impl<'a> Output<'a> {
             return Err(Error::Gone);
         }
         let max = self.bounds().output_bytes_max;
-        if self.budget.limits.output_overflow == Overflow::Refuse && self.len() + n > max {
+        if self.budget.limits.output_overflow == Overflow::Refuse && self.held() + n > max {
             return Err(Error::OutputLimit { max });
         }
         Ok(())
@@ -216,9 +285,9 @@ impl<'a> Output<'a> {
 
     /// Determines the result of a write.
     fn judge(&mut self) -> Result<()> {
-        if self.len() > self.bounds().output_bytes_max {
+        if self.held() > self.bounds().output_bytes_max {
             self.send(&[]);
-            if self.len() > self.bounds().output_bytes_max {
+            if self.held() > self.bounds().output_bytes_max {
                 return Err(self.overflow());
             }
         }

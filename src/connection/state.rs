@@ -45,6 +45,8 @@ pub(crate) struct Extra {
     message: Option<(u64, Duration)>,
     /// The limit in the error of a callback; kept only if it will be logged.
     pub(crate) passed: Option<Passed>,
+    /// Why a file could not be read, until the handler's server is told.
+    file_fault: Option<std::io::ErrorKind>,
     /// When an outbound connection is tried again.
     pub(crate) redial: Option<TimerKey>,
     /// Offloaded jobs whose results have not been delivered.
@@ -193,6 +195,18 @@ impl State {
             self.end(EndReason::Reset, false);
         }
         self.phase.is_broken() || self.phase.is_aborting()
+    }
+
+    /// A file that was to be sent could not be read. The peer must not take what it has got for the whole.
+    #[cold]
+    pub(super) fn file_failed(&mut self, kind: std::io::ErrorKind) {
+        self.extra.get_or_insert_default().file_fault = Some(kind);
+        self.end(EndReason::Error, true);
+    }
+
+    #[inline]
+    pub(super) fn take_file_fault(&mut self) -> Option<std::io::ErrorKind> {
+        self.extra.as_deref_mut().and_then(|extra| extra.file_fault.take())
     }
 
     /// The reason of its end.

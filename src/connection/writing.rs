@@ -132,7 +132,7 @@ impl Connection {
         if !self.state.phase.accepts_output() {
             return Delivery::Gone;
         }
-        if self.unsent() + bytes.len() > self.state.bounds(limits).output_bytes_max {
+        if self.held() + bytes.len() > self.state.bounds(limits).output_bytes_max {
             if limits.output_overflow == Overflow::Refuse {
                 return Delivery::Refused;
             }
@@ -210,6 +210,10 @@ impl Connection {
             Ok(Flush::Empty) => self.io.queue = None,
             Ok(Flush::Blocked) => self.state.put(WRITABLE, false),
             Ok(Flush::Budget) => {}
+            Ok(Flush::File(kind)) => {
+                self.io.queue = None;
+                self.state.file_failed(kind);
+            }
             // Input from before the connection broke is still read and handled.
             Err(_) => self.broken(),
         }

@@ -102,6 +102,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 Step::Again => break,
                 Step::Setup => self.call(at, Callback::Setup),
                 Step::Writable => self.call(at, Callback::Writable),
+                Step::FileFailed(kind) => self.file_failed(at, kind),
                 Step::Eof => self.call_apart(at, || Callback::Eof),
                 Step::Drain => self.call(at, Callback::Drain),
                 Step::Finish(why) => self.finish(at, why),

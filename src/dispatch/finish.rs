@@ -68,6 +68,16 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         self.hook(core, |state| state.handle_error(&connection.address, error));
     }
 
+    /// A file that was to be sent could not be read.
+    #[cold]
+    pub(super) fn file_failed(&mut self, at: &mut Service<'_>, kind: io::ErrorKind) {
+        let error = match kind {
+            io::ErrorKind::UnexpectedEof => io::Error::new(kind, "a file has become shorter while it was sent"),
+            _ => io::Error::new(kind, format!("cannot read a file to send: {kind}")),
+        };
+        self.failed(at.core, &mut at.connection.state, &error.into());
+    }
+
     #[cold]
     pub(super) fn connect_failed(&mut self, at: &mut Service<'_>, source: io::Error, why: EndReason) {
         let error = Error::Connect { address: at.connection.state.address.clone(), source };

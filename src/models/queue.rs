@@ -60,6 +60,7 @@ fn flush(queue: &mut Queue, unsent: &[u8], budget: usize, takes: Vec<Take>) -> u
         Ok(Flush::Empty) => assert_eq!(sent, unsent.len()),
         Ok(Flush::Blocked) => assert!(socket.full),
         Ok(Flush::Budget) => assert!(sent == budget && sent < unsent.len()),
+        Ok(Flush::File(kind)) => unreachable!("no file was pushed: {kind}"),
         Err(_) => assert!(socket.broken),
     }
     sent

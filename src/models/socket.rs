@@ -9,6 +9,7 @@ use arbitrary::Arbitrary;
 use mio::Token;
 
 use crate::address::Address;
+use crate::net::file::Sink;
 use crate::net::scripted::ScriptedStream;
 
 /// The result of one write.
@@ -69,6 +70,8 @@ impl Write for Socket {
         Ok(())
     }
 }
+
+impl Sink for Socket {}
 
 /// The model as a connection's socket.
 impl ScriptedStream for Arc<Mutex<Socket>> {

@@ -1,5 +1,7 @@
 //! The socket of one connection, of any family.
 
+#[cfg(all(feature = "sendfile", target_os = "linux"))]
+use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 
@@ -8,6 +10,9 @@ use mio::net::TcpStream;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
+use super::file::Sink;
+#[cfg(all(feature = "sendfile", target_os = "linux"))]
+use super::file::{Sent, send_file};
 #[cfg(feature = "tls")]
 use super::layered::Layered;
 use super::packet::Route;
@@ -378,6 +383,18 @@ impl Kind {
             #[cfg(feature = "tls")]
             Kind::Secured(secured) => secured.write(&[IoSlice::new(bytes)]),
         }
+    }
+}
+
+impl Sink for Stream {
+    #[cfg(all(feature = "sendfile", target_os = "linux"))]
+    fn write_file(&mut self, file: &File, offset: u64, most: usize) -> Sent {
+        let sent = match &self.kind {
+            Kind::Tcp(stream) => send_file(stream, file, offset, most),
+            Kind::Unix(stream) => send_file(stream, file, offset, most),
+            _ => None,
+        };
+        sent.map_or_else(|| self.copy_file(file, offset, most), Ok)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A handler that calls the methods of its request in random order.
 
-use std::io::{BufRead as _, IoSlice, Read as _, Write as _};
+use std::io::{BufRead as _, ErrorKind, IoSlice, Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,16 +148,21 @@ impl Chaos {
         let before = call!(Output::len(output));
         self.ledger.expect(call!(Output::is_empty(output)) == (before == 0), "output is empty if nothing waits");
         let _ = call!(Output::is_full(output));
-        let written = match self.rng.u32(..6) {
+        let written = match self.rng.u32(..7) {
             0 => output.write_all(&bytes).map_err(Error::from),
             1 => output.write(&bytes).map(drop).map_err(Error::from),
             2 => output.write_vectored(&[IoSlice::new(&bytes), IoSlice::new(b"\n")]).map(drop).map_err(Error::from),
             3 => call!(Output::write_shared(output, shared_bytes(&mut self.rng, bytes))),
             4 => output.flush().map_err(Error::from),
+            5 => std::env::current_exe().and_then(std::fs::File::open).map_err(Error::from).and_then(|file| {
+                let start = self.rng.u64(..1_000);
+                call!(Output::write_file(output, file, start..start + length as u64))
+            }),
             _ => call!(Output::write_frame(output, prefix(&mut self.rng), &bytes)),
         };
         let documented = |error: &Error| match error {
-            Error::Io(error) => error.kind() == std::io::ErrorKind::BrokenPipe,
+            // A datagram has no file.
+            Error::Io(error) => [ErrorKind::BrokenPipe, ErrorKind::Unsupported].contains(&error.kind()),
             Error::Other(error) => error.to_string().contains("prefix") || error.to_string().contains("fit"),
             error => matches!(error, Error::Gone | Error::OutputLimit { .. }),
         };

@@ -51,6 +51,7 @@ mod fairness;
 #[cfg(unix)]
 mod families;
 mod faults;
+mod files;
 mod flow;
 #[cfg(unix)]
 mod handing_over;
