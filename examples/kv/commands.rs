@@ -5,7 +5,7 @@ use std::io::Write;
 
 use socketserver::Result;
 
-use super::data::{Data, Value};
+use super::data::{Data, Value, matches};
 use super::protocol::{Replies, number};
 
 /// The value of a key, which must be of the given kind: if there is one, or a new one.
@@ -30,13 +30,7 @@ macro_rules! get {
 pub(crate) fn run(data: &mut Data, out: &mut Replies<'_, impl Write>, name: &[u8], words: &[&[u8]]) -> Result<bool> {
     match (name, words) {
         (b"GET", [key]) => out.bulk_or_null(get!(data, key, Text).map(|text| &text[..]))?,
-        (b"SET", [key, text]) => put(data, out, &[key, text], None)?,
-        (b"SET", [key, text, unit @ (b"EX" | b"PX" | b"ex" | b"px"), time]) => {
-            let expires = expiry(data, time, unit.eq_ignore_ascii_case(b"EX"))?;
-            let expires = Some(expires).filter(|&expires| expires > data.now);
-            put(data, out, &[key, text], Some(expires.ok_or("ERR invalid expire time in 'set' command")?))?;
-        }
-        (b"SET", [_, _, _, ..]) => return Err("ERR syntax error".into()),
+        (b"SET", [key, text, options @ ..]) => set(data, out, &[key, text], options)?,
         (b"MSET", pairs @ [_, ..]) if pairs.len() % 2 == 0 => put(data, out, pairs, None)?,
         (b"INCR", [key]) => add(data, out, key, Some(1))?,
         (b"DECR", [key]) => add(data, out, key, Some(-1))?,
@@ -46,6 +40,12 @@ pub(crate) fn run(data: &mut Data, out: &mut Replies<'_, impl Write>, name: &[u8
             data.entries.clear();
             out.simple("OK")?;
         }
+        (b"KEYS", [pattern]) => {
+            let keys = data.entries.iter().filter(|(key, _)| matches(pattern, key)).map(|(key, _)| key.to_vec());
+            let keys: Vec<_> = keys.collect();
+            out.array(b'*', keys.iter().filter(|key| data.find(key).is_some()).map(|key| &key[..]))?;
+        }
+        (b"SCAN", [cursor, options @ ..]) => scan(data, out, cursor, options)?,
         (b"DBSIZE", []) => out.number(b':', data.entries.len())?,
         (b"EXISTS", keys @ [_, ..]) => out.number(b':', keys.iter().filter(|key| data.find(key).is_some()).count())?,
         (b"DEL", keys @ [_, ..]) => {
@@ -118,6 +118,55 @@ pub(crate) fn run(data: &mut Data, out: &mut Replies<'_, impl Write>, name: &[u8
     Ok(true)
 }
 
+/// `SET` with options: when it expires, and whether the key must exist or must not.
+fn set(data: &mut Data, out: &mut Replies<'_, impl Write>, pair: &[&[u8]], mut options: &[&[u8]]) -> Result<()> {
+    let (mut expires, mut must_exist) = (None, None);
+    while let [option, rest @ ..] = options {
+        options = rest;
+        match (&option.to_ascii_uppercase()[..], rest) {
+            (b"NX", _) if must_exist.is_none() => must_exist = Some(false),
+            (b"XX", _) if must_exist.is_none() => must_exist = Some(true),
+            (unit @ (b"EX" | b"PX"), [time, rest @ ..]) if expires.is_none() => {
+                let at = Some(expiry(data, time, unit == b"EX")?).filter(|&expires| expires > data.now);
+                expires = Some(at.ok_or("ERR invalid expire time in 'set' command")?);
+                options = rest;
+            }
+            _ => return Err(SYNTAX.into()),
+        }
+    }
+    let exists = data.find(pair[0]).is_some();
+    if must_exist.is_some_and(|must| must != exists) {
+        return Ok(out.bulk_or_null(None)?);
+    }
+    put(data, out, pair, expires)
+}
+
+/// Some of the keys, from the last one to the first, because the last one takes the place of one that is removed: a key
+/// may come twice, but none is missed.
+fn scan(data: &mut Data, out: &mut Replies<'_, impl Write>, cursor: &[u8], mut options: &[&[u8]]) -> Result<()> {
+    let cursor = number(cursor).and_then(|cursor| usize::try_from(cursor).ok()).ok_or("ERR invalid cursor")?;
+    let (mut pattern, mut count) = (&b"*"[..], 10);
+    while let [option, value, rest @ ..] = options {
+        match &option.to_ascii_uppercase()[..] {
+            b"MATCH" => pattern = value,
+            b"COUNT" => count = number(value).and_then(|n| usize::try_from(n).ok()).ok_or(NOT_A_NUMBER)?.max(1),
+            _ => return Err(SYNTAX.into()),
+        }
+        options = rest;
+    }
+    if !options.is_empty() {
+        return Err(SYNTAX.into());
+    }
+    let to = if cursor == 0 { data.entries.len() } else { cursor.min(data.entries.len()) };
+    let from = to.saturating_sub(count);
+    let is_alive = |expires: Option<u64>| expires.is_none_or(|expires| expires > data.now);
+    let range = data.entries.get_range(from..to).into_iter().flatten();
+    let keys = range.filter(|(key, (_, expires))| is_alive(*expires) && matches(pattern, key));
+    out.begin(b'*', 2)?;
+    out.bulk(itoa::Buffer::new().format(from).as_bytes())?;
+    Ok(out.array(b'*', keys.map(|(key, _)| &key[..]))?)
+}
+
 /// Sets keys and texts.
 fn put(data: &mut Data, out: &mut Replies<'_, impl Write>, pairs: &[&[u8]], expires: Option<u64>) -> Result<()> {
     for pair in pairs.chunks_exact(2) {
@@ -145,4 +194,5 @@ fn expiry(data: &Data, time: &[u8], is_seconds: bool) -> Result<u64> {
 }
 
 const WRONG_KIND: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
+const SYNTAX: &str = "ERR syntax error";
 const NOT_A_NUMBER: &str = "ERR value is not an integer or out of range";

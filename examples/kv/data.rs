@@ -56,5 +56,58 @@ impl Data {
     }
 }
 
+/// Returns whether a text matches a pattern of `*`, `?`, `[abc]`, `[^a-c]` and `\\`, as in Redis.
+pub(crate) fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut pattern_at, mut text_at) = (0, 0);
+    // Where the last star is, and how far its match reaches. Only the last one has to be tried again.
+    let mut star = None;
+    loop {
+        match pattern.get(pattern_at) {
+            None if text_at == text.len() => return true,
+            Some(b'*') => {
+                pattern_at += 1;
+                star = Some((pattern_at, text_at));
+                continue;
+            }
+            Some(_) if text_at < text.len() => {
+                let (is_same, length) = one(&pattern[pattern_at..], text[text_at]);
+                if is_same {
+                    (pattern_at, text_at) = (pattern_at + length, text_at + 1);
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        match &mut star {
+            Some((after, reaches)) if *reaches < text.len() => {
+                *reaches += 1;
+                (pattern_at, text_at) = (*after, *reaches);
+            }
+            _ => return false,
+        }
+    }
+}
+
+/// Whether a byte matches the first element of a pattern, and how long that is.
+fn one(pattern: &[u8], byte: u8) -> (bool, usize) {
+    match pattern {
+        [b'?', ..] => (true, 1),
+        [b'\\', escaped, ..] => (*escaped == byte, 2),
+        [b'[', set @ ..] => {
+            let end = set.iter().skip(1).position(|&byte| byte == b']').map_or(set.len(), |at| at + 1);
+            let is_not = set.first() == Some(&b'^');
+            let mut set = &set[usize::from(is_not)..end];
+            let mut is_in = false;
+            while let [first, rest @ ..] = set {
+                let (last, rest) = if let [b'-', last, rest @ ..] = rest { (last, rest) } else { (first, rest) };
+                is_in |= (*first.min(last)..=*first.max(last)).contains(&byte);
+                set = rest;
+            }
+            (is_in != is_not, (end + 2).min(pattern.len()))
+        }
+        _ => (pattern[0] == byte, 1),
+    }
+}
+
 /// How many entries are examined at a time.
 const SWEPT: usize = 20;

@@ -23,6 +23,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use data::matches;
 use protocol::Replies;
 use socketserver::{BaseServer, ConnectionId, ConnectionLimits, EndReason, Error, Keepalive, Next, Others, Request};
 use socketserver::{RequestHandler, Result, TcpOptions, TcpServer, Timeout};
@@ -33,8 +34,8 @@ use socketserver::{UnixOptions, family};
 #[derive(Default)]
 struct Store {
     data: data::Data,
-    /// The clients of each channel, and whether they speak version 3.
-    channels: HashMap<data::Bytes, BTreeMap<ConnectionId, bool>>,
+    /// The clients of each channel and of each pattern of channels, and whether they speak version 3.
+    channels: [HashMap<data::Bytes, BTreeMap<ConnectionId, bool>>; 2],
     /// How many bytes may wait for a client, and for one that has subscribed to channels.
     outputs: [usize; 2],
 }
@@ -46,11 +47,14 @@ impl BaseServer for Store {
     }
 }
 
+/// A channel, or a pattern of channels.
+type Channel = (bool, data::Bytes);
+
 /// A client: whether it speaks version 3 of the protocol, and its channels.
 #[derive(Default)]
 struct Client {
     is_resp3: bool,
-    channels: BTreeSet<data::Bytes>,
+    channels: BTreeSet<Channel>,
 }
 
 impl RequestHandler<Store> for Client {
@@ -93,29 +97,35 @@ impl Client {
                 out.simple("OK")?;
                 return Ok(Next::Close);
             }
-            (b"SUBSCRIBE", [_, ..]) if self.channels.len() + words.len() > CHANNELS_MAX => {
+            (b"SUBSCRIBE" | b"PSUBSCRIBE", [_, ..]) if self.channels.len() + words.len() > CHANNELS_MAX => {
                 return Err("ERR too many channels".into());
             }
-            (b"SUBSCRIBE", [_, ..]) => {
+            (b"SUBSCRIBE" | b"PSUBSCRIBE", [_, ..]) => {
                 let mut limits = ConnectionLimits::default();
                 limits.output_bytes_max = Some(request.server.outputs[1]);
                 request.set_limits(&limits)?;
                 request.set_timeout(Timeout::Idle, None);
-                for &channel in words {
-                    self.channels.insert(channel.into());
-                    request.server.channels.entry(channel.into()).or_default().insert(me, is_resp3);
-                    self.confirm(request, "subscribe", Some(channel))?;
+                for &word in words {
+                    let channel = (name[0] == b'P', word.into());
+                    self.channels.insert(channel.clone());
+                    let clients = request.server.channels[usize::from(channel.0)].entry(channel.1).or_default();
+                    clients.insert(me, is_resp3);
+                    self.confirm(request, name, Some(word))?;
                 }
             }
-            (b"UNSUBSCRIBE", _) => {
-                let all: Vec<_> = self.channels.iter().filter(|_| words.is_empty()).cloned().collect();
-                for channel in words.iter().copied().chain(all.iter().map(|channel| &channel[..])) {
+            (b"UNSUBSCRIBE" | b"PUNSUBSCRIBE", _) => {
+                let is_pattern = name[0] == b'P';
+                let mut left: Vec<Channel> = words.iter().map(|&word| (is_pattern, word.into())).collect();
+                if words.is_empty() {
+                    left.extend(self.channels.iter().filter(|channel| channel.0 == is_pattern).cloned());
+                }
+                for channel in &left {
                     self.channels.remove(channel);
                     leave(request, channel);
-                    self.confirm(request, "unsubscribe", Some(channel))?;
+                    self.confirm(request, name, Some(&channel.1))?;
                 }
-                if words.is_empty() && all.is_empty() {
-                    self.confirm(request, "unsubscribe", None)?;
+                if left.is_empty() {
+                    self.confirm(request, name, None)?;
                 }
             }
             (b"PING", []) if is_subscribed && !is_resp3 => out.array(b'*', [&b"pong"[..], b""])?,
@@ -131,16 +141,25 @@ impl Client {
                 out.number(b':', if self.is_resp3 { 3 } else { 2 })?;
             }
             (b"PUBLISH", [channel, text]) => {
-                let mut messages = [Vec::new(), Vec::new()];
-                for (is_resp3, out) in [false, true].into_iter().zip(&mut messages) {
-                    Replies { out, is_resp3 }.array(b'>', [b"message", *channel, text])?;
+                let [channels, patterns] = &request.server.channels;
+                let exact = channels.get_key_value(*channel).map(|(_, clients)| (None, clients));
+                let patterns = patterns.iter().filter(|(pattern, _)| matches(pattern, channel));
+                let mut count = 0;
+                let patterns = patterns.map(|(pattern, clients)| (Some(&pattern[..]), clients));
+                for (pattern, clients) in exact.into_iter().chain(patterns) {
+                    let kind = if pattern.is_some() { &b"pmessage"[..] } else { b"message" };
+                    let words: Vec<_> = [kind].into_iter().chain(pattern).chain([*channel, *text]).collect();
+                    let mut messages = [Vec::new(), Vec::new()];
+                    for (is_resp3, out) in [false, true].into_iter().zip(&mut messages) {
+                        Replies { out, is_resp3 }.array(b'>', words.iter().copied())?;
+                    }
+                    for (&id, &is_resp3) in clients {
+                        let message = &messages[usize::from(is_resp3)];
+                        if id == me { out.out.write_all(message)? } else { _ = request.others.send(id, message) }
+                    }
+                    count += clients.len();
                 }
-                let clients = request.server.channels.get(*channel);
-                for (&id, &is_resp3) in clients.into_iter().flatten() {
-                    let message = &messages[usize::from(is_resp3)];
-                    if id == me { out.out.write_all(message)? } else { _ = request.others.send(id, message) }
-                }
-                out.number(b':', clients.map_or(0, |clients| clients.len()))?;
+                out.number(b':', count)?;
             }
             (b"CLIENT", [what, words @ ..]) => client(request, is_resp3, &what.to_ascii_uppercase(), words)?,
             (b"CONFIG", [b"GET" | b"get", names @ ..]) => {
@@ -152,7 +171,7 @@ impl Client {
             }
             (b"INFO", _) => {
                 let (stats, uptime) = (request.others.stats(), request.others.now().as_secs());
-                let (channels, keys) = (request.server.channels.len(), request.server.data.entries.len());
+                let (channels, keys) = (request.server.channels[0].len(), request.server.data.entries.len());
                 let text = format!(
                     "# Server\r\nredis_version:{}\r\nuptime_in_seconds:{uptime}\r\n\r\n\
                      # Clients\r\nconnected_clients:{}\r\npubsub_channels:{channels}\r\n\r\n\
@@ -169,28 +188,34 @@ impl Client {
             _ if commands::run(&mut request.server.data, &mut out, name, words)? => {}
             (b"HELLO", _) => return Err("NOPROTO unsupported protocol version".into()),
             _ => {
+                let text = String::from_utf8_lossy(name).to_lowercase();
+                if COMMANDS.split_ascii_whitespace().any(|command| command == text) {
+                    return Err(format!("ERR wrong number of arguments for '{text}' command").into());
+                }
+                let words: String = words.iter().take(20).map(|word| format!("'{}' ", word.escape_ascii())).collect();
                 let name = name.escape_ascii();
-                return Err(format!("ERR unknown command '{name}', or wrong number of arguments for it").into());
+                return Err(format!("ERR unknown command '{name}', with args beginning with: {words}").into());
             }
         }
         Ok(Next::Wait)
     }
 
-    fn confirm(&self, request: &mut Request<'_, Store>, what: &str, channel: Option<&[u8]>) -> Result<()> {
+    fn confirm(&self, request: &mut Request<'_, Store>, what: &[u8], channel: Option<&[u8]>) -> Result<()> {
         let mut out = Replies { out: &mut request.output, is_resp3: self.is_resp3 };
         out.begin(b'>', 3)?;
-        out.bulk(what.as_bytes())?;
+        out.bulk(&what.to_ascii_lowercase())?;
         out.bulk_or_null(channel)?;
         Ok(out.number(b':', self.channels.len())?)
     }
 }
 
-fn leave(request: &mut Request<'_, Store>, channel: &[u8]) {
+fn leave(request: &mut Request<'_, Store>, channel: &Channel) {
     let me = request.id();
-    if let Some(clients) = request.server.channels.get_mut(channel) {
+    let channels = &mut request.server.channels[usize::from(channel.0)];
+    if let Some(clients) = channels.get_mut(&channel.1) {
         clients.remove(&me);
         if clients.is_empty() {
-            request.server.channels.remove(channel);
+            channels.remove(&channel.1);
         }
     }
 }
@@ -277,5 +302,9 @@ fn main() -> ExitCode {
 
 /// The version of Redis whose commands these are, as far as they go.
 const VERSION: &[u8] = b"7.0.0";
-const NOT_SUBSCRIBED: &str = "ERR only (UN)SUBSCRIBE, PING and QUIT are allowed here";
+const NOT_SUBSCRIBED: &str = "ERR only (P|UN|PUN)SUBSCRIBE, PING and QUIT are allowed here";
+/// The commands that need another number of words if they come here.
+const COMMANDS: &str = "client config dbsize decr del echo exists expire flushall get hdel hget hgetall hset incr incrby keys \
+    llen lpop lpush lrange mset pexpire ping psubscribe pttl publish quit rpop rpush sadd scan set smembers spop srem \
+    subscribe ttl";
 const CHANNELS_MAX: usize = 10_000;

@@ -9,7 +9,7 @@ pub(crate) fn request<'a>(bytes: &'a [u8], words: &mut Vec<&'a [u8]>) -> Result<
         let Some(end) = memchr::memchr(b'\n', bytes) else {
             return if bytes.len() > LINE_BYTES_MAX { Err("too big inline request".into()) } else { Ok(None) };
         };
-        words.extend(bytes[..end].split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()));
+        inline(&bytes[..end], words)?;
         return Ok(Some(end + 1));
     }
     let Some((count, mut at)) = header(bytes, b'*', WORDS_MAX, "multibulk", "mbulk")? else { return Ok(None) };
@@ -20,6 +20,25 @@ pub(crate) fn request<'a>(bytes: &'a [u8], words: &mut Vec<&'a [u8]>) -> Result<
         at += from + length + 2;
     }
     Ok(Some(at))
+}
+
+/// Reads the words of a line. One in quotes may contain spaces. Escapes in quotes are not known: a program can send the
+/// same as an array.
+fn inline<'a>(mut line: &'a [u8], words: &mut Vec<&'a [u8]>) -> Result<(), String> {
+    loop {
+        line = line.trim_ascii_start();
+        let (from, end) = match line {
+            [] => return Ok(()),
+            [quote @ (b'"' | b'\''), rest @ ..] => (1, memchr::memchr(*quote, rest).map(|at| at + 1)),
+            _ => (0, Some(line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len()))),
+        };
+        let end = end.ok_or("unbalanced quotes in request")?;
+        words.push(&line[from..end]);
+        line = &line[end + from..];
+        if from > 0 && line.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
+            return Err("unbalanced quotes in request".into());
+        }
+    }
 }
 
 /// Reads a line of a letter and a number. Returns the number, and where the next line begins.

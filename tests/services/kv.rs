@@ -66,7 +66,25 @@ const DIALOGUE: &[(&str, &str)] = &[
     ("SPOP s\r\nSPOP s\r\nSMEMBERS s\r\nEXISTS s\r\n", "$1\r\nx\r\n$-1\r\n*0\r\n:0\r\n"),
     ("GET h\r\n", "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"),
     ("SADD h a\r\n", "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"),
-    ("NOSUCH a\r\n", "-ERR unknown command 'NOSUCH', or wrong number of arguments for it\r\n"),
+    ("NOSUCH a\r\n", "-ERR unknown command 'NOSUCH', with args beginning with: 'a' \r\n"),
+    (
+        "Get\r\nSET a\r\n",
+        "-ERR wrong number of arguments for 'get' command\r\n-ERR wrong number of arguments for 'set' command\r\n",
+    ),
+    (
+        "SET nx 1 NX\r\nSET nx 2 NX\r\nSET xx 1 XX\r\nSET nx 3 xx PX 100000\r\nGET nx\r\n",
+        "+OK\r\n$-1\r\n$-1\r\n+OK\r\n$1\r\n3\r\n",
+    ),
+    (
+        "SET nx 1 NX XX\r\nSET nx 1 EX\r\nSET nx 1 EX 0\r\n",
+        "-ERR syntax error\r\n-ERR syntax error\r\n-ERR invalid expire time in 'set' command\r\n",
+    ),
+    ("SET 'with space' \"it's\"\r\nGET \"with space\"\r\n", "+OK\r\n$4\r\nit's\r\n"),
+    (
+        "KEYS with*\r\nKEYS 'w?th[ -]s[^a]ace'\r\nKEYS with\r\n",
+        "*1\r\n$10\r\nwith space\r\n*1\r\n$10\r\nwith space\r\n*0\r\n",
+    ),
+    ("SCAN x\r\nSCAN 0 COUNT\r\n", "-ERR invalid cursor\r\n-ERR syntax error\r\n"),
     ("HELLO 4\r\n", "-NOPROTO unsupported protocol version\r\n"),
 ];
 
@@ -112,6 +130,8 @@ fn kv_names_protocol_errors_like_redis_and_closes() {
         (&format!("*{}", "1".repeat(100)), "too big mbulk count string"),
         (&format!("*1\r\n${}", "1".repeat(100)), "too big bulk count string"),
         (&"x".repeat(100_000), "too big inline request"),
+        ("GET 'a\r\n", "unbalanced quotes in request"),
+        ("GET 'a'b\r\n", "unbalanced quotes in request"),
     ] {
         let mut client = kv.connect();
         write(&mut client, "PING\r\n");
@@ -178,7 +198,7 @@ fn kv_publishes() {
     expect(&mut two, hi);
     expect(&mut one, format!("{hi}*3\r\n$7\r\nmessage\r\n$1\r\nb\r\n$2\r\nho\r\n"));
     write(&mut one, "GET a\r\nPING\r\n");
-    expect(&mut one, "-ERR only (UN)SUBSCRIBE, PING and QUIT are allowed here\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n");
+    expect(&mut one, "-ERR only (P|UN|PUN)SUBSCRIBE, PING and QUIT are allowed here\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n");
     write(&mut one, "UNSUBSCRIBE a\r\nUNSUBSCRIBE\r\nUNSUBSCRIBE\r\nGET a\r\n");
     let left =
         ["$1\r\na\r\n:1", "$1\r\nb\r\n:0", "$-1\r\n:0"].map(|end| format!("*3\r\n$11\r\nunsubscribe\r\n{end}\r\n"));
@@ -189,6 +209,55 @@ fn kv_publishes() {
     assert_eq!(rest(&mut two), b"");
     write(&mut sender, "PUBLISH a hi\r\nPUBLISH b hi\r\n");
     expect(&mut sender, ":0\r\n:0\r\n");
+    kv.stops_in_good_order();
+}
+
+#[test]
+fn kv_publishes_to_patterns() {
+    let Some(mut kv) = start("kv", &["127.0.0.1:0"]) else { return };
+    let (mut one, mut sender) = (kv.connect(), kv.connect());
+    write(&mut one, "PSUBSCRIBE news.* *\r\nSUBSCRIBE news.a\r\n");
+    for (kind, name, count) in [("psubscribe", "news.*", 1), ("psubscribe", "*", 2), ("subscribe", "news.a", 3)] {
+        expect(&mut one, format!("*3\r\n${}\r\n{kind}\r\n${}\r\n{name}\r\n:{count}\r\n", kind.len(), name.len()));
+    }
+    write(&mut sender, "PUBLISH news.a x\r\nPUBLISH other y\r\n");
+    expect(&mut sender, ":3\r\n:1\r\n");
+    expect(&mut one, "*3\r\n$7\r\nmessage\r\n$6\r\nnews.a\r\n$1\r\nx\r\n");
+    let mut patterns = [(); 2].map(|()| (0..9).map(|_| reply_line(&mut one)).collect::<Vec<_>>().join(" "));
+    patterns.sort();
+    assert_eq!(patterns, ["*4 $8 pmessage $1 * $6 news.a $1 x", "*4 $8 pmessage $6 news.* $6 news.a $1 x"]);
+    expect(&mut one, "*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$5\r\nother\r\n$1\r\ny\r\n");
+    write(&mut one, "PUNSUBSCRIBE\r\nUNSUBSCRIBE news.a\r\nPING\r\n");
+    (0..18).for_each(|_| _ = reply_line(&mut one));
+    expect(&mut one, "+PONG\r\n");
+    write(&mut sender, "PUBLISH news.a x\r\n");
+    expect(&mut sender, ":0\r\n");
+    kv.stops_in_good_order();
+}
+
+#[test]
+fn kv_scans_all_keys_while_others_are_removed() {
+    let Some(mut kv) = start("kv", &["127.0.0.1:0"]) else { return };
+    let mut client = kv.connect();
+    (0..1_000).for_each(|n| write(&mut client, format!("SET key:{n} x\r\nSET other:{n} x\r\n")));
+    expect(&mut client, "+OK\r\n".repeat(2_000));
+    let (mut found, mut cursor) = (std::collections::HashSet::new(), "0".to_owned());
+    for round in 0.. {
+        write(&mut client, format!("SCAN {cursor} MATCH key:* COUNT 50\r\nDEL other:{round}\r\n"));
+        assert_eq!(reply_line(&mut client), "*2");
+        reply_line(&mut client);
+        cursor = reply_line(&mut client);
+        let count: usize = reply_line(&mut client)[1..].parse().unwrap();
+        for _ in 0..count {
+            reply_line(&mut client);
+            found.insert(reply_line(&mut client));
+        }
+        assert_eq!(reply_line(&mut client), ":1");
+        if cursor == "0" {
+            break;
+        }
+    }
+    assert_eq!(found.len(), 1_000);
     kv.stops_in_good_order();
 }
 
