@@ -65,8 +65,7 @@ pub(crate) struct Connection {
 /// The resources that a connection borrows while it advances.
 pub(crate) struct Turn<'a> {
     /// The buffer for received bytes.
-    pub(crate) buffer: &'a mut [u8],
-    pub(crate) now: u64,
+    pub(crate) buffer: &'a mut Box<[u8]>,
     pub(crate) budget: &'a mut Budget,
     pub(crate) stats: &'a mut Stats,
 }
@@ -179,34 +178,47 @@ impl Connection {
         }
     }
 
-    /// Returns whether reading is the only thing left to do, with no unread input from before.
-    #[inline]
-    pub(crate) fn only_reads(&self) -> bool {
-        self.state.phase.is_plain_but_for_wake() && self.state.has(READABLE) && self.holds_nothing()
+    /// Returns whether reading is the only thing left to do for a connection in this phase, with no unread input from
+    /// before, and whether it has nothing that is unusual.
+    #[inline(always)]
+    pub(crate) fn only_reads(&self, phase: Phase) -> bool {
+        self.state.is(phase, READABLE | WRITABLE) && self.holds_nothing() && self.state.own_bounds().is_none()
+    }
+
+    /// Returns whether a callback without input needs nothing that is unusual: nothing is unread, nothing is unsent, and
+    /// output is possible.
+    #[inline(always)]
+    pub(crate) fn is_clear(&self) -> bool {
+        self.state.is_clear() && self.holds_nothing() && self.state.own_bounds().is_none()
     }
 
     /// Returns whether nothing is unread and nothing is unsent.
     #[inline(always)]
-    fn holds_nothing(&self) -> bool {
+    pub(crate) fn holds_nothing(&self) -> bool {
         self.carry.is_none() && self.io.queue.is_none()
     }
 
-    /// Returns whether nothing is due and its timer need not be checked.
-    #[inline]
-    pub(crate) fn rests(&self) -> bool {
-        self.state.phase.is_plain() && !self.state.has(READABLE) && self.holds_nothing()
+    /// Returns whether nothing is due for a connection in this phase that holds nothing.
+    #[inline(always)]
+    pub(crate) fn rests(&self, phase: Phase) -> bool {
+        self.state.is(phase, WRITABLE)
     }
 
     /// Advances the connection as far as possible without the handler: sends, reads, discards and ends. Returns the
     /// next step that requires the handler, the server or another turn.
     #[inline(always)]
     pub(crate) fn advance(&mut self, turn: &mut Turn<'_>) -> Step {
-        match self.state.phase.stage() {
-            Stage::Open => self.flow(turn),
-            Stage::Connecting => self.connect(turn),
-            Stage::Closing | Stage::Aborting => self.close(turn),
-            Stage::Lingering => self.discard(turn),
-            Stage::Dead => Step::Rest,
+        loop {
+            let step = match self.state.phase.stage() {
+                Stage::Open => self.flow(turn),
+                Stage::Connecting => self.connect(turn),
+                Stage::Closing | Stage::Aborting => return self.close(turn),
+                Stage::Lingering => return self.discard(turn),
+                Stage::Dead => return Step::Rest,
+            };
+            if let Some(step) = step {
+                return step;
+            } // Otherwise it is in another stage now.
         }
     }
 }

@@ -117,7 +117,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     /// Prepares for serving connections of this server, with its current limits.
     #[inline]
     pub(crate) fn begin(&self, core: &Core, scratch: &mut Scratch) {
-        scratch.budget.begin(&core.served[usize::from(self.calls.number())].limits);
+        scratch.budget.begin(&core.served[usize::from(self.calls.number())].limits, core.now);
     }
 }
 
@@ -129,7 +129,13 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
 
     /// Runs a hook of the server. A panic is logged and returns `None`.
     pub(crate) fn hook<T>(&mut self, core: &mut Core, hook: impl FnOnce(&mut S) -> T) -> Option<T> {
-        catch(|| hook(&mut self.state)).inspect_err(|panic| note_hook_panic(core, panic)).ok()
+        match catch(|| hook(&mut self.state)) {
+            Ok(value) => Some(value),
+            Err(panic) => {
+                note_hook_panic(core, &panic);
+                None
+            }
+        }
     }
 
     /// Like `hook`, for hooks that act on the reactor.

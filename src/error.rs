@@ -259,6 +259,7 @@ impl std::error::Error for Error {
 
 impl From<io::Error> for Error {
     /// An [`Error`] that was wrapped in an [`io::Error`] (by `io::Write`) is unwrapped again.
+    #[cold]
     fn from(error: io::Error) -> Self {
         match error.downcast::<Error>() {
             Ok(inner) => inner,
@@ -268,6 +269,7 @@ impl From<io::Error> for Error {
 }
 
 impl From<Error> for io::Error {
+    #[cold]
     fn from(error: Error) -> Self {
         match error {
             Error::Io(error) => error,

@@ -68,34 +68,29 @@ pub(crate) struct SlotId {
     pub(crate) generation: u32,
 }
 
-// From the highest bit, a token has server, generation and key. With 64 bits the generation has all of its 32 bits.
-// With 32 bits it has 8, which is enough: slots are freed only after the last event of a turn, so a stale event could
-// be mistaken only if its key had been reused 256 times since the kernel sent it.
-const SERVER_BITS: u32 = if usize::BITS >= 64 { 8 } else { 4 };
-const KEY_BITS: u32 = if usize::BITS >= 64 { 24 } else { 20 };
-const GENERATION_BITS: u32 = usize::BITS - SERVER_BITS - KEY_BITS;
-pub(crate) const GENERATION_MASK: u32 = (u32::MAX as u64 & ((1 << GENERATION_BITS) - 1)) as u32;
+// A token has the generation in its high bits and the key in its low ones. With 64 bits it has all of the generation's 32
+// bits. With 32 bits it has 12, which is enough: slots are freed only after the last event of a turn, so a stale event could
+// be mistaken only if its key had been reused 4,096 times since the kernel sent it.
+const KEY_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
+pub(crate) const GENERATION_MASK: u32 = (u64::MAX >> (64 + KEY_BITS - usize::BITS)) as u32;
 pub(crate) const KEY_MAX: usize = (1 << KEY_BITS) - 2;
 
 /// Servers that one reactor can host.
-pub(crate) const SERVERS_MAX: usize = 1 << SERVER_BITS;
+pub(crate) const SERVERS_MAX: usize = 256;
 /// The key of no slot.
 pub(crate) const NO_SLOT: u32 = u32::MAX;
 /// This is never the token of a slot.
 pub(crate) const WAKER: Token = Token(usize::MAX);
 
 /// The token of a slot.
-pub(crate) fn pack(server: u16, generation: u32, key: u32) -> Token {
-    let generation = (generation & GENERATION_MASK) as usize;
-    Token((usize::from(server) << (GENERATION_BITS + KEY_BITS)) | (generation << KEY_BITS) | key as usize)
+pub(crate) fn pack(generation: u32, key: u32) -> Token {
+    Token((((generation & GENERATION_MASK) as usize) << KEY_BITS) | key as usize)
 }
 
+/// The lowest bits of the generation, and the key.
 #[inline]
-/// The server, the lowest bits of the generation, and the key.
-pub(crate) fn unpack(token: Token) -> (u32, u32, u32) {
-    let server = token.0 >> (GENERATION_BITS + KEY_BITS);
-    let generation = (token.0 >> KEY_BITS) as u64 as u32 & GENERATION_MASK;
-    (server as u32, generation, (token.0 & ((1 << KEY_BITS) - 1)) as u32)
+pub(crate) fn unpack(token: Token) -> (u32, u32) {
+    ((token.0 >> KEY_BITS) as u32, (token.0 & ((1 << KEY_BITS) - 1)) as u32)
 }
 
 #[cfg(test)]
@@ -104,13 +99,11 @@ mod tests {
 
     #[test]
     fn a_token_comes_apart_as_it_was_put_together() {
-        for server in [0, 1, SERVERS_MAX as u16 - 1] {
-            for generation in [0, 1, 255, GENERATION_MASK] {
-                for key in [0, 1, 4_095, KEY_MAX as u32] {
-                    let token = pack(server, generation, key);
-                    assert_ne!(token, WAKER);
-                    assert_eq!(unpack(token), (u32::from(server), generation, key));
-                }
+        for generation in [0, 1, 255, GENERATION_MASK] {
+            for key in [0, 1, 4_095, KEY_MAX as u32] {
+                let token = pack(generation, key);
+                assert_ne!(token, WAKER);
+                assert_eq!(unpack(token), (generation, key));
             }
         }
     }

@@ -12,11 +12,14 @@ use crate::net::clock::Clock;
 pub(crate) struct Budget {
     /// The limits of the connection's server.
     pub(crate) limits: Arc<Limits>,
+    /// The time of the service: what moves in it is stamped with this.
+    pub(crate) now: u64,
     /// Bytes that were read, and that were sent from its callbacks or its queue, and the number of its callbacks.
     pub(crate) read: usize,
     pub(crate) written: usize,
     pub(crate) callbacks: usize,
-    /// Bytes that may be sent.
+    /// Bytes that may be read, and sent.
+    read_max: usize,
     write_max: usize,
     /// Bytes that the last read appended to unread input.
     pub(crate) appended: usize,
@@ -92,6 +95,7 @@ impl Budget {
             read: 0,
             written: 0,
             callbacks: 0,
+            read_max: limits.read_bytes_per_turn,
             write_max: limits.write_bytes_per_turn,
             appended: 0,
             slice: Slice::default(),
@@ -99,6 +103,7 @@ impl Budget {
             #[cfg(feature = "tls")]
             handshakes: Handshakes::default(),
             limits,
+            now: 0,
             bounds: Cell::new(bounds),
             is_bound: Cell::new(false),
             gathers: Cell::new(bounds.gathers()),
@@ -110,7 +115,7 @@ impl Budget {
     #[cfg(any(test, fuzzing))]
     pub(crate) fn of(limits: Limits) -> Self {
         let mut budget = Budget::new(Clock::Scripted(Arc::new(|| 1)));
-        budget.begin(&Arc::new(limits));
+        budget.begin(&Arc::new(limits), 1);
         budget
     }
 
@@ -123,10 +128,11 @@ impl Budget {
 
     /// Prepares for serving connections of this server. Limits that change in the meantime apply to later connections.
     #[inline]
-    pub(crate) fn begin(&mut self, limits: &Arc<Limits>) {
+    pub(crate) fn begin(&mut self, limits: &Arc<Limits>, now: u64) {
+        self.now = now;
         if !Arc::ptr_eq(&self.limits, limits) {
             self.limits = Arc::clone(limits);
-            self.write_max = limits.write_bytes_per_turn;
+            (self.read_max, self.write_max) = (limits.read_bytes_per_turn, limits.write_bytes_per_turn);
             self.bind(None);
         }
     }
@@ -142,7 +148,7 @@ impl Budget {
     /// The number of bytes that may still be read.
     #[inline]
     pub(crate) fn read_left(&self) -> usize {
-        self.limits.read_bytes_per_turn.saturating_sub(self.read)
+        self.read_max.saturating_sub(self.read)
     }
 
     /// The number of bytes that may still be sent.
@@ -175,7 +181,8 @@ impl Budget {
         self.is_bound.get()
     }
 
-    /// Sets the limits of the connection whose callback runs next: its own, or `None` for those of the server.
+    /// Sets the limits of the connection whose callback runs: its own, or `None` for those of the server, which apply
+    /// between callbacks.
     #[inline(never)]
     pub(crate) fn bind(&self, own: Option<Bounds>) {
         let bounds = own.unwrap_or_else(|| Bounds::of(&self.limits));

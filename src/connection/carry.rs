@@ -38,8 +38,8 @@ impl Carry {
 /// How far the unread bytes were searched for a needle, so that no byte is searched twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
-    /// Length and hash of the needle; (0, 0) is none.
-    pub(crate) needle: (usize, u64),
+    /// The hash of the needle; 0 is none.
+    pub(crate) needle: u64,
     /// A match cannot begin before this offset into the unread bytes.
     pub(crate) from: usize,
 }

@@ -27,15 +27,15 @@ impl Connection {
 
     /// Returns the next time at which a limit could expire, and that limit. A paused limit does not advance.
     pub(crate) fn deadline(&self, limits: &Limits, drain_quiet: std::time::Duration) -> Option<(u64, Due)> {
-        let mut next: Option<(u64, Due)> = None;
+        let mut next = (u64::MAX, None);
         let mut consider = |since: u64, time: Option<std::time::Duration>, due| {
             if let Some(time) = time {
                 // A handler that continues after a limit of zero would be called without end.
                 let time =
                     if !matches!(due, Due::Lingered | Due::Quiet) { nanos(time).max(LIMIT_MIN) } else { nanos(time) };
                 let deadline = since.saturating_add(time);
-                if next.is_none_or(|(earliest, _)| deadline < earliest) {
-                    next = Some((deadline, due));
+                if deadline < next.0 {
+                    next = (deadline, Some(due));
                 }
             }
         };
@@ -46,7 +46,9 @@ impl Connection {
             Stage::Lingering => consider(state.activity, Some(limits.linger_timeout), Due::Lingered),
             Stage::Connecting => consider(state.activity, limits.connect_timeout, Due::Connect),
             Stage::Open | Stage::Closing => {
-                if let Some(queue) = self.io.queue.as_ref().filter(|_| !state.phase.is_handshaking()) {
+                if let Some(queue) = &self.io.queue
+                    && !state.phase.is_handshaking()
+                {
                     let timeout = state.time_limit(Timeout::Write, limits);
                     consider(queue.progress, timeout, Due::Limit(Timeout::Write));
                 }
@@ -59,7 +61,9 @@ impl Connection {
             consider(since, time, due);
         }
         if stage == Stage::Open {
-            if let Some(carry) = self.carry.as_ref().filter(|_| !state.is_read_paused()) {
+            if let Some(carry) = &self.carry
+                && !state.is_read_paused()
+            {
                 let timeout = state.time_limit(Timeout::Read, limits);
                 consider(carry.since, timeout, Due::Limit(Timeout::Read));
             }
@@ -72,7 +76,7 @@ impl Connection {
             let timeout = state.time_limit(Timeout::Idle, limits);
             consider(state.activity, timeout, Due::Limit(Timeout::Idle));
         }
-        next
+        next.1.map(|due| (next.0, due))
     }
 
     /// Corrects the stamps that a batch has set, which ran from `begun` until `now`.

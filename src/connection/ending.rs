@@ -23,7 +23,8 @@ impl Connection {
     }
 
     /// Ends the connection: flush, `finish`, flush again, then FIN and linger, or close immediately.
-    pub(super) fn wind_down(&mut self, turn: &mut Turn<'_>) -> Step {
+    #[inline(always)]
+    fn wind_down(&mut self, turn: &mut Turn<'_>) -> Step {
         let (aborts, is_broken) = (self.state.phase.is_aborting(), self.state.phase.is_broken());
         if aborts || is_broken {
             self.io.queue = None;
@@ -37,7 +38,7 @@ impl Connection {
             return Step::Finish(self.state.why);
         }
         #[cfg(feature = "tls")]
-        if self.state.phase.is_secured() && !self.is_layer_removed(turn.now) {
+        if self.state.phase.is_secured() && !self.is_layer_removed(turn.budget.now) {
             return Step::Rest; // The write timeout limits this, too.
         }
         let is_broken = self.state.phase.is_broken();
@@ -77,7 +78,7 @@ impl Connection {
             return self.die(if over { Step::Dead } else { Step::Close });
         }
         self.carry = None;
-        self.state.linger(most, turn.now);
+        self.state.linger(most, turn.budget.now);
         if is_shut { Step::Again } else { Step::Shutdown }
     }
 

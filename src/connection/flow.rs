@@ -6,22 +6,22 @@ use super::{Connection, Step, Turn};
 use crate::lifecycle::EndReason;
 
 impl Connection {
-    /// Checks whether an outbound connection is established now.
-    pub(super) fn connect(&mut self, turn: &mut Turn<'_>) -> Step {
+    /// Checks whether an outbound connection is established now. `None`: it is, and its handshake follows.
+    pub(super) fn connect(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
         if !self.state.has(WRITABLE) {
-            return Step::Rest;
+            return Some(Step::Rest);
         }
-        match self.io.stream.connected() {
+        Some(match self.io.stream.connected() {
             Ok(true) => {
                 self.state.phase.established();
-                self.state.activity = turn.now;
+                self.state.activity = turn.budget.now;
                 if let Some(queue) = &mut self.io.queue {
-                    queue.progress = turn.now;
+                    queue.progress = turn.budget.now;
                 }
                 #[cfg(feature = "tls")]
                 if self.state.phase.is_handshaking() {
-                    self.begin_handshake(turn.now);
-                    return self.flow(turn);
+                    self.begin_handshake(turn.budget.now);
+                    return None;
                 }
                 Step::Setup
             }
@@ -30,28 +30,27 @@ impl Connection {
                 Step::Rest
             }
             Err(error) => Step::ConnectFailed(error),
-        }
+        })
     }
 
-    /// Serves an open connection: sends, reads, and returns the due step.
-    pub(super) fn flow(&mut self, turn: &mut Turn<'_>) -> Step {
-        if (self.io.queue.is_some() || !self.state.phase.is_plain_but_for_wake())
+    /// Serves an open connection: sends, reads, and returns the due step. `None`: it is ending now.
+    pub(super) fn flow(&mut self, turn: &mut Turn<'_>) -> Option<Step> {
+        if (self.io.queue.is_some() || !self.state.phase.is_plain())
             && let Some(step) = self.before_reading(turn)
         {
-            return step;
+            return Some(step);
         }
         if self.is_readable() {
-            match self.read(turn) {
-                Some(step) => return step,
-                None if self.state.phase.is_ending() => return self.wind_down(turn),
-                None => {}
+            let step = self.read(turn);
+            if step.is_some() || self.state.phase.is_ending() {
+                return step;
             }
         }
         if !matches!(self.state.phase.inbound(), Inbound::Open | Inbound::Datagrams) {
-            return self.after_eof(turn);
+            return self.after_eof();
         }
         // The read may have found that nothing waits.
-        if self.drain_is_due(turn.now) { Step::Drain } else { Step::Rest }
+        Some(if self.drain_is_due(turn.budget.now) { Step::Drain } else { Step::Rest })
     }
 
     /// The steps before reading, or instead of it.
@@ -71,15 +70,16 @@ impl Connection {
         if self.state.phase.begin_setup() {
             return Some(Step::Setup);
         }
-        if self.drain_is_due(turn.now) {
+        if self.drain_is_due(turn.budget.now) {
             return Some(Step::Drain);
         }
-        if self.state.phase.outbound() == Outbound::ShutDue && self.io.queue.is_none() && self.may_shut(turn.now) {
+        if self.state.phase.outbound() == Outbound::ShutDue && self.io.queue.is_none() && self.may_shut(turn.budget.now)
+        {
             return Some(Step::Shutdown);
         }
         if self.state.phase.is_full() && self.unsent() <= self.state.bounds(&turn.budget.limits).output_low_water {
             self.state.phase.relieve();
-            self.restart_read_limit(turn.now);
+            self.restart_read_limit(turn.budget.now);
             return Some(Step::Writable);
         }
         if self.state.is_read_paused() {
@@ -126,27 +126,23 @@ impl Connection {
         due
     }
 
-    /// The end of the input is reached, and everything before it was read.
-    fn after_eof(&mut self, turn: &mut Turn<'_>) -> Step {
+    /// The end of the input is reached, and everything before it was read. `None`: the connection is ending now.
+    fn after_eof(&mut self) -> Option<Step> {
         if self.state.phase.begin_tail() && self.carry.is_some() {
-            return Step::Handle(0);
+            return Some(Step::Handle(0));
         }
-        if self.state.phase.is_broken() {
-            self.state.end(EndReason::Reset, false);
-            return self.wind_down(turn);
+        let is_broken = self.state.phase.is_broken();
+        if !is_broken && self.state.phase.begin_eof() {
+            return Some(Step::Eof);
         }
-        if self.state.phase.begin_eof() {
-            return Step::Eof;
-        }
-        // Both directions are over, so nothing more can happen.
-        if self.state.phase.outbound() == Outbound::Shut {
-            self.state.end(EndReason::PeerClosed, false);
-            return self.wind_down(turn);
-        }
-        if self.state.has(HUNG_UP) {
-            self.state.end(EndReason::Reset, true);
-            return self.wind_down(turn);
-        }
-        Step::Rest
+        let (why, at_once) = match self.state.phase.outbound() {
+            Outbound::Broken => (EndReason::Reset, false),
+            // Both directions are over, so nothing more can happen.
+            Outbound::Shut => (EndReason::PeerClosed, false),
+            _ if self.state.has(HUNG_UP) => (EndReason::Reset, true),
+            _ => return Some(Step::Rest),
+        };
+        self.state.end(why, at_once);
+        None
     }
 }

@@ -47,9 +47,10 @@ use crate::limits::Limits;
 /// ```
 #[derive(Debug)]
 pub struct Input<'a> {
-    bytes: &'a [u8],
+    unread: &'a [u8],
+    /// How many bytes before these were consumed in this callback.
     consumed: usize,
-    /// Its offset is one into `bytes`.
+    /// Its offset counts from the first byte of this callback.
     pub(crate) scan: Scan,
     /// The limits, whether the output is full, and the callback's time budget.
     pub(crate) budget: &'a Budget,
@@ -58,14 +59,14 @@ pub struct Input<'a> {
     full_duplex: bool,
     /// Set if input was held back because the output was full or the time was used up.
     held_back: bool,
-    /// One more than `consumed` was when an empty block was last read.
-    empty_at: usize,
+    /// Set if an empty block was read, and nothing has been consumed since.
+    gave_empty: bool,
 }
 
 impl<'a> Input<'a> {
     #[inline(always)]
-    pub(crate) fn new(bytes: &'a [u8], scan: Scan, budget: &'a Budget, ended: bool, full_duplex: bool) -> Self {
-        Input { bytes, consumed: 0, scan, budget, ended, full_duplex, held_back: false, empty_at: 0 }
+    pub(crate) fn new(unread: &'a [u8], scan: Scan, budget: &'a Budget, ended: bool, full_duplex: bool) -> Self {
+        Input { unread, consumed: 0, scan, budget, ended, full_duplex, held_back: false, gave_empty: false }
     }
 
     /// Returns whether input was held back because the output is full or the time is used up.
@@ -93,12 +94,12 @@ impl<'a> Input<'a> {
 
     /// Returns all unread bytes without consuming them (a peek).
     pub fn unread(&self) -> &'a [u8] {
-        &self.bytes[self.consumed..]
+        self.unread
     }
 
     /// Returns the number of unread bytes.
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.consumed
+        self.unread.len()
     }
 
     /// Returns whether nothing is unread.
@@ -162,16 +163,16 @@ impl<'a> Input<'a> {
             return Err(Error::InputLimit { what: "block", max });
         }
         if n == 0 {
-            let at = self.consumed + 1;
-            let again = std::mem::replace(&mut self.empty_at, at) == at;
+            let again = std::mem::replace(&mut self.gave_empty, true);
             return Ok((!again).then_some(&[]));
         }
         Ok((n <= self.len() && !self.is_held()).then(|| self.take(n)))
     }
 
     pub(crate) fn take(&mut self, n: usize) -> &'a [u8] {
-        let taken = &self.unread()[..n];
-        self.consumed += n;
+        let (taken, unread) = self.unread.split_at(n);
+        (self.unread, self.consumed) = (unread, self.consumed + n);
+        self.gave_empty &= n == 0;
         taken
     }
 
@@ -181,7 +182,7 @@ impl<'a> Input<'a> {
         }
         let Limits { line_bytes_max: max, .. } = *self.budget.limits;
         let unread = self.unread();
-        let needle = (delimiter.len(), hash(delimiter));
+        let needle = hash(delimiter);
         let from = if self.scan.needle == needle { self.scan.after(self.consumed).from } else { 0 };
         let end = match find(&unread[from..], delimiter) {
             Some(at) => from + at + delimiter.len(),

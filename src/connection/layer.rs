@@ -11,6 +11,7 @@ use super::axes::{Drain, Inbound};
 use super::carry::{Carry, Scan};
 use super::deadlines::Due;
 use super::output::Output;
+use super::reading::after_read;
 use super::state::*;
 use super::{Connection, Step, Turn};
 use crate::lifecycle::{EndReason, Timeout};
@@ -84,17 +85,17 @@ impl Connection {
                 return Some(Step::Again);
             }
             let has_begun = secured.layer().is_some();
-            match secured.read(turn.buffer, most, turn.now) {
+            match secured.read(turn.buffer, most, turn.budget.now) {
                 Ok(Received::Bytes { wire, plain, is_drained, .. }) => {
                     if secured.has_sealed() {
                         turn.budget.handshakes.count();
                     }
                     turn.budget.read += wire;
-                    self.after_read(is_drained);
-                    self.state.activity = turn.now;
+                    self.state.flags = after_read(self.state.flags, is_drained);
+                    self.state.activity = turn.budget.now;
                     if plain > 0 {
                         turn.stats.bytes_in += plain as u64;
-                        self.hold_early(&turn.buffer[..plain], turn.now);
+                        self.hold_early(&turn.buffer[..plain], turn.budget.now);
                     }
                 }
                 Ok(Received::Failed(error)) => {
@@ -125,7 +126,7 @@ impl Connection {
     fn has_left(&mut self, why: EndReason, turn: &mut Turn<'_>) -> Step {
         self.abandon_handshake(turn);
         self.handshake_failed(why);
-        self.wind_down(turn)
+        self.close(turn)
     }
 
     /// The connection ends, and its handshake with it, if there is one.
@@ -152,7 +153,7 @@ impl Connection {
             return Step::Rest;
         }
         self.state.end(EndReason::Stopped, true);
-        self.wind_down(turn)
+        self.close(turn)
     }
 
     /// The handshake is complete: `setup` follows, or, if the handler has started TLS, `writable`.
@@ -160,12 +161,12 @@ impl Connection {
         let is_resumed = self.io.stream.secured().is_some_and(|secured| secured.is_resumed());
         turn.stats.handshakes_completed += 1;
         turn.stats.handshakes_resumed += u64::from(is_resumed);
-        self.state.activity = turn.now;
+        self.state.activity = turn.budget.now;
         self.state.put(WRITABLE, true);
-        self.io.queue.iter_mut().for_each(|queue| queue.progress = turn.now);
+        self.io.queue.iter_mut().for_each(|queue| queue.progress = turn.budget.now);
         self.state.phase.unwatched();
         if let Some(carry) = &mut self.carry {
-            carry.since = turn.now;
+            carry.since = turn.budget.now;
             self.state.phase.owe_handle(); // After `setup`, or after `writable`.
         }
         if self.state.phase.complete_handshake() { None } else { Some(Step::Writable) }
@@ -200,16 +201,16 @@ impl Connection {
                 return Some(Step::Again);
             }
             let secured = self.io.stream.secured_mut()?;
-            match secured.read(turn.buffer, most, turn.now) {
+            match secured.read(turn.buffer, most, turn.budget.now) {
                 Ok(Received::Bytes { wire, plain, records, is_drained }) => {
                     turn.budget.read += wire + records * RECORD_COST;
                     if secured.has_carried() {
                         self.state.phase.unwatched(); // It has the read timeout.
-                        self.state.activity = turn.now; // A stop does not find the connection quiet.
+                        self.state.activity = turn.budget.now; // A stop does not find the connection quiet.
                     }
-                    self.after_read(is_drained);
+                    self.state.flags = after_read(self.state.flags, is_drained);
                     if plain > 0 {
-                        self.state.activity = turn.now;
+                        self.state.activity = turn.budget.now;
                         turn.stats.bytes_in += plain as u64;
                         return Some(Step::Handle(match self.carry {
                             None => plain,
@@ -230,7 +231,7 @@ impl Connection {
                     return Some(Step::TlsFailed(error));
                 }
                 Err(error) => {
-                    self.read_nothing(Err(error));
+                    self.read_failed(&error);
                     return self.is_readable().then_some(Step::Again);
                 }
             }

@@ -55,9 +55,8 @@ pub struct Output<'a> {
     /// The limits, the amount that may be sent, and a flag that the input reads: whether the output is above the
     /// high-water mark or has used up its bytes for this turn.
     pub(super) budget: &'a Budget,
-    pub(super) now: u64,
     /// The number of bytes that can be gathered without further checks: few enough to stay below every limit, and 0 if
-    /// the output is shut down, if bytes are already queued, or if this is not a stream.
+    /// the socket takes none now, if the output is shut down, if bytes are already queued, or if this is not a stream.
     pub(super) room: usize,
     /// The number of bytes that the socket accepted during this callback.
     pub(crate) taken: usize,
@@ -66,37 +65,26 @@ pub struct Output<'a> {
 
 impl<'a> Output<'a> {
     #[inline(always)]
-    pub(crate) fn new(
-        io: &'a mut Io,
-        gathered: &'a mut Vec<u8>,
-        budget: &'a Budget,
-        now: u64,
-        state: OutputState,
-    ) -> Self {
-        let is_plain = !state.has(OutputState::SHUT) && io.queue.is_none() && !io.stream.is_datagram();
+    pub(crate) fn new(io: &'a mut Io, gathered: &'a mut Vec<u8>, budget: &'a Budget, state: OutputState) -> Self {
+        let is_plain = state.0 == OutputState::WRITABLE && io.queue.is_none() && !io.stream.is_datagram();
         let room = if is_plain { budget.gathers() } else { 0 };
         budget.full.set(io.queue.as_ref().is_some_and(|queue| queue.len() > budget.bounds().output_high_water));
-        Output { io, gathered, budget, now, room, taken: 0, state: Cell::new(state) }
+        Output { io, gathered, budget, room, taken: 0, state: Cell::new(state) }
     }
 
-    /// Like [`new`](Self::new), for an open stream with no queued output.
+    /// Like [`new`](Self::new), for an open and writable stream with no queued output.
     #[inline(always)]
-    pub(crate) fn plain(
-        io: &'a mut Io,
-        gathered: &'a mut Vec<u8>,
-        budget: &'a Budget,
-        now: u64,
-        state: OutputState,
-    ) -> Self {
+    pub(crate) fn plain(io: &'a mut Io, gathered: &'a mut Vec<u8>, budget: &'a Budget) -> Self {
         budget.full.set(false);
-        Output { io, gathered, budget, now, room: budget.gathers(), taken: 0, state: Cell::new(state) }
+        let state = Cell::new(OutputState(OutputState::WRITABLE));
+        Output { io, gathered, budget, room: budget.gathers(), taken: 0, state }
     }
 
     /// Like [`new`](Self::new), for a single datagram.
     #[inline(always)]
-    pub(crate) fn datagram(io: &'a mut Io, gathered: &'a mut Vec<u8>, budget: &'a Budget, now: u64) -> Self {
+    pub(crate) fn datagram(io: &'a mut Io, gathered: &'a mut Vec<u8>, budget: &'a Budget) -> Self {
         budget.full.set(false);
-        Output { io, gathered, budget, now, room: 0, taken: 0, state: Cell::new(OutputState(0)) }
+        Output { io, gathered, budget, room: 0, taken: 0, state: Cell::new(OutputState(0)) }
     }
 
     /// Returns whether an answer was written that must be sent as one datagram.
@@ -239,7 +227,7 @@ impl<'a> Output<'a> {
         }
         self.send(&[]);
         if !self.is_lost() {
-            Queue::of(&mut self.io.queue, self.now).push_file(file, part);
+            Queue::of(&mut self.io.queue, self.budget.now).push_file(file, part);
             self.room = 0;
         }
         self.judge()
@@ -258,13 +246,18 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    #[inline]
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        if self.gathered.len() + bytes.len() < self.room {
+        if self.gathers(bytes) { Ok(()) } else { self.put_slowly(bytes) }
+    }
+
+    /// Gathers these bytes if that needs no further checks. Returns whether it did.
+    #[inline]
+    fn gathers(&mut self, bytes: &[u8]) -> bool {
+        let gathers = self.gathered.len() + bytes.len() < self.room;
+        if gathers {
             self.gathered.extend_from_slice(bytes);
-            return Ok(());
         }
-        self.put_slowly(bytes)
+        gathers
     }
 
     /// The slow path of [`put`](Self::put), for cases that need further checks.
@@ -308,6 +301,12 @@ impl<'a> Output<'a> {
             self.admit(total)?;
         }
         slices.iter().try_for_each(|slice| self.put(slice))
+    }
+
+    /// Like `put_slowly`, for a [`Write`].
+    #[cold]
+    fn write_slowly(&mut self, bytes: &[u8]) -> io::Result<()> {
+        Ok(self.put_slowly(bytes)?)
     }
 
     /// On a datagram server, all writes of a handler to the peer form one datagram.
@@ -383,7 +382,7 @@ impl Write for Output<'_> {
     /// error with `?`, the connection ends with the corresponding reason.
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.put(bytes)?;
+        self.write_all(bytes)?;
         Ok(bytes.len())
     }
 
@@ -394,7 +393,7 @@ impl Write for Output<'_> {
 
     #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        Ok(self.put(bytes)?)
+        if self.gathers(bytes) { Ok(()) } else { self.write_slowly(bytes) }
     }
 
     /// Does nothing. Output is sent when the callback returns.

@@ -45,7 +45,7 @@ const NO_SESSION: u8 = 1 << 5;
 
 impl Phase {
     /// The connection only has to read, handle and write, and its timer needs no check: all values are 0.
-    const PLAIN: Phase = Phase {
+    pub(crate) const PLAIN: Phase = Phase {
         stage: Stage::Open,
         owed: Owed::Finish,
         inbound: Inbound::Open,
@@ -63,6 +63,8 @@ impl Phase {
     pub(super) const DATAGRAMS: Phase =
         Phase { owed: Owed::Nothing, inbound: Inbound::Datagrams, wake: Wake::Unwatched, ..Phase::PLAIN };
 
+    /// Like `PLAIN`, for a connection that has never rested.
+    pub(crate) const FRESH: Phase = Phase { wake: Wake::Unregistered, ..Phase::PLAIN };
     /// Like `PLAIN`, for a session, which is not read but given its datagrams.
     const PLAIN_SESSION: Phase = Phase { inbound: Inbound::Datagrams, ..Phase::PLAIN };
     /// Like `PLAIN`, under TLS.
@@ -76,29 +78,31 @@ impl Phase {
         u64::from_ne_bytes([stage, owed, inbound as u8, outbound as u8, drain, wake, hold, handle_due as u8])
     }
 
-    /// See [`Phase::PLAIN`]. This is checked for every message.
+    /// Returns whether this is the other phase. It is one comparison, and made for every message.
+    #[inline(always)]
+    pub(super) fn is(&self, other: Phase) -> bool {
+        self.word() == other.word()
+    }
+
+    /// See [`Phase::PLAIN`].
     #[inline(always)]
     pub(super) fn is_plain(&self) -> bool {
-        self.word() == Phase::PLAIN.word()
+        self.is(Phase::PLAIN)
     }
 
-    /// Like `is_plain`, but its timer may still have to be set.
+    /// Returns whether output of a callback can be sent, to a stream without TLS.
     #[inline(always)]
-    pub(super) fn is_plain_but_for_wake(&self) -> bool {
-        self.is_plain() || self.is_plain_if_watched()
-    }
-
-    #[inline(never)] // It would not be a single comparison then.
-    fn is_plain_if_watched(&self) -> bool {
-        Phase { wake: Wake::Set, ..*self }.is_plain()
+    pub(super) fn is_clear(&self) -> bool {
+        self.outbound == Outbound::Open
+            && self.hold == 0
+            && self.inbound != Inbound::Datagrams
+            && self.stage != Stage::Aborting
     }
 
     /// Only input, or a datagram, makes anything due.
     #[inline(always)]
-    pub(super) fn is_settled(&self) -> bool {
-        self.is_plain()
-            || self.word() == Phase::PLAIN_SESSION.word()
-            || cfg!(feature = "tls") && self.word() == Phase::PLAIN_SECURED.word()
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_plain() || self.is(Phase::PLAIN_SESSION) || cfg!(feature = "tls") && self.is(Phase::PLAIN_SECURED)
     }
 
     #[inline]

@@ -39,16 +39,21 @@ impl Connection {
         if most == 0 {
             return 0;
         }
+        let flags = self.state.flags; // Before the call the compiler may know them.
         let n = match self.io.stream.read(&mut turn.buffer[..most]) {
-            Ok(n @ 1..) => n,
-            result => {
-                self.read_nothing(result);
+            Ok(0) => {
+                self.state.phase.input_ended();
+                return 0;
+            }
+            Ok(n) => n,
+            Err(error) => {
+                self.read_failed(&error);
                 return 0;
             }
         };
-        self.after_read(n < most);
+        self.state.flags = after_read(flags, n < most);
         turn.budget.read += n;
-        self.state.activity = turn.now;
+        self.state.activity = turn.budget.now;
         turn.stats.bytes_in += n as u64;
         n
     }
@@ -61,19 +66,18 @@ impl Connection {
         0
     }
 
-    /// The end of the input, or a read that failed.
+    /// A read has failed, or has found nothing.
     #[inline(never)]
-    pub(super) fn read_nothing(&mut self, result: io::Result<usize>) {
-        match result {
-            Ok(_) => self.state.phase.input_ended(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+    pub(super) fn read_failed(&mut self, error: &io::Error) {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {
                 self.state.put(READABLE, false);
                 if self.state.phase.is_broken() {
                     self.state.end(EndReason::Reset, false); // Earlier input is handled.
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => {
+            io::ErrorKind::Interrupted => {}
+            _ => {
                 self.broken();
                 self.state.end(EndReason::Reset, false);
             }
@@ -87,7 +91,7 @@ impl Connection {
         match self.io.stream.read(&mut turn.buffer[..most]) {
             Ok(n @ 1..) => {
                 turn.budget.read += n;
-                self.after_read(n < most);
+                self.state.flags = after_read(self.state.flags, n < most);
                 Some(n)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -99,15 +103,6 @@ impl Connection {
                 self.state.phase.input_ended();
                 Some(0)
             }
-        }
-    }
-
-    /// A short read means that the socket is drained, and more will cause an event, unless this stream cuts reads
-    /// short.
-    #[inline]
-    pub(super) fn after_read(&mut self, short: bool) {
-        if short && !self.state.has(READ_TO_END) {
-            self.state.flags &= !READABLE;
         }
     }
 
@@ -149,4 +144,11 @@ impl Connection {
         }
         resumed
     }
+}
+
+/// The flags after a read. A short read means that the socket is drained, and more will cause an event, unless this stream
+/// cuts reads short.
+#[inline]
+pub(super) fn after_read(flags: u8, short: bool) -> u8 {
+    if short && flags & READ_TO_END == 0 { flags & !READABLE } else { flags }
 }

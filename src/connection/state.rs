@@ -8,7 +8,7 @@ use super::bounds::Bounds;
 use super::phase::Phase;
 use crate::address::Address;
 use crate::error::Passed;
-use crate::lifecycle::{EndReason, Timeout};
+use crate::lifecycle::{EndReason, Next, Timeout};
 use crate::limits::Limits;
 use crate::net::readiness::Readiness;
 use crate::timers::{Armed, TimerKey};
@@ -70,6 +70,18 @@ impl State {
         (self.why, self.handler, self.activity, self.extra) = (EndReason::Done, handler, now, None);
     }
 
+    /// Returns whether it is in this phase, with exactly these flags.
+    #[inline(always)]
+    pub(super) fn is(&self, phase: Phase, flags: u8) -> bool {
+        self.phase.is(phase) && self.flags == flags
+    }
+
+    /// Returns whether the socket takes output, with the own type of handlers and no unusual setting.
+    #[inline(always)]
+    pub(super) fn is_clear(&self) -> bool {
+        self.phase.is_clear() && self.flags & (WRITABLE | BOXED | FULL_DUPLEX) == WRITABLE
+    }
+
     #[inline]
     pub(crate) fn bite(&self) -> usize {
         usize::from(self.bite) * BITE_MIN
@@ -125,6 +137,12 @@ impl State {
 
     pub(crate) fn is_outbound(&self) -> bool {
         self.has(OUTBOUND)
+    }
+
+    /// The client for which the connection counts. An outbound connection has none.
+    #[inline]
+    pub(crate) fn counted_client(&self) -> Option<&Address> {
+        (!self.is_outbound()).then_some(&self.address)
     }
 
     #[inline]
@@ -186,6 +204,16 @@ impl State {
     pub(crate) fn end(&mut self, why: EndReason, at_once: bool) {
         if self.phase.end(at_once) {
             self.why = why;
+        }
+    }
+
+    /// Does what a callback wants next. `reason`: why the connection ends then.
+    #[inline]
+    pub(crate) fn go_on(&mut self, next: Next, reason: EndReason) {
+        match next {
+            Next::Wait => {}
+            Next::Close => self.end(reason, false),
+            Next::Abort => self.end(reason, true),
         }
     }
 

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice, Write};
 
 use super::axes::Outbound;
 use super::bounds::DIRECT_BYTES;
+use super::budget::Budget;
 use super::io::OutputState;
 use super::output::Output;
 use super::queue::{Flush, Queue};
@@ -68,14 +69,15 @@ impl Output<'_> {
         taken - from_gathered
     }
 
-    pub(super) fn is_not_writable(&self) {
+    pub(super) fn is_not_writable(&mut self) {
         self.state.set(OutputState(self.state.get().0 & !OutputState::WRITABLE));
+        self.room = 0;
     }
 
     /// Queues the gathered bytes except for those that were accepted.
     fn queue_gathered(&mut self, taken: usize) {
         if taken < self.gathered.len() {
-            Queue::of(&mut self.io.queue, self.now).push(&self.gathered[taken..]);
+            Queue::of(&mut self.io.queue, self.budget.now).push(&self.gathered[taken..]);
             self.room = 0;
         }
         self.gathered.clear();
@@ -84,7 +86,7 @@ impl Output<'_> {
     /// Queues the rest of a block after `sent` bytes of it have been sent.
     pub(super) fn queue_after(&mut self, sent: usize, bytes: &[u8], push: impl FnOnce(&mut Queue)) {
         if sent < bytes.len() && !self.is_lost() {
-            push(Queue::of(&mut self.io.queue, self.now));
+            push(Queue::of(&mut self.io.queue, self.budget.now));
             self.room = 0;
         }
     }
@@ -95,7 +97,7 @@ impl Output<'_> {
     pub(crate) fn settle(&mut self) -> (usize, OutputState) {
         let gathered = self.gathered.len();
         if gathered > 0 {
-            if gathered > self.room || !self.state.get().has(OutputState::WRITABLE) {
+            if gathered > self.room {
                 self.settle_slowly();
             } else {
                 match self.io.stream.write(self.gathered) {
@@ -203,8 +205,8 @@ impl Connection {
         turn.budget.written += sent;
         turn.stats.bytes_out += sent as u64;
         if sent > 0 {
-            queue.progress = turn.now;
-            self.state.activity = turn.now;
+            queue.progress = turn.budget.now;
+            self.state.activity = turn.budget.now;
         }
         match result {
             Ok(Flush::Empty) => self.io.queue = None,
@@ -220,11 +222,9 @@ impl Connection {
     }
 
     /// Returns whether the socket may take output, and whether output is refused.
-    #[inline]
-    pub(crate) fn output_state(&self, is_plain: bool) -> OutputState {
+    pub(crate) fn output_state(&self) -> OutputState {
         let writable = self.state.flags & WRITABLE;
-        let is_shut = !is_plain && self.refuses_output();
-        OutputState(if is_shut { writable | OutputState::SHUT } else { writable })
+        OutputState(if self.refuses_output() { writable | OutputState::SHUT } else { writable })
     }
 
     fn refuses_output(&self) -> bool {
@@ -235,22 +235,24 @@ impl Connection {
         self.state.phase.outbound() != Outbound::Open || self.state.phase.is_aborting()
     }
 
-    /// Applies the effects of a callback on the output: how much was sent, and the state.
+    /// Applies the effects of a callback on the output: how much was sent, and the state. Returns whether all of it was
+    /// sent and more could be.
     #[inline]
     pub(crate) fn after_output(
         &mut self,
         (sent, left): (usize, OutputState),
-        limits: &Limits,
-        now: u64,
+        budget: &Budget,
         stats: &mut Stats,
-    ) {
+    ) -> bool {
         if sent > 0 {
-            self.state.activity = now;
+            self.state.activity = budget.now;
             stats.bytes_out += sent as u64;
         }
-        if left.0 != OutputState::WRITABLE || self.io.queue.is_some() {
-            self.after_unusual_output(left, limits, now);
+        let is_usual = left.0 == OutputState::WRITABLE && self.io.queue.is_none();
+        if !is_usual {
+            self.after_unusual_output(left, &budget.limits, budget.now);
         }
+        is_usual
     }
 
     fn after_unusual_output(&mut self, left: OutputState, limits: &Limits, now: u64) {

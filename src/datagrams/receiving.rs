@@ -176,7 +176,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             self.call_with(at, packet, Callback::Handle);
         }
         if !at.connection.timer_stands() {
-            self.serve(at); // The session may end.
+            self.advance(at); // The session may end.
         }
     }
 

@@ -40,9 +40,6 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         if is_boxed {
             connection.state.set_boxed();
         }
-        if scratch.budget.is_bound() {
-            scratch.budget.bind(None);
-        }
         let slot = core.slots.passing_id().slot;
         let mut at = Service { core, scratch, slot, connection: &mut connection };
         self.call_single(&mut at, 0..0, || Callback::Setup);
@@ -75,7 +72,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         let now = core.now;
         let mut request = Request {
             input: Input::new(&buffer[fresh.clone()], Scan::default(), budget, true, false),
-            output: Output::datagram(&mut connection.io, gathered, budget, now),
+            output: Output::datagram(&mut connection.io, gathered, budget),
             server: &mut self.state,
             others: Others { core, pending: &mut self.pending, budget: Some(budget) },
             state: &mut connection.state,
@@ -97,7 +94,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             Ok(next) => (next, None),
             Err(error) => (Next::Wait, Some(error)),
         };
-        let left = Left { next, error, consumed: 0, bytes: 0, scan: Scan::default(), held_back: false };
-        self.follow(at, fresh, Some(left), is_setup, callback().reason());
+        let left = Left { error, consumed: 0, bytes: 0, scan: Scan::default(), held_back: false };
+        self.follow(at, fresh, next, Some(left), is_setup, callback().reason());
     }
 }

@@ -20,8 +20,14 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     pub(super) fn accept_waiting(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
         let Some(mut listener) = core.listening(key).listener.take() else { return };
         self.begin(core, scratch);
+        let before = core.stats.accepted;
         let failed = self.accept_from(core, scratch, key, &mut listener);
-        core.listening(key).listener = Some(listener);
+        let accepted = core.stats.accepted;
+        let listening = core.listening(key);
+        listening.listener = Some(listener);
+        if accepted > before {
+            listening.accepted = accepted;
+        }
         if let Some(error) = failed {
             core.pause(key, "accept", &error);
             drop_error(core, error.into()); // The hook may have made it.
@@ -50,9 +56,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             let mut fault = listener.take_fault();
             let result = match result {
                 Some(Ok((stream, from))) => {
-                    let accepted = core.stats.accepted + 1;
-                    let listening = core.listening(key);
-                    (listening.invalid, listening.accepted, fault) = (0, accepted, None);
+                    (listener.invalid, fault) = (0, None);
                     self.take_in(core, scratch, stream, from)
                 }
                 Some(Err(error)) => Err(error),
@@ -66,7 +70,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                     return None;
                 }
                 AcceptFault::Skip => {}
-                AcceptFault::Invalid if core.believes_invalid(key) => {}
+                AcceptFault::Invalid if listener.believes_invalid() => {}
                 AcceptFault::Invalid | AcceptFault::Pause => return Some(error),
             }
             core.stats.accept_errors += 1;

@@ -33,11 +33,14 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 self.begin_for_thread(core, scratch, stream, from, work);
             }
             Admitted::Here { handler, is_boxed } => {
-                let mut connection = Connection::accepted(stream, from, handler, core.now);
-                if is_boxed {
-                    connection.state.set_boxed();
-                }
-                self.begin_here(core, scratch, connection);
+                let now = core.now;
+                self.begin_here(core, scratch, || {
+                    let mut connection = Connection::accepted(stream, from, handler, now);
+                    if is_boxed {
+                        connection.state.set_boxed();
+                    }
+                    connection
+                });
             }
             Admitted::Elsewhere(work) => {
                 let local = stream.local_address();
@@ -51,22 +54,22 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
 
     /// Serves a connection on the reactor.
     #[inline(always)]
-    pub(super) fn begin_here(&mut self, core: &mut Core, scratch: &mut Scratch, connection: Connection) {
-        let mut lent = core.boxed(connection);
+    pub(super) fn begin_here(&mut self, core: &mut Core, scratch: &mut Scratch, make: impl FnOnce() -> Connection) {
+        let mut lent = core.boxed(make);
         let connection = lent.connection();
-        let key = core.insert_lent(self.calls.number(), connection);
-        let slot = core.slots.id(key).slot;
+        let slot = core.insert_lent(self.calls.number(), connection);
         let mut at = Service { core, scratch, slot, connection };
         #[cfg(feature = "tls")]
         let is_secured = at.begin_securely();
         #[cfg(not(feature = "tls"))]
         let is_secured = false;
         if is_secured {
-            self.calls.serve(&mut at);
+            at.scratch.budget.renew();
+            self.calls.advance(&mut at);
         } else {
             self.calls.begin(&mut at);
         }
-        core.slots.give_back(key, lent);
+        core.slots.give_back(slot.key, lent);
     }
 
     pub(crate) fn take_from_quota(&self, core: &mut Core) {
@@ -98,20 +101,21 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 }
             }
         });
-        match &admitted {
+        match admitted {
             Ok(Admitted::No) => {
                 let limits = &core.served[usize::from(calls.number())].limits;
                 let cap = limits.connections_per_client_max.filter(|_| !in_cap);
-                calls.refuse(core, from, cap.map(|max| Passed::Count("connections_per_client_max", max)))
+                calls.refuse(core, from, cap.map(|max| Passed::Count("connections_per_client_max", max)));
+                Admitted::No
             }
-            Ok(_) => {}
+            Ok(admitted) => admitted,
             Err(panic) => {
                 core.stats.panics += 1;
-                calls.hook(core, |state| state.handle_error(from, panic));
+                calls.hook(core, |state| state.handle_error(from, &panic));
                 calls.closed(core, from, EndReason::Panicked, None);
+                Admitted::No
             }
         }
-        admitted.unwrap_or(Admitted::No)
     }
 }
 

@@ -31,30 +31,34 @@ pub(crate) enum Callback<'a> {
 }
 
 /// Runs a callback and sends its output. It borrows the parts of its own connection, and all other connections through
-/// the core. `None`: it waits for more and has consumed everything.
+/// the core. Returns what the handler wants next. `left` is set unless all input was consumed and all output was sent.
 ///
-/// `PLAIN`: the connection is open, and nothing of it waits, neither unread nor unsent. The compiler then leaves out what
-/// is for others.
+/// `PLAIN`: the connection [is clear](crate::connection::Connection::is_clear). The compiler then leaves out what is for
+/// others. `ended`: no input follows.
 #[inline(always)]
 pub(super) fn run<const PLAIN: bool, S>(
     at: &mut Service<'_>,
     fresh: Range<usize>,
+    ended: bool,
     (server, pending): (&mut S, &mut Pending<S>),
+    left: &mut Option<Left>,
     callback: impl FnOnce(&mut Request<'_, S>) -> Result<Next>,
-) -> Option<Left> {
+) -> Next {
     let Service { core, scratch, slot, connection } = at;
     let Scratch { input: buffer, output: gathered, budget, .. } = &mut **scratch;
-    let now = core.now;
-    let (output_state, ended) = (connection.output_state(PLAIN), !PLAIN && connection.input_ended());
+    let full_duplex = !PLAIN && connection.state.is_full_duplex();
     let (bytes, scan) = match &connection.carry {
         Some(carry) if !PLAIN => (carry.unread(), carry.scan),
         _ => (&buffer[fresh], Scan::default()),
     };
     let mut request = Request {
-        input: Input::new(bytes, scan, budget, ended, connection.state.is_full_duplex()),
+        input: Input::new(bytes, scan, budget, ended, full_duplex),
         output: match PLAIN {
-            true => Output::plain(&mut connection.io, gathered, budget, now, output_state),
-            false => Output::new(&mut connection.io, gathered, budget, now, output_state),
+            true => Output::plain(&mut connection.io, gathered, budget),
+            false => {
+                let state = connection.output_state();
+                Output::new(&mut connection.io, gathered, budget, state)
+            }
         },
         server,
         others: Others { core, pending, budget: Some(budget) },
@@ -77,16 +81,15 @@ pub(super) fn run<const PLAIN: bool, S>(
     let input = &request.input;
     let (consumed, bytes, scan, held_back) = (input.consumed(), input.len(), input.scan, input.was_held_back());
     budget.written += output.0;
-    connection.after_output(output, &budget.limits, now, &mut core.stats);
-    if next == Next::Wait && error.is_none() && bytes == 0 && (PLAIN || connection.carry.is_none()) {
-        return None;
+    let is_sent = connection.after_output(output, budget, &mut core.stats);
+    if !is_sent || error.is_some() || bytes > 0 || (!PLAIN && connection.carry.is_some()) {
+        *left = Some(Left { error, consumed, bytes, scan, held_back });
     }
-    Some(Left { next, error, consumed, bytes, scan, held_back })
+    next
 }
 
-/// The effects of a callback.
+/// What is left of a callback.
 pub(crate) struct Left {
-    pub(crate) next: Next,
     pub(crate) error: Option<Error>,
     /// The numbers of consumed and unread bytes.
     pub(crate) consumed: usize,

@@ -1,5 +1,6 @@
 //! Chooses the callback that is due and its argument, and applies its result.
 
+use std::io;
 use std::net::Shutdown;
 use std::ops::Range;
 use std::time::Duration;
@@ -7,9 +8,11 @@ use std::time::Duration;
 use super::call_handler::{Callback, Left, invoke, run};
 use super::{Calls, Service, drop_error};
 use crate::address::Address;
+use crate::connection::phase::Phase;
 use crate::connection::{Connection, Step, Turn};
 use crate::error::Error;
 use crate::handler::RequestHandler;
+use crate::handler::request::Request;
 use crate::ids::NO_SLOT;
 use crate::lifecycle::{EndReason, Next};
 use crate::logging::note_fault;
@@ -18,29 +21,20 @@ use crate::reactor::hosted::Scratch;
 use crate::server::hooks::BaseServer;
 
 impl Service<'_> {
-    /// Has the budget know how many bytes the connection may hold whose callback runs next.
-    #[inline(always)]
-    fn bind(&mut self) {
-        if self.connection.state.extra.is_some() || self.scratch.budget.is_bound() {
-            self.scratch.budget.bind(self.connection.state.own_bounds());
-        }
-    }
-
     /// The connection, with everything that its next step needs.
     #[inline(always)]
     fn lend(&mut self) -> (&mut Connection, Turn<'_>) {
         let Scratch { input, budget, .. } = &mut *self.scratch;
-        let Core { now, stats, .. } = &mut *self.core;
-        (self.connection, Turn { buffer: input, now: *now, budget, stats })
+        (self.connection, Turn { buffer: input, budget, stats: &mut self.core.stats })
     }
 }
 
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
-    /// Lets a connection do its due steps, within its budget.
+    /// Lets a connection do its due steps, within its budget. It is called in one place, and `handle` is compiled into that.
     #[inline(always)]
-    pub(crate) fn serve(&mut self, at: &mut Service<'_>) {
+    pub(super) fn serve(&mut self, at: &mut Service<'_>) {
         at.scratch.budget.renew();
-        self.go_on(at);
+        self.go_on::<false>(at);
     }
 
     /// Like `serve`, for a connection that has just been accepted: `setup` is due.
@@ -49,26 +43,32 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         at.scratch.budget.renew();
         at.scratch.budget.callbacks += 1;
         at.connection.state.phase.begin_setup();
-        self.call_own::<true>(at, 0..0, || Callback::Setup);
+        if at.connection.state.is_boxed() {
+            self.call(at, Callback::Setup);
+        } else {
+            self.call_own(at, 0..0, || Callback::Setup);
+        }
         if at.scratch.budget.admits_callback() {
-            self.go_on(at);
+            self.go_on::<true>(at);
         } else {
             self.advance(at);
         }
     }
 
-    /// Usually one step is due: input is read and handled, and the answer is sent. That is tried here. Everything else,
-    /// and the rest after it, takes the general path.
+    /// Usually one step is due: input is read and handled, and the answer is sent. That is tried here, for a connection
+    /// that has never rested if it is `FRESH`, and for one that has otherwise. `handle` is compiled into both. Everything
+    /// else, and the rest after it, takes the general path.
     #[inline(always)]
-    fn go_on(&mut self, at: &mut Service<'_>) {
-        if at.connection.only_reads() {
+    fn go_on<const FRESH: bool>(&mut self, at: &mut Service<'_>) {
+        let phase = if FRESH { Phase::FRESH } else { Phase::PLAIN };
+        if at.connection.only_reads(phase) {
             let (connection, mut turn) = at.lend();
             let fresh = connection.receive(&mut turn);
-            if fresh > 0 {
+            let holds_nothing = fresh == 0 || {
                 turn.budget.callbacks += 1;
-                self.call_own::<true>(at, 0..fresh, || Callback::Handle);
-            }
-            if at.connection.rests() {
+                self.call_own(at, 0..fresh, || Callback::Handle)
+            };
+            if holds_nothing && at.connection.rests(phase) && (phase.is_settled() || self.begin_rest(at)) {
                 return;
             }
         }
@@ -77,28 +77,21 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
 
     /// The general path: one step after another, until nothing is due or the budget is used up.
     #[inline(never)]
-    pub(super) fn advance(&mut self, at: &mut Service<'_>) {
+    pub(crate) fn advance(&mut self, at: &mut Service<'_>) {
         while at.scratch.budget.admits_callback() {
             let (connection, mut turn) = at.lend();
             turn.budget.callbacks += 1;
             match connection.advance(&mut turn) {
                 #[cfg(feature = "tls")]
                 Step::Handle(fresh) if at.connection.state.phase.is_secured() => {
-                    self.handle_plaintext(at, fresh);
+                    self.call_with(at, 0..fresh, Callback::Handle);
                     if at.connection.rests_under_tls() {
                         return;
                     }
                 }
                 Step::Handle(fresh) => self.call_with(at, 0..fresh, Callback::Handle),
-                Step::Rest => {
-                    if at.connection.state.phase.must_register() && !self.register(at) {
-                        continue; // It continues to its end.
-                    }
-                    if !at.connection.timer_stands() {
-                        at.core.watch(at.slot.key, at.connection, &at.scratch.budget.limits);
-                    }
-                    return;
-                }
+                Step::Rest if at.connection.timer_stands() || self.begin_rest(at) => return,
+                Step::Rest => {} // It continues to its end.
                 Step::Again => break,
                 Step::Setup => self.call(at, Callback::Setup),
                 Step::Writable => self.call(at, Callback::Writable),
@@ -137,10 +130,26 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         at.core.queue_again(at.slot.key);
     }
 
-    /// Registers a connection with the selector. If this fails, the connection ends, and accepting pauses, because the
-    /// system has no room for more. Returns whether it succeeded.
+    /// Registers a connection that has nothing to do, if that is not done, and sets its timer. Returns whether it rests
+    /// now, and need not be ended.
+    #[inline(never)]
+    fn begin_rest(&mut self, at: &mut Service<'_>) -> bool {
+        if at.connection.state.phase.must_register() && !self.register(at) {
+            return false;
+        }
+        at.core.watch(at.slot.key, at.connection, &at.scratch.budget.limits);
+        true
+    }
+
+    /// Registers a connection with the selector. Returns whether it succeeded.
     fn register(&mut self, at: &mut Service<'_>) -> bool {
-        let Err(source) = at.core.register(at.slot.key, at.connection) else { return true };
+        let result = at.core.register(at.slot.key, at.connection);
+        result.map_err(|source| self.not_registered(at, source)).is_ok()
+    }
+
+    /// A connection could not be registered. It ends, and accepting pauses, because the system has no room for more.
+    #[cold]
+    fn not_registered(&mut self, at: &mut Service<'_>, source: io::Error) {
         let state = &mut at.connection.state;
         state.end(EndReason::Error, true);
         let error = Error::Reactor { doing: "watch the connection", source };
@@ -150,7 +159,6 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         if let Error::Reactor { source, .. } = error {
             at.core.not_registered = Some(source);
         }
-        false
     }
 
     /// Runs a callback without new input.
@@ -158,45 +166,57 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         self.call_with(at, 0..0, callback);
     }
 
-    /// Runs a callback that is compiled separately for the server's own type of handlers. Therefore the compiler
-    /// removes everything that the handler does not need: of a default body, nearly everything. Unusual cases take the
-    /// general path. The callback is a function argument, because each of these has a type of its own.
+    /// Runs a callback that is compiled separately for the server's own type of handlers, of a connection that [is
+    /// clear](Connection::is_clear). Therefore the compiler removes everything that the handler does not need: of a default
+    /// body, nearly everything. The callback is a function argument, because each of these has a type of its own. Returns
+    /// whether nothing is unread or unsent.
     #[inline(always)]
-    pub(super) fn call_own<const PLAIN: bool>(
+    fn call_own(
         &mut self,
         at: &mut Service<'_>,
         fresh: Range<usize>,
         callback: impl Fn() -> Callback<'static>,
-    ) {
+    ) -> bool {
         let takes_long = match callback() {
             Callback::Handle => fresh.len() >= much(at),
-            _ => at.core.config.slow_callback.is_some() || at.connection.state.is_datagram(),
+            _ => at.core.config.slow_callback.is_some(),
         };
-        if takes_long || at.connection.state.is_boxed() {
-            return self.call_with(at, fresh, callback());
+        if takes_long {
+            self.call_with(at, fresh, callback());
+            return at.connection.holds_nothing();
         }
         let (is_setup, reason) = (matches!(callback(), Callback::Setup), callback().reason());
-        let lifted = (!callback().is_followed()).then(|| at.scratch.budget.lift());
+        let ended = !callback().is_followed() && at.connection.input_ended();
         let handler = &mut self.handlers[at.connection.state.handler as usize];
-        at.bind();
+        let lifted = (!callback().is_followed()).then(|| at.scratch.budget.lift());
         at.scratch.output.clear(); // It is empty, but the compiler does not know that.
         let context = (&mut self.state, &mut self.pending);
-        let unusual = run::<PLAIN, _>(at, fresh.clone(), context, |request| invoke(handler, request, callback()));
+        let mut left = None;
+        let call = |request: &mut Request<'_, S>| invoke(handler, request, callback());
+        let next = run::<true, _>(at, fresh.clone(), ended, context, &mut left, call);
         if let Some(write) = lifted {
             at.scratch.budget.restore(write);
         }
-        if unusual.is_some() || !self.pending.orders.is_empty() {
-            self.follow(at, fresh, unusual, is_setup, reason);
-        } else if is_setup {
+        if left.is_some() || !self.pending.orders.is_empty() {
+            self.follow(at, fresh, next, left, is_setup, reason);
+            return at.connection.holds_nothing();
+        }
+        at.connection.state.go_on(next, reason);
+        if is_setup {
             at.connection.set_up();
         }
+        true
     }
 
-    /// Like `call_own`, but in a separate function, because within a loop the compiler would not see that nothing is
-    /// left to do.
+    /// Runs one of the last callbacks, which usually have a default body. It is a separate function, because within a loop
+    /// the compiler would not see that nothing is left to do.
     #[inline(never)]
     pub(super) fn call_apart(&mut self, at: &mut Service<'_>, callback: impl Fn() -> Callback<'static>) {
-        self.call_own::<false>(at, 0..0, callback);
+        if at.connection.is_clear() {
+            self.call_own(at, 0..0, callback);
+        } else {
+            self.call(at, callback());
+        }
     }
 
     /// Runs one callback of one connection. The `fresh` part of the read buffer is new. If the connection has a carry,
@@ -219,20 +239,25 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             false => &mut self.handlers[handler],
             true => &mut *self.boxed[handler],
         };
-        at.bind();
+        if let Some(own) = at.connection.state.own_bounds() {
+            at.scratch.budget.bind(Some(own));
+        }
+        let ended = at.connection.input_ended();
         let context = (&mut self.state, &mut self.pending);
-        let unusual = run::<false, _>(at, fresh.clone(), context, |request| invoke(handler, request, callback));
+        let mut left = None;
+        let call = |request: &mut Request<'_, S>| invoke(handler, request, callback);
+        let next = run::<false, _>(at, fresh.clone(), ended, context, &mut left, call);
         if let Some(write) = lifted {
             at.scratch.budget.restore(write);
         }
         if let Some(begun_at) = begun_at {
             let took = at.scratch.budget.look() - begun_at;
             if is_handle {
-                learn(at, fresh.len(), unusual.as_ref(), took);
+                learn(at, fresh.len(), left.as_ref(), took);
             }
             note_time(at.core, &at.connection.state.address, name, took);
         }
-        self.follow(at, fresh, unusual, is_setup, reason);
+        self.follow(at, fresh, next, left, is_setup, reason);
     }
 
     /// Applies the effects of a callback: its actions, its result, and its unread input.
@@ -241,11 +266,15 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         &mut self,
         at: &mut Service<'_>,
         fresh: Range<usize>,
+        next: Next,
         left: Option<Left>,
         is_setup: bool,
         reason: EndReason,
     ) {
         let Service { core, scratch, slot, connection } = at;
+        if scratch.budget.is_bound() {
+            scratch.budget.bind(None);
+        }
         let mut error = None;
         if let Some(left) = left {
             // Unread input of a datagram is dropped, because the next one is another message.
@@ -253,20 +282,16 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
                 connection.keep(&scratch.input[fresh], left.consumed, left.scan, core.now);
                 if left.held_back && left.bytes > 0 {
                     connection.state.phase.owe_handle();
-                } else if left.next == Next::Wait
+                } else if next == Next::Wait
                     && left.error.is_none()
                     && connection.input_overflows(&scratch.budget.limits)
                 {
                     connection.state.end(EndReason::InputLimit, false);
                 }
             }
-            match left.next {
-                Next::Wait => {}
-                Next::Close => connection.state.end(reason, false),
-                Next::Abort => connection.state.end(reason, true),
-            }
             error = left.error;
         }
+        connection.state.go_on(next, reason);
         if is_setup && error.is_none() {
             connection.set_up();
         }

@@ -23,21 +23,24 @@ use crate::reactor::hosted::{Hosted, Scratch};
 use crate::server::hooks::BaseServer;
 
 /// The number of connections that are served between two readings of the clock.
-const RUN: usize = 16;
+const RUN: usize = 32;
 
 impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
     fn service(&mut self, core: &mut Core, scratch: &mut Scratch, batch: &[SlotId]) -> usize {
         self.begin(core, scratch);
         let calls = &mut self.calls;
+        let number = calls.number();
         let run = &batch[..batch.len().min(RUN)];
         scratch.budget.turn.waiting = batch.len();
-        for (served, &slot) in run.iter().enumerate() {
-            let Some(mut lent) = core.slots.claim(slot, calls.number()) else { return served };
-            calls.serve(&mut Service { core, scratch, slot, connection: lent.connection() });
-            core.slots.give_back(slot.key, lent);
+        for &slot in run {
+            let Some(mut lent) = core.slots.claim(slot, number) else { break };
+            let mut at = Service { core, scratch, slot, connection: lent.connection() };
+            calls.serve(&mut at);
+            let key = at.slot.key;
+            core.slots.give_back(key, lent);
             scratch.budget.turn.waiting -= 1;
         }
-        run.len()
+        batch.len() - scratch.budget.turn.waiting
     }
 
     fn accept(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {

@@ -70,7 +70,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         let mut connection = Connection::accepted(stream, from, handler, core.now);
         connection.state.set_boxed();
         connection.state.phase.shut_down(); // Only the thread sends.
-        self.begin_here(core, scratch, connection);
+        self.begin_here(core, scratch, || connection);
     }
 }
 
@@ -92,12 +92,6 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             }
             None => self.over(core, &address, None, Err(Error::Io(io::ErrorKind::Unsupported.into()))),
         });
-    }
-
-    /// Plaintext has arrived. Usually the service does nothing else.
-    #[inline(never)]
-    pub(super) fn handle_plaintext(&mut self, at: &mut Service<'_>, fresh: usize) {
-        self.call_own::<false>(at, 0..fresh, || Callback::Handle);
     }
 
     /// A handshake has failed, or has taken too long. After an alert to the peer, the connection ends.

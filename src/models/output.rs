@@ -78,7 +78,7 @@ pub(crate) fn check(case: Case) {
         budget.renew();
         budget.written = budget.limits.write_bytes_per_turn - usize::from(turn.allowed).max(1);
         let state = OutputState(writable | shut);
-        let mut output = Output::new(&mut io, &mut gathered, &budget, 1, state);
+        let mut output = Output::new(&mut io, &mut gathered, &budget, state);
         for call in turn.calls {
             step(&mut output, call, &mut written, &limits);
             if output.is_lost() {

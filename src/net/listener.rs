@@ -41,6 +41,8 @@ pub struct Listener {
     /// How to treat an error from the hook, determined by the result of accept(2). `None` if the hook has not called
     /// `accept`.
     fault: Option<AcceptFault>,
+    /// How often in a row accept(2) has returned EINVAL.
+    pub(crate) invalid: u32,
     #[cfg_attr(any(target_os = "linux", target_os = "android"), expect(dead_code, reason = "inherited on Linux"))]
     options: Option<TcpOptions>,
     /// What accepted connections are put under.
@@ -66,6 +68,7 @@ impl Listener {
             kind,
             address,
             fault: None,
+            invalid: 0,
             options: Some(options.clone()),
             #[cfg(feature = "tls")]
             tls: options.tls.clone(),
@@ -84,6 +87,7 @@ impl Listener {
             kind,
             address,
             fault: None,
+            invalid: 0,
             options: None,
             #[cfg(feature = "tls")]
             tls: options.tls.clone(),
@@ -98,6 +102,7 @@ impl Listener {
             kind,
             address,
             fault: None,
+            invalid: 0,
             options: None,
             #[cfg(feature = "tls")]
             tls: None,
@@ -176,7 +181,16 @@ impl Listener {
     pub(crate) fn take_fault(&mut self) -> Option<AcceptFault> {
         self.fault.take()
     }
+
+    /// accept(2) returned EINVAL for another client in a row. Returns whether the clients still count as the cause.
+    pub(crate) fn believes_invalid(&mut self) -> bool {
+        self.invalid = (self.invalid + 1) % INVALID_MAX;
+        self.invalid != 0
+    }
 }
+
+/// If so many clients in a row have gone before they were accepted, the listener is broken.
+const INVALID_MAX: u32 = 1_024;
 
 impl Watched for Listener {
     fn register(&mut self, registry: Option<&Registry>, token: Token) -> io::Result<()> {

@@ -84,19 +84,17 @@ impl Selector {
         }
     }
 
-    /// The events of the last poll.
+    /// Calls a closure with each event of the last poll.
     #[inline(always)]
-    pub(crate) fn events(&self) -> impl Iterator<Item = (Token, Readiness)> {
-        let (system, scripted) = match self {
-            Selector::System { events, .. } => (Some(events.iter()), &[][..]),
-            Selector::Scripted(selector) => (None, selector.events()),
-        };
-        let mut system = system.map(|events| events.map(|event| (event.token(), Readiness::of(event))));
-        let mut scripted = scripted.iter().copied();
-        std::iter::from_fn(move || match &mut system {
-            Some(events) => events.next(),
-            None => scripted.next(),
-        })
+    pub(crate) fn each_event(&self, mut note: impl FnMut(Token, Readiness)) {
+        match self {
+            Selector::System { events, .. } => {
+                events.iter().for_each(|event| note(event.token(), Readiness::of(event)))
+            }
+            Selector::Scripted(selector) => {
+                selector.events().iter().for_each(|&(token, readiness)| note(token, readiness))
+            }
+        }
     }
 
     /// Starts to connect, as [`Stream::connect`].

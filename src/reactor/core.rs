@@ -169,38 +169,35 @@ impl Core {
     /// Makes a slot for a connection.
     pub(crate) fn insert(&mut self, server: u16, mut connection: Connection) -> u32 {
         self.inserted(server, &mut connection);
-        let connection = self.boxed(connection);
-        let key = self.slots.insert_lent(server);
+        let connection = self.boxed(|| connection);
+        let key = self.slots.insert_lent(server).key;
         self.slots.give_back(key, connection);
         key
     }
 
-    /// Boxes a connection. To allocate and free a box costs more than anything else in the short life of a connection.
+    /// Makes a connection in a box. To allocate and free a box costs more than anything else in the short life of a connection.
     #[inline]
-    pub(crate) fn boxed(&mut self, connection: Connection) -> Lent {
-        let contents = Contents::Connection(connection);
-        Lent(match self.spare.pop() {
-            Some(mut spare) => {
-                *spare = contents;
-                spare
-            }
-            None => Box::new(contents),
-        })
+    pub(crate) fn boxed(&mut self, make: impl FnOnce() -> Connection) -> Lent {
+        let mut spare = self.spare.pop().unwrap_or_else(|| Box::new(Contents::Vacant));
+        let vacant = std::mem::replace(&mut *spare, Contents::Connection(make()));
+        debug_assert!(matches!(vacant, Contents::Vacant));
+        std::mem::forget(vacant); // It has nothing to drop, and this saves the check.
+        Lent(spare)
     }
 
     /// Like `insert`, for a connection that is served immediately. [`Slots::give_back`] puts it there.
-    pub(crate) fn insert_lent(&mut self, server: u16, connection: &mut Connection) -> u32 {
+    pub(crate) fn insert_lent(&mut self, server: u16, connection: &mut Connection) -> SlotId {
         self.inserted(server, connection);
         self.slots.insert_lent(server)
     }
 
     #[inline]
     pub(super) fn inserted(&mut self, server: u16, connection: &mut Connection) {
-        self.served[usize::from(server)].sessions += usize::from(connection.state.is_inbound_datagram());
         if self.stop.is_under_way() {
             connection.state.drain(self.now, nanos(self.config.drain_quiet));
         }
-        self.count_in(server, (!connection.state.is_outbound()).then_some(&connection.state.address));
+        let state = &connection.state;
+        self.count_in(server, state.counted_client(), state.is_inbound_datagram());
     }
 
     /// Registers a connection with the selector when it waits for the first time. The registration reports any
@@ -208,20 +205,21 @@ impl Core {
     ///
     /// # Errors
     /// The error from epoll_ctl(2). Nothing would wake the connection then.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn register(&mut self, key: u32, connection: &mut Connection) -> std::io::Result<()> {
         self.selector.register(&mut connection.io.stream, self.slots.token(key))?;
         connection.state.phase.registered();
         Ok(())
     }
 
-    /// Counts an additional open connection, also for its client if the address is given.
+    /// Counts an additional open connection, also for its client if there is one, and as a session if it is one.
     #[inline]
-    pub(crate) fn count_in(&mut self, server: u16, address: Option<&Address>) {
+    pub(crate) fn count_in(&mut self, server: u16, client: Option<&Address>, is_session: bool) {
         let served = &mut self.served[usize::from(server)];
         served.active += 1;
+        served.sessions += usize::from(is_session);
         if served.limits.connections_per_client_max.is_some()
-            && let Some(ip) = address.and_then(Address::ip)
+            && let Some(ip) = client.and_then(Address::ip)
         {
             *served.per_client.entry(ip).or_default() += 1;
         }
@@ -231,11 +229,14 @@ impl Core {
 
     /// Counts the end of an open connection.
     #[inline]
-    pub(crate) fn count_out(&mut self, server: u16, address: &Address, is_outbound: bool) {
+    pub(crate) fn count_out(&mut self, server: u16, client: Option<&Address>, is_session: bool) {
         let served = &mut self.served[usize::from(server)];
         served.active -= 1;
-        if !served.per_client.is_empty() && !is_outbound {
-            served.forget_client(address);
+        served.sessions -= usize::from(is_session);
+        if !served.per_client.is_empty()
+            && let Some(client) = client
+        {
+            served.forget_client(client);
         }
         self.stats.active -= 1;
         self.stats.closed += 1;
@@ -267,7 +268,6 @@ impl Core {
     /// Frees a dead slot. Only this method closes a connection's socket.
     pub(crate) fn reap(&mut self, key: u32) {
         let Slot { generation, server, contents, .. } = self.slots.remove(key);
-        let id = self.slots.id_of(SlotId { key, generation });
         let Some(mut contents) = contents else { return };
         let connection = match &mut *contents {
             Contents::Connection(connection) => connection,
@@ -281,15 +281,14 @@ impl Core {
             self.selector.forget(&mut connection.io.stream);
         }
         if connection.state.has_jobs() {
-            self.forget_jobs(id);
+            self.forget_jobs(self.slots.id_of(SlotId { key, generation }));
         }
         self.cancel_handler_timers(&mut connection.state);
         if let Some(route) = connection.io.stream.route() {
             self.forget_session(route, &connection.state.address, key);
         }
-        let served = &mut self.served[usize::from(server)];
-        served.sessions -= usize::from(connection.state.is_inbound_datagram());
-        self.count_out(server, &connection.state.address, connection.state.is_outbound());
+        let state = &connection.state;
+        self.count_out(server, state.counted_client(), state.is_inbound_datagram());
         *contents = Contents::Vacant;
         if self.spare.len() < SPARE_MAX {
             self.spare.push(contents);

@@ -61,7 +61,7 @@ impl Core {
             return Err(error);
         }
         served.elsewhere += 1;
-        self.count_in(server, Some(&address));
+        self.count_in(server, Some(&address), false);
         self.watch_child(server, key);
         Ok(())
     }
@@ -167,6 +167,6 @@ impl Core {
             self.timers.cancel(elsewhere.timer);
         }
         self.served[usize::from(server)].elsewhere -= 1;
-        self.count_out(server, &elsewhere.address, false);
+        self.count_out(server, Some(&elsewhere.address), false);
     }
 }

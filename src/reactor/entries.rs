@@ -16,8 +16,6 @@ pub(crate) struct Listening {
     pub(crate) ready: bool,
     /// Accepting is paused because accept(2) failed.
     pub(crate) pause: Pause,
-    /// How often in a row accept(2) has returned EINVAL.
-    pub(crate) invalid: u32,
     /// [`Stats::accepted`](crate::Stats) when it last accepted a client.
     pub(crate) accepted: u64,
 }

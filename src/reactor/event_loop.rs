@@ -70,17 +70,17 @@ impl Reactor {
     fn collect(&mut self) -> bool {
         let Core { selector, slots, ready, stats, .. } = &mut self.core;
         let mut count = 0;
-        for (token, readiness) in selector.events() {
+        selector.each_event(|token, readiness| {
             count += 1;
             let Some((key, slot)) = slots.live(token) else {
                 stats.stale_events += u64::from(token != WAKER);
-                continue;
+                return;
             };
             if slot.on_event(readiness) && !slot.queued {
                 slot.queued = true;
                 ready.push(slot.id(key));
             }
-        }
+        });
         count == EVENTS
     }
 

@@ -24,7 +24,6 @@ impl Core {
                 listener: Some(Box::new(listener)),
                 ready: false,
                 pause: Pause::none(),
-                invalid: 0,
                 accepted: 0,
             })),
         );
@@ -101,9 +100,7 @@ impl Core {
         self.stats.active as usize - sessions
     }
 
-    /// Returns whether a server waits until connections have closed. Servers that share the limit of the process wait
-    /// together. Otherwise a server that does not wait yet would take each free place.
-    #[inline]
+    /// Returns whether a server waits until connections have closed.
     pub(crate) fn is_capped(&self, server: u16) -> bool {
         self.served[usize::from(server)].is_capped(&self.cap)
     }
@@ -119,8 +116,9 @@ impl Core {
             && self.descriptors() >= self.connections_max;
         if own || process || self.slots.is_full() {
             self.reach_cap(server);
+            return self.served[usize::from(server)].accepts(&self.cap);
         }
-        !self.is_capped(server) && self.served[usize::from(server)].quota > 0
+        served.accepts(&self.cap)
     }
 
     /// A server has reached its limit of connections, unless the limit of descriptors was raised.
@@ -147,13 +145,6 @@ impl Core {
         {
             served.cap.reach(now, active, max, "connections_max");
         }
-    }
-
-    /// accept(2) returned EINVAL for another client in a row. Returns whether the clients still count as the cause.
-    pub(crate) fn believes_invalid(&mut self, key: u32) -> bool {
-        let listening = self.listening(key);
-        listening.invalid = (listening.invalid + 1) % INVALID_MAX;
-        listening.invalid != 0
     }
 
     /// A listener that clients are accepted from now.
@@ -247,6 +238,3 @@ impl Core {
 pub(super) fn has_room(active: usize, max: usize) -> bool {
     active < max && active <= max.saturating_mul(9) / 10
 }
-
-/// If so many clients in a row have gone before they were accepted, the listener is broken.
-const INVALID_MAX: u32 = 1_024;

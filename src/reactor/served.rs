@@ -112,9 +112,15 @@ impl Served {
         has_programs || self.limits.connections_max.is_none()
     }
 
-    /// Returns whether it waits until connections have closed, given the limit of the process.
+    /// Returns whether it waits until connections have closed, given the limit of the process. Servers that share that
+    /// limit wait together. Otherwise a server that does not wait yet would take each free place.
     pub(super) fn is_capped(&self, process: &Cap) -> bool {
         self.cap.is_reached || (self.shares_descriptors() && process.is_reached)
+    }
+
+    /// Returns whether it accepts clients, given the limit of the process.
+    pub(super) fn accepts(&self, process: &Cap) -> bool {
+        !self.is_capped(process) && self.quota > 0
     }
 
     /// Returns whether closing it waits for its threads and programs.

@@ -44,7 +44,7 @@ impl Slot {
 
     /// The token of the slot with this key.
     pub(crate) fn token(&self, key: u32) -> Token {
-        pack(self.server, self.generation, key)
+        pack(self.generation, key)
     }
 
     #[inline(always)]
@@ -134,16 +134,16 @@ impl Slots {
     }
 
     pub(crate) fn insert(&mut self, server: u16, contents: Contents) -> u32 {
-        let key = self.insert_lent(server);
+        let key = self.insert_lent(server).key;
         self.slab[key as usize].contents = Some(Box::new(contents));
         key
     }
 
     /// Makes a slot for a connection that is [given back](Self::give_back) later.
-    pub(crate) fn insert_lent(&mut self, server: u16) -> u32 {
+    pub(crate) fn insert_lent(&mut self, server: u16) -> SlotId {
         self.generation = self.generation.wrapping_add(1);
         let slot = Slot { generation: self.generation, server, queued: false, contents: None };
-        self.slab.insert(slot) as u32
+        SlotId { key: self.slab.insert(slot) as u32, generation: self.generation }
     }
 
     pub(crate) fn remove(&mut self, key: u32) -> Slot {
@@ -163,9 +163,9 @@ impl Slots {
     /// The slot a token was made for, if it is still there.
     #[inline]
     pub(crate) fn live(&mut self, token: Token) -> Option<(u32, &mut Slot)> {
-        let (server, generation, key) = unpack(token);
+        let (generation, key) = unpack(token);
         let slot = self.slab.get_mut(key as usize)?;
-        (u32::from(slot.server) == server && slot.generation & GENERATION_MASK == generation).then_some((key, slot))
+        (slot.generation & GENERATION_MASK == generation).then_some((key, slot))
     }
 
     pub(crate) fn token(&self, key: u32) -> Token {

@@ -21,7 +21,7 @@ impl Reactor {
     /// added to its loop are closed. If it watched for signals, this reactor watches for them instead.
     ///
     /// # Errors
-    /// [`Error::Full`] if there are 256 servers (16 on 32-bit systems) that are not closed; [`Error::Gone`] if this
+    /// [`Error::Full`] if there are 256 servers that are not closed; [`Error::Gone`] if this
     /// reactor is being dropped, or a closure has replaced the server's own; [`Error::Bind`] and [`Error::Listen`] if
     /// the server must be bound again. On an error, the server is closed and dropped.
     pub fn add<F: Family, S: BaseServer, H: RequestHandler<S>>(
