@@ -5,7 +5,7 @@ use std::io::Write;
 
 use socketserver::Result;
 
-use super::data::{Data, Value, matches};
+use super::data::{Data, Value, cost, matches};
 use super::protocol::{Replies, number};
 
 /// The value of a key, which must be of the given kind: if there is one, or a new one.
@@ -38,6 +38,7 @@ pub(crate) fn run(data: &mut Data, out: &mut Replies<'_, impl Write>, name: &[u8
 
         (b"FLUSHALL", []) => {
             data.entries.clear();
+            data.used = 0;
             out.simple("OK")?;
         }
         (b"KEYS", [pattern]) => {
@@ -49,8 +50,7 @@ pub(crate) fn run(data: &mut Data, out: &mut Replies<'_, impl Write>, name: &[u8
         (b"DBSIZE", []) => out.number(b':', data.entries.len())?,
         (b"EXISTS", keys @ [_, ..]) => out.number(b':', keys.iter().filter(|key| data.find(key).is_some()).count())?,
         (b"DEL", keys @ [_, ..]) => {
-            let removed =
-                keys.iter().filter_map(|key| data.find(key).and_then(|at| data.entries.swap_remove_index(at)));
+            let removed = keys.iter().filter(|key| data.find(key).is_some_and(|at| data.remove(at)));
             out.number(b':', removed.count())?;
         }
         (b"EXPIRE" | b"PEXPIRE", [key, time]) => {
@@ -69,9 +69,14 @@ pub(crate) fn run(data: &mut Data, out: &mut Replies<'_, impl Write>, name: &[u8
             let push = if name == b"LPUSH" { VecDeque::push_front } else { VecDeque::push_back };
             items.iter().for_each(|&item| push(list, item.into()));
             out.number(b':', list.len())?;
+            data.used += costs(items);
         }
-        (b"LPOP", [key]) => out.bulk_or_null(get!(data, key, List).and_then(|list| list.pop_front()).as_deref())?,
-        (b"RPOP", [key]) => out.bulk_or_null(get!(data, key, List).and_then(|list| list.pop_back()).as_deref())?,
+        (b"LPOP" | b"RPOP", [key]) => {
+            let pop = if name == b"LPOP" { VecDeque::pop_front } else { VecDeque::pop_back };
+            let item = get!(data, key, List).and_then(pop);
+            data.used -= costs(&item);
+            out.bulk_or_null(item.as_deref())?;
+        }
         (b"LLEN", [key]) => out.number(b':', get!(data, key, List).map_or(0, |list| list.len()))?,
         (b"LRANGE", [key, first, last]) => {
             let (first, last) = number(first).zip(number(last)).ok_or(NOT_A_NUMBER)?;
@@ -84,15 +89,26 @@ pub(crate) fn run(data: &mut Data, out: &mut Replies<'_, impl Write>, name: &[u8
 
         (b"HSET", [key, pairs @ ..]) if !pairs.is_empty() && pairs.len() % 2 == 0 => {
             let hash = get!(data, key, new Hash);
-            let new = pairs.chunks_exact(2).filter(|pair| hash.insert(pair[0].into(), pair[1].into()).is_none());
-            out.number(b':', new.count())?;
+            let (mut new, mut old) = (Vec::new(), Vec::new());
+            for pair in pairs.chunks_exact(2) {
+                match hash.insert(pair[0].into(), pair[1].into()) {
+                    None => new.push(pair[0]),
+                    Some(item) => old.push(item),
+                }
+            }
+            let items = pairs.iter().skip(1).step_by(2);
+            data.used += costs(&new) + costs(items);
+            data.used -= costs(&old);
+            out.number(b':', new.len())?;
         }
         (b"HGET", [key, field]) => {
             out.bulk_or_null(get!(data, key, Hash).and_then(|hash| hash.get(*field)).map(|item| &item[..]))?;
         }
         (b"HDEL", [key, fields @ ..]) if !fields.is_empty() => {
             let hash = get!(data, key, new Hash);
-            out.number(b':', fields.iter().filter(|&&field| hash.swap_remove(field).is_some()).count())?;
+            let gone: Vec<_> = fields.iter().filter_map(|&field| hash.swap_remove_entry(field)).collect();
+            data.used -= gone.iter().map(|(field, item)| cost(field) + cost(item)).sum::<usize>();
+            out.number(b':', gone.len())?;
         }
         (b"HGETALL", [key]) => {
             let hash = get!(data, key, new Hash);
@@ -101,16 +117,21 @@ pub(crate) fn run(data: &mut Data, out: &mut Replies<'_, impl Write>, name: &[u8
 
         (b"SADD", [key, items @ ..]) if !items.is_empty() => {
             let set = get!(data, key, new Set);
-            out.number(b':', items.iter().filter(|&&item| set.insert(item.into())).count())?;
+            let new: Vec<_> = items.iter().filter(|&&item| set.insert(item.into())).collect();
+            data.used += costs(new.iter().copied());
+            out.number(b':', new.len())?;
         }
         (b"SREM", [key, items @ ..]) if !items.is_empty() => {
             let set = get!(data, key, new Set);
-            out.number(b':', items.iter().filter(|&&item| set.swap_remove(item)).count())?;
+            let gone: Vec<_> = items.iter().filter(|&&item| set.swap_remove(item)).collect();
+            data.used -= costs(gone.iter().copied());
+            out.number(b':', gone.len())?;
         }
         (b"SMEMBERS", [key]) => out.array(b'~', get!(data, key, new Set).iter().map(|item| &item[..]))?,
         (b"SPOP", [key]) => {
             let set = get!(data, key, Set);
             let item = set.and_then(|set| set.swap_remove_index(fastrand::usize(..set.len())));
+            data.used -= costs(&item);
             out.bulk_or_null(item.as_deref())?;
         }
         _ => return Ok(false),
@@ -170,11 +191,12 @@ fn scan(data: &mut Data, out: &mut Replies<'_, impl Write>, cursor: &[u8], mut o
 /// Sets keys and texts.
 fn put(data: &mut Data, out: &mut Replies<'_, impl Write>, pairs: &[&[u8]], expires: Option<u64>) -> Result<()> {
     for pair in pairs.chunks_exact(2) {
-        let entry = (Value::Text(pair[1].into()), expires);
-        match data.entries.get_mut(pair[0]) {
-            Some(old) => *old = entry,
-            None => _ = data.entries.insert(pair[0].into(), entry),
+        if let Some(at) = data.entries.get_index_of(pair[0]).filter(|&at| !matches!(data.entries[at].0, Value::Text(_)))
+        {
+            data.remove(at);
         }
+        set_text(data, pair[0], pair[1]);
+        data.entries[pair[0]].1 = expires;
     }
     Ok(out.simple("OK")?)
 }
@@ -183,8 +205,22 @@ fn add(data: &mut Data, out: &mut Replies<'_, impl Write>, key: &[u8], by: Optio
     let old = get!(data, key, Text).map_or(Some(0), |text| number(text));
     let (old, by) = old.zip(by).ok_or(NOT_A_NUMBER)?;
     let new = old.checked_add(by).ok_or("ERR increment or decrement would overflow")?;
-    *get!(data, key, new Text) = itoa::Buffer::new().format(new).as_bytes().into();
+    set_text(data, key, itoa::Buffer::new().format(new).as_bytes());
     Ok(out.number(b':', new)?)
+}
+
+/// Makes a key a text, which it is, or nothing.
+fn set_text(data: &mut Data, key: &[u8], text: &[u8]) {
+    let is_new = data.find(key).is_none();
+    if let Value::Text(old) = data.find_or_insert(key, || Value::Text(text.into())) {
+        let before = if is_new { 0 } else { cost(old) };
+        *old = text.into();
+        data.used = data.used + cost(text) - before;
+    }
+}
+
+fn costs<T: AsRef<[u8]>>(items: impl IntoIterator<Item = T>) -> usize {
+    items.into_iter().map(|item| cost(item.as_ref())).sum()
 }
 
 /// When something expires that has so long to live.

@@ -18,6 +18,8 @@ pub(crate) struct Data {
     /// The values, and when they expire, in milliseconds like `now`.
     pub(crate) entries: IndexMap<Bytes, (Value, Option<u64>)>,
     pub(crate) now: u64,
+    /// The bytes of all keys and items, with what each needs besides.
+    pub(crate) used: usize,
 }
 
 impl Data {
@@ -29,8 +31,24 @@ impl Data {
 
     /// The value of a key. Makes one if there is none.
     pub(crate) fn find_or_insert(&mut self, key: &[u8], new: impl FnOnce() -> Value) -> &mut Value {
-        let at = self.find(key).unwrap_or_else(|| self.entries.insert_full(key.into(), (new(), None)).0);
+        let at = self.find(key).unwrap_or_else(|| {
+            self.used += KEY_BYTES + cost(key);
+            self.entries.insert_full(key.into(), (new(), None)).0
+        });
         &mut self.entries[at].0
+    }
+
+    /// Removes an entry.
+    pub(crate) fn remove(&mut self, at: usize) -> bool {
+        let Some((key, (value, _))) = self.entries.swap_remove_index(at) else { return false };
+        let items = match &value {
+            Value::Text(text) => cost(text),
+            Value::List(list) => list.iter().map(|item| cost(item)).sum(),
+            Value::Hash(hash) => hash.iter().map(|(field, item)| cost(field) + cost(item)).sum(),
+            Value::Set(set) => set.iter().map(|item| cost(item)).sum(),
+        };
+        self.used -= KEY_BYTES + cost(&key) + items;
+        true
     }
 
     fn remove_if_over(&mut self, at: usize) -> bool {
@@ -42,7 +60,7 @@ impl Data {
             Value::Set(set) => set.is_empty(),
         };
         let is_over = is_empty || expires.is_some_and(|expires| expires <= self.now);
-        is_over && self.entries.swap_remove_index(at).is_some()
+        is_over && self.remove(at)
     }
 
     /// Removes what is over among some entries, for keys that nobody asks for. As in Redis, they are chosen at random,
@@ -54,6 +72,11 @@ impl Data {
             over = (0..count).filter(|_| self.remove_if_over(fastrand::usize(..self.entries.len()))).count();
         }
     }
+}
+
+/// What an item costs.
+pub(crate) fn cost(bytes: &[u8]) -> usize {
+    bytes.len() + ITEM_BYTES
 }
 
 /// Returns whether a text matches a pattern of `*`, `?`, `[abc]`, `[^a-c]` and `\\`, as in Redis.
@@ -109,5 +132,8 @@ fn one(pattern: &[u8], byte: u8) -> (bool, usize) {
     }
 }
 
+/// What a key, and what an item, needs besides its bytes: about what the tables and the allocator take.
+const KEY_BYTES: usize = 64;
+const ITEM_BYTES: usize = 32;
 /// How many entries are examined at a time.
 const SWEPT: usize = 20;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `protocol.rs` has the protocol, `data.rs` the data, `commands.rs` the commands on data, and this file the clients.
-//! The data is the server's value, so commands need no lock. It is only in memory, and its amount is not limited.
+//! The data is the server's value, so commands need no lock. It is only in memory.
 
 mod commands;
 #[path = "../common/mod.rs"]
@@ -34,6 +34,7 @@ use socketserver::{UnixOptions, family};
 #[derive(Default)]
 struct Store {
     data: data::Data,
+    data_bytes_max: usize,
     /// The clients of each channel and of each pattern of channels, and whether they speak version 3.
     channels: [HashMap<data::Bytes, BTreeMap<ConnectionId, bool>>; 2],
     /// How many bytes may wait for a client, and for one that has subscribed to channels.
@@ -164,8 +165,14 @@ impl Client {
             (b"CLIENT", [what, words @ ..]) => client(request, is_resp3, &what.to_ascii_uppercase(), words)?,
             (b"CONFIG", [b"GET" | b"get", names @ ..]) => {
                 let [normal, subscriber] = request.server.outputs;
+                let maxmemory = request.server.data_bytes_max.to_string();
                 let output = format!("normal {normal} 0 0 pubsub {subscriber} 0 0");
-                let all = [("appendonly", "no"), ("save", ""), ("client-output-buffer-limit", &output)];
+                let all = [
+                    ("appendonly", "no"),
+                    ("maxmemory", &maxmemory),
+                    ("save", ""),
+                    ("client-output-buffer-limit", &output),
+                ];
                 let wanted = all.iter().filter(|(name, _)| names.contains(&name.as_bytes()) || names == [b"*"]);
                 out.array(b'%', wanted.flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]))?;
             }
@@ -175,15 +182,19 @@ impl Client {
                 let text = format!(
                     "# Server\r\nredis_version:{}\r\nuptime_in_seconds:{uptime}\r\n\r\n\
                      # Clients\r\nconnected_clients:{}\r\npubsub_channels:{channels}\r\n\r\n\
-                     # Stats\r\ntotal_connections_received:{}\r\ntotal_net_input_bytes:{}\r\n\
+                     # Memory\r\nused_memory:{}\r\n\r\n# Stats\r\ntotal_connections_received:{}\r\ntotal_net_input_bytes:{}\r\n\
                      total_net_output_bytes:{}\r\n\r\n# Keyspace\r\ndb0:keys={keys}\r\n",
                     VERSION.escape_ascii(),
                     stats.active,
+                    request.server.data.used,
                     stats.accepted,
                     stats.bytes_in,
                     stats.bytes_out
                 );
                 out.bulk(text.as_bytes())?;
+            }
+            _ if request.server.data.used > request.server.data_bytes_max && GROWING.contains(&name) => {
+                return Err("OOM command not allowed when used memory > 'maxmemory'.".into());
             }
             _ if commands::run(&mut request.server.data, &mut out, name, words)? => {}
             (b"HELLO", _) => return Err("NOPROTO unsupported protocol version".into()),
@@ -273,13 +284,17 @@ struct Args {
     /// The same for a client that has subscribed to channels
     #[arg(long, value_name = "BYTES", default_value = "8388608")]
     subscriber_output: usize,
+    /// About how many bytes all keys and values may need; then nothing more is stored
+    #[arg(long, value_name = "BYTES", default_value = "1073741824")]
+    data: usize,
     #[command(flatten)]
     options: common::Options,
 }
 
 fn main() -> ExitCode {
     common::run(|args: Args| {
-        let store = Store { outputs: [args.output, args.subscriber_output], ..Store::default() };
+        let store =
+            Store { outputs: [args.output, args.subscriber_output], data_bytes_max: args.data, ..Store::default() };
         let mut server = TcpServer::unbound_with_server(store, |_, _| Client::default());
         server.limits.output_bytes_max = args.output;
         server.limits.input_bytes_max = 2 * protocol::WORD_BYTES_MAX;
@@ -307,4 +322,6 @@ const NOT_SUBSCRIBED: &str = "ERR only (P|UN|PUN)SUBSCRIBE, PING and QUIT are al
 const COMMANDS: &str = "client config dbsize decr del echo exists expire flushall get hdel hget hgetall hset incr incrby keys \
     llen lpop lpush lrange mset pexpire ping psubscribe pttl publish quit rpop rpush sadd scan set smembers spop srem \
     subscribe ttl";
+/// Commands that may need more memory.
+const GROWING: [&[u8]; 9] = [b"SET", b"MSET", b"INCR", b"DECR", b"INCRBY", b"LPUSH", b"RPUSH", b"HSET", b"SADD"];
 const CHANNELS_MAX: usize = 10_000;

@@ -262,6 +262,58 @@ fn kv_scans_all_keys_while_others_are_removed() {
 }
 
 #[test]
+fn kv_stores_no_more_than_it_may_and_counts_what_goes() {
+    let Some(mut kv) = start("kv", &["127.0.0.1:0", "--data", "100000"]) else { return };
+    let mut client = kv.connect();
+    let used = |client: &mut TcpStream| {
+        write(client, "INFO\r\n");
+        loop {
+            if let Some(used) = reply_line(client).strip_prefix("used_memory:") {
+                let used = used.parse::<usize>().unwrap();
+                while !reply_line(client).starts_with("db0:") {}
+                reply_line(client);
+                return used;
+            }
+        }
+    };
+    let item = "x".repeat(1_000);
+    let mut stored = 0;
+    loop {
+        write(&mut client, format!("RPUSH l {item}\r\n"));
+        match reply_line(&mut client) {
+            error if error.starts_with('-') => {
+                assert_eq!(error, "-OOM command not allowed when used memory > 'maxmemory'.");
+                break;
+            }
+            _ => stored += 1,
+        }
+    }
+    assert!((90..110).contains(&stored), "{stored}");
+    write(&mut client, "SET a b\r\nLPOP l\r\nLLEN l\r\n");
+    assert!(reply_line(&mut client).starts_with("-OOM"));
+    expect(&mut client, format!("$1000\r\n{item}\r\n:{}\r\n", stored - 1));
+    write(&mut client, "DEL l\r\n");
+    expect(&mut client, ":1\r\n");
+    assert_eq!(used(&mut client), 0);
+    // Whatever is done to values, nothing of them is counted in the end.
+    let commands = "SET a 1\nSET a 22\nINCR a\nINCR n\nSET e x EX 100\nMSET a 1 b 2 a 3\nHSET h a 1 b 2\nHSET h a 333\nHDEL h b z\n\
+        SADD s a b c a\nSREM s a z\nSPOP s\nLPUSH l a b c\nRPOP l\nLPOP l\nSET l x\nHSET h2 a 1\nHDEL h2 a\nSET s text\nSPOP none\n\
+        HGETALL none\nEXISTS none\nEXISTS h2";
+    let count = commands.lines().count();
+    write(&mut client, commands.replace('\n', "\r\n") + "\r\nDBSIZE\r\n");
+    let mut replies = String::new();
+    while !replies.ends_with(":7\r\n") {
+        replies += &(reply_line(&mut client) + "\r\n");
+    }
+    assert!(replies.lines().count() >= count && !replies.contains("-ERR"), "{replies}");
+    assert!(used(&mut client) > 0);
+    write(&mut client, "DEL a n e b h s l h2\r\n");
+    reply_line(&mut client);
+    assert_eq!(used(&mut client), 0);
+    kv.stops_in_good_order();
+}
+
+#[test]
 fn kv_drops_a_subscriber_that_never_reads_and_no_other() {
     let arguments = ["127.0.0.1:0", "--subscriber-output", "100000", "--log-level", "debug"];
     let Some(mut kv) = start("kv", &arguments) else { return };
