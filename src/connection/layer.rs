@@ -243,8 +243,9 @@ impl Connection {
 
     /// The read timeout of an incomplete record starts again.
     pub(super) fn restart_record(&mut self, now: u64) {
-        let secured = self.io.stream.secured_mut().filter(|secured| secured.has_carried() && !secured.is_handshaking());
-        secured.into_iter().for_each(|secured| secured.since = now);
+        if self.io.stream.secured_mut().is_some_and(|secured| secured.restart_record(now)) {
+            self.state.phase.unwatched();
+        }
     }
 
     /// Sends the messages that TLS has produced itself, such as tickets and answers to key updates.
@@ -330,6 +331,13 @@ impl Connection {
 impl Output<'_> {
     pub(crate) fn secured(&self) -> Option<&Secured> {
         self.io.stream.secured()
+    }
+
+    /// Reading goes on: the read timeout of an incomplete record starts again.
+    pub(crate) fn restart_record(&mut self) {
+        if let Some(secured) = self.io.stream.secured_mut() {
+            secured.restart_record(self.budget.now);
+        }
     }
 
     /// Output that is written from now on waits for the handshake, or for [`Connection::stay_bare`]. Returns how many bytes

@@ -162,6 +162,14 @@ impl<'a, S> Request<'a, S> {
     /// Reads this connection again. Unread input is passed to `handle` again.
     pub fn resume_reading(&mut self) {
         self.state.phase.resume();
+        self.reading_goes_on();
+    }
+
+    /// A read timeout that stood still starts again.
+    fn reading_goes_on(&mut self) {
+        self.state.phase.unwatched();
+        #[cfg(feature = "tls")]
+        self.output.restart_record();
     }
 
     /// Returns whether a stop was requested: see [`Others::is_stopping`].
@@ -176,6 +184,7 @@ impl<'a, S> Request<'a, S> {
     /// control.
     pub fn set_full_duplex(&mut self, on: bool) {
         self.state.set_full_duplex(on);
+        self.reading_goes_on();
     }
 
     /// Sets a timer for this connection. If a timer with this tag exists, it is reset. The timer calls

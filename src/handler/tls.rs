@@ -26,14 +26,17 @@ impl<S> Request<'_, S> {
     /// written before this call leaves unencrypted, and the handshake follows it. Output that is written after it waits
     /// until the handshake is complete, and is encrypted. Then [`writable`](RequestHandler::writable) is called, and
     /// [`tls`](Self::tls) has an answer. If the handshake fails, the connection ends with
-    /// [`EndReason::HandshakeFailed`](crate::EndReason::HandshakeFailed). If the callback ends the connection after this
-    /// call, TLS does not start, and output that was written after this call is dropped. Feature `tls`.
+    /// [`EndReason::HandshakeFailed`](crate::EndReason::HandshakeFailed). If the peer closes the connection before its first
+    /// byte of TLS, it ends with [`EndReason::PeerClosed`](crate::EndReason::PeerClosed), without a call of
+    /// [`eof`](RequestHandler::eof). If the callback ends the connection after this call, TLS does not start, and output
+    /// that was written after this call is dropped. Feature `tls`.
     ///
     /// # Errors
     /// [`Error::Tls`] if input is unread. It was sent before TLS, perhaps by an attacker on the path, and must not be taken
-    /// for what was sent under TLS (command injection: CVE-2011-0411). Also if the connection has TLS already, or is a
-    /// datagram. [`Error::Gone`] if nothing more can be sent. If the callback propagates the error with `?`, the
-    /// connection ends.
+    /// for what was sent under TLS (command injection: CVE-2011-0411). If the callback propagates this error with `?`, the
+    /// connection ends with [`EndReason::TlsFailed`](crate::EndReason::TlsFailed), and `handle_error` is not called. The
+    /// same error, but of the handler, if the connection has TLS already or is a datagram. [`Error::Gone`] if nothing more
+    /// can be sent.
     ///
     /// Source: `ssl.SSLContext.wrap_socket` in `handle`.
     pub fn start_tls(&mut self, acceptor: &TlsAcceptor) -> Result<()> {

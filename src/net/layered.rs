@@ -98,6 +98,15 @@ impl<S: Read + Write, L: Layer> Layered<S, L> {
         self.running.as_ref().and_then(|running| running.kept.as_ref()).is_some_and(|kept| !kept.carried.is_empty())
     }
 
+    /// An incomplete record counts as begun now. Returns whether there is one.
+    pub(crate) fn restart_record(&mut self, now: u64) -> bool {
+        let is_restarted = self.has_carried() && !self.is_handshaking();
+        if is_restarted {
+            self.since = now;
+        }
+        is_restarted
+    }
+
     /// Returns whether sealed bytes wait for the socket.
     pub(crate) fn has_sealed(&self) -> bool {
         self.running.as_ref().is_some_and(|running| !running.sealed().is_empty())

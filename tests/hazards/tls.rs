@@ -1215,8 +1215,8 @@ fn a_connection_that_breaks_while_it_is_paused_owes_no_output() {
 
 #[test]
 fn the_read_timeout_of_an_incomplete_record_stands_still_while_reading_is_paused() {
-    let mut client = Client::new_tls(
-        probe(|call, request: &mut Request<'_>| {
+    let pausing = || {
+        probe(|call, request: &mut Request<'_, Wrapping>| {
             match call {
                 Call::Handle => {
                     request.input.take_all();
@@ -1227,19 +1227,37 @@ fn the_read_timeout_of_an_incomplete_record_stands_still_while_reading_is_paused
                 _ => return usual(&call, request),
             }
             Ok(Next::Wait)
-        }),
-        &tls().pieces(20),
-    );
-    // The first record, and the beginning of another, in one read.
-    let peer = client.tls().unwrap().clone();
-    peer.send(b"first");
-    client.feed_wire(&[23, 3, 3, 0, 100, 1, 2, 3]);
-    assert_eq!(client.transcript(), ["setup", "handle 5"]);
-    client.advance(Duration::from_secs(50));
-    client.advance(Duration::from_secs(50));
-    assert_eq!(client.finished(), None, "60 s are not over");
-    client.advance(Duration::from_secs(11));
-    assert_eq!(client.finished(), Some(EndReason::Timeout(Timeout::Read)));
+        })
+    };
+    let (mut network, server, journal) = network_with(acceptor(), Limits::default(), move |_, _| pausing());
+    let peer = network.connect(server);
+    let name = "localhost".try_into().unwrap();
+    let mut session = rustls::ClientConnection::new(client_config(&VERSIONS), name).unwrap();
+    let wire = |session: &mut rustls::ClientConnection| {
+        let mut wire = Vec::new();
+        while session.wants_write() {
+            session.write_tls(&mut wire).unwrap();
+        }
+        wire
+    };
+    while session.is_handshaking() {
+        peer.send(&wire(&mut session));
+        network.run();
+        let received = peer.take_received();
+        session.read_tls(&mut &received[..]).unwrap();
+        session.process_new_packets().unwrap();
+    }
+    peer.send(&wire(&mut session));
+    network.run();
+    session.writer().write_all(b"first").unwrap();
+    let mut both = wire(&mut session);
+    session.writer().write_all(b"second").unwrap();
+    both.extend(&wire(&mut session)[..10]);
+    peer.send(&both); // A whole record, and the beginning of another.
+    network.run_for(Duration::from_secs(100));
+    assert_eq!(journal.lines(), ["verify_request"], "reading was paused for 50 of 100 s, of which 60 are allowed");
+    network.run_for(Duration::from_secs(11));
+    assert_eq!(journal.lines(), ["verify_request", "close_request read timeout"]);
 }
 
 #[test]

@@ -193,7 +193,8 @@ impl Player {
         let fresh = (from + unread as u64).saturating_sub(account.shown) as usize;
         let paused = account.paused || (account.full && !account.full_duplex);
         if fresh > 0 {
-            (account.shown, account.active_at) = (from + unread as u64, request.others.now());
+            (account.shown, account.shown_at) = (from + unread as u64, request.others.now());
+            account.active_at = account.shown_at;
         }
         account.held = held || (account.held && take < unread);
         account.unread_since = match account.unread_since {
@@ -679,7 +680,7 @@ impl RequestHandler<Site> for Player {
             Timeout::Idle => Some(std::mem::replace(&mut account.active_at, now)),
             // Perhaps a record of TLS is incomplete, which began after the last input had come.
             Timeout::Read if account.secured => {
-                let since = account.active_at.min(account.unread_since.unwrap_or(account.active_at));
+                let since = account.shown_at.min(account.unread_since.unwrap_or(account.shown_at));
                 account.unread_since = account.unread_since.map(|_| now);
                 Some(since)
             }

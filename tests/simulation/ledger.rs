@@ -146,8 +146,9 @@ pub(crate) struct Account {
     pub(crate) accepted: BTreeMap<u32, u64>,
     /// By tag.
     pub(crate) timers: BTreeMap<u64, Timer>,
-    /// Input that was shown to a handler, consumed or not; when it last grew.
+    /// Input that was shown to a handler, consumed or not; when it last grew, and when the idle timeout began.
     pub(crate) shown: u64,
+    pub(crate) shown_at: Duration,
     pub(crate) active_at: Duration,
     /// Since when input is left unread, at the earliest; none if nothing is left.
     pub(crate) unread_since: Option<Duration>,
