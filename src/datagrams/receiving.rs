@@ -3,11 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::sending::send;
 use crate::address::Address;
 use crate::blocking::serve_on::TakenRequest;
-use crate::connection::Connection;
 use crate::connection::budget::Slice;
+use crate::connection::{Connection, Delivery};
 use crate::dispatch::admit::Admitted;
 use crate::dispatch::call_handler::Callback;
 use crate::dispatch::{Calls, Host, Service};
@@ -180,8 +179,16 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
     }
 
-    /// Sends the output to the peer of a datagram server, if there is any.
-    pub(crate) fn reply(&mut self, core: &mut Core, scratch: &mut Scratch, connection: &mut Connection, wanted: bool) {
+    /// Sends the output to the peer of a datagram server, if there is any, by this function. Only code for datagrams calls
+    /// the sending function itself, so a program without datagrams does not contain it.
+    pub(crate) fn reply(
+        &mut self,
+        core: &mut Core,
+        scratch: &mut Scratch,
+        connection: &mut Connection,
+        wanted: bool,
+        send: impl FnOnce(&mut Core, Route, &Address, &[u8]) -> Delivery,
+    ) {
         if connection.state.take_reply()
             && wanted
             && !connection.state.phase.is_aborting()

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::sending::send;
 use crate::connection::Connection;
 use crate::connection::carry::Scan;
 use crate::connection::input::Input;
@@ -52,7 +53,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             self.call_single(&mut at, 0..0, || Callback::Finish(why));
         }
         self.finished(&mut at, why);
-        self.reply(at.core, at.scratch, at.connection, true);
+        self.reply(at.core, at.scratch, at.connection, true, send);
         at.core.cancel_handler_timers(&mut at.connection.state);
         scratch.single = Some(connection);
     }
