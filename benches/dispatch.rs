@@ -25,9 +25,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Instructions for 1,000 of them, with 64 clients at a time, and with one.
-const MESSAGES: [u64; 2] = [418_000, 1_200_000];
-const CLIENT_CLOSES: [u64; 2] = [2_349_000, 4_365_000];
-const SERVER_CLOSES: [u64; 2] = [1_554_000, 2_830_000];
+const MESSAGES: [u64; 2] = [319_000, 1_114_000];
+const CLIENT_CLOSES: [u64; 2] = [1_883_000, 3_909_000];
+const SERVER_CLOSES: [u64; 2] = [1_394_000, 2_651_000];
 
 #[library_benchmark]
 #[bench::by_64(args = (64), config = at_most(MESSAGES[0]))]
