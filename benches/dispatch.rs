@@ -10,6 +10,7 @@
 //! - `messages`: each client sends 64 bytes and reads them back.
 //! - `client_closes`: each client connects, sends 64 bytes, reads them back and closes.
 //! - `server_closes`: the same, but the server closes after its answer.
+//! - `datagrams`: each client sends a datagram of 64 bytes and receives it back, with the feature `batch`.
 //!
 //! It fails if a figure is more than 5 % above its baseline below. The baselines are those of rustc 1.95 and glibc 2.36 on
 //! x86-64, and of a release build (fat LTO, one codegen unit). To renew one, copy the figure that is printed.
@@ -18,9 +19,10 @@
 
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EntryPoint, EventKind};
-use socketserver::{Next, Reactor, ReactorConfig, Request, RequestHandler, Result, TcpServer};
+use socketserver::family::Family;
+use socketserver::{Next, Reactor, ReactorConfig, Request, RequestHandler, Result, TcpServer, UdpServer};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ use std::time::Duration;
 const MESSAGES: [u64; 2] = [319_000, 1_114_000];
 const CLIENT_CLOSES: [u64; 2] = [1_883_000, 3_909_000];
 const SERVER_CLOSES: [u64; 2] = [1_394_000, 2_651_000];
+const DATAGRAMS: [u64; 2] = [1_484_000, 4_112_000];
 
 #[library_benchmark]
 #[bench::by_64(args = (64), config = at_most(MESSAGES[0]))]
@@ -53,7 +56,28 @@ fn server_closes(at_a_time: usize) {
     visits::<true>(at_a_time);
 }
 
-library_benchmark_group!(name = loopback, benchmarks = [messages, client_closes, server_closes]);
+#[library_benchmark]
+#[bench::by_64(args = (64), config = at_most(DATAGRAMS[0]))]
+#[bench::by_1(args = (1), config = at_most(DATAGRAMS[1]))]
+fn datagrams(at_a_time: usize) {
+    let mut server = Server::of(UdpServer::new("127.0.0.1:0", |_| Echo::<false>).unwrap());
+    let connect = || {
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(server.address).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client
+    };
+    let clients: Vec<_> = (0..at_a_time).map(|_| connect()).collect();
+    let mut exchange = |number: usize, turn: Turn| {
+        clients[..number].iter().for_each(|client| assert_eq!(client.send(&[b'x'; 64]).unwrap(), 64));
+        server.serve(turn);
+        clients[..number].iter().for_each(|client| assert_eq!(client.recv(&mut [0; 65]).unwrap(), 64));
+    };
+    (0..8).for_each(|_| exchange(at_a_time, warm_up));
+    in_groups_of(at_a_time, |number| exchange(number, turn));
+}
+
+library_benchmark_group!(name = loopback, benchmarks = [messages, client_closes, server_closes, datagrams]);
 
 fn at_most(baseline: u64) -> LibraryBenchmarkConfig {
     let mut callgrind = Callgrind::with_args(["cache-sim=no"]);
@@ -119,11 +143,15 @@ struct Server {
 
 impl Server {
     fn new<const CLOSES: bool>() -> Self {
+        Server::of(TcpServer::new("127.0.0.1:0", |_| Echo::<CLOSES>).unwrap())
+    }
+
+    fn of<F: Family>(server: socketserver::Server<F, (), impl RequestHandler>) -> Self {
         // Under callgrind a turn takes so long that its callbacks would be timed.
         let mut config = ReactorConfig::default();
         config.turn_length = Duration::from_secs(10);
         let mut reactor = Reactor::with_config(config).unwrap();
-        let id = reactor.add(TcpServer::new("127.0.0.1:0", |_| Echo::<CLOSES>).unwrap()).unwrap();
+        let id = reactor.add(server).unwrap();
         let address = reactor.server_addresses(id)[0].as_inet().unwrap();
         Server { reactor, address }
     }

@@ -306,10 +306,14 @@ impl<'a> Output<'a> {
     /// Like `put_slowly`, for a [`Write`].
     #[cold]
     fn write_slowly(&mut self, bytes: &[u8]) -> io::Result<()> {
-        Ok(self.put_slowly(bytes)?)
+        match self.is_datagram() {
+            true => Ok(self.put_datagram(bytes)?),
+            false => Ok(self.put_slowly(bytes)?),
+        }
     }
 
     /// On a datagram server, all writes of a handler to the peer form one datagram.
+    #[inline]
     fn put_datagram(&mut self, bytes: &[u8]) -> Result<()> {
         self.admit_datagram(bytes.len())?;
         self.gathered.extend_from_slice(bytes);

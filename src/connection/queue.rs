@@ -77,7 +77,10 @@ impl Queue {
     }
 
     pub(crate) fn push_shared(&mut self, bytes: SharedBytes) {
-        if !bytes.is_empty() {
+        if bytes.len() <= COPIED_BYTES {
+            // A chunk of its own would need as much memory, and a place in the next write.
+            self.push(&bytes);
+        } else {
             self.held += bytes.len();
             self.chunks.push_back(Chunk { bytes: Bytes::Shared(bytes), sent: 0 });
         }
@@ -229,5 +232,7 @@ fn send_part(socket: &mut impl Sink, file: &File, part: &Range<u64>, budget: usi
 
 /// Small writes are gathered up to this size.
 pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
+/// A shared payload of up to this size is copied.
+pub(crate) const COPIED_BYTES: usize = 128;
 /// Buffers per vectored write: far under the kernel's IOV_MAX of 1,024, and cheap to fill.
 pub(crate) const SLICES: usize = 32;

@@ -74,7 +74,7 @@ mod tests {
 
     use super::{Socket, Take};
     use crate::connection::carry::{Carry, Scan};
-    use crate::connection::queue::{CHUNK_BYTES, Flush, Queue, SLICES};
+    use crate::connection::queue::{CHUNK_BYTES, COPIED_BYTES, Flush, Queue, SLICES};
 
     proptest! {
         #![proptest_config(crate::models::cases::cases())]
@@ -129,12 +129,48 @@ mod tests {
 
     #[test]
     fn many_payloads_leave_in_few_calls_within_the_budget() {
-        let payload = SharedBytes::from(vec![0; 10]);
+        let payload = SharedBytes::from(vec![0; 200]);
         let mut queue = Queue::default();
         (0..SLICES + 8).for_each(|_| queue.push_shared(payload.clone()));
         // One call for as many chunks as it takes, and one for half a payload.
-        let budget = SLICES * 10 + 5;
+        let budget = SLICES * 200 + 100;
         assert_eq!(flush(&mut queue, budget), (budget, 2));
-        assert_eq!(flush(&mut queue, usize::MAX), (75, 1));
+        assert_eq!(flush(&mut queue, usize::MAX), (1_500, 1));
+    }
+
+    #[test]
+    fn small_payloads_are_gathered_like_small_writes() {
+        let mut queue = Queue::default();
+        (0..100).for_each(|_| queue.push_shared(SharedBytes::from("0123456789")));
+        queue.push_shared(SharedBytes::from(vec![b'x'; COPIED_BYTES + 1]));
+        assert_eq!(queue.chunks.len(), 2);
+        assert_eq!(flush(&mut queue, usize::MAX), (1_000 + COPIED_BYTES + 1, 1));
+    }
+
+    #[test]
+    fn a_part_of_a_file_leaves_between_what_was_written_around_it() {
+        let file = std::sync::Arc::new(std::fs::File::open("Cargo.toml").unwrap());
+        let bytes = std::fs::read("Cargo.toml").unwrap();
+        let part = 3..bytes.len() - 7;
+        for budget in [1, 5, 1_000, usize::MAX] {
+            let mut queue = Queue::default();
+            queue.push(b"head");
+            queue.push_file(file.clone(), part.start as u64..part.end as u64);
+            queue.push(b"tail");
+            assert_eq!((queue.len(), queue.held()), (8 + part.len(), 8));
+            let mut socket = Socket { takes: [Take::AtMost(u16::MAX)].repeat(10_000).into(), ..Socket::default() };
+            while queue.len() > 0 {
+                let left = queue.len();
+                let (sent, end) = queue.write_to(&mut socket, budget);
+                assert!(sent <= budget && matches!(end, Ok(Flush::Empty | Flush::Budget)));
+                assert_eq!(queue.len(), left - sent);
+            }
+            assert_eq!(socket.taken, [b"head", &bytes[part.clone()], b"tail"].concat());
+        }
+        let mut queue = Queue::default();
+        queue.push_file(file, 0..bytes.len() as u64 + 1);
+        let mut socket = Socket { takes: [Take::AtMost(u16::MAX)].repeat(10).into(), ..Socket::default() };
+        let (sent, end) = queue.write_to(&mut socket, usize::MAX);
+        assert_eq!((sent, end.unwrap()), (bytes.len(), Flush::File(std::io::ErrorKind::UnexpectedEof)));
     }
 }
