@@ -105,8 +105,9 @@ impl Connection {
 
     pub(super) fn die(&mut self, how: Step) -> Step {
         self.state.phase.die();
-        self.carry = None;
-        self.io.queue = None;
+        if !self.holds_nothing() {
+            (self.carry, self.io.queue) = (None, None);
+        }
         how
     }
 
