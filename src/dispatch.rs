@@ -16,6 +16,8 @@ pub(crate) mod call_handler;
 mod callbacks;
 mod events;
 mod finish;
+#[cfg(all(unix, feature = "proxy-protocol"))]
+mod proxied;
 #[cfg(feature = "tls")]
 mod secure;
 mod successors;

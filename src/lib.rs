@@ -61,6 +61,8 @@
 //! - `children`: on Unix, lets programs serve requests (`ServeOn::Program`, `ForkingTcpServer`), through shared_child.
 //! - `inherit`: on Unix, takes the sockets that a supervisor such as systemd has opened (`InheritedSockets::from_env`),
 //!   through listenfd.
+//! - `proxy-protocol`: on Unix, reads the client's address from the header of a trusted proxy (`ProxyProtocol`), through
+//!   proxy-header and nix.
 //! - `simulation`: allows tests of whole servers without sockets (`testing::Network`).
 //! - `tls`: allows TLS for servers, single connections and outbound calls (`TlsAcceptor`, `TlsConnector`), through
 //!   rustls. The program chooses the crypto provider.
@@ -124,6 +126,8 @@ pub use net::family;
 pub use net::{
     AddressFamily, Keepalive, Listener, MulticastGroup, MulticastInterface, Socket, Stream, TcpOptions, UdpOptions,
 };
+#[cfg(all(unix, feature = "proxy-protocol"))]
+pub use net::{ProxyHeader, ProxyProtocol};
 #[cfg(feature = "tls")]
 pub use net::{TlsAcceptor, TlsConnector, TlsSession};
 pub use reactor::Reactor;

@@ -39,6 +39,39 @@ mod signals {
     }
 }
 
+#[cfg(not(all(unix, feature = "proxy-protocol")))]
+mod proxy_protocol {
+    use crate::handler::request::Request;
+    use crate::net::Stream;
+
+    #[diagnostic::on_unimplemented(
+        message = "`proxy_header` needs the feature `proxy-protocol` of `socketserver`, and Unix",
+        label = "the feature `proxy-protocol` is off",
+        note = "`cargo add socketserver --features proxy-protocol`"
+    )]
+    pub trait ProxyProtocol {}
+
+    impl<S> Request<'_, S> {
+        #[doc(hidden)]
+        pub fn proxy_header<'a>(&'a self)
+        where
+            &'a Self: ProxyProtocol,
+        {
+            unreachable!("nothing is `ProxyProtocol`")
+        }
+    }
+
+    impl Stream {
+        #[doc(hidden)]
+        pub fn proxy_header<'a>(&'a self)
+        where
+            &'a Self: ProxyProtocol,
+        {
+            unreachable!("nothing is `ProxyProtocol`")
+        }
+    }
+}
+
 #[cfg(all(unix, not(feature = "inherit")))]
 mod inherit {
     use crate::error::Result;

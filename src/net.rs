@@ -30,6 +30,10 @@ pub(crate) mod packet;
 mod path;
 #[cfg(windows)]
 pub(crate) mod patient;
+#[cfg(all(unix, feature = "proxy-protocol"))]
+mod proxied;
+#[cfg(all(unix, feature = "proxy-protocol"))]
+pub(crate) mod proxy_protocol;
 pub(crate) mod readiness;
 pub(crate) mod scripted;
 #[cfg(feature = "tls")]
@@ -50,6 +54,8 @@ mod watched;
 pub use credentials::Credentials;
 pub(crate) use listener::AcceptFault;
 pub use listener::Listener;
+#[cfg(all(unix, feature = "proxy-protocol"))]
+pub use proxy_protocol::{ProxyHeader, ProxyProtocol};
 pub use socket::Socket;
 pub(crate) use stream::StdStream;
 pub use stream::Stream;

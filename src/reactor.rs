@@ -14,6 +14,8 @@ mod event_loop;
 #[cfg(unix)]
 mod handing_over;
 pub(crate) mod handle;
+#[cfg(all(unix, feature = "proxy-protocol"))]
+mod headings;
 pub(crate) mod hosted;
 mod inspecting;
 mod invariants;

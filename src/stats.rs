@@ -17,6 +17,9 @@ pub struct Stats {
     /// Accepted connections and received datagrams that were then refused: by `verify_request`, by the cap per client,
     /// or because too many requests waited for threads or programs.
     pub refused: u64,
+    /// Refused connections whose header of the PROXY protocol was wrong or late, or that did not come from a trusted
+    /// proxy.
+    pub proxy_headers_failed: u64,
     /// Outbound connections that were started.
     pub connects: u64,
     /// Outbound connections that could not be established.

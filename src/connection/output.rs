@@ -348,6 +348,11 @@ impl<'a> Output<'a> {
         self.io.stream.local_address()
     }
 
+    #[cfg(all(unix, feature = "proxy-protocol"))]
+    pub(crate) fn proxy_header(&self) -> Option<&crate::net::ProxyHeader> {
+        self.io.stream.proxy_header()
+    }
+
     pub(crate) fn is_shut(&self) -> bool {
         self.state.get().has(OutputState::SHUT)
     }

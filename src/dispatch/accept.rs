@@ -57,6 +57,12 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             let result = match result {
                 Some(Ok((stream, from))) => {
                     (listener.invalid, fault) = (0, None);
+                    #[cfg(all(unix, feature = "proxy-protocol"))]
+                    match listener.proxy_protocol() {
+                        Some(protocol) => self.take_in_from_proxy(core, scratch, protocol, stream, from),
+                        None => self.take_in(core, scratch, stream, from),
+                    }
+                    #[cfg(not(all(unix, feature = "proxy-protocol")))]
                     self.take_in(core, scratch, stream, from)
                 }
                 Some(Err(error)) => Err(error),

@@ -52,6 +52,16 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         self.take_in(core, scratch, stream, from)
     }
 
+    #[cfg(all(unix, feature = "proxy-protocol"))]
+    fn on_header(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
+        self.read_on(core, scratch, key, false);
+    }
+
+    #[cfg(all(unix, feature = "proxy-protocol"))]
+    fn on_header_late(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
+        self.read_on(core, scratch, key, true);
+    }
+
     fn receive(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32) {
         if let Some(Datagrams { receive, .. }) = self.datagrams {
             receive(self, core, scratch, key);

@@ -109,6 +109,13 @@ impl<'a, S> Request<'a, S> {
         }
     }
 
+    /// Returns the header with which a proxy has begun the connection: see
+    /// [`ProxyProtocol`](crate::ProxyProtocol). `None` if there was none. Feature `proxy-protocol`.
+    #[cfg(all(unix, feature = "proxy-protocol"))]
+    pub fn proxy_header(&self) -> Option<&crate::net::ProxyHeader> {
+        self.output.proxy_header()
+    }
+
     /// Returns whether this request is a datagram or a datagram session rather than a stream connection. Useful for a
     /// server that has both kinds of sockets ([`Unbound::server_bind_as`](crate::Unbound::server_bind_as)).
     pub fn is_datagram(&self) -> bool {

@@ -48,6 +48,9 @@ pub struct Listener {
     /// What accepted connections are put under.
     #[cfg(feature = "tls")]
     tls: Option<super::tls::TlsAcceptor>,
+    /// How accepted connections begin.
+    #[cfg(all(unix, feature = "proxy-protocol"))]
+    proxy_protocol: Option<super::proxy_protocol::ProxyProtocol>,
 }
 
 #[derive(Debug)]
@@ -72,6 +75,8 @@ impl Listener {
             options: Some(options.clone()),
             #[cfg(feature = "tls")]
             tls: options.tls.clone(),
+            #[cfg(all(unix, feature = "proxy-protocol"))]
+            proxy_protocol: options.proxy_protocol.clone(),
         })
     }
 
@@ -80,7 +85,7 @@ impl Listener {
         let address = socket.local_address()?;
         let (socket, path) = socket.into_parts()?;
         let kind = Kind::Unix(UnixListener::from_std(socket.into()));
-        #[cfg(not(feature = "tls"))]
+        #[cfg(not(any(feature = "tls", feature = "proxy-protocol")))]
         let _ = options;
         Ok(Listener {
             path,
@@ -91,6 +96,8 @@ impl Listener {
             options: None,
             #[cfg(feature = "tls")]
             tls: options.tls.clone(),
+            #[cfg(all(unix, feature = "proxy-protocol"))]
+            proxy_protocol: options.proxy_protocol.clone(),
         })
     }
 
@@ -106,12 +113,19 @@ impl Listener {
             options: None,
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(all(unix, feature = "proxy-protocol"))]
+            proxy_protocol: None,
         }
     }
 
     /// Returns the address to which the listener is bound, with the actual port.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    #[cfg(all(unix, feature = "proxy-protocol"))]
+    pub(crate) fn proxy_protocol(&self) -> Option<&super::proxy_protocol::ProxyProtocol> {
+        self.proxy_protocol.as_ref()
     }
 
     /// Accepts one waiting connection, non-blocking and close-on-exec: accept(2).

@@ -42,6 +42,8 @@ use crate::address::Address;
 #[derive(Debug)]
 pub struct Stream {
     kind: Kind,
+    #[cfg(all(unix, feature = "proxy-protocol"))]
+    pub(super) header: Option<Box<super::proxy_protocol::ProxyHeader>>,
 }
 
 #[derive(Debug)]
@@ -71,7 +73,7 @@ impl Stream {
     /// Puts a layer on the socket, after `bare` bytes of output that leave without it.
     #[cfg(feature = "tls")]
     pub(crate) fn secure(&mut self, start: Start, bare: usize, now: u64) {
-        let socket = std::mem::replace(self, Stream::pending());
+        let socket = std::mem::replace(&mut self.kind, Kind::Pending).into();
         self.kind = Kind::Secured(Box::new(Layered::new(socket, start, bare, now)));
     }
 
@@ -93,11 +95,12 @@ impl Stream {
 
     /// Takes the layer off.
     #[cfg(feature = "tls")]
-    pub(crate) fn bare(self) -> Self {
-        match self.kind {
-            Kind::Secured(secured) => secured.socket,
-            kind => Stream { kind },
-        }
+    pub(crate) fn bare(mut self) -> Self {
+        self.kind = match self.kind {
+            Kind::Secured(secured) => secured.socket.kind,
+            kind => kind,
+        };
+        self
     }
 
     /// Takes the layer off, to put it on another socket.
@@ -108,7 +111,7 @@ impl Stream {
                 let (socket, detached) = secured.move_to(());
                 (socket, Some(detached))
             }
-            kind => (Stream { kind }, None),
+            kind => (kind.into(), None),
         }
     }
 
@@ -135,12 +138,12 @@ impl Stream {
     }
 
     pub(crate) fn datagram(route: Route) -> Self {
-        Stream { kind: Kind::Datagram(Box::new(route)) }
+        Kind::Datagram(Box::new(route)).into()
     }
 
     /// A placeholder for an outbound connection.
     pub(crate) fn pending() -> Self {
-        Stream { kind: Kind::Pending }
+        Kind::Pending.into()
     }
 
     /// The route to the peer, if this is a session of a datagram server.
@@ -338,22 +341,32 @@ pub(crate) enum StdStream {
     Unix(std::os::unix::net::UnixStream),
 }
 
+impl From<Kind> for Stream {
+    fn from(kind: Kind) -> Self {
+        Stream {
+            kind,
+            #[cfg(all(unix, feature = "proxy-protocol"))]
+            header: None,
+        }
+    }
+}
+
 impl From<Box<dyn ScriptedStream>> for Stream {
     fn from(stream: Box<dyn ScriptedStream>) -> Self {
-        Stream { kind: Kind::Scripted(stream) }
+        Kind::Scripted(stream).into()
     }
 }
 
 impl From<TcpStream> for Stream {
     fn from(stream: TcpStream) -> Self {
-        Stream { kind: Kind::Tcp(stream) }
+        Kind::Tcp(stream).into()
     }
 }
 
 #[cfg(unix)]
 impl From<UnixStream> for Stream {
     fn from(stream: UnixStream) -> Self {
-        Stream { kind: Kind::Unix(stream) }
+        Kind::Unix(stream).into()
     }
 }
 

@@ -65,6 +65,10 @@ pub struct TcpOptions {
     /// no TLS. Feature `tls`. Source: `ssl.SSLContext.wrap_socket` of the listening socket.
     #[cfg(feature = "tls")]
     pub tls: Option<super::tls::TlsAcceptor>,
+    /// The client's address comes from a proxy. Default: `None`, it is the address of the peer. Feature
+    /// `proxy-protocol`.
+    #[cfg(all(unix, feature = "proxy-protocol"))]
+    pub proxy_protocol: Option<super::proxy_protocol::ProxyProtocol>,
 }
 
 impl Default for TcpOptions {
@@ -83,6 +87,8 @@ impl Default for TcpOptions {
             send_buffer_bytes: None,
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(all(unix, feature = "proxy-protocol"))]
+            proxy_protocol: None,
         }
     }
 }
@@ -115,6 +121,8 @@ impl TcpOptions {
         {
             return Err(Error::setting("user_timeout", time, "it must be a time from 1 to 2,147,483,647 ms"));
         }
+        #[cfg(all(unix, feature = "proxy-protocol"))]
+        self.proxy_protocol.as_ref().map_or(Ok(()), |protocol| protocol.check())?;
         Ok(())
     }
 

@@ -45,6 +45,9 @@ pub struct UnixOptions {
     /// As [`TcpOptions::tls`](crate::TcpOptions::tls). An error for datagrams.
     #[cfg(feature = "tls")]
     pub tls: Option<super::tls::TlsAcceptor>,
+    /// As [`TcpOptions::proxy_protocol`](crate::TcpOptions::proxy_protocol). An error for datagrams.
+    #[cfg(feature = "proxy-protocol")]
+    pub proxy_protocol: Option<super::proxy_protocol::ProxyProtocol>,
 }
 
 const REQUEST_QUEUE_SIZE: i32 = 4_096;
@@ -59,12 +62,16 @@ impl Default for UnixOptions {
             send_buffer_bytes: None,
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(feature = "proxy-protocol")]
+            proxy_protocol: None,
         }
     }
 }
 
 impl UnixOptions {
     pub(super) fn check(&self) -> Result<()> {
+        #[cfg(feature = "proxy-protocol")]
+        self.proxy_protocol.as_ref().map_or(Ok(()), |protocol| protocol.check())?;
         super::options::check_buffers(self.receive_buffer_bytes, self.send_buffer_bytes)
     }
 
@@ -75,6 +82,10 @@ impl UnixOptions {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             return Err(Error::setting("tls", tls, "datagrams are not a stream"));
+        }
+        #[cfg(feature = "proxy-protocol")]
+        if let Some(protocol) = &self.proxy_protocol {
+            return Err(Error::setting("proxy_protocol", protocol, "datagrams are not a stream"));
         }
         self.check()
     }

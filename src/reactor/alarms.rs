@@ -122,6 +122,8 @@ impl Core {
                 self.slots.connection(key).state.extra.as_mut().map(|extra| extra.redial.take());
             }
             Alarm::Resend(_) | Alarm::Child(_) => {} // Its owner forgets it.
+            #[cfg(all(unix, feature = "proxy-protocol"))]
+            Alarm::Header(key) => self.slots.heading(key).expect("timers go with headers").timer = NO_TIMER,
             Alarm::DrainStart | Alarm::DrainLook | Alarm::DrainTell | Alarm::DrainEnd => {
                 *self.stop.timer(alarm).expect("it is cancelled with its stage") = NO_TIMER;
             }

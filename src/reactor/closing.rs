@@ -20,6 +20,8 @@ use crate::timers::nanos;
 impl Reactor {
     /// Aborts the connections of a server, and serves them until none is left.
     pub(super) fn abort_server(&mut self, server: u16) {
+        #[cfg(all(unix, feature = "proxy-protocol"))]
+        self.core.end_headings(Some(server));
         for key in self.core.slots.connections(Some(server)) {
             self.core.slots.connection(key).state.end(EndReason::StopAborted, true);
             // The budget of one turn may not suffice for `setup`, `finish` and the end.

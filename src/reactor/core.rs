@@ -273,6 +273,8 @@ impl Core {
             Contents::Connection(connection) => connection,
             _ => match *contents {
                 Contents::Elsewhere(elsewhere) => return self.forget_elsewhere(server, *elsewhere),
+                #[cfg(all(unix, feature = "proxy-protocol"))]
+                Contents::Heading(_) => return self.forget_heading(server),
                 Contents::Endpoint(endpoint) => return drop(self.forget_endpoint(*endpoint)),
                 _ => return,
             },

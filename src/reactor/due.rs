@@ -50,6 +50,12 @@ impl Reactor {
                     }
                 }
                 Alarm::Child(key) => self.core.child_timed_out(key),
+                #[cfg(all(unix, feature = "proxy-protocol"))]
+                Alarm::Header(key) => {
+                    let server = self.core.slots.get(key).expect("timers go with headers").server;
+                    let server = &mut self.servers[usize::from(server)];
+                    server.on_header_late(&mut self.core, &mut self.scratch, key);
+                }
                 Alarm::DrainStart => self.begin_drain(),
                 Alarm::DrainLook => self.look_elsewhere(),
                 Alarm::DrainTell => self.tell_all(),

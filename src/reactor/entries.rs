@@ -6,6 +6,8 @@ use crate::address::Address;
 use crate::backoff::Backoff;
 use crate::lifecycle::EndReason;
 use crate::net::Listener;
+#[cfg(all(unix, feature = "proxy-protocol"))]
+use crate::net::{ProxyProtocol, Stream};
 use crate::timers::{NO_TIMER, TimerKey};
 
 /// A listener and the state of its accepting.
@@ -39,6 +41,19 @@ impl Pause {
     pub(crate) fn is_on(&self) -> bool {
         self.timer != NO_TIMER
     }
+}
+
+/// A connection from a proxy, whose header has not arrived completely.
+#[cfg(all(unix, feature = "proxy-protocol"))]
+pub(crate) struct Heading {
+    /// `None` when the header was read, or has failed.
+    pub(crate) stream: Option<Stream>,
+    pub(crate) proxy: Address,
+    pub(crate) protocol: ProxyProtocol,
+    /// Ends the wait.
+    pub(crate) timer: TimerKey,
+    /// The proxy sends nothing more.
+    pub(crate) ended: bool,
 }
 
 /// A request that is served elsewhere, by a thread or a program.
@@ -99,6 +114,9 @@ pub(crate) enum Alarm {
     },
     /// The time limit of a program has expired.
     Child(u32),
+    /// The header of a proxy is late.
+    #[cfg(all(unix, feature = "proxy-protocol"))]
+    Header(u32),
     /// During a stop: begin the drain; check for quiet threads; drain busy connections; end the wait.
     DrainStart,
     DrainLook,

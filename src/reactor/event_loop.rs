@@ -125,6 +125,10 @@ impl Reactor {
                     self.servers[server].receive(&mut self.core, &mut self.scratch, key);
                 }
                 Some(Contents::Endpoint(_)) => self.receive_outbound(server, key),
+                #[cfg(all(unix, feature = "proxy-protocol"))]
+                Some(Contents::Heading(_)) => {
+                    self.servers[server].on_header(&mut self.core, &mut self.scratch, key);
+                }
                 #[cfg(all(unix, feature = "signals"))]
                 Some(Contents::Signals(signals)) => {
                     let stop = ShutdownHandle::new(Arc::clone(&self.core.shared));

@@ -46,6 +46,12 @@ pub(crate) trait Hosted: Send {
     fn on_datagram(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, packet: Range<usize>);
     /// Admits a connection: calls the hooks, makes its handler, and calls `setup`.
     fn admit(&mut self, core: &mut Core, scratch: &mut Scratch, stream: Stream, from: Address) -> io::Result<()>;
+    /// More of the header of a proxy may have arrived.
+    #[cfg(all(unix, feature = "proxy-protocol"))]
+    fn on_header(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
+    /// The header of a proxy is not complete in time.
+    #[cfg(all(unix, feature = "proxy-protocol"))]
+    fn on_header_late(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
     /// A time limit of a connection has expired.
     fn on_due(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, due: Due);
     /// An outbound connection could not be established.

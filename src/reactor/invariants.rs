@@ -77,6 +77,10 @@ impl Core {
         let Core { slots, served, stats, .. } = self;
         let mut active = HashMap::new();
         for (_, slot) in slots.iter().filter(|(_, slot)| {
+            #[cfg(all(unix, feature = "proxy-protocol"))]
+            if let Some(Contents::Heading(_)) = slot.contents.as_deref() {
+                return true;
+            }
             matches!(slot.contents.as_deref(), Some(Contents::Connection(_) | Contents::Elsewhere(_)))
         }) {
             *active.entry(usize::from(slot.server)).or_insert(0) += 1;
@@ -122,6 +126,8 @@ impl Core {
             Alarm::Redial { key, .. } => self.extra(key)?.redial,
             Alarm::Server { server, tag } => self.served[usize::from(server)].timers.get(&tag).map(|armed| armed.key),
             Alarm::Resume(key) => self.slots.pause(key).map(|pause| pause.timer),
+            #[cfg(all(unix, feature = "proxy-protocol"))]
+            Alarm::Header(key) => self.slots.heading(key).map(|heading| heading.timer),
             Alarm::CloseLook(server) => match self.served[usize::from(server)].life {
                 Life::Closing { look, .. } => Some(look),
                 Life::Open { .. } | Life::Closed => None,

@@ -129,6 +129,8 @@ impl Reactor {
     }
 
     pub(super) fn abort_all(&mut self) {
+        #[cfg(all(unix, feature = "proxy-protocol"))]
+        self.core.end_headings(None);
         self.core.end_all_elsewhere(None);
         for key in self.core.slots.connections(None) {
             self.core.slots.connection(key).state.end(EndReason::StopAborted, true);

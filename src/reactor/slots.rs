@@ -85,6 +85,11 @@ fn on_other_event(contents: Option<&mut Contents>, readiness: Readiness) -> bool
             !listening.pause.is_on()
         }
         Some(Contents::Endpoint(endpoint)) => endpoint.on_event(readiness),
+        #[cfg(all(unix, feature = "proxy-protocol"))]
+        Some(Contents::Heading(heading)) => {
+            heading.ended |= readiness.0 & (Readiness::READ_TO_END | Readiness::HUNG_UP) != 0;
+            true
+        }
         #[cfg(all(unix, feature = "signals"))]
         Some(Contents::Signals(_)) => true,
         // It is not registered, or is being served.
@@ -100,6 +105,8 @@ pub(crate) enum Contents {
     Listener(Box<Listening>),
     Endpoint(Box<Endpoint>),
     Elsewhere(Box<Elsewhere>),
+    #[cfg(all(unix, feature = "proxy-protocol"))]
+    Heading(Box<super::entries::Heading>),
     #[cfg(all(unix, feature = "signals"))]
     Signals(Box<super::signals::Signals>),
 }
@@ -271,6 +278,14 @@ impl Slots {
     }
 
     /// Returns whether an id names a request that a thread or a program serves.
+    #[cfg(all(unix, feature = "proxy-protocol"))]
+    pub(crate) fn heading(&mut self, key: u32) -> Option<&mut super::entries::Heading> {
+        match self.get(key)?.contents() {
+            Some(Contents::Heading(heading)) => Some(heading),
+            _ => None,
+        }
+    }
+
     pub(crate) fn is_elsewhere(&mut self, id: ConnectionId) -> bool {
         self.named(id).is_some_and(|slot| slot.elsewhere().is_some())
     }
@@ -282,6 +297,13 @@ impl Slots {
     /// The requests that are served elsewhere, of one server or of all.
     pub(crate) fn all_elsewhere(&self, server: Option<u16>) -> Vec<ConnectionId> {
         self.ids(server, |contents| matches!(contents, Contents::Elsewhere(_)))
+    }
+
+    /// The keys of connections whose header has not arrived, of one server or of all.
+    #[cfg(all(unix, feature = "proxy-protocol"))]
+    pub(crate) fn headings(&self, server: Option<u16>) -> Vec<u32> {
+        let ids = self.ids(server, |contents| matches!(contents, Contents::Heading(_)));
+        ids.into_iter().map(|id| id.slot.key).collect()
     }
 
     /// The open requests of a server, wherever they are served, except the one whose callback is running.

@@ -178,6 +178,7 @@ impl Chaos {
         let expect = |holds, promise| self.ledger.expect(holds, promise);
         let _ = call!(Request::client_address(request)).to_string();
         let _ = call!(Request::local_address(request));
+        expect(call!(Request::proxy_header(request)).is_none(), "no client is a proxy");
         expect(
             call!(Request::is_stopping(request)) == request.others.is_stopping(),
             "both know whether a stop is asked",

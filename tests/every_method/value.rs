@@ -90,6 +90,7 @@ impl BaseServer for Value {
         if let Incoming::Stream(stream) = request {
             let is_unix = client_address.ip().is_none();
             let peer = call!(Stream::peer_credentials(stream));
+            self.ledger.expect(call!(Stream::proxy_header(stream)).is_none(), "no client is a proxy");
             // A scripted stream has none.
             self.ledger.expect(is_unix || peer.is_err(), "only Unix sockets have credentials");
         }

@@ -4,14 +4,15 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastrand::Rng;
 use log::{LevelFilter, Log};
 use socketserver::family::ServerAddress;
 use socketserver::logging::NonBlocking;
 use socketserver::{
-    Address, Credentials, MulticastGroup, MulticastInterface, SharedBytes, TcpOptions, UdpOptions, UnixAddress,
-    UnixOptions,
+    Address, Credentials, MulticastGroup, MulticastInterface, ProxyHeader, ProxyProtocol, SharedBytes, TcpOptions,
+    UdpOptions, UnixAddress, UnixOptions,
 };
 
 use crate::methods::{call, note};
@@ -40,6 +41,16 @@ pub(crate) fn addresses(rng: &mut Rng) {
     assert_eq!(call!(Address::port(&inet)), Some(port));
     assert_eq!(call!(Address::as_inet(&inet)), Some((octets, port).into()));
     assert_eq!(call!(Address::as_unix(&inet)), None);
+    let header = call!(ProxyHeader::new(inet.clone(), inet.clone()));
+    assert!(call!(ProxyHeader::to_v1(&header)).unwrap().ends_with(b"\r\n"));
+    let header = call!(ProxyHeader::with_tlv(header, 5, b"id"));
+    assert!(call!(ProxyHeader::to_v2(&header)).unwrap().ends_with(b"id"));
+    assert_eq!(call!(ProxyHeader::client_address(&header)), Some(&inet));
+    assert_eq!(call!(ProxyHeader::destination(&header)), Some(&inet));
+    assert_eq!((call!(ProxyHeader::unique_id(&header)), call!(ProxyHeader::tlv(&header, 6))), (Some(&b"id"[..]), None));
+    assert_eq!((call!(ProxyHeader::alpn(&header)), call!(ProxyHeader::server_name(&header))), (None, None));
+    let local = call!(ProxyHeader::local());
+    assert_eq!(call!(ProxyHeader::proxy_address(&local)), None);
 
     let path = call!(UnixAddress::from_path(format!("/run/{port}")));
     assert_eq!(call!(UnixAddress::as_path(&path)), Some(Path::new(&format!("/run/{port}"))));
@@ -78,8 +89,19 @@ impl RandomOptions for TcpOptions {
         options.allow_reuse_port = rng.bool();
         options.tls = (rng.u32(..4) == 0).then(|| acceptor(rng));
         options.send_buffer_bytes = rng.bool().then(|| rng.usize(4_000..100_000));
+        options.proxy_protocol = (rng.u32(..3) == 0).then(|| proxies(rng));
         options
     }
+}
+
+/// Some clients are trusted proxies. They send no header, or something that begins like one.
+fn proxies(rng: &mut Rng) -> ProxyProtocol {
+    let mut trusted = rng.fork();
+    let trusts = std::sync::Mutex::new(move || trusted.bool());
+    let mut protocol = call!(ProxyProtocol::new(move |_| trusts.lock().unwrap()()));
+    protocol.required = rng.u32(..4) == 0;
+    protocol.timeout = Duration::from_millis(rng.u64(1..20));
+    protocol
 }
 
 impl RandomOptions for UdpOptions {

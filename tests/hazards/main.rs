@@ -64,6 +64,8 @@ mod logging;
 mod options;
 mod outbound;
 mod outbound_datagrams;
+#[cfg(all(unix, feature = "proxy-protocol"))]
+mod proxy_protocol;
 mod random;
 mod reactor;
 mod shutdown;
