@@ -59,6 +59,16 @@ impl Address {
         }
     }
 
+    /// Like [`as_inet`](Self::as_inet), without a copy.
+    #[inline]
+    pub(crate) fn inet(&self) -> Option<&SocketAddr> {
+        match self {
+            Address::Inet(address) => Some(address),
+            #[cfg(unix)]
+            Address::Unix(_) => None,
+        }
+    }
+
     /// The address as a Unix address, if the socket is a Unix socket.
     #[cfg(unix)]
     pub fn as_unix(&self) -> Option<&UnixAddress> {

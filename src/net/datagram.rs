@@ -268,7 +268,7 @@ impl DatagramSocket {
     /// Remembers datagrams that may come back, which are only those to our own port.
     #[inline(always)]
     fn remember(&mut self, to: &Address, bytes: &[u8]) {
-        let (Address::Inet(to), Address::Inet(bound)) = (to, &self.address) else { return };
+        let (Some(to), Some(bound)) = (to.inet(), self.address.inet()) else { return };
         if to.port() == bound.port() {
             if self.away.len() == AWAY_MAX {
                 self.away.pop_front();
@@ -282,7 +282,7 @@ impl DatagramSocket {
     /// distinguish the two. If a peer repeats bytes that were just sent to it, our address in the datagram, or the
     /// address that we would have sent from, decides.
     pub(crate) fn is_own(&mut self, from: &Address, local: Option<IpAddr>, bytes: &[u8]) -> bool {
-        let (Address::Inet(from), Address::Inet(bound)) = (from, &self.address) else {
+        let (Some(from), Some(bound)) = (from.inet(), self.address.inet()) else {
             return *from == self.address && !from.is_unnamed();
         };
         if self.away.is_empty() || from.port() != bound.port() {
