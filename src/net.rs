@@ -60,7 +60,7 @@ pub use socket::Socket;
 pub(crate) use stream::StdStream;
 pub use stream::Stream;
 #[cfg(feature = "tls")]
-pub(crate) use stream::{Detached, Secured};
+pub(crate) use stream::{Detached, Secured, reset_on_close};
 pub use tcp::{AddressFamily, Keepalive, TcpOptions};
 #[cfg(feature = "tls")]
 pub use tls::{TlsAcceptor, TlsConnector, TlsSession};

@@ -19,7 +19,6 @@ use crate::net::StdStream;
 use crate::net::clock::Clock;
 #[cfg(windows)]
 use crate::net::patient::PatientStream;
-#[cfg(feature = "tls")]
 use crate::timers::nanos;
 
 /// State that `rfile`, `wfile`, the socket and the [`Stop`](super::stop::Stop) of a request share.
@@ -145,13 +144,23 @@ impl Descriptor {
             if let Some(secure) = &self.secure {
                 return secure.send(self, bytes);
             }
-            match &self.kind {
+            self.write_some(bytes)
+        })
+    }
+
+    /// Waits until the peer takes some of the bytes, for the write timeout at most. Returns how many it took.
+    fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
+        let max = self.times().write.map(|(_, max)| max);
+        patiently(
+            max,
+            || self.clock.now(),
+            || match &self.kind {
                 Kind::Tcp(stream) => { stream }.write(bytes),
                 #[cfg(unix)]
                 Kind::Unix(stream) => { stream }.write(bytes),
                 Kind::Datagram(datagram) => (datagram.send)(&datagram.client, bytes).map(|()| bytes.len()),
-            }
-        })
+            },
+        )
     }
 
     /// `sendall`: sends all of the bytes or fails.
@@ -168,13 +177,15 @@ impl Descriptor {
     /// Sets how long a read or a write of a stream waits. `setting` is the name of the user's setting.
     pub(super) fn set_time(&self, which: Timeout, setting: &'static str, time: Option<Duration>) -> io::Result<()> {
         let is_read = which == Timeout::Read;
+        // The system's time is for a whole call, which returns late that it took some of the bytes: see `patiently`.
+        let part = time.map(|time| if time.is_zero() { time } else { (time / WRITE_PARTS).max(PART_MIN).min(time) });
         match &self.kind {
             Kind::Tcp(stream) if is_read => stream.set_read_timeout(time)?,
-            Kind::Tcp(stream) => stream.set_write_timeout(time)?,
+            Kind::Tcp(stream) => stream.set_write_timeout(part)?,
             #[cfg(unix)]
             Kind::Unix(stream) if is_read => stream.set_read_timeout(time)?,
             #[cfg(unix)]
-            Kind::Unix(stream) => stream.set_write_timeout(time)?,
+            Kind::Unix(stream) => stream.set_write_timeout(part)?,
             Kind::Datagram(_) => return Err(io::ErrorKind::Unsupported.into()),
         }
         let mut times = self.times();
@@ -188,6 +199,20 @@ impl Descriptor {
             #[cfg(unix)]
             Kind::Unix(stream) => stream.shutdown(how),
             Kind::Datagram(_) => Ok(()),
+        }
+    }
+
+    /// Returns whether TLS cannot send anything more, not even that it ends.
+    #[cfg(feature = "tls")]
+    pub(super) fn is_cut(&self) -> bool {
+        self.secure.as_ref().is_some_and(Secure::is_cut)
+    }
+
+    /// Makes the close drop unsent output and send RST. A Unix socket has no RST.
+    #[cfg(feature = "tls")]
+    pub(super) fn reset_on_close(&self) {
+        if let Kind::Tcp(stream) = &self.kind {
+            crate::net::reset_on_close(stream);
         }
     }
 
@@ -240,13 +265,10 @@ impl Descriptor {
         result
     }
 
-    /// A call whose time is over returns the limit, if it is known; it may have been set on the descriptor. On Unix the
-    /// system returns that the call would block, and `TimedOut` means that the connection is lost.
+    /// A call whose time is over returns the limit, if it is known; it may have been set on the descriptor.
     fn explain(&self, what: Move, error: io::Error) -> io::Error {
-        match error.kind() {
-            io::ErrorKind::WouldBlock => {}
-            io::ErrorKind::TimedOut if error.raw_os_error().is_none() => {}
-            _ => return error,
+        if !is_time_over(&error) {
+            return error;
         }
         let times = *self.times();
         let (which, time) = match what {
@@ -286,15 +308,46 @@ impl RawSocket for Descriptor {
         }
     }
 
-    fn write_raw(&self, bytes: &[u8]) -> io::Result<()> {
-        match &self.kind {
-            Kind::Tcp(stream) => { stream }.write_all(bytes),
-            #[cfg(unix)]
-            Kind::Unix(stream) => { stream }.write_all(bytes),
-            Kind::Datagram(datagram) => (datagram.send)(&datagram.client, bytes),
+    fn write_raw(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.write_some(bytes)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                taken => bytes = &bytes[taken..],
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Repeats a write whose time is over, until the peer has taken nothing for `max`. A write of the system that has taken
+/// some bytes waits for its whole time before it says so, so a single long wait would begin again after each of these.
+fn patiently(
+    max: Option<Duration>,
+    now: impl Fn() -> u64,
+    mut write: impl FnMut() -> io::Result<usize>,
+) -> io::Result<usize> {
+    let deadline = max.map_or(0, |max| now().saturating_add(nanos(max)));
+    loop {
+        match write() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if is_time_over(&error) && now() < deadline => {}
+            result => return result,
         }
     }
 }
+
+/// On Unix the system returns that the call would block, and `TimedOut` means that the connection is lost.
+fn is_time_over(error: &io::Error) -> bool {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => true,
+        io::ErrorKind::TimedOut => error.raw_os_error().is_none(),
+        _ => false,
+    }
+}
+
+/// A write waits for its time in so many parts.
+const WRITE_PARTS: u32 = 8;
+const PART_MIN: Duration = Duration::from_millis(1);
 
 /// An error of a shutdown means that the connection is gone, which ends a wait as well.
 impl End for Descriptor {
@@ -314,5 +367,38 @@ impl End for Descriptor {
     fn quiet_since(&self) -> Option<u64> {
         let moves = self.moves();
         (moves.waiting > 0 && moves.busy == 0).then_some(moves.since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    const MAX: Duration = Duration::from_secs(8);
+
+    /// Plays the results of writes, each after a second. Returns the result and how many of them were used.
+    fn play(max: Option<Duration>, results: &[Result<usize, io::ErrorKind>]) -> (Result<usize, io::ErrorKind>, usize) {
+        let used = Cell::new(0);
+        let result = patiently(
+            max,
+            || nanos(Duration::from_secs(used.get() as u64)),
+            || {
+                let result = results[used.get()].map_err(io::Error::from);
+                used.set(used.get() + 1);
+                result
+            },
+        );
+        (result.map_err(|error| error.kind()), used.get())
+    }
+
+    #[test]
+    fn a_write_ends_when_the_peer_has_taken_nothing_for_the_whole_time() {
+        use io::ErrorKind::{BrokenPipe, Interrupted, WouldBlock};
+        assert_eq!(play(Some(MAX), &[Err(WouldBlock); 20]), (Err(WouldBlock), 8));
+        assert_eq!(play(Some(MAX), &[Err(WouldBlock), Err(Interrupted), Ok(5)]), (Ok(5), 3));
+        assert_eq!(play(Some(MAX), &[Err(BrokenPipe)]), (Err(BrokenPipe), 1));
+        assert_eq!(play(None, &[Err(WouldBlock)]), (Err(WouldBlock), 1), "set on the descriptor");
     }
 }

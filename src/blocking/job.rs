@@ -176,6 +176,11 @@ impl<S: 'static> BlockingRequest<S> {
             };
         }
         let flushed = self.wfile.flush();
+        #[cfg(feature = "tls")]
+        if socket.descriptor().is_cut() {
+            socket.descriptor().reset_on_close();
+            return Ok(flushed?);
+        }
         // Bytes that cannot be sent are not tried again when the buffer is dropped.
         let how = if flushed.is_ok() { Shutdown::Write } else { Shutdown::Both };
         let _ = socket.shutdown(how); // An error means that the connection is gone.

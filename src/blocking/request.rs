@@ -127,6 +127,14 @@ impl<S> BlockingRequest<S> {
         })
     }
 
+    /// Returns whether a stop of the reactor was requested. A handler that serves one client for a long time should then
+    /// send its last answer, for example with `Connection: close`, and return.
+    ///
+    /// Source: none in Python, where `shutdown` does not tell the handlers.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.ended().is_some() || self.origin.handle.shutdown_handle().is_requested()
+    }
+
     /// Returns a handle of the reactor, for messages to its connections and for stopping it.
     pub fn handle(&self) -> Handle {
         self.origin.handle.clone()

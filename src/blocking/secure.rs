@@ -20,6 +20,8 @@ pub(super) struct Secure {
     session: Mutex<Layered<Memory, Session>>,
     input: Mutex<Input>,
     writing: Mutex<()>,
+    /// A write has failed, perhaps in the middle of a record. The peer would take what follows for the rest of it.
+    is_cut: AtomicBool,
     /// The server is stopping, and has ended the input.
     is_drained: AtomicBool,
 }
@@ -71,6 +73,7 @@ impl Secure {
             session: Mutex::new(session),
             input: Mutex::new(Input { plain, ..Input::default() }),
             writing: Mutex::default(),
+            is_cut: AtomicBool::new(false),
             is_drained: AtomicBool::new(false),
         }
     }
@@ -150,8 +153,21 @@ impl Secure {
             let sent = session.write(&[IoSlice::new(&bytes[..bytes.len().min(WIRE_BYTES)])])?;
             (sent, std::mem::take(&mut session.socket.sent))
         };
-        socket.write_raw(&sealed)?;
+        self.write(socket, &sealed)?;
         Ok(sent)
+    }
+
+    /// Writes sealed bytes. The caller holds `writing`.
+    fn write(&self, socket: &impl RawSocket, sealed: &[u8]) -> io::Result<()> {
+        if self.is_cut() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        socket.write_raw(sealed).inspect_err(|_| self.is_cut.store(true, Ordering::SeqCst))
+    }
+
+    /// Returns whether a write has failed. Nothing can be sent after that.
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::SeqCst)
     }
 
     /// Sends `close_notify`. An error means that the peer does not receive it.
@@ -177,7 +193,7 @@ impl Secure {
             session.flush()?;
             std::mem::take(&mut session.socket.sent)
         };
-        if sealed.is_empty() { Ok(()) } else { socket.write_raw(&sealed) }
+        if sealed.is_empty() { Ok(()) } else { self.write(socket, &sealed) }
     }
 
     /// Like `send_sealed`, for a thread that reads. If another thread is writing, that one sends the messages.

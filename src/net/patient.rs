@@ -55,6 +55,12 @@ impl From<TcpStream> for PatientStream {
     }
 }
 
+impl std::os::windows::io::AsSocket for PatientStream {
+    fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
+        self.stream.as_socket()
+    }
+}
+
 impl Read for &PatientStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         until_ready(self.stream.read_timeout()?, || {

@@ -89,6 +89,7 @@ impl Waiting {
                     let _ = call!(BlockingRequest::client_address(request)).to_string();
                     let _ = call!(BlockingRequest::local_address(request));
                     let _ = call!(BlockingRequest::server_id(request));
+                    let _ = call!(BlockingRequest::is_stopping(request));
                     let under_tls = call!(BlockingSocket::tls(request.socket(), |tls| ask_session(&self.ledger, tls)));
                     self.ledger.expect(under_tls.is_none() || !is_datagram, "a datagram has no TLS");
                     let _ = format!("{request:?}{:?}{:?}", request.rfile, request.wfile);

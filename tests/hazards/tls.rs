@@ -1,6 +1,6 @@
 //! Traps of TLS: of the protocol, of rustls' unbuffered sessions, and of peers that mean harm.
 
-use std::io::{BufRead as _, Read as _, Write as _};
+use std::io::{BufRead as _, ErrorKind, Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -1724,6 +1724,32 @@ fn a_thread_does_not_lose_its_answer_to_a_close_notify_that_comes_after_its_end(
         assert_eq!(answer.len(), 400_000, "in round {round}");
     }
     journal.wait_for("close_request done", 19);
+}
+
+#[test]
+fn a_write_on_a_thread_that_fails_within_a_record_is_followed_by_a_reset_only() {
+    let journal = Journal::new();
+    let running = threading(&journal, Hooks(journal.clone()), |request, journal| {
+        request.socket().set_write_timeout(Some(Duration::from_millis(100)))?;
+        let error = loop {
+            if let Err(error) = request.wfile.write_all(&[b'a'; 100_000]) {
+                break error;
+            }
+        };
+        journal.note(format!("failed {:?}", error.kind()));
+        assert_eq!(request.wfile.write_all(b"more").unwrap_err().kind(), ErrorKind::BrokenPipe);
+        Err(error.into())
+    });
+    let mut client = secure_client(running.address, client_config(&VERSIONS));
+    client.flush().unwrap();
+    while client.conn.is_handshaking() {
+        client.conn.complete_io(&mut client.sock).unwrap();
+    }
+    journal.wait_for("failed TimedOut", 1);
+    journal.wait_for("close_request", 1);
+    // Before the mend: the rest of a record was missing, and a `close_notify` was in its place.
+    let error = client.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
 }
 
 #[test]
