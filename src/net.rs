@@ -54,13 +54,15 @@ mod watched;
 pub use credentials::Credentials;
 pub(crate) use listener::AcceptFault;
 pub use listener::Listener;
+#[cfg(feature = "tls")]
+pub(crate) use options::reset_on_close;
 #[cfg(all(unix, feature = "proxy-protocol"))]
 pub use proxy_protocol::{ProxyHeader, ProxyProtocol};
 pub use socket::Socket;
 pub(crate) use stream::StdStream;
 pub use stream::Stream;
 #[cfg(feature = "tls")]
-pub(crate) use stream::{Detached, Secured, reset_on_close};
+pub(crate) use stream::{Detached, Secured};
 pub use tcp::{AddressFamily, Keepalive, TcpOptions};
 #[cfg(feature = "tls")]
 pub use tls::{TlsAcceptor, TlsConnector, TlsSession};

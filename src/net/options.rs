@@ -66,3 +66,12 @@ pub(super) fn set_buffers(socket: &SockRef<'_>, receive: Option<usize>, send: Op
     }
     Ok(())
 }
+
+/// Makes the next close of a TCP socket drop unsent output and send RST.
+pub(crate) fn reset_on_close<'a, S>(socket: &'a S)
+where
+    socket2::SockRef<'a>: From<&'a S>,
+{
+    // An error means that the connection is gone already, so the option is not needed.
+    let _ = socket2::SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO));
+}

@@ -272,7 +272,7 @@ impl Stream {
     /// and then the end, or ECONNRESET if some of its own bytes were not read.
     pub(crate) fn reset_on_close(&self) {
         match self.socket() {
-            Kind::Tcp(stream) => reset_on_close(stream),
+            Kind::Tcp(stream) => super::options::reset_on_close(stream),
             Kind::Scripted(stream) => stream.reset_on_close(),
             _ => {}
         }
@@ -446,15 +446,6 @@ impl Write for Stream {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Makes the next close of a TCP socket drop unsent output and send RST.
-pub(crate) fn reset_on_close<'a, S>(socket: &'a S)
-where
-    socket2::SockRef<'a>: From<&'a S>,
-{
-    // An error means that the connection is gone already, so the option is not needed.
-    let _ = socket2::SockRef::from(socket).set_linger(Some(std::time::Duration::ZERO));
 }
 
 #[cfg(test)]

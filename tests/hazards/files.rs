@@ -9,10 +9,9 @@ use std::time::Duration;
 #[cfg(unix)]
 use socketserver::family::UnixStream;
 use socketserver::family::{Tcp, Udp};
-use socketserver::testing::{Client, Network, Tls};
+use socketserver::testing::{Client, Network};
 use socketserver::{Address, BaseServer, EndReason, Error, Limits, Next, Overflow, Request, RequestHandler, Result};
 
-use crate::common::tls::{VERSIONS, acceptor, client_config};
 use crate::common::{
     Call, Directory, Journal, Kind, Mailbox, Peer, Running, connect_with_small_window, limit, probe, serve, server,
     server_with, usual,
@@ -92,16 +91,24 @@ fn parts_arrive_in_order_over_a_unix_socket() {
 }
 
 #[test]
-fn parts_arrive_in_order_under_tls_and_in_a_script() {
+fn parts_arrive_in_order_in_a_script() {
+    parts_arrive_in_order_at(Client::new);
+}
+
+#[test]
+#[cfg(feature = "tls")]
+fn parts_arrive_in_order_under_tls() {
+    use crate::common::tls::{VERSIONS, acceptor, client_config};
+
+    let tls = socketserver::testing::Tls::new(&acceptor(), client_config(&VERSIONS), "localhost").unwrap();
+    parts_arrive_in_order_at(|sends| Client::new_tls(sends, &tls));
+}
+
+fn parts_arrive_in_order_at(client: impl FnOnce(Sends) -> Client<()>) {
     let directory = Directory::new();
     let (file, bytes) = file(&directory);
     let part = 1_000_000..1_300_000;
-    let sends = Sends(Arc::clone(&file), part.start as u64..part.end as u64);
-    let tls = Tls::new(&acceptor(), client_config(&VERSIONS), "localhost").unwrap();
-    let mut client = Client::new_tls(sends.clone(), &tls);
-    client.feed(b"12");
-    assert_eq!(client.sent(), [expected(&bytes[part.clone()]), expected(&bytes[part.clone()])].concat());
-    let mut client = Client::new(sends);
+    let mut client = client(Sends(file, part.start as u64..part.end as u64));
     client.feed(b"12");
     assert_eq!(client.sent(), [expected(&bytes[part.clone()]), expected(&bytes[part])].concat());
 }

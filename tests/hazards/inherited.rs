@@ -3,6 +3,7 @@
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram as StdDatagram, UnixListener};
+#[cfg(feature = "inherit")]
 use std::process::{Child, Command, Stdio};
 
 use socketserver::family::{Family, Tcp, Udp, UnixDatagram, UnixStream};
@@ -166,6 +167,7 @@ fn a_connection_is_told_from_a_listener() {
 }
 
 /// This test as a program with these descriptors from 3 on, as a supervisor starts it.
+#[cfg(feature = "inherit")]
 fn supervised(test: &str, environment: &str, sockets: [OwnedFd; 2]) -> Child {
     let mut shell = Command::new("sh");
     let exec = r#"exec "$0" --exact "$1" --nocapture"#;
@@ -175,6 +177,7 @@ fn supervised(test: &str, environment: &str, sockets: [OwnedFd; 2]) -> Child {
     shell.env("SOCKETSERVER_TEST_SUPERVISED", "").stdin(first).stdout(second).stderr(Stdio::null()).spawn().unwrap()
 }
 
+#[cfg(feature = "inherit")]
 fn is_supervised() -> bool {
     std::env::var_os("SOCKETSERVER_TEST_SUPERVISED").is_some()
 }
