@@ -161,9 +161,15 @@ impl Error {
     }
 
     /// Creates an error for a setting with an unacceptable value.
+    #[inline]
+    pub(crate) fn setting(name: &'static str, value: impl fmt::Debug, reason: &'static str) -> Self {
+        Self::setting_of(name, &value, reason)
+    }
+
+    /// It is compiled once for all types of values.
     #[cold]
     #[inline(never)]
-    pub(crate) fn setting(name: &'static str, value: impl fmt::Debug, reason: &'static str) -> Self {
+    fn setting_of(name: &'static str, value: &dyn fmt::Debug, reason: &'static str) -> Self {
         Error::Setting { settings: vec![(name, format!("{value:?}"))], reason }
     }
 
@@ -269,14 +275,19 @@ impl From<io::Error> for Error {
 }
 
 impl From<Error> for io::Error {
+    // Inlined, and boxed here: then only the user's crate contains the code that prints an error. It often has it anyway,
+    // for the result of `main`.
     #[cold]
+    #[inline]
     fn from(error: Error) -> Self {
-        match error {
-            Error::Io(error) => error,
-            Error::Gone => io::Error::new(io::ErrorKind::BrokenPipe, error),
-            Error::TimeLimit { .. } => io::Error::new(io::ErrorKind::TimedOut, error),
-            error => io::Error::other(error),
-        }
+        let kind = match error {
+            Error::Io(error) => return error,
+            Error::Gone => io::ErrorKind::BrokenPipe,
+            Error::TimeLimit { .. } => io::ErrorKind::TimedOut,
+            _ => io::ErrorKind::Other,
+        };
+        let boxed: Box<dyn std::error::Error + Send + Sync> = Box::new(error);
+        io::Error::new(kind, boxed)
     }
 }
 
@@ -335,8 +346,11 @@ impl fmt::Display for Passed {
 /// Returns the operating system's error message without the error number, so that it fits into a sentence.
 pub(crate) fn reason(error: &io::Error) -> String {
     let mut text = error.to_string();
-    if let Some(end) = text.rfind(" (os error ") {
-        text.truncate(end);
+    if let Some((text_before, number)) = text.rsplit_once('(')
+        && number.starts_with("os error ")
+        && let Some(text_before) = text_before.strip_suffix(' ')
+    {
+        text.truncate(text_before.len());
     }
     // "Address already in use", but not "I/O" or "TLS".
     if let [b'A'..=b'Z', b'a'..=b'z' | b' ', ..] = text.as_bytes() {
@@ -388,5 +402,7 @@ mod tests {
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         assert_eq!(reason(&io::Error::from_raw_os_error(libc::EADDRINUSE)), "address already in use");
         assert_eq!(reason(&io::Error::other("I/O lost")), "I/O lost");
+        assert_eq!(reason(&io::Error::other("disk (first) lost (os error 5)")), "disk (first) lost");
+        assert_eq!(reason(&io::Error::other("lost (twice)")), "lost (twice)");
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::hooks::BaseServer;
-use self::parked::{Kind, Parked};
+use self::parked::{Kind, OwnReactor, Parked};
 use self::unbound::Unbound;
 use crate::address::Address;
 use crate::dispatch::Host;
@@ -162,7 +162,7 @@ pub struct Server<F: Family, S, H> {
     pub timeout: Option<Duration>,
     parked: Parked,
     /// The server's own reactor, once it has been created.
-    own: Option<Reactor>,
+    own: Option<OwnReactor>,
     /// The addresses to which the server is bound, or will be bound when it serves again.
     sites: Vec<Site>,
     /// Listening sockets that have not been given to a reactor yet.
@@ -347,16 +347,14 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
     /// Returns the server's own reactor, and creates it if there is none.
     fn reactor(&mut self) -> Result<&mut Reactor> {
         if self.own.is_none() {
-            let mut reactor = Reactor::with_config(self.parked.config.clone())?;
-            self.parked.enter(&mut reactor, true);
-            self.own = Some(reactor);
+            self.own = Some(self.parked.make_reactor()?);
         }
         Ok(self.own.as_mut().expect("just made"))
     }
 
     /// Gets ready to serve, unless it has just been stopped.
     fn start(&mut self) -> Result<&mut Reactor> {
-        if !self.own.as_ref().is_some_and(Reactor::has_stopped) {
+        if !self.own.as_ref().is_some_and(|own| own.has_stopped()) {
             self.get_sockets()?;
             let (id, activated) = (self.parked.id, std::mem::take(&mut self.activated));
             self.reactor()?.open(id, activated)?;

@@ -303,8 +303,9 @@ impl<'a> Output<'a> {
         slices.iter().try_for_each(|slice| self.put(slice))
     }
 
-    /// Like `put_slowly`, for a [`Write`].
+    /// Like `put_slowly`, for a [`Write`]. Compiled in the user's crate, where the conversion of the [`Error`] is.
     #[cold]
+    #[inline]
     fn write_slowly(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self.is_datagram() {
             true => Ok(self.put_datagram(bytes)?),
@@ -395,6 +396,7 @@ impl Write for Output<'_> {
         Ok(bytes.len())
     }
 
+    #[inline]
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         self.put_all(slices)?;
         Ok(slices.iter().map(|slice| slice.len()).sum())

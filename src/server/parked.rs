@@ -1,6 +1,7 @@
 //! A server without a reactor: its value, its handlers, and everything that it brings to a reactor.
 
 use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,26 @@ pub(crate) struct Parked {
     pub(crate) config: ReactorConfig,
     /// Set its timers when a reactor has it. A program without such timers does not contain that.
     timers: Vec<SetTimer>,
+}
+
+/// The reactor of one server. Its type is hidden, so that only this crate contains the code that drops it: otherwise the
+/// compiler would repeat that code in each crate that has a server.
+pub(super) type OwnReactor = Box<dyn DerefMut<Target = Reactor> + Send>;
+
+struct Own(Reactor);
+
+impl Deref for Own {
+    type Target = Reactor;
+
+    fn deref(&self) -> &Reactor {
+        &self.0
+    }
+}
+
+impl DerefMut for Own {
+    fn deref_mut(&mut self) -> &mut Reactor {
+        &mut self.0
+    }
 }
 
 type SetTimer = Box<dyn FnOnce(&mut Reactor) + Send>;
@@ -103,6 +124,16 @@ impl Parked {
     pub(crate) fn close(&mut self) {
         self.timers.clear();
         self.hosted().server_close();
+    }
+
+    /// Creates a reactor for this server alone, and adds the server to it.
+    ///
+    /// # Errors
+    /// The same as for [`Reactor::with_config`].
+    pub(super) fn make_reactor(&mut self) -> Result<OwnReactor> {
+        let mut reactor = Reactor::with_config(self.config.clone())?;
+        self.enter(&mut reactor, true);
+        Ok(Box::new(Own(reactor)))
     }
 
     /// Adds the server to a reactor with [room](Reactor::admits_server) for it. `own`: that reactor was made for it.

@@ -9,7 +9,6 @@ use crate::error::Result;
 use crate::handler::RequestHandler;
 use crate::limits::{Limits, ReactorConfig};
 use crate::net::family::Family;
-use crate::reactor::Reactor;
 use crate::stats::Stats;
 use crate::timers::period;
 
@@ -51,8 +50,8 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         }
     }
 
-    /// Changes the server's limits, immediately and also for open connections, like [`Reactor::set_limits`] for a
-    /// server in a reactor.
+    /// Changes the server's limits, immediately and also for open connections, like
+    /// [`Reactor::set_limits`](crate::Reactor::set_limits) for a server in a reactor.
     ///
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting) for contradictory limits; then nothing changes.
@@ -75,11 +74,12 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
 
     /// Returns the settings of the server's own reactor.
     pub fn config(&self) -> &ReactorConfig {
-        self.own.as_ref().map_or(&self.parked.config, Reactor::config)
+        self.own.as_ref().map_or(&self.parked.config, |own| own.config())
     }
 
-    /// Changes the settings of the server's own reactor, as [`Reactor::set_config`] does. They have no effect when the
-    /// server is added to another reactor.
+    /// Changes the settings of the server's own reactor, as
+    /// [`Reactor::set_config`](crate::Reactor::set_config) does. They have no effect when the server is added to another
+    /// reactor.
     pub fn set_config(&mut self, config: ReactorConfig) {
         match &mut self.own {
             Some(reactor) => reactor.set_config(config),
@@ -89,7 +89,7 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
 
     /// Returns the counters of the server's own reactor.
     pub fn stats(&self) -> Stats {
-        self.own.as_ref().map_or_else(Stats::default, Reactor::stats)
+        self.own.as_ref().map_or_else(Stats::default, |own| own.stats())
     }
 
     /// Sets a timer of the server from outside its hooks, for example the first of a regular job. It calls
