@@ -14,6 +14,7 @@ use crate::net::Stream;
 use crate::panics::catch;
 use crate::reactor::core::Core;
 use crate::reactor::hosted::Scratch;
+use crate::reactor::slots::Lent;
 use crate::server::hooks::{BaseServer, Incoming};
 
 impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
@@ -33,14 +34,13 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 self.begin_for_thread(core, scratch, stream, from, work);
             }
             Admitted::Here { handler, is_boxed } => {
-                let now = core.now;
-                self.begin_here(core, scratch, || {
-                    let mut connection = Connection::accepted(stream, from, handler, now);
-                    if is_boxed {
-                        connection.state.set_boxed();
-                    }
-                    connection
-                });
+                // Before the connection exists: then it is made in the box.
+                let spare = core.spare();
+                let mut connection = Connection::accepted(stream, from, handler, core.now);
+                if is_boxed {
+                    connection.state.set_boxed();
+                }
+                self.begin_here(core, scratch, spare.holding(connection));
             }
             Admitted::Elsewhere(work) => {
                 let local = stream.local_address();
@@ -54,8 +54,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
 
     /// Serves a connection on the reactor.
     #[inline(always)]
-    pub(super) fn begin_here(&mut self, core: &mut Core, scratch: &mut Scratch, make: impl FnOnce() -> Connection) {
-        let mut lent = core.boxed(make);
+    pub(super) fn begin_here(&mut self, core: &mut Core, scratch: &mut Scratch, mut lent: Lent) {
         let connection = lent.connection();
         let slot = core.insert_lent(self.calls.number(), connection);
         let mut at = Service { core, scratch, slot, connection };

@@ -70,7 +70,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         let mut connection = Connection::accepted(stream, from, handler, core.now);
         connection.state.set_boxed();
         connection.state.phase.shut_down(); // Only the thread sends.
-        self.begin_here(core, scratch, || connection);
+        let lent = core.spare().holding(connection);
+        self.begin_here(core, scratch, lent);
     }
 }
 

@@ -10,7 +10,7 @@ use super::handle::{Handle, Message, Shared};
 use super::ready::Ready;
 use super::served::{Cap, Served};
 use super::shutdown::stop::Stop;
-use super::slots::{Contents, Lent, Slot, Slots};
+use super::slots::{Contents, Slot, Slots, Spare};
 use crate::address::Address;
 use crate::backoff::Backoff;
 use crate::connection::{Connection, Delivery};
@@ -169,20 +169,17 @@ impl Core {
     /// Makes a slot for a connection.
     pub(crate) fn insert(&mut self, server: u16, mut connection: Connection) -> u32 {
         self.inserted(server, &mut connection);
-        let connection = self.boxed(|| connection);
+        let connection = self.spare().holding(connection);
         let key = self.slots.insert_lent(server).key;
         self.slots.give_back(key, connection);
         key
     }
 
-    /// Makes a connection in a box. To allocate and free a box costs more than anything else in the short life of a connection.
+    /// Returns an empty box for a connection. To allocate and free a box costs more than anything else in the short life
+    /// of a connection.
     #[inline]
-    pub(crate) fn boxed(&mut self, make: impl FnOnce() -> Connection) -> Lent {
-        let mut spare = self.spare.pop().unwrap_or_else(|| Box::new(Contents::Vacant));
-        let vacant = std::mem::replace(&mut *spare, Contents::Connection(make()));
-        debug_assert!(matches!(vacant, Contents::Vacant));
-        std::mem::forget(vacant); // It has nothing to drop, and this saves the check.
-        Lent(spare)
+    pub(crate) fn spare(&mut self) -> Spare {
+        Spare(self.spare.pop().unwrap_or_else(|| Box::new(Contents::Vacant)))
     }
 
     /// Like `insert`, for a connection that is served immediately. [`Slots::give_back`] puts it there.

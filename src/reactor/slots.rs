@@ -114,6 +114,19 @@ pub(crate) enum Contents {
 /// A connection that its server has borrowed.
 pub(crate) struct Lent(pub(super) Box<Contents>);
 
+/// An empty box for a connection.
+pub(crate) struct Spare(pub(super) Box<Contents>);
+
+impl Spare {
+    #[inline(always)]
+    pub(crate) fn holding(mut self, connection: Connection) -> Lent {
+        let vacant = std::mem::replace(&mut *self.0, Contents::Connection(connection));
+        debug_assert!(matches!(vacant, Contents::Vacant));
+        std::mem::forget(vacant); // It has nothing to drop, and this saves the check.
+        Lent(self.0)
+    }
+}
+
 impl Lent {
     #[inline(always)]
     pub(crate) fn connection(&mut self) -> &mut Connection {
