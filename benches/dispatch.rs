@@ -27,10 +27,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Instructions for 1,000 of them, with 64 clients at a time, and with one.
-const MESSAGES: [u64; 2] = [319_000, 1_114_000];
-const CLIENT_CLOSES: [u64; 2] = [1_883_000, 3_909_000];
-const SERVER_CLOSES: [u64; 2] = [1_394_000, 2_651_000];
-const DATAGRAMS: [u64; 2] = [1_484_000, 4_112_000];
+const MESSAGES: [u64; 2] = [319_000, 1_104_000];
+const CLIENT_CLOSES: [u64; 2] = [1_909_000, 3_916_000];
+const SERVER_CLOSES: [u64; 2] = [1_383_000, 2_633_000];
+const DATAGRAMS: [u64; 2] = [1_478_000, 4_110_000];
 
 #[library_benchmark]
 #[bench::by_64(args = (64), config = at_most(MESSAGES[0]))]

@@ -111,9 +111,6 @@ pub(crate) enum Contents {
     Signals(Box<super::signals::Signals>),
 }
 
-/// A connection that its server has borrowed.
-pub(crate) struct Lent(pub(super) Box<Contents>);
-
 /// An empty box for a connection.
 pub(crate) struct Spare(pub(super) Box<Contents>);
 
@@ -126,6 +123,9 @@ impl Spare {
         Lent(self.0)
     }
 }
+
+/// A connection that its server has borrowed.
+pub(crate) struct Lent(pub(super) Box<Contents>);
 
 impl Lent {
     #[inline(always)]
