@@ -64,9 +64,9 @@ pub struct Stats {
     pub offload_waiting: u64,
     /// Connections that have ended.
     pub closed: u64,
-    /// Bytes received.
+    /// Bytes received by the reactor. Bytes that threads receive are not counted.
     pub bytes_in: u64,
-    /// Bytes sent.
+    /// Bytes sent by the reactor. Bytes that threads send are not counted.
     pub bytes_out: u64,
     /// Connections broken by the peer or the network.
     pub resets: u64,

@@ -13,8 +13,9 @@ use crate::error::Result;
 ///
 /// At the end the output is flushed, our direction of a stream is ended (FIN), and the socket is closed. A datagram is
 /// answered with the bytes written to `wfile`. This also happens after an error or a panic. If input is unread by then,
-/// the system resets the connection. Read the input to its end if it is important that the client receives the last
-/// answer.
+/// the system resets the connection, except under TLS, where the thread discards input for up to
+/// [`Limits::linger_timeout`](crate::Limits). Without TLS, read the input to its end if it is important that the client
+/// receives the last answer.
 ///
 /// The other methods are Python's class attributes. They are called once, before `setup`.
 ///

@@ -69,10 +69,10 @@ impl Reactor {
     /// Accepts the clients that are connected already, closes the listeners, and asks every connection to end.
     pub(super) fn begin_drain(&mut self) {
         match self.core.stats.handshakes_in_progress() {
-            0 => note!(Info, "stopping: {} connections to finish", self.core.stats.active),
+            0 => note!(Info, "stopping, connections to finish: {}", self.core.stats.active),
             count => note!(
                 Info,
-                "stopping: {} connections to finish, {count} of them in their TLS handshake",
+                "stopping, connections to finish: {}, in their TLS handshake: {count}",
                 self.core.stats.active
             ),
         }

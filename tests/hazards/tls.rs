@@ -1173,7 +1173,7 @@ fn what_fails_is_logged_in_plain_words_with_both_addresses() {
     lines();
     network.shutdown_handle().shutdown();
     network.run();
-    assert_eq!(logged("INFO "), ["stopping: 2 connections to finish, 1 of them in their TLS handshake"]);
+    assert_eq!(logged("INFO "), ["stopping, connections to finish: 2, in their TLS handshake: 1"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What is shown in the end: tables, and plots.
 
-mod plots;
+pub(crate) mod plots;
 pub(crate) mod tables;
 
 use crate::results::Results;

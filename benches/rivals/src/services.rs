@@ -14,6 +14,7 @@ use crate::load;
 use crate::options::Options;
 use crate::process::{catch_signals, check_interrupt, output};
 use crate::progress::Progress;
+use crate::report::plots;
 use crate::results;
 use crate::server::Server;
 use crate::trial::memory;
@@ -218,6 +219,14 @@ fn write(figures: &Figures, directory: &Path) -> Result<(), String> {
         let file = directory.join(name);
         std::fs::write(&file, content).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
     }
+    let ratio = |load: &Load| tables::ratio(figures, load, "socketserver").map(|ratio| ratio.median);
+    let named = |load: &Load| Some((format!("{} {}", load.service, load.key), ratio(load)?));
+    let bars: Vec<_> = figures.loads.iter().filter_map(named).collect();
+    let bars: Vec<_> = bars.iter().map(|(name, ratio)| (&**name, *ratio)).collect();
+    let (file, title) =
+        (directory.join("services.svg"), "server CPU for each request, × that of redis, nginx, unbound");
+    plots::draw(&file, "socketserver's examples", title, &bars)
+        .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
     // A reader of standard output may have ended by now.
     let _ = writeln!(io::stdout(), "{text}\n{}", directory.join("services.json").display());
     Ok(())

@@ -2,7 +2,6 @@
 
 use crate::figures::Figure;
 use crate::results::Results;
-use crate::scenario::Scenario;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::error::Error;
@@ -18,8 +17,10 @@ pub(super) fn write(results: &Results, directory: &Path) -> Result<Vec<PathBuf>,
             .filter_map(|(name, _)| Some((name.as_str(), Figure::ServerCpu.ratio(results, name, scenario)?.median)))
             .collect();
         if !bars.is_empty() {
+            let title_of_x = format!("server CPU for each {}, × the reference's", scenario.item());
             let file = directory.join(format!("{}-{}.svg", results.benchmark.name(), scenario.key));
-            draw(&file, scenario, &bars).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+            draw(&file, &scenario.title, &title_of_x, &bars)
+                .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
             files.push(file);
         }
     }
@@ -33,13 +34,13 @@ const OURS: RGBColor = RGBColor(0xd0, 0x4a, 0x1f);
 const OTHERS: RGBColor = RGBColor(0x6a, 0x8c, 0xaf);
 
 /// The first one on top.
-fn draw(file: &Path, scenario: &Scenario, bars: &[(&str, f64)]) -> Result<(), Box<dyn Error>> {
+pub(crate) fn draw(file: &Path, title: &str, title_of_x: &str, bars: &[(&str, f64)]) -> Result<(), Box<dyn Error>> {
     let root = SVGBackend::new(file, (WIDTH, BAR_HEIGHT * bars.len() as u32 + 100)).into_drawing_area();
     root.fill(&WHITE)?;
     let most = bars.iter().map(|(_, value)| *value).fold(1.0, f64::max);
     let name = |place: &i32| bars.get(place.unsigned_abs() as usize).map_or(String::new(), |bar| bar.0.to_owned());
     let mut chart = ChartBuilder::on(&root)
-        .caption(&scenario.title, (FONT, 20))
+        .caption(title, (FONT, 20))
         .margin(10)
         .x_label_area_size(44)
         .y_label_area_size(130)
@@ -54,7 +55,7 @@ fn draw(file: &Path, scenario: &Scenario, bars: &[(&str, f64)]) -> Result<(), Bo
             SegmentValue::CenterOf(place) => name(place),
             _ => String::new(),
         })
-        .x_desc(format!("server CPU for each {}, × the reference's", scenario.item()))
+        .x_desc(title_of_x)
         .draw()?;
     for (place, (name, value)) in bars.iter().enumerate() {
         let color = if name.starts_with("socketserver") { OURS } else { OTHERS };

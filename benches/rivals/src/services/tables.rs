@@ -3,7 +3,7 @@
 use super::Figures;
 use super::loads::{Load, Sample};
 use super::programs::reference;
-use crate::figures::summary;
+use crate::figures::{Summary, summary};
 use crate::report::tables::{NOTHING, section, three_digits};
 
 pub(super) fn markdown(figures: &Figures) -> String {
@@ -33,17 +33,22 @@ fn of_load(figures: &Figures, load: &Load) -> String {
             let values = trials(figures, load, name).map(of).collect();
             summary(values).map_or(NOTHING.to_owned(), |summary| three_digits(summary.median))
         };
-        let ratio = (1..=figures.rounds).filter_map(|round| {
-            let of = |name: &str| trials(figures, load, name).find(|sample| sample.round == round).map(cpu);
-            Some(of(name)? / of(reference(load.service))?)
-        });
-        let ratio = summary(ratio.collect())
+        let ratio = ratio(figures, load, name)
             .map_or(NOTHING.to_owned(), |ratio| format!("{:.2} ±{:.2}", ratio.median, ratio.spread));
         let [p50, p99, p999] = [0, 1, 2].map(|at| median(&move |sample: &Sample| sample.latencies[at]));
         vec![name.clone(), median(&cpu), ratio, median(&|sample| sample.requests / sample.elapsed_s), p50, p99, p999]
     });
     let header = strings(["contender", "server CPU/request, µs", "×", "requests/s", "p50, µs", "p99, µs", "p99.9, µs"]);
     section(&load.title, &header, &rows.collect::<Vec<_>>(), &[])
+}
+
+/// The CPU of a program for each request, as a multiple of the reference's in the same round.
+pub(super) fn ratio(figures: &Figures, load: &Load, name: &str) -> Option<Summary> {
+    let ratios = (1..=figures.rounds).filter_map(|round| {
+        let of = |name: &str| trials(figures, load, name).find(|sample| sample.round == round).map(cpu);
+        Some(of(name)? / of(reference(load.service))?)
+    });
+    summary(ratios.collect())
 }
 
 /// Programs that were measured.
