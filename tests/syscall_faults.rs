@@ -59,6 +59,9 @@ const OF_STREAMS: &[Row] = &[
     ("sendto", "10", &["ECONNRESET", "ETIMEDOUT", "EPIPE", "EHOSTUNREACH", "ENOMEM"], EndsOne),
 ];
 
+/// One answer, or several at once.
+const SENDS: &str = "sendto,sendmmsg";
+
 const OF_UDP: &[Row] = &[
     (WAITS, "1..19+2", &["EINTR"], Unnoticed),
     // A kernel without IP_PKTINFO, UDP_GRO, UDP_SEGMENT and IP_MULTICAST_ALL.
@@ -68,9 +71,9 @@ const OF_UDP: &[Row] = &[
     ("recvmmsg", "1..19+2", &["EINTR", "ECONNREFUSED", "ENETUNREACH", "EHOSTUNREACH", "EMSGSIZE"], Unnoticed),
     ("recvmmsg", "2..5", &["ENOBUFS", "ENOMEM"], Paused),
     ("recvmmsg", "1", &["EAGAIN"], Delayed),
-    ("sendmmsg", "1..19+2", &["EINTR"], Unnoticed),
-    ("sendmmsg", "2..5", &["EAGAIN", "ENOBUFS", "ENOMEM"], Unnoticed),
-    ("sendmmsg", "3", &["ECONNREFUSED", "ENETUNREACH", "EHOSTUNREACH", "EPERM", "EMSGSIZE"], LosesOne),
+    (SENDS, "1..19+2", &["EINTR"], Unnoticed),
+    (SENDS, "2..5", &["EAGAIN", "ENOBUFS", "ENOMEM"], Unnoticed),
+    (SENDS, "3", &["ECONNREFUSED", "ENETUNREACH", "EHOSTUNREACH", "EPERM", "EMSGSIZE"], LosesOne),
 ];
 
 const OF_UNIX_DATAGRAMS: &[Row] = &[
