@@ -178,7 +178,7 @@ impl Descriptor {
     pub(super) fn set_time(&self, which: Timeout, setting: &'static str, time: Option<Duration>) -> io::Result<()> {
         let is_read = which == Timeout::Read;
         // The system's time is for a whole call, which returns late that it took some of the bytes: see `patiently`.
-        let part = time.map(|time| if time.is_zero() { time } else { (time / WRITE_PARTS).max(PART_MIN).min(time) });
+        let part = time.map(|time| (time / WRITE_PARTS).max(PART_MIN).min(time)); // Zero stays zero, and is refused.
         match &self.kind {
             Kind::Tcp(stream) if is_read => stream.set_read_timeout(time)?,
             Kind::Tcp(stream) => stream.set_write_timeout(part)?,
