@@ -129,17 +129,7 @@ fn lost_bytes_are_seen() {
 
 #[test]
 fn a_changed_byte_is_seen() {
-    let server = serve(|_, mut client| {
-        let mut position = 0;
-        each_chunk(&mut client, |client, chunk| {
-            let mut chunk = chunk.to_vec();
-            if (position..position + chunk.len()).contains(&5_000) {
-                chunk[5_000 - position] ^= 0x10;
-            }
-            position += chunk.len();
-            client.write_all(&chunk)
-        });
-    });
+    let server = serve(|_, mut client| change_a_byte(&mut client));
     let verdict = torture(&[&server, "--only", "integrity", "--clients", "5"]);
     verdict.fails("integrity");
     assert!(verdict.output.contains("as byte 5000, seen: 0x"), "{verdict:?}");
@@ -284,17 +274,7 @@ fn an_end_without_close_notify_is_seen() {
 
 #[test]
 fn a_changed_byte_is_seen_under_tls() {
-    let (server, _) = serve_tls(|_, mut client| {
-        let mut position = 0;
-        each_chunk(&mut client, |client, chunk| {
-            let mut chunk = chunk.to_vec();
-            if (position..position + chunk.len()).contains(&5_000) {
-                chunk[5_000 - position] ^= 0x10;
-            }
-            position += chunk.len();
-            client.write_all(&chunk)
-        });
-    });
+    let (server, _) = serve_tls(|_, mut client| change_a_byte(&mut client));
     let verdict = torture(&[&server, "--only", "integrity", "--clients", "5"]);
     verdict.fails("integrity");
     assert!(verdict.output.contains("as byte 5000, seen: 0x"), "{verdict:?}");
@@ -669,6 +649,19 @@ fn echo_on_a_thread(mut client: TcpStream) {
 }
 
 /// Until the end, or an error.
+/// Echoes, with another byte at 5,000.
+fn change_a_byte(client: &mut (impl Read + Write)) {
+    let mut position = 0;
+    each_chunk(client, |client, chunk| {
+        let mut chunk = chunk.to_vec();
+        if (position..position + chunk.len()).contains(&5_000) {
+            chunk[5_000 - position] ^= 0x10;
+        }
+        position += chunk.len();
+        client.write_all(&chunk)
+    });
+}
+
 fn each_chunk<S: Read>(client: &mut S, mut act: impl FnMut(&mut S, &[u8]) -> std::io::Result<()>) {
     let mut buffer = [0; 4096];
     while let Ok(n @ 1..) = client.read(&mut buffer) {
