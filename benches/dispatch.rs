@@ -30,7 +30,7 @@ use std::time::Duration;
 const MESSAGES: [u64; 2] = [319_000, 1_104_000];
 const CLIENT_CLOSES: [u64; 2] = [1_909_000, 3_916_000];
 const SERVER_CLOSES: [u64; 2] = [1_383_000, 2_633_000];
-const DATAGRAMS: [u64; 2] = [1_478_000, 4_110_000];
+const DATAGRAMS: [u64; 2] = [540_000, 2_680_000];
 
 #[library_benchmark]
 #[bench::by_64(args = (64), config = at_most(MESSAGES[0]))]

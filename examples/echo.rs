@@ -25,8 +25,6 @@
 //! makes the two answer each other forever. RFC 862 has this flaw, so use this server only in your own network.
 
 mod common;
-#[path = "common/tls.rs"]
-mod tls;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -70,7 +68,7 @@ struct Args {
     #[arg(long, value_name = "OCTAL", value_parser = mode)]
     mode: Option<u32>,
     #[command(flatten)]
-    tls: tls::TlsOptions,
+    tls: common::tls::TlsOptions,
     #[command(flatten)]
     options: common::Options,
 }
@@ -98,7 +96,7 @@ fn serve(args: Args) -> Result<()> {
         options.tls = acceptor.clone();
         let mut server = TcpServer::unbound(|_| Echo);
         #[cfg(unix)]
-        server.inherit_or_bind_as::<family::Tcp>(&mut inherited, "echo", address, options)?;
+        server.inherit_or_bind_with(&mut inherited, "echo", address, options)?;
         #[cfg(not(unix))]
         server.server_bind_with(address, options)?;
         host.add(server.server_activate()?)?;

@@ -14,8 +14,6 @@
 //! forwarded as a reset, so that an incomplete transfer never looks complete.
 
 mod common;
-#[path = "common/tls.rs"]
-mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -36,6 +34,8 @@ struct Proxy {
     connector: Option<TlsConnector>,
     /// The other end of each connection. An entry is removed with its connection.
     peers: HashMap<ConnectionId, ConnectionId>,
+    /// The time that a silent pair has for an answer when the proxy stops.
+    silence: Duration,
     /// The proxy is stopping, so a silent pair counts as finished.
     stopping: bool,
 }
@@ -109,7 +109,7 @@ impl RequestHandler<Proxy> for End {
     /// silent for longer than an answer should take, or until the grace period is over.
     fn drain(&mut self, request: &mut Request<'_, Proxy>) -> Result<Next> {
         request.server.stopping = true;
-        request.set_timeout(Timeout::Idle, Some(DRAIN_SILENCE));
+        request.set_timeout(Timeout::Idle, Some(request.server.silence));
         Ok(Next::Wait)
     }
 
@@ -152,9 +152,6 @@ fn connect(request: &mut Request<'_, Proxy>, client: ConnectionId, first: usize)
     Err(failed)
 }
 
-/// The time that a silent pair has for an answer when the proxy stops.
-const DRAIN_SILENCE: Duration = Duration::from_secs(2);
-
 /// Connects each client to another server
 #[derive(clap::Parser)]
 struct Args {
@@ -168,8 +165,11 @@ struct Args {
     /// The certificates of the authorities that are trusted for that (PEM)
     #[arg(long, value_name = "FILE", requires = "upstream_tls")]
     upstream_ca: Option<PathBuf>,
+    /// How long a pair may be silent before it is ended when the proxy stops, because an answer may be on its way
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = common::seconds)]
+    silence: Duration,
     #[command(flatten)]
-    tls: tls::TlsOptions,
+    tls: common::tls::TlsOptions,
     #[command(flatten)]
     options: common::Options,
 }
@@ -178,12 +178,12 @@ fn main() -> ExitCode {
     common::run(|args: Args| {
         let upstream = common::resolve(&args.upstream)?;
         let connector = match (&args.upstream_ca, &args.upstream_tls) {
-            (Some(authorities), Some(name)) => Some(tls::connector(authorities, name)?),
+            (Some(authorities), Some(name)) => Some(common::tls::connector(authorities, name)?),
             _ => None,
         };
         let mut options = TcpOptions::default();
         options.tls = args.tls.acceptor()?;
-        let proxy = Proxy { upstream, connector, peers: HashMap::new(), stopping: false };
+        let proxy = Proxy { upstream, connector, peers: HashMap::new(), silence: args.silence, stopping: false };
         let mut server = TcpServer::unbound_with_server(proxy, |_, _| End::Client);
         server.server_bind_with(args.listen, options)?;
         args.options.serve(server.server_activate()?)

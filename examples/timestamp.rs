@@ -11,8 +11,6 @@
 //! answer. With `--log-level debug` the server logs what it receives.
 
 mod common;
-#[path = "common/tls.rs"]
-mod tls;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -44,7 +42,7 @@ struct Args {
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999")]
     address: String,
     #[command(flatten)]
-    tls: tls::TlsOptions,
+    tls: common::tls::TlsOptions,
     #[command(flatten)]
     options: common::Options,
 }

@@ -50,6 +50,15 @@ impl Address {
         self
     }
 
+    /// The address with another IP address, if it has one.
+    pub(crate) fn with_ip(&self, ip: IpAddr) -> Self {
+        match self {
+            Address::Inet(address) => Address::Inet(SocketAddr::new(ip, address.port())),
+            #[cfg(unix)]
+            Address::Unix(_) => self.clone(),
+        }
+    }
+
     /// The address as the standard library's type, if the socket is an internet socket.
     pub fn as_inet(&self) -> Option<SocketAddr> {
         match self {

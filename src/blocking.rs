@@ -18,7 +18,7 @@ mod descriptor;
 mod files;
 mod handler;
 mod handlers;
-mod job;
+pub(crate) mod job;
 mod raw;
 mod request;
 #[cfg(feature = "tls")]

@@ -129,12 +129,12 @@ impl Connection {
         this
     }
 
+    /// Represents another peer, after a single datagram is over.
     #[inline]
-    /// Represents another peer for another handler, after a single datagram is over.
-    pub(crate) fn renew(&mut self, route: Route, address: Address, handler: u32, now: u64) {
+    pub(crate) fn renew(&mut self, route: Route, address: &Address, now: u64) {
         debug_assert!(self.holds_nothing());
         self.io.stream.set_route(route);
-        self.state.renew(address, Phase::DATAGRAMS, handler, now);
+        self.state.renew(address, Phase::DATAGRAMS, now);
     }
 
     fn new(stream: Stream, address: Address, handler: u32, now: u64, phase: Phase, mut flags: u8) -> Self {

@@ -163,6 +163,15 @@ fn log_hook_panic(panic: &Error) {
     note_fault!(Error, "a hook of the server {panic}");
 }
 
+/// A handler was dropped, which panicked unless this is true.
+#[inline]
+pub(crate) fn note_drop(core: &mut Core, dropped: bool) {
+    if !dropped {
+        core.stats.panics += 1;
+        note_fault!(Error, "a handler panicked while it was dropped");
+    }
+}
+
 /// Drops an error of the user, which may run user code.
 #[cold]
 fn drop_error(core: &mut Core, error: Error) {

@@ -1,5 +1,6 @@
 //! The trait that users implement. Each connection has one handler, whose callbacks run when there is something to do.
 
+pub(crate) mod messages;
 pub(crate) mod others;
 pub(crate) mod request;
 #[cfg(feature = "tls")]

@@ -50,7 +50,7 @@ impl std::fmt::Display for ConnectionId {
 /// reactor.server_close(echo);
 /// # Ok::<(), socketserver::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(u32);
 
 impl ServerId {

@@ -28,11 +28,13 @@
 //! | a handler that blocks, on a thread | [`BlockingHandler`], [`StreamRequestHandler`], [`ThreadingTcpServer`], [`ServeOn`] |
 //! | several servers, a loop of your own, statistics | [`Reactor`], [`ReactorConfig`], [`Stats`], [`Inspection`] |
 //! | other threads, stopping | [`Handle`], [`ShutdownHandle`] |
+//! | several cores | [`Workers`], [`Worker`] |
 //! | tests without sockets | [`testing`] |
 //!
 //! Each module imports only from modules listed below it:
 //!
 //! ```text
+//! workers/     several reactors, each on a thread of its own
 //! models/      compares parts of the crate with models; for tests and fuzzers only
 //! testing      a client without a socket, for tests
 //! server/      Server, TcpServer and the other kinds, their addresses, the hooks of BaseServer
@@ -43,15 +45,16 @@
 //! datagrams/   the path of a datagram
 //! connection/  one connection, without clock or selector: buffers, frames, the next step
 //! net/         sockets, the selector, the clock: the only folder that names mio's sockets
-//! threads      THE THREADS: for offloaded jobs and handlers that block      sync
+//! threads      THE THREADS: for offloaded jobs and handlers that block      sync  supervisor  restart
 //! ids backoff timers limits stats inspection logging panics error lifecycle address escape      leaves
 //! ```
 //!
 //! # Features
 //! All features are off by default. If a feature is missing, the compiler error names it.
-//! - `signals`: lets SIGINT and SIGTERM shut a server down (`Server::shutdown_on_signals`), through signal-hook.
+//! - `signals`: lets SIGINT and SIGTERM shut a server down (`Server::shutdown_on_signals`), and SIGHUP reload its
+//!   configuration (`Server::reload_on_signal`), through signal-hook.
 //! - `descriptor-limit`: on Unix, the descriptor limit is read with getrlimit(2) (through nix) instead of from `/proc`.
-//!   The next four features include it.
+//!   `batch`, `sendfile`, `credentials`, `children`, `proxy-protocol` and `restart` include it.
 //! - `batch`: on Linux, transfers many datagrams per system call and sends answers from the address to which the client
 //!   sent, through nix.
 //! - `sendfile`: on Linux, sends parts of files with sendfile(2) (`Output::write_file`) instead of copying them, through
@@ -61,6 +64,10 @@
 //! - `children`: on Unix, lets programs serve requests (`ServeOn::Program`, `ForkingTcpServer`), through shared_child.
 //! - `inherit`: on Unix, takes the sockets that a supervisor such as systemd has opened (`InheritedSockets::from_env`),
 //!   through listenfd.
+//! - `restart`: on Unix, replaces the process by its next version without losing a client (`Reactor::restart`), through
+//!   nix; includes `inherit`.
+//! - `sd-notify`: on Unix, tells a supervisor such as systemd that the service is ready, stopping and alive
+//!   (`Reactor::notify_supervisor`), through sd-notify.
 //! - `proxy-protocol`: on Unix, reads the client's address from the header of a trusted proxy (`ProxyProtocol`), through
 //!   proxy-header and nix.
 //! - `simulation`: allows tests of whole servers without sockets (`testing::Network`).
@@ -90,13 +97,18 @@ pub mod models;
 mod net;
 mod panics;
 mod reactor;
+#[cfg(all(unix, feature = "restart"))]
+mod restart;
 mod server;
 mod shared_bytes;
 mod stats;
+#[cfg(all(unix, feature = "sd-notify"))]
+mod supervisor;
 mod sync;
 pub mod testing;
 mod threads;
 mod timers;
+mod workers;
 
 pub use address::Address;
 #[cfg(unix)]
@@ -112,12 +124,15 @@ pub use connection::input::Input;
 pub use connection::output::Output;
 pub use error::{Error, Result};
 pub use handler::RequestHandler;
+pub use handler::messages::Origin;
 pub use handler::others::Others;
 pub use handler::request::Request;
 pub use ids::{ConnectionId, ServerId};
-pub use inspection::{ConnectionInspection, Inspection, ReactorPhase, ServerInspection, TurnTimes};
+pub use inspection::{
+    ConnectionInspection, FailedRestart, Inspection, ReactorPhase, ServerInspection, ServerPhase, TurnTimes,
+};
 pub use lifecycle::{EndReason, Next, Timeout};
-pub use limits::{DropPolicy, Limits, Linger, Overflow, ReactorConfig};
+pub use limits::{DropPolicy, Limits, Linger, Overflow, ReactorConfig, Spread, WorkersConfig};
 #[cfg(all(feature = "credentials", unix))]
 pub use net::Credentials;
 #[cfg(unix)]
@@ -148,6 +163,12 @@ pub use server::{Server, TcpServer, UdpServer};
 pub use server::{UnixDatagramServer, UnixStreamServer};
 pub use shared_bytes::SharedBytes;
 pub use stats::Stats;
+#[cfg(all(unix, feature = "sd-notify"))]
+pub use supervisor::Supervisor;
+pub use workers::Workers;
+pub use workers::binding::AnyUnbound;
+pub use workers::handle::WorkersHandle;
+pub use workers::worker::Worker;
 
 /// The code in `docs/` and in the README is compiled and run with the tests.
 #[cfg(doctest)]

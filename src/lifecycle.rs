@@ -61,6 +61,9 @@ pub enum EndReason {
     ChildTimeout,
     /// There was more unsent output than [`Limits::output_bytes_max`](crate::Limits): a slow consumer.
     OutputLimit,
+    /// All connections of the reactor together held more than
+    /// [`ReactorConfig::buffered_bytes_max`](crate::ReactorConfig), and this one was among those that held the most.
+    BufferLimit,
     /// A line, a frame or the unread input exceeded its limit.
     InputLimit,
     /// A callback returned an error, or the system had no memory to watch the connection.
@@ -116,6 +119,7 @@ impl fmt::Display for EndReason {
             EndReason::TlsFailed => "TLS failed",
             EndReason::ChildTimeout => "child timeout",
             EndReason::OutputLimit => "output limit",
+            EndReason::BufferLimit => "buffer limit",
             EndReason::InputLimit => "input limit",
             EndReason::Error => "handler error",
             EndReason::Panicked => "panicked",

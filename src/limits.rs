@@ -1,5 +1,6 @@
 //! Defines every limit, with its default and unit. Every resource in the crate is bounded.
 
+pub(crate) mod descriptors;
 pub(crate) mod resolving;
 
 use std::time::Duration;
@@ -35,17 +36,22 @@ use crate::error::{Error, Result};
 pub struct Limits {
     /// The maximum number of open connections. When it is reached, further clients wait in the backlog; accepting
     /// resumes when the number falls to nine tenths of it. With `Some(0)` all clients wait until the limit is raised.
-    /// Free places are given to the listeners in rotation. Default: `None`, the soft limit of descriptors
-    /// (`RLIMIT_NOFILE`) minus a reserve of one sixteenth (at least 16, at most 256), for all servers of the reactor
-    /// together. The soft limit is read again when it is reached, so raising it takes effect. It comes from
-    /// getrlimit(2) with the feature `descriptor-limit`, which `batch`, `credentials` and `children` include, and
-    /// otherwise from `/proc/self/limits`. If neither is available, the limit is 10,000, and accepting pauses when
-    /// descriptors run out. If programs serve some of a server's requests, this default applies in addition to an
-    /// explicitly set number, because programs need descriptors to start.
+    /// The listener that has accepted nothing for the longest time gets free places first. Default: `None`, the soft limit of descriptors
+    /// (`RLIMIT_NOFILE`) minus those that are open when the first client comes (Linux) and a reserve of one sixteenth (at
+    /// least 16, at most 256), for all servers of the reactor together. The reserve is for files that handlers open, for
+    /// servers that set a number of their own, and for a [restart](crate::Reactor::restart). The soft limit is read again
+    /// when it is reached, so raising it takes effect. It comes from getrlimit(2) with the feature `descriptor-limit`,
+    /// which `batch`, `credentials` and `children` include, and otherwise from `/proc/self/limits`. If neither is
+    /// available, the limit is 10,000, and accepting pauses when descriptors run out. If programs serve some of a server's
+    /// requests, this default applies in addition to an explicitly set number, because programs need descriptors to start.
+    /// A datagram does not count, and neither does a session of a datagram server, for which there is
+    /// [`sessions_max`](Self::sessions_max). Exceptions: a datagram that a thread or a program serves counts until it
+    /// has been served, and so does an outbound datagram socket until it is closed.
     pub connections_max: Option<usize>,
     /// The maximum number of open connections from one IP address. Any further connection is accepted, closed
-    /// immediately, and counted as refused. Default: `None`, no limit. `Some(0)` is refused, because no client could be
-    /// served.
+    /// immediately, and counted as refused. Datagrams and sessions are neither counted nor refused, because their
+    /// sender's address can be forged; [`verify_request`](crate::BaseServer::verify_request) can refuse them. Default:
+    /// `None`, no limit. `Some(0)` is refused, because no client could be served.
     pub connections_per_client_max: Option<usize>,
 
     /// Received bytes that the handler has not consumed. More bytes end the connection with
@@ -101,6 +107,12 @@ pub struct Limits {
     /// If true, neither a stop nor closing the server waits for threads and programs. Default: false. Source:
     /// `ThreadingMixIn.daemon_threads`.
     pub daemon_threads: bool,
+    /// If true, the server is served as before while a stop drains the others: for an administrator's page that shows why
+    /// the drain takes long. It does not hold up the stop. When the others have drained, with [`Workers`](crate::Workers)
+    /// those of all workers, its listeners are closed, and its connections are closed if their output can be sent at once,
+    /// or else reset; its threads and programs are ended and not waited for. If a successor has inherited its sockets, it
+    /// drains like the others. Read when the drain begins. Default: false. Source: none.
+    pub serve_while_draining: bool,
     /// If true, closing the server waits until its threads and programs are done. If a client is
     /// [quiet](ReactorConfig::drain_quiet), its thread sees the end of its input; any other thread sees it after half
     /// of [`ReactorConfig::drain_grace`]. When the grace period is over, all remaining threads and programs are ended.
@@ -174,6 +186,7 @@ impl Default for Limits {
             max_children: 40,
             thread_queue_max: 1_024,
             daemon_threads: false,
+            serve_while_draining: false,
             block_on_close: true,
             child_timeout: Some(Duration::from_secs(300)),
             idle_timeout: Some(Duration::from_secs(600)),
@@ -208,7 +221,8 @@ pub enum Linger {
     /// Whenever the server closes first. For protocols whose clients may continue to send after the answer and must
     /// still get it, for example when an upload is refused after its beginning.
     Always,
-    /// If input is unread, or if more may wait because the last read was not short. Otherwise one close(2) ends the
+    /// If input is unread, if more may wait because the last read was not short, or if a stop has called
+    /// [`drain`](crate::RequestHandler::drain) although the connection was busy. Otherwise one close(2) ends the
     /// connection. Bytes that a peer sends after that are answered with RST, and on some systems the peer then loses
     /// what it has not read yet.
     WhenNeeded,
@@ -280,6 +294,15 @@ pub struct ReactorConfig {
     /// Offloaded jobs that may wait for a thread. Any further job is refused with [`Error::Full`](crate::Error).
     /// Default: 1,024.
     pub offload_queue_max: usize,
+    /// The bytes that all connections of the reactor may hold together: received ones that handlers have not consumed, and
+    /// unsent ones in memory. When there are more, the connections that hold the most are aborted with
+    /// [`EndReason::BufferLimit`](crate::EndReason), until an eighth of the bound is free. This is for processes whose
+    /// memory is limited: when an allocation fails, the process aborts. It is checked after each callback of at most 32
+    /// connections, so one of them may have passed it by what its own limits allow. Bytes that connections
+    /// [share](crate::SharedBytes) count for each of them. Not counted: datagrams, which
+    /// [`Limits::datagram_queue_bytes_max`] bounds, what threads and programs hold, the buffers of TLS, and your own.
+    /// Default: `None`, no bound.
+    pub buffered_bytes_max: Option<usize>,
     /// Handshakes of TLS of all connections per turn. The others wait for the next turn, so that a crowd of new clients
     /// does not delay those that are served. 0 counts as 1. Default: 16.
     pub handshakes_per_turn: usize,
@@ -289,6 +312,10 @@ pub struct ReactorConfig {
     /// that a server is not ready any more, and sends new clients until then. A second request to stop cuts it short.
     /// [`drain_grace`](Self::drain_grace) begins afterwards. Default: 0.
     pub drain_delay: Duration,
+    /// How long a [restart](crate::Reactor::restart) waits for the new process to serve, before it is killed and this process
+    /// continues. Default: 30 s.
+    #[cfg(all(unix, feature = "restart"))]
+    pub restart_timeout: Duration,
     /// How long a stopping reactor waits for its connections before it aborts them. After half of it,
     /// [`drain`](crate::RequestHandler::drain) is called for busy connections too. Default: 10 s.
     pub drain_grace: Duration,
@@ -313,13 +340,65 @@ impl Default for ReactorConfig {
             messages_max: 65_536,
             offload_threads: 4,
             offload_queue_max: 1_024,
+            buffered_bytes_max: None,
             handshakes_per_turn: 16,
             drain_delay: Duration::ZERO,
+            #[cfg(all(unix, feature = "restart"))]
+            restart_timeout: Duration::from_secs(30),
             drain_grace: Duration::from_secs(10),
             drain_quiet: Duration::from_millis(500),
             slow_callback: None,
         }
     }
+}
+
+/// Settings of [`Workers`](crate::Workers).
+///
+/// ```
+/// use socketserver::{Spread, WorkersConfig};
+///
+/// let mut config = WorkersConfig::default();
+/// config.spread = Spread::Handed;
+/// config.reactor.drain_grace = std::time::Duration::from_secs(30);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct WorkersConfig {
+    /// The settings of each worker's reactor, and of the control reactor on the thread that calls `serve_forever`. That
+    /// one restarts the program, within `restart_timeout`, and accepts clients for the workers until `drain_delay` has
+    /// passed. It has no `drain_grace`, because it waits for the workers. [`set_config`](crate::Reactor::set_config) of a
+    /// worker does not change it.
+    pub reactor: ReactorConfig,
+    /// How TCP connections are distributed to the workers. Default: [`Spread::Kernel`].
+    pub spread: Spread,
+    /// Whether a new worker replaces one that has failed. If not, the others serve its sockets, and when none is left, all
+    /// sockets are closed and [`serve_forever`](crate::Workers::serve_forever) returns. Default: true.
+    pub replace_failed: bool,
+}
+
+impl Default for WorkersConfig {
+    fn default() -> Self {
+        WorkersConfig { reactor: ReactorConfig::default(), spread: Spread::Kernel, replace_failed: true }
+    }
+}
+
+/// How the connections of a TCP address are distributed to [`Workers`](crate::Workers).
+///
+/// ```
+/// let mut config = socketserver::WorkersConfig::default();
+/// config.spread = socketserver::Spread::Handed;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Spread {
+    /// By the kernel, which chooses a worker at random when a client connects. A connection costs nothing more, but the
+    /// busiest of 4 workers has about 1.4 times the mean of 64 clients. A client also waits for its worker while others
+    /// have nothing to do. Where the system cannot do this, they are handed.
+    Kernel,
+    /// By an acceptor, on the thread that has called [`serve_forever`](crate::Workers::serve_forever), which hands each
+    /// connection to the worker with the fewest. All workers have the same number, as long as clients only connect. A
+    /// connection costs a message to another thread.
+    Handed,
 }
 
 impl ReactorConfig {
@@ -339,37 +418,3 @@ impl ReactorConfig {
 pub(crate) const PREFIX_BYTES_MAX: usize = 10;
 /// A buffer larger than one read(2) can fill is useless, and a buffer may be no longer than half of the address space.
 pub(crate) const READ_BUFFER_BYTES_MAX: usize = 1 << 30;
-
-/// The default number of connections: the descriptors of the process minus a reserve. `None` if the limit is unknown.
-pub(crate) fn connections_from_descriptors() -> Option<usize> {
-    descriptor_limit().map(|limit| limit.saturating_sub((limit / 16).clamp(16, 256)).max(1))
-}
-
-/// The soft limit of RLIMIT_NOFILE: getrlimit(2).
-#[cfg(all(unix, feature = "descriptor-limit"))]
-fn descriptor_limit() -> Option<usize> {
-    use nix::sys::resource::{Resource, getrlimit};
-    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
-    Some(usize::try_from(soft).unwrap_or(usize::MAX))
-}
-
-/// The soft limit of RLIMIT_NOFILE, read without an unsafe call from proc(5), which exists only on Linux.
-#[cfg(not(all(unix, feature = "descriptor-limit")))]
-fn descriptor_limit() -> Option<usize> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let values = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    values.split_ascii_whitespace().next()?.parse().ok()
-}
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_descriptor_limit_is_read_and_a_reserve_kept() {
-        let limit = descriptor_limit().expect("proc(5) names it");
-        let connections = connections_from_descriptors().expect("the same");
-        assert!(connections < limit);
-        assert!(connections >= limit.saturating_sub(256));
-    }
-}

@@ -5,6 +5,7 @@
 
 mod non_blocking;
 
+use std::cell::Cell;
 use std::fmt::Arguments;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -58,7 +59,10 @@ pub(crate) fn shows(level: Level) -> bool {
 /// Passes a line to the logger.
 #[cold]
 pub(crate) fn write(level: Level, place: &Place<'_>, text: Arguments<'_>) {
-    let text = printable(text);
+    let text = match WORKER.get() {
+        Some(number) => printable(format_args!("worker {number}: {text}")),
+        None => printable(text),
+    };
     // println! panics on a closed descriptor.
     let _ = catch(|| {
         let mut record = Record::builder();
@@ -66,6 +70,26 @@ pub(crate) fn write(level: Level, place: &Place<'_>, text: Arguments<'_>) {
         record.file(Some(place.file)).line(Some(place.line));
         log::logger().log(&record.args(format_args!("{text}")).build());
     });
+}
+
+thread_local! {
+    /// The worker to which the lines of this thread belong.
+    static WORKER: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Until this is dropped, the lines of this thread begin with the number of a worker.
+pub(crate) struct LinesOf(Option<usize>);
+
+impl LinesOf {
+    pub(crate) fn worker(number: usize) -> Self {
+        LinesOf(WORKER.replace(Some(number)))
+    }
+}
+
+impl Drop for LinesOf {
+    fn drop(&mut self) {
+        WORKER.set(self.0);
+    }
 }
 
 /// Passes a line about a fault to the logger, unless there were too many in this second.

@@ -10,9 +10,10 @@ mod signals {
     use crate::net::family::Family;
     use crate::reactor::Reactor;
     use crate::server::Server;
+    use crate::workers::Workers;
 
     #[diagnostic::on_unimplemented(
-        message = "`shutdown_on_signals` needs the feature `signals` of `socketserver`",
+        message = "this method needs the feature `signals` of `socketserver`",
         label = "the feature `signals` is off",
         note = "`cargo add socketserver --features signals`"
     )]
@@ -21,6 +22,32 @@ mod signals {
     impl Reactor {
         #[doc(hidden)]
         pub fn shutdown_on_signals<'a>(&'a mut self) -> Result<()>
+        where
+            &'a mut Self: Signals,
+        {
+            unreachable!("nothing is `Signals`")
+        }
+
+        #[doc(hidden)]
+        pub fn reload_on_signal<'a>(&'a mut self) -> Result<()>
+        where
+            &'a mut Self: Signals,
+        {
+            unreachable!("nothing is `Signals`")
+        }
+    }
+
+    impl Workers {
+        #[doc(hidden)]
+        pub fn shutdown_on_signals<'a>(&'a mut self) -> Result<()>
+        where
+            &'a mut Self: Signals,
+        {
+            unreachable!("nothing is `Signals`")
+        }
+
+        #[doc(hidden)]
+        pub fn reload_on_signal<'a>(&'a mut self) -> Result<()>
         where
             &'a mut Self: Signals,
         {
@@ -36,11 +63,20 @@ mod signals {
         {
             unreachable!("nothing is `Signals`")
         }
+
+        #[doc(hidden)]
+        pub fn reload_on_signal<'a>(&'a mut self) -> Result<()>
+        where
+            &'a mut Self: Signals,
+        {
+            unreachable!("nothing is `Signals`")
+        }
     }
 }
 
 #[cfg(not(all(unix, feature = "proxy-protocol")))]
 mod proxy_protocol {
+    use crate::blocking::BlockingRequest;
     use crate::handler::request::Request;
     use crate::net::Stream;
 
@@ -52,6 +88,16 @@ mod proxy_protocol {
     pub trait ProxyProtocol {}
 
     impl<S> Request<'_, S> {
+        #[doc(hidden)]
+        pub fn proxy_header<'a>(&'a self)
+        where
+            &'a Self: ProxyProtocol,
+        {
+            unreachable!("nothing is `ProxyProtocol`")
+        }
+    }
+
+    impl<S> BlockingRequest<S> {
         #[doc(hidden)]
         pub fn proxy_header<'a>(&'a self)
         where
@@ -91,6 +137,143 @@ mod inherit {
             &'a Self: Inherit<'a>,
         {
             unreachable!("nothing is `Inherit`")
+        }
+    }
+}
+
+#[cfg(not(all(unix, feature = "restart")))]
+mod restart {
+    use crate::error::Result;
+    use crate::handler::others::Others;
+    use crate::reactor::Reactor;
+    use crate::workers::handle::WorkersHandle;
+
+    #[diagnostic::on_unimplemented(
+        message = "`restart` needs the feature `restart` of `socketserver`, and Unix",
+        label = "the feature `restart` is off",
+        note = "`cargo add socketserver --features restart`"
+    )]
+    pub trait Restart {}
+
+    impl Reactor {
+        #[doc(hidden)]
+        pub fn restart<'a>(&'a mut self) -> Result<()>
+        where
+            &'a mut Self: Restart,
+        {
+            unreachable!("nothing is `Restart`")
+        }
+    }
+
+    impl<S> Others<'_, S> {
+        #[doc(hidden)]
+        pub fn restart<'a>(&'a mut self) -> Result<()>
+        where
+            &'a mut Self: Restart,
+        {
+            unreachable!("nothing is `Restart`")
+        }
+    }
+
+    impl WorkersHandle {
+        #[doc(hidden)]
+        pub fn restart<'a>(&'a self) -> Result<()>
+        where
+            &'a Self: Restart,
+        {
+            unreachable!("nothing is `Restart`")
+        }
+    }
+}
+
+#[cfg(not(all(unix, feature = "signals", feature = "restart")))]
+mod restart_on_signal {
+    use crate::error::Result;
+    use crate::net::family::Family;
+    use crate::reactor::Reactor;
+    use crate::server::Server;
+    use crate::workers::Workers;
+
+    #[diagnostic::on_unimplemented(
+        message = "`restart_on_signal` needs the features `restart` and `signals` of `socketserver`, and Unix",
+        label = "one of the features `restart` and `signals` is off",
+        note = "`cargo add socketserver --features restart,signals`"
+    )]
+    pub trait RestartOnSignal {}
+
+    impl Reactor {
+        #[doc(hidden)]
+        pub fn restart_on_signal<'a>(&'a mut self) -> Result<()>
+        where
+            &'a mut Self: RestartOnSignal,
+        {
+            unreachable!("nothing is `RestartOnSignal`")
+        }
+    }
+
+    impl<F: Family, S, H> Server<F, S, H> {
+        #[doc(hidden)]
+        pub fn restart_on_signal<'a>(&'a mut self) -> Result<()>
+        where
+            &'a mut Self: RestartOnSignal,
+        {
+            unreachable!("nothing is `RestartOnSignal`")
+        }
+    }
+
+    impl Workers {
+        #[doc(hidden)]
+        pub fn restart_on_signal<'a>(&'a mut self) -> Result<()>
+        where
+            &'a mut Self: RestartOnSignal,
+        {
+            unreachable!("nothing is `RestartOnSignal`")
+        }
+    }
+}
+
+#[cfg(not(all(unix, feature = "sd-notify")))]
+mod sd_notify {
+    use crate::error::Result;
+    use crate::net::family::Family;
+    use crate::reactor::Reactor;
+    use crate::server::Server;
+    use crate::workers::Workers;
+
+    #[diagnostic::on_unimplemented(
+        message = "`notify_supervisor` needs the feature `sd-notify` of `socketserver`, and Unix",
+        label = "the feature `sd-notify` is off",
+        note = "`cargo add socketserver --features sd-notify`"
+    )]
+    pub trait SdNotify {}
+
+    impl Reactor {
+        #[doc(hidden)]
+        pub fn notify_supervisor<'a>(&'a mut self) -> Result<()>
+        where
+            &'a mut Self: SdNotify,
+        {
+            unreachable!("nothing is `SdNotify`")
+        }
+    }
+
+    impl<F: Family, S, H> Server<F, S, H> {
+        #[doc(hidden)]
+        pub fn notify_supervisor<'a>(&'a mut self) -> Result<()>
+        where
+            &'a mut Self: SdNotify,
+        {
+            unreachable!("nothing is `SdNotify`")
+        }
+    }
+
+    impl Workers {
+        #[doc(hidden)]
+        pub fn notify_supervisor<'a>(&'a mut self) -> Result<()>
+        where
+            &'a mut Self: SdNotify,
+        {
+            unreachable!("nothing is `SdNotify`")
         }
     }
 }

@@ -24,14 +24,16 @@ pub(crate) mod layer;
 pub(crate) mod layered;
 mod listener;
 mod options;
-mod owned_file;
+pub(crate) mod owned_file;
 pub(crate) mod packet;
 #[cfg(unix)]
-mod path;
+pub(crate) mod path;
 #[cfg(windows)]
 pub(crate) mod patient;
 #[cfg(all(unix, feature = "proxy-protocol"))]
 mod proxied;
+#[cfg(all(unix, feature = "proxy-protocol"))]
+mod proxy_fault;
 #[cfg(all(unix, feature = "proxy-protocol"))]
 pub(crate) mod proxy_protocol;
 pub(crate) mod readiness;
@@ -52,17 +54,17 @@ mod watched;
 
 #[cfg(all(feature = "credentials", unix))]
 pub use credentials::Credentials;
-pub(crate) use listener::AcceptFault;
 pub use listener::Listener;
+pub(crate) use listener::{AcceptFault, ExpectedHeader};
 #[cfg(feature = "tls")]
 pub(crate) use options::reset_on_close;
 #[cfg(all(unix, feature = "proxy-protocol"))]
 pub use proxy_protocol::{ProxyHeader, ProxyProtocol};
 pub use socket::Socket;
-pub(crate) use stream::StdStream;
 pub use stream::Stream;
 #[cfg(feature = "tls")]
 pub(crate) use stream::{Detached, Secured};
+pub(crate) use stream::{Header, StdStream};
 pub use tcp::{AddressFamily, Keepalive, TcpOptions};
 #[cfg(feature = "tls")]
 pub use tls::{TlsAcceptor, TlsConnector, TlsSession};

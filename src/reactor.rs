@@ -2,10 +2,12 @@
 
 mod admitting;
 mod alarms;
+mod bounding;
 pub(crate) mod closing;
 mod commands;
 mod connecting;
 pub(crate) mod core;
+mod draining;
 mod due;
 pub(crate) mod elsewhere;
 mod end_log;
@@ -22,13 +24,18 @@ mod invariants;
 pub(crate) mod mailbox;
 mod pausing;
 mod ready;
+#[cfg(all(unix, feature = "restart"))]
+mod restarting;
 mod sending;
 pub(crate) mod served;
 mod servers;
-mod shutdown;
+pub(crate) mod shutdown;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
 pub(crate) mod slots;
+#[cfg(all(unix, feature = "sd-notify"))]
+mod supervising;
+mod tally;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -114,6 +121,13 @@ impl Reactor {
     /// # Errors
     /// The same as for [`new`](Self::new); [`Error::Setting`] if a setting cannot be used.
     pub fn with_config(config: ReactorConfig) -> Result<Self> {
+        let mut reactor = Reactor::unbounded(config)?;
+        reactor.core.bound_buffers();
+        Ok(reactor)
+    }
+
+    /// Without [`Core::bound_buffers`].
+    pub(crate) fn unbounded(config: ReactorConfig) -> Result<Self> {
         config.check()?;
         let failed = |source| Error::Reactor { doing: "create the selector", source };
         let selector = Selector::system().map_err(failed)?;

@@ -323,6 +323,36 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Server<F, S, H> {
         self.reactor()?.shutdown_on_signals()
     }
 
+    /// Lets SIGUSR2 restart the program: see [`Reactor::restart_on_signal`]. This call creates the server's own reactor if
+    /// there is none. Features `restart` and `signals`.
+    ///
+    /// # Errors
+    /// The same as for [`Reactor::restart_on_signal`].
+    #[cfg(all(unix, feature = "signals", feature = "restart"))]
+    pub fn restart_on_signal(&mut self) -> Result<()> {
+        self.reactor()?.restart_on_signal()
+    }
+
+    /// Tells the supervisor when the server is ready and when it stops: see [`Reactor::notify_supervisor`]. This call
+    /// creates the server's own reactor if there is none. Feature `sd-notify`.
+    ///
+    /// # Errors
+    /// The same as for [`Reactor::notify_supervisor`].
+    #[cfg(all(unix, feature = "sd-notify"))]
+    pub fn notify_supervisor(&mut self) -> Result<crate::supervisor::Supervisor> {
+        self.reactor()?.notify_supervisor()
+    }
+
+    /// Calls the hook [`reload`](BaseServer::reload) for each SIGHUP: see [`Reactor::reload_on_signal`]. This call creates
+    /// the server's own reactor if there is none. Feature `signals`.
+    ///
+    /// # Errors
+    /// The same as for [`shutdown_on_signals`](Self::shutdown_on_signals).
+    #[cfg(feature = "signals")]
+    pub fn reload_on_signal(&mut self) -> Result<()> {
+        self.reactor()?.reload_on_signal()
+    }
+
     /// Returns the server's id, which is the same in every reactor.
     pub fn id(&self) -> ServerId {
         self.parked.id

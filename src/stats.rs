@@ -1,5 +1,7 @@
 //! Counters. Updating one on the message path costs a single addition to cached memory.
 
+mod sum;
+
 use std::time::Duration;
 
 /// A snapshot of the counters of a reactor since it was created.
@@ -12,10 +14,12 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Accepted connections, including refused ones.
+    /// Accepted connections, including refused ones, and those whose header of the PROXY protocol has not come yet:
+    /// [`ServerInspection::headers_awaited`](crate::ServerInspection).
     pub accepted: u64,
     /// Accepted connections and received datagrams that were then refused: by `verify_request`, by the cap per client,
-    /// or because too many requests waited for threads or programs.
+    /// because too many requests waited for threads or programs, or because of the header of the PROXY protocol:
+    /// `proxy_headers_failed`, and connections that their peer or a stop has ended before it.
     pub refused: u64,
     /// Refused connections whose header of the PROXY protocol was wrong or late, or that did not come from a trusted
     /// proxy.
@@ -70,6 +74,10 @@ pub struct Stats {
     pub bytes_out: u64,
     /// Connections broken by the peer or the network.
     pub resets: u64,
+    /// Those of `resets` that interrupted no request: the peer has reset the connection when there was no unread input, no
+    /// unsent output and no [offloaded](crate::Request::offload) job. A handler that waits for something else, for example
+    /// for a message of another thread, counts as idle. Connections on threads and of programs are never idle.
+    pub resets_idle: u64,
     /// Callbacks and hooks that returned an error.
     pub handler_errors: u64,
     /// Callbacks and hooks that panicked.
@@ -78,6 +86,9 @@ pub struct Stats {
     pub input_limits: u64,
     /// Connections that ended because too much output was unsent.
     pub output_limits: u64,
+    /// Connections that ended because all of them together held more than
+    /// [`ReactorConfig::buffered_bytes_max`](crate::ReactorConfig), and they held the most.
+    pub buffer_limits: u64,
     /// Idle timeouts.
     pub timeouts_idle: u64,
     /// Read timeouts.
@@ -109,6 +120,10 @@ pub struct Stats {
     pub datagrams_failed: u64,
     /// Errors while receiving, which may have been caused by an earlier datagram.
     pub receive_errors: u64,
+    /// [Restarts](crate::Reactor::restart) that have failed after they had begun: the next version was missing, ended or
+    /// was late. Those that a stop has ended are not counted. [`Inspection::failed_restart`](crate::Inspection) has the
+    /// reason of the last one. Feature `restart`.
+    pub restarts_failed: u64,
     /// Dropped events for connections that had already been closed.
     pub stale_events: u64,
     /// Dropped messages and offload results whose connection or server was gone, and offloaded jobs that had not begun

@@ -93,8 +93,8 @@ use crate::ids::ConnectionId;
 use crate::ids::ServerId;
 use crate::lifecycle::EndReason;
 use crate::limits::{Limits, ReactorConfig};
-use crate::net::Stream;
 use crate::net::selector::Selector;
+use crate::net::{ExpectedHeader, Stream};
 use crate::reactor::Reactor;
 use crate::reactor::handle::Handle;
 use crate::server::hooks::BaseServer;
@@ -173,7 +173,9 @@ impl<S: BaseServer> Client<S> {
         let host = Host::new(server, Box::new(move |_, _| handler.take().expect("one client, one handler")));
         let server = Parked::take_in(&mut reactor, Box::new(host), limits, true).expect("the first server");
         let (peer, stream) = Peer::client(&world, 0, client_address());
-        reactor.admit_any(server, wrap(stream.into()), client_address()).expect("a script registers always");
+        reactor
+            .admit_any(server, wrap(stream.into()), client_address(), &ExpectedHeader::default())
+            .expect("a script registers always");
         let id = reactor.core.slots.connections(None).first().map(|&key| reactor.core.slots.id(key));
         let kind = std::marker::PhantomData;
         Client {

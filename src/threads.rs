@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, reason};
 use crate::ids::ConnectionId;
@@ -41,8 +41,8 @@ pub(crate) struct Jobs {
     pub(crate) threads: usize,
     /// Threads that run a job; the others are free.
     running: usize,
-    /// Jobs have had to wait, and since then there was never a tenth of the threads free.
-    full: bool,
+    /// When a job first had to wait, if there was never a tenth of the threads free since then.
+    full_since: Option<Instant>,
     closed: bool,
 }
 
@@ -57,6 +57,13 @@ impl Pool {
     pub(crate) fn counts(&self) -> (u64, u64) {
         let jobs = self.shared.lock();
         (jobs.running as u64, jobs.waiting.len() as u64)
+    }
+
+    /// Returns how long jobs have had to wait, if there was never a tenth of the threads free meanwhile.
+    pub(crate) fn full_for(&self) -> Option<Duration> {
+        let mut jobs = self.shared.lock();
+        jobs.note_free(self.threads_max.max(1));
+        jobs.full_since.map(|since| since.elapsed())
     }
 
     /// Changes the limits of threads and of waiting jobs. Waiting jobs get the threads that are now allowed.
@@ -123,7 +130,7 @@ impl Pool {
     /// Returns whether there is room for another job, and starts a thread if necessary.
     fn admit(&self, jobs: &mut Jobs) -> Result<()> {
         let (name, setting, threads_max) = (self.name, self.setting, self.threads_max.max(1));
-        jobs.full &= !jobs.waiting.is_empty() || jobs.running > threads_max.saturating_mul(9) / 10;
+        jobs.note_free(threads_max);
         if jobs.waiting.len() >= self.queue_max.saturating_add(threads_max.saturating_sub(jobs.running)) {
             return Err(Error::Full { queue: self.name, max: self.queue_max });
         }
@@ -137,7 +144,10 @@ impl Pool {
                 Ok(()) => {}
             }
         }
-        if jobs.waiting.len() >= jobs.threads - jobs.running && !std::mem::replace(&mut jobs.full, true) {
+        if jobs.waiting.len() >= jobs.threads - jobs.running && jobs.full_since.is_none() {
+            #[expect(clippy::disallowed_methods, reason = "a pool does not know its reactor's clock")]
+            let now = Instant::now();
+            jobs.full_since = Some(now);
             note!(Warn, "{setting} ({threads_max}) is reached: more wait in the {name} queue");
         }
         Ok(())
@@ -153,6 +163,13 @@ impl Pool {
 }
 
 impl Jobs {
+    /// It is no longer full if no job waits and a tenth of the threads is free.
+    fn note_free(&mut self, threads_max: usize) {
+        if self.waiting.is_empty() && self.running <= threads_max.saturating_mul(9) / 10 {
+            self.full_since = None;
+        }
+    }
+
     fn are_left(&self) -> bool {
         self.running > 0 || !self.waiting.is_empty()
     }
@@ -260,7 +277,7 @@ mod tests {
     #[test]
     fn it_is_full_from_the_first_job_that_waits_until_threads_are_free() {
         let pool = Pool::new("test", "test_threads", 10, 10);
-        let is_full = || pool.shared.lock().full;
+        let is_full = || pool.full_for().is_some();
         let hold = || {
             let (submitted, began, release) = held(&pool);
             submitted.unwrap();

@@ -7,6 +7,8 @@
 
 #[path = "common/directory.rs"]
 mod directory;
+#[path = "common/loopback.rs"]
+mod loopback;
 #[path = "common/programs.rs"]
 mod programs;
 
@@ -20,6 +22,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use directory::Directory;
+use loopback::loopback;
 use programs::{DEADLINE, Lines, Program, connected, example, start, start_with};
 
 // ---- echo ----
@@ -275,6 +278,72 @@ fn echo_takes_over_the_path_of_a_server_that_was_killed() {
         heir.stops_in_good_order();
         assert!(!Path::new(&path).exists());
     }
+}
+
+// ---- the admin port ----
+
+#[test]
+fn servers_answer_at_their_admin_port_also_while_they_stop() {
+    let words = ["127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain-delay", "30"];
+    for name in ["echo", "timestamp", "chat", "mail", "web"] {
+        let Some(mut server) = start_with(name, &words, 2) else { return };
+        let admin = server.listening[1].clone();
+        let get = |path: &str| {
+            let mut client = connected(TcpStream::connect(&admin).unwrap());
+            write!(client, "GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            String::from_utf8(read_to_end(client)).unwrap()
+        };
+        assert!(get("/ready").starts_with("HTTP/1.1 200 OK\r\n"), "{name}");
+        let metrics = get("/metrics");
+        for metric in ["accepted_total", "buffer_limits_total", "busy", "waiting"] {
+            assert!(metrics.contains(&format!("\nsocketserver_{metric} ")), "{name}: {metric}");
+        }
+        assert!(get("/").contains("Serving: "), "{name}");
+        assert!(get("/none").starts_with("HTTP/1.1 404 "), "{name}");
+        server.signal("TERM");
+        server.log.until("stopping in 30s");
+        assert!(get("/ready").starts_with("HTTP/1.1 503 "), "{name}");
+        server.stops_in_good_order(); // A second signal.
+    }
+}
+
+/// They connect and say nothing, or one byte after the other.
+#[test]
+fn silent_clients_of_the_admin_port_keep_nobody_out() {
+    let Some(mut server) = start_with("echo", &["127.0.0.1:0", "--admin", "127.0.0.1:0"], 2) else { return };
+    let admin = server.listening[1].clone();
+    let mut silent: Vec<_> = (0..100).map(|_| connected(TcpStream::connect(&admin).unwrap())).collect();
+    for path in ["/ready", "/metrics", "/"] {
+        let begun = Instant::now();
+        let mut probe = connected(TcpStream::connect(&admin).unwrap());
+        write!(probe, "GET {path} HTTP/1.1\r\n\r\n").unwrap();
+        assert!(read_to_end(probe).starts_with(b"HTTP/1.1 200 OK\r\n"), "{path}");
+        assert!(begun.elapsed() < Duration::from_millis(1_500), "{path}: {:?}", begun.elapsed());
+    }
+    // A slow one has two seconds for its request.
+    let begun = Instant::now();
+    let mut last = silent.pop().unwrap();
+    while last.write_all(b"x").is_ok() {
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(begun.elapsed() < DEADLINE, "it waits for ever");
+    }
+    server.stops_in_good_order();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_admin_port_answers_when_clients_have_all_descriptors() {
+    let Some(echo) = example("echo") else { return };
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"ulimit -n 64; exec "$0" "$@""#]).arg(echo.get_program()).args(echo.get_args());
+    shell.args(["127.0.0.1:0", "--admin", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut echo = Program::spawn(&mut shell);
+    echo.listens(2);
+    let _clients: Vec<_> = (0..64).map(|_| echo.connect()).collect();
+    echo.log.until("RLIMIT_NOFILE");
+    let mut admin = connected(TcpStream::connect(&echo.listening[1]).unwrap());
+    admin.write_all(b"GET /ready HTTP/1.1\r\n\r\n").unwrap();
+    assert!(read_to_end(admin).starts_with(b"HTTP/1.1 200 OK\r\n"));
 }
 
 // ---- starting ----
@@ -598,10 +667,16 @@ fn activated(options: &[&str], path: &str, arguments: &[&str]) -> Option<Program
 
 #[track_caller]
 fn connect_path_when_up(path: &str) -> UnixStream {
+    connected_path(when_up(|| UnixStream::connect(path)))
+}
+
+/// What an attempt returns that fails until a program has opened its socket.
+#[track_caller]
+fn when_up<T>(attempt: impl Fn() -> std::io::Result<T>) -> T {
     let begun = Instant::now();
     loop {
-        match UnixStream::connect(path) {
-            Ok(client) => return connected_path(client),
+        match attempt() {
+            Ok(done) => return done,
             Err(error) => assert!(begun.elapsed() < DEADLINE, "{error}"),
         }
         std::thread::yield_now();
@@ -632,13 +707,44 @@ fn a_supervisor_opens_the_datagram_socket_of_echo() {
     let Some(mut echo) = activated(&["-d", "--fdname=echo"], &path, &arguments) else { return };
     let client = UnixDatagram::bind(directory.at("client")).unwrap();
     client.set_read_timeout(Some(DEADLINE)).unwrap();
-    let begun = Instant::now();
-    while let Err(error) = client.send_to(b"hello", &path) {
-        assert!(begun.elapsed() < DEADLINE, "{error}");
-        std::thread::yield_now();
-    }
+    when_up(|| client.send_to(b"hello", &path));
     assert_eq!(received(|buffer| client.recv(buffer)), b"hello");
     echo.stops_in_good_order();
+}
+
+#[test]
+fn a_supervisor_opens_the_ports_of_echo() {
+    let (tcp, udp) = (format!("{}:9999", loopback()), format!("{}:9999", loopback()));
+    let Some(mut echo) = activated(&["--fdname=echo"], &tcp, &[]) else { return };
+    let first = when_up(|| TcpStream::connect(&tcp));
+    assert_eq!(exchange(connected(first), b"first"), b"first");
+    echo.listens(1);
+    assert_eq!(echo.listening, [tcp]);
+    echo.stops_in_good_order();
+
+    let mut echo = activated(&["-d", "--fdname=echo"], &udp, &["--udp", "127.0.0.1:0"]).expect("it was there before");
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client.connect(&udp).unwrap();
+    // Until the socket is open, the system refuses what was sent.
+    when_up(|| client.send(b"hello").and_then(|_| client.take_error()?.map_or(Ok(()), Err)));
+    assert_eq!(received(|buffer| client.recv(buffer)), b"hello");
+    echo.stops_in_good_order();
+}
+
+#[test]
+fn systemd_accepts_the_units_of_the_page() {
+    let directory = Directory::new();
+    let blocks = include_str!("../docs/production.md").split("```").filter_map(|block| block.strip_prefix("ini\n# "));
+    let units: Vec<_> = blocks.map(|block| block.split_once('\n').unwrap()).collect();
+    let files: Vec<_> = units.iter().map(|(name, text)| directory.file(name, text)).collect();
+    assert!(files.len() >= 2);
+    if !has("systemd-analyze", "--version") {
+        return;
+    }
+    let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(files).output().unwrap();
+    let complaints = text(verified.stderr);
+    assert!(verified.status.success() && complaints.is_empty(), "{complaints}");
 }
 
 #[test]
@@ -997,7 +1103,9 @@ fn proxy_tells_that_the_upstream_server_is_unreachable() {
 fn proxy_finishes_a_transfer_when_it_stops() {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = upstream.local_addr().unwrap().to_string();
-    let Some(mut proxy) = start("proxy", &["127.0.0.1:0", &address]) else { return };
+    // On a busy machine the reply may take any time.
+    let patient = ["--grace", "600", "--silence", "600"];
+    let Some(mut proxy) = start("proxy", &[&["127.0.0.1:0", &address], &patient[..]].concat()) else { return };
     let mut client = proxy.connect();
     let mut server = accept(&upstream);
     client.write_all(b"request").unwrap();

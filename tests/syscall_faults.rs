@@ -65,9 +65,9 @@ const SENDS: &str = "sendto,sendmmsg";
 const OF_UDP: &[Row] = &[
     (WAITS, "1..19+2", &["EINTR"], Unnoticed),
     // A kernel without IP_PKTINFO, UDP_GRO, UDP_SEGMENT and IP_MULTICAST_ALL.
-    ("setsockopt", "1..2", &["ENOPROTOOPT"], Unnoticed),
-    ("setsockopt", "7..9", &["ENOPROTOOPT"], Unnoticed),
-    ("getsockopt", "1", &["ENOPROTOOPT"], Unnoticed),
+    ("setsockopt", "1", &["ENOPROTOOPT"], Unnoticed),
+    ("setsockopt", "6..7", &["ENOPROTOOPT"], Unnoticed),
+    ("getsockopt", "1..2", &["ENOPROTOOPT"], Unnoticed),
     ("recvmmsg", "1..19+2", &["EINTR", "ECONNREFUSED", "ENETUNREACH", "EHOSTUNREACH", "EMSGSIZE"], Unnoticed),
     ("recvmmsg", "2..5", &["ENOBUFS", "ENOMEM"], Paused),
     ("recvmmsg", "1", &["EAGAIN"], Delayed),

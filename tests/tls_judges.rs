@@ -307,11 +307,15 @@ fn unusable_certificates_are_one_line_and_status_1() {
     let files = Files::new();
     std::fs::write(files.directory.at("nonsense"), "nonsense").unwrap();
     let (good, bad) = (files.path("chain.pem"), files.path("nonsense"));
-    for (chain, key) in [(&bad, &files.path("key.pem")), (&good, &bad), (&good, &files.path("missing"))] {
+    let (key, missing) = (files.path("key.pem"), files.path("missing"));
+    for (chain, key, why) in
+        [(&bad, &key, "it has no certificate"), (&good, &bad, "no items found"), (&good, &missing, "No such file")]
+    {
         let Some(mut echo) = example("echo") else { return };
         let output = echo.args(["127.0.0.1:0", "--tls", chain, key]).stderr(Stdio::piped()).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(1) && said.starts_with("error: cannot use "), "{said}");
+        assert!(said.contains(why), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench tls                        everything: 10,000 connections, and about ten minutes
-//! cargo bench --bench tls -- --quick             whether it all works: 500 connections, and about a minute
+//! cargo bench --bench tls -- --quick             whether it all works: 100 connections, and about a minute
 //! cargo bench --bench tls -- memory cpu          without `instructions`
 //! ```
 //!
@@ -110,7 +110,7 @@ fn measure(parts: &[Part], quick: bool) -> ExitCode {
         });
     }
     if wanted(Part::Memory) {
-        memory::measure(&contenders, if quick { 500 } else { 10_000 }, descriptors, &certificate, &mut failures);
+        memory::measure(&contenders, if quick { 100 } else { 10_000 }, descriptors, &certificate, &mut failures);
     }
     if wanted(Part::Instructions) {
         instructions::measure(&certificate);

@@ -6,6 +6,10 @@
 
 #![allow(dead_code, reason = "each example uses a part of it")]
 
+pub(crate) mod admin;
+pub(crate) mod metrics;
+pub(crate) mod tls;
+
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -19,12 +23,12 @@ use simple_logger::SimpleLogger;
 use socketserver::family::{self, Family};
 use socketserver::logging::NonBlocking;
 use socketserver::{
-    Address, BaseServer, Error, Reactor, ReactorConfig, RequestHandler, Result, Server, ServerId, TcpServer,
+    Address, BaseServer, Error, Limits, Reactor, ReactorConfig, RequestHandler, Result, Server, ServerId, TcpServer,
     UdpOptions, Unbound,
 };
 
 /// The options of all servers.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub(crate) struct Options {
     /// Close a connection that neither sends nor receives for this long; 0 for never
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds, allow_negative_numbers = true)]
@@ -36,12 +40,18 @@ pub(crate) struct Options {
     /// descriptors allows]
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     max_connections: Option<NonZeroUsize>,
-    /// How long connections may continue after SIGINT or SIGTERM; a second signal ends them at once
+    /// How long to serve on after SIGINT or SIGTERM before connections are asked to end, so that a load balancer notices
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds, allow_negative_numbers = true)]
+    drain_delay: Duration,
+    /// How long connections may continue then; a second signal ends them at once
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds, allow_negative_numbers = true)]
     grace: Duration,
     /// What is logged: off, error, warn, info, debug or trace [default: the value of RUST_LOG, or info]
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     log_level: Option<LevelFilter>,
+    /// An additional address for /ready, /metrics and an overview, in HTTP
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<String>,
 }
 
 impl Options {
@@ -54,11 +64,32 @@ impl Options {
 
     /// Makes a reactor for several servers.
     pub(crate) fn host(&self) -> Result<Host<'_>> {
-        let mut config = ReactorConfig::default();
-        config.drain_grace = self.grace;
-        let mut reactor = Reactor::with_config(config)?;
+        let mut reactor = Reactor::with_config(self.config())?;
         reactor.shutdown_on_signals()?;
         Ok(Host { options: self, reactor, listening: Vec::new() })
+    }
+
+    /// The settings of a reactor.
+    pub(crate) fn config(&self) -> ReactorConfig {
+        let mut config = ReactorConfig::default();
+        config.drain_delay = self.drain_delay;
+        config.drain_grace = self.grace;
+        config.turn_length = TURN_LENGTH;
+        config
+    }
+
+    /// Sets the limits of a server that the options are about.
+    pub(crate) fn limit(&self, limits: &mut Limits) {
+        limits.idle_timeout = self.timeout();
+        limits.read_timeout = self.message_timeout();
+        limits.connections_max = self.max_connections.map(NonZeroUsize::get);
+    }
+
+    /// Prints the addresses, and starts to log. Not before: if an address is unavailable, only that error is printed.
+    pub(crate) fn announce(&self, listening: impl Iterator<Item = String>) {
+        start_log(self.log_level);
+        let lines = listening.map(|address| format!("listening on {}\n", printable(&address)));
+        say(io::stdout(), lines.collect());
     }
 
     pub(crate) fn message_timeout(&self) -> Option<Duration> {
@@ -74,7 +105,7 @@ impl Options {
 pub(crate) struct Host<'a> {
     options: &'a Options,
     reactor: Reactor,
-    /// The line to print for each socket.
+    /// What to print for each socket.
     listening: Vec<String>,
 }
 
@@ -85,9 +116,7 @@ impl Host<'_> {
         mut server: Server<F, S, H>,
     ) -> Result<ServerId> {
         let mut limits = server.limits().clone();
-        limits.idle_timeout = self.options.timeout();
-        limits.read_timeout = self.options.message_timeout();
-        limits.connections_max = self.options.max_connections.map(NonZeroUsize::get);
+        self.options.limit(&mut limits);
         server.set_limits(limits)?;
         self.tell::<family::Tcp, _, _, _>(&server);
         self.tell::<family::Udp, _, _, _>(&server);
@@ -103,15 +132,20 @@ impl Host<'_> {
         // The kind comes before the address, because a path can contain anything: "udp ", "unix stream ", ...
         let kind = if G::NAME == "TCP" { String::new() } else { G::NAME.to_lowercase() + " " };
         for address in server.server_addresses_as::<G>() {
-            self.listening.push(format!("listening on {kind}{}", printable(&address.to_string())));
+            self.listening.push(format!("{kind}{address}"));
         }
     }
 
     /// Prints the addresses, and serves until SIGINT or SIGTERM.
     pub(crate) fn serve(mut self) -> Result<()> {
-        // Not before: if an address is unavailable, only that error is printed.
-        start_log(self.options.log_level);
-        say(io::stdout(), self.listening.join("\n") + "\n");
+        if let Some(address) = &self.options.admin {
+            let handle = self.reactor.handle();
+            let mut pages = admin::server(move || admin::look_at(&handle));
+            pages.server_bind(&address[..])?;
+            self.listening.extend(pages.server_addresses().iter().map(ToString::to_string));
+            self.reactor.add(pages.server_activate()?)?;
+        }
+        self.options.announce(self.listening.into_iter());
         self.reactor.serve_forever()
     }
 }
@@ -247,5 +281,7 @@ impl Drop for FlushLog {
 
 /// How many ports are tried.
 const TRIES_MAX: usize = 32;
+/// Short, so that a polite client waits little beside clients that ask for as much as they can.
+const TURN_LENGTH: Duration = Duration::from_micros(200);
 /// How long the end of the program waits for its last lines to be written.
 const OUTPUT_WAIT: Duration = Duration::from_millis(200);

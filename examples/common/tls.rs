@@ -16,7 +16,8 @@ pub(crate) struct TlsOptions {
     /// connections
     #[arg(long, num_args = 2, value_names = ["CERT", "KEY"])]
     tls: Option<Vec<PathBuf>>,
-    /// Serve under TLS, with a new certificate for localhost that no client trusts
+    /// Serve under TLS, with a new certificate for localhost that no client trusts; SIGHUP makes another one, for new
+    /// connections
     #[arg(long, conflicts_with = "tls")]
     self_signed: bool,
 }
@@ -24,15 +25,23 @@ pub(crate) struct TlsOptions {
 impl TlsOptions {
     /// Returns `None` without these options.
     pub(crate) fn acceptor(&self) -> Result<Option<TlsAcceptor>> {
-        if self.self_signed {
-            return Ok(Some(TlsAcceptor::new(self_signed()?)));
+        match self.tls.as_deref() {
+            Some([chain, key]) => {
+                let (chain, key) = (chain.clone(), key.clone());
+                reloading(move || from_files(&chain, &key)).map(Some)
+            }
+            _ if self.self_signed => reloading(self_signed).map(Some),
+            _ => Ok(None),
         }
-        let Some([chain, key]) = self.tls.as_deref() else { return Ok(None) };
-        let acceptor = TlsAcceptor::new(from_files(chain, key)?);
-        #[cfg(unix)]
-        reload_on_sighup(acceptor.clone(), chain.clone(), key.clone())?;
-        Ok(Some(acceptor))
     }
+}
+
+/// An acceptor whose configuration is made again after each SIGHUP.
+fn reloading(config: impl Fn() -> Result<Arc<ServerConfig>> + Send + 'static) -> Result<TlsAcceptor> {
+    let acceptor = TlsAcceptor::new(config()?);
+    #[cfg(unix)]
+    reload_on_sighup(acceptor.clone(), config)?;
+    Ok(acceptor)
 }
 
 /// The configuration of a client that trusts the certificates in a file, and no others.
@@ -56,7 +65,11 @@ fn from_files(chain: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    read.map_err(|error| in_file(path, error))
+    let certificates: Vec<_> = read.map_err(|error| in_file(path, error))?;
+    if certificates.is_empty() {
+        return Err(in_file(path, "it has no certificate"));
+    }
+    Ok(certificates)
 }
 
 fn self_signed() -> Result<Arc<ServerConfig>> {
@@ -66,16 +79,19 @@ fn self_signed() -> Result<Arc<ServerConfig>> {
     config.with_single_cert(vec![made.cert.der().clone()], key).map(Arc::new).map_err(Error::other)
 }
 
-/// Reads the files again after each SIGHUP, on a separate thread. If a file cannot be used, the old certificates stay.
+/// Makes the configuration again after each SIGHUP, on a separate thread. If this fails, the old certificates stay.
 #[cfg(unix)]
-fn reload_on_sighup(acceptor: TlsAcceptor, chain: PathBuf, key: PathBuf) -> Result<()> {
+fn reload_on_sighup(
+    acceptor: TlsAcceptor,
+    config: impl Fn() -> Result<Arc<ServerConfig>> + Send + 'static,
+) -> Result<()> {
     use std::io::Read as _;
 
     let (mut signals, caught) = std::os::unix::net::UnixStream::pair()?;
     signal_hook::low_level::pipe::register(signal_hook::consts::SIGHUP, caught)?;
     let reload = move || {
         while signals.read(&mut [0]).is_ok_and(|bytes| bytes > 0) {
-            match from_files(&chain, &key) {
+            match config() {
                 Ok(config) => {
                     acceptor.replace(config);
                     log::info!("the certificates were replaced");

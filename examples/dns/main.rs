@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `zone.rs` has the zone. UDP and TCP have the same address and the same handlers. An answer that is too long for UDP is
-//! cut, and the client asks again over TCP. A question for the other server is asked from a new port and with a new id
+//! sent without its records, and the client asks again over TCP. That applies to answers of the other server, too. A question for the other server is asked from a new port and with a new id
 //! each time, so that nobody can guess what a forged answer would need.
 
 #[path = "../common/mod.rs"]
@@ -16,7 +16,6 @@ mod zone;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,9 +24,7 @@ use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, LowerName, RecordType};
-use socketserver::{
-    Address, BaseServer, ConnectionId, EndReason, Error, Next, Prefix, Request, RequestHandler, Result, TcpServer,
-};
+use socketserver::{BaseServer, EndReason, Error, Next, Origin, Prefix, Request, RequestHandler, Result, TcpServer};
 
 /// What all clients share.
 struct Names {
@@ -37,95 +34,79 @@ struct Names {
     known: HashMap<Vec<u8>, Vec<u8>>,
     /// Questions that the other server has not answered yet.
     asking: usize,
-}
-
-/// What to do with a message: send this, which may be nothing, or ask this server.
-enum Reply {
-    Now(Vec<u8>),
-    Forward(SocketAddr),
+    /// Questions that were given up because of wrong answers.
+    forged: u64,
 }
 
 impl BaseServer for Names {}
+
+/// What becomes of a message.
+enum Reply {
+    Answer(Vec<u8>),
+    /// Another server is asked this query. If it does not answer, the client gets these bytes.
+    Forward(Message, Vec<u8>),
+    Nothing,
+}
 
 impl Names {
     fn reply(&mut self, packet: &[u8], is_udp: bool) -> Reply {
         let known = packet.get(2..).and_then(|question| self.known.get(question)).filter(|_| is_udp);
         if let Some(known) = known {
-            return Reply::Now([&packet[..2], &known[2..]].concat());
+            return Reply::Answer([&packet[..2], &known[2..]].concat());
         }
-        let Some(query) = understood(packet) else { return Reply::Now(failure(packet, ResponseCode::FormErr)) };
-        let mut response = response_to(&query);
-        response.metadata.recursion_available = self.forward.is_some();
-        let refusal = match &query.queries[..] {
-            _ if query.edns.as_ref().is_some_and(|edns| edns.version() > 0) => Some(ResponseCode::BADVERS),
-            _ if query.metadata.op_code != OpCode::Query => Some(ResponseCode::NotImp),
-            [asked] if asked.query_class() != DNSClass::IN || NOT_SERVED.contains(&asked.query_type()) => {
-                Some(ResponseCode::Refused)
+        let query = match Message::from_vec(packet) {
+            Ok(query) if query.metadata.message_type == MessageType::Query => query,
+            Err(_) if packet.len() >= 12 && packet[2] & 0x80 == 0 => {
+                let id = u16::from_be_bytes([packet[0], packet[1]]);
+                let error = Message::error_msg(id, OpCode::Query, ResponseCode::FormErr);
+                return Reply::Answer(error.to_vec().unwrap_or_default());
             }
-            [asked] if self.zone.has(&LowerName::new(asked.name())) => {
-                self.zone.answer(&mut response);
-                None
-            }
-            [_] => match self.forward.filter(|_| query.metadata.recursion_desired) {
-                Some(server) => return Reply::Forward(server),
-                None => Some(ResponseCode::Refused),
-            },
-            _ => Some(ResponseCode::FormErr),
+            // Neither a fragment nor a response is answered, so that two servers cannot go on answering each other.
+            _ => return Reply::Nothing,
         };
-        if let Some(code) = refusal {
-            response.metadata.response_code = code;
-            // The low four bits are in the header, the others in the record OPT.
-            response.edns.iter_mut().for_each(|edns| _ = edns.set_rcode_high(code.high()));
+        let mut response = query.truncate(); // Without records, but with the question and EDNS as in the query.
+        response.metadata = Metadata::response_from_request(&query.metadata);
+        response.metadata.recursion_available = self.forward.is_some();
+        response.edns.iter_mut().for_each(|edns| *edns = Edns::new().set_max_payload(PAYLOAD_MAX).clone());
+        let mut forwards = false;
+        response.metadata.response_code = match &query.queries[..] {
+            _ if query.version() > 0 => ResponseCode::BADVERS,
+            _ if query.metadata.op_code != OpCode::Query => ResponseCode::NotImp,
+            [asked] if asked.query_class() != DNSClass::IN || NOT_SERVED.contains(&asked.query_type()) => {
+                ResponseCode::Refused
+            }
+            [asked] if self.zone.has(&LowerName::new(asked.name())) => self.zone.answer(&mut response),
+            [_] if query.metadata.recursion_desired && self.forward.is_some() => {
+                forwards = true;
+                ResponseCode::ServFail // For the case that the other server does not answer.
+            }
+            [_] => ResponseCode::Refused,
+            _ => ResponseCode::FormErr,
+        };
+        let answer = fitting(&response, room(&query, is_udp));
+        if forwards {
+            return Reply::Forward(query, answer);
         }
-        let room = if is_udp { query.max_payload().clamp(512, PAYLOAD_MAX) } else { u16::MAX };
-        let bytes = response.to_vec().ok().filter(|bytes| bytes.len() <= usize::from(room));
-        let bytes = bytes.or_else(|| response.truncate().to_vec().ok()).unwrap_or_default();
         if is_udp {
             if self.known.len() >= KNOWN_MAX {
                 self.known.clear();
             }
-            self.known.insert(packet[2..].to_vec(), bytes.clone());
+            self.known.insert(packet[2..].to_vec(), answer.clone());
         }
-        Reply::Now(bytes)
+        Reply::Answer(answer)
     }
 }
 
-/// Reads a query. Whatever else arrives is no question.
-fn understood(packet: &[u8]) -> Option<Message> {
-    Message::from_vec(packet).ok().filter(|query| query.metadata.message_type == MessageType::Query)
+/// The longest answer to this query that the client takes.
+fn room(query: &Message, is_udp: bool) -> u16 {
+    if is_udp { query.max_payload().clamp(512, PAYLOAD_MAX) } else { u16::MAX }
 }
 
-/// An empty response to a query.
-fn response_to(query: &Message) -> Message {
-    let mut response = Message::response(query.metadata.id, query.metadata.op_code);
-    response.metadata = Metadata::response_from_request(&query.metadata);
-    response.queries.clone_from(&query.queries);
-    if query.edns.is_some() {
-        response.set_edns(Edns::new()).edns.iter_mut().for_each(|edns| _ = edns.set_max_payload(PAYLOAD_MAX));
-    }
-    response
-}
-
-/// An answer with an error. There is none to a response, so that two servers cannot go on answering each other.
-fn failure(packet: &[u8], code: ResponseCode) -> Vec<u8> {
-    let mut response = match understood(packet) {
-        Some(query) => response_to(&query),
-        None if packet.len() >= 12 && packet[2] & 0x80 == 0 => {
-            Message::response(u16::from_be_bytes([packet[0], packet[1]]), OpCode::Query)
-        }
-        None => return Vec::new(),
-    };
-    response.metadata.response_code = code;
-    response.to_vec().unwrap_or_default()
-}
-
-/// Returns whether a message has the id and the question of a query.
-fn is_answer(answer: &[u8], query: &[u8]) -> bool {
-    let parsed = Message::from_vec(answer).ok().zip(Message::from_vec(query).ok());
-    parsed.is_some_and(|(answer, query)| {
-        let is_response = answer.metadata.message_type == MessageType::Response;
-        is_response && answer.metadata.id == query.metadata.id && answer.queries == query.queries
-    })
+/// A response in bytes. If it is longer than the client takes, it has no records but the flag TC, so that the client asks
+/// again over TCP.
+fn fitting(response: &Message, room: u16) -> Vec<u8> {
+    let whole = response.to_vec().ok().filter(|bytes| bytes.len() <= usize::from(room));
+    whole.or_else(|| response.truncate().to_vec().ok()).unwrap_or_default()
 }
 
 /// A connection, or one datagram.
@@ -133,28 +114,21 @@ struct Client;
 
 impl RequestHandler<Names> for Client {
     fn handle(&mut self, request: &mut Request<'_, Names>) -> Result<Next> {
-        if request.is_datagram() {
-            let packet = request.input.take_all();
-            match request.server.reply(packet, true) {
-                Reply::Now(answer) if answer.is_empty() => {}
-                Reply::Now(answer) => request.output.write_all(&answer)?,
-                Reply::Forward(server) if Question::ask(request, server, packet).is_ok() => {}
-                Reply::Forward(_) => request.output.write_all(&failure(packet, ResponseCode::ServFail))?,
-            }
-            return Ok(Next::Close);
-        }
-        while let Some(packet) = request.input.read_frame(Prefix::U16Be)? {
-            match request.server.reply(packet, false) {
-                Reply::Now(answer) if answer.is_empty() => return Ok(Next::Close),
-                Reply::Now(answer) => request.output.write_frame(Prefix::U16Be, &answer)?,
-                Reply::Forward(server) if Question::ask(request, server, packet).is_ok() => {
-                    request.pause_reading(); // One question at a time.
-                    break;
+        let is_udp = request.is_datagram();
+        while let Some(packet) = request.read_message(Prefix::U16Be)? {
+            let answer = match request.server.reply(packet, is_udp) {
+                Reply::Answer(answer) => answer,
+                Reply::Forward(query, failure) => {
+                    if Question::ask(request, query, &failure).is_ok() {
+                        // The next question of a connection waits for this answer. A datagram has only one question.
+                        request.pause_reading();
+                        break;
+                    }
+                    failure
                 }
-                Reply::Forward(_) => {
-                    request.output.write_frame(Prefix::U16Be, &failure(packet, ResponseCode::ServFail))?;
-                }
-            }
+                Reply::Nothing => return Ok(Next::Close),
+            };
+            request.write_message(Prefix::U16Be, &answer)?;
         }
         Ok(Next::Wait)
     }
@@ -162,76 +136,79 @@ impl RequestHandler<Names> for Client {
 
 /// A question to the other server, over UDP or TCP as it came.
 struct Question {
-    /// The client, and its query.
-    client: Address,
-    stream: Option<ConnectionId>,
-    packet: Vec<u8>,
-    /// The same with another id. `None`: it is answered.
-    query: Option<Vec<u8>>,
-    forged: usize,
+    client: Origin,
+    /// The client's query with another id. Its EDNS allows no longer answer than the client gets.
+    query: Message,
+    /// What the client gets: an error, until the answer has arrived.
+    answer: Vec<u8>,
+    /// The longest answer that the client takes.
+    room: u16,
+    /// How many wrong answers have come.
+    wrong: u32,
 }
 
 impl Question {
-    fn ask(request: &mut Request<'_, Names>, server: SocketAddr, packet: &[u8]) -> Result<()> {
-        let stream = (!request.is_datagram()).then(|| request.id());
+    fn ask(request: &mut Request<'_, Names>, mut query: Message, failure: &[u8]) -> Result<()> {
+        let is_free = request.server.asking < ASKING_MAX;
+        let server = request.server.forward.filter(|_| is_free).ok_or("too many questions")?;
         // The hasher of a new `RandomState` has a key that nobody knows.
-        let id = RandomState::new().hash_one(()).to_be_bytes();
-        let query = Some([&id[..2], &packet[2..]].concat());
-        let question = Question { client: request.client_address(), stream, packet: packet.to_vec(), query, forged: 0 };
-        match stream {
-            _ if request.server.asking >= ASKING_MAX => Err(std::io::Error::other("too many questions"))?,
-            None => request.others.connect_datagram(server, question)?,
-            Some(_) => request.others.connect(server, question)?,
+        query.metadata.id = RandomState::new().hash_one(()) as u16;
+        let (client, room) = (request.origin(), room(&query, request.is_datagram()));
+        query.edns.iter_mut().for_each(|edns| _ = edns.set_max_payload(room));
+        let question = Question { client, query, answer: failure.to_vec(), room, wrong: 0 };
+        match request.is_datagram() {
+            true => request.others.connect_datagram(server, question)?,
+            false => request.others.connect(server, question)?,
         };
         request.server.asking += 1;
         Ok(())
     }
 
-    fn answer(&mut self, request: &mut Request<'_, Names>, answer: &[u8]) {
-        self.query = None;
-        let _ = match self.stream {
-            None => request.others.send_to(&self.client, answer),
-            Some(id) => {
-                request.others.resume_reading(id);
-                request.others.send(id, &[&(answer.len() as u16).to_be_bytes(), answer].concat())
-            }
-        };
+    /// Takes a message as the answer if it has the id and the question of the query. Returns whether it does.
+    fn take(&mut self, message: &[u8]) -> bool {
+        let Ok(answer) = Message::from_vec(message) else { return false };
+        let is_response = answer.metadata.message_type == MessageType::Response;
+        if !is_response || answer.metadata.id != self.query.metadata.id || answer.queries != self.query.queries {
+            return false;
+        }
+        let answer =
+            if message.len() <= usize::from(self.room) { message.to_vec() } else { fitting(&answer, self.room) };
+        self.answer.truncate(2); // The client's id.
+        self.answer.extend(answer.into_iter().skip(2));
+        true
     }
 
-    /// Nobody has answered.
-    fn fail(&mut self, request: &mut Request<'_, Names>) {
+    fn end(&self, request: &mut Request<'_, Names>) {
         request.server.asking -= 1;
-        if self.query.is_some() {
-            self.answer(request, &failure(&self.packet, ResponseCode::ServFail));
-        }
+        request.others.resume_reading(self.client.id());
+        let _ = request.others.answer_message(&self.client, Prefix::U16Be, &self.answer); // The client may have gone.
     }
 }
 
 impl RequestHandler<Names> for Question {
     fn setup(&mut self, request: &mut Request<'_, Names>) -> Result<Next> {
         request.set_message_deadline(Some(WAIT));
-        let query = self.query.as_deref().unwrap_or_default();
-        match self.stream {
-            None => request.output.write_all(query)?,
-            Some(_) => request.output.write_frame(Prefix::U16Be, query)?,
-        }
+        request.write_message(Prefix::U16Be, &self.query.to_vec().map_err(Error::other)?)?;
         Ok(Next::Wait)
     }
 
     fn handle(&mut self, request: &mut Request<'_, Names>) -> Result<Next> {
-        let answer = match self.stream {
-            None => request.input.take_all(),
-            Some(_) => match request.input.read_frame(Prefix::U16Be)? {
-                Some(answer) => answer,
-                None => return Ok(Next::Wait),
-            },
-        };
-        if self.query.as_ref().is_some_and(|query| is_answer(answer, query)) {
-            self.answer(request, &[&self.packet[..2], &answer[2..]].concat());
-            return Ok(Next::Close);
+        while let Some(message) = request.read_message(Prefix::U16Be)? {
+            if self.take(message) {
+                return Ok(Next::Close);
+            }
+            self.wrong += 1;
+            if self.wrong == WRONG_MAX {
+                request.server.forged += 1;
+                let forged = request.server.forged;
+                // Not a line for each question: somebody may send wrong answers to all of them.
+                if forged.is_power_of_two() {
+                    log::warn!("questions given up after {WRONG_MAX} wrong answers each: {forged}");
+                }
+                return Ok(Next::Close);
+            }
         }
-        self.forged += 1;
-        Ok(if self.forged < FORGED_MAX { Next::Wait } else { Next::Close })
+        Ok(Next::Wait)
     }
 
     /// The stop waits for the answer.
@@ -239,15 +216,12 @@ impl RequestHandler<Names> for Question {
         Ok(Next::Wait)
     }
 
-    fn finish(&mut self, request: &mut Request<'_, Names>, why: EndReason) {
-        if self.query.is_some() {
-            log::debug!("no answer from {}: {why}", request.client_address());
-        }
-        self.fail(request);
+    fn finish(&mut self, request: &mut Request<'_, Names>, _: EndReason) {
+        self.end(request);
     }
 
     fn connect_failed(&mut self, request: &mut Request<'_, Names>, _: &Error) {
-        self.fail(request);
+        self.end(request);
     }
 }
 
@@ -273,19 +247,25 @@ fn main() -> ExitCode {
         let failed = |why| format!("cannot read the zone {}: {why}", args.zone.display());
         let zone = Arc::new(zone::Zone::read(&args.zone).map_err(failed)?);
         args.options.serve(common::bind_both(&args.address, || {
-            let names = Names { zone: Arc::clone(&zone), forward: args.forward, known: HashMap::new(), asking: 0 };
-            TcpServer::unbound_with_server(names, |_, _| Client)
+            let (zone, forward) = (Arc::clone(&zone), args.forward);
+            let names = Names { zone, forward, known: HashMap::new(), asking: 0, forged: 0 };
+            let mut server = TcpServer::unbound_with_server(names, |_, _| Client);
+            server.limits.read_bytes_per_turn = READ_BYTES;
+            server
         })?)
     })
 }
 
 /// Transfers of zones, and questions for everything, which only help to attack others with long answers.
 const NOT_SERVED: [RecordType; 3] = [RecordType::AXFR, RecordType::IXFR, RecordType::ANY];
+/// Over TCP, a few queries of each client are answered in a turn. So a client waits little beside others that send many.
+const READ_BYTES: usize = 128;
 /// The longest answer over UDP that is not cut into fragments on its way.
 const PAYLOAD_MAX: u16 = 1_232;
 const KNOWN_MAX: usize = 10_000;
-/// How long another server has to answer, and how many wrong answers there may be.
+/// How long another server has to answer.
 const WAIT: Duration = Duration::from_secs(2);
-const FORGED_MAX: usize = 8;
+/// After so many wrong answers somebody is guessing the id.
+const WRONG_MAX: u32 = 8;
 /// The most questions that wait for an answer, each with a descriptor.
 const ASKING_MAX: usize = 1_000;

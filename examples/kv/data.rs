@@ -1,10 +1,18 @@
 //! The keys with their values.
 
-use std::collections::VecDeque;
+use std::alloc::System;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeBounds;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use indexmap::{IndexMap, IndexSet};
 
-pub(crate) type Bytes = Box<[u8]>;
+/// All memory of the process, counted.
+#[global_allocator]
+pub(crate) static MEMORY: cap::Cap<System> = cap::Cap::new(System, usize::MAX);
+
+pub(crate) type Bytes = Vec<u8>;
 
 pub(crate) enum Value {
     Text(Bytes),
@@ -13,17 +21,33 @@ pub(crate) enum Value {
     Set(Box<IndexSet<Bytes>>),
 }
 
+/// A value, and when it expires, in milliseconds like `Data::now`.
+type Entry = (Value, Option<u64>);
+
 #[derive(Default)]
 pub(crate) struct Data {
-    /// The values, and when they expire, in milliseconds like `now`.
-    pub(crate) entries: IndexMap<Bytes, (Value, Option<u64>)>,
+    pub(crate) entries: IndexMap<Bytes, Entry>,
     pub(crate) now: u64,
-    /// The bytes of all keys and items, with what each needs besides.
-    pub(crate) used: usize,
+    /// For each worker: how many bytes its clients have not sent completely, or not read yet.
+    pub(crate) buffered: BTreeMap<usize, usize>,
+}
+
+/// Locks the data, which every worker uses, and looks at the time.
+pub(crate) fn lock(data: &Mutex<Data>) -> MutexGuard<'_, Data> {
+    // A command that panicked has at most done a part of its work.
+    let mut data = data.lock().unwrap_or_else(PoisonError::into_inner);
+    data.now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as u64;
+    data
 }
 
 impl Data {
-    /// The place of a key, if it has a value that has not expired and is not empty.
+    /// Whether the process needs more memory than it may, besides what is buffered.
+    pub(crate) fn is_above(&self, max: usize) -> bool {
+        let above = MEMORY.allocated().saturating_sub(max);
+        above > 0 && above > self.buffered.values().sum()
+    }
+
+    /// The place of a key, if it has a value that has not expired.
     pub(crate) fn find(&mut self, key: &[u8]) -> Option<usize> {
         let at = self.entries.get_index_of(key)?;
         (!self.remove_if_over(at)).then_some(at)
@@ -31,109 +55,57 @@ impl Data {
 
     /// The value of a key. Makes one if there is none.
     pub(crate) fn find_or_insert(&mut self, key: &[u8], new: impl FnOnce() -> Value) -> &mut Value {
-        let at = self.find(key).unwrap_or_else(|| {
-            self.used += KEY_BYTES + cost(key);
-            self.entries.insert_full(key.into(), (new(), None)).0
-        });
+        let at = self.find(key).unwrap_or_else(|| self.entries.insert_full(key.into(), (new(), None)).0);
         &mut self.entries[at].0
     }
 
-    /// Removes an entry.
-    pub(crate) fn remove(&mut self, at: usize) -> bool {
-        let Some((key, (value, _))) = self.entries.swap_remove_index(at) else { return false };
-        let items = match &value {
-            Value::Text(text) => cost(text),
-            Value::List(list) => list.iter().map(|item| cost(item)).sum(),
-            Value::Hash(hash) => hash.iter().map(|(field, item)| cost(field) + cost(item)).sum(),
-            Value::Set(set) => set.iter().map(|item| cost(item)).sum(),
-        };
-        self.used -= KEY_BYTES + cost(&key) + items;
-        true
+    /// Makes a key a text, whatever its value was.
+    pub(crate) fn set(&mut self, key: &[u8], text: &[u8], expires: Option<u64>) {
+        match self.entries.get_mut(key) {
+            Some((Value::Text(old), at)) if old.len() == text.len() => {
+                old.copy_from_slice(text);
+                *at = expires;
+            }
+            Some(entry) => *entry = (Value::Text(text.into()), expires),
+            None => _ = self.entries.insert(key.into(), (Value::Text(text.into()), expires)),
+        }
+    }
+
+    /// Those of the keys at some places that have a value.
+    pub(crate) fn keys(&self, places: impl RangeBounds<usize>) -> impl Iterator<Item = &Bytes> {
+        let entries = self.entries.get_range(places).into_iter().flatten();
+        entries.filter(|(_, entry)| !self.is_over(entry)).map(|(key, _)| key)
+    }
+
+    pub(crate) fn remove(&mut self, key: &[u8]) -> bool {
+        self.find(key).is_some_and(|at| self.entries.swap_remove_index(at).is_some())
+    }
+
+    fn is_over(&self, (_, expires): &Entry) -> bool {
+        expires.is_some_and(|expires| expires <= self.now)
     }
 
     fn remove_if_over(&mut self, at: usize) -> bool {
-        let (value, expires) = &self.entries[at];
-        let is_empty = match value {
-            Value::Text(_) => false,
-            Value::List(list) => list.is_empty(),
-            Value::Hash(hash) => hash.is_empty(),
-            Value::Set(set) => set.is_empty(),
-        };
-        let is_over = is_empty || expires.is_some_and(|expires| expires <= self.now);
-        is_over && self.remove(at)
+        self.is_over(&self.entries[at]) && self.entries.swap_remove_index(at).is_some()
     }
 
     /// Removes what is over among some entries, for keys that nobody asks for. As in Redis, they are chosen at random,
-    /// again while a quarter of them is over.
-    pub(crate) fn sweep(&mut self) {
-        let mut over = SWEPT;
-        while over >= SWEPT / 4 {
+    /// again while a quarter of them is over, but not too often, because all clients wait. Returns whether to go on soon.
+    pub(crate) fn sweep(&mut self) -> bool {
+        let more = (0..ROUNDS_MAX).all(|_| {
             let count = SWEPT.min(self.entries.len());
-            over = (0..count).filter(|_| self.remove_if_over(fastrand::usize(..self.entries.len()))).count();
+            let over = (0..count).filter(|_| self.remove_if_over(fastrand::usize(..self.entries.len()))).count();
+            over >= SWEPT / 4
+        });
+        // This moves all entries, so it is done when few are left.
+        if !more && self.entries.len() < self.entries.capacity() / 4 {
+            self.entries.shrink_to(self.entries.capacity() / 2);
         }
+        more
     }
 }
 
-/// What an item costs.
-pub(crate) fn cost(bytes: &[u8]) -> usize {
-    bytes.len() + ITEM_BYTES
-}
-
-/// Returns whether a text matches a pattern of `*`, `?`, `[abc]`, `[^a-c]` and `\\`, as in Redis.
-pub(crate) fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut pattern_at, mut text_at) = (0, 0);
-    // Where the last star is, and how far its match reaches. Only the last one has to be tried again.
-    let mut star = None;
-    loop {
-        match pattern.get(pattern_at) {
-            None if text_at == text.len() => return true,
-            Some(b'*') => {
-                pattern_at += 1;
-                star = Some((pattern_at, text_at));
-                continue;
-            }
-            Some(_) if text_at < text.len() => {
-                let (is_same, length) = one(&pattern[pattern_at..], text[text_at]);
-                if is_same {
-                    (pattern_at, text_at) = (pattern_at + length, text_at + 1);
-                    continue;
-                }
-            }
-            _ => {}
-        }
-        match &mut star {
-            Some((after, reaches)) if *reaches < text.len() => {
-                *reaches += 1;
-                (pattern_at, text_at) = (*after, *reaches);
-            }
-            _ => return false,
-        }
-    }
-}
-
-/// Whether a byte matches the first element of a pattern, and how long that is.
-fn one(pattern: &[u8], byte: u8) -> (bool, usize) {
-    match pattern {
-        [b'?', ..] => (true, 1),
-        [b'\\', escaped, ..] => (*escaped == byte, 2),
-        [b'[', set @ ..] => {
-            let end = set.iter().skip(1).position(|&byte| byte == b']').map_or(set.len(), |at| at + 1);
-            let is_not = set.first() == Some(&b'^');
-            let mut set = &set[usize::from(is_not)..end];
-            let mut is_in = false;
-            while let [first, rest @ ..] = set {
-                let (last, rest) = if let [b'-', last, rest @ ..] = rest { (last, rest) } else { (first, rest) };
-                is_in |= (*first.min(last)..=*first.max(last)).contains(&byte);
-                set = rest;
-            }
-            (is_in != is_not, (end + 2).min(pattern.len()))
-        }
-        _ => (pattern[0] == byte, 1),
-    }
-}
-
-/// What a key, and what an item, needs besides its bytes: about what the tables and the allocator take.
-const KEY_BYTES: usize = 64;
-const ITEM_BYTES: usize = 32;
 /// How many entries are examined at a time.
 const SWEPT: usize = 20;
+/// So a sweep takes about a millisecond at most.
+const ROUNDS_MAX: usize = 50;

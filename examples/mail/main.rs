@@ -12,9 +12,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "../common/tls.rs"]
-mod tls;
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,6 +22,8 @@ use socketserver::{BaseServer, Next, Request, RequestHandler, Result, TcpServer,
 
 /// What all sessions share.
 struct Mail {
+    /// The host name that replies begin with.
+    name: String,
     tls: Option<TlsAcceptor>,
     message_bytes_max: u64,
     message_timeout: Option<Duration>,
@@ -30,7 +31,8 @@ struct Mail {
 
 impl BaseServer for Mail {}
 
-/// A session: whether the client has introduced itself, the message that it sends, and how often it was wrong.
+/// A session: whether the client has introduced itself, the message that it sends, how often it was wrong, and how many
+/// commands it has sent since its last message.
 #[derive(Default)]
 struct Session {
     is_greeted: bool,
@@ -39,11 +41,13 @@ struct Session {
     /// The number of bytes of the text so far, while it arrives.
     text: Option<u64>,
     errors: usize,
+    commands: usize,
 }
 
 impl RequestHandler<Mail> for Session {
     fn setup(&mut self, request: &mut Request<'_, Mail>) -> Result<Next> {
-        reply(request, "220 ESMTP ready")
+        let greeting = format!("220 {} ESMTP ready", request.server.name);
+        reply(request, &greeting)
     }
 
     fn handle(&mut self, request: &mut Request<'_, Mail>) -> Result<Next> {
@@ -80,19 +84,25 @@ impl Session {
     fn obey(&mut self, request: &mut Request<'_, Mail>, line: &[u8]) -> Result<Next> {
         let line = String::from_utf8_lossy(line);
         let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        self.commands += usize::from(!verb.eq_ignore_ascii_case("RCPT"));
+        if self.commands > COMMANDS_MAX {
+            return end(request, "421 4.7.0 too many commands without a message");
+        }
         let said = match (&verb.to_ascii_uppercase()[..], rest.trim()) {
             ("EHLO", name) if !name.is_empty() => {
-                *self = Session { is_greeted: true, errors: self.errors, ..Session::default() };
-                let size = request.server.message_bytes_max;
-                write!(request.output, "250-at your service\r\n250-PIPELINING\r\n250-SIZE {size}\r\n250-8BITMIME\r\n")?;
+                self.is_greeted = true;
+                let Mail { name, message_bytes_max: size, .. } = &*request.server;
+                write!(request.output, "250-{name}\r\n250-PIPELINING\r\n250-SIZE {size}\r\n250-8BITMIME\r\n")?;
                 if request.server.tls.is_some() && request.tls().is_none() {
                     request.output.write_all(b"250-STARTTLS\r\n")?;
                 }
-                "250 ENHANCEDSTATUSCODES"
+                self.reset("250 ENHANCEDSTATUSCODES")
             }
             ("HELO", name) if !name.is_empty() => {
-                *self = Session { is_greeted: true, errors: self.errors, ..Session::default() };
-                "250 at your service"
+                self.is_greeted = true;
+                self.reset("");
+                let hello = format!("250 {}", request.server.name);
+                return reply(request, &hello);
             }
             ("MAIL", rest) => self.mail(rest, request.server.message_bytes_max),
             ("RCPT", rest) => self.rcpt(rest),
@@ -115,17 +125,22 @@ impl Session {
     }
 
     fn mail(&mut self, rest: &str, message_bytes_max: u64) -> &'static str {
-        let Some(parameters) = path(rest, "FROM:").map(|(_, parameters)| parameters) else {
-            return "501 5.1.7 not FROM:<address>";
+        let parameters = match path(rest, "FROM:") {
+            None => return "501 5.1.7 not FROM:<address>",
+            Some(_) if !self.is_greeted || self.has_sender => return "503 5.5.1 EHLO comes first, then one MAIL",
+            Some((address, _)) if !address.is_ascii() => return NOT_ASCII,
+            Some((_, parameters)) => parameters.to_ascii_uppercase(),
         };
-        if !self.is_greeted || self.has_sender {
-            return "503 5.5.1 EHLO comes first, then one MAIL";
-        }
+        let mut names = HashSet::new();
         for parameter in parameters.split_ascii_whitespace() {
-            match parameter.to_ascii_uppercase().split_once('=') {
-                Some(("SIZE", size)) if size.parse().is_ok_and(|size: u64| size <= message_bytes_max) => {}
-                Some(("SIZE", size)) if size.bytes().all(|byte| byte.is_ascii_digit()) => return TOO_LARGE,
-                Some(("BODY", "7BIT" | "8BITMIME")) => {}
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            match (name, value) {
+                _ if !names.insert(name) => return "501 5.5.4 the same parameter twice",
+                ("SIZE", "") => return NO_SIZE,
+                ("SIZE", size) if !size.bytes().all(|byte| byte.is_ascii_digit()) => return NO_SIZE,
+                ("SIZE", size) if size.parse().is_ok_and(|size: u64| size <= message_bytes_max) => {}
+                ("SIZE", _) => return TOO_LARGE,
+                ("BODY", "7BIT" | "8BITMIME") => {}
                 _ => return "555 5.5.4 no such parameter",
             }
         }
@@ -137,6 +152,7 @@ impl Session {
         match path(rest, "TO:") {
             _ if !self.has_sender => "503 5.5.1 MAIL comes first",
             None | Some(("", _)) => "501 5.1.3 not TO:<address>",
+            Some((address, _)) if !address.is_ascii() => NOT_ASCII,
             Some((_, parameters)) if !parameters.trim().is_empty() => "555 5.5.4 no such parameter",
             Some(_) if self.recipients >= RECIPIENTS_MAX => "452 4.5.3 too many recipients",
             Some(_) => {
@@ -161,6 +177,7 @@ impl Session {
         request.set_message_deadline(None);
         let recipients = self.recipients;
         self.reset("");
+        self.commands = 0;
         if before > max {
             return reply(request, TOO_LARGE);
         }
@@ -184,7 +201,7 @@ impl Session {
 
     /// Forgets the message, but not the client.
     fn reset(&mut self, said: &'static str) -> &'static str {
-        *self = Session { is_greeted: self.is_greeted, errors: self.errors, ..Session::default() };
+        (self.has_sender, self.recipients, self.text) = (false, 0, None);
         said
     }
 }
@@ -192,9 +209,17 @@ impl Session {
 /// The address in `FROM:<address> parameters`, and the parameters.
 fn path<'a>(text: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
     let (start, rest) = text.split_at_checked(keyword.len())?;
-    let (address, parameters) = rest.trim_start().strip_prefix('<')?.rsplit_once('>')?;
-    let is_plain =
-        address.len() <= PATH_BYTES_MAX && !address.contains(['<', '>']) && !address.contains(char::is_control);
+    let rest = rest.trim_start().strip_prefix('<')?;
+    // In quotes the address may contain these characters: <"a>b"@example.com>.
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let end = rest.find(|letter| {
+        is_quoted ^= letter == '"' && !is_escaped;
+        is_escaped = letter == '\\' && !is_escaped;
+        ['<', '>'].contains(&letter) && !is_quoted
+    })?;
+    let (address, rest) = rest.split_at(end);
+    let parameters = rest.strip_prefix('>').filter(|rest| rest.is_empty() || rest.starts_with(' '))?;
+    let is_plain = address.len() <= PATH_BYTES_MAX && !address.contains(char::is_control);
     (start.eq_ignore_ascii_case(keyword) && is_plain).then_some((address, parameters))
 }
 
@@ -210,15 +235,20 @@ fn end(request: &mut Request<'_, Mail>, text: &str) -> Result<Next> {
 
 /// Takes mail and throws it away; with a certificate, STARTTLS is offered
 #[derive(clap::Parser)]
+// Three minutes for each part of a message: RFC 5321 section 4.5.3.2.
+#[command(mut_arg("message_timeout", |arg| arg.default_value("180")))]
 struct Args {
     /// Where to listen; port 0 lets the system choose
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:2525")]
     address: String,
+    /// The host name in the greeting
+    #[arg(long, default_value = "localhost", value_parser = host_name)]
+    name: String,
     /// The longest message
     #[arg(long, value_name = "BYTES", default_value = "26214400")]
     message_bytes_max: u64,
     #[command(flatten)]
-    tls: tls::TlsOptions,
+    tls: common::tls::TlsOptions,
     #[command(flatten)]
     options: common::Options,
 }
@@ -226,6 +256,7 @@ struct Args {
 fn main() -> ExitCode {
     common::run(|args: Args| {
         let mail = Mail {
+            name: args.name,
             tls: args.tls.acceptor()?,
             message_bytes_max: args.message_bytes_max,
             message_timeout: args.options.message_timeout(),
@@ -237,9 +268,19 @@ fn main() -> ExitCode {
     })
 }
 
+/// Parses a host name, which must not contain the end of a line.
+fn host_name(text: &str) -> Result<String, &'static str> {
+    let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_name { Ok(text.to_owned()) } else { Err("not a host name") }
+}
+
 const TOO_LARGE: &str = "552 5.3.4 the message is too large";
+const NO_SIZE: &str = "501 5.5.4 SIZE is no number";
+const NOT_ASCII: &str = "553 5.6.7 an address is ASCII, because SMTPUTF8 is not offered";
 const PATH_BYTES_MAX: usize = 256;
 const RECIPIENTS_MAX: usize = 100;
 const ERRORS_MAX: usize = 20;
+/// The most commands before a message, or after it, besides RCPT. Otherwise NOOP would keep a session for ever.
+const COMMANDS_MAX: usize = 100;
 /// A message is given time again for each so many bytes.
 const RATE_BYTES: u64 = 64 * 1024;

@@ -1,18 +1,22 @@
 //! HTTP/1.1 on the wire, RFC 9112: heads and bodies of requests. Whatever two programs could understand in two ways is
 //! refused, so that nobody can smuggle a request past a proxy.
 
-use socketserver::Input;
+use std::fs::File;
+use std::net::SocketAddrV6;
+use std::ops::Range;
+use std::sync::Arc;
 
-/// The status line of an error. The connection closes after it.
+use socketserver::{Input, SharedBytes};
+
+/// The status line of an answer. More headers may follow it.
 pub(crate) type Status = &'static str;
 
 /// The head of a request.
-#[derive(Default)]
 pub(crate) struct Head<'a> {
     pub(crate) method: &'a str,
     pub(crate) path: &'a str,
-    /// The client wants the connection to be kept.
-    pub(crate) keeps: bool,
+    /// The connection ends after the answer.
+    pub(crate) closes: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub(crate) waits: bool,
     pub(crate) body: Body,
@@ -21,32 +25,8 @@ pub(crate) struct Head<'a> {
     pub(crate) if_modified_since: Option<&'a str>,
 }
 
-/// What is missing of a body.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Body {
-    Bytes(u64),
-    /// Chunked: a line with a size comes next, so many bytes, the end of their line, or so many bytes of trailers.
-    Size,
-    Chunk(u64),
-    ChunkEnd,
-    Trailers(usize),
-}
-
-impl Default for Body {
-    fn default() -> Self {
-        Body::Bytes(0)
-    }
-}
-
-pub(crate) enum Part<'a> {
-    Bytes(&'a [u8]),
-    /// The rest has not arrived.
-    Wait,
-    End,
-}
-
 impl<'a> Head<'a> {
-    /// Reads a head, or returns `None` until it is complete.
+    /// Consumes a head, or returns `None` until it is complete.
     pub(crate) fn read(input: &mut Input<'a>) -> Result<Option<Self>, Status> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut headers);
@@ -59,123 +39,150 @@ impl<'a> Head<'a> {
             Err(httparse::Error::Version) => return Err("505 HTTP Version Not Supported"),
             Err(_) => return Err(BAD),
         };
-        if !memchr::memchr_iter(b'\n', unread).take_while(|at| *at < length).all(|at| at > 0 && unread[at - 1] == b'\r')
-        {
-            return Err(BAD);
-        }
-        let is_1_1 = parsed.version == Some(1);
-        let method = parsed.method.unwrap_or_default();
-        let mut head =
-            Head { method, path: path_of(parsed.path.unwrap_or_default())?, keeps: is_1_1, ..Head::default() };
-        let (mut hosts, mut length_of_body, mut is_chunked) = (0, None, false);
-        for header in &*parsed.headers {
-            let value = std::str::from_utf8(header.value);
-            match &header.name.to_ascii_lowercase()[..] {
-                "host" => hosts += 1,
-                "content-length" => {
-                    let digits = value.ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-                    let length = digits.and_then(|text| text.parse().ok()).ok_or(BAD)?;
-                    if length_of_body.replace(length).is_some() {
-                        return Err(BAD);
-                    }
-                }
-                "transfer-encoding" if is_chunked || !is_1_1 => return Err(BAD),
-                "transfer-encoding" if value.is_ok_and(|text| text.eq_ignore_ascii_case("chunked")) => {
-                    is_chunked = true
-                }
-                "transfer-encoding" => return Err("501 Not Implemented"),
-                "connection" => {
-                    let has = |option| {
-                        value.is_ok_and(|text| text.split(',').any(|word| word.trim().eq_ignore_ascii_case(option)))
-                    };
-                    head.keeps = (head.keeps || has("keep-alive")) && !has("close");
-                }
-                "expect" if value.is_ok_and(|text| text.eq_ignore_ascii_case("100-continue")) => head.waits = is_1_1,
-                "expect" => return Err("417 Expectation Failed"),
-                "range" => head.range = value.ok(),
-                "if-range" => head.if_range = Some(value.unwrap_or_default()),
-                "if-modified-since" => head.if_modified_since = value.ok(),
-                _ => {}
-            }
-        }
-        head.body = match (length_of_body, is_chunked) {
-            _ if hosts > 1 || is_1_1 && hosts == 0 => return Err(BAD),
-            (Some(_), true) => return Err(BAD),
-            (_, true) => Body::Size,
-            (length, false) => Body::Bytes(length.unwrap_or(0)),
+        check(memchr::memchr_iter(b'\n', &unread[..length]).all(|at| unread[..at].ends_with(b"\r")), BAD)?;
+        let (method, is_1_1) = (parsed.method.unwrap_or_default(), parsed.version == Some(1));
+        // The values of a header. One that is no text is like none that is known.
+        let all = |name: &'static str| {
+            let named = parsed.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+            named.map(|header| std::str::from_utf8(header.value).unwrap_or("?"))
         };
+        let one = |name| all(name).try_fold(None, |other, value| other.map_or(Ok(Some(value)), |_| Err(BAD)));
+        let has = |name, value: &str| {
+            all(name).flat_map(|all| all.split(',')).any(|one| one.trim().eq_ignore_ascii_case(value))
+        };
+        let body = match (one("content-length")?, one("transfer-encoding")?) {
+            (None, None) => Body::Bytes(0),
+            (Some(digits), None) => Body::Bytes(number(digits.as_bytes(), 10)?),
+            (None, Some(coding)) if is_1_1 && coding.eq_ignore_ascii_case("chunked") => Body::Size,
+            (None, Some(_)) if is_1_1 => return Err("501 Not Implemented"),
+            _ => return Err(BAD),
+        };
+        check(one("host")?.map_or(!is_1_1, |host| host.is_empty() || is_host(host)), BAD)?;
+        check(all("expect").all(|value| value.eq_ignore_ascii_case("100-continue")), "417 Expectation Failed")?;
+        let path = path_of(method, parsed.path.unwrap_or_default())?;
         input.consume(length);
-        Ok(Some(head))
+        Ok(Some(Head {
+            method,
+            path,
+            closes: has("connection", "close") || !is_1_1 && !has("connection", "keep-alive"),
+            waits: is_1_1 && all("expect").next().is_some(),
+            body,
+            // Only GET has ranges.
+            range: all("range").next().filter(|_| method == "GET"),
+            if_range: all("if-range").next(),
+            // A condition on the entity tag comes first. No file has one, so it does not match.
+            if_modified_since: all("if-modified-since").next().filter(|_| all("if-none-match").next().is_none()),
+        }))
     }
 }
 
-/// The path of a request's target, without its query.
-fn path_of(target: &str) -> Result<&str, Status> {
-    let path = match target.strip_prefix("http://") {
-        Some(rest) => &rest[rest.find('/').ok_or(BAD)?..],
-        None => target,
-    };
-    let path = path.split(['?', '#']).next().unwrap_or_default();
-    if path.starts_with('/') { Ok(path) } else { Err(BAD) }
+/// The path of a target. This is `/path?query`, or the same after `http://host`.
+fn path_of<'a>(method: &str, target: &'a str) -> Result<&'a str, Status> {
+    let target = &target[..memchr::memchr2(b'?', b'#', target.as_bytes()).unwrap_or(target.len())];
+    // OPTIONS can be about the whole server, `*`, and CONNECT is about another server. No path is equal to these.
+    if target.starts_with('/') || matches!(method, "OPTIONS" | "CONNECT") {
+        return Ok(target);
+    }
+    let (scheme, rest) = target.split_once("://").ok_or(BAD)?;
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    check(matches!(&*scheme.to_ascii_lowercase(), "http" | "https") && is_host(host), BAD)?;
+    Ok(if path.is_empty() { "/" } else { path })
+}
+
+/// Whether it is a name or an address, perhaps with a port.
+fn is_host(text: &str) -> bool {
+    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte);
+    let is_port = |port: &str| port.is_empty() || number(port.as_bytes(), 10).is_ok_and(|port| port <= 65_535);
+    let (name, port) = text.split_once(':').unwrap_or((text, ""));
+    let is_named = !name.is_empty() && name.bytes().all(in_name) && is_port(port);
+    is_named || [text, &format!("{text}:0")].iter().any(|address| address.parse::<SocketAddrV6>().is_ok())
+}
+
+/// What is missing of a body.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Body {
+    /// So many bytes, and nothing after them.
+    Bytes(u64),
+    /// In chunks: the line with the size of the next one.
+    Size,
+    /// So many bytes of a chunk, and the end of its line.
+    Chunk(u64),
+    /// The headers after the last chunk, of so many bytes at most, and an empty line.
+    Trailers(usize),
 }
 
 impl Body {
-    /// Consumes a part of the body.
-    pub(crate) fn read<'a>(&mut self, input: &mut Input<'a>) -> Result<Part<'a>, Status> {
+    /// Consumes a part of the body, which is empty at its end. Returns `None` until more has arrived.
+    pub(crate) fn read<'a>(&mut self, input: &mut Input<'a>) -> Result<Option<&'a [u8]>, Status> {
         loop {
-            *self = match *self {
-                Body::Bytes(0) => return Ok(Part::End),
-                Body::Bytes(_) | Body::Chunk(_) if input.is_empty() => return Ok(Part::Wait),
-                Body::Chunk(0) => Body::ChunkEnd,
-                Body::Bytes(left) | Body::Chunk(left) => {
-                    let part = &input.unread()[..input.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
-                    input.consume(part.len());
-                    let left = left - part.len() as u64;
-                    *self = if let Body::Bytes(_) = self { Body::Bytes(left) } else { Body::Chunk(left) };
-                    return Ok(Part::Bytes(part));
-                }
-                Body::Size | Body::ChunkEnd | Body::Trailers(_) => {
-                    let Some(line) = line(input)? else { return Ok(Part::Wait) };
-                    match *self {
-                        Body::Size => size(line)?,
-                        Body::ChunkEnd if line.is_empty() => Body::Size,
-                        Body::Trailers(_) if line.is_empty() => Body::Bytes(0),
-                        Body::Trailers(left) => Body::Trailers(left.checked_sub(line.len()).ok_or(BAD)?),
-                        _ => return Err(BAD),
-                    }
-                }
+            match self {
+                Body::Bytes(0) => return Ok(Some(&[])),
+                Body::Bytes(left) | Body::Chunk(left @ 1..) => return Ok(input.read_part(left)),
+                Body::Size | Body::Chunk(_) | Body::Trailers(_) => {}
             }
+            let Some(line) = input.read_line().map_err(|_| BAD)? else { return Ok(None) };
+            *self = self.after_line(line)?;
+        }
+    }
+
+    /// What is missing after the next line that is no part of the content.
+    fn after_line(&self, line: &[u8]) -> Result<Self, Status> {
+        let is_text = |byte: &u8| *byte == b'\t' || !byte.is_ascii_control();
+        let text = line.strip_suffix(b"\r\n").filter(|text| text.iter().all(is_text)).ok_or(BAD)?;
+        match self {
+            // The size ends where extensions begin.
+            Body::Size => match number(text.split(|byte| *byte == b';').next().unwrap_or_default(), 16)? {
+                0 => Ok(Body::Trailers(TRAILERS_BYTES_MAX)),
+                size => Ok(Body::Chunk(size)),
+            },
+            Body::Chunk(_) if text.is_empty() => Ok(Body::Size),
+            Body::Trailers(_) if text.is_empty() => Ok(Body::Bytes(0)),
+            Body::Trailers(left) if httparse::parse_headers(line, &mut [httparse::EMPTY_HEADER]).is_ok() => {
+                Ok(Body::Trailers(left.checked_sub(line.len()).ok_or(BAD)?))
+            }
+            _ => Err(BAD),
         }
     }
 }
 
-/// Consumes a line, and returns it without its end.
-fn line<'a>(input: &mut Input<'a>) -> Result<Option<&'a [u8]>, Status> {
-    let unread = &input.unread()[..input.len().min(LINE_BYTES_MAX)];
-    match memchr::memchr(b'\n', unread) {
-        None if unread.len() < LINE_BYTES_MAX => Ok(None),
-        None => Err(BAD),
-        Some(end) => {
-            let line = unread[..end].strip_suffix(b"\r").filter(|line| !line.iter().any(u8::is_ascii_control));
-            input.consume(end + 1);
-            line.map(Some).ok_or(BAD)
-        }
+/// An answer. Its headers are those that describe the body. A copy costs nothing.
+#[derive(Clone)]
+pub(crate) struct Reply {
+    pub(crate) status: Status,
+    pub(crate) headers: Arc<str>,
+    pub(crate) body: Content,
+}
+
+#[derive(Clone)]
+pub(crate) enum Content {
+    Bytes(SharedBytes),
+    File(Arc<File>, Range<u64>),
+}
+
+impl Reply {
+    pub(crate) fn new(status: Status, kind: &str, body: impl Into<SharedBytes>) -> Self {
+        let body = body.into();
+        let headers = format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len()).into();
+        Reply { status, headers, body: Content::Bytes(body) }
+    }
+
+    pub(crate) fn error(status: Status) -> Self {
+        Reply::new(status, "text/plain", status.lines().next().unwrap_or_default())
     }
 }
 
-/// Reads the size of a chunk. Extensions after it are ignored.
-fn size(line: &[u8]) -> Result<Body, Status> {
-    let digits = line.split(|byte| *byte == b';').next().filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-    let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-    match digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or(BAD)? {
-        0 => Ok(Body::Trailers(LINE_BYTES_MAX)),
-        size => Ok(Body::Chunk(size)),
-    }
+/// Fails with a status unless all is right.
+pub(crate) fn check(is_right: bool, otherwise: Status) -> Result<(), Status> {
+    if is_right { Ok(()) } else { Err(otherwise) }
+}
+
+/// Reads a number of bytes, which has no sign.
+fn number(digits: &[u8], radix: u32) -> Result<u64, Status> {
+    let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+')).ok_or(BAD)?;
+    u64::from_str_radix(digits, radix).map_err(|_| BAD)
 }
 
 pub(crate) const BAD: Status = "400 Bad Request";
-/// The only status whose answer has no length.
-pub(crate) const NOT_MODIFIED: Status = "304 Not Modified";
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
-const LINE_BYTES_MAX: usize = 4 * 1024;
+const TRAILERS_BYTES_MAX: usize = 4 * 1024;

@@ -1,5 +1,5 @@
 "use strict";
-// Draws the samples that the server sends. A page that is loaded again gets all of them again.
+// Draws the counters that the server sends each second. A page that is loaded again gets all of them again.
 
 const SHOWN = 300; // seconds
 const TOP = 16, BOTTOM = 18; // room for labels, in pixels
@@ -17,16 +17,29 @@ const micros = scaled(["µs", "ms", "s"], 1000);
 // Title, format, and for each series its name and its value in a sample.
 const charts = [
     ["Connections", plain, { open: (s) => s.connections }],
-    ["Requests per second", count, { requests: (s) => s.messages }],
+    ["Requests per second", count, { requests: (s) => s.requests }],
     ["Bytes per second", bytes, { received: (s) => s.received, sent: (s) => s.sent }],
     ["Turn time, mean", micros, { turn: (s) => s.turn }],
     ["Busy", (n) => `${plain(n)} %`, { "of one core": (s) => s.busy }],
-    ["Unsent output", bytes, { queued: (s) => s.unsent }],
+    ["Not sent yet, files included", bytes, { queued: (s) => s.unsent }],
     ["Jobs that wait for a thread", plain, { waiting: (s) => s.waiting }],
     ["Ends by reason, since the start", count, null],
 ];
 
 let samples = [];
+let counters; // the last ones
+
+// Adds what has happened since the last counters.
+function add(next) {
+    if (counters) {
+        const more = (name) => next[name] - counters[name];
+        const rate = (name) => more(name) / more("uptime");
+        const [requests, received, sent] = ["requests", "received", "sent"].map(rate);
+        const turn = more("busy") / (more("turns") || 1) * 1e6;
+        samples.push({ ...next, requests, received, sent, turn, busy: rate("busy") * 100 });
+    }
+    counters = next;
+}
 
 function element(name, attributes = {}, ...children) {
     const made = name === "svg" || ["path", "line", "text"].includes(name)
@@ -55,7 +68,7 @@ function draw({ format, series, plot, legend }) {
     series ??= Object.fromEntries(Object.keys(last.ends).sort().map((why) => [why, (s) => s.ends[why] ?? 0]));
     const lines = Object.entries(series);
     const max = nice(Math.max(1, ...lines.flatMap(([, value]) => samples.map(value))), format);
-    const x = (s) => width - (last.time - s.time) / 1000 * width / SHOWN;
+    const x = (s) => width - (last.uptime - s.uptime) * width / SHOWN;
     const y = (n) => height - BOTTOM - n / max * (height - TOP - BOTTOM);
     const grid = [0, max / 2, max].map((n) => element("line", { class: "grid", x1: 0, x2: width, y1: y(n), y2: y(n) }));
     const paths = lines.map(([, value], i) => {
@@ -74,7 +87,7 @@ function draw({ format, series, plot, legend }) {
 
 function show() {
     if (!samples.length || document.hidden) return;
-    samples = samples.filter((s) => s.time > samples.at(-1).time - SHOWN * 1000);
+    samples = samples.filter((s) => s.uptime > samples.at(-1).uptime - SHOWN);
     views.forEach(draw);
 }
 
@@ -85,8 +98,13 @@ function tell(text, isLost) {
 }
 
 const events = new EventSource("/events");
-events.addEventListener("history", (event) => { samples = JSON.parse(event.data); tell("live", false); show(); });
-events.addEventListener("sample", (event) => { samples.push(JSON.parse(event.data)); show(); });
+events.addEventListener("history", (event) => {
+    [samples, counters] = [[], undefined];
+    JSON.parse(event.data).forEach(add);
+    tell("live", false);
+    show();
+});
+events.addEventListener("sample", (event) => { add(JSON.parse(event.data)); show(); });
 // The browser connects again by itself, unless the server has refused.
 events.onerror = () => tell("not connected, trying again …", true);
 document.addEventListener("visibilitychange", show);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::files::{BlockingReader, BlockingWriter};
 use super::handler::BlockingHandler;
 use super::request::BlockingRequest;
-use super::serve_on::{OnThread, Sender, ServeOn, Taken, TakenRequest, Work};
+use super::serve_on::{HandOver, OnThread, Sender, ServeOn, Taken, TakenRequest, Work};
 use super::socket::BlockingSocket;
 use super::stop::Stop;
 use crate::error::{Error, Result};
@@ -35,8 +35,14 @@ impl<S: 'static> ServeOn<S> {
             ServeOn::Thread(OnThread { handler, send }) => Some((Work::Handler(handler), send)),
             #[cfg(all(unix, feature = "children"))]
             ServeOn::Program(command) => Some((Work::Child(command), send)),
+            ServeOn::Worker(HandOver(pass, send)) => Some((Work::HandOver(pass), send)),
         }
     }
+}
+
+/// Only a connection is passed to another reactor, and by what has accepted it.
+pub(crate) fn send_nowhere<S>(_: Work<S>, _: &mut Core, _: Taken) -> Result<()> {
+    Err(Error::Gone)
 }
 
 /// Sends a request to a thread.
@@ -44,14 +50,16 @@ impl<S: 'static> ServeOn<S> {
 /// # Errors
 /// The same as for [`Core::serve_elsewhere`].
 fn send<S: 'static>(work: Work<S>, core: &mut Core, taken: Taken) -> Result<()> {
-    let Taken { server, request, client_address, local_address } = taken;
+    let Taken { server, request, client_address, local_address, header } = taken;
     let place = match work {
         Work::Handler(_) => Place::Threads,
         #[cfg(all(unix, feature = "children"))]
         Work::Child(_) => Place::Programs,
+        Work::HandOver(_) => return Err(Error::Gone),
     };
     let served = &core.served[usize::from(server)];
     let (id, limits) = (served.id, Arc::clone(&served.limits));
+    let is_datagram = matches!(request, TakenRequest::Datagram(..));
     let socket = match request {
         TakenRequest::Stream(stream) => BlockingSocket::stream(stream, core.selector.clock(), limits),
         #[cfg(feature = "tls")]
@@ -63,8 +71,8 @@ fn send<S: 'static>(work: Work<S>, core: &mut Core, taken: Taken) -> Result<()> 
     let (stop, handle) = (socket.stop(), core.handle());
     let stopper = Box::new(stop.clone());
     let address = client_address.clone();
-    core.serve_elsewhere(server, place, address, stopper, move |request| {
-        let origin = Origin { id: request, socket, client_address, local_address, handle, server: id };
+    core.serve_elsewhere(server, place, (address, is_datagram), stopper, move |request| {
+        let origin = Origin { id: request, socket, client_address, local_address, header, handle, server: id };
         run(work, origin, &stop)
     })
 }
@@ -85,6 +93,7 @@ pub(crate) fn run<S: 'static>(work: Work<S>, origin: Origin, stop: &Stop) -> Res
         Work::Handler(handler) => call(handler, origin, stop),
         #[cfg(all(unix, feature = "children"))]
         Work::Child(command) => attempt(|| super::child::run(command, origin, stop)),
+        Work::HandOver(_) => Err(Error::Gone),
     };
     match stop.ended() {
         Some(Ended::TimedOut(max)) => {

@@ -10,6 +10,7 @@ use super::stop::Stop;
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::ids::{ConnectionId, ServerId};
+use crate::net::Header;
 use crate::reactor::handle::Handle;
 
 /// The origin of a request: the reactor's data about it.
@@ -19,6 +20,8 @@ pub(crate) struct Origin {
     pub(crate) socket: BlockingSocket,
     pub(crate) client_address: Address,
     pub(crate) local_address: Option<Address>,
+    #[cfg_attr(not(all(unix, feature = "proxy-protocol")), expect(dead_code, reason = "it is nothing"))]
+    pub(crate) header: Header,
     /// Access to the reactor.
     pub(crate) handle: Handle,
     pub(crate) server: ServerId,
@@ -90,6 +93,13 @@ impl<S> BlockingRequest<S> {
     /// unknown.
     pub fn local_address(&self) -> Option<Address> {
         self.origin.local_address.clone()
+    }
+
+    /// Returns the header with which a proxy has begun the connection: see
+    /// [`ProxyProtocol`](crate::ProxyProtocol). `None` if there was none. Feature `proxy-protocol`.
+    #[cfg(all(unix, feature = "proxy-protocol"))]
+    pub fn proxy_header(&self) -> Option<&crate::net::ProxyHeader> {
+        self.origin.header.as_deref()
     }
 
     /// Returns the socket: Python's `self.request`.

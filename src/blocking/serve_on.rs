@@ -7,7 +7,7 @@ use super::descriptor::SendTo;
 use super::handler::BlockingHandler;
 use crate::address::Address;
 use crate::error::Result;
-use crate::net::StdStream;
+use crate::net::{Header, StdStream, Stream};
 use crate::reactor::core::Core;
 
 /// Where a request is served: the result of the hook `process_request`.
@@ -60,7 +60,15 @@ pub enum ServeOn<S = ()> {
     /// nohup(1) works. Only SIGPIPE has its default effect and ends it. Feature `children`.
     #[cfg(all(unix, feature = "children"))]
     Program(Box<std::process::Command>),
+    /// Another reactor: that of a worker.
+    #[doc(hidden)]
+    Worker(HandOver<S>),
 }
+
+/// Passes a connection to another reactor. It is given the number of the server that has accepted the connection.
+pub struct HandOver<S>(pub(crate) Pass, pub(crate) Sender<S>);
+
+pub(crate) type Pass = Box<dyn FnOnce(&mut Core, u16, Stream, Address) + Send>;
 
 impl<S> ServeOn<S> {
     /// Serves the request with a program. The standard input and output of the command are replaced when it runs. It is
@@ -96,6 +104,7 @@ pub(crate) struct Taken {
     pub(crate) request: TakenRequest,
     pub(crate) client_address: Address,
     pub(crate) local_address: Option<Address>,
+    pub(crate) header: Header,
 }
 
 pub(crate) enum TakenRequest {
@@ -112,6 +121,7 @@ pub(crate) enum Work<S> {
     Handler(Box<dyn BlockingHandler<S>>),
     #[cfg(all(unix, feature = "children"))]
     Child(Box<std::process::Command>),
+    HandOver(Pass),
 }
 
 impl<S> fmt::Debug for ServeOn<S> {
@@ -121,6 +131,7 @@ impl<S> fmt::Debug for ServeOn<S> {
             ServeOn::Thread(_) => f.write_str("Thread"),
             #[cfg(all(unix, feature = "children"))]
             ServeOn::Program(command) => f.debug_tuple("Program").field(command).finish(),
+            ServeOn::Worker(_) => f.write_str("Worker"),
         }
     }
 }

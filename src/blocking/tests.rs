@@ -34,7 +34,7 @@ pub(super) fn origin(socket: impl Into<BlockingSocket>) -> Origin {
     let id = ConnectionId { slot: SlotId { key: 0, generation: 0 }, reactor: 0 };
     let socket = socket.into();
     let server = ServerId::new();
-    Origin { id, socket, client_address: client(), local_address: None, handle: nowhere(), server }
+    Origin { id, socket, client_address: client(), local_address: None, header: None, handle: nowhere(), server }
 }
 
 /// A request that is being served, and its stop.

@@ -8,7 +8,7 @@
 //! | [`Owed`], the call that the handler must still get | `Setup`, `Nothing`, `Finish`, `Gone` |
 //! | [`Inbound`], the peer's direction | `Open`, `Ended`, `Shown`, `Told`; or `Datagrams` |
 //! | [`Outbound`], ours | `Open`, `ShutDue`, `Shut`, `Broken` |
-//! | [`Drain`], of the server's stop | `No`, `Asked`, `Quiet`, `Due`, `Told` |
+//! | [`Drain`], of the server's stop | `No`, `Asked`, `Quiet`, `Due`, `Told`, `ToldBusy` |
 //! | [`Wake`], what wakes a resting connection | `Unregistered`, `Unwatched`, `Set` |
 
 /// The stage of the connection. Most stages are steps on the way out, and compare in their order.
@@ -83,6 +83,8 @@ pub(crate) enum Drain {
     /// `drain` is called now, after running jobs.
     Due,
     Told,
+    /// `drain` was called although the connection was busy, so the peer may send more.
+    ToldBusy,
 }
 
 /// What wakes a resting connection.

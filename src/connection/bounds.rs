@@ -96,7 +96,7 @@ impl Bounds {
 
     /// How much output is gathered without a look at these bounds, and at the size of each write.
     pub(crate) fn gathers(&self) -> usize {
-        self.output_bytes_max.min(self.output_high_water).min(DIRECT_BYTES)
+        self.output_bytes_max.min(self.output_high_water).min(DIRECT_BYTES).saturating_sub(1)
     }
 }
 

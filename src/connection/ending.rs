@@ -1,6 +1,6 @@
 //! Ends a connection: flush, `finish`, FIN, linger; or close immediately.
 
-use super::axes::{Inbound, Outbound, Stage};
+use super::axes::{Drain, Inbound, Outbound, Stage};
 use super::state::*;
 use super::{Connection, Step, Turn};
 use crate::lifecycle::EndReason;
@@ -61,6 +61,8 @@ impl Connection {
             // Unread input means that there may be more, and so does a read that was not short; the next read detects
             // it.
             Linger::WhenNeeded if self.carry.is_some() => {}
+            // The server's stop has come between two requests, and the next one may be on its way.
+            Linger::WhenNeeded if self.state.phase.drain() == Drain::ToldBusy => {}
             #[cfg(feature = "tls")]
             Linger::WhenNeeded if self.state.phase.awaits_close_notify() => {}
             Linger::WhenNeeded if !self.state.has(READABLE) => most = 0,
@@ -73,6 +75,9 @@ impl Connection {
         }
         let is_shut = self.state.phase.outbound() == Outbound::Shut;
         if most == 0 {
+            if self.state.phase.outbound() == Outbound::ShutDue {
+                return Step::Shutdown; // Closing with unread input would drop what the FIN should take along.
+            }
             // Closing ends both directions, unless they have ended.
             let over = is_shut || self.state.phase.inbound() != Inbound::Open;
             return self.die(if over { Step::Dead } else { Step::Close });

@@ -101,7 +101,7 @@ impl Connection {
     /// Returns whether `drain` is due: no byte has moved for a while and nothing waits in either direction, or the time
     /// for that is over; and no job is running. True only once.
     fn drain_is_due(&mut self, now: u64) -> bool {
-        if matches!(self.state.phase.drain(), Drain::No | Drain::Told) {
+        if matches!(self.state.phase.drain(), Drain::No | Drain::Told | Drain::ToldBusy) {
             return false;
         }
         let is_paused = self.state.phase.is_paused();
@@ -116,7 +116,7 @@ impl Connection {
         let due = match self.state.phase.drain() {
             Drain::Due => true,
             Drain::Quiet => !waits,
-            Drain::No | Drain::Asked | Drain::Told => false,
+            Drain::No | Drain::Asked | Drain::Told | Drain::ToldBusy => false,
         };
         let due = due && !self.state.has_jobs();
         if due {

@@ -100,6 +100,12 @@ impl Prefix {
         Prefix::Varint,
     ];
 
+    /// A message with its length in front.
+    pub(crate) fn framed(self, message: &[u8]) -> Result<Vec<u8>> {
+        let (bytes, used) = self.encode(message.len())?;
+        Ok([&bytes[..used], message].concat())
+    }
+
     /// Size of the prefix in bytes and the length it states; `None` if it is not complete.
     fn decode(self, bytes: &[u8]) -> Result<Option<(usize, u64)>> {
         let width = match self {

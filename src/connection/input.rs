@@ -17,13 +17,13 @@ use crate::limits::Limits;
 /// Reading never waits. Where Python's `rfile` would block, the methods here return `None`, and [`Read`] and
 /// [`BufRead`] fail with [`io::ErrorKind::WouldBlock`].
 ///
-/// [`read_line`](Self::read_line), [`read_until`](Self::read_until), [`read_exact`](Self::read_exact) and
-/// [`read_frame`](Self::read_frame) also return `None`, although more may be there, in two cases: while the output is
-/// above [`Limits::output_high_water`], and when the callback has used its share of the turn
-/// ([`ReactorConfig::turn_length`](crate::ReactorConfig::turn_length)). A loop that answers each message therefore ends
-/// when the peer accepts no more answers or when other connections are waiting, and `handle` is called again when the
-/// loop may continue. With [`set_full_duplex`](crate::Request::set_full_duplex) the output does not hold the input
-/// back.
+/// [`read_line`](Self::read_line), [`read_until`](Self::read_until), [`read_exact`](Self::read_exact),
+/// [`read_part`](Self::read_part) and [`read_frame`](Self::read_frame) also return `None`, although more may be there,
+/// in two cases: while the output is above [`Limits::output_high_water`], and when the callback has used its share of
+/// the turn ([`ReactorConfig::turn_length`](crate::ReactorConfig::turn_length)). A loop that answers each message
+/// therefore ends when the peer accepts no more answers or when other connections are waiting, and `handle` is called
+/// again when the loop may continue. With [`set_full_duplex`](crate::Request::set_full_duplex) the output does not hold
+/// the input back.
 ///
 /// Source: `StreamRequestHandler.rfile`.
 ///
@@ -167,6 +167,43 @@ impl<'a> Input<'a> {
             return Ok((!again).then_some(&[]));
         }
         Ok((n <= self.len() && !self.is_held()).then(|| self.take(n)))
+    }
+
+    /// Consumes and returns what has arrived of a message of `left` bytes, and subtracts its length from `left`. So a
+    /// message that is longer than [`Limits::input_bytes_max`] can be read in parts, for example an upload whose length
+    /// was announced. Returns `None` until more has arrived, and when nothing is left.
+    ///
+    /// Source: `rfile.read1(n)`.
+    ///
+    /// ```
+    /// use socketserver::{testing::Client, Next, Request, RequestHandler, Result};
+    /// use std::io::Write;
+    ///
+    /// struct Upload { left: u64, sum: u64 }
+    /// impl RequestHandler for Upload {
+    ///     fn handle(&mut self, request: &mut Request<'_>) -> Result<Next> {
+    ///         while let Some(part) = request.input.read_part(&mut self.left) {
+    ///             self.sum += part.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+    ///         }
+    ///         if self.left > 0 {
+    ///             return Ok(Next::Wait);
+    ///         }
+    ///         write!(request.output, "{}", self.sum)?;
+    ///         Ok(Next::Close)
+    ///     }
+    /// }
+    /// let mut client = Client::new(Upload { left: 5, sum: 0 });
+    /// client.feed(&[1, 2]);
+    /// client.feed(&[3, 4, 5, 6]); // The last byte is not of this message.
+    /// assert_eq!(client.sent(), b"15");
+    /// ```
+    pub fn read_part(&mut self, left: &mut u64) -> Option<&'a [u8]> {
+        let n = self.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+        if n == 0 || self.is_held() {
+            return None;
+        }
+        *left -= n as u64;
+        Some(self.take(n))
     }
 
     pub(crate) fn take(&mut self, n: usize) -> &'a [u8] {
@@ -339,6 +376,24 @@ mod tests {
         assert!(matches!(input.read_exact(21), Err(Error::InputLimit { max: 20, .. })));
         assert_eq!(input.read_exact(5).unwrap(), Some(&b"12345"[..]));
         assert_eq!(input.read_exact(0).unwrap(), Some(&b""[..]));
+    }
+
+    #[test]
+    fn a_part_is_what_has_arrived_of_a_message() {
+        let budget = budget();
+        let mut left = 7;
+        let mut first = input(&budget, b"12345", false);
+        assert_eq!((first.read_part(&mut left), left), (Some(&b"12345"[..]), 2));
+        assert_eq!((first.read_part(&mut left), left), (None, 2));
+        let mut second = input(&budget, b"67next", false);
+        assert_eq!((second.read_part(&mut left), left), (Some(&b"67"[..]), 0));
+        assert_eq!((second.read_part(&mut left), second.unread()), (None, &b"next"[..]));
+        // It does not come while the peer does not take its output.
+        budget.full.set(true);
+        left = u64::MAX;
+        assert_eq!((second.read_part(&mut left), left), (None, u64::MAX));
+        budget.full.set(false);
+        assert_eq!((second.read_part(&mut left), left), (Some(&b"next"[..]), u64::MAX - 4));
     }
 
     #[test]

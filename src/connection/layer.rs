@@ -231,7 +231,7 @@ impl Connection {
                     return Some(Step::TlsFailed(error));
                 }
                 Err(error) => {
-                    self.read_failed(&error);
+                    self.read_failed(&error, turn.stats);
                     return self.is_readable().then_some(Step::Again);
                 }
             }

@@ -56,7 +56,7 @@ pub struct Output<'a> {
     /// high-water mark or has used up its bytes for this turn.
     pub(super) budget: &'a Budget,
     /// The number of bytes that can be gathered without further checks: few enough to stay below every limit, and 0 if
-    /// the socket takes none now, if the output is shut down, if bytes are already queued, or if this is not a stream.
+    /// the socket takes none now, if the output is shut down, if bytes are already queued, or if this is a session.
     pub(super) room: usize,
     /// The number of bytes that the socket accepted during this callback.
     pub(crate) taken: usize,
@@ -84,12 +84,14 @@ impl<'a> Output<'a> {
     #[inline(always)]
     pub(crate) fn datagram(io: &'a mut Io, gathered: &'a mut Vec<u8>, budget: &'a Budget) -> Self {
         budget.full.set(false);
-        Output { io, gathered, budget, room: 0, taken: 0, state: Cell::new(OutputState(0)) }
+        let room = datagram_max(&budget.limits);
+        Output { io, gathered, budget, room, taken: 0, state: Cell::new(OutputState(0)) }
     }
 
-    /// Returns whether an answer was written that must be sent as one datagram.
+    /// Returns whether an answer was written that must be sent as one datagram, even if it is empty. One that is only
+    /// gathered is not empty, and not marked.
     #[inline]
-    pub(crate) fn has_replied(&self) -> bool {
+    pub(crate) fn is_marked(&self) -> bool {
         self.state.get().has(OutputState::REPLIED)
     }
 
@@ -225,7 +227,7 @@ impl<'a> Output<'a> {
             read_exact_at(&file, &mut bytes, part.start)?;
             return self.put(&bytes);
         }
-        self.send(&[]);
+        self.send_before_more();
         if !self.is_lost() {
             Queue::of(&mut self.io.queue, self.budget.now).push_file(file, part);
             self.room = 0;
@@ -250,10 +252,11 @@ impl<'a> Output<'a> {
         if self.gathers(bytes) { Ok(()) } else { self.put_slowly(bytes) }
     }
 
-    /// Gathers these bytes if that needs no further checks. Returns whether it did.
+    /// Gathers these bytes if that needs no further checks. Returns whether it did. No bytes need further checks, because
+    /// they may form a datagram.
     #[inline]
     fn gathers(&mut self, bytes: &[u8]) -> bool {
-        let gathers = self.gathered.len() + bytes.len() < self.room;
+        let gathers = (self.gathered.len() + bytes.len()).wrapping_sub(1) < self.room;
         if gathers {
             self.gathered.extend_from_slice(bytes);
         }
@@ -323,8 +326,7 @@ impl<'a> Output<'a> {
     }
 
     fn admit_datagram(&self, n: usize) -> Result<()> {
-        // Unix datagrams may be longer.
-        let max = self.budget.limits.max_packet_size.max(PAYLOAD_MAX);
+        let max = datagram_max(&self.budget.limits);
         if self.gathered.len() + n > max { Err(Error::OutputLimit { max }) } else { Ok(()) }
     }
 
@@ -379,6 +381,12 @@ impl<'a> Output<'a> {
     pub(crate) fn discard(&mut self) {
         self.gathered.clear();
     }
+}
+
+/// The most bytes that an answer may have. Unix datagrams may be longer than those of UDP.
+#[inline]
+fn datagram_max(limits: &Limits) -> usize {
+    limits.max_packet_size.max(PAYLOAD_MAX)
 }
 
 impl Write for Output<'_> {

@@ -9,6 +9,7 @@
 mod check;
 #[cfg(feature = "tls")]
 mod secured;
+mod single;
 
 use super::axes::{Drain, Inbound, Outbound, Owed, Stage, Wake};
 
@@ -375,14 +376,14 @@ impl Phase {
 
     /// `drain` is called now even if the connection is busy, after running jobs.
     pub(crate) fn drain_now(&mut self) {
-        if self.drain != Drain::Told {
+        if !matches!(self.drain, Drain::Told | Drain::ToldBusy) {
             self.drain = Drain::Due;
         }
     }
 
     pub(super) fn drain_told(&mut self) {
         debug_assert!(matches!(self.drain, Drain::Quiet | Drain::Due));
-        self.drain = Drain::Told;
+        self.drain = if self.drain == Drain::Due { Drain::ToldBusy } else { Drain::Told };
     }
 
     // The events that wake it.

@@ -9,6 +9,7 @@ use super::state::*;
 use super::{Connection, Step, Turn};
 use crate::lifecycle::EndReason;
 use crate::limits::Limits;
+use crate::stats::Stats;
 
 impl Connection {
     /// One read, for the handler. `None`: nothing for it, the flags say the rest.
@@ -47,7 +48,7 @@ impl Connection {
             }
             Ok(n) => n,
             Err(error) => {
-                self.read_failed(&error);
+                self.read_failed(&error, turn.stats);
                 return 0;
             }
         };
@@ -68,7 +69,7 @@ impl Connection {
 
     /// A read has failed, or has found nothing.
     #[inline(never)]
-    pub(super) fn read_failed(&mut self, error: &io::Error) {
+    pub(super) fn read_failed(&mut self, error: &io::Error, stats: &mut Stats) {
         match error.kind() {
             io::ErrorKind::WouldBlock => {
                 self.state.put(READABLE, false);
@@ -78,10 +79,17 @@ impl Connection {
             }
             io::ErrorKind::Interrupted => {}
             _ => {
+                stats.resets_idle += u64::from(self.is_idle());
                 self.broken();
                 self.state.end(EndReason::Reset, false);
             }
         }
+    }
+
+    /// Returns whether it has nothing to do: no unread input, no unsent output and no job, and it has not ended.
+    fn is_idle(&self) -> bool {
+        let has_ended = self.state.phase.is_broken() || self.state.phase.is_ending();
+        self.carry.is_none() && self.io.queue.is_none() && !self.state.has_jobs() && !has_ended
     }
 
     /// Reads and discards input. `Some(0)`: nothing more will come. `None`: nothing is there now, or, if it is still

@@ -65,9 +65,14 @@ impl State {
 
     /// Begins again for another peer.
     #[inline]
-    pub(super) fn renew(&mut self, address: Address, phase: Phase, handler: u32, now: u64) {
-        (self.address, self.phase, self.flags) = (address, phase, 0);
-        (self.why, self.handler, self.activity, self.extra) = (EndReason::Done, handler, now, None);
+    pub(super) fn renew(&mut self, address: &Address, phase: Phase, now: u64) {
+        debug_assert!(self.extra.is_none());
+        match (&mut self.address, address) {
+            (Address::Inet(ours), Address::Inet(address)) => *ours = *address,
+            #[cfg(unix)]
+            (ours, address) => ours.clone_from(address),
+        }
+        (self.phase, self.flags, self.why, self.activity) = (phase, 0, EndReason::Done, now);
     }
 
     /// Returns whether it is in this phase, with exactly these flags.
@@ -139,7 +144,7 @@ impl State {
         self.has(OUTBOUND)
     }
 
-    /// The client for which the connection counts. An outbound connection has none.
+    /// The client for which the connection counts, if it is no session. An outbound connection has none.
     #[inline]
     pub(crate) fn counted_client(&self) -> Option<&Address> {
         (!self.is_outbound()).then_some(&self.address)
@@ -205,6 +210,17 @@ impl State {
         if self.phase.end(at_once) {
             self.why = why;
         }
+    }
+
+    /// Ends a single datagram, unless it has ended already. Returns whether it ends in the usual way: nothing has happened
+    /// to it, and `finish` is owed.
+    #[inline(always)]
+    pub(crate) fn end_single(&mut self) -> bool {
+        let is_usual = self.phase.end_single();
+        if !is_usual {
+            self.end(EndReason::Done, false);
+        }
+        is_usual
     }
 
     /// Does what a callback wants next. `reason`: why the connection ends then.
@@ -284,9 +300,14 @@ impl State {
         self.flags |= REPLY;
     }
 
-    /// Returns whether an answer was written that must be sent as one datagram. Returns true once for each answer.
+    /// Returns whether an answer was written that must be sent as one datagram.
+    pub(crate) fn has_replied(&self) -> bool {
+        self.has(REPLY)
+    }
+
+    /// Like [`has_replied`](Self::has_replied), but returns true once for each answer.
     pub(crate) fn take_reply(&mut self) -> bool {
-        let replied = self.has(REPLY);
+        let replied = self.has_replied();
         self.flags &= !REPLY;
         replied
     }

@@ -13,6 +13,7 @@ use super::state::*;
 use super::{Connection, Delivery, Payload, Turn};
 use crate::lifecycle::EndReason;
 use crate::limits::{Limits, Overflow};
+use crate::net::file::Sink as _;
 use crate::stats::Stats;
 
 impl Output<'_> {
@@ -37,6 +38,17 @@ impl Output<'_> {
         }
         self.queue_gathered(0); // Queued bytes must be sent first.
         from
+    }
+
+    /// Writes the gathered bytes if nothing is queued before them. Those that are not accepted are queued. A part of a
+    /// file, or the FIN, follows them at once.
+    pub(super) fn send_before_more(&mut self) {
+        let takes_output = self.io.queue.is_none() && self.state.get().has(OutputState::WRITABLE);
+        if takes_output && !self.gathered.is_empty() {
+            let result = self.io.stream.write_before_more(self.gathered);
+            self.sent(result, 0);
+        }
+        self.queue_gathered(0);
     }
 
     /// Records how many bytes the socket accepted from the gathered bytes and the piece after them. Returns how many
@@ -122,7 +134,7 @@ impl Output<'_> {
             self.mark(OutputState::WAS_FULL);
         }
         if !self.is_lost() {
-            self.send(&[]);
+            if self.state.get().has(OutputState::SHUT) { self.send_before_more() } else { _ = self.send(&[]) }
         }
         self.gathered.clear();
     }

@@ -33,7 +33,7 @@ pub(crate) struct Endpoint {
     pub(crate) outbound: Option<u32>,
     /// The slot of each peer's session, if the server keeps sessions.
     pub(crate) sessions: HashMap<Address, u32>,
-    /// Nothing more is received, because the server is about to be closed.
+    /// Nothing more is received: the server is about to be closed, or a successor receives it.
     pub(crate) closing: bool,
 }
 

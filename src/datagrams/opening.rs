@@ -62,8 +62,7 @@ impl Core {
     pub(super) fn disconnect(&mut self, key: u32) {
         if let Some(Contents::Endpoint(endpoint)) = self.slots.remove(key).contents.map(|contents| *contents) {
             self.stats.datagrams_dropped += endpoint.outbox.waiting.len() as u64;
-            let mut socket = self.forget_endpoint(*endpoint);
-            self.selector.deregister(&mut socket);
+            self.forget_endpoint(*endpoint);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::address::Address;
 use crate::limits::{DropPolicy, Limits};
 use crate::net::datagram::DatagramSocket;
 use crate::net::fault::DatagramFault;
-use crate::net::packet::Outgoing;
+use crate::net::packet::{Outgoing, append};
 use crate::stats::Stats;
 
 #[derive(Debug, Default)]
@@ -42,6 +42,7 @@ struct Blocked {
 }
 
 impl Blocked {
+    #[inline(always)]
     fn is(&self, to: &Address) -> bool {
         self.everybody || (!self.peers.is_empty() && self.peers.contains(to))
     }
@@ -57,12 +58,26 @@ impl Outbox {
         limits: &Limits,
         stats: &mut Stats,
     ) -> bool {
-        if self.blocked.is(to) {
+        if !self.gather(to, local, bytes) {
             return self.wait(Waiting { to: to.clone(), local, bytes: bytes.into() }, limits, stats);
+        }
+        true
+    }
+
+    /// Takes a datagram if it need not wait behind others. Returns whether it did.
+    #[inline(always)]
+    pub(crate) fn gather(&mut self, to: &Address, local: Option<IpAddr>, bytes: &[u8]) -> bool {
+        if self.blocked.is(to) {
+            return false;
         }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
-        self.fresh.push(Outgoing { range: start..self.bytes.len(), to: to.clone(), local });
+        let range = start..self.bytes.len();
+        match *to {
+            Address::Inet(to) => append(&mut self.fresh, || Outgoing { range, to: Address::Inet(to), local }),
+            #[cfg(unix)]
+            Address::Unix(_) => self.fresh.push(Outgoing { range, to: to.clone(), local }),
+        }
         true
     }
 
@@ -111,7 +126,10 @@ impl Outbox {
             let most = if socket.blocks_by_peer() { next + 1 } else { fresh.len() };
             let (sent, result) = socket.send(&bytes, &fresh[next..most]);
             stats.datagrams_out += sent as u64;
-            stats.bytes_out += fresh[next..next + sent].iter().map(|sent| sent.range.len() as u64).sum::<u64>();
+            if sent > 0 {
+                let sent_bytes = datagram.range.start..fresh[next + sent - 1].range.end;
+                stats.bytes_out += sent_bytes.len() as u64;
+            }
             next += sent;
             if let Err(error) = result
                 && let Some(datagram) = fresh.get(next)

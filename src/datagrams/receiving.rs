@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::blocking::serve_on::TakenRequest;
+use crate::connection::Connection;
 use crate::connection::budget::Slice;
-use crate::connection::{Connection, Delivery};
 use crate::dispatch::admit::Admitted;
 use crate::dispatch::call_handler::Callback;
 use crate::dispatch::{Calls, Host, Service};
@@ -18,6 +18,7 @@ use crate::net::fault::DatagramFault;
 use crate::net::packet::{Packet, Route};
 use crate::reactor::core::Core;
 use crate::reactor::hosted::Scratch;
+use crate::reactor::served::Asked;
 use crate::server::hooks::{BaseServer, Incoming};
 
 impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
@@ -31,6 +32,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         let slice = Slice::default();
         let mut is_over = slice.is_over(&scratch.budget.turn);
         let bound = core.local_address(Route { endpoint: key, local: None });
+        let mut single = scratch.single.take();
         loop {
             // One datagram for `handle_request`, otherwise all.
             let quota = core.served[usize::from(self.calls.number())].quota;
@@ -43,6 +45,8 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 break;
             }
             let at_once = endpoint.at_once;
+            let is_plain =
+                limits.sessions_max.is_none() && endpoint.sessions.is_empty() && endpoint.socket.gets_no_own();
             let mut packets = std::mem::take(&mut scratch.packets);
             packets.clear();
             let max = limits.max_packet_size;
@@ -57,10 +61,15 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 Err(DatagramFault::Pause) => core.pause(key, "receive", &result.unwrap_err()),
             }
             budget = budget.saturating_sub(packets.len());
-            for packet in &packets {
-                self.on_packet(core, scratch, &Arrival { limits, socket: key, bound: &bound, packet });
-            }
             let count = packets.len();
+            core.stats.datagrams_in += count as u64;
+            core.stats.bytes_in += packets.iter().map(|packet| packet.range.len() as u64).sum::<u64>();
+            let source = Source { limits, socket: key, bound: bound.as_ref(), is_plain };
+            let mut served = 0;
+            for packet in &packets {
+                served += usize::from(self.on_packet(core, scratch, &source, &mut single, packet));
+            }
+            self.take_from_quota(core, served);
             scratch.packets = packets;
             is_over = slice.is_over(&scratch.budget.turn);
             let Some(endpoint) = core.slots.endpoint(key) else { break };
@@ -72,79 +81,132 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 core.flush_datagrams(key);
             }
         }
+        scratch.single = single;
         core.receiving = NO_SLOT;
     }
 
-    /// Serves one datagram: in the session of its peer, or as a request of its own.
-    fn on_packet(&mut self, core: &mut Core, scratch: &mut Scratch, arrival: &Arrival<'_>) {
-        let Packet { range, from, local, truncated } = arrival.packet;
-        core.stats.datagrams_in += 1;
-        core.stats.bytes_in += range.len() as u64;
-        let Some(endpoint) = core.slots.endpoint(arrival.socket) else { return };
+    /// Serves one datagram: in the session of its peer, or as a request of its own. Returns whether it counts as a request.
+    #[inline(always)]
+    fn on_packet(
+        &mut self,
+        core: &mut Core,
+        scratch: &mut Scratch,
+        source: &Source<'_>,
+        single: &mut Option<Box<Connection>>,
+        packet: &Packet,
+    ) -> bool {
+        let arrival = if source.is_plain && !packet.truncated && !core.slots.is_full() {
+            Arrival::Begins
+        } else {
+            self.arrived(core, scratch, source, packet)
+        };
+        match arrival {
+            Arrival::Begins => self.admit_datagram(core, scratch, source, single, packet),
+            Arrival::Served => {}
+            Arrival::Dropped => return false,
+        }
+        true
+    }
+
+    /// Finds out for whom a datagram is, and serves it if it is for a session.
+    #[inline(never)]
+    fn arrived(&mut self, core: &mut Core, scratch: &mut Scratch, source: &Source<'_>, packet: &Packet) -> Arrival {
+        let Packet { range, from, local, truncated } = packet;
+        let Some(endpoint) = core.slots.endpoint(source.socket) else { return Arrival::Dropped };
         let session = endpoint.sessions.get(from).copied();
-        if endpoint.socket.is_own(from, *local, &scratch.input[range.clone()]) {
+        if endpoint.socket.is_own(from, *local, || &scratch.input[range.clone()]) {
             core.stats.datagrams_reflected += 1;
-            return;
+            return Arrival::Dropped;
         }
         if *truncated {
             core.stats.datagrams_truncated += 1;
             let bytes = &scratch.input[range.clone()];
             let wanted = self.calls.hook(core, |state| state.datagram_truncated(bytes, from));
             if wanted != Some(true) {
-                return;
+                return Arrival::Dropped;
             }
         }
-        self.take_from_quota(core);
         // A session that is ending takes no new datagram.
         if let Some(key) = session.filter(|&key| !core.slots.connection(key).state.phase.is_ending()) {
             core.slots.connection(key).io.stream.set_local(*local);
-            return self.borrowed(core, scratch, key, |calls, at| calls.on_datagram(at, range.clone()));
+            self.borrowed(core, scratch, key, |calls, at| calls.on_datagram(at, range.clone()));
+            return Arrival::Served;
         }
         // A session that is ending gives its place to its successor.
         let others = |core: &mut Core| core.sessions(self.calls.number()) - usize::from(session.is_some());
-        let admits = |max| others(core) < max && !core.stop.is_under_way();
-        let limits = arrival.limits;
+        let serves = core.served[usize::from(self.calls.number())].asked == Asked::Nothing;
+        let admits = |max| others(core) < max && serves;
+        let limits = source.limits;
         if limits.sessions_max.is_none_or(admits) && !core.slots.is_full() {
-            return self.admit_datagram(core, scratch, arrival);
+            return Arrival::Begins;
         }
         core.stats.sessions_refused += 1;
         match limits.sessions_max {
-            Some(max) if others(core) >= max => note_fault!(Debug, "{from} is refused (sessions_max = {max})"),
+            Some(max) if others(core) >= max => {
+                core.served[usize::from(self.calls.number())].sessions_full.get_or_insert(core.now);
+                note_fault!(Debug, "{from} is refused (sessions_max = {max})");
+            }
             _ => note_fault!(Debug, "{from} is refused: there is no room, or the server is stopping"),
         }
+        Arrival::Served
     }
 
     /// A datagram begins a request: a new session, or a request of its own.
-    fn admit_datagram(&mut self, core: &mut Core, scratch: &mut Scratch, arrival: &Arrival<'_>) {
-        let Arrival { limits, socket, bound, packet: Packet { range, from, local, .. } } = *arrival;
-        let bytes = &scratch.input[range.clone()];
-        let route = Route { endpoint: socket, local: *local };
+    #[inline(always)]
+    fn admit_datagram(
+        &mut self,
+        core: &mut Core,
+        scratch: &mut Scratch,
+        source: &Source<'_>,
+        single: &mut Option<Box<Connection>>,
+        packet: &Packet,
+    ) {
+        let Source { limits, socket, bound, .. } = *source;
+        let Packet { range, from, local, .. } = packet;
+        // Without a panic, so that nothing is left of it for hooks that do not look at it.
+        let bytes = scratch.input.get(range.clone()).unwrap_or_default();
+        let route = || Route { endpoint: socket, local: *local };
         let own; // Of this datagram, if it is known.
         let address = match local {
-            Some(_) => {
-                own = core.local_address(route);
+            Some(ip) => {
+                own = bound.map(|bound| bound.with_ip(*ip));
                 own.as_ref()
             }
-            None => bound.as_ref(),
+            None => bound,
         };
         let request = Incoming::Datagram { packet: bytes, local_address: address };
-        let (handler, is_boxed) = match self.pass_hooks(core, &request, from) {
-            Admitted::Here { handler, is_boxed } => (handler, is_boxed),
+        let in_cap = true; // The address may be forged, so no limit of connections applies to it.
+        let handler = match self.pass_hooks(core, (&request, from, in_cap), |_, own| Ok(own), Err) {
+            Admitted::Here(handler) => handler,
             Admitted::Elsewhere(work) => {
                 let local = address.cloned();
-                let (handle, id) = (core.handle(), core.slots.id(socket));
+                let (handle, id, route) = (core.handle(), core.slots.id(socket), route());
                 let send = move |to: &Address, bytes: &[u8]| {
                     Ok(handle.send_datagram(id, route, to.clone(), bytes.to_vec())?)
                 };
-                let request = TakenRequest::Datagram(bytes.to_vec(), Box::new(send));
-                return self.calls.send_elsewhere(core, work, request, from.clone(), local);
+                let bytes = scratch.input[range.clone()].to_vec();
+                let request = TakenRequest::Datagram(bytes, Box::new(send));
+                return self.calls.send_elsewhere(core, work, request, from.clone(), (local, None));
             }
             Admitted::No => return,
         };
-        if limits.sessions_max.is_none() {
-            return self.calls.serve_single(core, scratch, arrival.packet, socket, (handler, is_boxed));
+        let Some(max) = limits.sessions_max else {
+            let connection = match single {
+                Some(connection) => {
+                    connection.renew(route(), from, core.now);
+                    connection
+                }
+                None => single.insert(Box::new(Connection::datagram(route(), from.clone(), u32::MAX, core.now))),
+            };
+            return self.calls.serve_single(core, scratch, connection, (socket, packet), handler);
+        };
+        let is_boxed = handler.is_err();
+        let handler = handler.map_or_else(|boxed| boxed, |own| self.calls.handlers.insert(own) as u32);
+        let served = &mut core.served[usize::from(self.calls.number())];
+        if served.sessions <= max.saturating_mul(9) / 10 {
+            served.sessions_full = None;
         }
-        let mut connection = Connection::datagram(route, from.clone(), handler, core.now);
+        let mut connection = Connection::datagram(route(), from.clone(), handler, core.now);
         if is_boxed {
             connection.state.set_boxed();
         }
@@ -157,13 +219,23 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
     }
 }
 
-/// A datagram, and what is known about those of its socket.
-struct Arrival<'a> {
+/// What is known about the datagrams of a socket.
+struct Source<'a> {
     limits: &'a Arc<Limits>,
     socket: u32,
     /// The address of the socket.
-    bound: &'a Option<Address>,
-    packet: &'a Packet,
+    bound: Option<&'a Address>,
+    /// There are no sessions, and no datagram is one that the socket itself has sent.
+    is_plain: bool,
+}
+
+/// What has become of a datagram.
+enum Arrival {
+    /// It begins a request.
+    Begins,
+    /// It was for a session, or is refused.
+    Served,
+    Dropped,
 }
 
 impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
@@ -179,23 +251,15 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
     }
 
-    /// Sends the output to the peer of a datagram server, if there is any, by this function. Only code for datagrams calls
-    /// the sending function itself, so a program without datagrams does not contain it.
-    pub(crate) fn reply(
-        &mut self,
-        core: &mut Core,
-        scratch: &mut Scratch,
-        connection: &mut Connection,
-        wanted: bool,
-        send: impl FnOnce(&mut Core, Route, &Address, &[u8]) -> Delivery,
-    ) {
+    /// Sends the output to the peer of a datagram server, if there is any.
+    pub(crate) fn reply(&mut self, core: &mut Core, scratch: &mut Scratch, connection: &mut Connection, wanted: bool) {
         if connection.state.take_reply()
             && wanted
             && !connection.state.phase.is_aborting()
             && let Some(route) = connection.io.stream.route()
         {
             // A datagram that cannot be sent is counted. Nothing waits for the result.
-            let _ = send(core, route, &connection.state.address, &scratch.output);
+            let _ = core.send_datagram(route, &connection.state.address, &scratch.output);
         }
         scratch.output.clear();
     }

@@ -7,7 +7,7 @@ use crate::connection::Delivery;
 use crate::error::{Error, Result};
 use crate::net::MulticastGroup;
 use crate::net::datagram::DatagramSocket;
-use crate::net::packet::Route;
+use crate::net::packet::{Packet, Route};
 use crate::reactor::core::{Core, DatagramCode};
 use crate::reactor::entries::Alarm;
 use crate::reactor::served::Served;
@@ -47,10 +47,7 @@ impl Core {
     /// Our address in the route of a received datagram.
     pub(crate) fn local_address(&self, route: Route) -> Option<Address> {
         let bound = self.slots.bound(route.endpoint)?;
-        match (route.local, bound.as_inet()) {
-            (Some(ip), Some(bound)) => Some(std::net::SocketAddr::new(ip, bound.port()).into()),
-            _ => Some(bound.clone()),
-        }
+        Some(route.local.map_or_else(|| bound.clone(), |ip| bound.with_ip(ip)))
     }
 
     /// Joins or leaves a group with each socket of a server that is of the group's family.
@@ -103,10 +100,10 @@ impl Core {
         }
     }
 
-    /// Returns whether any server has datagrams to send.
-    pub(crate) fn is_sending(&mut self) -> bool {
+    /// Returns whether a server, or any, has datagrams to send.
+    pub(crate) fn is_sending(&mut self, server: Option<u16>) -> bool {
         let mut sends = false;
-        self.each_endpoint(None, |endpoint| sends |= endpoint.is_sending());
+        self.each_endpoint(server, |endpoint| sends |= endpoint.is_sending());
         sends
     }
 
@@ -126,15 +123,17 @@ impl Core {
 
     /// The slot of the socket is freed. Its timer is cancelled only now, because a last `finish` may have sent a
     /// datagram that waits.
-    pub(crate) fn forget_endpoint(&mut self, endpoint: Endpoint) -> DatagramSocket {
+    pub(crate) fn forget_endpoint(&mut self, mut endpoint: Endpoint) -> DatagramSocket {
         if endpoint.retry != NO_TIMER {
             self.timers.cancel(endpoint.retry);
         }
+        self.selector.deregister(&mut endpoint.socket);
         endpoint.socket
     }
 }
 
 /// [`Core::send_datagram`] if there are datagram sockets.
+#[inline(never)]
 pub(super) fn send(core: &mut Core, route: Route, to: &Address, bytes: &[u8]) -> Delivery {
     let Route { endpoint: key, local } = route;
     let Some(slot) = core.slots.get(key) else { return Delivery::Gone };
@@ -156,6 +155,22 @@ pub(super) fn send(core: &mut Core, route: Route, to: &Address, bytes: &[u8]) ->
         core.queue(key);
     }
     if kept { Delivery::Queued } else { Delivery::Refused }
+}
+
+/// Like [`send`], for the answer to a single datagram, by the socket that is being read. A datagram that cannot be sent is
+/// counted, and nothing waits for the result.
+#[inline(always)]
+pub(super) fn answer(core: &mut Core, socket: u32, packet: &Packet, bytes: &[u8]) {
+    if let Some(endpoint) = core.slots.endpoint(socket)
+        && endpoint.socket.sends_several()
+        && endpoint.outbox.gather(&packet.from, packet.local, bytes)
+    {
+        if endpoint.outbox.is_ripe() {
+            core.flush_datagrams(socket);
+        }
+    } else {
+        let _ = send(core, Route { endpoint: socket, local: packet.local }, &packet.from, bytes);
+    }
 }
 
 /// [`Core::flush_datagrams`] if there are datagram sockets.

@@ -3,10 +3,11 @@
 use std::io;
 
 use super::{Host, drop_error};
+use crate::address::Address;
 use crate::connection::budget::Slice;
 use crate::handler::RequestHandler;
 use crate::logging::note_fault;
-use crate::net::{AcceptFault, Listener};
+use crate::net::{AcceptFault, ExpectedHeader, Listener, Stream};
 use crate::panics::text_of;
 use crate::reactor::core::Core;
 use crate::reactor::hosted::Scratch;
@@ -57,13 +58,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             let result = match result {
                 Some(Ok((stream, from))) => {
                     (listener.invalid, fault) = (0, None);
-                    #[cfg(all(unix, feature = "proxy-protocol"))]
-                    match listener.proxy_protocol() {
-                        Some(protocol) => self.take_in_from_proxy(core, scratch, protocol, stream, from),
-                        None => self.take_in(core, scratch, stream, from),
-                    }
-                    #[cfg(not(all(unix, feature = "proxy-protocol")))]
-                    self.take_in(core, scratch, stream, from)
+                    self.take_in_behind(core, scratch, listener.header(), stream, from)
                 }
                 Some(Err(error)) => Err(error),
                 None => Err(io::Error::other("get_request panicked")),
@@ -85,5 +80,26 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         }
         core.queue_again(key);
         None
+    }
+
+    /// Takes in a connection that begins with this header.
+    #[inline(always)]
+    pub(super) fn take_in_behind(
+        &mut self,
+        core: &mut Core,
+        scratch: &mut Scratch,
+        header: &ExpectedHeader,
+        stream: Stream,
+        from: Address,
+    ) -> io::Result<()> {
+        core.stats.accepted += 1;
+        self.take_from_quota(core, 1);
+        #[cfg(all(unix, feature = "proxy-protocol"))]
+        if let Some(protocol) = &header.protocol {
+            return self.take_in_from_proxy(core, scratch, protocol, stream, from);
+        }
+        #[cfg(not(all(unix, feature = "proxy-protocol")))]
+        let _ = header;
+        self.take_in(core, scratch, stream, from)
     }
 }

@@ -2,15 +2,17 @@
 
 use std::io;
 
+use slab::Slab;
+
 use super::{Calls, Host, Service};
 use crate::address::Address;
-use crate::blocking::serve_on::{Sender, ServeOn, Taken, TakenRequest, Work};
+use crate::blocking::serve_on::{Sender, Taken, TakenRequest, Work};
 use crate::connection::Connection;
 use crate::error::{Error, Passed};
 use crate::handler::RequestHandler;
 use crate::lifecycle::EndReason;
 use crate::logging::note_fault;
-use crate::net::Stream;
+use crate::net::{Header, Stream};
 use crate::panics::catch;
 use crate::reactor::core::Core;
 use crate::reactor::hosted::Scratch;
@@ -23,17 +25,18 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         &mut self,
         core: &mut Core,
         scratch: &mut Scratch,
-        stream: Stream,
+        mut stream: Stream,
         from: Address,
     ) -> io::Result<()> {
-        core.stats.accepted += 1;
-        self.take_from_quota(core);
-        match self.pass_hooks(core, &Incoming::Stream(&stream), &from) {
+        let place = |handlers: &mut Slab<H>, handler| (handlers.insert(handler) as u32, false);
+        let in_cap = core.admits_client(self.calls.number(), &from);
+        match self.pass_hooks(core, (&Incoming::Stream(&stream), &from, in_cap), place, |number| (number, true)) {
+            Admitted::Elsewhere((Work::HandOver(pass), _)) => pass(core, self.calls.number(), stream, from),
             #[cfg(feature = "tls")]
             Admitted::Elsewhere(work) if stream.secured().is_some() => {
                 self.begin_for_thread(core, scratch, stream, from, work);
             }
-            Admitted::Here { handler, is_boxed } => {
+            Admitted::Here((handler, is_boxed)) => {
                 // Before the connection exists: then it is made in the box.
                 let spare = core.spare();
                 let mut connection = Connection::accepted(stream, from, handler, core.now);
@@ -43,9 +46,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 self.begin_here(core, scratch, spare.holding(connection));
             }
             Admitted::Elsewhere(work) => {
-                let local = stream.local_address();
+                let (local, header) = (stream.local_address(), stream.take_header());
                 let Some(stream) = stream.into_std() else { return Err(io::ErrorKind::Unsupported.into()) };
-                self.calls.send_elsewhere(core, work, TakenRequest::Stream(stream), from, local);
+                self.calls.send_elsewhere(core, work, TakenRequest::Stream(stream), from, (local, header));
             }
             Admitted::No => {}
         }
@@ -69,37 +72,44 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             self.calls.begin(&mut at);
         }
         core.slots.give_back(slot.key, lent);
+        if core.tally.is_some() {
+            core.recount(&[slot]);
+        }
     }
 
-    pub(crate) fn take_from_quota(&self, core: &mut Core) {
+    pub(crate) fn take_from_quota(&self, core: &mut Core, requests: usize) {
         let served = &mut core.served[usize::from(self.calls.number())];
-        served.quota = served.quota.saturating_sub(1);
+        served.quota = served.quota.saturating_sub(requests);
     }
 
-    /// Calls Python's hooks in their order, up to the choice of the handler.
-    pub(crate) fn pass_hooks(&mut self, core: &mut Core, request: &Incoming<'_>, from: &Address) -> Admitted<S> {
-        let Host { make_handler, mixin, calls, .. } = self;
-        let in_cap = core.admits_client(calls.number(), from);
-        let Calls { state, handlers, boxed, .. } = &mut *calls;
+    /// Calls Python's hooks in their order, up to the choice of the handler. A handler of the server's own type goes where
+    /// `own` puts it, and another among the boxed ones. `in_cap`: this client may have one more connection.
+    #[inline(always)]
+    pub(crate) fn pass_hooks<T>(
+        &mut self,
+        core: &mut Core,
+        (request, from, in_cap): (&Incoming<'_>, &Address, bool),
+        own: impl FnOnce(&mut Slab<H>, H) -> T,
+        boxed: impl FnOnce(u32) -> T,
+    ) -> Admitted<S, T> {
         let admitted = catch(|| {
+            let Host { make_handler, mixin, calls: Calls { state, handlers, boxed: others, .. }, .. } = &mut *self;
             if !in_cap || !state.verify_request(request, from) {
                 return Admitted::No;
             }
-            let process = match (state.process_request(request, from), mixin) {
-                (ServeOn::Reactor, Some(mixin)) => mixin(state, from),
-                (process, _) => process,
-            };
-            if let Some(work) = process.into_work() {
+            let mut work = state.process_request(request, from).into_work();
+            if let (None, Some(mixin)) = (&work, mixin) {
+                work = mixin(state, from).into_work();
+            }
+            if let Some(work) = work {
                 return Admitted::Elsewhere(work);
             }
-            match state.finish_request(from) {
-                Some(handler) => Admitted::Here { handler: boxed.insert(handler) as u32, is_boxed: true },
-                None => {
-                    let handler = make_handler(state, from);
-                    Admitted::Here { handler: handlers.insert(handler) as u32, is_boxed: false }
-                }
-            }
+            Admitted::Here(match state.finish_request(from) {
+                Some(handler) => boxed(others.insert(handler) as u32),
+                None => own(handlers, make_handler(state, from)),
+            })
         });
+        let calls = &mut self.calls;
         match admitted {
             Ok(Admitted::No) => {
                 let limits = &core.served[usize::from(calls.number())].limits;
@@ -126,10 +136,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         (work, send): (Work<S>, Sender<S>),
         request: TakenRequest,
         client_address: Address,
-        local_address: Option<Address>,
+        (local_address, header): (Option<Address>, Header),
     ) {
         let (server, client) = (self.number(), client_address.clone());
-        match send(work, core, Taken { server, request, client_address, local_address }) {
+        match send(work, core, Taken { server, request, client_address, local_address, header }) {
             Ok(()) => {}
             Err(error @ Error::Full { .. }) => {
                 note_fault!(Warn, "{client} is refused: {error:#}");
@@ -141,12 +151,9 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
 }
 
 /// The result of the hooks for a request.
-pub(crate) enum Admitted<S> {
-    /// The reactor serves it with this handler, of the server's own type or of another.
-    Here {
-        handler: u32,
-        is_boxed: bool,
-    },
+pub(crate) enum Admitted<S, T> {
+    /// The reactor serves it with this handler.
+    Here(T),
     Elsewhere((Work<S>, Sender<S>)),
     No,
 }

@@ -300,7 +300,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         }
         // A session's answer is sent now, and that of a single datagram after `finish`.
         if connection.state.is_datagram() && (slot.key != NO_SLOT || error.is_some()) {
-            self.reply(core, scratch, connection, error.is_none(), Core::send_datagram);
+            self.reply(core, scratch, connection, error.is_none());
         }
         if let Some(error) = error {
             self.failed(core, &mut connection.state, &error);

@@ -15,7 +15,7 @@ use crate::handler::RequestHandler;
 use crate::ids::SlotId;
 use crate::lifecycle::EndReason;
 use crate::net::datagram::DatagramSocket;
-use crate::net::{Socket, Stream};
+use crate::net::{ExpectedHeader, Socket, Stream};
 use crate::panics::{catch, drop_caught};
 use crate::reactor::core::Core;
 use crate::reactor::handle::Message;
@@ -47,9 +47,16 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
         self.accept_waiting(core, scratch, key);
     }
 
-    fn admit(&mut self, core: &mut Core, scratch: &mut Scratch, stream: Stream, from: Address) -> io::Result<()> {
+    fn admit(
+        &mut self,
+        core: &mut Core,
+        scratch: &mut Scratch,
+        stream: Stream,
+        from: Address,
+        header: &ExpectedHeader,
+    ) -> io::Result<()> {
         self.begin(core, scratch);
-        self.take_in(core, scratch, stream, from)
+        self.take_in_behind(core, scratch, header, stream, from)
     }
 
     #[cfg(all(unix, feature = "proxy-protocol"))]
@@ -148,6 +155,10 @@ impl<S: BaseServer, H: RequestHandler<S>> Hosted for Host<S, H> {
 
     fn stopping(&mut self, core: &mut Core) {
         self.calls.acting_hook(core, S::stopping);
+    }
+
+    fn reload(&mut self, core: &mut Core) {
+        self.calls.acting_hook(core, S::reload);
     }
 
     fn service_actions(&mut self, core: &mut Core) {

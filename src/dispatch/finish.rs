@@ -3,7 +3,7 @@
 use std::io;
 
 use super::call_handler::Callback;
-use super::{Calls, Service, drop_error};
+use super::{Calls, Service, drop_error, note_drop};
 use crate::address::Address;
 use crate::connection::Connection;
 use crate::connection::state::State;
@@ -25,11 +25,18 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
     }
 
     /// The last callback was called, if it was owed.
+    #[inline]
     pub(crate) fn finished(&mut self, at: &mut Service<'_>, why: EndReason) {
-        if at.connection.state.phase.owes_finish() {
+        if at.connection.state.phase.owes_finish() && !matches!(why, EndReason::Done) {
             at.core.count(why);
         }
         self.drop_handler(at.core, &at.connection.state);
+        self.dropped(at, why);
+    }
+
+    /// The handler was called for the last time, and dropped.
+    #[inline]
+    pub(crate) fn dropped(&mut self, at: &mut Service<'_>, why: EndReason) {
         at.connection.state.phase.finished();
         let state = &at.connection.state;
         let named = state.extra.as_ref().and_then(|extra| extra.passed);
@@ -140,6 +147,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         self.closed(core, client, EndReason::Refused, limit);
     }
 
+    #[inline]
     pub(super) fn drop_handler(&mut self, core: &mut Core, connection: &State) {
         let handler = connection.handler as usize;
         // Dropping runs user code as well.
@@ -147,10 +155,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
             false => drop_caught(self.handlers.remove(handler)),
             true => drop_caught(self.boxed.remove(handler)),
         };
-        if !dropped {
-            core.stats.panics += 1;
-            note_fault!(Error, "a handler panicked while it was dropped");
-        }
+        note_drop(core, dropped);
     }
 }
 

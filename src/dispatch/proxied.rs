@@ -28,7 +28,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             Ok(true) => {}
             Ok(false) if !protocol.required => return self.take_in(core, scratch, stream, peer),
             Ok(false) => {
-                self.refuse_peer(core, &peer, Some("it is no trusted proxy"));
+                self.refuse_peer(core, &peer, Some("it is no trusted proxy (proxy_protocol)"));
                 return Ok(());
             }
             Err(panic) => {
@@ -39,8 +39,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
             }
         }
         match stream.peek_header() {
-            Ok(Head::Incomplete(_)) => {
-                self.take_from_quota(core);
+            Ok(Head::Undecided(_) | Head::Incomplete) => {
                 core.await_header(self.calls.number(), stream, peer, protocol.clone())
             }
             head => self.take_in_after(core, scratch, protocol, head, stream, peer),
@@ -52,7 +51,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         let Some(heading) = core.slots.heading(key) else { return };
         let Some(stream) = &heading.stream else { return };
         let head = stream.peek_header();
-        if matches!(head, Ok(Head::Incomplete(_))) && !heading.ended && !late {
+        if matches!(head, Ok(Head::Undecided(_) | Head::Incomplete)) && !heading.ended && !late {
             return;
         }
         let (protocol, ended) = (heading.protocol.clone(), heading.ended);
@@ -60,15 +59,19 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         self.begin(core, scratch);
         let taken = match head {
             // Health checks only connect.
-            Ok(Head::Incomplete(0)) if ended => {
+            Ok(Head::Undecided(0)) if ended => {
                 self.refuse_peer(core, &proxy, None);
                 Ok(())
             }
-            // The client may wait for the server to speak.
-            Ok(Head::Incomplete(0)) if !protocol.required => self.take_in(core, scratch, stream, proxy.clone()),
-            Ok(Head::Incomplete(_)) => {
-                let why = if ended { "its header ended too early" } else { "its header is not complete in time" };
-                self.refuse_peer(core, &proxy, Some(why));
+            // The client may wait for the server to speak, or for an answer to these bytes.
+            Ok(Head::Undecided(_)) if !protocol.required => self.take_in(core, scratch, stream, proxy.clone()),
+            Ok(Head::Undecided(_) | Head::Incomplete) if ended => {
+                self.refuse_header(core, &proxy, &stream, "its PROXY header is cut off");
+                Ok(())
+            }
+            Ok(Head::Undecided(_) | Head::Incomplete) => {
+                let why = format!("no whole PROXY header in {:?} (proxy_protocol.timeout)", protocol.timeout);
+                self.refuse_header(core, &proxy, &stream, &why);
                 Ok(())
             }
             head => self.take_in_after(core, scratch, &protocol, head, stream, proxy.clone()),
@@ -89,7 +92,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         mut stream: Stream,
         proxy: Address,
     ) -> io::Result<()> {
-        let why = match head {
+        match head {
             Ok(Head::Complete(header, length)) => {
                 stream.skip_header(length)?;
                 let client = header.client_address().unwrap_or(&proxy).clone();
@@ -97,20 +100,29 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
                 return self.take_in(core, scratch, stream, client);
             }
             Ok(Head::Absent) if !protocol.required => return self.take_in(core, scratch, stream, proxy),
-            Ok(Head::Absent) => "it does not begin with a header of the PROXY protocol",
-            Ok(Head::Malformed(why)) => why,
-            Ok(Head::Incomplete(_)) => unreachable!("that is waited for"),
+            Ok(Head::Absent) => self.refuse_header(core, &proxy, &stream, "no PROXY header"),
+            Ok(Head::Malformed(why)) => {
+                self.refuse_header(core, &proxy, &stream, &format!("its PROXY header is wrong ({why})"));
+            }
+            Ok(Head::Undecided(_) | Head::Incomplete) => unreachable!("that is waited for"),
             Err(error) => return Err(error),
-        };
-        self.refuse_peer(core, &proxy, Some(why));
+        }
         Ok(())
+    }
+
+    /// Refuses a connection because of its first bytes, and shows them.
+    #[cold]
+    fn refuse_header(&mut self, core: &mut Core, proxy: &Address, stream: &Stream, why: &str) {
+        let first = match stream.first_bytes() {
+            none if none.is_empty() => "no byte has come".to_owned(),
+            first => format!("it begins with \"{first}\""),
+        };
+        self.refuse_peer(core, proxy, Some(&format!("{why}, {first}")));
     }
 
     /// Refuses a connection without an acceptable header.
     #[cold]
-    fn refuse_peer(&mut self, core: &mut Core, peer: &Address, why: Option<&'static str>) {
-        core.stats.accepted += 1;
-        self.take_from_quota(core);
+    fn refuse_peer(&mut self, core: &mut Core, peer: &Address, why: Option<&str>) {
         if let Some(why) = why {
             core.stats.proxy_headers_failed += 1;
             note_fault!(Warn, "{peer} is refused: {why}");

@@ -83,12 +83,13 @@ impl<S: BaseServer, H: RequestHandler<S>> Calls<S, H> {
         core.selector.deregister(&mut stream);
         let address = connection.state.address.clone();
         self.drop_handler(core, &connection.state);
-        let (local, (stream, tls)) = (stream.local_address(), stream.strip());
+        let (local, header) = (stream.local_address(), stream.take_header());
+        let (stream, tls) = stream.strip();
         let work = work.downcast().expect("`HandOver` has made it");
         core.hand_over(key, |core| match stream.into_std().zip(tls) {
             Some((stream, tls)) => {
                 let request = TakenRequest::Secured(stream, Box::new(tls), plain);
-                self.send_elsewhere(core, work, request, address, local);
+                self.send_elsewhere(core, work, request, address, (local, header));
                 core.stop.look_again(core.now, &mut core.timers);
             }
             None => self.over(core, &address, None, Err(Error::Io(io::ErrorKind::Unsupported.into()))),

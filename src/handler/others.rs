@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::ids::{ConnectionId, ServerId};
 use crate::inspection::Inspection;
 use crate::lifecycle::EndReason;
+use crate::limits::Limits;
 use crate::net::MulticastGroup;
 use crate::net::datagram::DatagramSocket;
 use crate::reactor::core::Core;
@@ -118,7 +119,7 @@ impl<S> Others<'_, S> {
 
     /// Sends a datagram to any address, through the first socket of this server whose family matches the address.
     /// Returns [`Delivery::Gone`] if there is none. To send through the socket on which a request arrived, use
-    /// [`Request::send_to`](crate::Request::send_to).
+    /// [`Request::send_to`](crate::Request::send_to) in its callback, and [`answer`](Self::answer) later.
     pub fn send_to(&mut self, to: &Address, bytes: &[u8]) -> Delivery {
         match self.core.route_to(self.pending.server, to) {
             Some(route) => self.core.send_datagram(route, to, bytes),
@@ -294,17 +295,52 @@ impl<S> Others<'_, S> {
         self.core.slots.find(id).map(|(_, connection)| connection.unsent())
     }
 
-    /// Returns whether a stop of the reactor was requested, by any means. It returns true from the request until the
-    /// reactor serves again. During this time, a handler's answers can tell the client to send no more requests:
+    /// Returns whether a stop of the reactor was requested, by any means, or this server
+    /// [drains](Self::drain_server). It returns true from the request until the reactor serves again. During this time, a handler's answers can tell the client to send no more requests:
     /// `Connection: close` in HTTP (RFC 9112, section 9.6). The connection then ends as soon as the client has closed
     /// it, and the stop does not wait until it is quiet.
     pub fn is_stopping(&self) -> bool {
-        self.core.is_stopping()
+        self.core.is_stopping(self.pending.server)
+    }
+
+    /// Drains one server of the reactor from the next turn on, and then closes it: see
+    /// [`Reactor::drain_server`](crate::Reactor::drain_server).
+    pub fn drain_server(&mut self, server: ServerId) {
+        self.handle().run_next(move |reactor| reactor.drain_server(server));
+    }
+
+    /// Changes the limits of a server of the reactor, from the next turn on: see
+    /// [`Reactor::set_limits`](crate::Reactor::set_limits). Nothing happens if there is no such server.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) for contradictory limits; then nothing changes.
+    pub fn set_limits(&mut self, server: ServerId, limits: Limits) -> Result<()> {
+        limits.clone().resolved()?;
+        self.handle().run_next(move |reactor| _ = reactor.set_limits(server, limits));
+        Ok(())
+    }
+
+    /// Returns the id of this server.
+    pub fn server_id(&self) -> ServerId {
+        self.core.served[usize::from(self.pending.server)].id
     }
 
     /// Stops the reactor: see [`ShutdownHandle::shutdown`](crate::ShutdownHandle::shutdown).
     pub fn request_shutdown(&mut self) {
         self.handle().shutdown_handle().shutdown();
+    }
+
+    /// Replaces this process by the next version of its program: see [`Reactor::restart`](crate::Reactor::restart). It
+    /// begins in the next turn. On Unix. Feature `restart`.
+    ///
+    /// A handler of [`Workers`](crate::Workers) calls [`WorkersHandle::restart`](crate::WorkersHandle::restart) instead,
+    /// because the sockets do not belong to a worker. Here it would get `Ok`, and the restart would fail afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Reactor`](crate::Error::Reactor) if a restart or a stop is under way. Later failures are logged only.
+    #[cfg(all(unix, feature = "restart"))]
+    pub fn restart(&mut self) -> Result<()> {
+        self.core.request_restart()
     }
 
     /// Returns the counters of this reactor.

@@ -1,26 +1,28 @@
 //! Many UDP datagrams with one system call: recvmmsg and sendmmsg, with the kernel's coalescing (UDP_GRO) and
 //! segmentation (UDP_SEGMENT, "GSO"), and the local address of each datagram (IP_PKTINFO). Linux only.
 
+mod headers;
+mod received;
+
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::libc::{c_int, in_addr, in_pktinfo, in6_addr, in6_pktinfo};
+use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrIn, SockaddrIn6, SockaddrLike,
-    getsockopt, recvmmsg, sendmmsg, setsockopt, sockopt,
+    ControlMessage, MsgFlags, SockaddrIn, SockaddrIn6, getsockopt, recvmmsg, sendmmsg, setsockopt, sockopt,
 };
 
+use self::headers::{Headers, Kept, MESSAGES_MAX, SocketAddress, Space};
+use self::received::{Control, is_run, split};
 use super::packet::{Outgoing, PAYLOAD_MAX, Packet};
 use crate::address::Address;
 
 /// The kernel's features for one socket, detected when it is opened.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// Whether one message received may be several datagrams.
-    gro: bool,
+    coalescing: Coalescing,
     /// The length of the longest segment into which the kernel is asked to split a message; 0 if it is not asked at
     /// all. It shrinks when the kernel refuses: a segment must fit the MTU of the path to the destination, which is not
     /// known beforehand.
@@ -34,12 +36,24 @@ pub(crate) struct Batch {
     calls: usize,
 }
 
+/// Whether one message received may be several datagrams of one peer, which the kernel has joined (GRO).
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Coalescing {
+    /// The kernel cannot do it.
+    Never,
+    /// It is off until one peer sends many datagrams at a time. Others gain nothing from it, and pay for the control messages
+    /// that tell how a message is divided.
+    Later,
+    /// It is on, and stays on: the kernel does not divide the messages that wait already.
+    Now,
+}
+
 impl Batch {
     /// Switches on what the kernel has for this socket, if that is not done yet; what it refuses stays off. `bound` is
     /// the socket's address.
     pub(super) fn new(socket: BorrowedFd<'_>, bound: IpAddr) -> Self {
         let ipv6 = bound.is_ipv6();
-        let gro = prepare(socket, ipv6);
+        prepare(socket, ipv6);
         // Otherwise each datagram is for that address, and answers are from it.
         let destinations = !is_one_address(bound);
         if !destinations {
@@ -49,7 +63,7 @@ impl Batch {
         // datagram.
         let gso = getsockopt(&socket, sockopt::UdpGsoSegment).is_ok();
         Batch {
-            gro,
+            coalescing: Coalescing::of(socket),
             segment_max: if gso { PAYLOAD_MAX } else { 0 },
             ipv6,
             destinations,
@@ -65,8 +79,8 @@ impl Batch {
     /// The local address of each is never IPv4-mapped; after a broadcast or an IPv4 multicast it is the one that the
     /// system would answer from, and `None` if there is none (IPv6 multicast).
     ///
-    /// One message needs 64 KiB with GRO, otherwise `max_packet_size` up to that: [`room`](Self::room). If the buffer is smaller
-    /// than that, datagrams that the kernel has coalesced and that do not fit are lost.
+    /// One message needs up to [`room_max`](Self::room_max). If the buffer is smaller than that, datagrams that the kernel has
+    /// coalesced and that do not fit are lost.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when none waits; otherwise what recvmmsg(2) says.
@@ -98,26 +112,61 @@ impl Batch {
         let mut slices: Vec<_> =
             buffer.chunks_exact_mut(room).take(most.min(MESSAGES_MAX)).map(|slice| [IoSliceMut::new(slice)]).collect();
         let count = slices.len();
-        // New ones for each call: nix does not set the lengths of address and control messages again, which the kernel
-        // has overwritten with what it used, so that the next call would find room for less, or for nothing.
-        let mut headers = MultiHeaders::<S>::preallocate(count, Some(self.control_space()));
+        let mut kept = Kept::<S>::take();
+        let space = self.control_space();
+        let headers = kept.for_receiving(count, space);
         #[cfg(test)]
         (self.calls += 1);
-        let messages = recvmmsg(socket.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
-        let (mut received, mut strange) = (0, false);
-        for message in messages {
-            strange |= split(&message, received * room, max_packet_size, packets);
-            received += 1;
+        let result =
+            recvmmsg(socket.as_raw_fd(), &mut headers.headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None);
+        let messages = match result {
+            Ok(messages) => messages,
+            Err(errno) => {
+                Kept::keep(kept);
+                return Err(errno.into());
+            }
+        };
+        let (before, mut received, mut strange) = (packets.len(), 0, self.strange);
+        if space == Space::Nothing {
+            for message in messages {
+                split(&message, None, received * room, max_packet_size, packets);
+                received += 1;
+            }
+        } else {
+            strange = false;
+            for message in messages {
+                let control = Control::of(&message);
+                strange |= control.strange;
+                split(&message, Some(control), received * room, max_packet_size, packets);
+                received += 1;
+            }
         }
         self.strange = strange;
+        kept.has_received(space);
+        Kept::keep(kept);
+        if self.coalescing == Coalescing::Later && is_run(&packets[before..]) {
+            self.coalesce(socket);
+        }
         // recvmmsg stops early only when the queue is empty, or at an error, which it keeps for the next call and for
         // which epoll has an event.
         Ok(received == count)
     }
 
-    /// How many bytes of the buffer one message needs. More than 64 times that is of no use.
-    pub(crate) fn room(&self, max_packet_size: usize) -> usize {
-        if self.gro { COALESCED_MAX } else { max_packet_size.min(COALESCED_MAX) }
+    /// How many bytes of the buffer one message needs.
+    fn room(&self, max_packet_size: usize) -> usize {
+        if self.coalescing == Coalescing::Now { COALESCED_MAX } else { max_packet_size.min(COALESCED_MAX) }
+    }
+
+    /// How many bytes of the buffer one message may need, now or later. More than 64 times that is of no use.
+    pub(crate) fn room_max(&self, max_packet_size: usize) -> usize {
+        if self.coalescing == Coalescing::Never { max_packet_size.min(COALESCED_MAX) } else { COALESCED_MAX }
+    }
+
+    /// From now on the kernel joins datagrams.
+    #[cold]
+    fn coalesce(&mut self, socket: BorrowedFd<'_>) {
+        let is_on = setsockopt(&socket, sockopt::UdpGroSegment, &true).is_ok();
+        self.coalescing = if is_on { Coalescing::Now } else { Coalescing::Never };
     }
 
     /// Sends from the front of `datagrams`, which lie in `bytes`. Returns how many the kernel has accepted; an error
@@ -130,56 +179,91 @@ impl Batch {
         bytes: &[u8],
         datagrams: &[Outgoing],
     ) -> (usize, io::Result<()>) {
-        let mut sent = 0;
-        while sent < datagrams.len() {
-            match self.send_some(socket, &datagrams[sent..], bytes) {
+        match self.ipv6 {
+            false => self.send_as::<SockaddrIn>(socket, bytes, datagrams),
+            true => self.send_as::<SockaddrIn6>(socket, bytes, datagrams),
+        }
+    }
+
+    fn send_as<S: SocketAddress>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        bytes: &[u8],
+        datagrams: &[Outgoing],
+    ) -> (usize, io::Result<()>) {
+        let mut kept = Kept::<S>::take();
+        let (mut sent, mut result) = (0, Ok(()));
+        while sent < datagrams.len() && result.is_ok() {
+            match self.send_some(socket, &datagrams[sent..], bytes, &mut kept) {
                 Ok(taken) => sent += taken,
                 Err(Errno::EINTR) => {}
-                Err(errno) => return (sent, Err(errno.into())),
+                Err(errno) => result = Err(errno.into()),
             }
         }
-        (sent, Ok(()))
+        Kept::keep(kept);
+        (sent, result)
     }
 
-    /// Sends at least one datagram, with one system call unless the kernel refuses to cut the first run.
-    fn send_some(&mut self, socket: BorrowedFd<'_>, datagrams: &[Outgoing], bytes: &[u8]) -> nix::Result<usize> {
-        let (runs, segment) = self.runs(datagrams);
-        match self.transmit(socket, &runs, segment, bytes) {
-            // The segment does not fit the MTU (EMSGSIZE, in older kernels EINVAL), or the device or an IPsec policy
-            // on the way cannot do it (EIO). Or the error has to do with something else, and comes again.
-            Err(errno @ (Errno::EMSGSIZE | Errno::EINVAL | Errno::EIO)) if segment > 0 => {
-                let alone: Vec<_> = runs[0].chunks(1).collect();
-                let sent = self.transmit(socket, &alone, 0, bytes)?;
-                self.segment_max = if errno == Errno::EIO { 0 } else { segment - 1 };
-                Ok(sent)
-            }
-            result => result,
-        }
-    }
-
-    /// Collects what one call can send: runs, and the size of the segments that the kernel shall cut them into; or
-    /// single datagrams and 0.
+    /// Sends at least one datagram, with one system call unless the kernel refuses to cut the first run: runs, and the
+    /// size of the segments that the kernel shall cut them into; or single datagrams and 0.
     ///
     /// nix's sendmmsg has one list of control messages for all messages of a call, hence one source and one size. A
     /// message that is no longer than a segment is not cut, so a single datagram may go between runs.
-    fn runs<'a>(&self, datagrams: &'a [Outgoing]) -> (Vec<&'a [Outgoing]>, usize) {
-        let source = datagrams[0].source();
-        let segment = if self.run_len(datagrams) > 1 { datagrams[0].range.len() } else { 0 };
-        let mut runs = Vec::with_capacity(MESSAGES_MAX.min(datagrams.len()));
-        let mut rest = datagrams;
-        while runs.len() < MESSAGES_MAX && rest.first().is_some_and(|first| first.source() == source) {
-            let (run, others) = rest.split_at(self.run_len(rest));
-            let fits = match run {
-                [one] => segment == 0 || (1..=segment).contains(&one.range.len()),
-                several => several[0].range.len() == segment,
-            };
-            if !fits {
+    fn send_some<S: SocketAddress>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        datagrams: &[Outgoing],
+        bytes: &[u8],
+        kept: &mut Kept<S>,
+    ) -> nix::Result<usize> {
+        let (source, mut segment) = (datagrams[0].source(), 0);
+        let mut slices = Vec::with_capacity(MESSAGES_MAX.min(datagrams.len()));
+        let mut addresses = std::mem::take(&mut kept.addresses);
+        addresses.clear();
+        // Usually each one is for another peer.
+        let (singles, mut rest) = datagrams.split_at(singles(datagrams, source));
+        slices.extend(singles.iter().map(|datagram| [IoSlice::new(&bytes[datagram.range.clone()])]));
+        addresses.extend(singles.iter().map(|datagram| datagram.to.inet().map(S::pack)));
+        while let [first, others @ ..] = rest
+            && slices.len() < MESSAGES_MAX
+            && first.source() == source
+        {
+            let (mut end, mut after, len) = (first.range.end, others, first.range.len());
+            let count = self.run_len(rest);
+            if count > 1 {
+                if !slices.is_empty() && len != segment {
+                    break;
+                }
+                (segment, end, after) = (len, rest[count - 1].range.end, &rest[count..]);
+            } else if segment > 0 && !(1..=segment).contains(&len) {
                 break;
             }
-            runs.push(run);
-            rest = others;
+            slices.push([IoSlice::new(&bytes[first.range.start..end])]);
+            // There is no other kind of address on a UDP socket; the kernel would say EDESTADDRREQ to none.
+            addresses.push(first.to.inet().map(S::pack));
+            rest = after;
         }
-        (runs, segment)
+        kept.addresses = addresses;
+        #[cfg(test)]
+        (self.calls += 1);
+        match transmit(socket, &slices, segment, source, kept) {
+            Ok(sent) if sent == slices.len() => Ok(datagrams.len() - rest.len()),
+            Ok(sent) => Ok((0..sent).fold(0, |at, _| at + self.run_len(&datagrams[at..]))),
+            // The segment does not fit the MTU (EMSGSIZE, in older kernels EINVAL), or the device or an IPsec policy
+            // on the way cannot do it (EIO). Or the error has to do with something else, and comes again.
+            Err(errno @ (Errno::EMSGSIZE | Errno::EINVAL | Errno::EIO)) if segment > 0 => {
+                let run = &datagrams[..self.run_len(datagrams)];
+                let max = std::mem::take(&mut self.segment_max);
+                let result = self.send_some(socket, run, bytes, kept);
+                self.segment_max = match result {
+                    Ok(_) if errno == Errno::EIO => 0,
+                    Ok(_) => segment - 1,
+                    Err(_) => max,
+                };
+                result
+            }
+            Err(errno) => Err(errno),
+        }
     }
 
     /// How many datagrams at the front the kernel can cut from one block: to one destination, one after the other in
@@ -201,67 +285,76 @@ impl Batch {
         1 + datagrams.windows(2).take(SEGMENTS_MAX - 1).take_while(|pair| joins(&pair[0], &pair[1])).count()
     }
 
-    /// sendmmsg(2) of runs from one source. Returns how many datagrams it has sent.
-    fn transmit(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        runs: &[&[Outgoing]],
-        segment: usize,
-        bytes: &[u8],
-    ) -> nix::Result<usize> {
-        #[cfg(test)]
-        (self.calls += 1);
-        match self.ipv6 {
-            false => transmit::<SockaddrIn>(socket, runs, segment, bytes),
-            true => transmit::<SockaddrIn6>(socket, runs, segment, bytes),
-        }
-    }
-
-    /// Room for the control messages that are asked for here; and, if there may be strange ones, for all the time
-    /// stamps, counters and header fields that someone may have asked for with options of the socket: if one does not
-    /// fit, nix shows none. A counter comes only if it is not zero.
-    fn control_space(&self) -> Vec<u8> {
+    /// The room for control messages that a message may have.
+    fn control_space(&self) -> Space {
+        let is_coalescing = self.coalescing == Coalescing::Now;
         match self.strange {
-            true => cmsg_space!(c_int, in_pktinfo, in6_pktinfo, [u8; 256]),
-            false if self.destinations => cmsg_space!(c_int, c_int, in_pktinfo, in6_pktinfo),
-            false => cmsg_space!(c_int, c_int),
+            _ if !is_coalescing && !self.destinations => Space::Nothing,
+            true => Space::Strange,
+            false if self.destinations => Space::Destinations,
+            false => Space::Segments,
         }
     }
 }
 
-/// sendmmsg(2) of runs from one source. Returns how many datagrams it has sent.
+impl Coalescing {
+    /// It may be on already, in a socket that another process has opened.
+    fn of(socket: BorrowedFd<'_>) -> Self {
+        match getsockopt(&socket, sockopt::UdpGroSegment) {
+            Ok(true) => Coalescing::Now,
+            Ok(false) => Coalescing::Later,
+            // A kernel before 5.13 does not tell.
+            Err(_) if setsockopt(&socket, sockopt::UdpGroSegment, &true).is_ok() => Coalescing::Now,
+            Err(_) => Coalescing::Never,
+        }
+    }
+}
+
+/// How many datagrams at the front have this source, and are each for another peer than the next one. They fit one call.
+fn singles(datagrams: &[Outgoing], source: Option<IpAddr>) -> usize {
+    let is_single = |pair: &[Outgoing]| pair[0].source() == source && !pair[1].goes_to_peer_of(&pair[0]);
+    let count = datagrams.windows(2).take(MESSAGES_MAX).take_while(|pair| is_single(pair)).count();
+    match &datagrams[count..] {
+        [last] if count < MESSAGES_MAX && (count == 0 || last.source() == source) => count + 1,
+        _ => count,
+    }
+}
+
+/// sendmmsg(2) from one source. Returns how many messages it has sent.
 fn transmit<S: SocketAddress>(
     socket: BorrowedFd<'_>,
-    runs: &[&[Outgoing]],
+    slices: &[[IoSlice<'_>; 1]],
     segment: usize,
-    bytes: &[u8],
+    source: Option<IpAddr>,
+    kept: &mut Kept<S>,
 ) -> nix::Result<usize> {
     let segment = segment as u16; // At most PAYLOAD_MAX. 0 asks for nothing.
     let cut = ControlMessage::UdpGsoSegments(&segment);
-    // The space must be exact: the kernel would take the rest for another message, and refuse it.
-    match runs[0][0].source() {
-        None if segment == 0 => send_messages::<S>(socket, runs, bytes, &[], None),
-        None => send_messages::<S>(socket, runs, bytes, &[cut], Some(cmsg_space!(u16))),
+    let mut send = |control: &[ControlMessage<'_>], space| {
+        let sent = Headers::of(&mut kept.sent, MESSAGES_MAX, space);
+        let (addresses, flags) = (&kept.addresses[..], MsgFlags::MSG_DONTWAIT);
+        Ok(sendmmsg(socket.as_raw_fd(), &mut sent.headers, slices, addresses, control, flags)?.count())
+    };
+    match source {
+        None if segment == 0 => send(&[], Space::Nothing),
+        None => send(&[cut], Space::Segment),
         Some(IpAddr::V4(ip)) => {
             let source = in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
             let info = in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: in_addr { s_addr: 0 } };
-            let pin = ControlMessage::Ipv4PacketInfo(&info);
-            send_messages::<S>(socket, runs, bytes, &[cut, pin], Some(cmsg_space!(u16, in_pktinfo)))
+            send(&[cut, ControlMessage::Ipv4PacketInfo(&info)], Space::SegmentFromV4)
         }
         Some(IpAddr::V6(ip)) => {
             // The interface, for a link-local address, is in the scope of the destination.
             let info = in6_pktinfo { ipi6_addr: in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 };
-            let pin = ControlMessage::Ipv6PacketInfo(&info);
-            send_messages::<S>(socket, runs, bytes, &[cut, pin], Some(cmsg_space!(u16, in6_pktinfo)))
+            send(&[cut, ControlMessage::Ipv6PacketInfo(&info)], Space::SegmentFromV6)
         }
     }
 }
 
 /// Switches on the options for receiving datagrams. This must be done before the socket is bound, because the kernel
-/// records the destination of a datagram when it arrives, not when it is fetched. Returns whether there is coalescing.
-pub(super) fn prepare(socket: BorrowedFd<'_>, ipv6: bool) -> bool {
+/// records the destination of a datagram when it arrives, not when it is fetched.
+pub(super) fn prepare(socket: BorrowedFd<'_>, ipv6: bool) {
     watch_destinations(socket, ipv6, true);
-    setsockopt(&socket, sockopt::UdpGroSegment, &true).is_ok()
 }
 
 /// Asks for the destination of each datagram, or no longer.
@@ -281,43 +374,25 @@ fn is_one_address(ip: IpAddr) -> bool {
     !ip.is_unspecified() && !ip.is_multicast() && connects()
 }
 
-/// The kind of address that the sockets of a family have.
-trait SocketAddress: SockaddrLike + Copy {
-    fn pack(address: SocketAddr) -> Self;
-    fn unpack(self) -> Address;
-}
-
-impl SocketAddress for SockaddrIn {
-    fn pack(address: SocketAddr) -> Self {
-        match address {
-            SocketAddr::V4(address) => address.into(),
-            SocketAddr::V6(_) => unreachable!("an IPv4 socket"),
-        }
-    }
-
-    fn unpack(self) -> Address {
-        Address::Inet(SocketAddr::V4(self.into()))
-    }
-}
-
-impl SocketAddress for SockaddrIn6 {
-    fn pack(address: SocketAddr) -> Self {
-        match address {
-            SocketAddr::V4(address) => SocketAddrV6::new(address.ip().to_ipv6_mapped(), address.port(), 0, 0).into(),
-            SocketAddr::V6(address) => address.into(),
-        }
-    }
-
-    fn unpack(self) -> Address {
-        SocketAddr::V6(self.into()).into()
-    }
-}
-
 impl Outgoing {
+    #[inline(always)]
+    fn goes_to_peer_of(&self, other: &Outgoing) -> bool {
+        match (&self.to, &other.to) {
+            (Address::Inet(SocketAddr::V4(a)), Address::Inet(SocketAddr::V4(b))) => a == b,
+            (a, b) => a == b,
+        }
+    }
+
     /// The source to ask the kernel for. It says EINVAL to an address of the other family, and to a link-local one
     /// without an interface: there the system's choice is better than no answer.
+    #[inline(always)]
     fn source(&self) -> Option<IpAddr> {
-        let from = self.local?.to_canonical();
+        self.local.and_then(|local| self.usable(local))
+    }
+
+    #[inline(never)]
+    fn usable(&self, local: IpAddr) -> Option<IpAddr> {
+        let from = local.to_canonical();
         let usable = match (from, self.to.as_inet()?) {
             (IpAddr::V4(_), to) => to.ip().to_canonical().is_ipv4(),
             (IpAddr::V6(from), SocketAddr::V6(to)) => {
@@ -328,73 +403,6 @@ impl Outgoing {
         usable.then_some(from)
     }
 }
-
-/// sendmmsg(2): each run is one message.
-fn send_messages<S: SocketAddress>(
-    socket: BorrowedFd<'_>,
-    runs: &[&[Outgoing]],
-    bytes: &[u8],
-    control: &[ControlMessage<'_>],
-    space: Option<Vec<u8>>,
-) -> nix::Result<usize> {
-    let extent = |run: &[Outgoing]| run[0].range.start..run[run.len() - 1].range.end;
-    let slices: Vec<_> = runs.iter().map(|run| [IoSlice::new(&bytes[extent(run)])]).collect();
-    // There is no other kind of address on a UDP socket; the kernel would say EDESTADDRREQ to none.
-    let addresses: Vec<_> = runs.iter().map(|run| run[0].to.as_inet().map(S::pack)).collect();
-    let mut headers = MultiHeaders::preallocate(runs.len(), space);
-    let flags = MsgFlags::MSG_DONTWAIT;
-    let sent = sendmmsg(socket.as_raw_fd(), &mut headers, &slices, &addresses, control, flags)?.count();
-    Ok(runs[..sent].iter().map(|run| run.len()).sum())
-}
-
-/// Appends the datagrams of one message, which begins at `start` in the buffer. Returns whether it has control messages
-/// that are not asked for here, or that did not fit.
-fn split<S: SocketAddress>(
-    message: &RecvMsg<'_, '_, S>,
-    start: usize,
-    max_packet_size: usize,
-    packets: &mut Vec<Packet>,
-) -> bool {
-    let Some(from) = message.address.map(S::unpack) else { return false };
-    // Without control messages the boundaries of the datagrams are unknown: the message is passed on as one truncated
-    // datagram.
-    let control = message.cmsgs();
-    let cut = message.flags.contains(MsgFlags::MSG_TRUNC) || control.is_err();
-    let (mut segment, mut local, mut strange) = (message.bytes, None, control.is_err());
-    for control in control.into_iter().flatten() {
-        match control {
-            // Comes only with a message that is several datagrams: the size of each but the last.
-            ControlMessageOwned::UdpGroSegments(size) => segment = size as usize,
-            // Not ipi_addr, the destination in the IP header: this is the address to answer from, ip(7).
-            ControlMessageOwned::Ipv4PacketInfo(info) => {
-                let ip = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
-                local = (!ip.is_unspecified()).then_some(IpAddr::V4(ip));
-            }
-            ControlMessageOwned::Ipv6PacketInfo(info) => {
-                let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                if !ip.is_multicast() && ip.to_ipv4_mapped().is_none() {
-                    local = Some(IpAddr::V6(ip));
-                }
-            }
-            _ => strange = true,
-        }
-    }
-    let mut at = 0;
-    loop {
-        let len = segment.min(message.bytes - at);
-        let last = at + len == message.bytes;
-        let truncated = len > max_packet_size || (cut && last);
-        let range = start + at..start + at + len.min(max_packet_size);
-        packets.push(Packet { range, from: from.clone(), local, truncated });
-        at += len;
-        if last || len == 0 {
-            return strange;
-        }
-    }
-}
-
-/// Messages of one system call. Beyond some dozens the call itself is no longer what costs.
-const MESSAGES_MAX: usize = 64;
 
 /// The most that GRO makes of several datagrams, headers included: GRO_LEGACY_MAX_SIZE, which holds for UDP always.
 const COALESCED_MAX: usize = 65_536;

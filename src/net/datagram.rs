@@ -123,6 +123,12 @@ impl DatagramSocket {
         self.path.iter_mut().for_each(|path| path.leave());
     }
 
+    /// The file that it removes.
+    #[cfg(all(unix, feature = "restart"))]
+    pub(crate) fn file(&self) -> Option<super::owned_file::FileId> {
+        self.path.as_ref().map(|path| path.id())
+    }
+
     /// # Errors
     /// Errors of dup(2); [`io::ErrorKind::Unsupported`] for a scripted one.
     #[cfg(unix)]
@@ -153,7 +159,7 @@ impl DatagramSocket {
         let max = max.min(LONGEST);
         #[cfg(all(feature = "batch", target_os = "linux"))]
         if let Some(batch) = &self.batch {
-            return batch.room(max) * BATCH_MESSAGES;
+            return batch.room_max(max) * BATCH_MESSAGES;
         }
         room(max)
     }
@@ -210,8 +216,11 @@ impl DatagramSocket {
     /// concerns the next one.
     pub(crate) fn send(&mut self, bytes: &[u8], datagrams: &[Outgoing]) -> (usize, io::Result<()>) {
         let (sent, result) = self.send_some(bytes, datagrams);
-        for datagram in &datagrams[..sent] {
-            self.remember(&datagram.to, &bytes[datagram.range.clone()]);
+        if let Some(bound) = self.address.inet().copied() {
+            let to_us = |datagram: &&Outgoing| datagram.to.inet().is_some_and(|to| to.port() == bound.port());
+            for datagram in datagrams[..sent].iter().filter(to_us) {
+                self.remember(&datagram.to, &bytes[datagram.range.clone()]);
+            }
         }
         (sent, result)
     }
@@ -281,11 +290,26 @@ impl DatagramSocket {
     /// A datagram of another socket is a request, even if that socket has our port or our address. The bytes
     /// distinguish the two. If a peer repeats bytes that were just sent to it, our address in the datagram, or the
     /// address that we would have sent from, decides.
-    pub(crate) fn is_own(&mut self, from: &Address, local: Option<IpAddr>, bytes: &[u8]) -> bool {
+    pub(crate) fn is_own<'a>(
+        &mut self,
+        from: &Address,
+        local: Option<IpAddr>,
+        bytes: impl FnOnce() -> &'a [u8],
+    ) -> bool {
+        !self.gets_no_own() && self.may_be_own(from, local, bytes())
+    }
+
+    /// Returns whether no received datagram can be one that this socket itself has sent.
+    pub(crate) fn gets_no_own(&self) -> bool {
+        self.away.is_empty() && self.address.inet().is_some()
+    }
+
+    #[inline(never)]
+    fn may_be_own(&mut self, from: &Address, local: Option<IpAddr>, bytes: &[u8]) -> bool {
         let (Some(from), Some(bound)) = (from.inet(), self.address.inet()) else {
             return *from == self.address && !from.is_unnamed();
         };
-        if self.away.is_empty() || from.port() != bound.port() {
+        if from.port() != bound.port() {
             return false;
         }
         let hash = self.hasher.hash_one(bytes);

@@ -39,7 +39,7 @@ pub trait Family: sealed::Sealed + Debug + Send + 'static {
     /// The options of its sockets.
     type Options: Clone + Debug + Default + Send + Sync;
     /// The addresses of its sockets: a [`SocketAddr`], or a `UnixAddress`.
-    type Address: ServerAddress<Self::Address> + Into<Address> + Clone + Eq + Debug + Display + Send + 'static;
+    type Address: ServerAddress<Self::Address> + Into<Address> + Clone + Eq + Debug + Display + Send + Sync + 'static;
     /// The standard library's type of an open socket of this kind, the argument of [`adopt`](crate::Unbound::adopt).
     type Adopted: Into<socket2::Socket> + From<socket2::Socket>;
     /// Its name in messages: `"TCP"`, `"Unix datagram"`, ...
@@ -63,10 +63,23 @@ pub trait Family: sealed::Sealed + Debug + Send + 'static {
     /// Checks a socket that was made elsewhere, and sets the options that can still be set.
     #[doc(hidden)]
     fn adopt(options: &Self::Options, socket: Self::Adopted) -> io::Result<Socket>;
-    /// The options without those that are only for a socket that the server binds itself.
+    /// The options for a socket that another process has bound: without those that are only for one that the server
+    /// binds itself. `owns_file`: the other process leaves the file of the socket to this one.
     #[doc(hidden)]
-    fn for_adopted(options: Self::Options) -> Self::Options {
+    fn for_adopted(options: Self::Options, owns_file: bool) -> Self::Options {
+        let _ = owns_file;
         options
+    }
+    /// The options for a duplicate of a socket, whose file the original keeps.
+    #[doc(hidden)]
+    fn for_duplicate(options: Self::Options) -> Self::Options {
+        options
+    }
+    /// Lets several sockets be bound to one address, between which the kernel distributes what comes. Returns whether
+    /// the family and the system can do that.
+    #[doc(hidden)]
+    fn share_port(_: &mut Self::Options) -> bool {
+        false
     }
     /// Returns whether an address of a name may be used.
     #[doc(hidden)]
@@ -283,6 +296,10 @@ impl Family for Tcp {
         options.apply(&socket.options())?;
         Ok(socket)
     }
+    fn share_port(options: &mut TcpOptions) -> bool {
+        options.allow_reuse_port |= DISTRIBUTES;
+        DISTRIBUTES
+    }
     fn admits(options: &TcpOptions, address: &Address) -> bool {
         options.address_family.admits(address)
     }
@@ -318,6 +335,10 @@ impl Family for Udp {
         options.apply(&socket.options(), inet(&socket.local_address()?)?.is_ipv6())?;
         Ok(socket)
     }
+    fn share_port(options: &mut UdpOptions) -> bool {
+        options.allow_reuse_port |= DISTRIBUTES;
+        DISTRIBUTES
+    }
     fn admits(options: &UdpOptions, address: &Address) -> bool {
         options.address_family.admits(address)
     }
@@ -352,8 +373,11 @@ impl Family for UnixStream {
     fn adopt(options: &UnixOptions, socket: std::os::unix::net::UnixListener) -> io::Result<Socket> {
         options.adopt(Socket::adopted(socket.into(), Type::STREAM)?)
     }
-    fn for_adopted(options: UnixOptions) -> UnixOptions {
-        UnixOptions { mode: None, ..options }
+    fn for_adopted(options: UnixOptions, owns_file: bool) -> UnixOptions {
+        UnixOptions { mode: None, adopt_path: options.adopt_path || owns_file, ..options }
+    }
+    fn for_duplicate(options: UnixOptions) -> UnixOptions {
+        UnixOptions { mode: None, adopt_path: false, ..options }
     }
     fn admits(_: &UnixOptions, _: &Address) -> bool {
         true
@@ -389,8 +413,11 @@ impl Family for UnixDatagram {
     fn adopt(options: &UnixOptions, socket: std::os::unix::net::UnixDatagram) -> io::Result<Socket> {
         options.adopt(Socket::adopted(socket.into(), Type::DGRAM)?)
     }
-    fn for_adopted(options: UnixOptions) -> UnixOptions {
-        UnixOptions { mode: None, ..options }
+    fn for_adopted(options: UnixOptions, owns_file: bool) -> UnixOptions {
+        UnixOptions { mode: None, adopt_path: options.adopt_path || owns_file, ..options }
+    }
+    fn for_duplicate(options: UnixOptions) -> UnixOptions {
+        UnixOptions { mode: None, adopt_path: false, ..options }
     }
     fn admits(_: &UnixOptions, _: &Address) -> bool {
         true
@@ -402,6 +429,10 @@ impl Family for UnixDatagram {
         DatagramSocket::unix(socket).map(Bound::Datagram)
     }
 }
+
+/// Whether sockets with `SO_REUSEPORT` each get a part of what comes. Other systems have the option, but give everything to
+/// one socket.
+const DISTRIBUTES: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 fn inet(address: &Address) -> io::Result<SocketAddr> {
     address.as_inet().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is no internet socket"))

@@ -16,6 +16,12 @@ pub(crate) trait Sink: Write {
         self.copy_file(file, offset, most)
     }
 
+    /// Writes bytes that a part of a file or the FIN follows at once: the system may wait for that before it sends them, so
+    /// that they share a segment.
+    fn write_before_more(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write(bytes)
+    }
+
     /// Like `write_file`, without sendfile(2).
     fn copy_file(&mut self, file: &File, offset: u64, most: usize) -> Sent {
         let mut buffer = [0; COPIED_BYTES];

@@ -2,11 +2,48 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use socket2::{Socket, Type};
 
 use super::family::{Family, Tcp, Udp, UnixDatagram, UnixStream};
+use super::owned_file::FileId;
 use super::socket::address;
+use crate::logging::note;
+
+/// The sockets that were given up before a reactor has begun to serve. A program that ends before has another error, which
+/// a warning about its sockets would hide.
+static GIVEN_UP: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static SERVES: AtomicBool = AtomicBool::new(false);
+/// [`warn_of_given_up`], once a socket was given up. So only programs with inherited sockets contain it.
+static WARN: OnceLock<fn()> = OnceLock::new();
+
+/// A reactor begins to serve.
+#[inline]
+pub(crate) fn begin_to_serve() {
+    SERVES.swap(true, Ordering::AcqRel);
+    if let Some(warn) = WARN.get() {
+        warn();
+    }
+}
+
+/// No server takes this socket.
+pub(crate) fn give_up(socket: String) {
+    GIVEN_UP.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+    let warn = WARN.get_or_init(|| warn_of_given_up);
+    // In the order of all changes of the flag, either this sees the other one, or the other one sees `WARN`.
+    if SERVES.fetch_or(false, Ordering::AcqRel) {
+        warn();
+    }
+}
+
+fn warn_of_given_up() {
+    let given_up = std::mem::take(&mut *GIVEN_UP.lock().unwrap_or_else(PoisonError::into_inner));
+    for socket in given_up {
+        note!(Warn, "no server takes the inherited {socket}: its clients wait forever");
+    }
+}
 
 /// An inherited descriptor with its name.
 #[derive(Debug)]
@@ -14,6 +51,8 @@ pub(crate) struct Inherited {
     pub(crate) name: String,
     /// What it is, for messages: `TCP 127.0.0.1:80`.
     kind: String,
+    /// The file of it that its process has left to this one.
+    pub(crate) file: Option<FileId>,
     state: State,
 }
 
@@ -29,7 +68,7 @@ enum State {
 impl Inherited {
     pub(crate) fn new(name: String, descriptor: OwnedFd) -> Self {
         let socket = Socket::from(descriptor);
-        Inherited { name, kind: kind_of(&socket), state: State::Left(socket) }
+        Inherited { name, kind: kind_of(&socket), file: None, state: State::Left(socket) }
     }
 
     /// Takes all descriptors that the environment names for this process.
@@ -57,10 +96,27 @@ impl Inherited {
             });
             match socket {
                 Some(socket) => Inherited::new(name, socket),
-                None => Inherited { name, kind: "no socket".to_owned(), state: State::Foreign },
+                None => Inherited { name, kind: "no socket".to_owned(), file: None, state: State::Foreign },
             }
         });
-        Ok(inherited.collect())
+        #[cfg_attr(not(feature = "restart"), expect(unused_mut, reason = "there is no predecessor"))]
+        let mut inherited: Vec<_> = inherited.collect();
+        #[cfg(feature = "restart")]
+        Self::meet_predecessor(&mut inherited)?;
+        Ok(inherited)
+    }
+
+    /// If another version of this program has started this process, the last socket leads to it.
+    #[cfg(feature = "restart")]
+    fn meet_predecessor(inherited: &mut Vec<Self>) -> io::Result<()> {
+        let is_link = |socket: &mut Inherited| socket.name == crate::restart::link::NAME && socket.is_connected();
+        let Some(mut link) = inherited.pop_if(is_link) else { return Ok(()) };
+        let heritage = crate::restart::link::meet_predecessor(link.take()?.into())?;
+        super::path::leave_to_predecessor(true);
+        for (position, file) in heritage.files {
+            inherited.get_mut(position).into_iter().for_each(|socket| socket.file = Some(file));
+        }
+        std::env::set_current_dir(heritage.directory)
     }
 
     /// The name and the position in a message.
@@ -78,6 +134,19 @@ impl Inherited {
         let kind = if F::DATAGRAMS { Type::DGRAM } else { Type::STREAM };
         let local = socket.local_addr().and_then(|local| address(&local));
         socket.r#type().is_ok_and(|found| found == kind) && local.is_ok_and(|local| F::typed(&local).is_some())
+    }
+
+    /// Gives it up if its process has left it a file that is not at its path any more: clients find a server only at a
+    /// new one. Returns whether this is so.
+    #[cfg(feature = "restart")]
+    pub(crate) fn drop_lost(&mut self) -> bool {
+        let State::Left(socket) = &self.state else { return false };
+        let (Some(file), Ok(address)) = (self.file, socket.local_addr()) else { return false };
+        let is_lost = address.as_pathname().is_some_and(|path| !super::path::has(path, file));
+        if is_lost {
+            self.state = State::Taken;
+        }
+        is_lost
     }
 
     /// Returns whether it is left, and is a connection.

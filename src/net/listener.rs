@@ -48,9 +48,14 @@ pub struct Listener {
     /// What accepted connections are put under.
     #[cfg(feature = "tls")]
     tls: Option<super::tls::TlsAcceptor>,
-    /// How accepted connections begin.
+    header: ExpectedHeader,
+}
+
+/// Whether connections begin with the header of a proxy.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ExpectedHeader {
     #[cfg(all(unix, feature = "proxy-protocol"))]
-    proxy_protocol: Option<super::proxy_protocol::ProxyProtocol>,
+    pub(crate) protocol: Option<super::proxy_protocol::ProxyProtocol>,
 }
 
 #[derive(Debug)]
@@ -75,8 +80,10 @@ impl Listener {
             options: Some(options.clone()),
             #[cfg(feature = "tls")]
             tls: options.tls.clone(),
-            #[cfg(all(unix, feature = "proxy-protocol"))]
-            proxy_protocol: options.proxy_protocol.clone(),
+            header: ExpectedHeader {
+                #[cfg(all(unix, feature = "proxy-protocol"))]
+                protocol: options.proxy_protocol.clone(),
+            },
         })
     }
 
@@ -96,8 +103,10 @@ impl Listener {
             options: None,
             #[cfg(feature = "tls")]
             tls: options.tls.clone(),
-            #[cfg(all(unix, feature = "proxy-protocol"))]
-            proxy_protocol: options.proxy_protocol.clone(),
+            header: ExpectedHeader {
+                #[cfg(all(unix, feature = "proxy-protocol"))]
+                protocol: options.proxy_protocol.clone(),
+            },
         })
     }
 
@@ -113,8 +122,7 @@ impl Listener {
             options: None,
             #[cfg(feature = "tls")]
             tls: None,
-            #[cfg(all(unix, feature = "proxy-protocol"))]
-            proxy_protocol: None,
+            header: ExpectedHeader::default(),
         }
     }
 
@@ -123,9 +131,14 @@ impl Listener {
         &self.address
     }
 
-    #[cfg(all(unix, feature = "proxy-protocol"))]
-    pub(crate) fn proxy_protocol(&self) -> Option<&super::proxy_protocol::ProxyProtocol> {
-        self.proxy_protocol.as_ref()
+    /// What is read from accepted connections first.
+    pub(crate) fn header(&self) -> &ExpectedHeader {
+        &self.header
+    }
+
+    /// Lets something else read it.
+    pub(crate) fn take_header(&mut self) -> ExpectedHeader {
+        std::mem::take(&mut self.header)
     }
 
     /// Accepts one waiting connection, non-blocking and close-on-exec: accept(2).
@@ -177,6 +190,12 @@ impl Listener {
     #[cfg(unix)]
     pub(crate) fn leave_file(&mut self) {
         self.path.iter_mut().for_each(|path| path.leave());
+    }
+
+    /// The file that it removes.
+    #[cfg(all(unix, feature = "restart"))]
+    pub(crate) fn file(&self) -> Option<super::owned_file::FileId> {
+        self.path.as_ref().map(|path| path.id())
     }
 
     /// # Errors

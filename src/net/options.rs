@@ -11,13 +11,7 @@ pub(super) fn set_sharing(socket: &SockRef<'_>, reuse_address: bool, reuse_port:
     if cfg!(not(windows)) {
         socket.set_reuse_address(reuse_address)?;
     }
-    if reuse_port {
-        #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
-        socket.set_reuse_port(true)?;
-        #[cfg(not(all(unix, not(any(target_os = "solaris", target_os = "illumos")))))]
-        return Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no SO_REUSEPORT"));
-    }
-    Ok(())
+    if reuse_port { super::socket::set_reuse_port(socket) } else { Ok(()) }
 }
 
 /// Returns whether an error of accepting or receiving concerns one peer only, or means that the call was interrupted.

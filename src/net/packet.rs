@@ -36,3 +36,20 @@ pub(crate) struct Route {
 
 /// The longest UDP datagram over IPv4: 65,535 bytes less 20 and 8 bytes of headers.
 pub(crate) const PAYLOAD_MAX: usize = 65_507;
+
+/// Appends a datagram. It is made in its place if there is room: Vec::push alone would make it elsewhere and move it, because
+/// it drops the value if there is no memory.
+#[inline(always)]
+pub(crate) fn append<T>(datagrams: &mut Vec<T>, make: impl FnOnce() -> T) {
+    if datagrams.len() < datagrams.capacity() {
+        datagrams.push(make())
+    } else {
+        append_with_more_room(datagrams, make())
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn append_with_more_room<T>(datagrams: &mut Vec<T>, datagram: T) {
+    datagrams.push(datagram);
+}

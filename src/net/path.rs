@@ -8,18 +8,27 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{self, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::owned_file::OwnedFile;
+use super::owned_file::{FileId, OwnedFile};
 
 /// Any process that can read the directory can lock it, so the wait for the lock is bounded: these tries take about two
 /// seconds. Tries are counted, not timed, because the reactor's clock is not running yet. A stray unpark shortens one
 /// pause.
 const LOCK_TRIES: u32 = 1_000;
 const LOCK_PAUSE: Duration = Duration::from_millis(2);
+
+/// This process is the successor of another one, which serves until this one does, and has the adopted files until then.
+static LEFT_TO_PREDECESSOR: AtomicBool = AtomicBool::new(false);
+
+#[cfg(feature = "restart")]
+pub(crate) fn leave_to_predecessor(is_left: bool) {
+    LEFT_TO_PREDECESSOR.store(is_left, Ordering::Relaxed);
+}
 
 /// The file of a bound socket. Dropping this removes the file if it is still ours.
 ///
@@ -30,8 +39,9 @@ pub(crate) struct BoundPath {
     path: PathBuf,
     /// Another process removes it.
     is_left: bool,
-    device: u64,
-    inode: u64,
+    /// Another process has bound it.
+    is_adopted: bool,
+    file: FileId,
 }
 
 /// Makes `path` free for a socket, lets `bind` bind it there, and gives the file its `mode`.
@@ -91,7 +101,7 @@ impl BoundPath {
         if !found.file_type().is_socket() {
             return Err(replaced());
         }
-        Ok(BoundPath { path, is_left: false, device: found.dev(), inode: found.ino() })
+        Ok(BoundPath { path, is_left: false, is_adopted: false, file: id_of(&found) })
     }
 
     /// The file of a socket that another process has bound there and left to us.
@@ -99,11 +109,13 @@ impl BoundPath {
     /// # Errors
     /// If there is no socket now.
     pub(super) fn adopted(path: &Path) -> io::Result<Self> {
-        BoundPath::new(path::absolute(path)?)
+        let mut bound = BoundPath::new(path::absolute(path)?)?;
+        bound.is_adopted = true;
+        Ok(bound)
     }
 
     fn is(&self, found: &Metadata) -> bool {
-        (found.dev(), found.ino()) == (self.device, self.inode)
+        id_of(found) == self.file
     }
 
     /// Restores the bits that the umask removed. They are added last, so that the file never has too many. Changing the
@@ -161,11 +173,15 @@ impl OwnedFile for BoundPath {
     fn leave(&mut self) {
         self.is_left = true;
     }
+
+    fn id(&self) -> FileId {
+        self.file
+    }
 }
 
 impl Drop for BoundPath {
     fn drop(&mut self) {
-        if self.is_left {
+        if self.is_left || self.is_adopted && LEFT_TO_PREDECESSOR.load(Ordering::Relaxed) {
             return;
         }
         // A server that starts finds our socket live, so it does not act between our check and the removal, unless the
@@ -177,6 +193,23 @@ impl Drop for BoundPath {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Returns whether this file is at the path.
+#[cfg(feature = "restart")]
+pub(super) fn has(path: &Path, file: FileId) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| id_of(&found) == file)
+}
+
+fn id_of(found: &Metadata) -> FileId {
+    (found.dev(), found.ino())
+}
+
+/// The probe is a datagram socket, regardless of the kind of the bound socket. It never waits, and leaves no stray
+/// connection with a stream server. It distinguishes a server that does not listen yet from a dead one, which would
+/// both refuse a stream socket.
+fn probe(path: &Path) -> io::Result<()> {
+    UnixDatagram::unbound()?.connect(path)
 }
 
 fn replaced() -> io::Error {
@@ -249,18 +282,18 @@ fn clear(path: &Path, absolute: &Path) -> io::Result<()> {
         found => found?.file_type(),
     };
     if !kind.is_socket() {
-        let what = match () {
-            () if kind.is_symlink() => "a symbolic link",
-            () if kind.is_dir() => "a directory",
-            () if kind.is_file() => "a regular file",
-            () => "a fifo or a device",
+        let what = if kind.is_symlink() {
+            "a symbolic link"
+        } else if kind.is_dir() {
+            "a directory"
+        } else if kind.is_file() {
+            "a regular file"
+        } else {
+            "a fifo or a device"
         };
         return Err(io::Error::new(ErrorKind::AlreadyExists, format!("it exists and is {what}, not a socket")));
     }
-    // The probe is a datagram socket, regardless of the kind of the bound socket. It never waits, and leaves no stray
-    // connection with a stream server. It distinguishes a server that does not listen yet from a dead one, which would
-    // both refuse a stream socket.
-    match UnixDatagram::unbound()?.connect(path) {
+    match probe(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(absolute),
         // We may not write to it, so we cannot know. The error kind is not enough, because EPERM has the same.
         Err(error) if error.raw_os_error() == Some(libc::EACCES) => Err(error),

@@ -22,11 +22,20 @@ impl Stream {
     /// Looks at the bytes that have arrived, and leaves them there, because a header is followed by those of the client.
     pub(crate) fn peek_header(&self) -> io::Result<Head> {
         let mut bytes = [0; HEADER_BYTES_MAX];
-        let found = match receive(self.descriptor()?, &mut bytes, MsgFlags::MSG_PEEK) {
+        Ok(parse(self.peek(&mut bytes)?))
+    }
+
+    /// The first bytes that have arrived, escaped, for a line of the log.
+    pub(crate) fn first_bytes(&self) -> String {
+        self.peek(&mut [0; SHOWN_BYTES_MAX]).map(|bytes| bytes.escape_ascii().to_string()).unwrap_or_default()
+    }
+
+    fn peek<'a>(&self, bytes: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        let found = match receive(self.descriptor()?, bytes, MsgFlags::MSG_PEEK) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             found => found?,
         };
-        Ok(parse(&bytes[..found]))
+        Ok(&bytes[..found])
     }
 
     /// Removes the header from the bytes that have arrived.
@@ -46,6 +55,9 @@ impl Stream {
         self.as_fd().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 }
+
+/// A header of version 1 with addresses of IPv4 fits.
+const SHOWN_BYTES_MAX: usize = 64;
 
 fn receive(descriptor: BorrowedFd<'_>, bytes: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
     loop {

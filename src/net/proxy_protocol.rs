@@ -1,27 +1,31 @@
 //! The PROXY protocol: a header in which a proxy tells the address of its client.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, str};
 
 use proxy_header::{ParseConfig, ProxiedAddress, Tlv};
 
+use super::proxy_fault::{fault_of_line, fault_of_v2};
 use crate::address::Address;
 use crate::error::{Error, Result};
 
 /// How a server reads the header of the PROXY protocol, versions 1 and 2, with which a proxy begins each connection:
 /// [`TcpOptions::proxy_protocol`](crate::TcpOptions), [`UnixOptions::proxy_protocol`](crate::UnixOptions). It is read
 /// before TLS and before the first hook, so that `client_address` is the address of the client for hooks, handlers,
-/// limits per client, and the log. [`Stream::proxy_header`](crate::Stream::proxy_header) and
-/// [`Request::proxy_header`](crate::Request::proxy_header) have the rest, and the address of the proxy.
+/// limits per client, and the log. [`Stream::proxy_header`](crate::Stream::proxy_header),
+/// [`Request::proxy_header`](crate::Request::proxy_header) and
+/// [`BlockingRequest::proxy_header`](crate::BlockingRequest::proxy_header) have the rest, and the address of the proxy.
 ///
 /// A header names any client, so it is believed only if it comes from a trusted proxy. A header that is wrong, longer
 /// than 4,096 bytes, or not complete in time closes the connection. The request counts as refused and in
 /// [`Stats::proxy_headers_failed`](crate::Stats), and a warning in the log says why. A connection that ends before its
 /// first byte, as health checks do, is closed silently. `LOCAL` and `UNKNOWN`, with which a proxy speaks for itself,
-/// leave the proxy's address. So does the address of a client on a Unix socket, which is not read. A checksum (CRC32c)
-/// is not verified.
+/// leave the proxy's address. So do `UNSPEC`, whose addresses are ignored if there are any, and the address of a client
+/// on a Unix socket, which is not read. A checksum (CRC32c) is not verified. A header that says that the client sends
+/// datagrams is wrong.
 ///
 /// Feature `proxy-protocol`, on Unix. Source: "The PROXY protocol" of HAProxy, versions 1 and 2, without datagrams.
 ///
@@ -38,7 +42,7 @@ use crate::error::{Error, Result};
 ///     }
 /// }
 /// let mut options = TcpOptions::default();
-/// options.proxy_protocol = Some(ProxyProtocol::new(|proxy| proxy.ip().is_some_and(|ip| ip.is_loopback())));
+/// options.proxy_protocol = Some(ProxyProtocol::trusting(["127.0.0.1".parse().unwrap()]));
 /// let mut server = TcpServer::unbound(|_client_address| Hello);
 /// server.server_bind_with("127.0.0.1:0", options)?;
 /// let mut server = server.server_activate()?;
@@ -55,9 +59,9 @@ use crate::error::{Error, Result};
 #[non_exhaustive]
 pub struct ProxyProtocol {
     /// Whether each connection must begin with a header. If so, a connection from another address than a trusted one is
-    /// refused. If not, it is served as it is, and so is a trusted one that begins with something else; if the client
-    /// waits for the server to speak first, the server finds that out only after [`timeout`](Self::timeout).
-    /// Default: true.
+    /// refused. If not, it is served as it is, and so is a trusted one that begins with something else. If the client
+    /// sends nothing, or only a part of what each header begins with (`PROXY `, or the first 12 bytes of version 2), the
+    /// server finds that out after [`timeout`](Self::timeout). Default: true.
     pub required: bool,
     /// How long the header may take after the connection was accepted, however many bytes arrive. Default: 3 s, at least
     /// as specified for retransmitted packets.
@@ -70,6 +74,12 @@ impl ProxyProtocol {
     /// for each connection, and must not block. A Unix socket whose peer is bound to no name has an unnamed address.
     pub fn new(trusts: impl Fn(&Address) -> bool + Send + Sync + 'static) -> Self {
         ProxyProtocol { required: true, timeout: Duration::from_secs(3), trusts: Arc::new(trusts) }
+    }
+
+    /// Expects a header from the proxies with these addresses, whatever their ports: see [`new`](Self::new).
+    pub fn trusting(proxies: impl IntoIterator<Item = IpAddr>) -> Self {
+        let proxies: Vec<_> = proxies.into_iter().map(|ip| ip.to_canonical()).collect();
+        Self::new(move |peer| peer.ip().is_some_and(|ip| proxies.contains(&ip.to_canonical())))
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -138,7 +148,7 @@ impl ProxyHeader {
     }
 
     /// Returns the address of the client. `None` if the proxy speaks for itself (`LOCAL`, `UNKNOWN`) or the client has
-    /// an address of another family.
+    /// an address of another or of an unknown family.
     pub fn client_address(&self) -> Option<&Address> {
         self.addresses.as_ref().map(|(client, _)| client)
     }
@@ -215,51 +225,67 @@ fn invalid(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
 pub(crate) enum Head {
     /// A header of this length.
     Complete(ProxyHeader, usize),
-    /// So many bytes of one.
-    Incomplete(usize),
+    /// So many bytes that may become the signature of one.
+    Undecided(usize),
+    /// A part of one, with the whole signature.
+    Incomplete,
     /// Something else.
     Absent,
+    /// A header, and what is wrong with it.
     Malformed(&'static str),
 }
 
 /// The lengths are known before the library parses a header, so it is only given a whole one.
 pub(super) fn parse(bytes: &[u8]) -> Head {
     let begins_with = |signature: &[u8]| bytes.iter().zip(signature).all(|(byte, wanted)| byte == wanted);
-    if !begins_with(SIGNATURE_V1) && !begins_with(SIGNATURE_V2) {
-        return Head::Absent;
+    let is_v2 = begins_with(SIGNATURE_V2);
+    let signature = match is_v2 {
+        true => SIGNATURE_V2,
+        false if begins_with(SIGNATURE_V1) => SIGNATURE_V1,
+        false => return Head::Absent,
+    };
+    if bytes.len() < signature.len() {
+        return Head::Undecided(bytes.len());
     }
-    let length = if begins_with(SIGNATURE_V2) && !bytes.is_empty() {
-        let Some(&[command, _, high, low]) = bytes.get(SIGNATURE_V2.len()..).and_then(<[u8]>::first_chunk) else {
-            return Head::Incomplete(bytes.len());
+    let length = if is_v2 {
+        let Some(&[command, protocol, high, low]) = bytes.get(SIGNATURE_V2.len()..).and_then(<[u8]>::first_chunk)
+        else {
+            return Head::Incomplete;
         };
         let length = SIGNATURE_V2.len() + 4 + usize::from(u16::from_be_bytes([high, low]));
         if length > HEADER_BYTES_MAX {
-            return Head::Malformed("it is longer than 4,096 bytes");
+            return Head::Malformed("longer than 4,096 bytes");
         }
         // Whatever follows is to be skipped.
         if command == LOCAL && bytes.len() >= length {
             return Head::Complete(ProxyHeader::local(), length);
+        }
+        if command == PROXY && DATAGRAMS.contains(&protocol) {
+            return Head::Malformed("its protocol is for datagrams, and this is a connection");
         }
         length
     } else {
         let line = &bytes[..bytes.len().min(LINE_BYTES_MAX)];
         match line.windows(2).position(|end| end == b"\r\n") {
             Some(end) => end + 2,
-            None if line.len() == LINE_BYTES_MAX => return Head::Malformed("its line is longer than 107 bytes"),
-            None => return Head::Incomplete(bytes.len()),
+            None if line.len() == LINE_BYTES_MAX => return Head::Malformed("a line of more than 107 bytes"),
+            None => return Head::Incomplete,
         }
     };
-    let Some(bytes) = bytes.get(..length) else { return Head::Incomplete(bytes.len()) };
+    let Some(bytes) = bytes.get(..length) else { return Head::Incomplete };
     match proxy_header::ProxyHeader::parse(bytes, ParseConfig::default()) {
-        Ok((header, parsed)) if parsed == length => match tlvs(&header) {
-            Some(tlvs) => {
-                let addresses = header.proxied_address();
-                let addresses = addresses.map(|both| (both.source.into(), both.destination.into()));
-                Head::Complete(ProxyHeader { proxy: None, addresses, tlvs }, length)
-            }
-            None => Head::Malformed("its values are not valid"),
-        },
-        _ => Head::Malformed("it is not valid"),
+        Ok((header, parsed)) if parsed == length => {
+            let tlvs = match tlvs(&header) {
+                Some(tlvs) => tlvs,
+                // Addresses may stand there, which are to be ignored.
+                None if bytes[SIGNATURE_V2.len() + 1] == UNSPEC => Vec::new(),
+                None => return Head::Malformed("one of its values (TLV) is cut off or no text"),
+            };
+            let addresses = header.proxied_address();
+            let addresses = addresses.map(|both| (both.source.into(), both.destination.into()));
+            Head::Complete(ProxyHeader { proxy: None, addresses, tlvs }, length)
+        }
+        _ => Head::Malformed(bytes.strip_prefix(SIGNATURE_V2).map_or_else(|| fault_of_line(bytes), fault_of_v2)),
     }
 }
 
@@ -286,6 +312,12 @@ const SIGNATURE_V1: &[u8] = b"PROXY ";
 const SIGNATURE_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2, a connection of the proxy itself.
 const LOCAL: u8 = 0x20;
+/// Version 2, a connection of a client.
+const PROXY: u8 = 0x21;
+/// An address family and a protocol that the proxy does not know.
+const UNSPEC: u8 = 0x00;
+/// UDP over IPv4 and over IPv6, and Unix datagrams. A receiver may refuse the protocols that it does not implement.
+const DATAGRAMS: [u8; 3] = [0x12, 0x22, 0x32];
 /// The longest line of version 1.
 const LINE_BYTES_MAX: usize = 107;
 pub(super) const HEADER_BYTES_MAX: usize = 4_096;
@@ -317,7 +349,9 @@ mod tests {
             let mut bytes = written.unwrap();
             let length = bytes.len();
             for end in 0..length {
-                assert_eq!(parse(&bytes[..end]), Head::Incomplete(end));
+                let signature = if bytes[0] == b'P' { SIGNATURE_V1 } else { SIGNATURE_V2 };
+                let head = if end < signature.len() { Head::Undecided(end) } else { Head::Incomplete };
+                assert_eq!(parse(&bytes[..end]), head);
             }
             bytes.extend(b"GET /");
             assert_eq!(parse(&bytes), Head::Complete(header.clone(), length));
@@ -342,12 +376,12 @@ mod tests {
         }
         let v2 = |rest: &[u8]| [SIGNATURE_V2, rest].concat();
         for malformed in [
-            v2(&[0x31, 0x11, 0, 0]),                                   // version 3
-            v2(&[0x21, 0x11, 0, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), // too short for its family
-            v2(&[0x21, 0x41, 0, 0]),                                   // no such family
-            v2(&[0x21, 0x11, 0xff, 0xff]),                             // too long
-            v2(&[0x21, 0x00, 0, 4, 5, 0, 9, 0]),                       // a value longer than the header
-            v2(&[0x21, 0x00, 0, 4, 2, 0, 1, 0xff]),                    // a name that is no text
+            v2(&[0x31, 0x11, 0, 0]),                                              // version 3
+            v2(&[0x21, 0x11, 0, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),            // too short for its family
+            v2(&[0x21, 0x41, 0, 0]),                                              // no such family
+            v2(&[0x21, 0x11, 0xff, 0xff]),                                        // too long
+            v2(&[&[0x21, 0x11, 0, 16], &[1; 12][..], &[5, 0, 9, 0]].concat()),    // a value longer than the header
+            v2(&[&[0x21, 0x11, 0, 16], &[1; 12][..], &[2, 0, 1, 0xff]].concat()), // a name that is no text
         ] {
             assert!(matches!(parse(&malformed), Head::Malformed(_)), "{malformed:?}");
         }
@@ -357,9 +391,12 @@ mod tests {
     fn a_proxy_that_speaks_for_itself_has_no_client() {
         let unix = [SIGNATURE_V2, &[0x21, 0x31, 0, 216], &[b'x'; 216]].concat();
         let local = [SIGNATURE_V2, &[0x20, 0x11, 0, 3, 1, 2, 3]].concat();
-        for bytes in [&b"PROXY UNKNOWN\r\n"[..], b"PROXY UNKNOWN ffff::1 ffff::1 1 2\r\n", &unix, &local] {
+        let unspec = [SIGNATURE_V2, &[0x21, 0, 0, 12, 203, 0, 113, 7, 192, 0, 2, 1, 195, 80, 0, 80]].concat();
+        for bytes in [&b"PROXY UNKNOWN\r\n"[..], b"PROXY UNKNOWN ffff::1 ffff::1 1 2\r\n", &unix, &local, &unspec] {
             assert_eq!(parse(bytes), Head::Complete(ProxyHeader::local(), bytes.len()));
         }
+        let with_id = [SIGNATURE_V2, &[0x21, 0, 0, 4, UNIQUE_ID, 0, 1, 7]].concat();
+        assert_eq!(parse(&with_id), Head::Complete(ProxyHeader::local().with_tlv(UNIQUE_ID, [7]), with_id.len()));
     }
 
     #[test]

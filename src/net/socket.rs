@@ -144,6 +144,35 @@ impl Socket {
         if self.listens { self.socket.listen(request_queue_size) } else { Ok(()) }
     }
 
+    /// The file that it removes.
+    #[cfg(all(unix, feature = "restart"))]
+    pub(crate) fn file(&self) -> Option<super::owned_file::FileId> {
+        self.path.get().map(|path| path.id())
+    }
+
+    /// Lets the file be, which belongs to another process now.
+    #[cfg(all(unix, feature = "restart"))]
+    pub(crate) fn leave_file(&mut self) {
+        self.path.take().into_iter().for_each(|mut file| file.leave());
+    }
+
+    /// A duplicate without the file.
+    pub(crate) fn another(&self) -> io::Result<Self> {
+        let mut another = Socket::from(self.duplicate()?);
+        another.listens = self.listens;
+        Ok(another)
+    }
+
+    pub(crate) fn duplicate(&self) -> io::Result<socket2::Socket> {
+        self.socket.try_clone()
+    }
+
+    /// Lets other sockets be bound to its address as well, if they have the option too. Before it is bound, the option
+    /// would let it share the port of any server of this user.
+    pub(crate) fn share_port(&self) -> io::Result<()> {
+        set_reuse_port(&self.options())
+    }
+
     /// Returns the address to which the socket is bound, with the actual port.
     pub(crate) fn local_address(&self) -> io::Result<Address> {
         address(&self.socket.local_addr()?)
@@ -153,6 +182,17 @@ impl Socket {
     pub(super) fn into_parts(self) -> io::Result<(socket2::Socket, Option<Path>)> {
         self.socket.set_nonblocking(true)?;
         Ok((self.socket, self.path.into_inner()))
+    }
+}
+
+/// `SO_REUSEPORT`.
+pub(super) fn set_reuse_port(socket: &socket2::SockRef<'_>) -> io::Result<()> {
+    #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
+    return socket.set_reuse_port(true);
+    #[cfg(not(all(unix, not(any(target_os = "solaris", target_os = "illumos")))))]
+    {
+        let _ = socket;
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no SO_REUSEPORT"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The socket of one connection, of any family.
 
-#[cfg(all(feature = "sendfile", target_os = "linux"))]
-use std::fs::File;
+mod files;
+
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 
@@ -10,9 +10,6 @@ use mio::net::TcpStream;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
-use super::file::Sink;
-#[cfg(all(feature = "sendfile", target_os = "linux"))]
-use super::file::{Sent, send_file};
 #[cfg(feature = "tls")]
 use super::layered::Layered;
 use super::packet::Route;
@@ -43,7 +40,7 @@ use crate::address::Address;
 pub struct Stream {
     kind: Kind,
     #[cfg(all(unix, feature = "proxy-protocol"))]
-    pub(super) header: Option<Box<super::proxy_protocol::ProxyHeader>>,
+    pub(super) header: Header,
 }
 
 #[derive(Debug)]
@@ -278,6 +275,15 @@ impl Stream {
         }
     }
 
+    /// Takes the header of a proxy, for a request that leaves the reactor.
+    pub(crate) fn take_header(&mut self) -> Header {
+        #[cfg(all(unix, feature = "proxy-protocol"))]
+        let header = self.header.take();
+        #[cfg(not(all(unix, feature = "proxy-protocol")))]
+        let header = None;
+        header
+    }
+
     /// Returns the socket for code that is not on the reactor. It is still in non-blocking mode. `None` if there is no
     /// socket behind it.
     pub(crate) fn into_std(self) -> Option<StdStream> {
@@ -331,6 +337,12 @@ impl Watched for Stream {
 const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// The header with which a proxy has begun a connection.
+#[cfg(all(unix, feature = "proxy-protocol"))]
+pub(crate) type Header = Option<Box<super::proxy_protocol::ProxyHeader>>;
+#[cfg(not(all(unix, feature = "proxy-protocol")))]
+pub(crate) type Header = Option<std::convert::Infallible>;
 
 /// The socket of a request that leaves the reactor.
 #[derive(Debug)]
@@ -395,18 +407,6 @@ impl Kind {
             #[cfg(feature = "tls")]
             Kind::Secured(secured) => secured.write(&[IoSlice::new(bytes)]),
         }
-    }
-}
-
-impl Sink for Stream {
-    #[cfg(all(feature = "sendfile", target_os = "linux"))]
-    fn write_file(&mut self, file: &File, offset: u64, most: usize) -> Sent {
-        let sent = match &self.kind {
-            Kind::Tcp(stream) => send_file(stream, file, offset, most),
-            Kind::Unix(stream) => send_file(stream, file, offset, most),
-            _ => None,
-        };
-        sent.map_or_else(|| self.copy_file(file, offset, most), Ok)
     }
 }
 

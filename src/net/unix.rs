@@ -32,8 +32,10 @@ pub struct UnixOptions {
     pub mode: Option<u32>,
     /// With a socket that was bound elsewhere ([`adopt_with`](crate::Unbound::adopt_with)): the server also takes over the
     /// socket's file, and removes it when it closes. For the successor of a process that has
-    /// [handed the socket over](crate::Reactor::hand_over). It is an error if the socket has no file. It has no effect
-    /// on a path that the server binds, whose file it always removes. Default: false, the file stays.
+    /// [handed the socket over](crate::Reactor::hand_over). It is an error if the socket has no file. The server takes
+    /// the file that is at the path. It cannot know whether another process has replaced this file since the socket was
+    /// bound, so it would then remove the file of the other one. After a [restart](crate::Reactor::restart) it knows. This
+    /// has no effect on a path that the server binds, whose file it always removes. Default: false, the file stays.
     pub adopt_path: bool,
     /// `SO_RCVBUF` in bytes, at most 2,147,483,647. The system has its own bounds. Default: `None`, the system's value.
     pub receive_buffer_bytes: Option<usize>,

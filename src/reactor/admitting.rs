@@ -5,7 +5,7 @@ use super::served::Life;
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::ids::ServerId;
-use crate::net::Stream;
+use crate::net::{ExpectedHeader, Stream};
 use crate::timers::nanos;
 
 impl Reactor {
@@ -51,10 +51,7 @@ impl Reactor {
     /// # Ok::<(), socketserver::Error>(())
     /// ```
     pub fn admit(&mut self, server: ServerId, stream: Stream, client_address: Address) -> Result<()> {
-        let number = self.core.open_server(server).ok_or(Error::Gone)?;
-        if self.core.served[usize::from(number)].life != (Life::Open { stopped: false }) {
-            return Err(Error::Gone);
-        }
+        let number = self.core.open_server(server).filter(|_| self.is_open(server)).ok_or(Error::Gone)?;
         self.core.may_accept(number); // Finds out whether a limit is reached.
         if self.core.is_capped(number) {
             let max = self.core.served[usize::from(number)].limits.connections_max;
@@ -66,10 +63,28 @@ impl Reactor {
             turn.begin(self.core.now, nanos(self.core.config.turn_length));
         }
         let failed = |source| Error::Reactor { doing: "admit the connection", source };
-        let admitted = self.admit_any(server, stream, client_address).map_err(failed);
+        let admitted = self.admit_any(server, stream, client_address, &ExpectedHeader::default()).map_err(failed);
         if !self.turning {
             self.reap(); // The connection may have ended. No event would tell the next turn.
         }
         admitted
+    }
+
+    /// How many connections a server may be given now.
+    pub(crate) fn room(&mut self, server: ServerId) -> usize {
+        let open = self.core.open_server(server).filter(|_| self.is_open(server));
+        open.map_or(0, |number| self.core.room(number))
+    }
+
+    /// Returns whether a server may be given connections, whatever its limits are.
+    pub(crate) fn is_open(&self, server: ServerId) -> bool {
+        let open = self.core.open_server(server);
+        open.is_some_and(|number| self.core.served[usize::from(number)].life == (Life::Open { stopped: false }))
+    }
+
+    /// Returns whether the connections of a server count for the limit that servers share.
+    pub(crate) fn shares_descriptors(&self, server: ServerId) -> bool {
+        let open = self.core.open_server(server);
+        open.is_some_and(|number| self.core.served[usize::from(number)].shares_descriptors())
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::entries::Alarm;
-use super::served::Life;
 use super::slots::Slot;
 use crate::connection::Connection;
 use crate::connection::state::State;
@@ -55,6 +54,7 @@ impl Core {
     ) {
         let due = self.selector.now().saturating_add(nanos(after));
         let timers = &mut state.extra.get_or_insert_default().timers;
+        self.fired = Some(Core::fired);
         arm(&mut self.timers, timers, (due, every), Alarm::Handler { key, tag }, tag);
     }
 
@@ -80,6 +80,7 @@ impl Core {
     pub(crate) fn set_server_timer(&mut self, server: u16, tag: u64, after: Duration, every: Option<u64>) {
         let due = self.selector.now().saturating_add(nanos(after));
         let timers = &mut self.served[usize::from(server)].timers;
+        self.fired = Some(Core::fired);
         arm(&mut self.timers, timers, (due, every), Alarm::Server { server, tag }, tag);
     }
 
@@ -105,18 +106,10 @@ impl Core {
         }
     }
 
-    /// A timer has fired. A periodic one is set for its next tick. Otherwise its owner forgets it, and may set it again
-    /// in the callback.
+    /// A timer has fired. Its owner forgets it, and may set it again in the callback.
     pub(crate) fn forget_timer(&mut self, alarm: Alarm) {
-        let now = || self.selector.now();
         match alarm {
-            Alarm::Handler { key, tag } => {
-                let extra = self.slots.connection(key).state.extra.as_mut();
-                extra.into_iter().for_each(|extra| fired(&mut self.timers, &mut extra.timers, alarm, tag, now));
-            }
-            Alarm::Server { server, tag } => {
-                fired(&mut self.timers, &mut self.served[usize::from(server)].timers, alarm, tag, now);
-            }
+            Alarm::Handler { .. } | Alarm::Server { .. } => self.fired.into_iter().for_each(|fired| fired(self, alarm)),
             Alarm::Resume(key) => self.slots.pause(key).expect("timers go with listeners").timer = NO_TIMER,
             Alarm::Redial { key, .. } => {
                 self.slots.connection(key).state.extra.as_mut().map(|extra| extra.redial.take());
@@ -124,14 +117,33 @@ impl Core {
             Alarm::Resend(_) | Alarm::Child(_) => {} // Its owner forgets it.
             #[cfg(all(unix, feature = "proxy-protocol"))]
             Alarm::Header(key) => self.slots.heading(key).expect("timers go with headers").timer = NO_TIMER,
+            #[cfg(all(unix, feature = "sd-notify"))]
+            Alarm::Watchdog => self.supervision.as_mut().expect("the timer goes with it").timer = NO_TIMER,
             Alarm::DrainStart | Alarm::DrainLook | Alarm::DrainTell | Alarm::DrainEnd => {
                 *self.stop.timer(alarm).expect("it is cancelled with its stage") = NO_TIMER;
             }
             Alarm::CloseLook(server) => {
-                if let Life::Closing { look, .. } = &mut self.served[usize::from(server)].life {
+                if let Some(look) = self.served[usize::from(server)].life.look() {
                     *look = NO_TIMER;
                 }
             }
+        }
+    }
+
+    /// A timer of a handler or a server has fired. A periodic one is set for its next tick.
+    fn fired(&mut self, alarm: Alarm) {
+        let (timers, tag) = match alarm {
+            Alarm::Handler { key, tag } => {
+                (self.slots.connection(key).state.extra.as_mut().map(|extra| &mut extra.timers), tag)
+            }
+            Alarm::Server { server, tag } => (Some(&mut self.served[usize::from(server)].timers), tag),
+            _ => return,
+        };
+        let Some(timers) = timers else { return };
+        let Some(armed) = timers.get_mut(&tag) else { return };
+        match armed.every.and_then(|_| armed.next(self.selector.now())) {
+            Some(due) => (armed.key, armed.due) = (self.timers.arm(due, alarm), due),
+            None => _ = timers.remove(&tag),
         }
     }
 
@@ -172,19 +184,5 @@ fn arm(
 fn cancel_all(timers: &mut Timers<Alarm>, all: BTreeMap<u64, Armed>) {
     for armed in all.into_values() {
         timers.cancel(armed.key);
-    }
-}
-
-fn fired(
-    timers: &mut Timers<Alarm>,
-    all: &mut BTreeMap<u64, Armed>,
-    alarm: Alarm,
-    tag: u64,
-    now: impl FnOnce() -> u64,
-) {
-    let Some(armed) = all.get_mut(&tag) else { return };
-    match armed.every.and_then(|_| armed.next(now())) {
-        Some(due) => (armed.key, armed.due) = (timers.arm(due, alarm), due),
-        None => _ = all.remove(&tag),
     }
 }

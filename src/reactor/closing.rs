@@ -7,7 +7,7 @@ use super::Reactor;
 use super::core::Core;
 use super::entries::{Alarm, LOOK};
 use super::hosted::Hosted;
-use super::served::Life;
+use super::served::{Asked, Life};
 use crate::error::Error;
 use crate::ids::ServerId;
 use crate::lifecycle::EndReason;
@@ -37,7 +37,7 @@ impl Reactor {
     /// Starts closing a server: ends its listeners and connections. New outbound connections are refused, or a `finish`
     /// that connects would prolong this forever.
     pub(super) fn close(&mut self, server: u16) {
-        if matches!(self.core.served[usize::from(server)].life, Life::Open { .. }) {
+        if matches!(self.core.served[usize::from(server)].life, Life::Open { .. } | Life::Draining { .. }) {
             self.allocate();
             self.core.begin_closing(server);
             self.core.unlisten_streams(server);
@@ -63,6 +63,11 @@ impl Reactor {
     /// The reactor's own server was closed and will be bound again.
     pub(crate) fn reopen(&mut self, id: ServerId) {
         self.set_life(id, Life::Open { stopped: false });
+        if let Some(server) = self.core.server(id) {
+            let served = &mut self.core.served[usize::from(server)];
+            served.asked = Asked::Nothing;
+            served.addresses.clear();
+        }
     }
 
     fn set_life(&mut self, id: ServerId, life: Life) {
@@ -96,7 +101,7 @@ impl Reactor {
     /// For threads and programs that are not waited for: their requests are over, whatever they still do.
     fn give_up_elsewhere(&mut self, server: u16) {
         self.core.end_all_elsewhere(Some(server));
-        for id in self.core.slots.all_elsewhere(Some(server)) {
+        for id in self.core.elsewhere.map_or_else(Vec::new, |code| (code.all)(&self.core.slots, Some(server))) {
             self.over(id, Err(Error::Gone));
         }
         self.free_dead();
@@ -197,8 +202,13 @@ impl Core {
     /// A server starts closing. Its threads and programs have as long as when the whole reactor stops, or the rest of
     /// that time if it stops.
     pub(super) fn begin_closing(&mut self, server: u16) {
-        let begun = self.stop.begun().unwrap_or_else(|| self.selector.now());
-        self.served[usize::from(server)].life = Life::Closing { begun, look: NO_TIMER };
+        let begun = match self.served[usize::from(server)].life {
+            Life::Draining { begun, .. } => Some(begun),
+            _ => self.stop.begun(),
+        };
+        let begun = begun.unwrap_or_else(|| self.selector.now());
+        self.go_on_to(server, Life::Closing { begun, look: NO_TIMER });
+        self.draining.retain(|&draining| draining != server);
         self.look_closing(server);
     }
 
@@ -219,13 +229,18 @@ impl Core {
 
     /// The server is closed, so none of its timers will fire.
     pub(super) fn end_closing(&mut self, server: u16) {
-        let life = std::mem::replace(&mut self.served[usize::from(server)].life, Life::Closed);
-        if let Life::Closing { look, .. } = life
+        self.go_on_to(server, Life::Closed);
+        self.cancel_server_timers(server);
+    }
+
+    /// Cancels the timer of what is over.
+    fn go_on_to(&mut self, server: u16, next: Life) {
+        let mut before = std::mem::replace(&mut self.served[usize::from(server)].life, next);
+        if let Some(&mut look) = before.look()
             && look != NO_TIMER
         {
             self.timers.cancel(look);
         }
-        self.cancel_server_timers(server);
     }
 }
 

@@ -79,13 +79,24 @@ impl Reactor {
 }
 
 impl Handle {
-    /// Runs `job` on the reactor's thread, between the service of two turns. It must not block.
+    /// Runs `job` on the reactor's thread, between the service of two turns. It must not block. If it panics, the panic is
+    /// logged and counted in [`Stats::panics`](crate::Stats), and the reactor continues.
     ///
     /// # Errors
     /// The same as for [`send`](Self::send).
     pub fn run(&self, job: impl FnOnce(&mut Reactor) + Send + 'static) -> Result<()> {
+        self.submit(job, true)
+    }
+
+    /// Like [`run`](Self::run), for an order of a callback or hook, which is never refused.
+    pub(crate) fn run_next(&self, job: impl FnOnce(&mut Reactor) + Send + 'static) {
+        let _ = self.submit(job, false); // A reactor that is gone needs none.
+    }
+
+    /// Like [`run`](Self::run). A job that is not `bounded` is accepted even if the queue is full.
+    pub(crate) fn submit(&self, job: impl FnOnce(&mut Reactor) + Send + 'static, bounded: bool) -> Result<()> {
         let job = |reactor: &mut dyn Any| job(reactor.downcast_mut().expect("a closure is given its reactor"));
-        self.shared.submit(Command::Run(Box::new(job)), true)
+        self.shared.submit(Command::Run(Box::new(job)), bounded)
     }
 
     /// Passes a connection to a server of the reactor: see [`Reactor::admit`]. If that fails, the error is logged and

@@ -72,7 +72,7 @@ impl Core {
         if self.stop.is_aborting() || self.stop.is_given_up() {
             return Err(std::io::Error::other("the reactor has stopped"));
         }
-        if !matches!(self.served[usize::from(server)].life, Life::Open { .. }) {
+        if matches!(self.served[usize::from(server)].life, Life::Closing { .. } | Life::Closed) {
             return Err(std::io::Error::other("the server is closed"));
         }
         if self.slots.is_full() {

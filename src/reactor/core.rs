@@ -8,9 +8,10 @@ use slab::Slab;
 use super::entries::Alarm;
 use super::handle::{Handle, Message, Shared};
 use super::ready::Ready;
-use super::served::{Cap, Served};
-use super::shutdown::stop::Stop;
+use super::served::{Asked, Cap, Served};
+use super::shutdown::stop::{Hold, Stop};
 use super::slots::{Contents, Slot, Slots, Spare};
+use super::tally::Tally;
 use crate::address::Address;
 use crate::backoff::Backoff;
 use crate::connection::{Connection, Delivery};
@@ -18,7 +19,8 @@ use crate::error::{Error, Result};
 use crate::ids::{ConnectionId, NO_SLOT, ServerId, SlotId};
 use crate::inspection::TurnTimes;
 use crate::lifecycle::{EndReason, Timeout};
-use crate::limits::{ReactorConfig, connections_from_descriptors};
+use crate::limits::ReactorConfig;
+use crate::limits::descriptors::Descriptors;
 use crate::net::packet::{Packet, Route};
 use crate::net::selector::{Selector, Waker};
 use crate::panics::{catch, drop_caught};
@@ -55,11 +57,45 @@ pub(crate) struct Core {
     pub(crate) served: Slab<Served>,
     /// Closing servers that wait for their threads and programs.
     pub(super) closing: Vec<u16>,
-    /// Connections the process may have, for servers that set no number of their own.
+    /// What the connections hold together, if that is bounded.
+    pub(crate) tally: Option<Box<Tally>>,
+    /// [`Core::count_again`], while there is a bound.
+    pub(super) recount: Option<fn(&mut Core, &[SlotId])>,
+    /// Servers that drain by themselves.
+    pub(super) draining: Vec<u16>,
+    /// Connections the process may have, for servers that set no number of their own. 0 until the first client comes.
     pub(super) connections_max: usize,
     pub(super) cap: Cap,
+    pub(crate) descriptors: Arc<Descriptors>,
     pub(crate) stop: Stop,
+    pub(crate) hold: Hold,
     pub(super) pool: Option<Pool>,
+    /// [`Core::take_back_jobs`], in a program that offloads jobs.
+    forget_jobs: Option<fn(&mut Core, ConnectionId)>,
+    /// [`Core::fired`], in a program whose handlers or servers set timers.
+    pub(super) fired: Option<fn(&mut Core, Alarm)>,
+    /// In a program that serves requests elsewhere.
+    pub(super) elsewhere: Option<&'static CodeElsewhere>,
+    /// The number of the worker that it serves.
+    pub(crate) worker: Option<usize>,
+    /// A successor was started and does not serve yet.
+    #[cfg(all(unix, feature = "restart"))]
+    pub(super) restarting: Option<super::served::Restarting>,
+    /// A callback wants a restart. It begins in the next turn, because a callback may have borrowed a listener.
+    #[cfg(all(unix, feature = "restart"))]
+    pub(super) restart_requested: bool,
+    #[cfg(all(unix, feature = "restart"))]
+    pub(crate) failed_restart: super::served::LastFailure,
+    /// A successor serves.
+    #[cfg(all(unix, feature = "restart"))]
+    pub(super) is_replaced: bool,
+    /// A successor has caused the stop, so the first signal to stop is not the second request.
+    #[cfg(all(unix, feature = "restart"))]
+    pub(crate) awaits_first_signal: bool,
+    #[cfg(all(unix, feature = "restart"))]
+    pub(crate) kept_elsewhere: Option<Box<dyn super::served::KeptElsewhere>>,
+    #[cfg(all(unix, feature = "sd-notify"))]
+    pub(super) supervision: Option<Box<crate::supervisor::Supervision>>,
     /// The minimum length of the read buffer, for the datagrams of all servers.
     pub(crate) read_buffer_bytes_min: usize,
     /// The largest number of bytes that the read buffer has held.
@@ -93,6 +129,14 @@ pub(crate) struct DatagramCode {
 
 type Receive = fn(&mut Core, &mut [u8], &mut Vec<Packet>, u32) -> Option<(u32, bool)>;
 
+/// The code that a program contains only if it serves requests elsewhere.
+pub(super) struct CodeElsewhere {
+    pub(super) all: fn(&Slots, Option<u16>) -> Vec<ConnectionId>,
+    pub(super) end_all: fn(&mut Core, Option<u16>),
+    pub(super) drain: fn(&mut Core, Option<u16>, bool) -> bool,
+    pub(super) awaits_earlier: fn(&mut Core, Option<u16>) -> bool,
+}
+
 impl Core {
     pub(crate) fn new(selector: Selector, waker: Arc<Waker>, config: ReactorConfig) -> Self {
         let now = selector.now();
@@ -111,15 +155,38 @@ impl Core {
             now,
             stats: Stats::default(),
             turn_times: TurnTimes::default(),
+            recount: None,
+            tally: None, // See `bound_buffers`.
             config,
             shared,
             _waker: waker,
             served: Slab::new(),
             closing: Vec::new(),
-            connections_max: connections_from_descriptors().unwrap_or(CONNECTIONS_MAX),
+            draining: Vec::new(),
+            connections_max: 0,
             cap: Cap::default(),
+            descriptors: Descriptors::of(1),
             stop: Stop::No,
+            hold: Hold::Nothing,
             pool: None,
+            forget_jobs: None,
+            fired: None,
+            elsewhere: None,
+            worker: None,
+            #[cfg(all(unix, feature = "restart"))]
+            restarting: None,
+            #[cfg(all(unix, feature = "restart"))]
+            restart_requested: false,
+            #[cfg(all(unix, feature = "restart"))]
+            failed_restart: super::served::LastFailure::default(),
+            #[cfg(all(unix, feature = "restart"))]
+            is_replaced: false,
+            #[cfg(all(unix, feature = "restart"))]
+            awaits_first_signal: false,
+            #[cfg(all(unix, feature = "restart"))]
+            kept_elsewhere: None,
+            #[cfg(all(unix, feature = "sd-notify"))]
+            supervision: None,
             read_buffer_bytes_min: 0,
             read_bytes_max: 0,
             receiving: NO_SLOT,
@@ -133,9 +200,11 @@ impl Core {
         Handle::new(Arc::clone(&self.shared))
     }
 
-    /// Returns whether a stop was requested, until the reactor serves again.
-    pub(crate) fn is_stopping(&self) -> bool {
-        !matches!(self.stop, Stop::No) || self.shared.drain_requested() || self.shared.now_requested()
+    /// Returns whether a stop was requested, until the reactor serves again, or this server drains.
+    pub(crate) fn is_stopping(&self, server: u16) -> bool {
+        let requested = self.shared.drain_requested() || self.shared.now_requested();
+        let asked = |served: &Served| served.asked != Asked::Nothing || served.is_draining();
+        !matches!(self.stop, Stop::No) || requested || self.served.get(usize::from(server)).is_some_and(asked)
     }
 
     /// The number of a server, if it is here. There are few servers, and few calls of this.
@@ -190,7 +259,7 @@ impl Core {
 
     #[inline]
     pub(super) fn inserted(&mut self, server: u16, connection: &mut Connection) {
-        if self.stop.is_under_way() {
+        if self.served[usize::from(server)].asked != Asked::Nothing {
             connection.state.drain(self.now, nanos(self.config.drain_quiet));
         }
         let state = &connection.state;
@@ -209,13 +278,15 @@ impl Core {
         Ok(())
     }
 
-    /// Counts an additional open connection, also for its client if there is one, and as a session if it is one.
+    /// Counts an additional open connection: as a session if it is one, and otherwise for its client if there is one. The
+    /// address of a session may be forged.
     #[inline]
     pub(crate) fn count_in(&mut self, server: u16, client: Option<&Address>, is_session: bool) {
         let served = &mut self.served[usize::from(server)];
         served.active += 1;
         served.sessions += usize::from(is_session);
         if served.limits.connections_per_client_max.is_some()
+            && !is_session
             && let Some(ip) = client.and_then(Address::ip)
         {
             *served.per_client.entry(ip).or_default() += 1;
@@ -231,6 +302,7 @@ impl Core {
         served.active -= 1;
         served.sessions -= usize::from(is_session);
         if !served.per_client.is_empty()
+            && !is_session
             && let Some(client) = client
         {
             served.forget_client(client);
@@ -240,7 +312,7 @@ impl Core {
     }
 
     /// Returns whether this client may have one more connection.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn admits_client(&self, server: u16, address: &Address) -> bool {
         let served = &self.served[usize::from(server)];
         let Some(max) = served.limits.connections_per_client_max else { return true };
@@ -280,7 +352,8 @@ impl Core {
             self.selector.forget(&mut connection.io.stream);
         }
         if connection.state.has_jobs() {
-            self.forget_jobs(self.slots.id_of(SlotId { key, generation }));
+            let id = self.slots.id_of(SlotId { key, generation });
+            self.forget_jobs.into_iter().for_each(|forget| forget(self, id));
         }
         self.cancel_handler_timers(&mut connection.state);
         if let Some(route) = connection.io.stream.route() {
@@ -336,6 +409,7 @@ impl Core {
             EndReason::Timeout(Timeout::Message) => &mut stats.timeouts_message,
             EndReason::InputLimit => &mut stats.input_limits,
             EndReason::OutputLimit => &mut stats.output_limits,
+            EndReason::BufferLimit => &mut stats.buffer_limits,
             EndReason::Truncated => &mut stats.tls_truncated,
             EndReason::TlsFailed => &mut stats.tls_failed,
             _ => return,
@@ -352,13 +426,14 @@ impl Core {
         let (threads_max, queue_max) = (self.config.offload_threads, self.config.offload_queue_max);
         let handle = self.handle();
         let pool = self.pool.get_or_insert_with(|| Pool::new("offload", "offload_threads", threads_max, queue_max));
+        self.forget_jobs = Some(Core::take_back_jobs);
         pool.submit_for(Some(connection), Box::new(move || handle.deliver(connection, catch(job))))
     }
 
     /// Drops the jobs of a connection that have not begun, so that a client that has gone does not keep the threads
     /// busy.
     #[cold]
-    fn forget_jobs(&mut self, connection: ConnectionId) {
+    fn take_back_jobs(&mut self, connection: ConnectionId) {
         let Some(pool) = &self.pool else { return };
         for job in pool.take_back(connection) {
             self.refuse(job);
@@ -373,5 +448,3 @@ impl Core {
 
 /// Boxes that are kept: as many as connections are often over in one turn.
 const SPARE_MAX: usize = 64;
-/// For a process whose limit of descriptors cannot be read.
-const CONNECTIONS_MAX: usize = 10_000;

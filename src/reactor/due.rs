@@ -56,11 +56,13 @@ impl Reactor {
                     let server = &mut self.servers[usize::from(server)];
                     server.on_header_late(&mut self.core, &mut self.scratch, key);
                 }
+                #[cfg(all(unix, feature = "sd-notify"))]
+                Alarm::Watchdog => self.core.keep_alive(),
                 Alarm::DrainStart => self.begin_drain(),
                 Alarm::DrainLook => self.look_elsewhere(),
                 Alarm::DrainTell => self.tell_all(),
-                Alarm::DrainEnd => self.core.stop.abort(&mut self.core.timers),
-                Alarm::CloseLook(server) => self.core.look_closing(server),
+                Alarm::DrainEnd => self.abort(),
+                Alarm::CloseLook(server) => self.look(server),
             }
             if slice.is_over(&self.scratch.budget.turn) {
                 break;

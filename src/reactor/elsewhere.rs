@@ -1,9 +1,10 @@
 //! Requests that a thread or a program serves. The reactor keeps a slot for each, so that they count, have an id, and
 //! can be ended. The thread reports when a request is over.
 
-use super::core::Core;
+use super::core::{CodeElsewhere, Core};
 use super::entries::{Alarm, Elsewhere, Ended, Stopper};
-use super::slots::Contents;
+use super::served::Asked;
+use super::slots::{Contents, Slots};
 use crate::address::Address;
 use crate::error::Result;
 use crate::ids::ConnectionId;
@@ -30,7 +31,7 @@ impl Core {
         &mut self,
         server: u16,
         place: Place,
-        address: Address,
+        (address, is_datagram): (Address, bool),
         stop: Box<dyn Stopper>,
         serve: impl FnOnce(ConnectionId) -> Result<()> + Send + 'static,
     ) -> Result<()> {
@@ -46,14 +47,22 @@ impl Core {
         let pool = pool.get_or_insert_with(|| Pool::new("request", setting, threads_max, queue_max));
 
         let elsewhere = Elsewhere {
-            address: address.clone(),
-            late: self.stop.is_under_way(),
+            address,
+            is_datagram,
+            late: served.asked != Asked::Nothing,
             stop,
             is_told: false,
             begun,
             timer: NO_TIMER,
             ended: None,
         };
+        self.elsewhere = Some(&CodeElsewhere {
+            all: Slots::all_elsewhere,
+            end_all: Core::end_each_elsewhere,
+            drain: Core::drain_each_elsewhere,
+            awaits_earlier: Core::awaits_any_earlier,
+        });
+        let client = elsewhere.counted_client().cloned();
         let key = self.slots.insert(server, Contents::Elsewhere(Box::new(elsewhere)));
         let id = self.slots.id(key);
         if let Err(error) = pool.submit(Box::new(move || way_back.over(id, serve(id)))) {
@@ -61,7 +70,7 @@ impl Core {
             return Err(error);
         }
         served.elsewhere += 1;
-        self.count_in(server, Some(&address), false);
+        self.count_in(server, client.as_ref(), false);
         self.watch_child(server, key);
         Ok(())
     }
@@ -120,6 +129,10 @@ impl Core {
 
     /// Ends all requests that are served elsewhere, or all of one server.
     pub(crate) fn end_all_elsewhere(&mut self, server: Option<u16>) {
+        self.elsewhere.into_iter().for_each(|code| (code.end_all)(self, server));
+    }
+
+    fn end_each_elsewhere(&mut self, server: Option<u16>) {
         for id in self.slots.all_elsewhere(server) {
             self.end_elsewhere(id, EndReason::StopAborted);
         }
@@ -129,6 +142,10 @@ impl Core {
     /// thread has waited for its client for [`ReactorConfig::drain_quiet`](crate::ReactorConfig). Returns whether there
     /// are others.
     pub(crate) fn drain_elsewhere(&mut self, server: Option<u16>, quiet_only: bool) -> bool {
+        self.elsewhere.is_some_and(|code| (code.drain)(self, server, quiet_only))
+    }
+
+    fn drain_each_elsewhere(&mut self, server: Option<u16>, quiet_only: bool) -> bool {
         let (now, quiet) = (self.selector.now(), nanos(self.config.drain_quiet));
         let mut others = false;
         for id in self.slots.all_elsewhere(server) {
@@ -146,18 +163,16 @@ impl Core {
         others
     }
 
-    /// The number of requests that are served elsewhere: all, and those that a stop waits for.
-    pub(crate) fn elsewhere(&self) -> (u64, u64) {
-        let counts = self.served.iter().map(|(_, served)| (served.elsewhere as u64, served.limits.daemon_threads));
-        counts.fold((0, 0), |(all, awaited), (count, daemon)| (all + count, awaited + if daemon { 0 } else { count }))
+    /// Returns whether a drain, of one server or of all, waits for a request that began before it.
+    pub(crate) fn awaits_earlier(&mut self, only: Option<u16>) -> bool {
+        self.elsewhere.is_some_and(|code| (code.awaits_earlier)(self, only))
     }
 
-    /// Returns whether a stop waits for a request that began before it.
-    pub(crate) fn awaits_earlier(&mut self) -> bool {
+    fn awaits_any_earlier(&mut self, only: Option<u16>) -> bool {
         let served = &self.served;
-        self.slots.iter().any(|(_, slot)| {
+        self.slots.iter().filter(|(_, slot)| only.is_none_or(|server| slot.server == server)).any(|(_, slot)| {
             let server = usize::from(slot.server); // The slot of the signals belongs to no server.
-            slot.elsewhere().is_some_and(|elsewhere| !elsewhere.late && !served[server].limits.daemon_threads)
+            slot.elsewhere().is_some_and(|elsewhere| !elsewhere.late && served[server].is_awaited())
         })
     }
 
@@ -167,6 +182,6 @@ impl Core {
             self.timers.cancel(elsewhere.timer);
         }
         self.served[usize::from(server)].elsewhere -= 1;
-        self.count_out(server, Some(&elsewhere.address), false);
+        self.count_out(server, elsewhere.counted_client(), false);
     }
 }

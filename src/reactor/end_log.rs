@@ -1,7 +1,10 @@
-//! Logs the end of each request at level `Debug`, with the limit that has ended it.
+//! Logs the end of each request at level `Debug`, with the limit that has ended it, and how many a stop aborts.
+
+use std::fmt::Display;
 
 use super::core::Core;
-use super::served::Life;
+use super::served::{Asked, Life};
+use super::slots::Contents;
 use crate::address::Address;
 use crate::connection::bounds::Bounds;
 use crate::connection::state::State;
@@ -62,6 +65,29 @@ impl Core {
         }
     }
 
+    /// A stop is about to abort what is left, of one server or of all. Requests that threads and programs serve count, and
+    /// so do sessions. What is over already only waits for the end of the turn.
+    #[cold]
+    pub(super) fn note_aborted(&mut self, only: Option<u16>) {
+        let slots = self.slots.iter().filter(|(_, slot)| only.is_none_or(|server| slot.server == server));
+        let open = slots.map(|(_, slot)| match slot.contents() {
+            Some(Contents::Connection(connection)) => {
+                !connection.state.phase.is_aborting() && !connection.state.phase.is_dead()
+            }
+            Some(Contents::Elsewhere(request)) => request.ended.is_none(),
+            #[cfg(all(unix, feature = "proxy-protocol"))]
+            Some(Contents::Heading(heading)) => heading.stream.is_some(),
+            _ => false,
+        });
+        let count = open.filter(|&is_open| is_open).count();
+        let grace = Passed::Time("drain_grace", self.config.drain_grace);
+        let is_asked = self.shared.now_requested();
+        let why: &dyn Display = if is_asked { &"shutdown_now, or a second signal" } else { &grace };
+        if count > 0 {
+            note!(Warn, "connections aborted: {count} ({why})");
+        }
+    }
+
     /// The limit that has caused a reason, if there is one.
     fn limit_behind(&self, server: u16, why: EndReason, state: Option<&State>) -> Option<Passed> {
         let served = &self.served[usize::from(server)];
@@ -81,11 +107,14 @@ impl Core {
             EndReason::HandshakeTimeout => limits.handshake_timeout.map(|time| Passed::Time("handshake_timeout", time)),
             EndReason::ChildTimeout => limits.child_timeout.map(|time| Passed::Time("child_timeout", time)),
             EndReason::InputLimit => Some(Passed::Count("input_bytes_max", bounds().input_bytes_max)),
+            EndReason::BufferLimit => {
+                self.config.buffered_bytes_max.map(|max| Passed::Count("buffered_bytes_max", max))
+            }
             EndReason::OutputLimit => Some(Passed::Count("output_bytes_max", bounds().output_bytes_max)),
             EndReason::StopAborted => {
                 let begun = match served.life {
                     // Closing its server ends a connection immediately. Threads and programs have the grace period.
-                    Life::Closing { begun, .. } => state.is_none().then_some(begun),
+                    Life::Closing { begun, .. } => (state.is_none() || served.asked == Asked::Drain).then_some(begun),
                     _ => self.stop.begun().filter(|_| self.stop.is_aborting()),
                 };
                 let grace = self.config.drain_grace;

@@ -59,6 +59,7 @@ pub(crate) struct Heading {
 /// A request that is served elsewhere, by a thread or a program.
 pub(crate) struct Elsewhere {
     pub(crate) address: Address,
+    pub(super) is_datagram: bool,
     /// It came while the reactor was stopping.
     pub(super) late: bool,
     pub(super) stop: Box<dyn Stopper>,
@@ -69,6 +70,13 @@ pub(crate) struct Elsewhere {
     pub(super) timer: TimerKey,
     /// Why the reactor ended it, if it did.
     pub(crate) ended: Option<EndReason>,
+}
+
+impl Elsewhere {
+    /// The client for which the request counts as a connection.
+    pub(super) fn counted_client(&self) -> Option<&Address> {
+        (!self.is_datagram).then_some(&self.address)
+    }
 }
 
 /// Ends a request that is served elsewhere, before or while it is served. Afterwards it does nothing. Must not block.
@@ -117,12 +125,15 @@ pub(crate) enum Alarm {
     /// The header of a proxy is late.
     #[cfg(all(unix, feature = "proxy-protocol"))]
     Header(u32),
+    /// The supervisor waits for a sign of life.
+    #[cfg(all(unix, feature = "sd-notify"))]
+    Watchdog,
     /// During a stop: begin the drain; check for quiet threads; drain busy connections; end the wait.
     DrainStart,
     DrainLook,
     DrainTell,
     DrainEnd,
-    /// Like the last three, while a server is being closed.
+    /// Like the last three, while a server drains by itself or is being closed.
     CloseLook(u16),
 }
 

@@ -9,13 +9,9 @@
 //! Collect only notes readiness, service runs callbacks, and only reap frees slots. Therefore no key is reused within a
 //! turn, and a callback may close any connection, including its own, while no other connection moves.
 
-#[cfg(all(unix, feature = "signals"))]
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
-#[cfg(all(unix, feature = "signals"))]
-use super::handle::ShutdownHandle;
 use super::shutdown::stop::Stop;
 use super::slots::{Contents, Slot};
 use super::{Reactor, TIMED_BYTES};
@@ -130,10 +126,7 @@ impl Reactor {
                     self.servers[server].on_header(&mut self.core, &mut self.scratch, key);
                 }
                 #[cfg(all(unix, feature = "signals"))]
-                Some(Contents::Signals(signals)) => {
-                    let stop = ShutdownHandle::new(Arc::clone(&self.core.shared));
-                    signals.deliver(&stop);
-                }
+                Some(Contents::Signals(_)) => self.core.hear_signals(),
             }
             self.read_clock(&[]);
         }
@@ -150,6 +143,9 @@ impl Reactor {
     /// Reads the clock after a few connections were served. Its last time became their stamp. If they took long, the
     /// stamps are too old and a limit could pass early, so they are corrected.
     fn read_clock(&mut self, served: &[SlotId]) {
+        if self.core.tally.is_some() {
+            self.core.recount(served);
+        }
         let begun = self.core.now;
         self.core.now = self.core.selector.now();
         if self.core.now - begun > STAMP_ERROR_MAX {
@@ -169,7 +165,7 @@ impl Reactor {
             self.begin_drain();
         }
         if self.core.stop.is_draining() && self.core.shared.now_requested() {
-            self.core.stop.abort(&mut self.core.timers);
+            self.abort();
         }
         if self.core.stop.is_aborting() {
             self.abort_all();
@@ -189,6 +185,9 @@ impl Reactor {
         if let Some(error) = self.core.not_registered.take() {
             self.core.pause_all(&error);
         }
+        if !self.core.draining.is_empty() {
+            self.go_on_draining();
+        }
         if self.core.stop.is_under_way() && self.is_over() {
             self.stopped();
         }
@@ -202,6 +201,9 @@ impl Reactor {
 
     pub(super) fn free_dead(&mut self) {
         let mut dead = std::mem::take(&mut self.core.dead);
+        if let Some(tally) = &mut self.core.tally {
+            dead.iter().for_each(|&key| tally.forget(key));
+        }
         dead.drain(..).for_each(|key| self.core.reap(key));
         self.core.dead = dead; // The vector's memory is reused.
         #[cfg(feature = "tls")]

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::ids::{ConnectionId, ServerId};
 use crate::net::packet::Route;
 use crate::net::selector::Waker;
+use crate::panics::drop_each;
 
 /// Submits work to a reactor from any thread: messages for a connection or a server, closures for the reactor.
 ///
@@ -73,6 +74,11 @@ impl Handle {
     /// Returns a handle that stops the reactor.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         ShutdownHandle::new(Arc::clone(&self.shared))
+    }
+
+    /// Refuses all later work, and drops what waits: for a reactor that has panicked while it was dropped.
+    pub(crate) fn close(&self) {
+        drop_each(self.shared.close());
     }
 
     /// Returns whether something was submitted that the next turn will see.

@@ -32,7 +32,9 @@ impl Core {
         let timer = self.timers.arm(late, Alarm::Header(key));
         let heading = self.slots.heading(key).expect("just inserted");
         (heading.stream, heading.timer) = (Some(stream), timer);
-        self.served[usize::from(server)].active += 1;
+        let served = &mut self.served[usize::from(server)];
+        served.active += 1;
+        served.headings += 1;
         self.stats.active += 1;
         self.stats.active_max = self.stats.active_max.max(self.stats.active);
         Ok(())
@@ -40,6 +42,7 @@ impl Core {
 
     /// Takes the connection of a proxy, whose slot is then freed. `None` if it was taken before.
     pub(crate) fn take_heading(&mut self, key: u32) -> Option<(Stream, Address)> {
+        let server = self.slots.get(key)?.server;
         let heading = self.slots.heading(key)?;
         let mut stream = heading.stream.take()?;
         let (proxy, timer) = (heading.proxy.clone(), std::mem::replace(&mut heading.timer, NO_TIMER));
@@ -47,6 +50,7 @@ impl Core {
             self.timers.cancel(timer);
         }
         self.selector.deregister(&mut stream);
+        self.served[usize::from(server)].headings -= 1;
         self.dead.push(key);
         Some((stream, proxy))
     }
@@ -54,7 +58,7 @@ impl Core {
     /// Closes connections without a header, of one server or of all.
     pub(super) fn end_headings(&mut self, server: Option<u16>) {
         for key in self.slots.headings(server) {
-            self.take_heading(key);
+            self.stats.refused += u64::from(self.take_heading(key).is_some());
         }
     }
 

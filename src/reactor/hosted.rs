@@ -15,7 +15,7 @@ use crate::ids::SlotId;
 use crate::lifecycle::EndReason;
 use crate::net::datagram::DatagramSocket;
 use crate::net::packet::Packet;
-use crate::net::{Socket, Stream};
+use crate::net::{ExpectedHeader, Socket, Stream};
 
 /// The buffers that all connections share, so that an idle one owns none.
 pub(crate) struct Scratch {
@@ -44,8 +44,15 @@ pub(crate) trait Hosted: Send {
     fn receive(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
     /// A datagram for the outbound session in this slot: this part of the read buffer.
     fn on_datagram(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32, packet: Range<usize>);
-    /// Admits a connection: calls the hooks, makes its handler, and calls `setup`.
-    fn admit(&mut self, core: &mut Core, scratch: &mut Scratch, stream: Stream, from: Address) -> io::Result<()>;
+    /// Admits a connection: reads this header, calls the hooks, makes its handler, and calls `setup`.
+    fn admit(
+        &mut self,
+        core: &mut Core,
+        scratch: &mut Scratch,
+        stream: Stream,
+        from: Address,
+        header: &ExpectedHeader,
+    ) -> io::Result<()>;
     /// More of the header of a proxy may have arrived.
     #[cfg(all(unix, feature = "proxy-protocol"))]
     fn on_header(&mut self, core: &mut Core, scratch: &mut Scratch, key: u32);
@@ -65,6 +72,7 @@ pub(crate) trait Hosted: Send {
     fn service_actions(&mut self, core: &mut Core);
     fn handle_timeout(&mut self, core: &mut Core);
     /// A stop was requested.
+    fn reload(&mut self, core: &mut Core);
     fn stopping(&mut self, core: &mut Core);
     /// Fails with [`Error::Panicked`](crate::Error::Panicked) if the hook panics.
     fn server_bind(&mut self, socket: &Socket, address: &Address) -> Result<io::Result<()>>;

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use super::Reactor;
 use super::core::Core;
+use super::served::{Asked, Life};
 use super::shutdown::stop::Stop;
 use super::slots::Contents;
-use crate::inspection::{ConnectionInspection, Inspection, ReactorPhase, ServerInspection, TurnTimes};
+use crate::address::Address;
+use crate::ids::ServerId;
+use crate::inspection::{ConnectionInspection, Inspection, ReactorPhase, ServerInspection, ServerPhase, TurnTimes};
 use crate::threads::Pool;
 
 /// How many connections are listed.
@@ -16,7 +19,7 @@ const LISTED: usize = 10;
 
 impl Reactor {
     /// Returns what the reactor is doing now: its phase, its servers and their queues, and the connections that have
-    /// moved no byte for the longest time or hold the most bytes. It looks at every connection, about 20 ms for a
+    /// moved no byte for the longest time, hold the most bytes or came first. It looks at every connection, about 20 ms for a
     /// million. Handlers and hooks have [`Others::inspect`](crate::Others::inspect), other threads
     /// [`Handle::run`](crate::Handle::run).
     pub fn inspect(&mut self) -> Inspection {
@@ -46,11 +49,11 @@ impl Core {
             output_bytes += output;
             connections.push((key, server, connection.state.activity, input, output));
         }
-        connections.sort_unstable_by_key(|&(_, _, activity, ..)| activity);
-        let quietest: Vec<_> = connections.iter().take(LISTED).copied().collect();
+        // The generations count all slots that were ever taken.
+        let oldest = first(&mut connections, |&(key, ..)| Reverse(self.slots.age(key)));
+        let quietest = first(&mut connections, |&(_, _, activity, ..)| activity);
         connections.retain(|&(.., input, output)| input + output > 0);
-        connections.sort_unstable_by_key(|&(.., input, output)| Reverse(input + output));
-        connections.truncate(LISTED);
+        let fullest = first(&mut connections, |&(.., input, output)| Reverse(input + output));
         let mut listed =
             |(key, server, activity, input_bytes, output_bytes): (u32, u16, u64, usize, usize)| ConnectionInspection {
                 id: self.slots.id(key),
@@ -61,8 +64,10 @@ impl Core {
                 output_bytes,
             };
         let quietest = quietest.into_iter().map(&mut listed).collect();
-        let fullest = connections.into_iter().map(&mut listed).collect();
+        let oldest = oldest.into_iter().map(&mut listed).collect();
+        let fullest = fullest.into_iter().map(&mut listed).collect();
         Inspection {
+            worker: self.worker,
             phase: self.phase(),
             servers: self.served.iter().map(|(server, _)| self.inspect_server(server, now)).collect(),
             messages_waiting: self.shared.len(),
@@ -70,7 +75,27 @@ impl Core {
             output_bytes,
             quietest,
             fullest,
+            oldest,
+            #[cfg(all(unix, feature = "restart"))]
+            failed_restart: self.failed_restart(),
+            #[cfg(not(all(unix, feature = "restart")))]
+            failed_restart: None,
         }
+    }
+
+    /// Another reactor accepts clients for a server at these addresses, too.
+    pub(crate) fn accepts_elsewhere(&mut self, server: ServerId, addresses: &[Address]) {
+        if let Some(server) = self.server(server) {
+            self.served[usize::from(server)].addresses.extend_from_slice(addresses);
+        }
+    }
+
+    #[cfg(all(unix, feature = "restart"))]
+    fn failed_restart(&self) -> Option<crate::inspection::FailedRestart> {
+        let failed = self.failed_restart.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (since, reason) = failed.as_ref()?;
+        let ago = Duration::from_nanos(since.now());
+        Some(crate::inspection::FailedRestart { ago, reason: reason.clone() })
     }
 
     fn phase(&self) -> ReactorPhase {
@@ -88,20 +113,48 @@ impl Core {
         let counts = |pool: &Option<Pool>| pool.as_ref().map_or((0, 0), Pool::counts);
         let threads = counts(&served.threads);
         #[cfg(all(unix, feature = "children"))]
-        let children = counts(&served.children);
+        let (children, children_full_for) =
+            (counts(&served.children), served.children.as_ref().and_then(Pool::full_for));
         #[cfg(not(all(unix, feature = "children")))]
-        let children = (0, 0);
+        let (children, children_full_for) = ((0, 0), None);
+        let ago = |since| Duration::from_nanos(now.saturating_sub(since));
         let since = [served.cap.since(), self.cap.since().filter(|_| served.shares_descriptors())];
         let since = since.into_iter().flatten().min();
+        let mut addresses = Vec::new();
+        for address in &served.addresses {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
         ServerInspection {
             id: served.id,
-            addresses: served.listeners.iter().filter_map(|&key| self.slots.bound(key).cloned()).collect(),
+            phase: match served.life {
+                Life::Closing { .. } => ServerPhase::Closing,
+                Life::Closed | Life::Open { stopped: true } => ServerPhase::Closed,
+                Life::Open { .. } if served.asked == Asked::Nothing => ServerPhase::Serving,
+                Life::Open { .. } | Life::Draining { .. } => ServerPhase::Draining,
+            },
+            addresses,
             connections: served.active - served.sessions,
+            headers_awaited: served.headings,
             sessions: served.sessions,
-            full_for: since.map(|since| Duration::from_nanos(now.saturating_sub(since))),
+            full_for: since.map(ago),
+            sessions_full_for: served.sessions_full.map(ago),
             threads_busy: threads.0 as usize,
+            threads_full_for: served.threads.as_ref().and_then(Pool::full_for),
             children_busy: children.0 as usize,
+            children_full_for,
             requests_waiting: (threads.1 + children.1) as usize,
         }
     }
+}
+
+/// Returns those to list: the first by this key, in its order.
+fn first<T: Copy, K: Ord>(all: &mut [T], key: impl Fn(&T) -> K) -> Vec<T> {
+    if all.len() > LISTED {
+        all.select_nth_unstable_by_key(LISTED, &key);
+    }
+    let mut listed = all[..all.len().min(LISTED)].to_vec();
+    listed.sort_unstable_by_key(key);
+    listed
 }

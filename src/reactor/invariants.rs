@@ -4,10 +4,11 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Reactor;
+use super::bounding::buffered;
 use super::core::Core;
 use super::entries::Alarm;
 use super::pausing::has_room;
-use super::served::Life;
+use super::served::Asked;
 use super::slots::Contents;
 #[cfg(feature = "tls")]
 use super::slots::Slot;
@@ -49,7 +50,17 @@ impl Core {
 
     /// Checks each slot.
     fn check_slots(&mut self) {
-        let Core { slots, guards, served, config, cap, stop, read_bytes_max, .. } = self;
+        if let Some(tally) = &self.tally {
+            let mut total = 0;
+            for (key, slot) in self.slots.iter() {
+                let counted = tally.of(key);
+                total += counted;
+                assert!(slot.queued || counted == buffered(slot), "13: slot {key} is counted with {counted} bytes");
+            }
+            assert!(!tally.is_passed(), "13: all connections hold {total} bytes");
+            assert_eq!(tally.total(), total, "13: the bytes of all connections");
+        }
+        let Core { slots, guards, served, config, cap, read_bytes_max, .. } = self;
         for (key, slot) in slots.iter() {
             match slot.contents.as_deref() {
                 Some(Contents::Connection(connection)) => {
@@ -58,8 +69,9 @@ impl Core {
                     let deadline = connection.deadline(limits, config.drain_quiet);
                     let watched = deadline.is_none_or(|(due, _)| guards.get(key).is_some_and(|guard| guard <= due));
                     assert!(watched || slot.queued, "11: nothing watches over {deadline:?} of slot {key}");
-                    let asked = connection.state.phase.is_draining() || !stop.is_under_way();
-                    assert!(asked, "12: slot {key} is not told of the stop");
+                    let asked = served[usize::from(slot.server)].asked;
+                    let told = connection.state.phase.is_draining() || asked != Asked::Drain;
+                    assert!(told, "12: slot {key} is not told of the drain");
                 }
                 Some(Contents::Listener(listening)) => {
                     let served = &served[usize::from(slot.server)];
@@ -76,19 +88,26 @@ impl Core {
     fn check_servers(&mut self) {
         let Core { slots, served, stats, .. } = self;
         let mut active = HashMap::new();
-        for (_, slot) in slots.iter().filter(|(_, slot)| {
-            #[cfg(all(unix, feature = "proxy-protocol"))]
-            if let Some(Contents::Heading(_)) = slot.contents.as_deref() {
-                return true;
+        #[cfg_attr(not(all(unix, feature = "proxy-protocol")), expect(unused_mut, reason = "there are none"))]
+        let mut headings = HashMap::<usize, usize>::new();
+        for (_, slot) in slots.iter() {
+            let server = usize::from(slot.server);
+            match slot.contents.as_deref() {
+                Some(Contents::Connection(_) | Contents::Elsewhere(_)) => {}
+                #[cfg(all(unix, feature = "proxy-protocol"))]
+                Some(Contents::Heading(heading)) => {
+                    *headings.entry(server).or_insert(0) += usize::from(heading.stream.is_some());
+                }
+                _ => continue,
             }
-            matches!(slot.contents.as_deref(), Some(Contents::Connection(_) | Contents::Elsewhere(_)))
-        }) {
-            *active.entry(usize::from(slot.server)).or_insert(0) += 1;
+            *active.entry(server).or_insert(0) += 1;
         }
         assert!(active.keys().all(|&server| served.contains(server)), "1: a connection outlives its server");
         for (server, served) in served.iter() {
             let active = active.get(&server).copied().unwrap_or(0);
             assert_eq!(served.active, active, "1: one slot for each open connection of a server");
+            let headings = headings.get(&server).copied().unwrap_or(0);
+            assert_eq!(served.headings, headings, "1: one slot for each header that is awaited");
             let room = served.limits.connections_max.is_some_and(|max| has_room(served.connections(), max));
             assert!(!served.cap.is_reached || !room, "10: clients wait for room that there is");
         }
@@ -128,10 +147,9 @@ impl Core {
             Alarm::Resume(key) => self.slots.pause(key).map(|pause| pause.timer),
             #[cfg(all(unix, feature = "proxy-protocol"))]
             Alarm::Header(key) => self.slots.heading(key).map(|heading| heading.timer),
-            Alarm::CloseLook(server) => match self.served[usize::from(server)].life {
-                Life::Closing { look, .. } => Some(look),
-                Life::Open { .. } | Life::Closed => None,
-            },
+            Alarm::CloseLook(server) => self.served[usize::from(server)].life.look().copied(),
+            #[cfg(all(unix, feature = "sd-notify"))]
+            Alarm::Watchdog => self.supervision.as_ref().map(|supervision| supervision.timer),
             Alarm::DrainStart | Alarm::DrainLook | Alarm::DrainTell | Alarm::DrainEnd => {
                 self.stop.timer(alarm).copied()
             }

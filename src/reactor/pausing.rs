@@ -6,7 +6,6 @@ use super::served::EPISODE;
 use super::slots::Contents;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result, reason};
-use crate::limits::connections_from_descriptors;
 use crate::logging::note;
 use crate::net::Listener;
 use crate::net::family::Bound;
@@ -52,14 +51,14 @@ impl Core {
             self.flush_datagrams(key);
             self.end_pause(key);
             match self.slots.remove(key).contents.map(|contents| *contents) {
-                Some(Contents::Listener(listening)) => {
-                    sockets.extend(listening.listener.map(|socket| Bound::Listener(*socket)))
-                }
+                Some(Contents::Listener(listening)) => sockets.extend(listening.listener.map(|mut socket| {
+                    self.selector.deregister(&mut *socket);
+                    Bound::Listener(*socket)
+                })),
                 Some(Contents::Endpoint(endpoint)) => sockets.push(Bound::Datagram(self.forget_endpoint(*endpoint))),
                 _ => unreachable!("listeners are of these kinds"),
             }
         }
-        sockets.iter_mut().for_each(|socket| self.selector.deregister(socket));
         sockets
     }
 
@@ -76,10 +75,11 @@ impl Core {
         self.served[usize::from(server)].listeners = listeners;
     }
 
-    fn unlisten_one(&mut self, key: u32) {
+    pub(super) fn unlisten_one(&mut self, key: u32) {
         self.end_pause(key);
-        if let Some(listening) = self.slots.listening(key) {
-            listening.listener = None;
+        if let Some(mut listener) = self.slots.listening(key).and_then(|listening| listening.listener.take()) {
+            // epoll does not forget a socket of which a successor or another worker has a duplicate.
+            self.selector.deregister(&mut *listener);
         }
         self.dead.push(key);
     }
@@ -95,7 +95,7 @@ impl Core {
     }
 
     /// Returns the number of connections that have their own descriptor: all except the sessions of datagram servers.
-    fn descriptors(&self) -> usize {
+    fn connections(&self) -> usize {
         let sessions: usize = self.served.iter().map(|(_, served)| served.sessions).sum();
         self.stats.active as usize - sessions
     }
@@ -113,7 +113,7 @@ impl Core {
         // Sessions have none, but they are seldom worth the sum.
         let process = self.stats.active as usize >= self.connections_max
             && served.shares_descriptors()
-            && self.descriptors() >= self.connections_max;
+            && self.connections() >= self.connections_max;
         if own || process || self.slots.is_full() {
             self.reach_cap(server);
             return self.served[usize::from(server)].accepts(&self.cap);
@@ -121,15 +121,30 @@ impl Core {
         served.accepts(&self.cap)
     }
 
+    /// How many more connections a server may have now.
+    pub(super) fn room(&mut self, server: u16) -> usize {
+        if !self.may_accept(server) {
+            return 0;
+        }
+        let served = &self.served[usize::from(server)];
+        let own = served.limits.connections_max.map_or(usize::MAX, |max| max.saturating_sub(served.connections()));
+        match served.shares_descriptors() {
+            true => own.min(self.connections_max.saturating_sub(self.connections())),
+            false => own,
+        }
+    }
+
     /// A server has reached its limit of connections, unless the limit of descriptors was raised.
     #[cold]
     fn reach_cap(&mut self, server: u16) {
         let (now, is_full) = (self.now, self.slots.is_full());
         if self.served[usize::from(server)].shares_descriptors() {
-            let (active, before) = (self.descriptors(), self.connections_max);
+            let (active, before) = (self.connections(), self.connections_max);
             if active >= before {
                 // If it cannot be read, the last value stays.
-                self.connections_max = connections_from_descriptors().unwrap_or(before);
+                let sockets = self.served.iter().map(|(_, served)| served.listeners.len()).sum();
+                let max = self.descriptors.for_connections(self.connections(), sockets);
+                self.connections_max = max.unwrap_or_else(|| self.descriptors.known_or_default(before));
             }
             if self.connections_max > before {
                 self.resume_accepting();
@@ -183,12 +198,10 @@ impl Core {
 
     /// Pauses all listeners, because a resource that every connection needs has run out.
     pub(super) fn pause_all(&mut self, error: &std::io::Error) {
-        for server in 0..self.served.len() {
-            for at in 0..self.served[server].listeners.len() {
-                let key = self.served[server].listeners[at];
-                if self.slots.listening(key).is_some() {
-                    self.pause(key, "accept", error);
-                }
+        let keys: Vec<_> = self.served.iter().flat_map(|(_, served)| served.listeners.clone()).collect();
+        for key in keys {
+            if self.slots.listening(key).is_some() {
+                self.pause(key, "accept", error);
             }
         }
     }
@@ -197,7 +210,7 @@ impl Core {
     /// The one that has accepted nothing for the longest time is first, because the first may take all the room.
     pub(crate) fn resume_accepting(&mut self) {
         let now = self.now;
-        let room = self.cap.is_reached && has_room(self.descriptors(), self.connections_max);
+        let room = self.cap.is_reached && has_room(self.connections(), self.connections_max);
         let all_uncapped = self.cap.lift(room, now);
         let mut resumed: Vec<(u64, u32)> = Vec::new();
         for server in 0..self.served.capacity() {

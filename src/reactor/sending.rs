@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Reactor;
 use super::core::Core;
 use super::slots::Contents;
 use crate::connection::{Delivery, Payload};
@@ -81,5 +82,14 @@ impl Core {
             count += usize::from(self.send_datagram(route, &to, bytes) == Delivery::Queued);
         }
         count
+    }
+}
+
+impl Reactor {
+    /// Sends to every connection of every server.
+    pub(crate) fn broadcast_to_all(&mut self, bytes: &SharedBytes) {
+        for server in self.numbers() {
+            self.core.broadcast(server, bytes, |_| true);
+        }
     }
 }

@@ -17,12 +17,35 @@ use crate::timers::{Armed, TimerKey, nanos};
 pub(crate) enum Life {
     /// It may serve. Its sockets are closed if it was `stopped`.
     Open { stopped: bool },
+    /// [`Reactor::drain_server`](crate::Reactor::drain_server): its listeners are closed, and its connections end when
+    /// they are quiet. The timer checks its threads, drains busy connections, and ends the wait.
+    Draining { begun: u64, look: TimerKey },
     /// Its sockets and connections are closed. The reactor waits for its threads and programs, and checks them with
     /// this timer.
     Closing { begun: u64, look: TimerKey },
     /// Its hook `server_close` was called, and no other hook will be. Only a [`Server`](crate::Server) with this
     /// reactor of its own can be opened again, when it is bound.
     Closed,
+}
+
+impl Life {
+    /// The timer of what is in progress.
+    pub(super) fn look(&mut self) -> Option<&mut TimerKey> {
+        match self {
+            Life::Draining { look, .. } | Life::Closing { look, .. } => Some(look),
+            Life::Open { .. } | Life::Closed => None,
+        }
+    }
+}
+
+/// What the connections of a server are asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Nothing,
+    /// To end when they are quiet, because the reactor stops or the server drains.
+    Drain,
+    /// To end now, because all other servers have drained: [`Limits::serve_while_draining`].
+    End,
 }
 
 /// The state of a limit on connections.
@@ -68,14 +91,22 @@ impl Cap {
 pub(crate) struct Served {
     pub(crate) id: ServerId,
     pub(crate) life: Life,
+    pub(crate) asked: Asked,
     /// This reactor was made for this server, which stays when it is closed.
     pub(super) own: bool,
     pub(crate) limits: Arc<Limits>,
     /// Keys of its listeners and datagram sockets.
     pub(crate) listeners: Vec<u32>,
+    /// The addresses of its sockets, open or closed, and those at which another reactor accepts clients for it.
+    pub(crate) addresses: Vec<Address>,
     pub(crate) active: usize,
     /// The number of active ones that are sessions of a datagram server, whose peers need not end them.
     pub(crate) sessions: usize,
+    /// When a session was first refused because of `sessions_max`, if since then no session has begun while a tenth of
+    /// them was free.
+    pub(crate) sessions_full: Option<u64>,
+    /// The number of active ones whose header has not arrived.
+    pub(crate) headings: usize,
     /// The number of active ones that threads or programs serve, and those threads.
     pub(crate) elsewhere: usize,
     pub(crate) threads: Option<Pool>,
@@ -88,9 +119,80 @@ pub(crate) struct Served {
     /// Open connections by client, kept only while there is a cap on them.
     pub(super) per_client: HashMap<IpAddr, usize>,
     pub(super) timers: BTreeMap<u64, Armed>,
+    /// The names of its sockets.
+    #[cfg(all(unix, feature = "restart"))]
+    pub(crate) named: Vec<Named>,
+}
+
+/// The name or position under which a server has asked for an inherited socket, whether there was one or not.
+#[cfg(all(unix, feature = "restart"))]
+#[derive(Clone, Debug)]
+pub(crate) struct Named {
+    pub(crate) address: Address,
+    pub(crate) is_datagrams: bool,
+    pub(crate) name: String,
+    pub(crate) position: Option<usize>,
+}
+
+#[cfg(all(unix, feature = "restart"))]
+impl Named {
+    /// Returns whether it is the socket of this address and kind.
+    pub(crate) fn is_of(&self, address: &Address, is_datagrams: bool) -> bool {
+        self.address == *address && self.is_datagrams == is_datagrams
+    }
+}
+
+/// A socket for the successor.
+#[cfg(all(unix, feature = "restart"))]
+pub(crate) struct Passed {
+    pub(crate) named: Named,
+    /// The server of the reactor that has it.
+    pub(crate) server: Option<ServerId>,
+    pub(crate) duplicate: std::os::fd::OwnedFd,
+    /// The file of it that this process removes.
+    pub(crate) file: Option<crate::net::owned_file::FileId>,
+}
+
+/// Further sockets for the successor, which no server of this reactor has.
+#[cfg(all(unix, feature = "restart"))]
+pub(crate) trait KeptElsewhere: Send {
+    /// # Errors
+    /// Errors of dup(2).
+    fn sockets(&self) -> std::io::Result<Vec<Passed>>;
+
+    /// Their files belong to the successor.
+    fn hand_over(&self);
+
+    /// The restart has failed.
+    fn note_failure(&self);
+}
+
+/// When a restart has failed last, and why. The reactors of `Workers` share it, also those that are made later.
+#[cfg(all(unix, feature = "restart"))]
+pub(crate) type LastFailure = Arc<std::sync::Mutex<Option<(crate::net::clock::Clock, String)>>>;
+
+/// A restart that has begun: the successor's link, and the sockets that it was given. Dropping this takes it back.
+#[cfg(all(unix, feature = "restart"))]
+pub(crate) struct Restarting {
+    pub(crate) successor: Arc<crate::restart::link::Successor>,
+    pub(crate) sockets: Vec<(ServerId, Address)>,
+    /// A stop was requested.
+    pub(crate) is_given_up: bool,
+}
+
+#[cfg(all(unix, feature = "restart"))]
+impl Drop for Restarting {
+    fn drop(&mut self) {
+        self.successor.take_back();
+    }
 }
 
 impl Served {
+    /// Returns whether it drains by itself.
+    pub(super) fn is_draining(&self) -> bool {
+        matches!(self.life, Life::Draining { .. })
+    }
+
     /// Returns whether it has no sockets and calls no hooks.
     pub(crate) fn is_closed(&self) -> bool {
         self.life == Life::Closed
@@ -121,6 +223,11 @@ impl Served {
     /// Returns whether it accepts clients, given the limit of the process.
     pub(super) fn accepts(&self, process: &Cap) -> bool {
         !self.is_capped(process) && self.quota > 0
+    }
+
+    /// Returns whether the wait for its threads and programs is part of a drain.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.asked == Asked::Drain && !self.limits.daemon_threads
     }
 
     /// Returns whether closing it waits for its threads and programs.

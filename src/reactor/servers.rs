@@ -8,20 +8,21 @@ use std::time::Duration;
 use super::Reactor;
 use super::core::Core;
 use super::hosted::Hosted;
-use super::served::{Cap, Life, Served};
+use super::served::{Asked, Cap, Life, Served};
 use super::slots::Contents;
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::ids::{SERVERS_MAX, ServerId};
 use crate::limits::{Limits, ReactorConfig};
 use crate::logging::{note, note_fault};
-use crate::net::Stream;
 use crate::net::family::Bound;
+use crate::net::{ExpectedHeader, Stream};
 use crate::panics::catch;
-use crate::timers::{nanos, period};
+use crate::timers::{NO_TIMER, nanos, period};
 
 impl Reactor {
     /// The ids of the servers.
+    #[inline(never)]
     pub(super) fn numbers(&self) -> Vec<u16> {
         self.servers.iter().map(|(number, _)| number as u16).collect()
     }
@@ -89,6 +90,29 @@ impl Reactor {
             self.close(server);
             self.await_closed(id);
         }
+    }
+
+    /// Calls the hook [`reload`](crate::BaseServer::reload) of every server, now. Other threads use
+    /// [`Handle::run`](crate::Handle::run). Feature `signals`: [`reload_on_signal`](Self::reload_on_signal) does this for
+    /// SIGHUP. A supervisor that is notified (feature `sd-notify`) is told before and after: `Type=notify-reload` of
+    /// systemd.
+    ///
+    /// ```
+    /// # use socketserver::Reactor;
+    /// let mut reactor = Reactor::new()?;
+    /// reactor.reload();
+    /// # Ok::<(), socketserver::Error>(())
+    /// ```
+    pub fn reload(&mut self) {
+        #[cfg(all(unix, feature = "sd-notify"))]
+        self.core.begin_reload();
+        for (number, server) in &mut self.servers {
+            if !self.core.served[number].is_closed() {
+                server.reload(&mut self.core);
+            }
+        }
+        #[cfg(all(unix, feature = "sd-notify"))]
+        drop(self.core.take_reload());
     }
 
     /// Returns the server's value, if it is an `S`; handlers have it as `request.server`. `None` if there is no such
@@ -199,7 +223,9 @@ impl Reactor {
         let server = self.core.server(id).ok_or(Error::Gone)?;
         for socket in sockets {
             note!(Info, "listening on {}", socket.address());
-            self.core.served[usize::from(server)].life = Life::Open { stopped: false };
+            let served = &mut self.core.served[usize::from(server)];
+            served.life = Life::Open { stopped: false };
+            served.addresses.push(socket.address().clone());
             let opened = match socket {
                 Bound::Listener(listener) => self.core.listen(server, listener),
                 Bound::Datagram(socket) => self.servers[usize::from(server)].receive_from(&mut self.core, socket),
@@ -221,10 +247,16 @@ impl Reactor {
     }
 
     /// Admits a connection, whatever the limits are.
-    pub(crate) fn admit_any(&mut self, id: ServerId, stream: Stream, from: Address) -> io::Result<()> {
+    pub(crate) fn admit_any(
+        &mut self,
+        id: ServerId,
+        stream: Stream,
+        from: Address,
+        header: &ExpectedHeader,
+    ) -> io::Result<()> {
         self.allocate();
         let server = self.core.server(id).expect("it was taken in");
-        self.servers[usize::from(server)].admit(&mut self.core, &mut self.scratch, stream, from)
+        self.servers[usize::from(server)].admit(&mut self.core, &mut self.scratch, stream, from, header)
     }
 }
 
@@ -233,11 +265,18 @@ impl Core {
         let served = Served {
             id,
             life: Life::Open { stopped: false },
+            asked: match self.stop.is_under_way() && !limits.serve_while_draining {
+                true => Asked::Drain,
+                false => Asked::Nothing,
+            },
             own,
             limits,
             listeners: Vec::new(),
             active: 0,
             sessions: 0,
+            headings: 0,
+            addresses: Vec::new(),
+            sessions_full: None,
             elsewhere: 0,
             threads: None,
             #[cfg(all(unix, feature = "children"))]
@@ -246,6 +285,8 @@ impl Core {
             quota: usize::MAX,
             per_client: HashMap::new(),
             timers: BTreeMap::new(),
+            #[cfg(all(unix, feature = "restart"))]
+            named: Vec::new(),
         };
         self.served.insert(served) as u16
     }
@@ -289,24 +330,34 @@ impl Core {
             return;
         }
         for (_, slot) in self.slots.iter().filter(|(_, slot)| slot.server == server) {
-            let address = match slot.contents() {
-                Some(Contents::Connection(connection)) if !connection.state.is_outbound() => &connection.state.address,
-                Some(Contents::Elsewhere(elsewhere)) => &elsewhere.address,
-                _ => continue,
+            let client = match slot.contents() {
+                Some(Contents::Connection(connection)) if connection.state.is_datagram() => None,
+                Some(Contents::Connection(connection)) => connection.state.counted_client(),
+                Some(Contents::Elsewhere(elsewhere)) => elsewhere.counted_client(),
+                _ => None,
             };
-            if let Some(ip) = address.ip() {
+            if let Some(ip) = client.and_then(Address::ip) {
                 *served.per_client.entry(ip).or_default() += 1;
             }
         }
     }
 
     pub(crate) fn set_config(&mut self, config: ReactorConfig) {
-        self.config = config;
+        let bound = std::mem::replace(&mut self.config, config).buffered_bytes_max;
+        if bound != self.config.buffered_bytes_max {
+            self.bound_buffers();
+        }
         if let Some(pool) = &mut self.pool {
             pool.resize(self.config.offload_threads, self.config.offload_queue_max);
         }
         let (delay, grace) = (nanos(self.config.drain_delay), nanos(self.config.drain_grace));
         self.stop.rearm(delay, grace, &mut self.timers);
+        let now = self.selector.now();
+        for &server in self.draining.iter().chain(&self.closing) {
+            // It finds out how long it still waits.
+            let look = self.served[usize::from(server)].life.look();
+            look.filter(|look| **look != NO_TIMER).into_iter().for_each(|look| self.timers.rearm(*look, now));
+        }
         self.reconsider(None);
     }
 }

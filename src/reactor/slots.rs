@@ -201,6 +201,11 @@ impl Slots {
         self.id_of(self.slab[key as usize].id(key))
     }
 
+    /// Returns how many slots were taken after this one, modulo 2³².
+    pub(super) fn age(&self, key: u32) -> u32 {
+        self.generation.wrapping_sub(self.slab[key as usize].generation)
+    }
+
     /// The slot of an id, if it is of this reactor and still there.
     pub(crate) fn named(&mut self, id: ConnectionId) -> Option<&mut Slot> {
         if id.reactor != self.reactor {

@@ -18,7 +18,8 @@ impl Reactor {
     /// A server that has served on its own reactor keeps its sockets and the clients in their backlogs. Its open
     /// connections end first, as in [`server_close`](Self::server_close): connections are aborted, and threads and
     /// programs are waited for. After a stop or a close it is bound to its addresses again. Servers that a closure has
-    /// added to its loop are closed. If it watched for signals, this reactor watches for them instead.
+    /// added to its loop are closed. If it watched for signals or notified
+    /// the supervisor, this reactor does so instead.
     ///
     /// # Errors
     /// [`Error::Full`] if there are 256 servers that are not closed; [`Error::Gone`] if this
@@ -33,10 +34,10 @@ impl Reactor {
         let Server { mut parked, own, activated, .. } = server;
         let mut sockets = Vec::new();
         if let Some(mut own) = own {
-            #[cfg(feature = "signals")]
-            if own.watches_signals() {
-                self.shutdown_on_signals()?;
-            }
+            #[cfg(all(unix, feature = "signals"))]
+            self.watch_signals(&own.watched_signals())?;
+            #[cfg(all(unix, feature = "sd-notify"))]
+            self.take_supervision(&mut own);
             let moving = own.take_out(parked.id).ok_or(Error::Gone)?;
             own.lead_to(self);
             parked.put_back(moving.host, moving.limits, moving.timers);

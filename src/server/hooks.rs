@@ -165,6 +165,32 @@ pub trait BaseServer: Sized + Send + 'static {
         let _ = others;
     }
 
+    /// Called when the server should read its configuration again: after SIGHUP, if
+    /// [`Reactor::reload_on_signal`](crate::Reactor::reload_on_signal) was called, and by
+    /// [`Reactor::reload`](crate::Reactor::reload). Limits are replaced with [`Others::set_limits`], and certificates with
+    /// `TlsAcceptor::replace`. Open connections go on. A file that takes long to read should be read on another thread,
+    /// which sends the result to the hook [`message`](Self::message). The default implementation does nothing.
+    ///
+    /// ```
+    /// use socketserver::{BaseServer, Limits, Others};
+    ///
+    /// struct Service;
+    /// impl BaseServer for Service {
+    ///     fn reload(&mut self, others: &mut Others<'_, Self>) {
+    ///         let mut limits = Limits::default();
+    ///         limits.connections_max = std::env::var("CONNECTIONS_MAX").ok().and_then(|max| max.parse().ok());
+    ///         if let Err(error) = others.set_limits(others.server_id(), limits) {
+    ///             eprintln!("{error}; the limits stay as they were");
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// Source: none; daemons read their configuration again on SIGHUP, daemon(7).
+    fn reload(&mut self, others: &mut Others<'_, Self>) {
+        let _ = others;
+    }
+
     /// Called once in every turn of the loop. Turns do not occur at regular intervals. For regular work, set a
     /// [periodic timer](Others::set_server_interval).
     fn service_actions(&mut self, others: &mut Others<'_, Self>) {

@@ -8,9 +8,10 @@ use super::hooks::BaseServer;
 use super::unbound::Unbound;
 use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
+#[cfg(feature = "restart")]
 use crate::logging::note;
 use crate::net::family::{Family, ServerAddress};
-use crate::net::inherited::Inherited;
+use crate::net::inherited::{Inherited, give_up};
 
 /// The sockets that another process has opened for this one: a supervisor such as systemd, or the predecessor of this
 /// process. Clients can connect while no process serves, and none is lost when one process replaces another, because
@@ -19,7 +20,8 @@ use crate::net::inherited::Inherited;
 /// [`from_env`](Self::from_env) takes those of a supervisor. Then each server takes its own with
 /// [`Unbound::inherit_or_bind`], by name or by position, or binds an address if there are none. At the end call
 /// [`all_taken`](Self::all_taken). A socket that no server takes is a mistake in the configuration, because clients
-/// connect to it and hang. When this is dropped, it logs a warning for each of them, and closes them.
+/// connect to it and hang. When this is dropped, it closes such sockets. A warning for each of them is in the log when a
+/// reactor serves.
 ///
 /// On Unix. Source: sd_listen_fds(3); Python has `socket.socket(fileno=3)`.
 ///
@@ -73,16 +75,29 @@ impl InheritedSockets {
     /// as systemd and systemd-socket-activate(1) set them. Empty if there are none, or if they are for another process.
     /// `LISTEN_PID` may be missing. Without `LISTEN_FDNAMES` the name of each is `unknown`.
     ///
-    /// They become close-on-exec, and `LISTEN_FDS` and `LISTEN_PID` are removed from the environment, so that programs
-    /// which this process starts do not get them. Call this once, at the start of `main`, because no other thread may
-    /// use the environment at this time. A second call finds none. Feature `inherit`.
+    /// The sockets become close-on-exec, and `LISTEN_FDS` and `LISTEN_PID` are removed from the environment, so that
+    /// programs which this process starts do not get them. `LISTEN_FDNAMES` stays in the environment. A descriptor that is
+    /// no internet or Unix socket, or neither of streams nor of datagrams, stays open. Programs that this process starts
+    /// get it too. [`all_taken`](Self::all_taken) reports it.
+    ///
+    /// In a process that replaces another one ([`Reactor::restart`](crate::Reactor::restart)), this changes the working
+    /// directory to the one in which the first process called `from_env`.
+    ///
+    /// Call this once, at the start of `main`, because no other thread may use the environment at this time. A second call
+    /// finds none. Feature `inherit`.
     ///
     /// # Errors
-    /// [`Error::Inherit`] if the number of names is not that of the descriptors.
+    /// [`Error::Inherit`] if the number of names is not that of the descriptors. In a process that replaces another one
+    /// also if that is of a version of this crate that cannot be understood, if it has started this process through a
+    /// shell, or if the working directory cannot be entered.
     #[cfg(feature = "inherit")]
     pub fn from_env() -> Result<Self> {
         let failed = |source| Error::Inherit { socket: "sockets".to_owned(), source };
-        Ok(InheritedSockets { sockets: Inherited::from_env().map_err(failed)? })
+        let sockets = Inherited::from_env().map_err(failed)?;
+        // In the directory of the first process. A restart reports what is wrong with it.
+        #[cfg(feature = "restart")]
+        let _ = crate::restart::origin::origin();
+        Ok(InheritedSockets { sockets })
     }
 
     /// Returns whether there was none: the process was not started by a supervisor that opens its sockets.
@@ -96,7 +111,7 @@ impl InheritedSockets {
         self.sockets.iter_mut().find(|socket| socket.is_connected())?.take().ok().map(OwnedFd::from)
     }
 
-    /// Checks that each socket was taken. The rest is closed.
+    /// Checks that each socket was taken. The other sockets are closed. A descriptor of another kind stays open.
     ///
     /// # Errors
     /// [`Error::Inherit`] with the first that was not.
@@ -130,7 +145,7 @@ impl InheritedSockets {
 impl Drop for InheritedSockets {
     fn drop(&mut self) {
         for (position, socket) in self.sockets.iter().enumerate().filter(|(_, socket)| socket.is_left()) {
-            note!(Warn, "no server takes the inherited {}: its clients wait forever", socket.describe(position));
+            give_up(socket.describe(position));
         }
     }
 }
@@ -150,12 +165,27 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
         which: impl Into<SocketName<'a>>,
         address: impl ServerAddress<F::Address>,
     ) -> Result<()> {
-        self.inherit_or_bind_as::<F>(sockets, which, address, F::Options::default())
+        self.inherit_or_bind_with(sockets, which, address, F::Options::default())
     }
 
-    /// Like [`inherit_or_bind`](Self::inherit_or_bind), but for a socket of another family, `G`, and with options:
-    /// see [`server_bind_as`](Self::server_bind_as) and [`adopt_with`](Self::adopt_with). The `mode` of
+    /// Like [`inherit_or_bind`](Self::inherit_or_bind), but with options for the sockets: see
+    /// [`server_bind_with`](Self::server_bind_with) and [`adopt_with`](Self::adopt_with). The `mode` of
     /// [`UnixOptions`](crate::UnixOptions) applies only to a file that is created here.
+    ///
+    /// # Errors
+    /// The same as for [`inherit_or_bind`](Self::inherit_or_bind).
+    pub fn inherit_or_bind_with<'a>(
+        &mut self,
+        sockets: &mut InheritedSockets,
+        which: impl Into<SocketName<'a>>,
+        address: impl ServerAddress<F::Address>,
+        options: F::Options,
+    ) -> Result<()> {
+        self.inherit_or_bind_as::<F>(sockets, which, address, options)
+    }
+
+    /// Like [`inherit_or_bind_with`](Self::inherit_or_bind_with), but for a socket of another family, `G`: see
+    /// [`server_bind_as`](Self::server_bind_as).
     ///
     /// # Errors
     /// The same as for [`inherit_or_bind`](Self::inherit_or_bind).
@@ -178,17 +208,46 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
         address: impl ServerAddress<G::Address>,
         options: G::Options,
     ) -> Result<()> {
-        let positions = sockets.find::<G>(which.into());
+        let which = which.into();
+        #[cfg_attr(not(feature = "restart"), expect(unused_mut, reason = "there is no predecessor"))]
+        let mut positions = sockets.find::<G>(which);
+        #[cfg(feature = "restart")]
+        positions.retain(|&position| {
+            let is_lost = sockets.sockets[position].drop_lost();
+            if is_lost {
+                let socket = sockets.sockets[position].describe(position);
+                note!(Warn, "the file of {socket} is gone, or replaced by another: it is bound again");
+            }
+            !is_lost
+        });
+        #[cfg(feature = "restart")]
+        let before = self.server_addresses().len();
         if positions.is_empty() {
-            return self.server_bind_as::<G>(address, options);
+            self.server_bind_as::<G>(address, options)?;
+        } else {
+            self.inherit::<G>(sockets, positions, options)?;
         }
-        let options = G::for_adopted(options);
+        #[cfg(feature = "restart")]
+        match which {
+            SocketName::Name(name) => self.name_sockets(before, G::DATAGRAMS, name, None),
+            SocketName::Position(position) => self.name_sockets(before, G::DATAGRAMS, "unknown", Some(position)),
+        }
+        Ok(())
+    }
+
+    fn inherit<G: Family>(
+        &mut self,
+        sockets: &mut InheritedSockets,
+        positions: Vec<usize>,
+        options: G::Options,
+    ) -> Result<()> {
         for position in positions {
             let socket = &mut sockets.sockets[position];
             let described = socket.describe(position);
+            let options = G::for_adopted(options.clone(), socket.file.is_some());
             let failed = |source| Error::Inherit { socket: described, source };
             let adopted = match socket.take() {
-                Ok(taken) => self.adopt_as::<G>(taken.into(), options.clone()),
+                Ok(taken) => self.adopt_as::<G>(taken.into(), options),
                 Err(source) => return Err(failed(source)),
             };
             match adopted {

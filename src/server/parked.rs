@@ -12,6 +12,7 @@ use crate::logging::note_fault;
 use crate::panics::drop_each;
 use crate::reactor::Reactor;
 use crate::reactor::closing::ServerTimer;
+use crate::reactor::core::Core;
 use crate::reactor::handle::Shared;
 use crate::reactor::hosted::Hosted;
 
@@ -27,6 +28,11 @@ pub(crate) struct Parked {
     pub(crate) limits: Arc<Limits>,
     /// The settings of its future reactor.
     pub(crate) config: ReactorConfig,
+    /// Applies its bound of buffers. A program that sets no configuration does not contain that.
+    bound: Option<fn(&mut Core)>,
+    /// The names of its sockets.
+    #[cfg(all(unix, feature = "restart"))]
+    pub(crate) named: Vec<crate::reactor::served::Named>,
     /// Set its timers when a reactor has it. A program without such timers does not contain that.
     timers: Vec<SetTimer>,
 }
@@ -62,6 +68,9 @@ impl Parked {
             host: Some(host),
             limits: Arc::default(),
             config,
+            bound: None,
+            #[cfg(all(unix, feature = "restart"))]
+            named: Vec::new(),
             timers: Vec::new(),
         }
     }
@@ -88,13 +97,16 @@ impl Parked {
     pub(crate) fn set_config(&mut self, config: ReactorConfig) {
         self.shared.set_max(config.messages_max);
         self.config = config;
+        self.bound = Some(Core::bound_buffers);
     }
 
     /// Returns the same server, closed and with another id. Nothing that refers to the old id refers to the new one.
     pub(crate) fn renamed(mut self) -> Self {
         let mut new = Parked::new(self.host.take().expect("no reactor has it"));
         new.limits = Arc::clone(&self.limits);
-        new.config = self.config.clone();
+        (new.config, new.bound) = (self.config.clone(), self.bound);
+        #[cfg(all(unix, feature = "restart"))]
+        new.named.clone_from(&self.named);
         new
     }
 
@@ -131,7 +143,10 @@ impl Parked {
     /// # Errors
     /// The same as for [`Reactor::with_config`].
     pub(super) fn make_reactor(&mut self) -> Result<OwnReactor> {
-        let mut reactor = Reactor::with_config(self.config.clone())?;
+        let mut reactor = Reactor::unbounded(self.config.clone())?;
+        if let Some(bound) = self.bound {
+            bound(&mut reactor.core);
+        }
         self.enter(&mut reactor, true);
         Ok(Box::new(Own(reactor)))
     }
@@ -141,6 +156,8 @@ impl Parked {
         let host = self.host.take().expect("no reactor has it");
         let is_closed = host.is_closed();
         reactor.host(self.id, host, Arc::clone(&self.limits), own);
+        #[cfg(all(unix, feature = "restart"))]
+        reactor.core.name_sockets(self.id, &self.named);
         if is_closed {
             reactor.set_closed(self.id);
         }

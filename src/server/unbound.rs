@@ -11,6 +11,7 @@ use crate::address::Address;
 use crate::dispatch::Host;
 use crate::error::{Error, Result};
 use crate::handler::RequestHandler;
+use crate::ids::ServerId;
 use crate::limits::Limits;
 use crate::net::Socket;
 use crate::net::family::{Bound, Family, ServerAddress};
@@ -188,6 +189,34 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
         self.parked.hosted().set_open();
         self.bound.push((socket, Site { address, options: Of::<G>::shared(options), adopted: true }));
         Ok(())
+    }
+
+    /// Remembers under which name the sockets from this one on were asked for.
+    #[cfg(all(unix, feature = "restart"))]
+    pub(super) fn name_sockets(&mut self, from: usize, is_datagrams: bool, name: &str, position: Option<usize>) {
+        let named = self.bound[from..].iter().map(|(_, site)| crate::reactor::served::Named {
+            address: site.address.clone(),
+            is_datagrams,
+            name: name.to_owned(),
+            position,
+        });
+        self.parked.named.extend(named);
+    }
+
+    /// Forgets these names.
+    #[cfg(all(unix, feature = "restart"))]
+    pub(crate) fn take_names(&mut self) -> Vec<crate::reactor::served::Named> {
+        std::mem::take(&mut self.parked.named)
+    }
+
+    /// Removes the sockets after the first `count`.
+    pub(crate) fn take_bound(&mut self, count: usize) -> Vec<(Socket, Site)> {
+        self.bound.split_off(count)
+    }
+
+    /// The id of the future server.
+    pub(crate) fn id(&self) -> ServerId {
+        self.parked.id
     }
 
     /// Its value can get requests of this family from now on.

@@ -121,7 +121,8 @@ impl Network {
         let world = World::new();
         let watcher = Watcher::new(Arc::clone(&world));
         let outbound = watcher.outbound();
-        let reactor = Reactor::with_selector(Selector::scripted(watcher), config).expect("a script opens nothing");
+        let mut reactor = Reactor::with_selector(Selector::scripted(watcher), config).expect("a script opens nothing");
+        reactor.core.bound_buffers();
         world.watch(reactor.handle());
         let (places, peers) = (Vec::new(), Vec::new());
         Network { reactor, world, places, peers, outbound, connected: 0, checked: true, serving: true }

@@ -2,7 +2,9 @@
 //! one closure, and a journal of what was called. Every wait has a deadline, and no wait is a sleep.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod collector;
 mod directory;
+pub(crate) mod loopback;
 pub(crate) mod tls;
 
 use std::fmt::{Debug, Display};
@@ -15,16 +17,17 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(crate) use self::directory::Directory;
+use self::loopback::loopback;
 use socketserver::family::{Family, Tcp, Udp};
 #[cfg(unix)]
 use socketserver::family::{UnixDatagram, UnixStream};
 use socketserver::{
     Address, BaseServer, EndReason, Error, Handle, Limits, Message, Next, Request, RequestHandler, Result, Server,
-    ServerId, ShutdownHandle, Stats, Timeout,
+    ServerId, ShutdownHandle, Stats, Timeout, WorkersHandle,
 };
 
 /// Longer than anything here takes on a busy machine. Only a failing test waits so long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Returns whether this process is one of a test's own. If not, the test, named by its path, is run in one. `prepare`:
 /// what a shell does first; empty if nothing is to be prepared.
@@ -40,6 +43,20 @@ pub(crate) fn is_apart(test: &str, prepare: &str) -> bool {
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.contains("1 passed"), "{said}{complained}");
     false
+}
+
+/// Waits until the sum of the statistics of all workers is as wanted.
+#[track_caller]
+pub(crate) fn wait_for_stats_of(workers: &WorkersHandle, wanted: impl Fn(&Stats) -> bool) -> Stats {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let stats = workers.stats().unwrap();
+        if wanted(&stats) {
+            return stats;
+        }
+        assert!(Instant::now() < deadline, "{stats:#?}");
+        std::thread::yield_now();
+    }
 }
 
 /// A shell that prepares something and becomes the program.
@@ -70,8 +87,8 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Tcp: (([127, 0, 0, 1], 0).into(), None), as_inet;
-    Udp: (([127, 0, 0, 1], 0).into(), None), as_inet;
+    Tcp: ((loopback(), 0).into(), None), as_inet;
+    Udp: ((loopback(), 0).into(), None), as_inet;
 }
 #[cfg(unix)]
 kinds! {
@@ -556,14 +573,13 @@ impl Display for Call {
     }
 }
 
-/// A handler that is one closure for all callbacks.
-pub(crate) struct Probe<F>(F);
+/// A handler that is one closure for all callbacks. It is one type, because the reactor is compiled again for each.
+pub(crate) struct Probe<S = ()>(Act<S>);
 
-pub(crate) fn probe<S, F>(act: F) -> Probe<F>
-where
-    F: FnMut(Call, &mut Request<'_, S>) -> Result<Next> + Send + 'static,
-{
-    Probe(act)
+type Act<S> = Box<dyn FnMut(Call, &mut Request<'_, S>) -> Result<Next> + Send>;
+
+pub(crate) fn probe<S>(act: impl FnMut(Call, &mut Request<'_, S>) -> Result<Next> + Send + 'static) -> Probe<S> {
+    Probe(Box::new(act))
 }
 
 /// What a handler does that overrides nothing and reads what comes.
@@ -588,10 +604,7 @@ pub(crate) fn echo<S>(call: &Call, request: &mut Request<'_, S>) -> Result<Next>
     usual(call, request)
 }
 
-impl<S, F> RequestHandler<S> for Probe<F>
-where
-    F: FnMut(Call, &mut Request<'_, S>) -> Result<Next> + Send + 'static,
-{
+impl<S: 'static> RequestHandler<S> for Probe<S> {
     fn setup(&mut self, request: &mut Request<'_, S>) -> Result<Next> {
         (self.0)(Call::Setup, request)
     }

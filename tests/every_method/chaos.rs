@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use socketserver::{
-    Address, BaseServer, ConnectionLimits, Delivery, EndReason, Error, Input, Message, Next, Output, Prefix, Request,
-    RequestHandler, Result, Timeout,
+    Address, BaseServer, ConnectionLimits, Delivery, EndReason, Error, Input, Message, Next, Origin, Others, Output,
+    Prefix, Request, RequestHandler, Result, Timeout,
 };
 
 use crate::ledger::{Ledger, Life};
@@ -97,7 +97,7 @@ impl Chaos {
         expect(call!(Input::is_empty(input)) == (before == 0), "is_empty is len of 0");
         let ended = call!(Input::is_eof(input));
         let some = self.rng.usize(..200);
-        let read = match self.rng.u32(..11) {
+        let read = match self.rng.u32(..12) {
             0 => {
                 call!(Input::consume(input, some));
                 expect(input.len() == before.saturating_sub(some), "consume consumes");
@@ -123,6 +123,12 @@ impl Chaos {
                 return Ok(());
             }
             9 => {
+                let mut left = some as u64;
+                let part = call!(Input::read_part(input, &mut left)).map_or(0, <[u8]>::len);
+                expect(part as u64 + left == some as u64 && input.len() + part == before, "a part is counted");
+                return Ok(());
+            }
+            10 => {
                 let n = input.fill_buf().map(<[u8]>::len);
                 expect(n.as_ref().is_ok_and(|&n| n == before) || n.is_err() && before == 0 && !ended, "fill_buf waits");
                 return Ok(());
@@ -194,7 +200,7 @@ impl Chaos {
     /// Methods that change the connection.
     fn command<S: BaseServer>(&mut self, request: &mut Request<'_, S>) -> Result<()> {
         let (tag, time) = (self.rng.u64(..4), Duration::from_micros(self.rng.u64(..20_000)));
-        match self.rng.u32(..19) {
+        match self.rng.u32(..20) {
             0 if self.rng.u32(..4) == 0 => {
                 call!(Request::shutdown_write(request));
                 self.shut = !call!(Request::is_datagram(request));
@@ -232,6 +238,7 @@ impl Chaos {
                 let to = target(&mut self.rng, &self.ledger);
                 let _: Delivery = call!(Request::send_to(request, &to, b"hello"));
             }
+            17 => self.exchange(request),
             16 => secure::start(&mut self.rng, &self.ledger, request),
             _ if self.shut => {
                 let write = request.output.write_all(b"x");
@@ -240,6 +247,24 @@ impl Chaos {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A message and its answer. The answer to another request may come late.
+    fn exchange<S: BaseServer>(&mut self, request: &mut Request<'_, S>) {
+        let origin = call!(Request::origin(request));
+        self.ledger.expect(call!(Origin::id(&origin)) == request.id(), "a request comes from itself");
+        let message = call!(Request::read_message(request, prefix(&mut self.rng)));
+        self.ledger.only("read_message", message, |error| matches!(error, Error::InputLimit { .. }));
+        if let Some(waiting) = self.ledger.exchange(origin, &mut self.rng) {
+            let _: Delivery = call!(Others::answer(&mut request.others, &waiting, b"late"));
+            let _: Delivery = call!(Others::answer_message(&mut request.others, &waiting, Prefix::U8, &[b'l'; 256]));
+        }
+        let documented = |error: &Error| match error {
+            Error::Io(error) => error.kind() == ErrorKind::BrokenPipe,
+            error => matches!(error, Error::Gone | Error::OutputLimit { .. }),
+        };
+        let told = call!(Request::write_message(request, Prefix::U16Be, b"told"));
+        self.ledger.only("write_message", told, documented);
     }
 
     fn offload<S: BaseServer>(&mut self, request: &mut Request<'_, S>) {

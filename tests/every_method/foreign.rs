@@ -3,12 +3,13 @@
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastrand::Rng;
 use socketserver::family::{Tcp, UnixDatagram};
 use socketserver::{
-    Address, BaseServer, Error, Handle, InheritedSockets, Reactor, Request, RequestHandler, Server, ServerId,
-    SocketName, Stream, Unbound,
+    Address, BaseServer, Error, Handle, InheritedSockets, Others, Reactor, Request, RequestHandler, Result, Server,
+    ServerId, SocketName, Stream, Supervisor, Unbound,
 };
 
 use crate::chaos::Chaos;
@@ -47,6 +48,36 @@ pub(crate) fn hand_over(rng: &mut Rng, ledger: &Ledger, reactor: &mut Reactor, s
     }
 }
 
+/// There is no supervisor, so nothing happens.
+pub(crate) fn notify(ledger: &Ledger, supervisor: Result<Supervisor>) {
+    let Some(supervisor) = ledger.only("notify_supervisor", supervisor, |_| false) else { return };
+    call!(Supervisor::reloading(&supervisor));
+    call!(Supervisor::ready(&supervisor));
+    call!(Supervisor::status(&supervisor, "well"));
+}
+
+/// A reactor whose sockets have no names cannot restart. Any other would start this program again.
+pub(crate) fn restart(ledger: &Arc<Ledger>) {
+    step("restart");
+    struct Restarts(Arc<Ledger>);
+    impl BaseServer for Restarts {
+        fn timer(&mut self, others: &mut Others<'_, Self>, _: u64) {
+            self.0.only("Others::restart", call!(Others::restart(others)), |_| false);
+            let again = others.restart();
+            self.0.expect(again.is_err(), "a second request is refused");
+            others.request_shutdown();
+        }
+    }
+    let mut reactor = Reactor::new().expect("there are descriptors");
+    let refused = call!(Reactor::restart(&mut reactor));
+    ledger.expect(matches!(refused, Err(Error::Reactor { doing: "restart", .. })), "there is no socket to pass on");
+    let make = |_: &mut Restarts, _: &Address| probe(|call, request: &mut Request<'_, Restarts>| echo(&call, request));
+    let server = Server::<Tcp, _, _>::with_server("127.0.0.1:0", Restarts(Arc::clone(ledger)), make);
+    let server = reactor.add(server.expect("there is room")).expect("it is empty");
+    reactor.set_timer(server, 0, Duration::ZERO);
+    ledger.only("serve_forever", reactor.serve_forever(), |_| false);
+}
+
 pub(crate) fn submit_connection(ledger: &Ledger, handle: &Handle, server: ServerId) {
     let (_client, stream, from) = connection();
     let admitted = call!(Handle::admit(handle, server, stream, from));
@@ -83,11 +114,11 @@ pub(crate) fn inherit<F: Any, S: BaseServer, H: RequestHandler<S>>(
         };
         let ((place, directory), is_documented) = (F::place(), |error: &Error| matches!(error, Error::Inherit { .. }));
         directories.extend(directory);
-        let inherited = match rng.bool() {
-            true => call!(Unbound::inherit_or_bind(unbound, &mut sockets, which, place)),
-            false => {
-                call!(Unbound::inherit_or_bind_as::<F>(unbound, &mut sockets, which, place, F::Options::default()))
-            }
+        let options = F::Options::default();
+        let inherited = match rng.u32(..3) {
+            0 => call!(Unbound::inherit_or_bind(unbound, &mut sockets, which, place)),
+            1 => call!(Unbound::inherit_or_bind_with(unbound, &mut sockets, which, place, options)),
+            _ => call!(Unbound::inherit_or_bind_as::<F>(unbound, &mut sockets, which, place, options)),
         };
         ledger.only("inherit_or_bind", inherited, is_documented);
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
-use socketserver::{Address, ConnectionId, Error, ServerId};
+use socketserver::{Address, ConnectionId, Error, Origin, ServerId};
 
 /// What everything of one round shares.
 #[derive(Default)]
@@ -19,6 +19,8 @@ pub(crate) struct Ledger {
     pub(crate) refused: AtomicU64,
     /// Connections that were seen, including those that are gone.
     seen: Mutex<Vec<ConnectionId>>,
+    /// Requests that wait for an answer, which may be over.
+    waiting: Mutex<Vec<Origin>>,
     servers: Mutex<Vec<ServerId>>,
     /// Connections that nothing may harm.
     polite: Mutex<BTreeSet<ConnectionId>>,
@@ -76,6 +78,14 @@ impl Ledger {
         let oldest = if rng.bool() { 0 } else { seen.len().saturating_sub(10) };
         let id = (oldest < seen.len()).then(|| seen[rng.usize(oldest..seen.len())])?;
         (!lock(&self.polite).contains(&id)).then_some(id)
+    }
+
+    /// One waits, and another is answered.
+    pub(crate) fn exchange(&self, waits: Origin, rng: &mut Rng) -> Option<Origin> {
+        let mut waiting = lock(&self.waiting);
+        waiting.push(waits);
+        let at = rng.usize(..waiting.len());
+        (waiting.len() > 1).then(|| waiting.swap_remove(at))
     }
 
     pub(crate) fn add_server(&self, id: ServerId) {

@@ -213,6 +213,7 @@ pub(crate) fn limits(rng: &mut Rng) -> Limits {
     limits.connections_per_client_max = (rng.u32(..4) == 0).then(|| rng.usize(1..4));
     limits.block_on_close = rng.u32(..8) > 0;
     limits.daemon_threads = rng.u32(..8) == 0;
+    limits.serve_while_draining = rng.u32(..4) == 0;
     limits.max_threads = rng.usize(1..4);
     limits.max_children = rng.usize(1..4);
     limits.thread_queue_max = rng.usize(..4);
@@ -240,6 +241,7 @@ pub(crate) fn config(rng: &mut Rng) -> ReactorConfig {
     config.offload_queue_max = rng.usize(..10);
     config.messages_per_turn = rng.usize(1..300);
     config.messages_max = rng.usize(1..1_000);
+    config.buffered_bytes_max = (rng.u32(..8) == 0).then(|| rng.usize(..100_000));
     config.handshakes_per_turn = rng.usize(..4);
     config.read_buffer_bytes = rng.usize(..100_000);
     config.turn_length = Duration::from_micros(rng.u64(..4_000));

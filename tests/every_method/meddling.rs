@@ -120,7 +120,19 @@ fn look<S: BaseServer>(rng: &mut Rng, ledger: &Ledger, others: &mut Others<'_, S
     for id in call!(Others::connections(others)) {
         ledger.expect(call!(Others::client_address(others, id)).is_some(), "an open connection has an address");
     }
+    let own = call!(Others::server_id(others));
+    ledger.expect(
+        call!(Others::connections_of(others, own)) == others.connections(),
+        "its own server is the one it says",
+    );
     let Some(server) = ledger.server(rng) else { return };
+    if rng.u32(..20) == 0 {
+        let set = call!(Others::set_limits(others, server, limits(rng)));
+        ledger.only("Others::set_limits", set, |_| false);
+    }
+    if rng.u32(..200) == 0 {
+        call!(Others::drain_server(others, server));
+    }
     let of = call!(Others::connections_of(others, server));
     ledger.expect(of.len() as u64 <= stats.active, "all open connections are counted");
     let _ = stopping;
@@ -171,7 +183,7 @@ pub(crate) fn submit(rng: &mut Rng, ledger: &Arc<Ledger>, handle: &Handle) {
 
 /// A closure on the loop must not start another loop, and may do everything else.
 fn closure(rng: &mut Rng, ledger: &Arc<Ledger>, reactor: &mut Reactor) {
-    match rng.u32(..7) {
+    match rng.u32(..8) {
         0 => {
             let poll = call!(Reactor::poll(reactor, Some(Duration::ZERO)));
             ledger.expect(matches!(poll, Err(Error::Reactor { .. })), "the loop is not nested by poll");
@@ -186,9 +198,13 @@ fn closure(rng: &mut Rng, ledger: &Arc<Ledger>, reactor: &mut Reactor) {
             let set = call!(Reactor::set_limits(reactor, id, limits(rng)));
             ledger.only("Reactor::set_limits", set, |error| matches!(error, Error::Gone));
             if rng.u32(..5) == 0 {
+                call!(Reactor::drain_server(reactor, id));
+            }
+            if rng.u32(..5) == 0 {
                 call!(Reactor::server_close(reactor, id)); // Its threads may not be done, and are not waited for here.
             }
         }
+        4 => call!(Reactor::reload(reactor)),
         _ => {
             let _ = call!(Reactor::next_timeout(reactor));
             let _ = format!("{:?}{:?}", call!(Reactor::stats(reactor)), call!(Reactor::inspect(reactor)));

@@ -11,6 +11,7 @@ use socketserver::{
 };
 
 use crate::common::Directory;
+use crate::foreign::notify;
 use crate::ledger::Ledger;
 use crate::making::{Any, activated, config, limits};
 use crate::meddling::submit;
@@ -58,6 +59,11 @@ impl<F: Any, S: BaseServer, H: RequestHandler<S>> Owned for Server<F, S, H> {
             8 => {
                 let watched = call!(Server::shutdown_on_signals(self));
                 ledger.only("shutdown_on_signals", watched, |_| false);
+                notify(ledger, call!(Server::notify_supervisor(self)));
+                let watched = call!(Server::reload_on_signal(self));
+                ledger.only("reload_on_signal", watched, |_| false);
+                let watched = call!(Server::restart_on_signal(self));
+                ledger.only("Server::restart_on_signal", watched, |_| false);
             }
             9 => ledger.add_server(call!(Server::id(self))),
             10 => _ = call!(Server::server_mut(self)),

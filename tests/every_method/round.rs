@@ -240,6 +240,12 @@ impl Round {
             7 => {
                 let watched = call!(Reactor::shutdown_on_signals(reactor));
                 ledger.only("Reactor::shutdown_on_signals", watched, |_| false);
+                foreign::notify(ledger, call!(Reactor::notify_supervisor(reactor)));
+                let watched = call!(Reactor::reload_on_signal(reactor));
+                ledger.only("Reactor::reload_on_signal", watched, |_| false);
+                let watched = call!(Reactor::restart_on_signal(reactor));
+                ledger.only("Reactor::restart_on_signal", watched, |_| false);
+                foreign::restart(ledger);
             }
             _ => {
                 let shutdown = call!(Reactor::shutdown_handle(reactor));

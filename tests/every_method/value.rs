@@ -163,6 +163,13 @@ impl BaseServer for Value {
         }
     }
 
+    fn reload(&mut self, others: &mut Others<'_, Self>) {
+        self.hook("BaseServer::reload");
+        if !self.calm {
+            meddle(&mut self.rng, &self.ledger, others);
+        }
+    }
+
     fn service_actions(&mut self, others: &mut Others<'_, Self>) {
         self.hook("BaseServer::service_actions");
         if !self.calm && self.rng.u32(..20) == 0 {

@@ -98,7 +98,10 @@ impl RandomOptions for TcpOptions {
 fn proxies(rng: &mut Rng) -> ProxyProtocol {
     let mut trusted = rng.fork();
     let trusts = std::sync::Mutex::new(move || trusted.bool());
-    let mut protocol = call!(ProxyProtocol::new(move |_| trusts.lock().unwrap()()));
+    let mut protocol = match rng.bool() {
+        true => call!(ProxyProtocol::new(move |_| trusts.lock().unwrap()())),
+        false => call!(ProxyProtocol::trusting([std::net::Ipv4Addr::LOCALHOST.into()])),
+    };
     protocol.required = rng.u32(..4) == 0;
     protocol.timeout = Duration::from_millis(rng.u64(1..20));
     protocol

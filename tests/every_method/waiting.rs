@@ -88,6 +88,8 @@ impl Waiting {
                 10 => {
                     let _ = call!(BlockingRequest::client_address(request)).to_string();
                     let _ = call!(BlockingRequest::local_address(request));
+                    #[cfg(all(unix, feature = "proxy-protocol"))]
+                    self.ledger.expect(call!(BlockingRequest::proxy_header(request)).is_none(), "no client is a proxy");
                     let _ = call!(BlockingRequest::server_id(request));
                     let _ = call!(BlockingRequest::is_stopping(request));
                     let under_tls = call!(BlockingSocket::tls(request.socket(), |tls| ask_session(&self.ledger, tls)));

@@ -1,6 +1,6 @@
 //! Where a server listens: at every address of a name, and by sockets that were made elsewhere.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use socketserver::{
     Unbound,
 };
 
+use crate::common::loopback::loopback;
 use crate::common::{Kind, Mailbox, PATIENCE, Peer, echo, options, probe, serve};
 
 fn unbound<F: Kind>() -> Unbound<F, (), impl RequestHandler + use<F>> {
@@ -20,18 +21,19 @@ fn unbound<F: Kind>() -> Unbound<F, (), impl RequestHandler + use<F>> {
 
 /// Two addresses of this machine: what a name with two stands for.
 #[cfg(target_os = "linux")]
-fn two(port: u16) -> [SocketAddr; 2] {
-    [([127, 0, 0, 1], port).into(), ([127, 0, 0, 2], port).into()]
+fn two() -> [SocketAddr; 2] {
+    [(); 2].map(|()| (loopback(), 0).into())
 }
 
 #[cfg(target_os = "linux")]
 fn served_at_all<F: Kind + Family<Address = SocketAddr>>() {
     let mut server = unbound::<F>();
-    server.server_bind(&two(0)[..]).unwrap();
+    let two = two();
+    server.server_bind(&two[..]).unwrap();
     let server = server.server_activate().unwrap();
     let addresses = server.server_addresses();
     let port = addresses[0].port().unwrap();
-    assert_eq!(addresses, two(port).map(Address::from), "one port for both");
+    assert_eq!(addresses, two.map(|place| Address::from(SocketAddr::new(place.ip(), port))), "one port for both");
     let running = serve(server);
     for address in addresses {
         match F::NAME == Tcp::NAME {
@@ -92,17 +94,18 @@ fn an_address_that_this_machine_does_not_have_is_passed_over_if_another_can_be_b
 #[test]
 #[cfg(target_os = "linux")]
 fn a_name_with_one_address_in_use_is_not_served_by_halves() {
-    let other = TcpListener::bind("127.0.0.2:0").unwrap();
-    let port = other.local_addr().unwrap().port();
+    let mut two = two();
+    let other = TcpListener::bind(two[1]).unwrap();
+    two.iter_mut().for_each(|place| place.set_port(other.local_addr().unwrap().port()));
     let mut server = unbound::<Tcp>();
-    match server.server_bind(&two(port)[..]) {
+    match server.server_bind(&two[..]) {
         Err(Error::Bind { address, source }) => {
-            assert_eq!((address, source.kind()), (two(port)[1].into(), io::ErrorKind::AddrInUse));
+            assert_eq!((address, source.kind()), (two[1].into(), io::ErrorKind::AddrInUse));
         }
         other => panic!("{other:?}"),
     }
     assert!(server.server_addresses().is_empty());
-    TcpListener::bind(two(port)[0]).expect("what was bound is free again");
+    TcpListener::bind(two[0]).expect("what was bound is free again");
 }
 
 /// Finds the port that the system has chosen for the first address taken at the second, so often.
@@ -127,7 +130,7 @@ fn a_port_that_is_taken_at_another_address_is_chosen_again() {
         let handler =
             |_: &mut Crowded, _: &Address| probe(|call, request: &mut Request<'_, Crowded>| echo(&call, request));
         let mut server = TcpServer::unbound_with_server(Crowded(taken), handler);
-        assert_eq!(server.server_bind(&two(0)[..]).is_err(), fails);
+        assert_eq!(server.server_bind(&two()[..]).is_err(), fails);
         let addresses = server.server_addresses();
         assert_eq!(addresses.len(), if fails { 0 } else { 2 });
         assert!(fails || addresses[0].port() == addresses[1].port());
@@ -136,6 +139,17 @@ fn a_port_that_is_taken_at_another_address_is_chosen_again() {
 
 // ---- sockets that were made elsewhere ----
 
+/// Asks an echoing server.
+fn ask(address: SocketAddr) -> io::Result<()> {
+    let mut client = TcpStream::connect(address)?;
+    client.set_read_timeout(Some(PATIENCE))?;
+    client.write_all(b"served")?;
+    let mut answer = [0; 6];
+    client.read_exact(&mut answer)?;
+    assert_eq!(&answer, b"served");
+    Ok(())
+}
+
 /// Serves one client on a thread, and gives the server back.
 fn serve_once<H: RequestHandler>(mut server: TcpServer<(), H>) -> (TcpServer<(), H>, Result<()>) {
     let (stop, address) = (server.shutdown_handle(), server.server_address());
@@ -143,17 +157,13 @@ fn serve_once<H: RequestHandler>(mut server: TcpServer<(), H>) -> (TcpServer<(),
         let result = server.serve_forever();
         (server, result)
     });
-    // It may have to be bound first.
+    // It may have to be bound first. A program that another test starts has a copy of the previous listener until it runs,
+    // which resets the client.
     let deadline = Instant::now() + PATIENCE;
-    let mut client = loop {
-        match Peer::try_connect(address) {
-            Ok(client) => break client,
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
+    while let Err(error) = ask(address) {
+        assert!(Instant::now() < deadline, "{error}");
         std::thread::yield_now();
-    };
-    client.echo("served");
-    drop(client);
+    }
     stop.shutdown();
     thread.join().unwrap()
 }
@@ -264,14 +274,14 @@ fn adopting(listener: TcpListener) -> TcpServer<(), impl RequestHandler> {
 
 #[test]
 fn a_server_that_adopted_its_socket_serves_again_or_says_why_not() {
-    let mut server = adopting(TcpListener::bind("127.0.0.1:0").unwrap());
+    let mut server = adopting(TcpListener::bind((loopback(), 0)).unwrap());
     for round in ["first", "second"] {
         let result;
         (server, result) = serve_once(server);
         result.expect(round);
     }
     // The same where what it was inherited from has it still.
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind((loopback(), 0)).unwrap();
     let server = adopting(listener.try_clone().unwrap());
     let address = server.server_address();
     let (mut server, result) = serve_once(server);

@@ -9,11 +9,13 @@ use socketserver::family::Udp;
 use socketserver::{
     Address, BaseServer, BlockingHandler, BlockingRequest, DatagramRequestHandler, Delivery, EndReason, Error,
     Incoming, Message, Next, NoHandler, Others, Reactor, Request, Result, ServeOn, Stats, StreamRequestHandler,
-    TcpServer, UdpServer,
+    TcpServer, ThreadingUdpServer, UdpServer,
 };
 
+use crate::common::loopback::loopback;
 use crate::common::{
-    Call, Journal, PATIENCE, Peer, Running, SCRIPTED, echo, limit, probe, serve, silence_scripted_panics, usual,
+    Call, Journal, PATIENCE, Peer, Running, SCRIPTED, echo, is_apart, limit, probe, serve, silence_scripted_panics,
+    usual,
 };
 
 /// What serves the next request.
@@ -725,6 +727,31 @@ fn threads_count_towards_the_caps_on_connections() {
 }
 
 #[test]
+fn a_limit_of_connections_per_client_is_none_of_datagrams_on_threads() {
+    let (began, begun) = channel();
+    let (release, released) = channel();
+    let released = Arc::new(Mutex::new(released));
+    let mut server = ThreadingUdpServer::new((loopback(), 0), move |_| {
+        let (began, released) = (began.clone(), Arc::clone(&released));
+        DatagramRequestHandler::new(move |_| {
+            let _ = began.send(());
+            let _ = released.lock().unwrap().recv_timeout(PATIENCE);
+            Ok(())
+        })
+    })
+    .unwrap();
+    limit(&mut server, |limits| limits.connections_per_client_max = Some(1));
+    let running = serve(server);
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..2 {
+        client.send_to(b"x", running.address).unwrap();
+        begun.recv_timeout(PATIENCE).expect("both are served at a time");
+    }
+    (0..2).for_each(|_| release.send(()).unwrap());
+    assert_eq!(running.stop().refused, 0);
+}
+
+#[test]
 fn a_cap_that_is_raised_between_two_requests_holds_at_once() {
     let (journal, (process, begun, release)) = (Journal::new(), held());
     let mut server = mixed(process, &journal);
@@ -803,10 +830,14 @@ fn ask(client: &std::net::UdpSocket, packet: &[u8]) -> Vec<u8> {
 
 #[test]
 fn close_lets_the_answer_to_a_datagram_leave_that_it_waits_for() {
+    // A program that another test starts has the socket, too, until it is executed.
+    if !is_apart("blocking::close_lets_the_answer_to_a_datagram_leave_that_it_waits_for", "") {
+        return;
+    }
     let (began, begun) = channel();
     let (release, released) = channel::<()>();
     let released = Arc::new(Mutex::new(released));
-    let mut server = socketserver::ThreadingUdpServer::new("127.0.0.1:0", move |_| {
+    let mut server = ThreadingUdpServer::new((loopback(), 0), move |_| {
         let (began, released) = (began.clone(), Arc::clone(&released));
         DatagramRequestHandler::new(move |request| {
             began.send(()).unwrap();

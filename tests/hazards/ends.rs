@@ -5,7 +5,7 @@ use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::TcpStream;
 #[cfg(all(unix, feature = "children"))]
 use std::process::Command;
-use std::sync::{Mutex, Once};
+use std::sync::Once;
 use std::time::Duration;
 
 use socketserver::testing::{Network, Peer};
@@ -14,23 +14,10 @@ use socketserver::{
     Result, ServerId, StreamRequestHandler, ThreadingTcpServer, Timeout,
 };
 
+use crate::common::collector::Collector;
 use crate::common::{self, Call, PATIENCE, echo, limit, probe, usual};
 
-struct Collector;
-
-static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-impl log::Log for Collector {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        LINES.lock().unwrap().push(format!("{} {}", record.level(), record.args()));
-    }
-
-    fn flush(&self) {}
-}
+static LINES: Collector = Collector::new();
 
 /// Returns whether this process is the test's own, which collects what it logs. If not, the test is run there.
 fn is_apart(test: &str) -> bool {
@@ -42,10 +29,7 @@ pub(crate) fn collects(test: &str) -> bool {
     static ONCE: Once = Once::new();
     let is_apart = common::is_apart(test, "");
     if is_apart {
-        ONCE.call_once(|| {
-            log::set_logger(&Collector).unwrap();
-            log::set_max_level(log::LevelFilter::Debug);
-        });
+        ONCE.call_once(|| LINES.install());
     }
     is_apart
 }
@@ -57,8 +41,8 @@ fn debug_lines() -> Vec<String> {
 
 /// The same for another level. What was logged at others is forgotten.
 pub(crate) fn logged(level: &str) -> Vec<String> {
-    let lines = std::mem::take(&mut *LINES.lock().unwrap());
-    lines.into_iter().filter_map(|line| line.strip_prefix(level).map(str::to_owned)).collect()
+    let lines = std::mem::take(&mut *LINES.lines()).into_iter().map(|line| format!("{} {}", line.level, line.text));
+    lines.filter_map(|line| line.strip_prefix(level).map(str::to_owned)).collect()
 }
 
 type Serve = fn(&Call, &mut Request<'_>) -> Result<Next>;

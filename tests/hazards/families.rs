@@ -1,7 +1,7 @@
 //! One server with sockets of several families: TCP and Unix, TCP and UDP, all four.
 
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
 use socketserver::family::{Tcp, Udp, UnixDatagram, UnixStream};
@@ -11,6 +11,7 @@ use socketserver::{
     UnixOptions,
 };
 
+use crate::common::loopback::loopback;
 use crate::common::{Directory, Mailbox, Peer, SCRIPTED, echo, options, probe, serve, silence_scripted_panics};
 
 /// What the requests of all families share.
@@ -60,14 +61,12 @@ impl RequestHandler<Shared> for Numbering {
     }
 }
 
-/// An address of the loopback that no other test has: a port that is given up here is not given to one of them.
-const HERE: Ipv4Addr = if cfg!(target_os = "linux") { Ipv4Addr::new(127, 0, 0, 77) } else { Ipv4Addr::LOCALHOST };
-
 /// Bound to one socket of each family, TCP first.
 fn of_all_families(directory: &Directory) -> Unbound<Tcp, Shared, Numbering> {
     let mut server = TcpServer::unbound_with_server(Shared::default(), |_, _| Numbering);
-    server.server_bind((HERE, 0)).unwrap();
-    server.server_bind_as::<Udp>((HERE, 0), UdpOptions::default()).unwrap();
+    let here = loopback();
+    server.server_bind((here, 0)).unwrap();
+    server.server_bind_as::<Udp>((here, 0), UdpOptions::default()).unwrap();
     let private = options(|options: &mut UnixOptions| options.mode = Some(0o600));
     server.server_bind_as::<UnixStream>(directory.at("stream"), private.clone()).unwrap();
     server.server_bind_as::<UnixDatagram>(directory.at("datagram"), private).unwrap();
@@ -124,6 +123,39 @@ fn a_room_is_one_whichever_way_its_members_come_in() {
     local.answers("bye", 3);
     assert_eq!(far.line(), "3 bye");
     running.stop();
+}
+
+/// Anybody can send datagrams with the address of another.
+#[test]
+fn a_limit_of_connections_per_client_neither_counts_nor_refuses_datagrams() {
+    for sessions_max in [None, Some(10)] {
+        let mut server = TcpServer::unbound_with_server(Shared::default(), |_, _| Numbering);
+        server.limits.connections_per_client_max = Some(1);
+        server.limits.sessions_max = sessions_max;
+        server.server_bind((loopback(), 0)).unwrap();
+        server.server_bind_as::<Udp>((loopback(), 0), UdpOptions::default()).unwrap();
+        let server = server.server_activate().unwrap();
+        let addresses = server.server_addresses();
+        let running = serve(server);
+        let peers = [(); 2].map(|()| Mailbox::to(addresses[1].clone()));
+        assert_eq!(peers[0].ask("one\n"), "1 one\n");
+        let mut client = Peer::connect(addresses[0].clone());
+        client.answers("two", 2);
+        assert_eq!(peers[1].ask("three\n"), "3 three\n");
+        assert!(Peer::connect(addresses[0].clone()).read_to_the_end().0.is_empty(), "one more connection is refused");
+        // With another limit, what is there is counted again.
+        let id = running.id;
+        let raise = move |reactor: &mut Reactor| {
+            let mut limits = reactor.limits(id).unwrap().clone();
+            limits.connections_per_client_max = Some(2);
+            reactor.set_limits(id, limits).unwrap();
+        };
+        running.handle.run(raise).unwrap();
+        running.stats();
+        Peer::connect(addresses[0].clone()).answers("four", 4);
+        drop(client);
+        assert_eq!(running.stop().refused, 1);
+    }
 }
 
 /// A name server, which answers a datagram with a datagram, and over TCP a question with its length before it.
@@ -327,8 +359,9 @@ fn sockets_of_other_families_are_adopted() {
 #[test]
 fn connections_and_sessions_are_counted_apart() {
     let mut server = TcpServer::unbound(|_| probe(|call, request: &mut Request<'_>| echo(&call, request)));
-    server.server_bind((HERE, 0)).unwrap();
-    server.server_bind_as::<Udp>((HERE, 0), UdpOptions::default()).unwrap();
+    let here = loopback();
+    server.server_bind((here, 0)).unwrap();
+    server.server_bind_as::<Udp>((here, 0), UdpOptions::default()).unwrap();
     (server.limits.connections_max, server.limits.sessions_max) = (Some(2), Some(2));
     let server = server.server_activate().unwrap();
     let (tcp, udp) = (server.server_address(), server.server_addresses_as::<Udp>()[0]);

@@ -10,6 +10,7 @@ use socketserver::{
 };
 use std::io::{self, Write};
 
+use crate::common::loopback::loopback;
 use crate::common::{Call, Journal, Running, SCRIPTED, echo, limit, probe, serve, silence_scripted_panics, usual};
 
 /// A server whose hooks panic when told to, once each time.
@@ -281,7 +282,7 @@ fn after_a_shutdown_an_unavailable_address_is_tried_again() {
         }
     }
     let handler = |_: &mut Unlucky, _: &Address| probe(|call, request: &mut Request<'_, Unlucky>| echo(&call, request));
-    let mut server = TcpServer::with_server("127.0.0.1:0", Unlucky(vec![]), handler).unwrap();
+    let mut server = TcpServer::with_server((loopback(), 0), Unlucky(vec![]), handler).unwrap();
     let addresses = server.server_addresses();
     let stop = server.shutdown_handle();
     stop.shutdown();

@@ -205,6 +205,26 @@ fn a_reset_by_the_peer_lets_go_of_the_file() {
 }
 
 #[test]
+#[cfg(all(target_os = "linux", feature = "sendfile"))]
+fn the_head_before_a_file_is_not_sent_alone() {
+    let directory = Directory::new();
+    let (file, bytes) = file(&directory);
+    let sends = Sends(Arc::clone(&file), 0..20_000);
+    let running = serve(server::<Tcp, _>(move |_| sends.clone()));
+    let mut client = std::net::TcpStream::connect(running.address).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    for _ in 0..100 {
+        client.write_all(b"1").unwrap();
+        let mut answer = vec![0; 20_008];
+        let first = std::io::Read::read(&mut client, &mut answer).unwrap();
+        assert!(first > 4, "the first bytes are {:?}", &answer[..first]);
+        std::io::Read::read_exact(&mut client, &mut answer[first..]).unwrap();
+        assert_eq!(answer, expected(&bytes[..20_000]));
+    }
+    running.stop();
+}
+
+#[test]
 fn a_datagram_has_no_file() {
     let directory = Directory::new();
     let file = file(&directory).0;

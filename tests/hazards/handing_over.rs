@@ -13,6 +13,7 @@ use crate::common::{
 
 over_streams! {
     clients_of_a_full_server_are_served_by_its_successor,
+    clients_of_a_successor_do_not_wake_the_loop,
 }
 
 macro_rules! over_unix {
@@ -56,6 +57,22 @@ fn successor<F: Kind<Adopted: From<OwnedFd>>>(socket: OwnedFd, options: F::Optio
     let mut server = socketserver::Server::<F, (), _>::unbound(handler);
     server.adopt_with(socket.into(), options).unwrap();
     serve(server.server_activate().unwrap())
+}
+
+/// epoll(7): a socket that is closed is forgotten only with its last duplicate.
+fn clients_of_a_successor_do_not_wake_the_loop<F: Kind<Adopted: From<OwnedFd>>>() {
+    let running = serve(echoing::<F>());
+    let duplicate = duplicate(&running);
+    hand_over(&running);
+    in_loop(&running, |reactor, id| {
+        reactor.add(echoing::<F>()).unwrap(); // The loop goes on.
+        reactor.drain_server(id);
+    });
+    let waiting: Vec<_> = (0..10).map(|_| Peer::connect(running.address.clone())).collect();
+    // After the events of the turn.
+    assert_eq!(in_loop(&running, |reactor, _| reactor.stats().stale_events), 0);
+    drop((waiting, duplicate));
+    running.stop();
 }
 
 fn clients_of_a_full_server_are_served_by_its_successor<F: Kind<Adopted: From<OwnedFd>>>() {

@@ -129,7 +129,7 @@ fn options_and_the_backlog_reach_an_inherited_socket() {
         interval: std::time::Duration::from_secs(7),
     };
     let options = options(|options: &mut TcpOptions| options.keepalive = Some(keepalive));
-    server.inherit_or_bind_as::<Tcp>(&mut inherited, "web", NOWHERE, options).unwrap();
+    server.inherit_or_bind_with(&mut inherited, "web", NOWHERE, options).unwrap();
     let server = server.server_activate().unwrap();
     assert!(kept.keepalive().unwrap() && kept.tcp_nodelay().unwrap());
     let clients: Vec<_> = (0..20).map(|_| Peer::connect(server.server_address())).collect();

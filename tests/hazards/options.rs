@@ -9,6 +9,7 @@ use socketserver::{
     UdpServer, Unbound, family,
 };
 
+use crate::common::loopback::loopback;
 use crate::common::{Call, Journal, Peer, options, probe, serve, usual};
 
 fn tcp() -> Unbound<family::Tcp, (), NoHandler> {
@@ -143,7 +144,7 @@ fn each_socket_keeps_its_options_when_the_server_is_bound_again() {
         let options = options(|options: &mut TcpOptions| {
             (options.nodelay, options.request_queue_size) = (nodelay, request_queue_size);
         });
-        server.server_bind_with("127.0.0.1:0", options).unwrap();
+        server.server_bind_with((loopback(), 0), options).unwrap();
     }
     let mut server = server.server_activate().unwrap();
     let addresses = server.server_addresses();

@@ -16,6 +16,7 @@ over_streams! {
     a_header_may_come_byte_by_byte,
     a_header_of_a_peer_that_is_not_trusted_is_not_believed,
     what_is_no_valid_header_closes_the_connection,
+    a_header_of_datagrams_closes_a_connection,
     a_header_that_never_ends_closes_the_connection,
     a_health_check_is_no_failure,
     where_a_header_is_optional_clients_may_come_without,
@@ -180,6 +181,39 @@ fn what_is_no_valid_header_closes_the_connection<F: Proxied>() {
     running.stop();
 }
 
+/// A header of version 2 with this command and this protocol, and what may stand in it for addresses.
+fn v2(command: u8, protocol: u8) -> Vec<u8> {
+    let addresses: u8 = match protocol >> 4 {
+        0 => 0,
+        1 => 12,
+        2 => 36,
+        _ => 216,
+    };
+    let head = [command, protocol, 0, addresses];
+    [b"\r\n\r\n\0\r\nQUIT\n", &head[..], &vec![b'1'; addresses.into()]].concat()
+}
+
+fn a_header_of_datagrams_closes_a_connection<F: Proxied>() {
+    let (running, journal) = behind::<F>(trusting(), |_| {});
+    for protocol in [0x12, 0x22, 0x32] {
+        let mut client = running.connect();
+        client.send([v2(0x21, protocol), b"who\n".to_vec()].concat());
+        assert!(client.read_to_the_end().0.is_empty(), "{protocol:#x}");
+    }
+    let stats = running.wait_for_stats("all are closed", |stats| stats.active == 0 && stats.refused == 3);
+    assert_eq!((stats.proxy_headers_failed, journal.count("verify")), (3, 0));
+    // `LOCAL`, whose protocol is ignored, and `UNSPEC`.
+    let mut with_addresses = v2(0x21, 0x11);
+    with_addresses[13] = 0;
+    let local = [0, 0x12, 0x22, 0x32].map(|protocol| v2(0x20, protocol));
+    for header in local.into_iter().chain([v2(0x21, 0), with_addresses, v2(0x21, 0x31)]) {
+        let mut client = running.connect();
+        client.send([&header[..], b"who\n"].concat());
+        assert!(client.line().trim_end().ends_with(" Some(true)"), "{header:?}");
+    }
+    assert_eq!(running.stop().proxy_headers_failed, 3);
+}
+
 fn a_header_that_never_ends_closes_the_connection<F: Proxied>() {
     let mut hasty = trusting();
     hasty.timeout = Duration::from_millis(50);
@@ -219,7 +253,22 @@ fn where_a_header_is_optional_clients_may_come_without<F: Proxied>() {
     let patient = running.connect();
     running.wait_for_stats("it is served", |stats| stats.accepted == 3 && stats.active == 3);
     drop((direct, proxied, patient));
-    running.stop();
+    // What could become a header, but does not in time.
+    let v2 = header().to_v2().unwrap();
+    for beginning in [&b"P"[..], b"PROXY", b"\r\n", &v2[..11]] {
+        running.connect().echo(beginning);
+        let mut brief = running.connect();
+        brief.send(beginning);
+        brief.half_close();
+        assert_eq!(brief.rest(), beginning);
+    }
+    assert_eq!(running.stats().proxy_headers_failed, 0);
+    for begun in [&b"PROXY "[..], b"PROXY TCP4 ", &v2[..12], &v2[..20]] {
+        let mut late = running.connect();
+        late.send(begun);
+        assert!(late.read_to_the_end().0.is_empty(), "{begun:?}");
+    }
+    assert_eq!(running.stop().proxy_headers_failed, 4);
 }
 
 fn a_connection_without_its_header_keeps_neither_a_stop_nor_a_close_waiting<F: Proxied>() {
@@ -239,7 +288,8 @@ fn a_connection_without_its_header_keeps_neither_a_stop_nor_a_close_waiting<F: P
     running.handle.run(move |reactor: &mut Reactor| reactor.server_close(id)).unwrap();
     assert!(client.read_to_the_end().0.is_empty());
     running.wait_for_stats("it is gone", |stats| stats.active == 0);
-    running.stop();
+    let stats = running.stop();
+    assert_eq!((stats.accepted, stats.refused), (1, 1));
 }
 
 fn connections_without_their_headers_count_for_the_limit<F: Proxied>() {
@@ -355,13 +405,35 @@ fn the_header_comes_before_the_handshake() {
         socketserver::StreamRequestHandler::new(|request| {
             let mut line = String::new();
             std::io::BufRead::read_line(&mut request.rfile, &mut line)?;
-            write!(request.wfile, "{}", request.client_address())?;
+            let proxy = request.proxy_header().map(|header| header.proxy_address().is_some());
+            write!(request.wfile, "{} {proxy:?}", request.client_address())?;
             Ok(())
         })
     });
     threads.server_bind_with("127.0.0.1:0", options).unwrap();
     let running = serve(threads.server_activate().unwrap());
     let client = std::net::TcpStream::connect(running.address).unwrap();
-    assert_eq!(over_tls(client), "203.0.113.7:50000");
+    assert_eq!(over_tls(client), "203.0.113.7:50000 Some(true)");
     running.stop();
+}
+
+#[test]
+fn a_handler_on_a_thread_sees_the_header() {
+    for (header, wanted) in [(Some(header().with_tlv(0x05, b"id 7")), "Some(\"id 7\")"), (None, "None")] {
+        let mut protocol = trusting();
+        protocol.required = false;
+        let mut server = socketserver::ThreadingTcpServer::unbound(|_| {
+            socketserver::StreamRequestHandler::new(|request| {
+                let id = request.proxy_header().map(|header| header.unique_id().unwrap_or_default().to_vec());
+                write!(request.wfile, "{:?}", id.map(|id| String::from_utf8(id).unwrap()))?;
+                Ok(())
+            })
+        });
+        server.server_bind_with("127.0.0.1:0", Tcp::behind(protocol)).unwrap();
+        let running = serve(server.server_activate().unwrap());
+        let mut client = running.connect();
+        client.send(header.map_or_else(|| b"none".to_vec(), |header| header.to_v2().unwrap()));
+        assert_eq!(client.rest(), wanted.as_bytes());
+        running.stop();
+    }
 }

@@ -23,6 +23,7 @@ over_streams! {
     twice_and_afterwards_from_several_threads,
     from_a_handler,
     a_client_in_the_backlog_is_served_before_the_listener_closes,
+    all_clients_in_the_backlog_of_a_listener_without_events_are_served,
     data_in_flight_is_delivered,
     a_client_that_never_reads_is_aborted_when_the_grace_is_over,
     shutdown_now_cuts_a_drain_short,
@@ -30,6 +31,24 @@ over_streams! {
     dropping_a_server_ends_every_request_once,
     closing_a_server_ends_every_request_whatever_the_budget,
     handle_request_serves_one_client_or_tells_of_the_timeout,
+}
+
+/// It was added in the turn in which the stop begins. More clients wait than are accepted in one turn.
+fn all_clients_in_the_backlog_of_a_listener_without_events_are_served<F: Kind>() {
+    let mut reactor = Reactor::new().unwrap();
+    let server = echoing::<F>();
+    let address = address_of(&server);
+    let mut clients: Vec<_> = (0..100).map(|_| Peer::connect(address.clone())).collect();
+    clients.iter_mut().for_each(|client| client.send("here"));
+    reactor.handle().run(|reactor| _ = reactor.add(server).unwrap()).unwrap();
+    reactor.shutdown_handle().shutdown();
+    let stopped = std::thread::spawn(move || reactor.serve_forever());
+    for client in &mut clients {
+        client.half_close();
+        client.expect("here");
+        client.expect_eof();
+    }
+    stopped.join().unwrap().unwrap();
 }
 
 fn before_serve_forever_it_returns_at_once_and_can_serve_again<F: Kind>() {
@@ -496,6 +515,36 @@ fn a_stop_loses_no_request_of_a_client_with_a_long_round_trip() {
         }
         network.run_for(Duration::from_secs(1));
         assert!(client.is_closed() && !client.is_reset());
+        assert!(network.is_stopped());
+    }
+}
+
+/// Its next request is on its way when the server closes. Closing the socket would answer that request with a reset.
+#[test]
+fn a_client_that_is_busy_for_half_of_the_grace_sees_the_end_and_no_reset() {
+    for ends in [true, false] {
+        let (mut network, clients) = at_rest(1);
+        let client = &clients[0];
+        network.shutdown_handle().shutdown();
+        while !client.is_closed() {
+            assert!(!network.is_stopped());
+            client.take_received();
+            client.send(b"request");
+            network.run_for(Duration::from_millis(100));
+        }
+        client.send(b"the next one");
+        network.run();
+        assert!(!client.is_reset() && !client.is_socket_closed());
+        if ends {
+            client.send_eof();
+            network.run();
+            assert!(!client.is_reset());
+        } else {
+            let linger_timeout = Limits::default().linger_timeout;
+            network.run_for(linger_timeout - Duration::from_millis(200));
+            assert!(!network.is_stopped());
+            network.run_for(Duration::from_millis(200));
+        }
         assert!(network.is_stopped());
     }
 }

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use socketserver::{Next, NoHandler, Reactor, Request, TcpServer};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use socketserver::{Address, BaseServer, Next, NoHandler, Others, Reactor, Request, TcpServer};
 
-use crate::common::{Call, PATIENCE, Peer, probe, usual};
+use crate::common::{Call, PATIENCE, Peer, echo, probe, usual};
 
 const ROLE: &str = "SOCKETSERVER_HAZARD_SIGNALS";
 const PLAINLY: &str = r#"exec "$0" "$@""#;
@@ -119,12 +119,12 @@ fn a_previous_signal_handler_of_the_program_remains_when_the_reactor_is_gone() {
     println!("\nstopped");
 }
 
-/// A shell, with SIGINT and SIGTERM at their default actions even if they are ignored here: a shell without job control
+/// A shell, with SIGHUP, SIGINT and SIGTERM at their default actions even if they are ignored here: a shell without job control
 /// ignores SIGINT for what it starts in the background. Needs env(1) of GNU.
 fn shell() -> Command {
     let by_env = |program| {
         let mut env = Command::new("env");
-        env.args(["--default-signal=INT,TERM", program]);
+        env.args(["--default-signal=HUP,INT,TERM", program]);
         env
     };
     let works = by_env("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success());
@@ -179,6 +179,15 @@ impl Process {
         assert!(status.success());
     }
 
+    /// Waits until it says this.
+    fn await_line(&mut self, expected: &str) {
+        let mut line = String::new();
+        while line.trim() != expected {
+            line.clear();
+            assert!(self.output.read_line(&mut line).unwrap() > 0, "the process has ended");
+        }
+    }
+
     /// Waits until it is over: everything it printed is read first, and the end of that is its end.
     fn exit(mut self) -> (ExitStatus, String) {
         let mut rest = String::new();
@@ -215,6 +224,76 @@ fn a_signal_stops_in_good_order() {
         assert!(status.success(), "SIG{signal}: {status}");
         assert!(output.contains("stopped"), "SIG{signal}: serve_forever returned: {output}");
     }
+}
+
+/// Says when it reads its configuration again.
+struct Reloading;
+
+impl BaseServer for Reloading {
+    fn reload(&mut self, _: &mut Others<'_, Self>) {
+        println!("\nreloaded");
+    }
+}
+
+/// Not a test of its own: a server that two tests below start as a process.
+#[test]
+fn the_server_that_reloads() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let handler =
+        |_: &mut Reloading, _: &Address| probe(|call, request: &mut Request<'_, Reloading>| echo(&call, request));
+    let mut server = TcpServer::with_server("127.0.0.1:0", Reloading, handler).unwrap();
+    server.reload_on_signal().unwrap();
+    server.shutdown_on_signals().unwrap();
+    server.reload_on_signal().expect("once more is no more");
+    let port = server.server_address().port();
+    if role == "moved" {
+        // A server brings its wish along.
+        let mut reactor = Reactor::new().unwrap();
+        reactor.add(server).unwrap();
+        println!("\nport {port}");
+        return reactor.serve_forever().unwrap();
+    }
+    println!("\nport {port}");
+    server.serve_forever().unwrap();
+    drop(server);
+    signal_hook::low_level::raise(SIGHUP).unwrap();
+    println!("\nsurvived");
+}
+
+#[test]
+fn a_hangup_reloads_and_costs_no_connection() {
+    for role in ["stays", "moved"] {
+        let mut process = Process::start_test("signals::the_server_that_reloads", role, PLAINLY);
+        let mut client = process.connect();
+        client.echo("before");
+        for _ in 0..3 {
+            process.signal("HUP");
+            process.await_line("reloaded");
+            client.echo("after");
+        }
+        process.signal("TERM");
+        client.expect_eof();
+        let (status, output) = process.exit();
+        match role {
+            "moved" => assert!(status.success(), "{status} {output}"),
+            _ => assert_eq!(status.signal(), Some(SIGHUP), "without a reactor it ends the process: {output}"),
+        }
+        assert!(!output.contains("reloaded") && !output.contains("survived"), "{output}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_hangup_that_was_ignored_at_start_stays_ignored() {
+    let how = format!("trap '' HUP; {PLAINLY}");
+    let process = Process::start_test("signals::the_server_that_reloads", "moved", &how);
+    let mut client = process.connect();
+    process.signal("HUP");
+    (0..10).for_each(|_| client.echo("after"));
+    process.signal("TERM");
+    client.expect_eof();
+    let (status, output) = process.exit();
+    assert!(status.success() && !output.contains("reloaded"), "{status} {output}");
 }
 
 #[test]

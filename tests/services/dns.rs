@@ -20,6 +20,14 @@ fn dns(scratch: &Directory, arguments: &[&str]) -> Option<Program> {
     start_with("dns", &[&[&zone, "127.0.0.1:0"], arguments].concat(), 2)
 }
 
+/// The example, and a server that it asks over UDP about other names.
+fn forwarding(scratch: &Directory) -> Option<(Program, UdpSocket)> {
+    let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
+    upstream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let at = upstream.local_addr().unwrap().to_string();
+    Some((dns(scratch, &["--forward", &at])?, upstream))
+}
+
 fn client(dns: &Program) -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(dns.address.unwrap()).unwrap();
@@ -206,10 +214,7 @@ fn asked(upstream: &UdpSocket) -> (Message, SocketAddr) {
 #[test]
 fn dns_forwards_each_question_from_a_new_port_with_a_new_id() {
     let scratch = Directory::new();
-    let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
-    upstream.set_read_timeout(Some(DEADLINE)).unwrap();
-    let at = upstream.local_addr().unwrap().to_string();
-    let Some(mut dns) = dns(&scratch, &["--forward", &at]) else { return };
+    let Some((mut dns, upstream)) = forwarding(&scratch) else { return };
     let socket = client(&dns);
     let (mut ports, mut ids) = (HashSet::new(), HashSet::new());
     for n in 0..30 {
@@ -241,6 +246,56 @@ fn dns_forwards_each_question_from_a_new_port_with_a_new_id() {
     iterative.metadata.recursion_desired = false;
     assert_eq!(ask(&socket, &iterative).metadata.response_code, ResponseCode::Refused);
     dns.stops_in_good_order();
+}
+
+#[test]
+fn dns_cuts_a_forwarded_answer_that_is_too_long_for_its_client() {
+    let scratch = Directory::new();
+    let Some((mut dns, upstream)) = forwarding(&scratch) else { return };
+    let socket = client(&dns);
+    for (payload, room) in [(None, 512), (Some(100), 512), (Some(600), 600), (Some(65_535), 1_232)] {
+        let mut question = query("example.net.", RecordType::A);
+        if let Some(payload) = payload {
+            question.set_edns(Edns::new()).edns.as_mut().unwrap().set_max_payload(payload);
+        }
+        for (records, is_cut) in [(1, false), (32, room < 600), (200, true)] {
+            socket.send(&question.to_vec().unwrap()).unwrap();
+            let (forwarded, from) = asked(&upstream);
+            // The other server is asked for no more than the client takes.
+            assert_eq!(forwarded.edns.as_ref().map(Edns::max_payload), payload.map(|_| room));
+            let mut answer = address_for(&forwarded);
+            (1..records).for_each(|_| _ = answer.add_answer(answer.answers[0].clone()));
+            upstream.send_to(&answer.to_vec().unwrap(), from).unwrap();
+            let answer = received(&socket);
+            assert_eq!((answer.metadata.id, &answer.queries), (question.metadata.id, &question.queries));
+            assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+            assert_eq!(answer.metadata.truncation, is_cut, "{records} records in {room} bytes");
+            assert_eq!(answer.answers.len(), if is_cut { 0 } else { records });
+            assert!(answer.to_vec().unwrap().len() <= usize::from(room));
+        }
+    }
+    dns.stops_in_good_order();
+}
+
+/// Somebody who sends wrong answers to all questions does not fill the log.
+#[test]
+fn dns_gives_up_a_question_after_a_few_wrong_answers_without_flooding_the_log() {
+    let scratch = Directory::new();
+    let Some((mut dns, upstream)) = forwarding(&scratch) else { return };
+    let socket = client(&dns);
+    for n in 0..20 {
+        socket.send(&query(&format!("{n}.example.net."), RecordType::A).to_vec().unwrap()).unwrap();
+        let (forwarded, from) = asked(&upstream);
+        let mut wrong = address_for(&forwarded);
+        wrong.metadata.id ^= 1;
+        (0..8).for_each(|_| _ = upstream.send_to(&wrong.to_vec().unwrap(), from).unwrap());
+        assert_eq!(received(&socket).metadata.response_code, ResponseCode::ServFail);
+    }
+    dns.signal("TERM");
+    assert_eq!(dns.exit().code(), Some(0));
+    let lines: Vec<_> = dns.log.lines().collect();
+    assert!(lines.iter().all(|line| !line.contains("ERROR")), "{lines:#?}");
+    assert_eq!(lines.iter().filter(|line| line.contains("wrong answers")).count(), 5, "{lines:#?}");
 }
 
 #[test]

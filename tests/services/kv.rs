@@ -46,14 +46,29 @@ const DIALOGUE: &[(&str, &str)] = &[
     ("SET e 1 EX 100\r\nTTL e\r\nSET e 1 px 100000\r\nTTL e\r\n", "+OK\r\n:100\r\n+OK\r\n:100\r\n"),
     ("EXPIRE e 7\r\nTTL e\r\nSET e 1\r\nTTL e\r\nTTL none\r\n", ":1\r\n:7\r\n+OK\r\n:-1\r\n:-2\r\n"),
     ("EXPIRE e 0\r\nEXISTS e\r\nEXPIRE e 9\r\n", ":1\r\n:0\r\n:0\r\n"),
+    // One that has expired is not seen, also before it is removed.
+    ("SET e 1\r\nEXPIRE e 0\r\nKEYS e\r\nSCAN 0 MATCH e\r\n", "+OK\r\n:1\r\n*0\r\n*2\r\n$1\r\n0\r\n*0\r\n"),
+    ("SET e 1 XX\r\nGET e\r\nTTL e\r\n", "$-1\r\n$-1\r\n:-2\r\n"),
     ("SET e 1 EX 0\r\n", "-ERR invalid expire time in 'set' command\r\n"),
     ("SET e 1 EX a\r\n", "-ERR value is not an integer or out of range\r\n"),
-    ("SET e 1 EX 9223372036854775807\r\n", "-ERR value is not an integer or out of range\r\n"),
+    ("SET e 1 EX 9223372036854775808\r\n", "-ERR value is not an integer or out of range\r\n"),
+    ("SET e 1 EX 9223372036854775807\r\n", "-ERR invalid expire time in 'set' command\r\n"),
+    ("SET e 1 EX 9223372036854775\r\n", "-ERR invalid expire time in 'set' command\r\n"),
+    ("SET e 1 PX 9223372036854775807\r\n", "-ERR invalid expire time in 'set' command\r\n"),
+    ("EXPIRE e 9223372036854775\r\n", "-ERR invalid expire time in 'expire' command\r\n"),
+    ("PEXPIRE e 9223372036854775807\r\n", "-ERR invalid expire time in 'pexpire' command\r\n"),
     ("SET e 1 SOON\r\n", "-ERR syntax error\r\n"),
     ("MSET b 1 c 2\r\nDEL a b none\r\nEXISTS a b c\r\n", "+OK\r\n:2\r\n:1\r\n"),
     ("INCR n\r\nINCRBY n 41\r\nDECR n\r\nGET n\r\n", ":1\r\n:42\r\n:41\r\n$2\r\n41\r\n"),
     ("SET n 9223372036854775807\r\nINCR n\r\n", "+OK\r\n-ERR increment or decrement would overflow\r\n"),
     ("SET n +1\r\nINCR n\r\nGET n\r\n", "+OK\r\n-ERR value is not an integer or out of range\r\n$2\r\n+1\r\n"),
+    ("SET n 05\r\nINCR n\r\n", "+OK\r\n-ERR value is not an integer or out of range\r\n"),
+    ("SET n -0\r\nDECR n\r\n", "+OK\r\n-ERR value is not an integer or out of range\r\n"),
+    ("SET n -01\r\nINCR n\r\n", "+OK\r\n-ERR value is not an integer or out of range\r\n"),
+    ("SET n -\r\nINCR n\r\n", "+OK\r\n-ERR value is not an integer or out of range\r\n"),
+    ("INCRBY m 00\r\nINCRBY m 0\r\n", "-ERR value is not an integer or out of range\r\n:0\r\n"),
+    ("INCRBY m -9223372036854775808\r\n", ":-9223372036854775808\r\n"),
+    ("INCRBY m -9223372036854775809\r\n", "-ERR value is not an integer or out of range\r\n"),
     ("LPUSH l b a\r\nRPUSH l c\r\nLLEN l\r\n", ":2\r\n:3\r\n:3\r\n"),
     ("LRANGE l 0 -1\r\nLRANGE l -2 1\r\n", "*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n*1\r\n$1\r\nb\r\n"),
     ("LRANGE l 5 9\r\nLRANGE l 2 1\r\nLRANGE l -9 -9\r\nLRANGE none 0 1\r\n", "*0\r\n*0\r\n*0\r\n*0\r\n"),
@@ -86,7 +101,68 @@ const DIALOGUE: &[(&str, &str)] = &[
     ),
     ("SCAN x\r\nSCAN 0 COUNT\r\n", "-ERR invalid cursor\r\n-ERR syntax error\r\n"),
     ("HELLO 4\r\n", "-NOPROTO unsupported protocol version\r\n"),
+    ("HELLO 3 SETNAME x\r\n", "-ERR Syntax error in HELLO option\r\n"),
+    ("SELECT 0\r\nSELECT 1\r\n", "+OK\r\n-ERR DB index is out of range\r\n"),
+    ("CONFIG Get save\r\nCLIENT kill Id 0\r\n", "*2\r\n$4\r\nsave\r\n$0\r\n\r\n:0\r\n"),
+    ("FLUSHALL\r\nSADD s x\r\nSREM s x\r\nSADD t x\r\nSPOP t\r\n", "+OK\r\n:1\r\n:1\r\n:1\r\n$1\r\nx\r\n"),
+    ("HSET h f 1\r\nHDEL h f\r\nRPUSH l x\r\nLPOP l\r\nDBSIZE\r\n", ":1\r\n:1\r\n:1\r\n$1\r\nx\r\n:0\r\n"),
 ];
+
+#[test]
+fn kv_shows_the_beginning_of_an_unknown_command() {
+    let Some(mut kv) = start("kv", &["127.0.0.1:0"]) else { return };
+    let mut client = kv.connect();
+    let request = |words: &[&[u8]]| {
+        let mut request = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            request.extend(format!("${}\r\n", word.len()).bytes().chain(word.iter().copied()).chain(*b"\r\n"));
+        }
+        request
+    };
+    let long = vec![0; 14 << 20];
+    for words in [&[&b"FOO"[..], &long, b"x"], &[&long, b"x", b"y"], &[b"FOO", b"a\r\n+OK", &long]] {
+        write(&mut client, request(words));
+        let reply = reply_line(&mut client);
+        assert!(reply.starts_with("-ERR unknown command '") && reply.len() < 700, "{} bytes", reply.len());
+    }
+    write(&mut client, request(&[&b""[..]; 1_000]));
+    assert!(reply_line(&mut client).len() < 700);
+    still_serves(&mut kv);
+}
+
+#[test]
+fn kv_reads_a_request_of_very_many_words_as_it_trickles() {
+    const WORDS: usize = 1024 * 1024;
+    let Some(mut kv) = start("kv", &["127.0.0.1:0"]) else { return };
+    let (mut slow, mut other, begun) = (kv.connect(), kv.connect(), Instant::now());
+    write(&mut slow, format!("*{WORDS}\r\n$3\r\nDEL\r\n{}", "$1\r\na\r\n".repeat(WORDS - 2)));
+    write(&mut slow, "$300\r\n");
+    for _ in 0..300 {
+        // Each byte arrives by itself.
+        write(&mut slow, "x");
+        write(&mut other, "PING\r\n");
+        expect(&mut other, "+PONG\r\n");
+    }
+    write(&mut slow, "\r\nPING\r\n");
+    expect(&mut slow, ":0\r\n+PONG\r\n");
+    assert!(begun.elapsed() < DEADLINE, "it is parsed again for each byte");
+    kv.stops_in_good_order();
+}
+
+#[test]
+fn kv_closes_a_connection_on_which_a_browser_sends_http() {
+    let Some(mut kv) = start("kv", &["127.0.0.1:0"]) else { return };
+    for request in ["POST / HTTP/1.1\r\n", "post\r\n", "GET /a\r\nHost: a\r\n"] {
+        let mut client = kv.connect();
+        write(&mut client, format!("{request}\r\nSET attacked yes\r\n"));
+        rest(&mut client);
+        kv.log.until("a browser may have been made to send it");
+    }
+    let mut client = kv.connect();
+    write(&mut client, "GET attacked\r\n");
+    expect(&mut client, "$-1\r\n");
+    kv.stops_in_good_order();
+}
 
 #[test]
 fn kv_speaks_version_3_to_those_who_ask_for_it() {
@@ -112,6 +188,12 @@ fn kv_speaks_version_3_to_those_who_ask_for_it() {
     write(&mut new, "PUBLISH a y\r\n");
     expect(&mut new, ">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\ny\r\n:2\r\n");
     expect(&mut old, "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\ny\r\n");
+    // One that speaks version 2 again gets its messages in that version.
+    write(&mut new, "HELLO 2\r\n");
+    expect(&mut new, format!("*6\r\n{hello}:2\r\n"));
+    let mut sender = kv.connect();
+    write(&mut sender, "PUBLISH a z\r\n");
+    expect(&mut new, "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nz\r\n");
     kv.stops_in_good_order();
 }
 
@@ -121,6 +203,9 @@ fn kv_names_protocol_errors_like_redis_and_closes() {
     for (request, error) in [
         ("*x\r\n", "invalid multibulk length"),
         ("*1048577\r\n", "invalid multibulk length"),
+        ("*01\r\n$4\r\nPING\r\n", "invalid multibulk length"),
+        ("*-0\r\n", "invalid multibulk length"),
+        ("*1\r\n$04\r\nPING\r\n", "invalid bulk length"),
         ("*99999999999999999999\r\n", "invalid multibulk length"),
         ("*1\r\nPING\r\n", "expected '$', got 'P'"),
         ("*1\r\n\r\n\r\n", "expected '$', got '\\r'"),
@@ -185,6 +270,28 @@ fn kv_removes_expired_keys_that_nobody_asks_for() {
 }
 
 #[test]
+fn kv_removes_many_expired_keys_in_many_steps() {
+    const KEYS: usize = 50_000;
+    let Some(mut kv) = start("kv", &["127.0.0.1:0"]) else { return };
+    let mut client = kv.connect();
+    let expire_at = Instant::now() + Duration::from_secs(2);
+    for from in (0..KEYS).step_by(1_000) {
+        let left = expire_at.saturating_duration_since(Instant::now()).as_millis().max(1);
+        write(&mut client, (from..from + 1_000).map(|n| format!("SET {n} x PX {left}\r\n")).collect::<String>());
+        expect(&mut client, "+OK\r\n".repeat(1_000));
+    }
+    let (mut sizes, begun) = (std::collections::BTreeSet::new(), Instant::now());
+    while !sizes.contains(":0") {
+        write(&mut client, "DBSIZE\r\n");
+        sizes.insert(reply_line(&mut client));
+        assert!(begun.elapsed() < DEADLINE, "{sizes:?}");
+    }
+    // Each step is short. Most of the fifty are seen between two of them.
+    assert!(sizes.len() > 10, "{sizes:?}");
+    kv.stops_in_good_order();
+}
+
+#[test]
 fn kv_publishes() {
     let Some(mut kv) = start("kv", &["127.0.0.1:0"]) else { return };
     let (mut one, mut two, mut sender) = (kv.connect(), kv.connect(), kv.connect());
@@ -199,6 +306,8 @@ fn kv_publishes() {
     expect(&mut one, format!("{hi}*3\r\n$7\r\nmessage\r\n$1\r\nb\r\n$2\r\nho\r\n"));
     write(&mut one, "GET a\r\nPING\r\n");
     expect(&mut one, "-ERR only (P|UN|PUN)SUBSCRIBE, PING and QUIT are allowed here\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n");
+    write(&mut one, "PING hello\r\n");
+    expect(&mut one, "*2\r\n$4\r\npong\r\n$5\r\nhello\r\n");
     write(&mut one, "UNSUBSCRIBE a\r\nUNSUBSCRIBE\r\nUNSUBSCRIBE\r\nGET a\r\n");
     let left =
         ["$1\r\na\r\n:1", "$1\r\nb\r\n:0", "$-1\r\n:0"].map(|end| format!("*3\r\n$11\r\nunsubscribe\r\n{end}\r\n"));
@@ -209,6 +318,19 @@ fn kv_publishes() {
     assert_eq!(rest(&mut two), b"");
     write(&mut sender, "PUBLISH a hi\r\nPUBLISH b hi\r\n");
     expect(&mut sender, ":0\r\n:0\r\n");
+    kv.stops_in_good_order();
+}
+
+#[test]
+fn kv_publishes_the_longest_message() {
+    let Some(mut kv) = start("kv", &["127.0.0.1:0"]) else { return };
+    let (mut subscriber, mut sender) = (kv.connect(), kv.connect());
+    write(&mut subscriber, "SUBSCRIBE a\r\n");
+    expect(&mut subscriber, "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n");
+    let text = format!("${}\r\n{}\r\n", 16 << 20, "x".repeat(16 << 20));
+    write(&mut sender, format!("*3\r\n$7\r\nPUBLISH\r\n$1\r\na\r\n{text}"));
+    expect(&mut sender, ":1\r\n");
+    expect(&mut subscriber, format!("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n{text}"));
     kv.stops_in_good_order();
 }
 
@@ -262,8 +384,9 @@ fn kv_scans_all_keys_while_others_are_removed() {
 }
 
 #[test]
-fn kv_stores_no_more_than_it_may_and_counts_what_goes() {
-    let Some(mut kv) = start("kv", &["127.0.0.1:0", "--data", "100000"]) else { return };
+fn kv_stores_no_more_than_it_may_and_stores_again_when_something_goes() {
+    const MAX: usize = 20_000_000;
+    let Some(mut kv) = start("kv", &["127.0.0.1:0", "--data", &MAX.to_string()]) else { return };
     let mut client = kv.connect();
     let used = |client: &mut TcpStream| {
         write(client, "INFO\r\n");
@@ -276,10 +399,10 @@ fn kv_stores_no_more_than_it_may_and_counts_what_goes() {
             }
         }
     };
-    let item = "x".repeat(1_000);
+    let (item, before) = ("x".repeat(100_000), used(&mut client));
     let mut stored = 0;
     loop {
-        write(&mut client, format!("RPUSH l {item}\r\n"));
+        write(&mut client, format!("*3\r\n$5\r\nRPUSH\r\n$1\r\nl\r\n$100000\r\n{item}\r\n"));
         match reply_line(&mut client) {
             error if error.starts_with('-') => {
                 assert_eq!(error, "-OOM command not allowed when used memory > 'maxmemory'.");
@@ -288,28 +411,90 @@ fn kv_stores_no_more_than_it_may_and_counts_what_goes() {
             _ => stored += 1,
         }
     }
-    assert!((90..110).contains(&stored), "{stored}");
-    write(&mut client, "SET a b\r\nLPOP l\r\nLLEN l\r\n");
-    assert!(reply_line(&mut client).starts_with("-OOM"));
-    expect(&mut client, format!("$1000\r\n{item}\r\n:{}\r\n", stored - 1));
-    write(&mut client, "DEL l\r\n");
-    expect(&mut client, ":1\r\n");
-    assert_eq!(used(&mut client), 0);
-    // Whatever is done to values, nothing of them is counted in the end.
-    let commands = "SET a 1\nSET a 22\nINCR a\nINCR n\nSET e x EX 100\nMSET a 1 b 2 a 3\nHSET h a 1 b 2\nHSET h a 333\nHDEL h b z\n\
-        SADD s a b c a\nSREM s a z\nSPOP s\nLPUSH l a b c\nRPOP l\nLPOP l\nSET l x\nHSET h2 a 1\nHDEL h2 a\nSET s text\nSPOP none\n\
-        HGETALL none\nEXISTS none\nEXISTS h2";
-    let count = commands.lines().count();
-    write(&mut client, commands.replace('\n', "\r\n") + "\r\nDBSIZE\r\n");
-    let mut replies = String::new();
-    while !replies.ends_with(":7\r\n") {
-        replies += &(reply_line(&mut client) + "\r\n");
+    // A request needs memory as well while it arrives.
+    assert!((MAX - 1_000_000..MAX + 200_000).contains(&(before + stored * 100_000)), "{before}, {stored}");
+    write(&mut client, "LPOP l\r\nLLEN l\r\n");
+    expect(&mut client, format!("$100000\r\n{item}\r\n:{}\r\n", stored - 1));
+    write(&mut client, "DEL l\r\nSET a b\r\n");
+    expect(&mut client, ":1\r\n+OK\r\n");
+    assert!(used(&mut client) < before + 500_000);
+    kv.stops_in_good_order();
+}
+
+#[test]
+fn kv_gives_back_the_memory_of_keys_that_are_gone() {
+    let Some(mut kv) = start("kv", &["127.0.0.1:0", "--data", "8000000"]) else { return };
+    let mut client = kv.connect();
+    let mut run = |command: &str, keys: std::ops::Range<usize>| {
+        let requests: String =
+            keys.clone().map(|key| format!("{command}\r\n").replace("KEY", &key.to_string())).collect();
+        write(&mut client, requests);
+        keys.map(|_| reply_line(&mut client)).filter(|reply| reply.starts_with("-OOM")).count()
+    };
+    let mut stored = 0;
+    while run("SET KEY x", stored..stored + 1_000) == 0 {
+        stored += 1_000;
     }
-    assert!(replies.lines().count() >= count && !replies.contains("-ERR"), "{replies}");
-    assert!(used(&mut client) > 0);
-    write(&mut client, "DEL a n e b h s l h2\r\n");
-    reply_line(&mut client);
-    assert_eq!(used(&mut client), 0);
+    // The table of the keys has the larger part, and only becomes smaller after a while.
+    (0..stored + 1_000).step_by(1_000).for_each(|from| _ = run("DEL KEY", from..from + 1_000));
+    let begun = Instant::now();
+    while run("SET KEY x", 0..1) > 0 {
+        assert!(begun.elapsed() < DEADLINE, "nothing can be stored any more");
+    }
+    kv.stops_in_good_order();
+}
+
+#[test]
+fn kv_counts_the_names_of_channels_as_data() {
+    let Some(mut kv) = start("kv", &["127.0.0.1:0", "--data", "20000000"]) else { return };
+    for command in ["SUBSCRIBE", "PSUBSCRIBE"] {
+        let mut client = kv.connect();
+        let refused = (0..50).find(|n| {
+            let name = format!("{n:02}{}", "x".repeat(999_998));
+            write(&mut client, format!("*2\r\n${}\r\n{command}\r\n$1000000\r\n{name}\r\n", command.len()));
+            let reply = reply_line(&mut client);
+            (0..5).for_each(|_| _ = (!reply.starts_with('-')).then(|| reply_line(&mut client)));
+            reply.starts_with("-OOM ")
+        });
+        assert!((5..20).contains(&refused.expect("it is refused")), "{refused:?}");
+    }
+    kv.stops_in_good_order();
+}
+
+/// The beginning of a request with a word of 16 MB.
+fn half_a_request(kv: &Program) -> TcpStream {
+    let mut client = kv.connect();
+    let _ = client.write_all(&[b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$16000000\r\n", &vec![b'x'; 15_000_000][..]].concat());
+    client
+}
+
+#[test]
+fn kv_bounds_what_half_requests_hold() {
+    let arguments = ["127.0.0.1:0", "--buffers", "40000000", "--log-level", "debug"];
+    let Some(mut kv) = start("kv", &arguments) else { return };
+    let mut halves: Vec<_> = (0..4).map(|_| half_a_request(&kv)).collect();
+    kv.log.until("(buffered_bytes_max = 40000000)");
+    let closed = halves.iter_mut().filter_map(|half| {
+        half.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        half.read(&mut [0]).map_or_else(|error| error.kind() != std::io::ErrorKind::WouldBlock, |_| true).then_some(())
+    });
+    assert!((1..3).contains(&closed.count()));
+    still_serves(&mut kv);
+}
+
+#[test]
+fn kv_stores_data_while_others_send_half_requests() {
+    let arguments = ["127.0.0.1:0", "--data", "25000000", "--buffers", "100000000", "--workers", "2"];
+    let Some(mut kv) = start("kv", &arguments) else { return };
+    let _halves: Vec<_> = (0..3).map(|_| half_a_request(&kv)).collect();
+    let (mut client, begun) = (kv.connect(), Instant::now());
+    // What they hold is known after a moment.
+    let mut stored = 0;
+    while stored < 20 {
+        write(&mut client, "SET b x\r\n");
+        stored += u32::from(reply_line(&mut client) == "+OK");
+        assert!(begun.elapsed() < DEADLINE, "half requests are counted as data");
+    }
     kv.stops_in_good_order();
 }
 
@@ -338,6 +523,27 @@ fn kv_drops_a_subscriber_that_never_reads_and_no_other() {
 }
 
 #[test]
+fn kv_gives_a_client_its_limits_back_when_it_leaves_its_last_channel() {
+    let arguments = ["127.0.0.1:0", "--timeout", "2", "--subscriber-output", "100000"];
+    let Some(mut kv) = start("kv", &arguments) else { return };
+    let (mut subscriber, mut client) = (kv.connect(), kv.connect());
+    for client in [&mut subscriber, &mut client] {
+        write(client, "SUBSCRIBE a b\r\nUNSUBSCRIBE a\r\n");
+        (0..18).for_each(|_| _ = reply_line(client));
+    }
+    write(&mut client, "UNSUBSCRIBE b\r\n");
+    (0..6).for_each(|_| _ = reply_line(&mut client));
+    // More than sockets take.
+    let value = format!("$10000000\r\n{}\r\n", "x".repeat(10_000_000));
+    write(&mut client, format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n{value}GET a\r\n"));
+    expect(&mut client, format!("+OK\r\n{value}"));
+    assert_eq!(rest(&mut client), b"", "it is idle");
+    write(&mut subscriber, "PING\r\n");
+    expect(&mut subscriber, "*2\r\n$4\r\npong\r\n$0\r\n\r\n");
+    kv.stops_in_good_order();
+}
+
+#[test]
 fn kv_lists_and_kills_clients() {
     let Some(mut kv) = start("kv", &["127.0.0.1:0"]) else { return };
     let (mut one, mut two) = (kv.connect(), kv.connect());
@@ -359,8 +565,11 @@ fn kv_lists_and_kills_clients() {
     write(&mut one, format!("CLIENT KILL ID {second}\r\n"));
     expect(&mut one, ":1\r\n");
     assert_eq!(rest(&mut two), b"");
-    write(&mut one, format!("CLIENT KILL {}\r\n", addresses[0]));
+    write(&mut one, format!("CLIENT KILL {}\r\nSET after x\r\n", addresses[0]));
     assert_eq!(rest(&mut one), b"+OK\r\n", "it kills itself");
+    let mut three = kv.connect();
+    write(&mut three, "EXISTS after\r\n");
+    expect(&mut three, ":0\r\n");
     kv.stops_in_good_order();
 }
 
@@ -548,6 +757,7 @@ assert r.incr("n", 5) == 5 and r.delete("n") == 1 and r.exists("n") == 0
 assert r.rpush("l", "x", "y") == 2 and r.lrange("l", 0, -1) == ["x", "y"] and r.lpop("l") == "x"
 assert r.hset("h", mapping={"f": 1, "g": 2}) == 2 and r.hgetall("h") == {"f": "1", "g": "2"}
 assert r.sadd("s", "x", "y") == 2 and r.smembers("s") == {"x", "y"} and r.spop("s") in ("x", "y")
+assert r.mset({f"many{i}": i for i in range(5000)}) and r.delete(*(f"many{i}" for i in range(5000))) == 5000
 assert r.mset({"b": 1, "c": 2}) and r.config_get("appendonly") == {"appendonly": "no"}
 assert r.info()["db0"]["keys"] == 6 and r.dbsize() == 6
 try:
@@ -562,6 +772,9 @@ s = r.pubsub(ignore_subscribe_messages=True)
 s.subscribe("news")
 assert s.get_message(timeout=10) is None and r.publish("news", "hi") == 1
 assert s.get_message(timeout=10)["data"] == "hi"
+if sys.argv[2] == "2":
+    s.ping("health")
+    assert s.get_message(timeout=10)["data"] == "health"
 s.close()
 other = redis.Redis(port=int(sys.argv[1]), single_connection_client=True, **protocol)
 addresses = [client["addr"] for client in r.client_list()]
@@ -577,6 +790,119 @@ print("done")
         if let Some(said) = said_by_python("redis", script, &[&port, protocol]) {
             assert_eq!(said, "done");
         }
+    }
+    kv.stops_in_good_order();
+}
+
+// ---- in production ----
+
+#[test]
+fn kv_answers_at_its_admin_port_for_all_workers() {
+    let words = ["127.0.0.1:0", "--workers", "2", "--admin", "127.0.0.1:0", "--drain-delay", "30"];
+    let Some(mut kv) = start_with("kv", &words, 2) else { return };
+    let mut clients: Vec<_> = (0..8).map(|_| kv.connect()).collect();
+    for client in &mut clients {
+        write(client, "PING\r\n");
+        expect(client, "+PONG\r\n");
+    }
+    let admin = kv.listening[1].clone();
+    let get = |path: &str| {
+        let mut client = crate::connected(TcpStream::connect(&admin).unwrap());
+        write(&mut client, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        String::from_utf8(rest(&mut client)).unwrap()
+    };
+    let until = |path: &str, is_seen: fn(&str) -> bool| {
+        let begun = Instant::now();
+        while !is_seen(&get(path)) {
+            assert!(begun.elapsed() < DEADLINE, "{path}: {}", get(path));
+        }
+    };
+    assert!(get("/ready").starts_with("HTTP/1.1 200 OK\r\n"));
+    // The eight clients, and the one that asks. The one before it may be on its thread for a moment longer.
+    until("/metrics", |page| page.contains("\nsocketserver_connections 9\n"));
+    assert_eq!(get("/").matches(": Serving: ").count(), 2);
+    assert!(get("/none").starts_with("HTTP/1.1 404 "));
+    assert!(get("\0").starts_with("HTTP/1.1 400 "));
+    kv.signal("TERM");
+    kv.log.until("stopping in 30s");
+    until("/ready", |page| page.starts_with("HTTP/1.1 503 "));
+    kv.stops_in_good_order(); // A second signal.
+}
+
+#[test]
+fn kv_reads_its_limits_again_on_sighup_and_keeps_them_if_it_cannot() {
+    let scratch = Directory::new();
+    let file = scratch.file("options", "--data=1000\n");
+    let arguments = ["127.0.0.1:0", "--options-file", &file, "--log-level", "debug"];
+    let Some(mut kv) = start("kv", &arguments) else { return };
+    let mut client = kv.connect();
+    let mut limit = |kv: &mut Program, options: &str, log: &str, limit: &str| {
+        scratch.file("options", options);
+        kv.signal("HUP");
+        kv.log.until(log);
+        write(&mut client, "CONFIG GET maxmemory\r\n");
+        expect(&mut client, format!("*2\r\n$9\r\nmaxmemory\r\n${}\r\n{limit}\r\n", limit.len()));
+    };
+    limit(&mut kv, "--data=2000\n", "has read its limits again", "2000");
+    limit(&mut kv, "--data=much\n", "the limits stay as they were: ", "2000");
+    // The number of workers stays, so that one still has all buffers.
+    limit(&mut kv, "--data=3000\n--buffers=8000000\n--workers=4\n", "has read its limits again", "3000");
+    let half = half_a_request(&kv);
+    kv.log.until("(buffered_bytes_max = 8000000)");
+    drop(half);
+    kv.stops_in_good_order();
+}
+
+#[test]
+fn kv_tells_a_publisher_if_a_worker_does_not_take_its_message() {
+    const PATTERNS: usize = 9_000;
+    let Some(mut kv) = start("kv", &["127.0.0.1:0", "--workers", "2", "--grace", "0"]) else { return };
+    // Each message keeps the worker of this client busy with its patterns.
+    let mut busy = kv.connect();
+    let patterns: Vec<_> = (0..PATTERNS).map(|n| format!("*a*a*a*{n}")).collect();
+    write(&mut busy, "SUBSCRIBE a\r\n");
+    patterns.chunks(1_000).for_each(|some| write(&mut busy, format!("PSUBSCRIBE {}\r\n", some.join(" "))));
+    (0..6 * (PATTERNS + 1)).for_each(|_| _ = reply_line(&mut busy));
+    let begun = Instant::now();
+    let mut publisher = loop {
+        let mut client = kv.connect();
+        write(&mut client, "PUBLISH a x\r\n");
+        if reply_line(&mut client) == ":0" {
+            break client;
+        }
+        assert!(begun.elapsed() < DEADLINE, "all clients have the same worker");
+    };
+    let name = "a".repeat(100);
+    let requests = format!("PUBLISH {name} x\r\n").repeat(1_000);
+    let reply = loop {
+        write(&mut publisher, &requests);
+        let replies: Vec<_> = (0..1_000).map(|_| reply_line(&mut publisher)).collect();
+        if let Some(error) = replies.into_iter().find(|reply| reply != ":0") {
+            break error;
+        }
+        assert!(begun.elapsed() < DEADLINE, "the queue is never full");
+    };
+    assert_eq!(reply, "-ERR a worker is too busy for more messages");
+    kv.stops_in_good_order();
+}
+
+#[test]
+fn kv_publishes_to_the_clients_of_all_workers() {
+    let Some(mut kv) = start("kv", &["127.0.0.1:0", "--workers", "3"]) else { return };
+    let mut clients: Vec<_> = (0..24).map(|_| kv.connect()).collect();
+    for client in &mut clients {
+        write(client, "SUBSCRIBE news\r\n");
+        expect(client, "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n");
+    }
+    let mut publisher = kv.connect();
+    write(&mut publisher, "SET key value\r\nPUBLISH news hello\r\n");
+    expect(&mut publisher, "+OK\r\n:");
+    clients.iter_mut().for_each(|client| expect(client, "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n"));
+    // The data is that of all workers.
+    for _ in 0..8 {
+        let mut client = kv.connect();
+        write(&mut client, "GET key\r\n");
+        expect(&mut client, "$5\r\nvalue\r\n");
     }
     kv.stops_in_good_order();
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crate::programs::{Program, start};
 use crate::{Directory, Random, certificate, expect, resets, rest, said_by, said_by_python, tool, trickle, write};
 
-const GREETING: &str = "220 ESMTP ready\r\n";
-const HELLO: &str = "250-at your service\r\n250-PIPELINING\r\n250-SIZE 26214400\r\n250-8BITMIME\r\n";
+const GREETING: &str = "220 localhost ESMTP ready\r\n";
+const HELLO: &str = "250-localhost\r\n250-PIPELINING\r\n250-SIZE 26214400\r\n250-8BITMIME\r\n";
 const NO_TLS: &str = "250 ENHANCEDSTATUSCODES\r\n";
 
 /// A connection that has been greeted.
@@ -52,14 +52,13 @@ const DIALOGUE: &[(&str, &str)] = &[
     ("EHLO\r\n", "501 5.5.4 wrong arguments\r\n"),
     (
         "EHLO me\r\n",
-        "250-at your service\r\n250-PIPELINING\r\n250-SIZE 26214400\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n",
+        "250-localhost\r\n250-PIPELINING\r\n250-SIZE 26214400\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n",
     ),
     ("DATA\r\n", "503 5.5.1 MAIL and RCPT come first\r\n"),
     ("RCPT TO:<c@d>\r\n", "503 5.5.1 MAIL comes first\r\n"),
     ("MAIL FROM:a@b\r\n", "501 5.1.7 not FROM:<address>\r\n"),
     ("MAIL FROM:<a@b> SIZE=26214401\r\n", "552 5.3.4 the message is too large\r\n"),
     ("MAIL FROM:<a@b> SIZE=99999999999999999999\r\n", "552 5.3.4 the message is too large\r\n"),
-    ("MAIL FROM:<a@b> SIZE=x\r\n", "555 5.5.4 no such parameter\r\n"),
     ("MAIL FROM:<a@b> RET=FULL\r\n", "555 5.5.4 no such parameter\r\n"),
     ("mail from:<> size=10 body=8bitmime\r\n", "250 2.1.0 sender taken\r\n"),
     ("MAIL FROM:<a@b>\r\n", "503 5.5.1 EHLO comes first, then one MAIL\r\n"),
@@ -77,14 +76,43 @@ const DIALOGUE: &[(&str, &str)] = &[
     ),
     ("VRFY x\r\nBDAT 5\r\n", "252 2.5.0 every address is taken\r\n500 5.5.1 no such command\r\n"),
     ("STARTTLS\r\n", "502 5.5.1 there is no TLS to start\r\n"),
-    ("HELO me\r\nQUIT\r\n", "250 at your service\r\n221 2.0.0 goodbye\r\n"),
+    ("HELO me\r\nQUIT\r\n", "250 localhost\r\n221 2.0.0 goodbye\r\n"),
 ];
+
+#[test]
+fn mail_refuses_what_is_no_address_and_no_parameter() {
+    let Some(mut mail) = start("mail", &["127.0.0.1:0"]) else { return };
+    let mut client = greeted(&mail);
+    write(&mut client, "HELO me\r\n");
+    expect(&mut client, "250 localhost\r\n");
+    let ascii = "553 5.6.7 an address is ASCII, because SMTPUTF8 is not offered\r\n";
+    for (command, reply) in [
+        ("MAIL FROM:<a@b> SIZE=x", "501 5.5.4 SIZE is no number\r\n"),
+        ("MAIL FROM:<a@b> SIZE=+1", "501 5.5.4 SIZE is no number\r\n"),
+        ("MAIL FROM:<a@b> SIZE=", "501 5.5.4 SIZE is no number\r\n"),
+        ("MAIL FROM:<a@b> SIZE", "501 5.5.4 SIZE is no number\r\n"),
+        ("MAIL FROM:<a@b> SIZE=1 size=2", "501 5.5.4 the same parameter twice\r\n"),
+        ("MAIL FROM:<a@b>SIZE=1", "501 5.1.7 not FROM:<address>\r\n"),
+        ("MAIL FROM:<a<b>", "501 5.1.7 not FROM:<address>\r\n"),
+        ("MAIL FROM:<\"a>b@c>", "501 5.1.7 not FROM:<address>\r\n"),
+        ("MAIL FROM:<\u{e9}@b>", ascii),
+        ("MAIL FROM:<\"a>\\\"<b\"@c> SIZE=1 BODY=7BIT", "250 2.1.0 sender taken\r\n"),
+        ("RCPT TO:<c@\u{e9}>", ascii),
+        ("RCPT TO:<c@d>NOTIFY=NEVER", "501 5.1.3 not TO:<address>\r\n"),
+        ("RCPT TO:<\"c>\"@d>", "250 2.1.5 recipient taken\r\n"),
+    ] {
+        write(&mut client, format!("{command}\r\n"));
+        expect(&mut client, reply);
+    }
+    mail.stops_in_good_order();
+}
 
 #[test]
 fn mail_limits_messages_recipients_lines_and_errors() {
     let Some(mut mail) = start("mail", &["127.0.0.1:0", "--message-bytes-max", "1000"]) else { return };
     let begin = "HELO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n";
-    let begun = "250 at your service\r\n250 2.1.0 sender taken\r\n250 2.1.5 recipient taken\r\n354 end with a line that is a dot\r\n";
+    let begun =
+        "250 localhost\r\n250 2.1.0 sender taken\r\n250 2.1.5 recipient taken\r\n354 end with a line that is a dot\r\n";
     let large = "552 5.3.4 the message is too large\r\n";
     let line = "x".repeat(98) + "\r\n";
     for (lines, end) in [
@@ -102,7 +130,7 @@ fn mail_limits_messages_recipients_lines_and_errors() {
 
     let mut client = greeted(&mail);
     write(&mut client, format!("HELO me\r\nMAIL FROM:<a@b>\r\n{}", "RCPT TO:<c@d>\r\n".repeat(101)));
-    expect(&mut client, "250 at your service\r\n250 2.1.0 sender taken\r\n");
+    expect(&mut client, "250 localhost\r\n250 2.1.0 sender taken\r\n");
     expect(&mut client, "250 2.1.5 recipient taken\r\n".repeat(100) + "452 4.5.3 too many recipients\r\n");
 
     let mut client = greeted(&mail);
@@ -115,6 +143,25 @@ fn mail_limits_messages_recipients_lines_and_errors() {
         String::from_utf8(rest(&mut client)).unwrap(),
         "500 5.5.1 no such command\r\n".repeat(20) + "421 4.7.0 too many errors\r\n"
     );
+
+    // Messages do not count as commands without a message.
+    let mut client = greeted(&mail);
+    let message = "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n.\r\n";
+    write(&mut client, format!("HELO me\r\n{}{}", message.repeat(50), "NOOP\r\n".repeat(101)));
+    let said = String::from_utf8(rest(&mut client)).unwrap();
+    assert_eq!(said.matches("thrown away").count(), 50);
+    let last = "250 2.0.0 done\r\n".repeat(100) + "421 4.7.0 too many commands without a message\r\n";
+    assert!(said.ends_with(&format!("for 1\r\n{last}")), "{said}");
+    mail.stops_in_good_order();
+}
+
+#[test]
+fn mail_says_the_name_that_it_is_given() {
+    let Some(mut mail) = start("mail", &["127.0.0.1:0", "--name", "mail.example.com"]) else { return };
+    let mut client = mail.connect();
+    expect(&mut client, "220 mail.example.com ESMTP ready\r\n");
+    write(&mut client, "EHLO me\r\n");
+    expect(&mut client, "250-mail.example.com\r\n");
     mail.stops_in_good_order();
 }
 
@@ -217,7 +264,8 @@ fn mail_does_not_read_on_from_a_client_that_never_reads() {
     let mut deaf = mail.connect();
     deaf.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let mut sent = 0;
-    while deaf.write_all(&b"NOOP\r\n".repeat(1_000)).is_ok() {
+    write(&mut deaf, "HELO me\r\n");
+    while deaf.write_all(&b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n.\r\n".repeat(100)).is_ok() {
         sent += 1;
         assert!(sent < 100_000, "the server reads on");
     }

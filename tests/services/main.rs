@@ -10,15 +10,22 @@ mod browser;
 #[path = "../common/directory.rs"]
 mod directory;
 mod dns;
+#[cfg(target_os = "linux")]
+mod haproxy;
 mod kv;
+#[cfg(target_os = "linux")]
+#[path = "../common/loopback.rs"]
+mod loopback;
 mod mail;
 #[path = "../common/programs.rs"]
 mod programs;
+mod restart;
 mod web;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use directory::Directory;
@@ -151,6 +158,15 @@ impl Random {
 fn certificate(scratch: &Directory) -> [String; 2] {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     [scratch.file("cert.pem", made.cert.pem()), scratch.file("key.pem", made.signing_key.serialize_pem())]
+}
+
+/// Ends a load when the test ends, also if it fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Connections that are reset with bytes on the way, in both directions.

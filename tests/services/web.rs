@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::browser::Browser;
-use crate::programs::{DEADLINE, Program, start};
-use crate::{Directory, Random, expect, resets, rest, said_by, tool, trickle, write};
+use crate::programs::{DEADLINE, Program, example, start};
+use crate::{Directory, Random, certificate, expect, resets, rest, said_by, tool, trickle, write};
 
 /// A server of the files of a folder.
 fn web(root: &Directory, arguments: &[&str]) -> Option<Program> {
@@ -131,6 +132,14 @@ fn web_refuses_what_could_smuggle_a_request() {
         "0\r\nA: b\n\r\n",
         "0\n\r\n",
         ";\r\n\r\n",
+        // Trailers that are no headers.
+        "0\r\nGET /x HTTP/1.1\r\n\r\n",
+        "0\r\n: x\r\n\r\n",
+        "0\r\n x\r\n\r\n",
+        "0\r\nA: b\r\n c\r\n\r\n",
+        "0\r\nno-colon\r\n\r\n",
+        "0\r\nX : y\r\n\r\n",
+        "0\r\nX: y\0\r\n\r\n",
     ] {
         let head = "POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
         let (status, answers) = verdict(&web, format!("{head}{chunks}{second}").as_bytes());
@@ -153,6 +162,7 @@ fn web_refuses_what_could_smuggle_a_request() {
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n", "400"), // a body that nothing takes
         ("POST /upload HTTP/1.0\r\nTransfer-Encoding: chunked\r\n", "400"),
         ("BREW / HTTP/1.1\r\nHost: a\r\n", "501"),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n", "501"),
         ("DELETE / HTTP/1.1\r\nHost: a\r\n", "405"),
         ("POST /upload HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n", "417"),
     ] {
@@ -160,6 +170,82 @@ fn web_refuses_what_could_smuggle_a_request() {
         // Where the version should be there is something else.
         let is_refused = status.starts_with(&format!("HTTP/1.1 {refused} ")) || status.starts_with("HTTP/1.1 505 ");
         assert!(is_refused && answers == 1, "{line:?}: {answers} answers, {status}");
+    }
+    web.stops_in_good_order();
+}
+
+#[test]
+fn web_refuses_targets_and_hosts_that_are_none() {
+    let root = Directory::new();
+    let Some(mut web) = web(&root, &[]) else { return };
+    for (target, wanted) in [
+        ("/ready?a://b", "ready"),
+        ("http://other/ready", "ready"),
+        ("http://other:80/ready?x", "ready"),
+        ("http://[::1]:80/ready", "ready"),
+        ("HTTP://a/ready", "ready"),
+        ("https://a/ready", "ready"),
+        ("http://a", "doctype"),
+        ("http://a?/ready", "doctype"),
+        ("http://a#/ready", "doctype"),
+        ("http:///ready", "400 Bad Request"),
+        ("http://:80/ready", "400 Bad Request"),
+        ("http://u:p@a/ready", "400 Bad Request"),
+        ("http://a\\b/ready", "400 Bad Request"),
+        ("http:/ready", "400 Bad Request"),
+        ("ftp://a/ready", "400 Bad Request"),
+        ("a:80", "400 Bad Request"),
+        ("ready", "400 Bad Request"),
+        ("*", "400 Bad Request"),
+    ] {
+        let mut client = web.connect();
+        let (head, body) = ask(&mut client, &format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert!(String::from_utf8_lossy(&body).contains(wanted), "{target}: {head}");
+    }
+    let with_host = |host: &[u8]| [b"GET /ready HTTP/1.0\r\nHost: ", host, b"\r\n\r\n"].concat();
+    for host in ["", "a", "a:", "a:65535", "A-1.b_c.", "127.0.0.1:1", "[::1]", "[::ffff:1.2.3.4]:80", "%41"] {
+        assert_eq!(verdict(&web, &with_host(host.as_bytes())), ("HTTP/1.1 200 OK".to_owned(), 1), "{host}");
+    }
+    for host in [
+        "a b", "a,b", "a/b", "a@b", "a#b", "a?b", "<x>", "\u{fc}", "a:99999", "a:b", "a:+1", "a:1:2", ":80", "::1",
+        "[::1", "::1]", "[]", "[a]", "[::1]a", "[::1]:a", "a[::1]",
+    ] {
+        let (status, _) = verdict(&web, &with_host(host.as_bytes()));
+        assert_eq!(status, "HTTP/1.1 400 Bad Request", "{host}");
+    }
+    assert_eq!(verdict(&web, &with_host(b"\xff")).0, "HTTP/1.1 400 Bad Request");
+    web.stops_in_good_order();
+}
+
+#[test]
+fn web_names_the_methods_that_a_path_has() {
+    let root = Directory::new();
+    let Some(mut web) = web(&root, &[]) else { return };
+    let body = "Content-Length: 1\r\n\r\nx";
+    for (request, allowed) in [
+        ("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n", "GET, HEAD"),
+        (&format!("POST / HTTP/1.1\r\nHost: a\r\n{body}"), "GET, HEAD"),
+        (&format!("PUT /upload/x HTTP/1.1\r\nHost: a\r\n{body}"), "GET, HEAD"),
+        (&format!("PATCH /upload HTTP/1.1\r\nHost: a\r\n{body}"), "POST, PUT"),
+        ("GET /upload HTTP/1.1\r\nHost: a\r\n\r\n", "POST, PUT"),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "GET, HEAD"),
+    ] {
+        let (head, _) = ask(&mut web.connect(), request);
+        assert!(head.starts_with("HTTP/1.1 405 Method Not Allowed\n"), "{request:?}: {head}");
+        assert!(head.contains(&format!("\nAllow: {allowed}\n")), "{request:?}: {head}");
+    }
+    // No answer to HEAD has a body, not even a refusal.
+    for request in [
+        "HEAD /upload HTTP/1.1\r\nHost: a\r\n\r\n",
+        "HEAD /none HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
+        "HEAD / HTTP/1.1\r\nHost: a b\r\n\r\n",
+        "\r\nHEAD none HTTP/1.1\r\nHost: a\r\n\r\n",
+    ] {
+        let mut client = web.connect();
+        write(&mut client, request);
+        let said = String::from_utf8(rest(&mut client)).unwrap();
+        assert!(said.starts_with("HTTP/1.1 40") && said.ends_with("\r\n\r\n"), "{request:?}: {said}");
     }
     web.stops_in_good_order();
 }
@@ -206,7 +292,7 @@ fn web_keeps_connections_and_answers_pipelines_in_order() {
         });
         for n in 0..count {
             let (head, body) = answer(&mut client);
-            assert!(head.starts_with("HTTP/1.1 200 OK\n") && !head.contains("Connection"), "{head}");
+            assert!(head.starts_with("HTTP/1.1 200 OK\n") && !head.contains("Connection: close"), "{head}");
             assert_eq!(body, format!("file {}", n % 10).as_bytes());
         }
         writing.join().unwrap();
@@ -218,7 +304,8 @@ fn web_keeps_connections_and_answers_pipelines_in_order() {
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n", true),
     ] {
         let (head, body) = ask(&mut client, request);
-        assert_eq!(head.contains("Connection: close"), closes, "{request:?}: {head}");
+        let connection = if closes { "close" } else { "keep-alive" };
+        assert!(head.contains(&format!("\nConnection: {connection}\n")), "{request:?}: {head}");
         assert!(head.starts_with("HTTP/1.1 200 OK") && body.starts_with(b"<!doctype html>"));
     }
     assert_eq!(rest(&mut client), b"");
@@ -233,6 +320,9 @@ fn web_serves_parts_of_files() {
     let root = Directory::new();
     root.file("ten.txt", "0123456789");
     root.file("empty", "");
+    // Such a date cannot be told.
+    let old = std::fs::File::create(root.path("old")).unwrap();
+    old.set_modified(SystemTime::UNIX_EPOCH - Duration::from_secs(1)).unwrap();
     let Some(mut web) = web(&root, &[]) else { return };
     let mut client = web.connect();
     let get = |name: &str, header: &str| format!("GET /files/{name} HTTP/1.1\r\nHost: a\r\n{header}\r\n");
@@ -267,7 +357,10 @@ fn web_serves_parts_of_files() {
         Some("HTTP/1.1 416 Range Not Satisfiable")
     );
 
-    // Changed since, HEAD.
+    let (old, _) = ask(&mut client, &get("old", ""));
+    assert!(old.contains("Last-Modified: Thu, 01 Jan 1970 00:00:00 GMT"), "{old}");
+
+    // Changed since, another version, HEAD.
     let date = head.lines().find_map(|line| line.strip_prefix("Last-Modified: ")).unwrap();
     write(&mut client, get("ten.txt", &format!("If-Modified-Since: {date}\r\n")));
     let (head, _) = answer(&mut client);
@@ -276,12 +369,16 @@ fn web_serves_parts_of_files() {
     assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
     let (head, got) = ask(&mut client, &get("ten.txt", &format!("Range: bytes=1-2\r\nIf-Range: {date}\r\n")));
     assert!(head.starts_with("HTTP/1.1 206") && got == b"12", "{head}");
+    let (head, _) =
+        ask(&mut client, &get("ten.txt", &format!("If-Modified-Since: {date}\r\nIf-None-Match: \"x\"\r\n")));
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
     write(
         &mut client,
-        "HEAD /files/ten.txt HTTP/1.1\r\nHost: a\r\n\r\nHEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "HEAD /files/ten.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n\r\nHEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
     );
     let said = String::from_utf8(rest(&mut client)).unwrap();
-    assert!(said.contains("Content-Length: 10\r\n\r\nHTTP/1.1 200 OK") && said.ends_with("\r\n\r\n"), "{said}");
+    assert!(said.starts_with("HTTP/1.1 200 OK") && said.contains("Content-Length: 10\r\n"), "{said}");
+    assert!(said.contains("\r\n\r\nHTTP/1.1 200 OK") && said.ends_with("\r\n\r\n"), "{said}");
     web.stops_in_good_order();
 }
 
@@ -291,6 +388,8 @@ fn web_serves_nothing_outside_of_its_folder() {
     outside.file("secret", "secret");
     let root = Directory::new();
     root.file("a b", "inside");
+    std::fs::create_dir(root.path("pages")).unwrap();
+    root.file("pages/index.html", "inside");
     std::os::unix::fs::symlink(outside.path("secret"), root.path("link")).unwrap();
     std::os::unix::fs::symlink(outside.path(""), root.path("folder")).unwrap();
     std::os::unix::fs::symlink(root.path("a b"), root.path("good")).unwrap();
@@ -319,11 +418,15 @@ fn web_serves_nothing_outside_of_its_folder() {
         "",
         "/",
         "none",
+        // The links of its index would lead elsewhere.
+        "pages",
+        "pages/index.html/",
+        &"x".repeat(1_000),
     ] {
         let (head, body) = ask(&mut client, &format!("GET /files/{path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert!(head.starts_with("HTTP/1.1 404 Not Found"), "{path}: {head}: {}", String::from_utf8_lossy(&body));
     }
-    for path in ["a%20b", "good", "%61%20b?x=y"] {
+    for path in ["a%20b", "good", "%61%20b?x=y", "pages/", "pages/index.html"] {
         let (_, body) = ask(&mut client, &format!("GET /files/{path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert_eq!(body, b"inside", "{path}");
     }
@@ -351,12 +454,13 @@ fn web_takes_uploads_of_either_kind() {
             let mut rest = &data[..];
             while !rest.is_empty() {
                 let (chunk, after) = rest.split_at(rest.len().min(1 + random.below(1 << (4 + round / 2))));
-                write!(body, "{:x}{}\r\n", chunk.len(), ["", ";a=b", ";\"c\""][random.below(3)]).unwrap();
+                write!(body, "{:x}{}\r\n", chunk.len(), ["", ";a=b", ";\"c\"", ";\ta=\"\tb\""][random.below(4)])
+                    .unwrap();
                 body.extend(chunk);
                 body.extend(b"\r\n");
                 rest = after;
             }
-            body.extend(b"000\r\nTrailer: x\r\n\r\n");
+            body.extend(b"000\r\nTrailer: x\r\nX: \ty\tz\r\n\r\n");
         }
         let mut rest = &body[..];
         while !rest.is_empty() {
@@ -494,6 +598,50 @@ fn web_resets_when_a_file_becomes_shorter() {
     still_serves(&mut web);
 }
 
+#[test]
+fn web_says_that_it_has_no_descriptor_left() {
+    let root = Directory::new();
+    for n in 0..80 {
+        root.file(&format!("{n}"), "");
+        std::fs::OpenOptions::new().write(true).open(root.path(&format!("{n}"))).unwrap().set_len(64 << 20).unwrap();
+    }
+    let Some(example) = example("web") else { return };
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "ulimit -n 128; exec \"$0\" 127.0.0.1:0 --root \"$1\""]).arg(example.get_program());
+    let mut web = Program::spawn(shell.arg(root.path("")).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    web.listens(1);
+    // The default limit of connections leaves room for all of them. They are accepted before the first asks for a file.
+    let mut clients: Vec<_> = (0..80).map(|_| web.connect()).collect();
+    for client in &mut clients {
+        write(client, "GET /files/missing HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(answer(client).0.starts_with("HTTP/1.1 404 "));
+    }
+    // An open file takes a descriptor until it is read.
+    let lines: Vec<_> = (0..)
+        .zip(&mut clients)
+        .map(|(n, client): (usize, _)| {
+            write(client, format!("GET /files/{n} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            let mut line = [0; 12];
+            client.read_exact(&mut line).unwrap();
+            String::from_utf8_lossy(&line).into_owned()
+        })
+        .collect();
+    assert!(lines.iter().all(|line| line == "HTTP/1.1 200" || line == "HTTP/1.1 503"), "{lines:?}");
+    assert!(lines[0] == "HTTP/1.1 200" && lines[79] == "HTTP/1.1 503", "{lines:?}");
+    drop(clients);
+    still_serves(&mut web);
+}
+
+#[test]
+fn web_requires_a_folder() {
+    let root = Directory::new();
+    let Some(mut command) = example("web") else { return };
+    let command = command.args(["127.0.0.1:0", "--root", &root.file("a", "a")]);
+    let mut web = Program::spawn(command.stderr(Stdio::piped()));
+    web.log.until("error: cannot open ");
+    assert_eq!(web.exit().code(), Some(1));
+}
+
 #[track_caller]
 fn still_serves(web: &mut Program) {
     let mut client = web.connect();
@@ -511,8 +659,8 @@ fn web_sends_samples_to_any_number_of_viewers() {
     let root = Directory::new();
     let Some(mut web) = web(&root, &[]) else { return };
     let mut viewers: Vec<_> = (0..100).map(|_| web.connect()).collect();
-    for viewer in &mut viewers {
-        write(viewer, "GET /events HTTP/1.1\r\nHost: a\r\n\r\n");
+    for (viewer, option) in viewers.iter_mut().zip(["keep-alive", "close"].into_iter().cycle()) {
+        write(viewer, format!("GET /events HTTP/1.1\r\nHost: a\r\nConnection: {option}\r\n\r\n"));
     }
     for viewer in &mut viewers {
         assert!(answer(viewer).0.contains("Content-Type: text/event-stream"));
@@ -521,7 +669,7 @@ fn web_sends_samples_to_any_number_of_viewers() {
     for viewer in &mut viewers {
         let begun = Instant::now();
         let mut said = String::new();
-        while said.matches("event: sample\ndata: {\"time\":").count() < 2 {
+        while said.matches("event: sample\ndata: {").count() < 2 {
             assert!(begun.elapsed() < DEADLINE, "{said}");
             let mut buffer = [0; 10_000];
             let n = viewer.read(&mut buffer).unwrap();
@@ -613,6 +761,53 @@ fn web_serves_curl() {
         assert!(got.starts_with(said), "{arguments:?}: {got}");
     }
     assert!(std::fs::read(got).unwrap() == large);
+    web.stops_in_good_order();
+}
+
+#[test]
+fn web_serves_curl_under_tls() {
+    let root = Directory::new();
+    let large: Vec<u8> = (0..4 << 20).map(|n: u32| (n / 7) as u8).collect();
+    let path = root.file("large", &large);
+    let [chain, key] = certificate(&root);
+    let Some(mut web) = web(&root, &["--tls", &chain, &key]) else { return };
+    let port = web.address.unwrap().port();
+    let url = |path: &str| format!("https://localhost:{port}/{path}");
+    let got = root.path("got");
+    for (arguments, said) in [
+        (&["-o", &got, "-w", "%{http_code}", &url("files/large")][..], "200"),
+        (&["-o", "/dev/null", "-w", "%{http_code}", "-r", "1000-1999", &url("files/large")], "206"),
+        (&["-H", "Transfer-Encoding: chunked", "-T", &path, &url("upload")], "{\"bytes\":4194304,"),
+        (&["-H", "Connection: close", &url("ready")], "ready"),
+    ] {
+        let Some(mut curl) = tool("curl", &["-sS", "--ipv4", "--cacert", &chain]) else { return };
+        let got = said_by(curl.args(arguments));
+        assert!(got.starts_with(said), "{arguments:?}: {got}");
+    }
+    assert!(std::fs::read(got).unwrap() == large);
+    web.stops_in_good_order();
+}
+
+#[test]
+fn web_makes_another_certificate_on_sighup() {
+    let root = Directory::new();
+    let Some(mut web) = web(&root, &["--self-signed"]) else { return };
+    web.signal("HUP");
+    web.log.until("the certificates were replaced");
+    if let Some(mut curl) = tool("curl", &["-sS", "-k"]) {
+        assert_eq!(said_by(curl.arg(format!("https://{}/ready", web.address.unwrap()))), "ready");
+    }
+    web.stops_in_good_order();
+}
+
+#[test]
+fn web_serves_ab() {
+    let root = Directory::new();
+    let Some(mut web) = web(&root, &[]) else { return };
+    let url = format!("http://{}/ready", web.address.unwrap());
+    let Some(mut ab) = tool("ab", &["-q", "-k", "-n", "1000", "-c", "10", &url]) else { return };
+    let said = said_by(&mut ab);
+    assert!(said.contains("Keep-Alive requests:    1000\n"), "{said}");
     web.stops_in_good_order();
 }
 

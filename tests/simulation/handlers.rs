@@ -596,6 +596,7 @@ impl Player {
             EndReason::Reset => true, // Judged in the end.
             EndReason::PeerClosed => account.eof_told && (account.shut || account.reasons.contains(&why)),
             EndReason::StopAborted => ledger.stopped_at.is_some(),
+            EndReason::BufferLimit => account.may_hold() > 0 && ledger.may_hold_too_much(),
             // Also of one that was on its way out and whose peer did not take the rest.
             EndReason::Timeout(Timeout::Write) => account.ending,
             _ => account.reasons.contains(&why),
@@ -737,6 +738,7 @@ impl RequestHandler<Site> for Player {
             why,
             EndReason::Reset
                 | EndReason::OutputLimit
+                | EndReason::BufferLimit
                 | EndReason::Panicked
                 | EndReason::StopAborted
                 | EndReason::Timeout(Timeout::Write)

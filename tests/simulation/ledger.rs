@@ -8,7 +8,8 @@ use fastrand::Rng;
 use socketserver::testing::Clock;
 use socketserver::{Address, ConnectionId, EndReason, Limits, Timeout};
 
-use crate::plan::{Plan, Temper};
+use crate::page::Visit;
+use crate::plan::{Plan, Step, Temper};
 use crate::records::{HEAD, Reader};
 
 /// Every fourth connection is a Unix stream, whose reads end where they like.
@@ -37,6 +38,7 @@ pub(crate) struct Ledger {
     pub(crate) limits: Limits,
     pub(crate) listeners: usize,
     pub(crate) turn_length: Duration,
+    pub(crate) buffered_bytes_max: Option<usize>,
     /// A handler may be told that its output is full because it has had its share of a turn.
     pub(crate) shares: bool,
     /// The write timeouts that were in force.
@@ -78,8 +80,16 @@ pub(crate) struct Ledger {
     pub(crate) server_timers: BTreeMap<u64, Timer>,
     /// Sessions of the datagram socket.
     pub(crate) sessions: HashSet<ConnectionId>,
-    /// When the reactor was asked to stop.
+    /// When the server was asked to end: the reactor was asked to stop, or the server drains.
     pub(crate) stopped_at: Option<Duration>,
+    /// When the reactor was asked to stop, and whether before the end of the plan.
+    pub(crate) shut_down_at: Option<Duration>,
+    pub(crate) shut_down_early: bool,
+    /// When the server had begun to drain, at the latest.
+    pub(crate) drained_at: Option<Duration>,
+    pub(crate) drain_grace: Duration,
+    /// By address: those of the page.
+    pub(crate) visits: HashMap<Address, Visit>,
     violations: Vec<String>,
 }
 
@@ -181,9 +191,22 @@ impl Account {
         self.unlimited && !self.paused
     }
 
+    /// The server may hold so many bytes of it at most: unread input, and output that has been accepted.
+    pub(crate) fn may_hold(&self) -> usize {
+        (self.sent - self.consumed + self.broadcast) as usize + self.taken
+    }
+
     fn is_open(&self) -> bool {
         let may_end = !self.reasons.is_empty() || self.shut || self.sent_reset;
         self.open && self.finished.is_none() && !self.replaced && !may_end
+    }
+}
+
+impl Ledger {
+    /// Returns whether all connections together may hold more than they are allowed.
+    pub(crate) fn may_hold_too_much(&self) -> bool {
+        let total: usize = self.accounts.iter().map(Account::may_hold).sum();
+        self.buffered_bytes_max.is_some_and(|max| total > max)
     }
 }
 
@@ -197,8 +220,9 @@ impl Books {
             addresses: Vec::new(),
             record_bytes_max: plan.record_bytes_max,
             limits: plan.limits.clone(),
-            listeners: if plan.mixed { 2 } else { 1 },
+            listeners: 1 + usize::from(plan.mixed) + usize::from(plan.page),
             turn_length: plan.config.turn_length,
+            buffered_bytes_max: plan.config.buffered_bytes_max,
             shares: plan.temper.dawdles + plan.faults.slow > 0.0
                 || plan.limits.write_bytes_per_turn < WRITES_PER_TURN * plan.record_bytes_max,
             write_timeouts: vec![plan.limits.write_timeout],
@@ -226,6 +250,11 @@ impl Books {
             server_timers: BTreeMap::new(),
             sessions: HashSet::new(),
             stopped_at: None,
+            shut_down_at: None,
+            shut_down_early: plan.steps.contains(&Step::Shutdown),
+            drained_at: None,
+            drain_grace: plan.config.drain_grace,
+            visits: HashMap::new(),
             violations: Vec::new(),
         })))
     }
@@ -400,6 +429,6 @@ impl Ledger {
 
     /// Nothing ends a connection that the books do not know of.
     fn sure(&self) -> bool {
-        !self.breaks && self.stopped_at.is_none()
+        !self.breaks && self.stopped_at.is_none() && self.buffered_bytes_max.is_none()
     }
 }

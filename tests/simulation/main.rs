@@ -12,6 +12,7 @@ mod certificates;
 mod datagrams;
 mod handlers;
 mod ledger;
+mod page;
 mod plan;
 mod records;
 #[cfg(feature = "tls")]
@@ -137,7 +138,7 @@ fn step_numbers_come_back_as_they_were_written() {
 }
 
 /// Of handlers, and what they see of other things; each comes in some of so many seeds.
-const CALLBACKS: [&str; 15] = [
+const CALLBACKS: [&str; 18] = [
     "setup",
     "handle",
     "writable",
@@ -153,5 +154,8 @@ const CALLBACKS: [&str; 15] = [
     "drain",
     "finish",
     "connect_failed",
+    "drain_server",
+    "visit",
+    "visit during a stop",
 ];
 const SEEDS_FOR_ALL: u64 = 100;

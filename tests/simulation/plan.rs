@@ -6,6 +6,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use socketserver::{Limits, Linger, Overflow, ReactorConfig};
 
+use crate::page::VISITORS;
+
 /// One simulation.
 #[derive(Clone)]
 pub(crate) struct Plan {
@@ -14,6 +16,8 @@ pub(crate) struct Plan {
     pub(crate) limits: Limits,
     /// The server has sockets of several families: the datagrams are its own, not those of another server.
     pub(crate) mixed: bool,
+    /// There is a server that serves while the others drain.
+    pub(crate) page: bool,
     /// Every second accepted connection is under TLS, whose peers send in pieces of so many bytes.
     pub(crate) tls: Option<usize>,
     pub(crate) faults: Faults,
@@ -54,7 +58,14 @@ pub(crate) enum Step {
     Advance(Duration),
     /// Time passes until the reactor would wake by itself, and a little more.
     Sleep(Duration),
+    /// The server drains, and the others serve.
+    Drain,
     Shutdown,
+    /// Someone visits the page.
+    Visit {
+        visitor: usize,
+        bytes: usize,
+    },
 }
 
 macro_rules! rates {
@@ -198,24 +209,59 @@ impl Plan {
             temper.broadcasts = 0.0; // Each would be thousands of records.
         }
         let limits = limits(rng, size);
-        let config = config(rng, size);
+        let mut config = config(rng, size);
+        config.buffered_bytes_max = (seed % 3 == 1).then(|| [size / 2 + 1, 5 * size][(seed / 3 % 2) as usize]);
         let mixed = rng.bool();
         // A handshake costs much more than a connection.
         let has_tls = cfg!(feature = "tls") && crowd <= 40 && seed % 8 == 6;
         let tls = has_tls.then(|| [10, 300, 1_448, usize::MAX][(seed / 8 % 4) as usize]);
-        Plan { seed, config, limits, mixed, tls, faults, temper, record_bytes_max: size + 10, steps }
+        let page = seed % 3 == 2;
+        let mut plan =
+            Plan { seed, config, limits, mixed, page, tls, faults, temper, record_bytes_max: size + 10, steps };
+        plan.insert_drain(size);
+        plan
+    }
+
+    /// In some plans the server drains, in others its page is visited. The rest is as without it.
+    fn insert_drain(&mut self, size: usize) {
+        let mut rng = Rng::with_seed(self.seed ^ 0x6472_6169_6e00);
+        let mut insert = |steps: &mut Vec<Step>, step| steps.insert(rng.usize(steps.len() / 4..=steps.len()), step);
+        if self.seed % 4 == 3 {
+            insert(&mut self.steps, Step::Drain);
+        }
+        if self.page {
+            if self.seed.is_multiple_of(2) && !self.steps.contains(&Step::Shutdown) {
+                insert(&mut self.steps, Step::Shutdown);
+            }
+            for _ in 0..self.steps.len() / 4 {
+                // One of sixteen ends.
+                let (visitor, bytes) =
+                    (rng.usize(..VISITORS), rng.usize(..size.min(1_000)) * usize::from(rng.u8(..16) > 0));
+                self.steps.insert(rng.usize(..=self.steps.len()), Step::Visit { visitor, bytes });
+            }
+        }
     }
 
     /// What can be taken away, by name.
     pub(crate) fn names(&self) -> Vec<(&'static str, f64)> {
         let tls = self.tls.map(|_| ("tls", 1.0));
-        [self.faults.names(), self.temper.names(), tls.into_iter().collect()].concat()
+        let bound = self.config.buffered_bytes_max.map(|max| ("bound", max as f64));
+        let page = self.page.then_some(("page", 1.0));
+        [self.faults.names(), self.temper.names(), tls.into_iter().chain(bound).chain(page).collect()].concat()
     }
 
     /// Takes a fault or a habit away. Returns whether there is one of this name.
     pub(crate) fn clear(&mut self, name: &str) -> bool {
         if name == "tls" {
             self.tls = None;
+            return true;
+        }
+        if name == "bound" {
+            self.config.buffered_bytes_max = None;
+            return true;
+        }
+        if name == "page" {
+            self.page = false;
             return true;
         }
         self.faults.clear(name) || self.temper.clear(name)
@@ -333,7 +379,7 @@ impl fmt::Display for Plan {
         writeln!(f, "  handlers: {}", rates(self.temper.names()))?;
         writeln!(f, "  {:?}", self.config)?;
         writeln!(f, "  {:?}", self.limits)?;
-        writeln!(f, "  mixed: {}, TLS in pieces: {:?}", self.mixed, self.tls)?;
+        writeln!(f, "  mixed: {}, a page: {}, TLS in pieces: {:?}", self.mixed, self.page, self.tls)?;
         for step in self.steps.iter().take(STEPS_SHOWN) {
             writeln!(f, "  {step:?}")?;
         }

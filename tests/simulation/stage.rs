@@ -14,6 +14,7 @@ use socketserver::{Address, EndReason, Error, Handle, Limits, Linger, ServerId, 
 use crate::datagrams::{Correspondence, SESSIONS_MAX, limit_sessions};
 use crate::handlers::{GoOn, Player, Site, meddle};
 use crate::ledger::{Books, Ledger, unix_address};
+use crate::page::Page;
 use crate::plan::{Faults, Plan, Step, Temper, check_in_force, contradictions, times, without_dependent};
 use crate::records::{BROADCAST, bytes_of};
 use crate::wire::Wire;
@@ -67,6 +68,7 @@ struct Stage<'a> {
     network: Network,
     server: ServerId,
     datagrams: Correspondence,
+    page: Page,
     books: Books,
     /// By number; none for a peer that was called and could not be reached.
     peers: Peers,
@@ -116,6 +118,7 @@ impl<'a> Stage<'a> {
         check_in_force(&limits, &in_force);
         books.open().limits = in_force.clone();
         let datagrams = Correspondence::new(&mut network, &books, &in_force, plan.mixed.then_some(server));
+        let page = Page::new(plan, &mut network, &books);
         books.open().clock = Some(network.clock());
         let (peers, faults) = (Peers::default(), Arc::new(Mutex::new(plan.faults.clone())));
         let mut director = Director {
@@ -128,7 +131,8 @@ impl<'a> Stage<'a> {
         };
         network.on_call(move |call, whose| director.decide(call, whose));
         let rng = Rng::with_seed(plan.seed ^ 0x7374_6167_6500);
-        Stage { plan, network, server, datagrams, books, peers, faults, rng, received: 0, lingering: Vec::new() }
+        let lingering = Vec::new();
+        Stage { plan, network, server, datagrams, page, books, peers, faults, rng, received: 0, lingering }
     }
 
     fn peer(&self, number: usize) -> Option<Wire> {
@@ -193,14 +197,32 @@ impl<'a> Stage<'a> {
                     ledger.write_timeouts.push(write_timeout);
                     ledger.limits.clone()
                 };
-                self.network.set_limits(self.server, limits).expect("they were in force before");
+                let set = self.network.set_limits(self.server, limits);
+                assert!(set.is_ok() || self.books.open().drained_at.is_some(), "they were in force before");
             }
             Step::Advance(time) => self.network.advance(time),
             Step::Sleep(late) => self.sleep(late),
+            Step::Drain => {
+                let (books, server, asked_at) = (self.books.clone(), self.server, self.network.now());
+                let _ = self.network.handle().run(move |reactor| {
+                    if reactor.limits(server).is_some() {
+                        let mut ledger = books.open();
+                        *ledger.calls.entry("drain_server".to_owned()).or_default() += 1;
+                        ledger.drained_at = Some(ledger.now());
+                        ledger.stopped_at.get_or_insert(asked_at);
+                    }
+                    reactor.drain_server(server);
+                });
+            }
             Step::Shutdown => {
-                self.books.open().stopped_at.get_or_insert(self.network.now());
+                let now = self.network.now();
+                let mut ledger = self.books.open();
+                ledger.stopped_at.get_or_insert(now);
+                ledger.shut_down_at.get_or_insert(now);
+                drop(ledger);
                 self.network.shutdown_handle().shutdown();
             }
+            Step::Visit { visitor, bytes } => self.page.visit(&mut self.network, visitor, bytes),
         }
     }
 
@@ -292,9 +314,15 @@ impl<'a> Stage<'a> {
 
     /// The reactor rests: what had to happen by now has happened.
     fn check_nothing_is_owed(&mut self) {
+        self.page.check_nobody_waits(&self.books);
         let (now, next) = (self.network.now(), self.network.next_timeout());
         let stopped = self.network.is_stopped();
         let mut ledger = self.books.open();
+        let drains = self.network.limits(self.server).is_some() && !stopped;
+        let late = ledger.drained_at.filter(|since| drains && now > *since + ledger.drain_grace);
+        assert!(late.is_none(), "the server drains since {late:?}, and it is {now:?}");
+        let awaited = ledger.drained_at.is_none() || self.network.stats().active > 0;
+        assert!(!drains || awaited, "nothing is left of a server that drains, and it is not closed");
         if let Some(&(due, _)) = ledger.server_timers.values().min().filter(|_| ledger.stopped_at.is_none()) {
             assert!(due > now, "a timer of the server was due at {due:?}, and it is {now:?}");
             assert!(next.is_some_and(|next| now + next <= due), "the reactor sleeps for {next:?}, beyond {due:?}");
@@ -374,11 +402,16 @@ impl<'a> Stage<'a> {
 
     fn look(&mut self) -> Result<(), String> {
         self.datagrams.look(&mut self.network)?;
+        self.page.look()?;
+        let stats = self.network.stats();
+        if stats.resets_idle > stats.resets {
+            return Err(format!("{} resets were of idle connections, of {}", stats.resets_idle, stats.resets));
+        }
         // Outbound connections are not capped, and sessions of the datagram server not by this.
-        let (active, max) = (self.network.stats().active, self.plan.limits.connections_max.unwrap_or(usize::MAX));
+        let max = self.plan.limits.connections_max.unwrap_or(usize::MAX).saturating_add(self.page.count());
         let capped = self.plan.temper.connects == 0.0 && !self.datagrams.sessions;
-        if capped && active > max as u64 {
-            return Err(format!("{active} connections are open, of {max} that may be"));
+        if capped && stats.active > max as u64 {
+            return Err(format!("{} connections are open, of {max} that may be", stats.active));
         }
         self.books.open().take_violation().map_or(Ok(()), Err)
     }
@@ -392,6 +425,7 @@ impl<'a> Stage<'a> {
         for _ in 0..ROUNDS {
             self.answer();
             self.end_peers();
+            self.page.end_visits(&mut self.network);
             // Pauses of accepting, lingering, timers of handlers: nothing of that lasts.
             self.sleep(Duration::ZERO);
             self.look()?;
@@ -409,6 +443,9 @@ impl<'a> Stage<'a> {
             let active = self.network.stats().active;
             if active > 0 {
                 return Err(format!("{active} connections stay open, whose peers have ended: {:?}", self.unfinished()));
+            }
+            if self.books.open().drained_at.is_some() && self.network.limits(self.server).is_some() {
+                return Err("a server with nothing left to drain does not close".to_owned());
             }
             self.step(&Step::Shutdown);
             self.rest();
@@ -457,7 +494,7 @@ impl<'a> Stage<'a> {
         let stats = self.network.stats();
         let ledger = self.books.open();
         let equal = |what: &str, a: u64, b: u64| if a == b { Ok(()) } else { Err(format!("{what}: {a} and {b}")) };
-        let stopped_early = self.plan.steps.contains(&Step::Shutdown);
+        let stopped_early = ledger.shut_down_early || ledger.drained_at.is_some();
         if !stopped_early {
             let delivered = ledger.messages_received + stats.messages_dropped;
             equal("messages sent, and delivered or dropped", ledger.messages_sent, delivered)?;
@@ -483,6 +520,7 @@ impl<'a> Stage<'a> {
             (EndReason::Timeout(Timeout::Message), stats.timeouts_message),
             (EndReason::InputLimit, stats.input_limits),
             (EndReason::OutputLimit, stats.output_limits),
+            (EndReason::BufferLimit, stats.buffer_limits),
             (EndReason::Truncated, stats.tls_truncated),
             (EndReason::TlsFailed, stats.tls_failed),
         ] {
@@ -490,12 +528,13 @@ impl<'a> Stage<'a> {
             equal(&format!("ends counted, and told of, with {why:?}"), counted, told as u64)?;
         }
         equal("handshakes in progress", stats.handshakes_in_progress(), 0)?;
-        let received = self.received + self.datagrams.bytes_answered;
+        self.page.judge(&ledger, &self.plan.faults)?;
+        let received = self.received + self.datagrams.bytes_answered + self.page.bytes_received;
         if self.plan.tls.is_none() {
             // A record that was sent in part counts as that part, so the number is not exact if the rest is dropped.
             equal("bytes sent by the server, and received", stats.bytes_out, received)?;
         }
-        let (mut sent, mut consumed) = (self.datagrams.bytes_sent, 0);
+        let (mut sent, mut consumed) = (self.datagrams.bytes_sent + self.page.bytes_sent, 0);
         for (number, account) in ledger.accounts.iter().enumerate() {
             (sent, consumed) = (sent + account.sent, consumed + account.consumed);
             if account.open != account.finished.is_some() {
@@ -576,7 +615,8 @@ impl<'a> Stage<'a> {
             Linger::WhenNeeded => account.unread_since.is_some(),
             _ => false,
         };
-        if !lingers || stopped || flooded || closed >= finished.saturating_add(patience) {
+        let cut_for_others = ledger.may_hold_too_much();
+        if !lingers || stopped || flooded || cut_for_others || closed >= finished.saturating_add(patience) {
             return Ok(());
         }
         Err(format!("{number} ended with {why:?} at {finished:?}, and was reset at {closed:?}"))

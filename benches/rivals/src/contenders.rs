@@ -1,6 +1,7 @@
 //! The contenders: which servers are here, how each is started, and why the others are absent.
 
 use crate::job::Job;
+use crate::options::Benchmark;
 use crate::process::output;
 use crate::scenario::REFERENCES;
 use clap::ValueEnum;
@@ -18,6 +19,8 @@ pub(crate) struct Contender {
     /// Machine code, whose instructions callgrind counts in reasonable time.
     pub(crate) native: bool,
     pub(crate) jobs: Vec<Job>,
+    /// That serve clients.
+    pub(crate) threads: usize,
     /// The program and its arguments, with `{job}` and `{addr}` in them.
     words: Vec<String>,
 }
@@ -46,21 +49,26 @@ const KNOWN: [&str; 11] = [
 /// # Errors
 ///
 /// A name in `only` that no contender has; a guest whose name is taken, or without `{addr}`.
-pub(crate) fn find(only: &[String], guests: &[(String, String)]) -> Result<(Vec<Contender>, Vec<Absent>), String> {
-    let has_name = |name: &String| KNOWN.contains(&name.as_str()) || guests.iter().any(|guest| guest.0 == *name);
+pub(crate) fn find(
+    benchmark: Benchmark,
+    only: &[String],
+    guests: &[(String, String)],
+) -> Result<(Vec<Contender>, Vec<Absent>), String> {
+    let known_names = names(benchmark);
+    let has_name = |name: &String| known_names.contains(name) || guests.iter().any(|guest| guest.0 == *name);
     if let Some(name) = only.iter().find(|&name| !has_name(name)) {
-        return Err(format!("no contender is called {name}; there are {}", KNOWN.join(", ")));
+        return Err(format!("no contender is called {name}; there are {}", known_names.join(", ")));
     }
     let wanted = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted == name) || REFERENCES.contains(&name);
     let (mut contenders, mut absent) = (Vec::new(), Vec::new());
-    for name in KNOWN.into_iter().filter(|name| wanted(name)) {
+    for name in known_names.iter().filter(|name| wanted(name)) {
         match known(name) {
             Ok(contender) => contenders.push(contender),
-            Err(reason) => absent.push((name.to_owned(), reason)),
+            Err(reason) => absent.push((name.clone(), reason)),
         }
     }
     for (name, command) in guests {
-        if contenders.iter().any(|other| other.name == *name) || KNOWN.contains(&name.as_str()) {
+        if contenders.iter().any(|other| other.name == *name) || known_names.contains(name) {
             return Err(format!("--server {name}: the name is taken"));
         }
         contenders.push(guest(name, command)?);
@@ -76,6 +84,20 @@ impl Contender {
     }
 }
 
+/// All of a benchmark. Those with several threads are there with 1, 2, and as many as there are CPUs.
+fn names(benchmark: Benchmark) -> Vec<String> {
+    if benchmark != Benchmark::Cores {
+        return KNOWN.map(str::to_owned).to_vec();
+    }
+    let cpus = std::thread::available_parallelism().map_or(2, usize::from);
+    let numbers = [1, 2].into_iter().chain((cpus > 2).then_some(cpus));
+    let threaded = numbers.flat_map(|number| THREADED.map(|name| format!("{name}-{number}")));
+    [REFERENCES[0].to_owned()].into_iter().chain(threaded).collect()
+}
+
+/// Those of several threads.
+const THREADED: [&str; 3] = ["workers", "handed", "tokio-threads"];
+
 const ADDRESS: &str = "{addr}";
 const JOB: &str = "{job}";
 
@@ -88,7 +110,11 @@ fn known(name: &str) -> Result<Contender, String> {
         "node" => node()?,
         _ => rust(name)?,
     };
-    let arguments = [JOB, ADDRESS].map(str::to_owned);
+    let threads = threads(name).map_or(1, |(_, threads)| threads);
+    let mut arguments = [JOB, ADDRESS].map(str::to_owned).to_vec();
+    if threads > 1 {
+        arguments.push(format!("--threads={threads}"));
+    }
     Ok(Contender {
         name: name.to_owned(),
         version,
@@ -97,10 +123,18 @@ fn known(name: &str) -> Result<Contender, String> {
         jobs: match name {
             "epoll" | "threads" => vec![Job::Echo, Job::EchoOnce],
             "recv_from" => vec![Job::Datagrams],
+            name if self::threads(name).is_some() => vec![Job::Echo],
             _ => Job::value_variants().to_vec(),
         },
-        words: [words, arguments.to_vec()].concat(),
+        threads,
+        words: [words, arguments].concat(),
     })
+}
+
+/// What a name with a number of threads consists of: `workers-2`.
+fn threads(name: &str) -> Option<(&str, usize)> {
+    let (name, number) = name.rsplit_once('-')?;
+    Some((name, number.parse().ok()?)).filter(|(name, _)| THREADED.contains(name))
 }
 
 /// From `--server NAME='COMMAND'`. The shell becomes the server, so that the process that is measured is the server's.
@@ -114,6 +148,7 @@ fn guest(name: &str, command: &str) -> Result<Contender, String> {
         thread_per_client: false,
         // It may be, but that is unknown.
         native: false,
+        threads: 1,
         jobs: if command.contains(JOB) { Job::value_variants().to_vec() } else { vec![Job::Echo] },
         words: ["sh", "-c", &format!("exec {command}")].map(str::to_owned).to_vec(),
     })
@@ -125,7 +160,10 @@ type Start = (String, Vec<String>);
 /// A server of this very program.
 fn rust(name: &str) -> Result<Start, String> {
     let this = std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
+    let name = threads(name).map_or(name, |(name, _)| name);
     let version = match name {
+        "workers" | "handed" => locked_version("socketserver"),
+        "tokio-threads" => locked_version("tokio"),
         "epoll" => locked_version("rustix"),
         "threads" | "recv_from" => "the standard library".to_owned(),
         library => locked_version(library),
@@ -211,11 +249,19 @@ mod tests {
     }
 
     #[test]
+    fn a_name_can_have_a_number_of_threads() {
+        assert_eq!(threads("tokio-threads-12"), Some(("tokio-threads", 12)));
+        assert_eq!([threads("tokio-threads"), threads("python-threading"), threads("epoll-2")], [None; 3]);
+        let command = known("workers-2").expect("it is of this program").command(Job::Echo, ([127, 0, 0, 1], 7).into());
+        assert_eq!(command[1..], ["serve", "workers", "echo", "127.0.0.1:7", "--threads=2"]);
+    }
+
+    #[test]
     fn wrong_names_and_commands_are_refused() {
         let refused = |only: &[&str], guests: &[(&str, &str)]| {
             let only: Vec<String> = only.iter().map(|&name| name.to_owned()).collect();
             let guests: Vec<_> = guests.iter().map(|&(name, text)| (name.to_owned(), text.to_owned())).collect();
-            find(&only, &guests).expect_err("refused")
+            find(Benchmark::Echo, &only, &guests).expect_err("refused")
         };
         assert!(refused(&["epol"], &[]).contains("epol;"));
         assert!(refused(&["epoll"], &[("mine", "run {address}")]).contains("no {addr}"));

@@ -53,7 +53,7 @@ pub(crate) fn items(benchmark: Benchmark) -> &'static [Item] {
     match benchmark {
         Benchmark::ConnectionFlood => &[Item::Connection, Item::ClosedConnection],
         Benchmark::Echo => &[Item::Message],
-        Benchmark::Idle => &[],
+        Benchmark::Idle | Benchmark::Cores => &[],
         Benchmark::Datagrams => &[Item::Datagram],
     }
 }

@@ -5,47 +5,70 @@ use nix::unistd::Pid;
 use std::fmt;
 use std::fs;
 
-/// The two CPUs. This thread runs on the load's.
+/// The CPUs of both. This thread runs on the load's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cpus {
-    server: usize,
-    load: usize,
+    server: CpuSet,
+    load: CpuSet,
 }
 
 impl Cpus {
     /// Chooses two of those that this process may use, not of the same core if possible, and pins this thread.
     pub(crate) fn choose() -> Result<Cpus, String> {
-        let allowed = sched_getaffinity(THIS_THREAD).map_err(|errno| format!("sched_getaffinity: {errno}"))?;
-        let allowed: Vec<usize> = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu) == Ok(true)).collect();
+        let allowed = numbers(&allowed()?);
         let (&server, others) = allowed.split_last().ok_or("no CPU is allowed")?;
         let load = others.iter().find(|&&cpu| core(cpu) != core(server)).or(others.first()).copied().unwrap_or(server);
-        pin(load)?;
-        Ok(Cpus { server, load })
+        Cpus { server: only(server)?, load: only(load)? }.begin()
+    }
+
+    /// A server with several threads has all that this process may use, and the load one of them.
+    pub(crate) fn all() -> Result<Cpus, String> {
+        let server = allowed()?;
+        let load = *numbers(&server).first().ok_or("no CPU is allowed")?;
+        Cpus { server, load: only(load)? }.begin()
+    }
+
+    fn begin(self) -> Result<Cpus, String> {
+        pin(&self.load)?;
+        Ok(self)
     }
 
     /// Calls `start` with this thread on the server's CPU: a process started there stays there, with all its threads.
     pub(crate) fn on_server<T>(&self, start: impl FnOnce() -> T) -> Result<T, String> {
-        pin(self.server)?;
+        pin(&self.server)?;
         let started = start();
-        pin(self.load)?;
+        pin(&self.load)?;
         Ok(started)
     }
 }
 
 impl fmt::Display for Cpus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Cpus { server, load } = *self;
-        write!(f, "server on CPU {server}, load on CPU {load}")?;
-        if server == load { f.write_str(", the only one: rates mean little, ratios of CPU time more") } else { Ok(()) }
+        let show = |set| numbers(set).iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        write!(f, "server on CPU {}, load on CPU {}", show(&self.server), show(&self.load))?;
+        let shares = numbers(&self.load).iter().any(|&cpu| self.server.is_set(cpu) == Ok(true));
+        if shares { f.write_str(", which is shared: rates mean little, ratios of CPU time more") } else { Ok(()) }
     }
 }
 
 const THIS_THREAD: Pid = Pid::from_raw(0);
 
-fn pin(cpu: usize) -> Result<(), String> {
+fn allowed() -> Result<CpuSet, String> {
+    sched_getaffinity(THIS_THREAD).map_err(|errno| format!("sched_getaffinity: {errno}"))
+}
+
+fn numbers(set: &CpuSet) -> Vec<usize> {
+    (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu) == Ok(true)).collect()
+}
+
+fn only(cpu: usize) -> Result<CpuSet, String> {
     let mut set = CpuSet::new();
-    let pinned = set.set(cpu).and_then(|()| sched_setaffinity(THIS_THREAD, &set));
-    pinned.map_err(|errno| format!("cannot stay on CPU {cpu}: {errno}"))
+    set.set(cpu).map_err(|errno| format!("CPU {cpu}: {errno}"))?;
+    Ok(set)
+}
+
+fn pin(set: &CpuSet) -> Result<(), String> {
+    sched_setaffinity(THIS_THREAD, set).map_err(|errno| format!("cannot stay on CPUs {:?}: {errno}", numbers(set)))
 }
 
 /// The list of the CPUs on the same core, which is the same text for each of them. `None` if the kernel does not say.

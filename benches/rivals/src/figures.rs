@@ -16,6 +16,8 @@ pub(crate) enum Figure {
     Failures,
     /// Bytes for each idle connection.
     Memory,
+    /// The busiest thread as a multiple of the mean.
+    Busiest,
 }
 
 /// Of the same figure in all rounds.
@@ -38,6 +40,7 @@ impl Figure {
                 Some((failures.connects + failures.broken + failures.silent + failures.wrong_bytes) as f64)
             }
             Figure::Memory => trial.bytes_per_idle_connection,
+            Figure::Busiest => trial.busiest_thread,
         }
     }
 
@@ -101,6 +104,7 @@ pub(crate) mod tests {
             done,
             elapsed_s: 1.0,
             server_cpu_s: 0.5,
+            busiest_thread: None,
             load_cpu_s: 0.95,
             failures: Failures::default(),
             bytes_per_idle_connection: None,

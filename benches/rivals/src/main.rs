@@ -38,12 +38,13 @@ fn main() -> ExitCode {
         CommandLine::Echo(options) => measure(Benchmark::Echo, &options),
         CommandLine::Idle(options) => measure(Benchmark::Idle, &options),
         CommandLine::Datagrams(options) => measure(Benchmark::Datagrams, &options),
+        CommandLine::Cores(options) => measure(Benchmark::Cores, &options),
         CommandLine::Services { options, services } => services::measure(&options, &services),
         CommandLine::ServeFiles { address, directory } => {
             rivals::serve_files(address, &directory).map_err(|error| format!("files at {address}: {error}"))
         }
-        CommandLine::Serve { rival, job, address } => {
-            rivals::serve(rival, job, address).map_err(|error| format!("{job} at {address}: {error}"))
+        CommandLine::Serve { rival, job, address, threads } => {
+            rivals::serve(rival, job, address, threads).map_err(|error| format!("{job} at {address}: {error}"))
         }
     };
     match result {
@@ -63,7 +64,7 @@ fn measure(benchmark: Benchmark, options: &Options) -> Result<(), String> {
     if scenarios.is_empty() {
         return Err(format!("the limit of descriptors allows {connections_possible} connections, which are too few"));
     }
-    let (mut contenders, absent) = contenders::find(&options.only, &options.servers)?;
+    let (mut contenders, absent) = contenders::find(benchmark, &options.only, &options.servers)?;
     contenders.retain(|contender| scenarios.iter().any(|scenario| scenario.is_for(contender)));
     if options.list {
         contenders.iter().for_each(|contender| println!("{:20}{}", contender.name, contender.version));
@@ -71,7 +72,7 @@ fn measure(benchmark: Benchmark, options: &Options) -> Result<(), String> {
         return Ok(());
     }
     let directory = results::make_directory(options)?;
-    let cpus = Cpus::choose()?;
+    let cpus = if benchmark == Benchmark::Cores { Cpus::all() } else { Cpus::choose() }?;
 
     let turns = rounds::plan(&contenders, &scenarios, options.rounds());
     let countable = counts::plan(benchmark, &contenders);

@@ -22,6 +22,8 @@ pub(crate) enum CommandLine {
     Idle(Options),
     /// Datagrams there and back
     Datagrams(Options),
+    /// Servers with several threads: what a message and a connection cost, and how even the threads are
+    Cores(Options),
     /// The services among the examples, beside the programs that people run today
     Services {
         #[command(flatten)]
@@ -35,7 +37,14 @@ pub(crate) enum CommandLine {
     ServeFiles { address: SocketAddr, directory: PathBuf },
     /// Be one of the servers that are measured, until a signal comes
     #[command(hide = true)]
-    Serve { rival: Rival, job: Job, address: SocketAddr },
+    Serve {
+        rival: Rival,
+        job: Job,
+        address: SocketAddr,
+        /// Of a server with several
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+    },
 }
 
 /// What is measured. Each has its own tables, plots and file of results.
@@ -46,6 +55,7 @@ pub(crate) enum Benchmark {
     Echo,
     Idle,
     Datagrams,
+    Cores,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -88,6 +98,7 @@ impl Benchmark {
             Benchmark::Echo => "echo",
             Benchmark::Idle => "idle",
             Benchmark::Datagrams => "datagrams",
+            Benchmark::Cores => "cores",
         }
     }
 }

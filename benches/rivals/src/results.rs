@@ -48,6 +48,8 @@ pub(crate) struct Trial {
     pub(crate) elapsed_s: f64,
     /// CPU time of the server's process meanwhile, all threads, user and kernel.
     pub(crate) server_cpu_s: f64,
+    /// CPU time of the busiest of the server's threads that serve clients, divided by their mean.
+    pub(crate) busiest_thread: Option<f64>,
     /// CPU time of the load meanwhile.
     pub(crate) load_cpu_s: f64,
     pub(crate) failures: Failures,

@@ -14,6 +14,7 @@ mod threads;
 mod tokio;
 
 use crate::job::Job;
+use ::socketserver::Spread;
 use clap::ValueEnum;
 use std::error::Error;
 use std::net::SocketAddr;
@@ -28,22 +29,33 @@ pub(crate) enum Rival {
     RecvFrom,
     Mio,
     Socketserver,
+    /// This crate with several workers, whose clients the kernel spreads.
+    Workers,
+    /// The same with an acceptor.
+    Handed,
     Calloop,
     Tokio,
+    /// Its multi-threaded runtime.
+    TokioThreads,
     Threads,
 }
 
 /// A server returns only if it cannot go on.
 type Served = Result<(), Box<dyn Error + Send + Sync>>;
 
-pub(crate) fn serve(rival: Rival, job: Job, at: SocketAddr) -> Served {
+pub(crate) fn serve(rival: Rival, job: Job, at: SocketAddr, threads: usize) -> Served {
     match (rival, job) {
         (Rival::RecvFrom, Job::Datagrams) => recv_from::datagrams(&listen::datagrams(at)?),
         (Rival::Mio, Job::Datagrams) => mio::datagrams(listen::datagrams(at)?),
         (Rival::Socketserver, Job::Datagrams) => socketserver::datagrams(at),
         (Rival::Calloop, Job::Datagrams) => calloop::datagrams(listen::datagrams(at)?),
         (Rival::Tokio, Job::Datagrams) => tokio::datagrams(listen::datagrams(at)?),
-        (_, Job::Datagrams) | (Rival::RecvFrom, _) => Err("it does not do this job".into()),
+        (Rival::Workers, Job::Echo) => socketserver::workers(at, threads, Spread::Kernel),
+        (Rival::Handed, Job::Echo) => socketserver::workers(at, threads, Spread::Handed),
+        (Rival::TokioThreads, Job::Echo) => tokio::echo_on_threads(listen::streams(at)?, threads),
+        (_, Job::Datagrams) | (Rival::RecvFrom | Rival::Workers | Rival::Handed | Rival::TokioThreads, _) => {
+            Err("it does not do this job".into())
+        }
         (Rival::Epoll, _) => epoll::streams(listen::streams(at)?, job),
         (Rival::Mio, _) => mio::streams(listen::streams(at)?, job),
         (Rival::Socketserver, _) => socketserver::streams(at, job),

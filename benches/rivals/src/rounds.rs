@@ -85,7 +85,9 @@ impl Rounds {
         self.checked.entry((contender.name.clone(), job)).or_insert_with(check).clone()?;
         let mut server = Server::start(&[], contender, job, cpus)?;
         let name = &contender.name;
-        let measurement = Measurement { server: &server, contender: name, scenario, round, length: self.length };
+        let threads = contender.threads;
+        let measurement =
+            Measurement { server: &server, contender: name, threads, scenario, round, length: self.length };
         measurement.run().map_err(|reason| server.explain(reason))
     }
 }

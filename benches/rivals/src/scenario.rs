@@ -64,6 +64,7 @@ pub(crate) fn scenarios(benchmark: Benchmark, possible: usize, quick: bool) -> V
         }
         Benchmark::Idle => levels(&[1_000, 10_000]).into_iter().map(idle).collect(),
         Benchmark::Datagrams => vec![datagrams(1, MANY), datagrams(MANY, 1)],
+        Benchmark::Cores => vec![ping_pong(MANY), flood(MANY, false)],
     }
 }
 

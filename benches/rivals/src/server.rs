@@ -7,6 +7,7 @@ use crate::process::{Process, ask_until};
 use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -64,6 +65,13 @@ impl Server {
     /// CPU time of the process with all its threads, without its children.
     pub(crate) fn cpu(&self) -> Duration {
         clock_gettime(self.clock).map(Duration::from).unwrap_or_default()
+    }
+
+    /// Nanoseconds of CPU time of each thread, by its id.
+    pub(crate) fn threads_cpu(&self) -> BTreeMap<i32, u64> {
+        let tasks = procfs::process::Process::new(self.pid().as_raw()).and_then(|process| process.tasks());
+        let tasks = tasks.into_iter().flatten().flatten();
+        tasks.filter_map(|task| Some((task.tid, task.schedstat().ok()?.sum_exec_runtime))).collect()
     }
 
     /// Asks it to end, and waits until it has.

@@ -1,5 +1,6 @@
 //! A batch has no public face: how many calls it makes, and what it asks of the kernel, is seen only here.
 
+use super::received::RUN_MIN;
 use super::*;
 use std::net::UdpSocket;
 use std::os::fd::AsFd as _;
@@ -36,8 +37,13 @@ impl End {
     }
 
     fn without_gro(mut self) -> End {
-        setsockopt(&self.socket, sockopt::UdpGroSegment, &false).unwrap();
-        self.batch.gro = false;
+        self.batch.coalescing = Coalescing::Never;
+        self
+    }
+
+    fn with_gro(mut self) -> End {
+        self.batch.coalesce(self.socket.as_fd());
+        assert_eq!(self.batch.coalescing, Coalescing::Now);
         self
     }
 
@@ -132,8 +138,8 @@ fn every_size_makes_the_round_trip() {
     for address in loopbacks() {
         for gro in [true, false] {
             let (mut client, mut server) = (End::bind(address), End::bind(address));
-            if !gro {
-                (client, server) = (client.without_gro(), server.without_gro());
+            if gro {
+                (client, server) = (client.with_gro(), server.with_gro());
             }
             for datagram in datagrams([0, 1, 2, 1_000, 1_472, 8_192, 65_507, 0]) {
                 client.send_all(server.address(), std::slice::from_ref(&datagram));
@@ -154,7 +160,7 @@ fn every_size_makes_the_round_trip() {
 #[test]
 fn a_run_is_cut_and_put_together_again() {
     for address in loopbacks() {
-        let (mut client, mut server) = (End::bind(address), End::bind(address));
+        let (mut client, mut server) = (End::bind(address), End::bind(address).with_gro());
         let mut plain = End::bind(address).without_gro();
         // Up to the 64 segments, the last one shorter, beyond 64 segments, beyond 65,507 bytes.
         for sizes in [vec![1; 64], vec![1_000; 20], vec![1, 1], vec![100, 99], vec![10; 70], vec![9_000; 8]] {
@@ -166,7 +172,7 @@ fn a_run_is_cut_and_put_together_again() {
                 let before = receiver.batch.calls;
                 assert_eq!(receiver.receive_bytes(datagrams.len()), datagrams);
                 let calls = receiver.batch.calls - before;
-                assert!(!receiver.batch.gro || calls <= 2, "{calls} calls for {sizes:?}");
+                assert!(receiver.batch.coalescing == Coalescing::Never || calls <= 2, "{calls} calls for {sizes:?}");
             }
         }
         assert_eq!(client.batch.segment_max, PAYLOAD_MAX, "the kernel refused");
@@ -176,7 +182,7 @@ fn a_run_is_cut_and_put_together_again() {
 #[test]
 fn runs_of_unequal_datagrams_keep_their_bounds() {
     for address in loopbacks() {
-        let (mut client, mut server) = (End::bind(address), End::bind(address));
+        let (mut client, mut server) = (End::bind(address), End::bind(address).with_gro());
         let sizes = [
             [5, 5, 0, 5, 5].as_slice(),
             &[0, 0, 0],
@@ -189,6 +195,36 @@ fn runs_of_unequal_datagrams_keep_their_bounds() {
             let datagrams = datagrams(sizes.iter().copied());
             client.send_all(server.address(), &datagrams);
             assert_eq!(server.receive_bytes(datagrams.len()), datagrams);
+        }
+    }
+}
+
+#[test]
+fn the_kernel_joins_datagrams_when_one_peer_sends_many() {
+    for address in loopbacks() {
+        let (mut one, mut other, mut server) = (End::bind(address), End::bind(address), End::bind(address));
+        let datagrams = datagrams([10; 2 * RUN_MIN]);
+        for datagram in datagrams.chunks(1) {
+            one.send_all(server.address(), datagram);
+            other.send_all(server.address(), datagram);
+        }
+        server.receive(2 * datagrams.len(), MAX);
+        one.send_all(server.address(), &datagrams[1..RUN_MIN]);
+        server.receive(RUN_MIN - 1, MAX);
+        assert_eq!(server.batch.coalescing, Coalescing::Later);
+
+        one.send_all(server.address(), &datagrams);
+        assert_eq!(server.receive_bytes(datagrams.len()), datagrams);
+        assert_eq!(server.batch.coalescing, Coalescing::Now);
+        let mut next = End::new(server.socket.try_clone().unwrap());
+        assert_eq!(next.batch.coalescing, Coalescing::Now, "the process that inherits the socket is told");
+        for receiver in [&mut server, &mut next] {
+            one.send_all(receiver.address(), &datagrams);
+            let before = receiver.batch.calls;
+            assert_eq!(receiver.receive_bytes(datagrams.len()), datagrams);
+            assert_eq!(receiver.batch.calls - before, 1);
+            other.send_all(receiver.address(), &datagrams[..1]);
+            assert_eq!(receiver.receive_bytes(1), datagrams[..1]);
         }
     }
 }
@@ -227,7 +263,7 @@ fn many_destinations_take_few_calls() {
 fn a_datagram_that_is_too_long_is_marked() {
     for address in loopbacks() {
         let mut client = End::bind(address);
-        for mut server in [End::bind(address), End::bind(address).without_gro()] {
+        for mut server in [End::bind(address).with_gro(), End::bind(address)] {
             let datagrams = datagrams([99, 100, 101, 5_000, 0, 200, 200, 200, 100]);
             client.send_all(server.address(), &datagrams);
             let received = server.receive(datagrams.len(), 100);
@@ -389,7 +425,7 @@ fn an_empty_queue_would_block_and_a_full_batch_says_so() {
 #[test]
 fn control_messages_of_others_are_passed_over() {
     for address in loopbacks() {
-        let (mut client, mut server) = (End::bind(address), End::bind(address));
+        let (mut client, mut server) = (End::bind(address), End::bind(address).with_gro());
         setsockopt(&server.socket, sockopt::ReceiveTimestampns, &true).unwrap();
         setsockopt(&server.socket, sockopt::RxqOvfl, &1).unwrap();
         let socket = socket2::SockRef::from(&server.socket);
@@ -407,7 +443,7 @@ fn control_messages_of_others_are_passed_over() {
 
 #[test]
 fn control_messages_that_someone_asks_for_later_cost_one_batch() {
-    let (mut client, mut server) = (End::bind("127.0.0.1:0"), End::bind("127.0.0.1:0"));
+    let (mut client, mut server) = (End::bind("127.0.0.1:0"), End::bind("127.0.0.1:0").with_gro());
     client.send_all(server.address(), &datagrams([10]));
     server.receive(1, MAX);
     setsockopt(&server.socket, sockopt::ReceiveTimestampns, &true).unwrap();

@@ -25,6 +25,19 @@ pub(crate) enum Stop {
     GivenUp { begun: Option<u64>, reported: bool, hurried: bool },
 }
 
+/// What a drain waits for besides its own connections: a reactor of [`Workers`](crate::Workers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    Nothing,
+    /// More connections will come from elsewhere.
+    Clients,
+    /// Other workers drain. If a server [serves while others drain](crate::Limits::serve_while_draining), it serves until
+    /// they have drained.
+    Others,
+    /// Like `Others`, and everything else has drained here.
+    OthersOnly,
+}
+
 impl Stop {
     /// Returns whether a stop is running. New connections are then asked to end like the others.
     #[inline]

@@ -3,6 +3,7 @@
 
 use crate::counts;
 use crate::figures::Figure;
+use crate::options::Benchmark;
 use crate::results::{Count, Results, SystemCalls};
 use crate::scenario::{Scenario, Work, reference};
 use comfy_table::{CellAlignment, Table, presets};
@@ -67,6 +68,8 @@ fn of_scenario(results: &Results, scenario: &Scenario) -> String {
     let mut header = vec![CONTENDER.to_owned()];
     header.extend(is_idle.then(|| "heap, stacks/connection, B".to_owned()));
     header.extend([format!("server CPU/{item}, µs"), "×".to_owned(), format!("{item}s/s")]);
+    let is_threaded = results.benchmark == Benchmark::Cores;
+    header.extend(is_threaded.then(|| "busiest thread/mean".to_owned()));
     header.extend(["load CPU", "failed"].map(str::to_owned));
     let mut rows = Vec::new();
     for (name, _) in results.contenders.iter().filter(|(name, _)| results.trials(name, scenario).next().is_some()) {
@@ -79,6 +82,7 @@ fn of_scenario(results: &Results, scenario: &Scenario) -> String {
         let ratio = Figure::ServerCpu.ratio(results, name, scenario);
         row.push(ratio.map_or(NOTHING.to_owned(), |ratio| format!("{:.2} ±{:.2}", ratio.median, ratio.spread)));
         row.push(show(Figure::Rate) + if load > LOAD_LIMITED { "*" } else { "" });
+        row.extend(is_threaded.then(|| show(Figure::Busiest)));
         row.extend([percent(load), show(Figure::Failures)]);
         rows.push(row);
     }

@@ -2,7 +2,7 @@
 
 use super::Served;
 use crate::job::Job;
-use socketserver::{Next, Request, RequestHandler, Result, TcpServer, UdpServer};
+use socketserver::{Next, Request, RequestHandler, Result, Spread, TcpServer, UdpServer, Workers, WorkersConfig};
 use std::io::Write;
 use std::net::SocketAddr;
 
@@ -18,6 +18,17 @@ pub(crate) fn streams(at: SocketAddr, job: Job) -> Served {
 pub(crate) fn datagrams(at: SocketAddr) -> Served {
     UdpServer::new(at, |_| Echo)?.serve_forever()?;
     Ok(())
+}
+
+pub(crate) fn workers(at: SocketAddr, threads: usize, spread: Spread) -> Served {
+    let mut config = WorkersConfig::default();
+    config.spread = spread;
+    let workers = Workers::with_config(threads, config, move |worker| {
+        let mut server = TcpServer::unbound(|_| Echo);
+        worker.server_bind(&mut server, at)?;
+        worker.add(server)
+    })?;
+    Ok(workers.serve_forever()?)
 }
 
 struct Echo;

@@ -1,5 +1,5 @@
 //! tokio, as its documentation writes an echo server: a task for each connection, with a buffer of its own. All tasks
-//! run on one thread.
+//! run on one thread, unless several are asked for.
 
 use super::Served;
 use super::listen::PAUSE;
@@ -11,7 +11,16 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::{Builder, Runtime};
 
 pub(crate) fn streams(listener: net::TcpListener, job: Job) -> Served {
-    runtime()?.block_on(async {
+    accept(&runtime()?, listener, job)
+}
+
+/// On its multi-threaded runtime.
+pub(crate) fn echo_on_threads(listener: net::TcpListener, threads: usize) -> Served {
+    accept(&Builder::new_multi_thread().worker_threads(threads).enable_all().build()?, listener, Job::Echo)
+}
+
+fn accept(runtime: &Runtime, listener: net::TcpListener, job: Job) -> Served {
+    runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
         loop {
             match listener.accept().await {
