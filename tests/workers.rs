@@ -208,7 +208,7 @@ fn clients_in_the_backlog_are_served_during_a_stop<F: Kind>() {
         peer.line();
         peer.expect_eof();
     }
-    assert!(Peer::try_connect(address).is_err());
+    Peer::wait_for_refusal(address);
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn a_closure_that_fails_leaves_no_thread_and_no_socket() {
     });
     assert_eq!(failed.unwrap_err().to_string(), "not this one");
     let address = hear.recv().unwrap();
-    assert!(Peer::try_connect(address).is_err());
+    Peer::wait_for_refusal(address);
     assert_eq!(threads(), before);
 }
 
@@ -332,7 +332,7 @@ fn a_stop_of_one_worker_stops_all() {
         crew.workers.handles()[1].shutdown_handle().shutdown();
         crew.workers.join().unwrap();
         clients.iter_mut().for_each(|(peer, _)| peer.expect_eof());
-        assert!(Peer::try_connect(crew.address).is_err());
+        Peer::wait_for_refusal(crew.address);
     }
 }
 

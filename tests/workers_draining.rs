@@ -112,7 +112,7 @@ impl Crew {
     #[track_caller]
     fn join(self) {
         self.serving.recv_timeout(PATIENCE).expect("the workers end").unwrap();
-        assert!(Peer::try_connect(self.page).is_err());
+        Peer::wait_for_refusal(self.page);
     }
 }
 

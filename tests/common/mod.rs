@@ -45,6 +45,18 @@ pub(crate) fn is_apart(test: &str, prepare: &str) -> bool {
     false
 }
 
+/// Returns whether no other test runs in this process. If one may, this test is run in a process of its own. This is for
+/// tests that close a socket and need its address to be free at once: a program that another test starts has that socket
+/// too, until it is executed, and another test may be given the port.
+#[track_caller]
+pub(crate) fn is_alone() -> bool {
+    // Tests that run one after the other run on the main thread.
+    match std::thread::current().name() {
+        Some(test) if test != "main" && cfg!(unix) => is_apart(test, ""),
+        _ => true,
+    }
+}
+
 /// Waits until the sum of the statistics of all workers is as wanted.
 #[track_caller]
 pub(crate) fn wait_for_stats_of(workers: &WorkersHandle, wanted: impl Fn(&Stats) -> bool) -> Stats {
@@ -295,6 +307,16 @@ impl Peer {
             }
             #[cfg(not(unix))]
             _ => Err(ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Waits until nothing listens at an address. A program that another test starts may have the socket for a moment.
+    #[track_caller]
+    pub(crate) fn wait_for_refusal(address: impl Into<Address>) {
+        let (address, deadline) = (address.into(), Instant::now() + PATIENCE);
+        while Peer::try_connect(address.clone()).is_ok() {
+            assert!(Instant::now() < deadline, "{address} is still served");
+            std::thread::yield_now();
         }
     }
 

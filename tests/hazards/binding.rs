@@ -11,7 +11,7 @@ use socketserver::{
 };
 
 use crate::common::loopback::loopback;
-use crate::common::{Kind, Mailbox, PATIENCE, Peer, echo, options, probe, serve};
+use crate::common::{Kind, Mailbox, PATIENCE, Peer, echo, is_alone, options, probe, serve};
 
 fn unbound<F: Kind>() -> Unbound<F, (), impl RequestHandler + use<F>> {
     Server::unbound(|_| probe(|call, request: &mut Request<'_>| echo(&call, request)))
@@ -274,6 +274,9 @@ fn adopting(listener: TcpListener) -> TcpServer<(), impl RequestHandler> {
 
 #[test]
 fn a_server_that_adopted_its_socket_serves_again_or_says_why_not() {
+    if !is_alone() {
+        return;
+    }
     let mut server = adopting(TcpListener::bind((loopback(), 0)).unwrap());
     for round in ["first", "second"] {
         let result;

@@ -14,7 +14,7 @@ use socketserver::{
 
 use crate::common::loopback::loopback;
 use crate::common::{
-    Call, Journal, PATIENCE, Peer, Running, SCRIPTED, echo, is_apart, limit, probe, serve, silence_scripted_panics,
+    Call, Journal, PATIENCE, Peer, Running, SCRIPTED, echo, is_alone, limit, probe, serve, silence_scripted_panics,
     usual,
 };
 
@@ -830,8 +830,7 @@ fn ask(client: &std::net::UdpSocket, packet: &[u8]) -> Vec<u8> {
 
 #[test]
 fn close_lets_the_answer_to_a_datagram_leave_that_it_waits_for() {
-    // A program that another test starts has the socket, too, until it is executed.
-    if !is_apart("blocking::close_lets_the_answer_to_a_datagram_leave_that_it_waits_for", "") {
+    if !is_alone() {
         return;
     }
     let (began, begun) = channel();

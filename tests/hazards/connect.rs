@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 #[cfg(unix)]
 use socketserver::UnixAddress;
 use socketserver::testing::{self, Network, Outcome};
@@ -62,9 +63,13 @@ fn callee(journal: &Journal, client: ConnectionId) -> impl RequestHandler + use<
     })
 }
 
-/// An address where nothing listens.
+/// An address where nothing listens, and which no other test is given.
 fn nowhere() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    address
 }
 
 #[test]
@@ -87,7 +92,7 @@ fn refused_calls_connect_failed_and_nothing_else() {
 #[cfg(target_os = "linux")]
 fn a_call_that_is_not_answered_times_out() {
     // A listener whose queue is full leaves further calls unanswered.
-    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     silent.listen(0).unwrap();
     let to = silent.local_addr().unwrap().as_socket().unwrap();
@@ -217,8 +222,8 @@ fn a_relay_carries_everything_and_the_half_close_both_ways() {
 
 /// A path to call where the backlog is full, and the clients that fill it.
 #[cfg(unix)]
-fn full_backlog(directory: &Directory) -> (socket2::Socket, Address, Vec<socket2::Socket>) {
-    let socket = || socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+fn full_backlog(directory: &Directory) -> (Socket, Address, Vec<Socket>) {
+    let socket = || Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
     let (listener, path) = (socket(), directory.at("full"));
     let name = socket2::SockAddr::unix(&path).unwrap();
     listener.bind(&name).unwrap();

@@ -196,7 +196,7 @@ fn a_server_without_clients_is_drained_at_once() {
     reactor.drain_server(id);
     reactor.drain_server(id);
     assert_eq!((journal.lines(), other.lines()), (vec!["closed".to_owned()], Vec::new()));
-    assert!(Peer::try_connect(address).is_err());
+    Peer::wait_for_refusal(address);
     assert_eq!(reactor.server_addresses(stays).len(), 1);
 }
 

@@ -12,7 +12,9 @@ use socketserver::{
 };
 
 use crate::common::loopback::loopback;
-use crate::common::{Directory, Mailbox, Peer, SCRIPTED, echo, options, probe, serve, silence_scripted_panics};
+use crate::common::{
+    Directory, Mailbox, Peer, SCRIPTED, echo, is_alone, options, probe, serve, silence_scripted_panics,
+};
 
 /// What the requests of all families share.
 #[derive(Default)]
@@ -228,6 +230,9 @@ fn a_handler_that_panics_ends_its_own_request_whatever_family_the_next_is_of() {
 
 #[test]
 fn a_stop_or_a_close_gives_up_all_sockets_and_they_come_back() {
+    if !is_alone() {
+        return;
+    }
     let directory = Directory::new();
     let mut server = of_all_families(&directory).server_activate().unwrap();
     let addresses = server.server_addresses();
@@ -267,6 +272,9 @@ fn a_stop_or_a_close_gives_up_all_sockets_and_they_come_back() {
 
 #[test]
 fn one_address_that_cannot_be_bound_leaves_nothing_bound() {
+    if !is_alone() {
+        return;
+    }
     let directory = Directory::new();
     let mut server = of_all_families(&directory);
     let addresses = server.server_addresses();

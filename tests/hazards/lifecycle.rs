@@ -18,7 +18,7 @@ use socketserver::{
 
 use crate::common::loopback::loopback;
 use crate::common::{
-    Call, Journal, Mailbox, PATIENCE, Peer, address_of, echo, echoing, is_apart, limit, probe, server, usual,
+    Call, Journal, Mailbox, PATIENCE, Peer, address_of, echo, echoing, is_alone, is_apart, limit, probe, server, usual,
 };
 
 /// A server whose threads stay until they are released, and what tells that one has begun.
@@ -205,6 +205,9 @@ fn a_server_that_has_served_brings_its_socket_and_the_clients_that_wait() {
 
 #[test]
 fn a_server_that_was_stopped_is_added_at_its_addresses() {
+    if !is_alone() {
+        return;
+    }
     let mut server = echoing::<socketserver::family::Tcp>();
     let address = address_of(&server);
     server.shutdown_handle().shutdown();
@@ -680,6 +683,9 @@ fn an_error_of_get_request_may_panic_when_it_is_shown_or_dropped() {
 
 #[test]
 fn a_panic_in_server_bind_is_an_error_and_the_address_is_kept() {
+    if !is_alone() {
+        return;
+    }
     struct Fragile(u32);
     impl BaseServer for Fragile {
         fn server_bind(&mut self, socket: &Socket, address: &Address) -> io::Result<()> {
@@ -707,11 +713,14 @@ fn handle_request_returns_when_its_server_is_closed() {
     let (id, address) = (server.id(), address_of(&server));
     server.handle().run(move |reactor| reactor.server_close(id)).unwrap();
     server.handle_request().unwrap();
-    assert!(Peer::try_connect(address).is_err());
+    Peer::wait_for_refusal(address);
 }
 
 #[test]
 fn a_loop_of_handle_request_sees_a_stop() {
+    if !is_alone() {
+        return;
+    }
     let mut server = echoing::<socketserver::family::Tcp>();
     let stop = server.shutdown_handle();
     let asked = stop.clone();
@@ -883,6 +892,9 @@ fn an_id_names_nothing_in_another_reactor() {
 /// What is left of a close is waited for before a server serves again, by turns that carry no stop out.
 #[test]
 fn a_stop_before_serve_forever_is_not_lost_while_an_earlier_close_is_waited_for() {
+    if !is_alone() {
+        return;
+    }
     let (mut server, began, release) = holding();
     let mut config = ReactorConfig::default();
     config.drain_grace = Duration::ZERO;
@@ -951,6 +963,9 @@ fn a_thread_that_outlives_its_server_does_not_reach_the_value_of_it() {
 /// What it has asked waits until the server serves again.
 #[test]
 fn a_thread_that_was_told_that_its_server_is_gone_does_not_reach_it_when_it_is_bound_again() {
+    if !is_alone() {
+        return;
+    }
     let (mut server, began, release, hears) = asked();
     server.timeout = Some(Duration::ZERO);
     server.handle_request().unwrap();
@@ -968,8 +983,7 @@ fn a_thread_that_was_told_that_its_server_is_gone_does_not_reach_it_when_it_is_b
 /// Its thread is waited for, and the hooks of the close come before those of the next start.
 #[test]
 fn a_server_that_is_bound_while_it_is_being_closed_is_closed_first() {
-    // A program that another test starts has the socket, too, until it is executed.
-    if !is_apart("lifecycle::a_server_that_is_bound_while_it_is_being_closed_is_closed_first", "") {
+    if !is_alone() {
         return;
     }
     struct Value(Vec<&'static str>, Sender<()>, Arc<Mutex<Receiver<()>>>);

@@ -10,7 +10,7 @@ use socketserver::{
 };
 
 use crate::common::loopback::loopback;
-use crate::common::{Call, Journal, Peer, options, probe, serve, usual};
+use crate::common::{Call, Journal, Peer, is_alone, options, probe, serve, usual};
 
 fn tcp() -> Unbound<family::Tcp, (), NoHandler> {
     TcpServer::unbound(|_| NoHandler)
@@ -130,6 +130,9 @@ fn multicast_options_that_make_no_sense_are_refused_by_their_names() {
 /// A backlog of its own for each address, and other options too.
 #[test]
 fn each_socket_keeps_its_options_when_the_server_is_bound_again() {
+    if !is_alone() {
+        return;
+    }
     #[derive(Default)]
     struct Noting(Vec<(bool, i32)>);
     impl BaseServer for Noting {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use socketserver::{EndReason, Error, Limits, Next, Request, RequestHandler, TcpServer, Timeout, UdpServer};
 
-use crate::common::{Call, Journal, PATIENCE, Running, SCRIPTED, probe, serve, silence_scripted_panics, usual};
+use crate::common::{
+    Call, Journal, PATIENCE, Running, SCRIPTED, is_alone, probe, serve, silence_scripted_panics, usual,
+};
 
 /// A socket at the other end.
 fn far() -> (UdpSocket, SocketAddr) {
@@ -78,6 +80,9 @@ fn only_the_address_that_was_asked_can_answer() {
 
 #[test]
 fn each_question_has_a_port_of_its_own_that_is_closed_after_the_answer() {
+    if !is_alone() {
+        return;
+    }
     let ((far, to), journal) = (far(), Journal::new());
     let running = asking(&journal, closing_after_the_answer);
     let mut client = running.connect();

@@ -211,8 +211,10 @@ fn jobs_that_have_not_begun_are_dropped_with_their_connection() {
         config.offload_queue_max = 3;
     });
     let (mut greedy, mut other) = (running.connect(), running.connect());
-    greedy.send("hold\n".repeat(4));
-    running.wait_for_stats("one is run, and the queue is full", |stats| stats.offload_waiting == 3);
+    greedy.send("hold\n");
+    running.wait_for_stats("one is run", |stats| stats.offload_busy == 1);
+    greedy.send("hold\n".repeat(3));
+    running.wait_for_stats("the queue is full", |stats| stats.offload_waiting == 3);
     greedy.reset();
     running.wait_for_stats("they are dropped", |stats| stats.messages_dropped == 3 && stats.offload_waiting == 0);
     other.send("work\n");

@@ -14,8 +14,8 @@ use socketserver::{
 };
 
 use crate::common::{
-    Call, Journal, Kind, PATIENCE, Peer, SCRIPTED, address_of, connect_with_small_window, echo, echoing, limit, probe,
-    serve, server, server_with, silence_scripted_panics, usual,
+    Call, Journal, Kind, PATIENCE, Peer, SCRIPTED, address_of, connect_with_small_window, echo, echoing, is_alone,
+    limit, probe, serve, server, server_with, silence_scripted_panics, usual,
 };
 
 over_streams! {
@@ -52,6 +52,9 @@ fn all_clients_in_the_backlog_of_a_listener_without_events_are_served<F: Kind>()
 }
 
 fn before_serve_forever_it_returns_at_once_and_can_serve_again<F: Kind>() {
+    if !is_alone() {
+        return;
+    }
     let mut server = echoing::<F>();
     let address = server.server_address();
     server.shutdown_handle().shutdown();
@@ -207,6 +210,9 @@ fn a_handler_that_connects_out_while_it_is_stopped_does_not_keep_the_loop_alive<
 
 #[test]
 fn the_same_port_can_be_bound_again_at_once() {
+    if !is_alone() {
+        return;
+    }
     let running = serve(echoing::<Tcp>());
     let address = running.address;
     let mut client = running.connect();

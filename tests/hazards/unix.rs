@@ -15,8 +15,8 @@ use socketserver::{
 };
 
 use crate::common::{
-    Call, Directory, Journal, Kind, Mailbox, Peer, Running, address_of, echo, echoing, limit, never_interrupt, options,
-    probe, serve, server, server_with, usual,
+    Call, Directory, Journal, Kind, Mailbox, Peer, Running, address_of, echo, echoing, is_alone, limit,
+    never_interrupt, options, probe, serve, server, server_with, usual,
 };
 
 /// Makes a test of each function, once for streams and once for datagrams.
@@ -117,6 +117,9 @@ fn a_text_that_may_mean_a_path_or_an_abstract_name_is_refused() {
 // ---- the file ----
 
 fn a_path_that_a_dead_server_left_is_taken_over<F: Local>() {
+    if !is_alone() {
+        return;
+    }
     let directory = Directory::new();
     for (n, leave) in [|path: &Path| drop(UnixListener::bind(path)), |path: &Path| drop(StdDatagram::bind(path))]
         .into_iter()
@@ -275,6 +278,9 @@ fn a_path_that_was_replaced_is_left_alone<F: Local>() {
 }
 
 fn of_servers_that_race_for_a_path_one_wins<F: Local>() {
+    if !is_alone() {
+        return;
+    }
     const RACERS: usize = 8;
     let directory = Directory::new();
     for round in 0..20 {
@@ -341,6 +347,9 @@ fn abstract_name() -> UnixAddress {
 }
 
 fn an_abstract_name_needs_no_file_and_is_free_again<F: Local>() {
+    if !is_alone() {
+        return;
+    }
     if NO_ABSTRACT_NAMES {
         return println!("skipped: only Linux has abstract names");
     }

@@ -446,8 +446,8 @@ fn kv_gives_back_the_memory_of_keys_that_are_gone() {
 
 #[test]
 fn kv_counts_the_names_of_channels_as_data() {
-    let Some(mut kv) = start("kv", &["127.0.0.1:0", "--data", "20000000"]) else { return };
     for command in ["SUBSCRIBE", "PSUBSCRIBE"] {
+        let Some(mut kv) = start("kv", &["127.0.0.1:0", "--data", "20000000"]) else { return };
         let mut client = kv.connect();
         let refused = (0..50).find(|n| {
             let name = format!("{n:02}{}", "x".repeat(999_998));
@@ -457,8 +457,8 @@ fn kv_counts_the_names_of_channels_as_data() {
             reply.starts_with("-OOM ")
         });
         assert!((5..20).contains(&refused.expect("it is refused")), "{refused:?}");
+        kv.stops_in_good_order();
     }
-    kv.stops_in_good_order();
 }
 
 /// The beginning of a request with a word of 16 MB.

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -213,6 +213,14 @@ fn each_version_can_be_replaced_and_the_last_one_removes_the_files() {
     fleet.stop();
 }
 
+/// Waits until nothing listens. A program that another test starts may have the socket for a moment.
+fn wait_for_refusal(path: &Path) {
+    let begun = Instant::now();
+    while UnixStream::connect(path).is_ok() {
+        assert!(begun.elapsed() < DEADLINE, "something listens at {}", path.display());
+    }
+}
+
 #[test]
 fn a_file_that_was_deleted_is_bound_again_by_the_next_version() {
     let mut fleet = Fleet::start(&[]);
@@ -221,6 +229,7 @@ fn a_file_that_was_deleted_is_bound_again_by_the_next_version() {
     fs::remove_file(&datagram).unwrap();
     // The file of a dead server is no better than none.
     drop(UnixListener::bind(&stream).unwrap());
+    wait_for_refusal(&stream);
     for _ in 0..2 {
         fleet.restart();
         let new = fleet.pid.to_string();
@@ -244,6 +253,7 @@ fn a_path_that_another_server_has_bound_stays_with_it() {
     other.accept().unwrap(); // It does not block.
     assert_eq!(fleet.client().ask("pid"), fleet.pid.to_string());
     drop(other);
+    wait_for_refusal(&stream);
     fleet.restart();
     assert_eq!(fleet.unix_client().ask("pid"), fleet.pid.to_string());
     fleet.stop_after_errors();
