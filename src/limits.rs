@@ -297,9 +297,9 @@ pub struct ReactorConfig {
     /// The bytes that all connections of the reactor may hold together: received ones that handlers have not consumed, and
     /// unsent ones in memory. When there are more, the connections that hold the most are aborted with
     /// [`EndReason::BufferLimit`](crate::EndReason), until an eighth of the bound is free. This is for processes whose
-    /// memory is limited: when an allocation fails, the process aborts. It is checked after each callback of at most 32
-    /// connections, so one of them may have passed it by what its own limits allow. Bytes that connections
-    /// [share](crate::SharedBytes) count for each of them. Not counted: datagrams, which
+    /// memory is limited: when an allocation fails, the process aborts. It is checked after the callbacks of at most 32
+    /// connections. So they may pass it until then, by what their own limits allow and by all that they send to others.
+    /// Bytes that connections [share](crate::SharedBytes) count for each of them. Not counted: datagrams, which
     /// [`Limits::datagram_queue_bytes_max`] bounds, what threads and programs hold, the buffers of TLS, and your own.
     /// Default: `None`, no bound.
     pub buffered_bytes_max: Option<usize>,

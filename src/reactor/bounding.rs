@@ -1,8 +1,8 @@
 //! How many bytes the connections of a reactor hold together, if [`ReactorConfig::buffered_bytes_max`] bounds them.
 //!
-//! What a connection holds changes only while it is served, or before it is put into the ready queue. Therefore those
-//! that were served are counted again, and a total is kept. At the bound, the largest are closed until an eighth of it is
-//! free. So the next look at all connections comes after at least so many more bytes, however many connections there are.
+//! What a connection holds changes only while it is served, or when others send to it. It is counted again then, and a
+//! total is kept. At the bound, the largest are closed until an eighth of it is free. So the next look at all connections
+//! comes after at least so many more bytes, however many connections there are.
 //!
 //! [`ReactorConfig::buffered_bytes_max`]: crate::ReactorConfig::buffered_bytes_max
 
@@ -26,23 +26,33 @@ impl Core {
         self.relieve();
     }
 
-    /// Counts again what these connections hold, because they were served.
+    /// Counts again what these connections hold. No callback is under way, so some may be closed.
     #[cold]
     pub(crate) fn recount(&mut self, served: &[SlotId]) {
         // So that a program without a bound does not contain the rest.
         if let Some(recount) = self.recount {
-            recount(self, served);
+            recount(self, served, true);
         }
     }
 
-    fn count_again(&mut self, served: &[SlotId]) {
+    /// Counts again what a connection holds, because others have sent to it.
+    #[cold]
+    pub(super) fn recount_target(&mut self, target: SlotId) {
+        if let Some(recount) = self.recount {
+            recount(self, &[target], false);
+        }
+    }
+
+    fn count_again(&mut self, changed: &[SlotId], may_close: bool) {
         let Core { tally: Some(tally), slots, .. } = self else { return };
-        for &entry in served {
+        for &entry in changed {
             if let Some(slot) = slots.entry(entry) {
                 tally.set(entry.key, buffered(slot));
             }
         }
-        self.relieve();
+        if may_close {
+            self.relieve();
+        }
     }
 
     /// Closes the connections that hold the most, if all of them hold too much.

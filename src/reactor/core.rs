@@ -60,7 +60,7 @@ pub(crate) struct Core {
     /// What the connections hold together, if that is bounded.
     pub(crate) tally: Option<Box<Tally>>,
     /// [`Core::count_again`], while there is a bound.
-    pub(super) recount: Option<fn(&mut Core, &[SlotId])>,
+    pub(super) recount: Option<fn(&mut Core, &[SlotId], bool)>,
     /// Servers that drain by themselves.
     pub(super) draining: Vec<u16>,
     /// Connections the process may have, for servers that set no number of their own. 0 until the first client comes.

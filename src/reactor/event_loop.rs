@@ -179,6 +179,9 @@ impl Reactor {
 
     /// Frees dead connections after the last event of the turn. Connections are not freed anywhere else.
     pub(super) fn reap(&mut self) {
+        if self.core.tally.is_some() {
+            self.core.recount(&[]); // Timers and other threads have sent, too.
+        }
         if !self.core.dead.is_empty() {
             self.free_dead();
         }

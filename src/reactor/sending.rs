@@ -36,6 +36,9 @@ impl Core {
         }
         let sent = connection.push(bytes, &self.served[usize::from(server)].limits, now, &mut self.stats);
         self.queue(id.slot.key);
+        if self.tally.is_some() {
+            self.recount_target(id.slot);
+        }
         sent
     }
 
@@ -57,7 +60,7 @@ impl Core {
         let limits = Arc::clone(&self.served[usize::from(server)].limits);
         let reactor = self.slots.reactor;
         let mut count = 0;
-        let mut datagrams = Vec::new();
+        let (mut datagrams, mut targets) = (Vec::new(), Vec::new());
         for (key, slot) in self.slots.iter().filter(|(_, slot)| slot.server == server) {
             let id = ConnectionId { slot: slot.id(key), reactor };
             let Some(Contents::Connection(connection)) = slot.contents.as_deref_mut() else {
@@ -77,7 +80,11 @@ impl Core {
                 slot.queued = true;
                 self.ready.push(slot.id(key));
             }
+            if self.tally.is_some() {
+                targets.push(slot.id(key));
+            }
         }
+        targets.into_iter().for_each(|target| self.recount_target(target));
         for (route, to) in datagrams {
             count += usize::from(self.send_datagram(route, &to, bytes) == Delivery::Queued);
         }

@@ -1,6 +1,8 @@
 //! The bound on what all connections of a reactor hold together.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use socketserver::testing::{Network, Peer};
 use socketserver::{
@@ -172,6 +174,40 @@ fn what_others_send_to_a_connection_counts() {
     network.run();
     assert_eq!(clients.iter().filter(|client| client.is_reset()).count(), 1);
     expect_served(&mut network, &teller);
+}
+
+/// The bound is looked at between callbacks, and not only when those that others have sent to are served.
+#[test]
+fn what_many_send_to_others_in_one_turn_is_bounded() {
+    let (mut network, most) = (Network::with_config(bounded(Some(1_000 * KILO))), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::clone(&most);
+    let targets = Arc::new(Mutex::new(Vec::new()));
+    let handler = move |_: &mut Site, _: &Address| {
+        let (most, targets) = (Arc::clone(&most), Arc::clone(&targets));
+        probe(move |call, request: &mut Request<'_, Site>| match call {
+            Call::Setup => {
+                targets.lock().unwrap().push(request.id());
+                Ok(Next::Wait)
+            }
+            Call::Handle => {
+                request.input.take_all();
+                let _ = request.others.send(targets.lock().unwrap()[0], &[b'x'; 100 * KILO]);
+                most.fetch_max(request.others.inspect().output_bytes, Ordering::Relaxed);
+                Ok(Next::Wait)
+            }
+            call => echo(&call, request),
+        })
+    };
+    let id = network.serve(Site(None), handler, Limits::default()).unwrap();
+    let target = deaf(&mut network, id);
+    network.run();
+    let senders: Vec<_> = (0..100).map(|_| network.connect(id)).collect();
+    network.run();
+    senders.iter().for_each(|client| client.send(b"?"));
+    network.run();
+    assert!(target.is_reset());
+    let most = seen.load(Ordering::Relaxed);
+    assert!(most <= (1_000 + 32 * 100) * KILO, "{most} bytes at once");
 }
 
 #[test]
