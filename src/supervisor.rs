@@ -71,6 +71,7 @@ impl Supervisor {
     /// Tells it that the service is ready: `READY=1`. The reactor does this when it begins to serve and after the hooks
     /// of a reload, so it is needed only after [`reloading`](Self::reloading).
     pub fn ready(&self) {
+        self.set_stopping(false);
         self.tell(&[NotifyState::Ready]);
     }
 
@@ -81,7 +82,12 @@ impl Supervisor {
     }
 
     pub(crate) fn stopping(&self) {
+        self.set_stopping(true);
         self.tell(&[NotifyState::Stopping]);
+    }
+
+    fn set_stopping(&self, is_stopping: bool) {
+        self.socket.iter().for_each(|socket| socket.is_stopping.store(is_stopping, Ordering::Relaxed));
     }
 
     /// Another process is the main one from now on.
@@ -134,7 +140,7 @@ pub(crate) struct Supervision {
     pub(crate) timer: TimerKey,
 }
 
-/// A reload. The supervisor is told of its end when this is dropped.
+/// A reload. The supervisor is told of its end when this is dropped, unless the service stops by then.
 pub(crate) struct Reload(Supervisor);
 
 impl Reload {
@@ -146,7 +152,9 @@ impl Reload {
 
 impl Drop for Reload {
     fn drop(&mut self) {
-        self.0.ready();
+        if self.0.socket.as_ref().is_some_and(|socket| !socket.is_stopping.load(Ordering::Relaxed)) {
+            self.0.ready();
+        }
     }
 }
 
@@ -158,6 +166,7 @@ struct NotifySocket {
     address: SocketAddr,
     /// What `NOTIFY_SOCKET` says.
     name: OsString,
+    is_stopping: AtomicBool,
     /// Another process speaks for the service.
     is_silent: AtomicBool,
 }
@@ -176,7 +185,8 @@ impl NotifySocket {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
         socket.connect_addr(&address)?;
-        Ok(NotifySocket { socket, address, name: name.to_owned(), is_silent: AtomicBool::new(false) })
+        let (is_stopping, is_silent) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(NotifySocket { socket, address, name: name.to_owned(), is_stopping, is_silent })
     }
 
     fn send(&self, message: &[u8]) -> io::Result<()> {

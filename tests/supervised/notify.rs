@@ -127,6 +127,22 @@ fn a_reload_of_workers_ends_when_all_have_reloaded() {
 }
 
 #[test]
+fn a_reload_that_ends_during_a_stop_does_not_make_the_service_ready() {
+    let reloaded = Directory::new();
+    let (supervisor, mut service, _directory) = supervised("reloading", &[("RELOADED", &reloaded.path("done"))]);
+    supervisor.expect(service.pid, "READY=1");
+    service.signal("HUP");
+    supervisor.until("RELOADING=1");
+    (0..2).for_each(|_| supervisor.expect(service.pid, "STATUS=reloads"));
+    service.signal("TERM");
+    supervisor.expect(service.pid, "STOPPING=1");
+    reloaded.file("done", "");
+    (0..2).for_each(|_| supervisor.expect(service.pid, "STATUS=has reloaded"));
+    assert!(service.exit().success());
+    supervisor.expect_no_more();
+}
+
+#[test]
 fn a_supervisor_that_does_not_read_does_not_block_the_service() {
     let (supervisor, mut service, _directory) = supervised("reactor", &[]);
     let mut client = Client::of(&service);

@@ -57,6 +57,15 @@ impl Supervisor {
         Told { pid, text: String::from_utf8(bytes[..length].to_vec()).unwrap() }
     }
 
+    /// A process that has ended has told it nothing more.
+    #[track_caller]
+    pub(crate) fn expect_no_more(&self) {
+        self.socket.set_nonblocking(true).unwrap();
+        let mut bytes = [0; 4096];
+        let more = self.socket.recv(&mut bytes).map(|length| String::from_utf8_lossy(&bytes[..length]).into_owned());
+        assert!(more.is_err(), "{more:?}");
+    }
+
     /// Passes messages over until one begins like this.
     #[track_caller]
     pub(crate) fn until(&self, beginning: &str) {
