@@ -79,8 +79,17 @@ impl Successor {
     }
 }
 
-/// The successor's end, until its first reactor serves.
-static PREDECESSOR: Mutex<Option<UnixStream>> = Mutex::new(None);
+static PREDECESSOR: Mutex<Predecessor> = Mutex::new(Predecessor::None);
+
+/// What this process knows of its predecessor.
+enum Predecessor {
+    /// There is none, or this process has taken over.
+    None,
+    /// It waits until the first reactor of this process serves.
+    Waits(UnixStream),
+    /// It continues to serve, and this process must not.
+    Continues,
+}
 
 /// This process is a successor. Returns what its predecessor has told it.
 ///
@@ -97,7 +106,7 @@ pub(crate) fn meet_predecessor(end: OwnedFd) -> io::Result<Heritage> {
     }
     #[cfg(any(target_os = "linux", target_os = "android"))]
     has_started_this(&link)?;
-    *PREDECESSOR.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
+    *PREDECESSOR.lock().unwrap_or_else(PoisonError::into_inner) = Predecessor::Waits(link);
     Heritage::decode(&words)
 }
 
@@ -131,7 +140,7 @@ fn has_started_this(link: &UnixStream) -> io::Result<()> {
 
 /// Returns whether a predecessor waits until this process is ready.
 pub(crate) fn is_awaited() -> bool {
-    PREDECESSOR.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    matches!(*PREDECESSOR.lock().unwrap_or_else(PoisonError::into_inner), Predecessor::Waits(_))
 }
 
 /// A reactor is about to serve. The first one of a successor waits until the predecessor lets it. The others wait for it.
@@ -139,19 +148,26 @@ pub(crate) fn is_awaited() -> bool {
 /// # Errors
 /// If the predecessor has taken the restart back.
 pub(crate) fn take_over() -> io::Result<()> {
-    let mut predecessor = PREDECESSOR.lock().unwrap_or_else(PoisonError::into_inner);
-    predecessor.take().map_or(Ok(()), take_over_from)
+    PREDECESSOR.lock().unwrap_or_else(PoisonError::into_inner).take_over()
 }
 
-fn take_over_from(mut link: UnixStream) -> io::Result<()> {
-    let mut said = [0];
-    let _ = link.write_all(&[READY]); // It fails if the predecessor has closed its end, whatever it has said before.
-    match link.read_exact(&mut said) {
-        Ok(()) if said == [GO] => Ok(()),
-        Ok(()) => Err(io::Error::other("the predecessor has taken the restart back")),
-        Err(_) => {
-            note!(Warn, "the predecessor has ended during the restart: this process serves");
-            Ok(())
+impl Predecessor {
+    fn take_over(&mut self) -> io::Result<()> {
+        if let Predecessor::Waits(link) = self {
+            let mut said = [0];
+            let _ = link.write_all(&[READY]); // It fails if the predecessor has closed its end, whatever it has said before.
+            *self = match link.read_exact(&mut said) {
+                Ok(()) if said == [GO] => Predecessor::None,
+                Ok(()) => Predecessor::Continues,
+                Err(_) => {
+                    note!(Warn, "the predecessor has ended during the restart: this process serves");
+                    Predecessor::None
+                }
+            };
+        }
+        match self {
+            Predecessor::Continues => Err(io::Error::other("the predecessor has taken the restart back")),
+            _ => Ok(()),
         }
     }
 }
@@ -207,7 +223,9 @@ mod tests {
         end.read_exact(&mut told).unwrap();
         assert_eq!(Heritage::decode(&told).unwrap(), heritage);
         successor.take_back();
-        take_over_from(end).unwrap_err();
+        let mut predecessor = Predecessor::Waits(end);
+        predecessor.take_over().unwrap_err();
+        predecessor.take_over().unwrap_err(); // Nor does another reactor of this process.
     }
 
     #[test]
