@@ -126,8 +126,11 @@ fn actions(sockets: &[RawFd]) -> io::Result<PosixSpawnFileActions> {
     } else if cfg!(not(target_os = "netbsd")) {
         // What this process has opened is close-on-exec, but what it was started with need not be. Another thread may
         // close one of them first. These systems ignore this, and NetBSD would not start the program.
-        let open = fs::read_dir("/dev/fd").into_iter().flatten().flatten();
-        others.extend(open.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok()));
+        match fs::read_dir("/dev/fd") {
+            Ok(open) => others.extend(open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok())),
+            // It is in a chroot(2), or has no descriptor left. A process is started with low numbers.
+            Err(_) => others.extend(FIRST..1_024),
+        }
     }
     for &other in others.range(end..) {
         match actions.add_close(other) {
