@@ -120,9 +120,9 @@ pub struct Stats {
     pub datagrams_failed: u64,
     /// Errors while receiving, which may have been caused by an earlier datagram.
     pub receive_errors: u64,
-    /// [Restarts](crate::Reactor::restart) that have failed after they had begun: the next version was missing, ended or
-    /// was late. Those that a stop has ended are not counted. [`Inspection::failed_restart`](crate::Inspection) has the
-    /// reason of the last one. Feature `restart`.
+    /// [Restarts](crate::Reactor::restart) that have failed: the next version could not be started, ended or was late. Those
+    /// that a stop has ended are not counted, nor are requests that were refused because of a stop or another restart.
+    /// [`Inspection::failed_restart`](crate::Inspection) has the reason of the last one. Feature `restart`.
     pub restarts_failed: u64,
     /// Dropped events for connections that had already been closed.
     pub stale_events: u64,

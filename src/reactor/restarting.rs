@@ -148,11 +148,7 @@ impl Reactor {
             return note!(Info, "{GIVEN_UP}");
         }
         note!(Error, "the restart has failed: {why}; this process continues to serve");
-        #[cfg(feature = "sd-notify")]
-        self.core.tell_failed_restart(&why);
-        self.core.stats.restarts_failed += 1;
-        self.core.kept_elsewhere.iter().for_each(|kept| kept.note_failure());
-        *self.core.failed_restart.lock().unwrap_or_else(PoisonError::into_inner) = Some((Clock::new(), why));
+        self.core.note_failed_restart(why);
     }
 
     /// The successor is ready: lets it serve, and stops.
@@ -224,8 +220,20 @@ impl Core {
         Ok(())
     }
 
+    fn note_failed_restart(&mut self, why: String) {
+        #[cfg(feature = "sd-notify")]
+        self.tell_failed_restart(&why);
+        self.stats.restarts_failed += 1;
+        self.kept_elsewhere.iter().for_each(|kept| kept.note_failure());
+        *self.failed_restart.lock().unwrap_or_else(PoisonError::into_inner) = Some((Clock::new(), why));
+    }
+
     fn restart(&mut self) -> io::Result<()> {
         self.may_restart()?;
+        self.begin_restart().inspect_err(|error| self.note_failed_restart(reason(error)))
+    }
+
+    fn begin_restart(&mut self) -> io::Result<()> {
         let origin = origin::origin()?;
         let passed = self.sockets_to_pass()?;
         let positions = passed.iter().enumerate();
@@ -438,6 +446,16 @@ mod tests {
             assert_eq!((reactor.stats().restarts_failed, failed.is_some()), (u64::from(!stops), !stops));
             assert!(stops || failed.unwrap() == "it has ended");
         }
+    }
+
+    #[test]
+    fn a_restart_that_cannot_begin_has_failed() {
+        let mut reactor = Reactor::new().unwrap();
+        serve(&mut reactor, None, false);
+        let error = reactor.restart().unwrap_err().to_string();
+        let reason = reactor.inspect().failed_restart.expect("it is seen").reason;
+        assert!(reason.starts_with("no socket was taken") && error.starts_with("cannot restart"), "{reason}, {error}");
+        assert_eq!(reactor.stats().restarts_failed, 1);
     }
 
     #[test]
