@@ -149,6 +149,11 @@ impl Inherited {
         is_lost
     }
 
+    /// Returns whether it is or was of this family.
+    pub(crate) fn was_of<F: Family>(&self) -> bool {
+        self.kind.strip_prefix(F::NAME).is_some_and(|address| address.starts_with(' '))
+    }
+
     /// Returns whether it is left, and is a connection.
     pub(crate) fn is_connected(&self) -> bool {
         matches!(&self.state, State::Left(socket)
@@ -160,7 +165,7 @@ impl Inherited {
     pub(crate) fn take(&mut self) -> io::Result<Socket> {
         match std::mem::replace(&mut self.state, State::Taken) {
             State::Left(socket) => Ok(socket),
-            State::Taken => Err(io::Error::other("another server has it")),
+            State::Taken => Err(io::Error::other("it was taken before")),
             State::Foreign => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no socket that can be served")),
         }
     }

@@ -137,8 +137,13 @@ impl InheritedSockets {
         let named = |at: &usize| self.sockets[*at].name == name;
         let all: Vec<usize> = (0..self.sockets.len()).filter(named).collect();
         let fitting: Vec<usize> = all.iter().copied().filter(|&at| self.sockets[at].is_of::<F>()).collect();
-        // Without one that fits, the first tells why.
-        if fitting.is_empty() { all.into_iter().take(1).collect() } else { fitting }
+        let may_be_meant = |&at: &usize| self.sockets[at].is_left() || self.sockets[at].was_of::<F>();
+        match fitting.is_empty() {
+            false => fitting,
+            // The first tells why none fits. If servers of other kinds have taken all, there is none to inherit.
+            true if all.iter().any(may_be_meant) => all.into_iter().take(1).collect(),
+            true => Vec::new(),
+        }
     }
 }
 
@@ -155,8 +160,8 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
     /// as [`server_bind`](Self::server_bind) does. So the same program runs under a supervisor and without one.
     ///
     /// # Errors
-    /// [`Error::Inherit`] if no such socket is of the server's kind, if it was taken before, or if it does not listen;
-    /// otherwise the same as for [`server_bind`](Self::server_bind).
+    /// [`Error::Inherit`] if sockets of the name are left, but none of the server's kind; if it was taken before; if it does
+    /// not listen. Otherwise the same as for [`server_bind`](Self::server_bind).
     ///
     /// [`InheritedSockets`] has an example.
     pub fn inherit_or_bind<'a>(

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 
 use socketserver::family::{Family, Tcp, Udp, UnixDatagram, UnixStream};
 use socketserver::{
-    Address, Error, InheritedSockets, NoHandler, Request, RequestHandler, Server, TcpOptions, TcpServer, Unbound,
-    UnixOptions,
+    Address, Error, InheritedSockets, NoHandler, Request, RequestHandler, Server, TcpOptions, TcpServer, UdpOptions,
+    Unbound, UnixOptions,
 };
 
 use crate::common::{Directory, Peer, echo, options, probe, serve};
@@ -111,8 +111,22 @@ fn a_socket_is_taken_once() {
     for again in
         [server.inherit_or_bind(&mut inherited, "web", NOWHERE), server.inherit_or_bind(&mut inherited, 0, NOWHERE)]
     {
-        assert!(refused(again).ends_with(": another server has it"));
+        assert!(refused(again).ends_with(": it was taken before"));
     }
+    inherited.all_taken().unwrap();
+}
+
+/// systemd-socket-activate(1) passes sockets of one kind only.
+#[test]
+fn an_address_is_bound_when_all_sockets_of_the_name_are_of_another_kind_and_taken() {
+    let mut inherited = sockets([("web", listener().into())]);
+    let mut server = TcpServer::unbound(|_| NoHandler);
+    server.inherit_or_bind(&mut inherited, "web", NOWHERE).unwrap();
+    let (directory, udp) = (Directory::new(), UdpOptions::default());
+    let path = directory.at("s");
+    server.inherit_or_bind_as::<UnixStream>(&mut inherited, "web", &path, UnixOptions::default()).unwrap();
+    server.inherit_or_bind_as::<Udp>(&mut inherited, "web", "127.0.0.1:0", udp).unwrap();
+    assert_eq!(server.server_addresses().len(), 3);
     inherited.all_taken().unwrap();
 }
 
