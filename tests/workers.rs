@@ -433,6 +433,31 @@ fn an_address_of_several_inherited_sockets_is_shown_once() {
     workers.join().unwrap();
 }
 
+/// The system refuses to let a socket join a group twice.
+#[test]
+#[cfg(all(unix, target_os = "linux"))]
+fn workers_are_members_of_a_multicast_group_and_so_are_their_successors() {
+    use socketserver::{InheritedSockets, MulticastGroup, MulticastInterface, UdpOptions, UdpServer};
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.join_multicast_v4(&[239, 1, 2, 3].into(), &[127, 0, 0, 1].into()).unwrap();
+    let mut sockets = InheritedSockets::new([("room".to_owned(), socket.into())]);
+    let workers = Workers::new(2, move |worker| {
+        let number = worker.number();
+        let mut group = MulticastGroup::new([239, 1, 2, 3]);
+        group.interface = MulticastInterface::Address([127, 0, 0, 1].into());
+        let mut options = UdpOptions::default();
+        options.multicast_groups.push(group);
+        let mut server = UdpServer::unbound(move |_| numbered(number));
+        worker.server_bind_with(&mut server, "127.0.0.1:0", options.clone())?;
+        worker.inherit_or_bind_with(&mut server, &mut sockets, "room", "192.0.2.1:0", options)?;
+        worker.add(server)
+    });
+    let workers = run(workers.unwrap());
+    assert_eq!(workers.server_addresses().len(), 2);
+    workers.shutdown();
+    workers.join().unwrap();
+}
+
 /// What a shell's kill(1) does to this process.
 #[cfg(unix)]
 fn signal_this_process(name: &str) {

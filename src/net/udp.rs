@@ -119,7 +119,11 @@ impl UdpOptions {
         #[cfg(target_os = "linux")]
         let _ = if is_ipv6 { options.set_multicast_all_v6(false) } else { options.set_multicast_all_v4(false) };
         for group in self.multicast_groups.iter().filter(|group| group.address.is_ipv6() == is_ipv6) {
-            group.join(options)?;
+            match group.join(options) {
+                // It is a member already: it was adopted.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                joined => joined?,
+            }
         }
         Ok(())
     }
