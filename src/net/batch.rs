@@ -17,12 +17,14 @@ use nix::sys::socket::{
 use self::headers::{Headers, Kept, MESSAGES_MAX, SocketAddress, Space};
 use self::received::{Control, is_run, split};
 use super::packet::{Outgoing, PAYLOAD_MAX, Packet};
+use super::socket::Shared;
 use crate::address::Address;
 
 /// The kernel's features for one socket, detected when it is opened.
 #[derive(Debug)]
 pub(crate) struct Batch {
     coalescing: Coalescing,
+    shared: Shared,
     /// The length of the longest segment into which the kernel is asked to split a message; 0 if it is not asked at
     /// all. It shrinks when the kernel refuses: a segment must fit the MTU of the path to the destination, which is not
     /// known beforehand.
@@ -39,7 +41,7 @@ pub(crate) struct Batch {
 /// Whether one message received may be several datagrams of one peer, which the kernel has joined (GRO).
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Coalescing {
-    /// The kernel cannot do it.
+    /// The kernel cannot do it, or others may read the socket and would not expect it.
     Never,
     /// It is off until one peer sends many datagrams at a time. Others gain nothing from it, and pay for the control messages
     /// that tell how a message is divided.
@@ -51,19 +53,17 @@ enum Coalescing {
 impl Batch {
     /// Switches on what the kernel has for this socket, if that is not done yet; what it refuses stays off. `bound` is
     /// the socket's address.
-    pub(super) fn new(socket: BorrowedFd<'_>, bound: IpAddr) -> Self {
+    pub(super) fn new(socket: BorrowedFd<'_>, bound: IpAddr, shared: Shared) -> Self {
         let ipv6 = bound.is_ipv6();
-        prepare(socket, ipv6);
         // Otherwise each datagram is for that address, and answers are from it.
         let destinations = !is_one_address(bound);
-        if !destinations {
-            watch_destinations(socket, ipv6, false);
-        }
+        watch_destinations(socket, ipv6, destinations);
         // Only asked for, not set: a kernel before 4.18 would ignore the control message and send a whole run as one
         // datagram.
         let gso = getsockopt(&socket, sockopt::UdpGsoSegment).is_ok();
         Batch {
-            coalescing: Coalescing::of(socket),
+            coalescing: Coalescing::of(socket, &shared),
+            shared,
             segment_max: if gso { PAYLOAD_MAX } else { 0 },
             ipv6,
             destinations,
@@ -162,11 +162,16 @@ impl Batch {
         if self.coalescing == Coalescing::Never { max_packet_size.min(COALESCED_MAX) } else { COALESCED_MAX }
     }
 
-    /// From now on the kernel joins datagrams.
+    /// From now on the kernel joins datagrams, unless others would get them too.
     #[cold]
     fn coalesce(&mut self, socket: BorrowedFd<'_>) {
-        let is_on = setsockopt(&socket, sockopt::UdpGroSegment, &true).is_ok();
+        let is_on = self.shared.unless(|| switch_on(socket)).unwrap_or(false);
         self.coalescing = if is_on { Coalescing::Now } else { Coalescing::Never };
+    }
+
+    /// From now on others may read the socket.
+    pub(super) fn share(&self) {
+        self.shared.begin();
     }
 
     /// Sends from the front of `datagrams`, which lie in `bytes`. Returns how many the kernel has accepted; an error
@@ -299,15 +304,20 @@ impl Batch {
 
 impl Coalescing {
     /// It may be on already, in a socket that another process has opened.
-    fn of(socket: BorrowedFd<'_>) -> Self {
+    fn of(socket: BorrowedFd<'_>, shared: &Shared) -> Self {
         match getsockopt(&socket, sockopt::UdpGroSegment) {
             Ok(true) => Coalescing::Now,
             Ok(false) => Coalescing::Later,
-            // A kernel before 5.13 does not tell.
-            Err(_) if setsockopt(&socket, sockopt::UdpGroSegment, &true).is_ok() => Coalescing::Now,
+            // A kernel before 5.13 does not tell. If others may have switched it on, expect that.
+            Err(_) if shared.unless(|| switch_on(socket)).unwrap_or(true) => Coalescing::Now,
             Err(_) => Coalescing::Never,
         }
     }
+}
+
+/// Returns whether the kernel joins datagrams now.
+fn switch_on(socket: BorrowedFd<'_>) -> bool {
+    setsockopt(&socket, sockopt::UdpGroSegment, &true).is_ok()
 }
 
 /// How many datagrams at the front have this source, and are each for another peer than the next one. They fit one call.

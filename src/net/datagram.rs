@@ -74,37 +74,30 @@ impl DatagramSocket {
         socket.options().connect(&to.into())?;
         let address = socket.local_address()?;
         let (socket, path) = socket.into_parts()?;
-        let kind = Kind::Connected(UdpSocket::from_std(socket.into()));
-        Ok(DatagramSocket {
-            path,
-            #[cfg(all(feature = "batch", target_os = "linux"))]
-            batch: None,
-            kind,
-            address,
-            away: VecDeque::new(),
-            hasher: RandomState::new(),
-        })
+        Ok(DatagramSocket::of(Kind::Connected(UdpSocket::from_std(socket.into())), address, path))
     }
 
     fn new(socket: Socket, kind: impl FnOnce(socket2::Socket) -> Kind) -> io::Result<Self> {
         let address = socket.local_address()?;
+        #[cfg(all(feature = "batch", target_os = "linux"))]
+        let batch = address.ip().map(|ip| Batch::new(std::os::fd::AsFd::as_fd(&socket), ip, socket.shared.clone()));
         let (socket, path) = socket.into_parts()?;
         Ok(DatagramSocket {
-            path,
             #[cfg(all(feature = "batch", target_os = "linux"))]
-            batch: address.ip().map(|ip| Box::new(Batch::new(std::os::fd::AsFd::as_fd(&socket), ip))),
-            kind: kind(socket),
-            address,
-            away: VecDeque::new(),
-            hasher: RandomState::new(),
+            batch: batch.map(Box::new),
+            ..DatagramSocket::of(kind(socket), address, path)
         })
     }
 
     #[cfg_attr(not(feature = "simulation"), expect(dead_code, reason = "only a simulated network has some"))]
     pub(crate) fn scripted(socket: impl ScriptedDatagrams + 'static, address: Address) -> Self {
+        DatagramSocket::of(Kind::Scripted(Box::new(socket)), address, None)
+    }
+
+    fn of(kind: Kind, address: Address, path: Option<Path>) -> Self {
         DatagramSocket {
-            path: None,
-            kind: Kind::Scripted(Box::new(socket)),
+            path,
+            kind,
             #[cfg(all(feature = "batch", target_os = "linux"))]
             batch: None,
             address,
@@ -129,11 +122,15 @@ impl DatagramSocket {
         self.path.as_ref().map(|path| path.id())
     }
 
+    /// A duplicate for another process.
+    ///
     /// # Errors
     /// Errors of dup(2); [`io::ErrorKind::Unsupported`] for a scripted one.
     #[cfg(unix)]
     pub(crate) fn duplicate(&self) -> io::Result<std::os::fd::OwnedFd> {
         use std::os::fd::AsFd as _;
+        #[cfg(all(feature = "batch", target_os = "linux"))]
+        self.batch.iter().for_each(|batch| batch.share());
         match &self.kind {
             Kind::Udp(socket) | Kind::Connected(socket) => socket.as_fd().try_clone_to_owned(),
             Kind::Unix(socket) => socket.as_fd().try_clone_to_owned(),

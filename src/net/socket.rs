@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use socket2::{Domain, Protocol, SockAddr, Type};
 
@@ -35,6 +36,30 @@ pub struct Socket {
     bind: fn(&Socket, &Address) -> io::Result<()>,
     socket: socket2::Socket,
     listens: bool,
+    pub(super) shared: Shared,
+}
+
+/// Whether others may read the same open socket: another process or another worker, which has a duplicate of the
+/// descriptor. Then all of them have its options. It does not become false again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shared(Arc<Mutex<bool>>);
+
+impl Shared {
+    /// From now on it may be so.
+    pub(crate) fn begin(&self) {
+        *self.lock() = true;
+    }
+
+    /// Calls `change` if it is not so, and lets it begin only afterwards.
+    #[cfg(all(feature = "batch", target_os = "linux"))]
+    pub(super) fn unless<T>(&self, change: impl FnOnce() -> T) -> Option<T> {
+        let shared = self.lock();
+        (!*shared).then(change)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Socket {
@@ -58,6 +83,7 @@ impl Socket {
         let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         let mut this = Socket::from(socket);
         this.listens = kind == Type::STREAM;
+        this.shared.begin();
         if this.socket.r#type()? != kind {
             return refused(if this.listens { "it is no stream socket" } else { "it is no datagram socket" });
         }
@@ -159,12 +185,24 @@ impl Socket {
     /// A duplicate without the file.
     pub(crate) fn another(&self) -> io::Result<Self> {
         let mut another = Socket::from(self.duplicate()?);
-        another.listens = self.listens;
+        (another.listens, another.shared) = (self.listens, self.shared.clone());
         Ok(another)
     }
 
-    pub(crate) fn duplicate(&self) -> io::Result<socket2::Socket> {
+    fn duplicate(&self) -> io::Result<socket2::Socket> {
         self.socket.try_clone()
+    }
+
+    /// A duplicate for another process.
+    #[cfg(all(unix, feature = "restart"))]
+    pub(crate) fn duplicate_for_another(&self) -> io::Result<std::os::fd::OwnedFd> {
+        self.share();
+        Ok(self.duplicate()?.into())
+    }
+
+    /// From now on others may read the same open socket.
+    pub(crate) fn share(&self) {
+        self.shared.begin();
     }
 
     /// Lets other sockets be bound to its address as well, if they have the option too. Before it is bound, the option
@@ -206,6 +244,7 @@ impl From<socket2::Socket> for Socket {
             bind: Socket::bind_inet,
             socket,
             listens: false,
+            shared: Shared::default(),
         }
     }
 }

@@ -15,6 +15,10 @@ impl Reactor {
     /// another process that serves beside this one. Both accept clients from then on, or receive datagrams. The
     /// duplicate is close-on-exec. The server is not changed; see [`hand_over`](Self::hand_over). On Unix.
     ///
+    /// With the feature `batch`, on Linux, a UDP socket may have `UDP_GRO` on, if one peer has sent many datagrams at a time
+    /// before this call. A program that reads the duplicate must then divide messages that the kernel has joined, as a
+    /// server with this feature does. It is not switched on after this call.
+    ///
     /// # Errors
     /// [`Error::Gone`] if the server has no socket at this address, perhaps because it is closed or stopping;
     /// [`Error::Reactor`] if the process has no descriptors left.

@@ -179,11 +179,16 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
     /// The same as for [`adopt_with`](Self::adopt_with).
     pub fn adopt_as<G: Family>(&mut self, socket: G::Adopted, options: G::Options) -> Result<()> {
         G::check(&options)?;
-        let failed = |source| Error::Reactor { doing: "adopt the socket", source };
-        let socket = G::adopt(&options, socket).map_err(failed)?;
-        let address = socket.local_address().map_err(failed)?;
+        let socket = G::adopt(&options, socket).map_err(not_adopted)?;
+        self.adopt_socket::<G>(socket, options)
+    }
+
+    /// The socket has its options.
+    pub(crate) fn adopt_socket<G: Family>(&mut self, socket: Socket, options: G::Options) -> Result<()> {
+        let address = socket.local_address().map_err(not_adopted)?;
         if !G::admits(&options, &address) {
-            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "its address is not of the wanted family")));
+            let why = "its address is not of the wanted family";
+            return Err(not_adopted(io::Error::new(io::ErrorKind::InvalidInput, why)));
         }
         self.prepare::<G>();
         self.parked.hosted().set_open();
@@ -249,6 +254,10 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
     pub fn server_mut(&mut self) -> &mut S {
         self.parked.hosted().state().downcast_mut().expect("the value is of this type")
     }
+}
+
+fn not_adopted(source: io::Error) -> Error {
+    Error::Reactor { doing: "adopt the socket", source }
 }
 
 impl<F: Family, S, H> fmt::Debug for Unbound<F, S, H> {

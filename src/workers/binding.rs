@@ -52,7 +52,7 @@ pub(super) mod sealed {
             options: G::Options,
         ) -> Result<()>;
         #[doc(hidden)]
-        fn adopt_socket<G: Family>(&mut self, socket: G::Adopted, options: G::Options) -> Result<()>;
+        fn adopt_socket<G: Family>(&mut self, socket: Socket, options: G::Options) -> Result<()>;
         #[doc(hidden)]
         fn count(&self) -> usize;
         #[doc(hidden)]
@@ -80,8 +80,8 @@ pub(super) mod sealed {
             self.inherit_or_bind_as::<G>(sockets, which, address, options)
         }
 
-        fn adopt_socket<G: Family>(&mut self, socket: G::Adopted, options: G::Options) -> Result<()> {
-            self.adopt_as::<G>(socket, options)
+        fn adopt_socket<G: Family>(&mut self, socket: Socket, options: G::Options) -> Result<()> {
+            self.adopt_socket::<G>(socket, options)
         }
 
         fn count(&self) -> usize {

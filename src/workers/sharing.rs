@@ -80,14 +80,19 @@ impl Kept {
         self.site.adopted
     }
 
-    fn duplicate(&self) -> Result<socket2::Socket> {
+    /// Several workers read it.
+    pub(super) fn share(&self) {
+        self.socket.share();
+    }
+
+    fn duplicate(&self) -> Result<Socket> {
         let failed = |source| Error::Reactor { doing: "duplicate the socket", source };
-        self.socket.duplicate().map_err(failed)
+        self.socket.another().map_err(failed)
     }
 
     #[cfg(all(unix, feature = "restart"))]
     fn passed(&self, named: Named) -> std::io::Result<Passed> {
-        let duplicate = self.socket.duplicate()?.into();
+        let duplicate = self.socket.duplicate_for_another()?;
         Ok(Passed { named, server: None, duplicate, file: self.socket.file() })
     }
 
@@ -124,7 +129,7 @@ impl Sharing {
     }
 
     /// Duplicates of the sockets that a worker serves.
-    pub(super) fn duplicates(&self, worker: usize) -> Result<Vec<socket2::Socket>> {
+    pub(super) fn duplicates(&self, worker: usize) -> Result<Vec<Socket>> {
         let state = self.lock();
         let own = state.kept.iter().filter(|kept| kept.owner == worker || matches!(self.how, How::Together));
         own.map(Kept::duplicate).collect()

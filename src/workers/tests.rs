@@ -425,3 +425,5 @@ impl RequestHandler for Stays {
 
 mod closing;
 mod ending;
+#[cfg(all(feature = "batch", target_os = "linux"))]
+mod joining;

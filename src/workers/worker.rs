@@ -235,7 +235,7 @@ impl Worker {
             own = sharing.duplicates(self.number)?;
         }
         for socket in own {
-            server.adopt_socket::<G>(socket.into(), G::for_duplicate(options.clone()))?;
+            server.adopt_socket::<G>(socket, G::for_duplicate(options.clone()))?;
         }
         self.bound.push((server.server_id(), sharing));
         Ok(())
@@ -265,6 +265,7 @@ impl Worker {
             kept.iter().try_for_each(Kept::share_port)?;
             How::Each
         } else if G::DATAGRAMS {
+            kept.iter().for_each(Kept::share);
             How::Together
         } else {
             let listeners = std::mem::take(&mut kept).into_iter().map(Kept::into_bound);

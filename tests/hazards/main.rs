@@ -60,6 +60,8 @@ mod handing_over;
 #[cfg(unix)]
 mod inherited;
 mod inspecting;
+#[cfg(all(feature = "batch", target_os = "linux"))]
+mod joined_datagrams;
 mod lifecycle;
 mod limits;
 mod logging;

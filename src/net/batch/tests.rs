@@ -28,8 +28,15 @@ struct Received {
 impl End {
     fn new(socket: UdpSocket) -> End {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let batch = Batch::new(socket.as_fd(), socket.local_addr().unwrap().ip());
+        let batch = Batch::new(socket.as_fd(), socket.local_addr().unwrap().ip(), Shared::default());
         End { socket, batch }
+    }
+
+    /// Others may read it.
+    fn sharing(socket: UdpSocket) -> End {
+        let end = End::new(socket);
+        end.batch.shared.begin();
+        end
     }
 
     fn bind(address: &str) -> End {
@@ -225,6 +232,29 @@ fn the_kernel_joins_datagrams_when_one_peer_sends_many() {
             assert_eq!(receiver.batch.calls - before, 1);
             other.send_all(receiver.address(), &datagrams[..1]);
             assert_eq!(receiver.receive_bytes(1), datagrams[..1]);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_joined_at_a_socket_that_others_may_read_but_what_is_joined_is_divided() {
+    for address in ["127.0.0.1:0", "0.0.0.0:0"] {
+        let mut peer = End::bind("127.0.0.1:0");
+        let mut one = End::bind(address);
+        one.batch.share();
+        let mut other = End::new(one.socket.try_clone().unwrap());
+        let (to, datagrams) = (one.at("127.0.0.1"), datagrams([100; 2 * RUN_MIN]));
+        for number in 0..20 {
+            peer.send_all(to, &datagrams);
+            let receiver = if number < 10 { &mut one } else { &mut other };
+            assert_eq!(receiver.receive_bytes(datagrams.len()), datagrams);
+        }
+        assert_eq!(one.batch.coalescing, Coalescing::Never);
+        assert_eq!(other.batch.coalescing, Coalescing::Now, "this one takes itself for the only one");
+        let mut next = End::sharing(one.socket.try_clone().unwrap());
+        for receiver in [&mut other, &mut next] {
+            peer.send_all(to, &datagrams);
+            assert_eq!(receiver.receive_bytes(datagrams.len()), datagrams);
         }
     }
 }
