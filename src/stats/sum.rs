@@ -59,8 +59,10 @@ impl Sum for Stats {
 }
 
 impl Stats {
-    /// The counters of a reactor that is gone: nothing is the case now.
+    /// The counters of a reactor that is gone: its connections and handshakes have ended, and nothing is the case now.
     pub(crate) fn of_the_past(mut self) -> Stats {
+        self.closed += self.active;
+        self.handshakes_abandoned += self.handshakes_in_progress();
         let now = [
             &mut self.active,
             &mut self.threads_busy,
@@ -85,6 +87,14 @@ mod tests {
         let expected = Stats { accepted: 7, active: 3, active_max: 5, ..Stats::default() };
         assert_eq!(first.clone() + second.clone(), expected);
         assert_eq!([first, second].into_iter().sum::<Stats>(), expected);
-        assert_eq!(expected.of_the_past(), Stats { accepted: 7, active_max: 5, ..Stats::default() });
+        assert_eq!(expected.of_the_past(), Stats { accepted: 7, active_max: 5, closed: 3, ..Stats::default() });
+    }
+
+    #[test]
+    fn connections_and_handshakes_of_a_reactor_that_is_gone_have_ended() {
+        let stats = Stats { active: 2, closed: 5, handshakes: 4, handshakes_completed: 3, ..Stats::default() };
+        let past = stats.of_the_past();
+        assert_eq!((past.active, past.closed, past.handshakes_in_progress()), (0, 7, 0));
+        assert_eq!((past.handshakes_completed, past.handshakes_abandoned), (3, 1));
     }
 }

@@ -345,7 +345,7 @@ fn the_counters_of_a_worker_that_panicked_stay() {
     let mut client = connect(address);
     assert_eq!(ask(&mut client), Some(0));
     let stats = workers.stats().unwrap();
-    assert_eq!((stats.accepted, stats.active), (2, 1));
+    assert_eq!((stats.accepted, stats.active, stats.closed), (2, 1, 1));
     stop_after_panic(workers);
 }
 
