@@ -39,7 +39,12 @@ impl Core {
 
     /// Closes a server's sockets. The kernel refuses clients in the backlog, and waiting datagrams are lost.
     pub(crate) fn unlisten(&mut self, server: u16) {
-        for key in std::mem::take(&mut self.served[usize::from(server)].listeners) {
+        self.unlisten_from(server, 0);
+    }
+
+    /// Closes a server's sockets, except the first `kept`.
+    pub(super) fn unlisten_from(&mut self, server: u16, kept: usize) {
+        for key in self.served[usize::from(server)].listeners.split_off(kept) {
             self.unlisten_one(key);
         }
     }

@@ -218,9 +218,11 @@ impl Reactor {
         self.servers.remove(usize::from(server))
     }
 
-    /// Lets a server use these sockets, or none of them if one cannot be watched.
+    /// Lets a server use these sockets as well, or none of them if one cannot be watched.
     pub(crate) fn open(&mut self, id: ServerId, sockets: impl IntoIterator<Item = Bound>) -> Result<()> {
         let server = self.core.server(id).ok_or(Error::Gone)?;
+        let Served { listeners, addresses, .. } = &self.core.served[usize::from(server)];
+        let before = (listeners.len(), addresses.len());
         for socket in sockets {
             note!(Info, "listening on {}", socket.address());
             let served = &mut self.core.served[usize::from(server)];
@@ -231,7 +233,8 @@ impl Reactor {
                 Bound::Datagram(socket) => self.servers[usize::from(server)].receive_from(&mut self.core, socket),
             };
             if let Err(error) = opened {
-                self.core.unlisten(server);
+                self.core.unlisten_from(server, before.0);
+                self.core.served[usize::from(server)].addresses.truncate(before.1);
                 self.free_dead();
                 return Err(error);
             }

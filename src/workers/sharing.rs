@@ -3,7 +3,7 @@
 //! They are kept here, and each worker serves duplicates. So the clients in a backlog outlive the worker, and its successor
 //! serves them.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::address::Address;
 use crate::error::{Error, Result};
@@ -55,6 +55,8 @@ pub(super) struct Kept {
     socket: Socket,
     site: Site,
     owner: usize,
+    /// Tells it from the others.
+    id: Arc<()>,
 }
 
 impl Kept {
@@ -62,7 +64,7 @@ impl Kept {
     pub(super) fn new((socket, site): (Socket, Site), owner: usize) -> Result<Self> {
         let failed = |source| Error::Listen { address: site.address.clone(), source };
         socket.listen(site.options.request_queue_size()).map_err(failed)?;
-        Ok(Kept { socket, site, owner })
+        Ok(Kept { socket, site, owner, id: Arc::default() })
     }
 
     /// The socket may share its port.
@@ -159,10 +161,11 @@ impl Sharing {
     }
 
     /// Other workers serve the sockets of one that has ended, or has closed its server.
-    pub(super) fn take_over(&self, former: usize) {
+    pub(super) fn take_over(self: &Arc<Self>, former: usize) {
         if !matches!(self.how, How::Each) {
             return;
         }
+        let mut failed = Vec::new();
         let mut state = self.lock();
         let State { kept, servers } = &mut *state;
         for at in (0..kept.len()).rev() {
@@ -172,22 +175,33 @@ impl Sharing {
             let sockets = |worker: usize| kept.iter().filter(|kept| kept.owner == worker).count();
             let able = servers.iter().enumerate().filter_map(|(worker, server)| Some((worker, server.clone()?)));
             let Some((worker, (handle, server))) = able.min_by_key(|&(worker, _)| sockets(worker)) else {
-                note!(Error, "no worker is left that serves {}", kept[at].address());
-                kept.swap_remove(at); // Clients are refused, and do not wait forever.
+                failed.push((format!("no worker is left that serves {}", kept[at].address()), kept.swap_remove(at)));
                 continue;
             };
-            kept[at].owner = worker;
             match kept[at].bound() {
-                Ok(bound) => handle.run_next(move |reactor| {
-                    // If its server was closed meanwhile, it leaves the socket to others in turn.
-                    if reactor.is_open(server)
-                        && let Err(error) = reactor.open(server, [bound])
-                    {
-                        note!(Error, "it cannot take over a socket: {error:#}");
-                    }
-                }),
-                Err(error) => note!(Error, "worker {worker} cannot take over {}: {error:#}", kept[at].address()),
+                Ok(bound) => {
+                    kept[at].owner = worker;
+                    let (this, id) = (Arc::clone(self), Arc::clone(&kept[at].id));
+                    handle.run_next(move |reactor| {
+                        // If its server was closed meanwhile, it leaves the socket to others in turn.
+                        if reactor.is_open(server)
+                            && let Err(error) = reactor.open(server, [bound])
+                        {
+                            this.lock().kept.retain(|kept| !Arc::ptr_eq(&kept.id, &id));
+                            note!(Error, "it cannot take over a socket: {error:#}");
+                        }
+                    });
+                }
+                Err(error) => {
+                    let why = format!("worker {worker} cannot take over {}: {error:#}", kept[at].address());
+                    failed.push((why, kept.swap_remove(at)));
+                }
             }
+        }
+        drop(state); // A logger may ask the workers for something.
+        for (why, kept) in failed {
+            drop(kept); // Clients are refused, and do not wait forever.
+            note!(Error, "{why}");
         }
     }
 

@@ -258,21 +258,35 @@ fn when_the_last_worker_has_panicked_clients_are_refused() {
 /// What all tests log.
 struct Lines(Mutex<Vec<String>>);
 
+static LINES: Lines = Lines(Mutex::new(Vec::new()));
+
+type Hears = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Those that hear each line.
+static HEAR: Mutex<Vec<Hears>> = Mutex::new(Vec::new());
+
+fn listen_to_log(hears: impl Fn(&str) + Send + Sync + 'static) {
+    HEAR.lock().unwrap().push(Arc::new(hears));
+    let _ = log::set_logger(&LINES); // Another test may have done so.
+    log::set_max_level(log::LevelFilter::Info);
+}
+
 impl log::Log for Lines {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
     fn log(&self, record: &log::Record<'_>) {
-        self.0.lock().unwrap().push(record.args().to_string());
+        let line = record.args().to_string();
+        let hear = HEAR.lock().unwrap().clone();
+        hear.iter().for_each(|hears| hears(&line));
+        self.0.lock().unwrap().push(line);
     }
     fn flush(&self) {}
 }
 
 #[test]
 fn the_log_tells_which_worker_has_failed_and_why_none_is_left() {
-    static LINES: Lines = Lines(Mutex::new(Vec::new()));
-    log::set_logger(&LINES).unwrap();
-    log::set_max_level(log::LevelFilter::Info);
+    listen_to_log(|_| ());
     let (workers, _) = start::<Tcp>(3, config(Spread::Handed, false));
     workers.handles().iter().for_each(break_worker);
     join(workers).unwrap_err();
@@ -427,3 +441,4 @@ mod closing;
 mod ending;
 #[cfg(all(feature = "batch", target_os = "linux"))]
 mod joining;
+mod remaking;

@@ -21,7 +21,7 @@ pub(super) fn wait_until(mut is_so: impl FnMut() -> bool) {
 }
 
 /// What a reactor answers.
-fn of<T: Send + 'static>(handle: &Handle, ask: impl FnOnce(&mut Reactor) -> T + Send + 'static) -> T {
+pub(super) fn of<T: Send + 'static>(handle: &Handle, ask: impl FnOnce(&mut Reactor) -> T + Send + 'static) -> T {
     let (tell, hear) = channel();
     handle.run(move |reactor| drop(tell.send(ask(reactor)))).unwrap();
     hear.recv_timeout(PATIENCE).unwrap()
@@ -34,7 +34,7 @@ pub(super) fn is_refused(address: SocketAddr) -> bool {
 
 /// All of some clients get an answer.
 #[track_caller]
-fn all_are_served(address: SocketAddr) {
+pub(super) fn all_are_served(address: SocketAddr) {
     assert_eq!((0..20).filter(|_| ask(&mut connect(address)).is_none()).count(), 0);
 }
 
