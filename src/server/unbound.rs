@@ -219,6 +219,13 @@ impl<F: Family, S: BaseServer, H: RequestHandler<S>> Unbound<F, S, H> {
         self.bound.split_off(count)
     }
 
+    /// Duplicates of the sockets after the first `count`.
+    pub(crate) fn duplicates(&self, count: usize) -> Result<Vec<(Socket, Site)>> {
+        let failed = |source| Error::Reactor { doing: "duplicate the socket", source };
+        let duplicate = |(socket, site): &(Socket, Site)| Ok((socket.another().map_err(failed)?, site.clone()));
+        self.bound[count..].iter().map(duplicate).collect()
+    }
+
     /// The id of the future server.
     pub(crate) fn id(&self) -> ServerId {
         self.parked.id

@@ -57,6 +57,8 @@ pub(super) mod sealed {
         fn count(&self) -> usize;
         #[doc(hidden)]
         fn take(&mut self, count: usize) -> Taken;
+        #[doc(hidden)]
+        fn duplicates(&self, count: usize) -> Result<Taken>;
         #[cfg(all(unix, feature = "restart"))]
         #[doc(hidden)]
         fn take_names(&mut self) -> Names;
@@ -90,6 +92,10 @@ pub(super) mod sealed {
 
         fn take(&mut self, count: usize) -> Taken {
             Taken(self.take_bound(count))
+        }
+
+        fn duplicates(&self, count: usize) -> Result<Taken> {
+            self.duplicates(count).map(Taken)
         }
 
         #[cfg(all(unix, feature = "restart"))]

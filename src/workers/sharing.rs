@@ -60,11 +60,14 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Keeps a socket that has just been bound, and makes it listen.
-    pub(super) fn new((socket, site): (Socket, Site), owner: usize) -> Result<Self> {
-        let failed = |source| Error::Listen { address: site.address.clone(), source };
-        socket.listen(site.options.request_queue_size()).map_err(failed)?;
-        Ok(Kept { socket, site, owner, id: Arc::default() })
+    /// Keeps a socket that has just been bound.
+    pub(super) fn new((socket, site): (Socket, Site), owner: usize) -> Self {
+        Kept { socket, site, owner, id: Arc::default() }
+    }
+
+    pub(super) fn listen(&self) -> Result<()> {
+        let failed = |source| Error::Listen { address: self.site.address.clone(), source };
+        self.socket.listen(self.site.options.request_queue_size()).map_err(failed)
     }
 
     /// The socket may share its port.

@@ -50,6 +50,8 @@ pub struct Worker {
     crew: Arc<Crew>,
     /// The servers, and the sockets that each was bound to.
     bound: Vec<(ServerId, Arc<Sharing>)>,
+    /// New sockets, which are kept when the worker has been made. If that fails, they are closed with it.
+    new: Vec<(Arc<Sharing>, Vec<Kept>)>,
 }
 
 /// Makes the servers of a worker.
@@ -65,12 +67,13 @@ impl Worker {
         #[cfg(all(unix, feature = "restart"))]
         (reactor.core.failed_restart = Arc::clone(&crew.failed_restart));
         reactor.core.hold = Hold::Clients;
-        let mut worker = Worker { number, reactor, crew: Arc::clone(crew), bound: Vec::new() };
+        let mut worker = Worker { number, reactor, crew: Arc::clone(crew), bound: Vec::new(), new: Vec::new() };
         make(&mut worker)?;
         if worker.bound.iter().any(|(server, _)| worker.reactor.core.server(*server).is_none()) {
             let source = io::Error::other("a server was bound, but not added: its clients would wait forever");
             return Err(Error::Reactor { doing: "make a worker", source });
         }
+        worker.new.drain(..).for_each(|(sharing, kept)| sharing.keep(kept));
         for (server, sharing) in &worker.bound {
             let handle = worker.reactor.handle();
             if let How::Handed(acceptor) = sharing.how {
@@ -222,7 +225,7 @@ impl Worker {
             Some(sharing) => sharing,
             None => self.bind_first::<G, U>(server, key, &mut options, bind)?,
         };
-        let mut own = sharing.duplicates(self.number)?;
+        let own = sharing.duplicates(self.number)?;
         if let How::Each = sharing.how
             && own.is_empty()
         {
@@ -231,8 +234,8 @@ impl Worker {
             for address in sharing.addresses.iter().filter_map(G::typed) {
                 server.bind::<G>(address, options.clone())?;
             }
-            sharing.keep(self.keep(server, already)?);
-            own = sharing.duplicates(self.number)?;
+            let new = server.duplicates(already)?.0.into_iter().map(|bound| Kept::new(bound, self.number));
+            self.new.push((Arc::clone(&sharing), new.collect()));
         }
         for socket in own {
             server.adopt_socket::<G>(socket, G::for_duplicate(options.clone()))?;
@@ -251,7 +254,8 @@ impl Worker {
     ) -> Result<Arc<Sharing>> {
         let already = server.count();
         bind(server)?;
-        let mut kept = self.keep(server, already)?;
+        let mut kept: Vec<_> = server.take(already).0.into_iter().map(|bound| Kept::new(bound, self.number)).collect();
+        kept.iter().try_for_each(Kept::listen)?;
         #[cfg(all(unix, feature = "restart"))]
         let named = server.take_names().0;
         let mut addresses: Vec<_> = kept.iter().map(|kept| kept.address().clone()).collect();
@@ -296,11 +300,6 @@ impl Worker {
         let sharing = Arc::new(sharing);
         self.crew.sharings().push(Arc::clone(&sharing));
         Ok(sharing)
-    }
-
-    /// Takes the last sockets of a server, to be kept with those of all workers.
-    fn keep(&self, server: &mut impl AnyUnbound, already: usize) -> Result<Vec<Kept>> {
-        server.take(already).0.into_iter().map(|bound| Kept::new(bound, self.number)).collect()
     }
 
     /// Adds a server to its reactor: see [`Reactor::add_unbound`].

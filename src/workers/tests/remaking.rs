@@ -10,6 +10,35 @@ use crate::net::scripted::{ScriptedListener, ScriptedStream};
 use crate::net::site::{Options, Site};
 use crate::workers::sharing::Kept;
 
+#[test]
+fn attempts_that_fail_leave_no_sockets_to_the_others() {
+    let (made, may_make) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, may) = (Arc::clone(&made), Arc::clone(&may_make));
+    let workers = Workers::with_config(2, config(Spread::Kernel, true), move |worker| {
+        let number = worker.number() as u8;
+        let mut server = TcpServer::unbound(move |_| Numbered(number));
+        worker.server_bind(&mut server, "127.0.0.1:0")?;
+        if count.fetch_add(1, Ordering::SeqCst) < 2 || may.load(Ordering::SeqCst) {
+            worker.add(server).map(drop)
+        } else {
+            Err(Error::from("the configuration is broken"))
+        }
+    });
+    let (workers, address) = run(workers.unwrap());
+    let handles = workers.handles();
+    break_worker(&handles[0]);
+    wait_until(|| made.load(Ordering::SeqCst) >= 7); // Four attempts have failed, and a fifth has begun.
+    let listeners = of(&handles[1], |reactor| {
+        let server = reactor.inspect().servers[0].id;
+        reactor.server_addresses(server).len()
+    });
+    assert_eq!(listeners, 2, "its own, and the first one of the other worker");
+    all_are_served(address);
+    may_make.store(true, Ordering::SeqCst);
+    wait_until(|| ask(&mut connect(address)) == Some(0));
+    stop_after_panic(workers);
+}
+
 /// Makes a listener of a duplicate in this way.
 struct Finish(fn(&Address) -> io::Result<Bound>);
 
@@ -51,7 +80,7 @@ fn is_closed_if_nobody_can_take_it_over(finish: fn(&Address) -> io::Result<Bound
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let other = listener.local_addr().unwrap();
     let site = Site { address: other.into(), options: Arc::new(Finish(finish)), adopted: false };
-    let kept = Kept::new((Socket::from(socket2::Socket::from(listener)), site), 0).unwrap();
+    let kept = Kept::new((Socket::from(socket2::Socket::from(listener)), site), 0);
     let handle = workers.handle.clone();
     let server = of(&workers.handles()[1], |reactor| reactor.inspect().servers[0].id);
     // A logger may send what it is given to clients.
