@@ -178,8 +178,8 @@ impl Crew {
     pub(super) fn close(&self, sharing: &Arc<Sharing>) {
         self.sharings().retain(|other| !Arc::ptr_eq(other, sharing));
         sharing.close();
-        if let How::Handed(acceptor) = sharing.how {
-            self.handing.close_acceptor(acceptor);
+        if let How::Handed(acceptor) = &sharing.how {
+            acceptor.get().into_iter().for_each(|acceptor| self.handing.close_acceptor(*acceptor));
         }
     }
 
@@ -274,7 +274,7 @@ impl Place {
     pub(super) fn vacate(&self, stats: Stats) {
         self.crew.handing.forget(self.number);
         for sharing in self.crew.sharings().iter() {
-            sharing.set_server(self.number, None);
+            sharing.lose(self.number);
         }
         let mut state = self.crew.lock();
         state.ended += 1;
@@ -283,6 +283,14 @@ impl Place {
         member.past += stats.of_the_past();
         drop(state);
         self.crew.end_last(); // The others may have waited for it.
+    }
+
+    /// An attempt to fill the place is over. Closes the sockets that no worker needs: clients are refused, and do not wait
+    /// forever.
+    pub(super) fn settle(&self, was_made: bool) {
+        let sharings = self.crew.sharings().clone();
+        let unneeded = sharings.iter().filter(|sharing| !sharing.is_needed_after(self.number, was_made));
+        unneeded.for_each(|sharing| self.crew.close(sharing));
     }
 
     /// Lets the others serve the sockets of servers that they have and this one has not. While they drain, they accept

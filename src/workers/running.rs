@@ -67,7 +67,9 @@ fn replace(place: &Place, make: &Mutex<Make>, backoff: &mut Backoff) -> Option<W
 
 fn attempt(place: &Place, make: &Mutex<Make>) -> Result<Worker> {
     let mut make = make.lock().unwrap_or_else(PoisonError::into_inner);
-    catch(|| Worker::make(&place.crew, place.number, &mut make)).and_then(|made| made)
+    let made = catch(|| Worker::make(&place.crew, place.number, &mut make)).and_then(|made| made);
+    place.settle(made.is_ok()); // Before another worker is made, which may bind the same address.
+    made
 }
 
 /// A worker that has served for longer begins with the shortest pause again.

@@ -3,7 +3,8 @@
 //! They are kept here, and each worker serves duplicates. So the clients in a backlog outlive the worker, and its successor
 //! serves them.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::address::Address;
 use crate::error::{Error, Result};
@@ -30,8 +31,8 @@ pub(super) enum How {
     Each,
     /// All read one socket.
     Together,
-    /// The acceptor of this number hands them connections.
-    Handed(usize),
+    /// The acceptor of this number hands them connections. There is none until a worker is made.
+    Handed(OnceLock<usize>),
 }
 
 pub(super) struct Sharing {
@@ -48,6 +49,8 @@ struct State {
     kept: Vec<Kept>,
     /// The server of each worker that serves them.
     servers: Vec<Option<(Handle, ServerId)>>,
+    /// The workers that have failed with such a server, and may have one when they are made again.
+    awaited: BTreeSet<usize>,
 }
 
 /// A socket, with the number of the worker that serves it.
@@ -117,7 +120,7 @@ impl Kept {
 
 impl Sharing {
     pub(super) fn new(key: Key, how: How, addresses: Vec<Address>, kept: Vec<Kept>, workers: usize) -> Self {
-        let state = State { kept, servers: vec![None; workers] };
+        let state = State { kept, servers: vec![None; workers], awaited: BTreeSet::new() };
         Sharing {
             key,
             how,
@@ -128,6 +131,11 @@ impl Sharing {
         }
     }
 
+    /// Takes the sockets that are kept.
+    pub(super) fn take_kept(&self) -> Vec<Kept> {
+        std::mem::take(&mut self.lock().kept)
+    }
+
     /// Keeps more sockets.
     pub(super) fn keep(&self, kept: Vec<Kept>) {
         self.lock().kept.extend(kept);
@@ -136,13 +144,36 @@ impl Sharing {
     /// Duplicates of the sockets that a worker serves.
     pub(super) fn duplicates(&self, worker: usize) -> Result<Vec<Socket>> {
         let state = self.lock();
-        let own = state.kept.iter().filter(|kept| kept.owner == worker || matches!(self.how, How::Together));
-        own.map(Kept::duplicate).collect()
+        let is_own = |kept: &&Kept| match self.how {
+            How::Each => kept.owner == worker,
+            How::Together => true,
+            How::Handed(_) => false,
+        };
+        state.kept.iter().filter(is_own).map(Kept::duplicate).collect()
     }
 
     /// A worker has this server for the sockets, or `None` any more.
     pub(super) fn set_server(&self, worker: usize, server: Option<(Handle, ServerId)>) {
         self.lock().servers[worker] = server;
+    }
+
+    /// A worker has failed.
+    pub(super) fn lose(&self, worker: usize) {
+        let mut state = self.lock();
+        if state.servers[worker].take().is_some() {
+            state.awaited.insert(worker);
+        }
+    }
+
+    /// An attempt to make a worker again is over. Returns whether the sockets are still needed: a worker serves them, or may
+    /// do so when it is made again. Inherited ones cannot be bound again, so they stay until an attempt succeeds.
+    pub(super) fn is_needed_after(&self, worker: usize, was_made: bool) -> bool {
+        let mut state = self.lock();
+        if was_made {
+            state.awaited.remove(&worker);
+        }
+        let stays = !was_made && state.kept.iter().any(Kept::is_adopted);
+        stays || !state.awaited.is_empty() || state.servers.iter().any(Option::is_some)
     }
 
     /// The servers of the other workers, if one of them has this server.
@@ -170,7 +201,7 @@ impl Sharing {
         }
         let mut failed = Vec::new();
         let mut state = self.lock();
-        let State { kept, servers } = &mut *state;
+        let State { kept, servers, .. } = &mut *state;
         for at in (0..kept.len()).rev() {
             if kept[at].owner != former {
                 continue;
@@ -210,8 +241,7 @@ impl Sharing {
 
     /// Closes the sockets that are kept.
     pub(super) fn close(&self) {
-        let kept = std::mem::take(&mut self.lock().kept);
-        drop(kept);
+        drop(self.take_kept());
     }
 
     /// All workers stop. When they have closed their listeners, none is open. A datagram socket that they read together is

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::binding::AnyUnbound;
 use super::crew::Crew;
@@ -73,10 +73,12 @@ impl Worker {
             let source = io::Error::other("a server was bound, but not added: its clients would wait forever");
             return Err(Error::Reactor { doing: "make a worker", source });
         }
+        worker.accept()?;
         worker.new.drain(..).for_each(|(sharing, kept)| sharing.keep(kept));
         for (server, sharing) in &worker.bound {
             let handle = worker.reactor.handle();
-            if let How::Handed(acceptor) = sharing.how {
+            if let How::Handed(acceptor) = &sharing.how {
+                let acceptor = *acceptor.get().expect("it accepts");
                 crew.handing.set_server(acceptor, number, handle.clone(), *server);
                 worker.reactor.core.accepts_elsewhere(*server, &sharing.addresses);
             }
@@ -254,7 +256,7 @@ impl Worker {
     ) -> Result<Arc<Sharing>> {
         let already = server.count();
         bind(server)?;
-        let mut kept: Vec<_> = server.take(already).0.into_iter().map(|bound| Kept::new(bound, self.number)).collect();
+        let kept: Vec<_> = server.take(already).0.into_iter().map(|bound| Kept::new(bound, self.number)).collect();
         kept.iter().try_for_each(Kept::listen)?;
         #[cfg(all(unix, feature = "restart"))]
         let named = server.take_names().0;
@@ -272,16 +274,34 @@ impl Worker {
             kept.iter().for_each(Kept::share);
             How::Together
         } else {
-            let listeners = std::mem::take(&mut kept).into_iter().map(Kept::into_bound);
+            How::Handed(OnceLock::new())
+        };
+        #[cfg_attr(not(all(unix, feature = "restart")), expect(unused_mut, reason = "it has no names"))]
+        let mut sharing = Sharing::new(key, how, addresses, kept, self.crew.count);
+        #[cfg(all(unix, feature = "restart"))]
+        sharing.named.extend(named);
+        let sharing = Arc::new(sharing);
+        self.crew.sharings().push(Arc::clone(&sharing));
+        Ok(sharing)
+    }
+
+    /// Lets the control reactor accept the clients that the workers are handed.
+    fn accept(&self) -> Result<()> {
+        for (_, sharing) in &self.bound {
+            let How::Handed(number) = &sharing.how else { continue };
+            if number.get().is_some() {
+                continue;
+            }
+            let listeners = sharing.take_kept().into_iter().map(Kept::into_bound);
             let mut listeners = listeners.collect::<Result<Vec<_>>>()?;
             let headers = listeners.iter_mut().map(|bound| match bound {
                 Bound::Listener(listener) => listener.take_header(),
                 Bound::Datagram(_) => ExpectedHeader::default(),
             });
-            let acceptor = self.crew.handing.add_acceptor(headers.last().unwrap_or_default());
             let handing = Arc::clone(&self.crew.handing);
+            let acceptor = *number.get_or_init(|| handing.add_acceptor(headers.last().unwrap_or_default()));
             #[cfg(all(unix, feature = "restart"))]
-            let named = named.clone();
+            let named = sharing.named.clone();
             let accept = move |reactor: &mut Reactor| {
                 let accepting = handing.accept(acceptor, reactor, listeners);
                 #[cfg(all(unix, feature = "restart"))]
@@ -291,15 +311,8 @@ impl Worker {
                 }
             };
             self.crew.control.submit(accept, false)?; // It is no message.
-            How::Handed(acceptor)
-        };
-        #[cfg_attr(not(all(unix, feature = "restart")), expect(unused_mut, reason = "it has no names"))]
-        let mut sharing = Sharing::new(key, how, addresses, kept, self.crew.count);
-        #[cfg(all(unix, feature = "restart"))]
-        sharing.named.extend(named);
-        let sharing = Arc::new(sharing);
-        self.crew.sharings().push(Arc::clone(&sharing));
-        Ok(sharing)
+        }
+        Ok(())
     }
 
     /// Adds a server to its reactor: see [`Reactor::add_unbound`].

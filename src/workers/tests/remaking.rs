@@ -39,6 +39,127 @@ fn attempts_that_fail_leave_no_sockets_to_the_others() {
     stop_after_panic(workers);
 }
 
+#[test]
+fn an_address_that_only_a_failed_attempt_has_bound_is_closed() {
+    for spread in [Spread::Kernel, Spread::Handed] {
+        let (may_make, mut made) = (Arc::new(AtomicBool::new(false)), 0);
+        let (may, (tell, hear)) = (Arc::clone(&may_make), channel());
+        let workers = Workers::with_config(1, config(spread, true), move |worker| {
+            made += 1;
+            let mut server = TcpServer::unbound(|_| Numbered(0));
+            worker.server_bind(&mut server, "127.0.0.1:0")?;
+            if made == 2 {
+                worker.server_bind(&mut server, "127.0.0.1:0")?;
+                tell.send(worker.workers().server_addresses()[1].as_inet().unwrap()).unwrap();
+            }
+            if made > 1 && !may.load(Ordering::SeqCst) {
+                return Err(Error::from("the configuration is broken"));
+            }
+            worker.add(server).map(drop)
+        });
+        let (workers, address) = run(workers.unwrap());
+        break_worker(&workers.handles()[0]);
+        let other = hear.recv_timeout(PATIENCE).unwrap();
+        wait_until(|| is_refused(other));
+        assert_eq!(workers.server_addresses(), [address.into()]);
+        let mut client = connect(address); // It waits.
+        may_make.store(true, Ordering::SeqCst);
+        assert_eq!(ask(&mut client), Some(0));
+        stop_after_panic(workers);
+    }
+}
+
+/// It cannot be bound again.
+#[test]
+#[cfg(unix)]
+fn an_inherited_socket_that_a_failed_attempt_has_taken_is_served_by_the_next() {
+    use crate::server::inherited::InheritedSockets;
+
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let inherited = socket.local_addr().unwrap();
+    let mut sockets = InheritedSockets::new([("late".to_owned(), socket.into())]);
+    let mut made = 0;
+    let workers = Workers::new(1, move |worker| {
+        made += 1;
+        let mut server = TcpServer::unbound(|_| Numbered(0));
+        worker.server_bind(&mut server, "127.0.0.1:0")?;
+        if made > 1 {
+            worker.inherit_or_bind(&mut server, &mut sockets, "late", "127.0.0.1:0")?;
+        }
+        if made == 2 {
+            return Err(Error::from("the rest is missing"));
+        }
+        worker.add(server)
+    });
+    let (workers, _) = run(workers.unwrap());
+    let mut client = connect(inherited);
+    break_worker(&workers.handles()[0]);
+    assert_eq!(ask(&mut client), Some(0));
+    stop_after_panic(workers);
+}
+
+#[test]
+fn an_address_that_every_worker_has_left_out_is_closed() {
+    for (spread, count) in [(Spread::Kernel, 1), (Spread::Kernel, 2), (Spread::Handed, 1), (Spread::Handed, 2)] {
+        let mut made = 0;
+        let workers = Workers::with_config(count, config(spread, true), move |worker| {
+            made += 1;
+            let mut server = TcpServer::unbound(|_| Numbered(0));
+            worker.server_bind(&mut server, "127.0.0.1:0")?;
+            if made <= count {
+                worker.server_bind(&mut server, "127.0.0.1:0")?;
+            }
+            worker.add(server)
+        });
+        let (workers, address) = run(workers.unwrap());
+        let other = workers.server_addresses()[1].as_inet().unwrap();
+        let handles = workers.handles();
+        let (last, others) = handles.split_last().unwrap();
+        for handle in others {
+            break_worker(handle);
+            wait_until(|| handle.run(|_| ()).is_err());
+            wait_until(|| workers.handles().len() == count);
+            all_are_served(other);
+        }
+        break_worker(last);
+        wait_until(|| is_refused(other));
+        assert_eq!(workers.server_addresses(), [address.into()]);
+        all_are_served(address);
+        stop_after_panic(workers);
+    }
+}
+
+#[test]
+fn an_address_of_a_worker_that_is_still_to_be_made_again_stays() {
+    let may_make = Arc::new(AtomicBool::new(true));
+    let may = Arc::clone(&may_make);
+    let workers = Workers::with_config(2, config(Spread::Kernel, true), move |worker| {
+        let mut server = TcpServer::unbound(|_| Numbered(0));
+        worker.server_bind(&mut server, "127.0.0.1:0")?;
+        if worker.number() == 1 {
+            if !may.load(Ordering::SeqCst) {
+                return Err(Error::from("not yet"));
+            }
+            worker.server_bind(&mut server, "127.0.0.1:0")?;
+        }
+        worker.add(server).map(drop)
+    });
+    let (workers, address) = run(workers.unwrap());
+    let other = workers.server_addresses()[1].as_inet().unwrap();
+    may_make.store(false, Ordering::SeqCst);
+    let handles = workers.handles();
+    break_worker(&handles[1]);
+    wait_until(|| workers.handles().len() == 1);
+    break_worker(&handles[0]);
+    wait_until(|| handles[0].run(|_| ()).is_err());
+    wait_until(|| workers.handles().len() == 1);
+    all_are_served(address);
+    let mut client = connect(other);
+    may_make.store(true, Ordering::SeqCst);
+    assert_eq!(ask(&mut client), Some(0));
+    stop_after_panic(workers);
+}
+
 /// Makes a listener of a duplicate in this way.
 struct Finish(fn(&Address) -> io::Result<Bound>);
 
