@@ -148,6 +148,7 @@ impl Workers {
         let mut reactor = Reactor::with_config(control)?;
         let crew = Arc::new(Crew::new(count, config, reactor.handle()));
         let owned = Owned(Arc::clone(&crew));
+        reactor.core.descriptors = Arc::clone(&crew.descriptors);
         control::relay_stop(&mut reactor, &crew)?;
         #[cfg(all(unix, feature = "restart"))]
         {

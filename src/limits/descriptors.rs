@@ -1,5 +1,6 @@
 //! How many connections the descriptors of the process allow.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The descriptors of the process, which the reactors of [`Workers`](crate::Workers) share.
@@ -7,11 +8,13 @@ pub(crate) struct Descriptors {
     reactors: usize,
     /// How many are not for connections: counted when the first client comes.
     taken: OnceLock<usize>,
+    /// A reactor has paused accepting, perhaps because none was left.
+    has_pause: AtomicBool,
 }
 
 impl Descriptors {
     pub(crate) fn of(reactors: usize) -> Arc<Self> {
-        Arc::new(Descriptors { reactors, taken: OnceLock::new() })
+        Arc::new(Descriptors { reactors, taken: OnceLock::new(), has_pause: AtomicBool::new(false) })
     }
 
     /// The default number of connections of each reactor. `None` if the limit is unknown.
@@ -21,6 +24,16 @@ impl Descriptors {
         let for_restart = if cfg!(feature = "restart") { sockets * self.reactors } else { 0 };
         let taken = *self.taken.get_or_init(|| open_descriptors().saturating_sub(connections) + for_restart);
         connections_from_descriptors(taken).map(|all| (all / self.reactors).max(1))
+    }
+
+    /// A reactor pauses accepting.
+    pub(crate) fn note_pause(&self) {
+        self.has_pause.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether one has, since the last call.
+    pub(crate) fn take_pause(&self) -> bool {
+        self.has_pause.load(Ordering::Relaxed) && self.has_pause.swap(false, Ordering::Relaxed)
     }
 
     /// The number of connections if the limit is unknown: `last`, the number until now, unless that is 0.

@@ -39,12 +39,7 @@ impl Core {
 
     /// Closes a server's sockets. The kernel refuses clients in the backlog, and waiting datagrams are lost.
     pub(crate) fn unlisten(&mut self, server: u16) {
-        self.unlisten_from(server, 0);
-    }
-
-    /// Closes a server's sockets, except the first `kept`.
-    pub(super) fn unlisten_from(&mut self, server: u16, kept: usize) {
-        for key in self.served[usize::from(server)].listeners.split_off(kept) {
+        for key in std::mem::take(&mut self.served[usize::from(server)].listeners) {
             self.unlisten_one(key);
         }
     }
@@ -199,6 +194,7 @@ impl Core {
             pause.timer = self.timers.arm(now + nanos(pause.backoff.pause()), Alarm::Resume(key));
         }
         self.stats.accept_pauses += 1;
+        self.descriptors.note_pause();
     }
 
     /// Pauses all listeners, because a resource that every connection needs has run out.

@@ -218,27 +218,29 @@ impl Reactor {
         self.servers.remove(usize::from(server))
     }
 
-    /// Lets a server use these sockets as well, or none of them if one cannot be watched.
+    /// Lets a server use these sockets, or none of them if one cannot be watched.
     pub(crate) fn open(&mut self, id: ServerId, sockets: impl IntoIterator<Item = Bound>) -> Result<()> {
         let server = self.core.server(id).ok_or(Error::Gone)?;
-        let Served { listeners, addresses, .. } = &self.core.served[usize::from(server)];
-        let before = (listeners.len(), addresses.len());
         for socket in sockets {
-            note!(Info, "listening on {}", socket.address());
-            let served = &mut self.core.served[usize::from(server)];
-            served.life = Life::Open { stopped: false };
-            served.addresses.push(socket.address().clone());
-            let opened = match socket {
-                Bound::Listener(listener) => self.core.listen(server, listener),
-                Bound::Datagram(socket) => self.servers[usize::from(server)].receive_from(&mut self.core, socket),
-            };
-            if let Err(error) = opened {
-                self.core.unlisten_from(server, before.0);
-                self.core.served[usize::from(server)].addresses.truncate(before.1);
+            if let Err(error) = self.open_another(server, socket) {
+                self.core.unlisten(server);
                 self.free_dead();
                 return Err(error);
             }
         }
+        Ok(())
+    }
+
+    /// Lets a server use another socket as well. If it cannot be watched, it is closed.
+    pub(crate) fn open_another(&mut self, server: u16, socket: Bound) -> Result<()> {
+        let address = socket.address().clone();
+        note!(Info, "listening on {address}");
+        self.core.served[usize::from(server)].life = Life::Open { stopped: false };
+        match socket {
+            Bound::Listener(listener) => self.core.listen(server, listener)?,
+            Bound::Datagram(socket) => self.servers[usize::from(server)].receive_from(&mut self.core, socket)?,
+        }
+        self.core.served[usize::from(server)].addresses.push(address);
         Ok(())
     }
 

@@ -118,6 +118,13 @@ impl Crew {
         self.lock().members.iter().filter_map(|member| member.handle.clone()).collect()
     }
 
+    /// A connection of one has closed: those that have paused accepting try again. The acceptors are in the control reactor.
+    pub(super) fn resume_accepting(&self) {
+        for handle in self.handles().iter().chain([&self.control]) {
+            handle.run_next(|reactor| reactor.core.resume_accepting());
+        }
+    }
+
     /// The counters of all former reactors, and what no reactor of a worker counts. Also the number of the former reactors.
     pub(super) fn past(&self) -> (Stats, u64) {
         let state = self.lock();

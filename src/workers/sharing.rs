@@ -219,7 +219,8 @@ impl Sharing {
                     handle.run_next(move |reactor| {
                         // If its server was closed meanwhile, it leaves the socket to others in turn.
                         if reactor.is_open(server)
-                            && let Err(error) = reactor.open(server, [bound])
+                            && let Some(server) = reactor.core.open_server(server)
+                            && let Err(error) = reactor.open_another(server, bound)
                         {
                             this.lock().kept.retain(|kept| !Arc::ptr_eq(&kept.id, &id));
                             note!(Error, "it cannot take over a socket: {error:#}");

@@ -442,3 +442,4 @@ mod ending;
 #[cfg(all(feature = "batch", target_os = "linux"))]
 mod joining;
 mod remaking;
+mod shortage;

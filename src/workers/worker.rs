@@ -52,6 +52,8 @@ pub struct Worker {
     bound: Vec<(ServerId, Arc<Sharing>)>,
     /// New sockets, which are kept when the worker has been made. If that fails, they are closed with it.
     new: Vec<(Arc<Sharing>, Vec<Kept>)>,
+    /// How many connections had closed at its last report.
+    closed: u64,
 }
 
 /// Makes the servers of a worker.
@@ -67,7 +69,8 @@ impl Worker {
         #[cfg(all(unix, feature = "restart"))]
         (reactor.core.failed_restart = Arc::clone(&crew.failed_restart));
         reactor.core.hold = Hold::Clients;
-        let mut worker = Worker { number, reactor, crew: Arc::clone(crew), bound: Vec::new(), new: Vec::new() };
+        let mut worker =
+            Worker { number, reactor, crew: Arc::clone(crew), bound: Vec::new(), new: Vec::new(), closed: 0 };
         make(&mut worker)?;
         if worker.bound.iter().any(|(server, _)| worker.reactor.core.server(*server).is_none()) {
             let source = io::Error::other("a server was bound, but not added: its clients would wait forever");
@@ -343,7 +346,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Tells the acceptors how many connections it has, and the others that it stops or has drained.
+    /// Tells the acceptors how many connections it has, and the others that it stops or has drained, or that a descriptor is
+    /// free.
     fn report(&mut self) {
         for (server, sharing) in &self.bound {
             if let How::Handed(_) = sharing.how {
@@ -357,6 +361,10 @@ impl Worker {
         }
         if self.reactor.core.hold == Hold::OthersOnly {
             self.crew.note_drained(self.number);
+        }
+        let closed = std::mem::replace(&mut self.closed, self.reactor.core.stats.closed);
+        if closed != self.closed && self.crew.descriptors.take_pause() {
+            self.crew.resume_accepting();
         }
     }
 
