@@ -33,8 +33,8 @@ pub(crate) struct Endpoint {
     pub(crate) outbound: Option<u32>,
     /// The slot of each peer's session, if the server keeps sessions.
     pub(crate) sessions: HashMap<Address, u32>,
-    /// Nothing more is received: the server is about to be closed, or a successor receives it.
-    pub(crate) closing: bool,
+    /// The server is about to be closed, or a successor receives what comes.
+    pub(crate) receives_no_more: bool,
 }
 
 impl Endpoint {
@@ -51,7 +51,7 @@ impl Endpoint {
             watches_room: false,
             outbound: None,
             sessions: HashMap::new(),
-            closing: false,
+            receives_no_more: false,
         }
     }
 
@@ -66,7 +66,7 @@ impl Endpoint {
 
     /// Returns whether something may be received now.
     pub(crate) fn receives(&self) -> bool {
-        self.ready && !self.closing && !self.pause.is_on()
+        self.ready && !self.receives_no_more && !self.pause.is_on()
     }
 
     /// Returns whether there is nothing to send, and nothing is prepared for sending again.

@@ -41,7 +41,7 @@ impl Reactor {
             self.allocate();
             self.core.begin_closing(server);
             self.core.unlisten_streams(server);
-            self.core.each_endpoint(Some(server), |endpoint| endpoint.closing = true);
+            self.core.each_endpoint(Some(server), |endpoint| endpoint.receives_no_more = true);
             self.abort_server(server);
             self.core.closing.push(server);
             self.go_on_closing();

@@ -273,7 +273,7 @@ impl Core {
                 self.unlisten_one(key);
                 return false;
             };
-            endpoint.closing = true;
+            endpoint.receives_no_more = true;
             self.selector.deregister(&mut endpoint.socket);
             true
         });

@@ -253,7 +253,7 @@ impl Reactor {
         let (servers, mut receives) = (only.map_or_else(|| self.asked(), |server| vec![server]), false);
         for &server in &servers {
             self.core.each_endpoint(Some(server), |endpoint| {
-                receives |= !endpoint.closing;
+                receives |= !endpoint.receives_no_more;
                 endpoint.ready = true;
             });
         }
@@ -261,7 +261,7 @@ impl Reactor {
             servers.iter().for_each(|&server| self.take_in(server));
             self.free_dead(); // A server that was added during the stop may have a client.
             for &server in &servers {
-                self.core.each_endpoint(Some(server), |endpoint| endpoint.closing = true);
+                self.core.each_endpoint(Some(server), |endpoint| endpoint.receives_no_more = true);
             }
             return self.has_drained(only);
         }

@@ -107,7 +107,8 @@ fn defaults(ignored: u64) -> SigSet {
 fn actions(sockets: &[RawFd]) -> io::Result<PosixSpawnFileActions> {
     let mut actions = PosixSpawnFileActions::init()?;
     let end = FIRST + RawFd::try_from(sockets.len()).map_err(io::Error::other)?;
-    // A socket that is in the place of another goes elsewhere first.
+    // A socket that is in the place of another goes elsewhere first: to bring 5 and 3 to the places 3 and 4, the socket 3
+    // is moved to 6, then 5 to 3, and 6 to 4.
     let mut free = (end..).filter(|place| !sockets.contains(place));
     let mut moved = Vec::new();
     for &socket in sockets {

@@ -31,7 +31,7 @@ impl Network {
             let (server, slots) = (slot.server, &mut core.slots);
             let paused = slots.pause(key).is_some_and(|pause| pause.is_on());
             let held_up = match slots.endpoint(key) {
-                Some(endpoint) => endpoint.closing,
+                Some(endpoint) => endpoint.receives_no_more,
                 None => core.is_capped(server),
             };
             let quota = core.served[usize::from(server)].quota;

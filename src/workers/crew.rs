@@ -306,7 +306,7 @@ impl Place {
         if !self.crew.is_stopping() {
             let sharings = self.crew.sharings().clone();
             let lent = sharings.iter().filter(|it| it.is_served() && !it.is_served_by(self.number));
-            lent.for_each(|sharing| sharing.take_over(self.number));
+            lent.for_each(|sharing| sharing.reassign(self.number));
         }
     }
 
@@ -315,7 +315,7 @@ impl Place {
         let sharings = self.crew.sharings().clone();
         for sharing in sharings.iter().filter(|_| !self.crew.is_stopping()) {
             if sharing.is_served() {
-                sharing.take_over(self.number);
+                sharing.reassign(self.number);
             } else {
                 sharing.addresses.iter().for_each(|address| note!(Error, "no worker is left that serves {address}"));
                 self.crew.close(sharing);

@@ -195,7 +195,7 @@ impl Sharing {
     }
 
     /// Other workers serve the sockets of one that has ended, or has closed its server.
-    pub(super) fn take_over(self: &Arc<Self>, former: usize) {
+    pub(super) fn reassign(self: &Arc<Self>, former: usize) {
         if !matches!(self.how, How::Each) {
             return;
         }

@@ -374,7 +374,7 @@ impl Worker {
         for (_, sharing) in self.bound.extract_if(.., |(server, _)| !self.reactor.is_open(*server)) {
             sharing.set_server(self.number, None);
             if sharing.is_served() {
-                sharing.take_over(self.number);
+                sharing.reassign(self.number);
             } else {
                 self.crew.close(&sharing);
             }

@@ -25,7 +25,9 @@ pub(crate) enum Stop {
     GivenUp { begun: Option<u64>, reported: bool, hurried: bool },
 }
 
-/// What a drain waits for besides its own connections: a reactor of [`Workers`](crate::Workers).
+/// What a drain waits for besides its own connections: a reactor of [`Workers`](crate::Workers). A worker begins with
+/// `Clients`, as the control reactor does. When the acceptors have handed out all clients, the control thread sets `Others`,
+/// and the worker itself `OthersOnly`. When all workers are as far, `Nothing` ends the wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
     Nothing,
