@@ -31,6 +31,7 @@ impl<S: BaseServer, H: RequestHandler<S>> Host<S, H> {
         }
         if let Some(error) = failed {
             core.pause(key, "accept", &error);
+            core.descriptors.note_pause();
             drop_error(core, error.into()); // The hook may have made it.
         }
     }

@@ -8,7 +8,7 @@ pub(crate) struct Descriptors {
     reactors: usize,
     /// How many are not for connections: counted when the first client comes.
     taken: OnceLock<usize>,
-    /// A reactor has paused accepting, perhaps because none was left.
+    /// A reactor has paused because accept(2) has failed, perhaps because none was left.
     has_pause: AtomicBool,
 }
 
@@ -26,7 +26,7 @@ impl Descriptors {
         connections_from_descriptors(taken).map(|all| (all / self.reactors).max(1))
     }
 
-    /// A reactor pauses accepting.
+    /// A reactor pauses because accept(2) has failed.
     pub(crate) fn note_pause(&self) {
         self.has_pause.store(true, Ordering::Relaxed);
     }

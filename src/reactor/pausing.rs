@@ -194,7 +194,6 @@ impl Core {
             pause.timer = self.timers.arm(now + nanos(pause.backoff.pause()), Alarm::Resume(key));
         }
         self.stats.accept_pauses += 1;
-        self.descriptors.note_pause();
     }
 
     /// Pauses all listeners, because a resource that every connection needs has run out.

@@ -314,6 +314,7 @@ impl Place {
     pub(super) fn give_away(&self) {
         let sharings = self.crew.sharings().clone();
         for sharing in sharings.iter().filter(|_| !self.crew.is_stopping()) {
+            sharing.give_up(self.number);
             if sharing.is_served() {
                 sharing.reassign(self.number);
             } else {

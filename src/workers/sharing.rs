@@ -53,6 +53,12 @@ struct State {
     awaited: BTreeSet<usize>,
 }
 
+impl State {
+    fn is_needed(&self) -> bool {
+        !self.awaited.is_empty() || self.servers.iter().any(Option::is_some)
+    }
+}
+
 /// A socket, with the number of the worker that serves it.
 pub(super) struct Kept {
     socket: Socket,
@@ -165,15 +171,15 @@ impl Sharing {
         }
     }
 
-    /// An attempt to make a worker again is over. Returns whether the sockets are still needed: a worker serves them, or may
-    /// do so when it is made again. Inherited ones cannot be bound again, so they stay until an attempt succeeds.
+    /// An attempt to make a worker again is over. Returns whether the sockets are still needed. Inherited ones cannot be bound
+    /// again, so they stay until an attempt succeeds.
     pub(super) fn is_needed_after(&self, worker: usize, was_made: bool) -> bool {
         let mut state = self.lock();
         if was_made {
             state.awaited.remove(&worker);
         }
         let stays = !was_made && state.kept.iter().any(Kept::is_adopted);
-        stays || !state.awaited.is_empty() || state.servers.iter().any(Option::is_some)
+        stays || state.is_needed()
     }
 
     /// The servers of the other workers, if one of them has this server.
@@ -187,6 +193,16 @@ impl Sharing {
     /// Returns whether a worker has a server for the sockets.
     pub(super) fn is_served(&self) -> bool {
         self.lock().servers.iter().any(Option::is_some)
+    }
+
+    /// Returns whether a worker serves them, or may do so when it is made again.
+    pub(super) fn is_needed(&self) -> bool {
+        self.lock().is_needed()
+    }
+
+    /// A worker will not be made again.
+    pub(super) fn give_up(&self, worker: usize) {
+        self.lock().awaited.remove(&worker);
     }
 
     /// Returns whether this worker has a server for the sockets.
@@ -212,6 +228,7 @@ impl Sharing {
                 failed.push((format!("no worker is left that serves {}", kept[at].address()), kept.swap_remove(at)));
                 continue;
             };
+            kept[at].share(); // The former worker may still drain, and receive datagrams.
             match kept[at].bound() {
                 Ok(bound) => {
                     kept[at].owner = worker;

@@ -368,12 +368,12 @@ impl Worker {
         }
     }
 
-    /// Leaves the sockets of servers that the program has closed to the other workers. If none has such a server any more,
-    /// the sockets are closed.
+    /// Leaves the sockets of servers that the program has closed to the other workers. If none has such a server any more, or
+    /// is to have one, the sockets are closed.
     fn leave_closed(&mut self) {
         for (_, sharing) in self.bound.extract_if(.., |(server, _)| !self.reactor.is_open(*server)) {
             sharing.set_server(self.number, None);
-            if sharing.is_served() {
+            if sharing.is_needed() {
                 sharing.reassign(self.number);
             } else {
                 self.crew.close(&sharing);

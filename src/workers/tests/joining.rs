@@ -2,6 +2,7 @@
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
+use super::ending::{of, wait_until};
 use super::*;
 use crate::reactor::Reactor;
 use crate::server::UdpServer;
@@ -125,4 +126,35 @@ fn datagrams_are_not_joined_from_the_moment_that_a_successor_has_the_socket() {
     }
     assert_eq!((passed.len(), crew.joining()), (2, 0));
     crew.stop();
+}
+
+/// The other worker reads the socket of one that has closed its server and drains.
+#[test]
+fn datagrams_are_not_joined_for_a_worker_that_drains_beside_another() {
+    let crew = Crew::new(|worker, server| {
+        server.limits.sessions_max = Some(10);
+        worker.server_bind(server, "127.0.0.1:0")
+    });
+    crew.peer.send(&[7]).unwrap();
+    let (drains, _) = crew.lengths.recv_timeout(PATIENCE).unwrap();
+    let handles = crew.workers.handles();
+    let id = |reactor: &mut Reactor| reactor.inspect().servers[0].id;
+    of(&handles[drains], move |reactor| {
+        let mut config = reactor.config().clone();
+        config.drain_quiet = PATIENCE; // The session stays.
+        reactor.set_config(config);
+        let id = id(reactor);
+        reactor.drain_server(id);
+    });
+    let sockets = move |reactor: &mut Reactor| {
+        let id = id(reactor);
+        reactor.server_addresses(id).len()
+    };
+    wait_until(|| of(&handles[1 - drains], sockets) == 2);
+    for _ in 0..ROUNDS {
+        crew.receive(&[drains]);
+        crew.receive(&[1 - drains]);
+    }
+    crew.workers.shutdown_now();
+    join(crew.workers).unwrap();
 }

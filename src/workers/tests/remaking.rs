@@ -69,6 +69,51 @@ fn an_address_that_only_a_failed_attempt_has_bound_is_closed() {
     }
 }
 
+/// The last worker that serves closes its server while another one is made again.
+#[test]
+fn an_address_stays_for_a_worker_that_is_being_made_again() {
+    for (spread, is_bound) in [Spread::Kernel, Spread::Handed].into_iter().flat_map(|it| [(it, false), (it, true)]) {
+        let ((tell, making), (go, wait)) = (channel(), channel::<()>());
+        let mut made = 0;
+        let workers = Workers::with_config(2, config(spread, true), move |worker| {
+            made += 1;
+            let number = worker.number() as u8;
+            let pause = || {
+                let _ = tell.send(());
+                let _ = wait.recv_timeout(PATIENCE);
+            };
+            let mut server = TcpServer::unbound(move |_| Numbered(number));
+            if made > 2 && !is_bound {
+                pause();
+            }
+            worker.server_bind(&mut server, "127.0.0.1:0")?;
+            if made > 2 && is_bound {
+                pause();
+            }
+            worker.add(server)
+        });
+        let (workers, address) = run(workers.unwrap());
+        let handles = workers.handles();
+        break_worker(&handles[0]);
+        making.recv_timeout(PATIENCE).unwrap();
+        of(&handles[1], |reactor| {
+            let server = reactor.inspect().servers[0].id;
+            reactor.server_close(server);
+        });
+        of(&handles[1], |_| ()); // It has left the server by now.
+        go.send(()).unwrap();
+        wait_until(|| workers.handles().len() == 2);
+        // A program that another test starts may have the old socket for a moment.
+        wait_until(|| {
+            let client = TcpStream::connect(address);
+            client
+                .is_ok_and(|mut client| client.set_read_timeout(Some(PATIENCE)).is_ok() && ask(&mut client) == Some(0))
+        });
+        assert_eq!(workers.server_addresses(), [address.into()]);
+        stop_after_panic(workers);
+    }
+}
+
 /// It cannot be bound again.
 #[test]
 #[cfg(unix)]
