@@ -4,6 +4,20 @@
 //! Each requires a trait that nothing implements. The bound is on a type with a lifetime, because the compiler refuses
 //! an unsatisfied bound without parameters at the definition.
 
+/// Methods without arguments that need a feature.
+#[allow(unused_macros, reason = "with all features no method is missing")]
+macro_rules! needs {
+    ($feature:ident, $receiver:ty: $($method:ident),+ -> $returned:ty) => {$(
+        #[doc(hidden)]
+        pub fn $method<'a>(self: $receiver) -> $returned
+        where
+            $receiver: $feature,
+        {
+            unreachable!("nothing is `{}`", stringify!($feature))
+        }
+    )+};
+}
+
 #[cfg(not(feature = "signals"))]
 mod signals {
     use crate::error::Result;
@@ -20,57 +34,15 @@ mod signals {
     pub trait Signals {}
 
     impl Reactor {
-        #[doc(hidden)]
-        pub fn shutdown_on_signals<'a>(&'a mut self) -> Result<()>
-        where
-            &'a mut Self: Signals,
-        {
-            unreachable!("nothing is `Signals`")
-        }
-
-        #[doc(hidden)]
-        pub fn reload_on_signal<'a>(&'a mut self) -> Result<()>
-        where
-            &'a mut Self: Signals,
-        {
-            unreachable!("nothing is `Signals`")
-        }
+        needs!(Signals, &'a mut Self: shutdown_on_signals, reload_on_signal -> Result<()>);
     }
 
     impl Workers {
-        #[doc(hidden)]
-        pub fn shutdown_on_signals<'a>(&'a mut self) -> Result<()>
-        where
-            &'a mut Self: Signals,
-        {
-            unreachable!("nothing is `Signals`")
-        }
-
-        #[doc(hidden)]
-        pub fn reload_on_signal<'a>(&'a mut self) -> Result<()>
-        where
-            &'a mut Self: Signals,
-        {
-            unreachable!("nothing is `Signals`")
-        }
+        needs!(Signals, &'a mut Self: shutdown_on_signals, reload_on_signal -> Result<()>);
     }
 
     impl<F: Family, S, H> Server<F, S, H> {
-        #[doc(hidden)]
-        pub fn shutdown_on_signals<'a>(&'a mut self) -> Result<()>
-        where
-            &'a mut Self: Signals,
-        {
-            unreachable!("nothing is `Signals`")
-        }
-
-        #[doc(hidden)]
-        pub fn reload_on_signal<'a>(&'a mut self) -> Result<()>
-        where
-            &'a mut Self: Signals,
-        {
-            unreachable!("nothing is `Signals`")
-        }
+        needs!(Signals, &'a mut Self: shutdown_on_signals, reload_on_signal -> Result<()>);
     }
 }
 
@@ -88,33 +60,15 @@ mod proxy_protocol {
     pub trait ProxyProtocol {}
 
     impl<S> Request<'_, S> {
-        #[doc(hidden)]
-        pub fn proxy_header<'a>(&'a self)
-        where
-            &'a Self: ProxyProtocol,
-        {
-            unreachable!("nothing is `ProxyProtocol`")
-        }
+        needs!(ProxyProtocol, &'a Self: proxy_header -> ());
     }
 
     impl<S> BlockingRequest<S> {
-        #[doc(hidden)]
-        pub fn proxy_header<'a>(&'a self)
-        where
-            &'a Self: ProxyProtocol,
-        {
-            unreachable!("nothing is `ProxyProtocol`")
-        }
+        needs!(ProxyProtocol, &'a Self: proxy_header -> ());
     }
 
     impl Stream {
-        #[doc(hidden)]
-        pub fn proxy_header<'a>(&'a self)
-        where
-            &'a Self: ProxyProtocol,
-        {
-            unreachable!("nothing is `ProxyProtocol`")
-        }
+        needs!(ProxyProtocol, &'a Self: proxy_header -> ());
     }
 }
 
@@ -156,33 +110,15 @@ mod restart {
     pub trait Restart {}
 
     impl Reactor {
-        #[doc(hidden)]
-        pub fn restart<'a>(&'a mut self) -> Result<()>
-        where
-            &'a mut Self: Restart,
-        {
-            unreachable!("nothing is `Restart`")
-        }
+        needs!(Restart, &'a mut Self: restart -> Result<()>);
     }
 
     impl<S> Others<'_, S> {
-        #[doc(hidden)]
-        pub fn restart<'a>(&'a mut self) -> Result<()>
-        where
-            &'a mut Self: Restart,
-        {
-            unreachable!("nothing is `Restart`")
-        }
+        needs!(Restart, &'a mut Self: restart -> Result<()>);
     }
 
     impl WorkersHandle {
-        #[doc(hidden)]
-        pub fn restart<'a>(&'a self) -> Result<()>
-        where
-            &'a Self: Restart,
-        {
-            unreachable!("nothing is `Restart`")
-        }
+        needs!(Restart, &'a Self: restart -> Result<()>);
     }
 }
 
@@ -202,33 +138,15 @@ mod restart_on_signal {
     pub trait RestartOnSignal {}
 
     impl Reactor {
-        #[doc(hidden)]
-        pub fn restart_on_signal<'a>(&'a mut self) -> Result<()>
-        where
-            &'a mut Self: RestartOnSignal,
-        {
-            unreachable!("nothing is `RestartOnSignal`")
-        }
+        needs!(RestartOnSignal, &'a mut Self: restart_on_signal -> Result<()>);
     }
 
     impl<F: Family, S, H> Server<F, S, H> {
-        #[doc(hidden)]
-        pub fn restart_on_signal<'a>(&'a mut self) -> Result<()>
-        where
-            &'a mut Self: RestartOnSignal,
-        {
-            unreachable!("nothing is `RestartOnSignal`")
-        }
+        needs!(RestartOnSignal, &'a mut Self: restart_on_signal -> Result<()>);
     }
 
     impl Workers {
-        #[doc(hidden)]
-        pub fn restart_on_signal<'a>(&'a mut self) -> Result<()>
-        where
-            &'a mut Self: RestartOnSignal,
-        {
-            unreachable!("nothing is `RestartOnSignal`")
-        }
+        needs!(RestartOnSignal, &'a mut Self: restart_on_signal -> Result<()>);
     }
 }
 
@@ -248,33 +166,15 @@ mod sd_notify {
     pub trait SdNotify {}
 
     impl Reactor {
-        #[doc(hidden)]
-        pub fn notify_supervisor<'a>(&'a mut self) -> Result<()>
-        where
-            &'a mut Self: SdNotify,
-        {
-            unreachable!("nothing is `SdNotify`")
-        }
+        needs!(SdNotify, &'a mut Self: notify_supervisor -> Result<()>);
     }
 
     impl<F: Family, S, H> Server<F, S, H> {
-        #[doc(hidden)]
-        pub fn notify_supervisor<'a>(&'a mut self) -> Result<()>
-        where
-            &'a mut Self: SdNotify,
-        {
-            unreachable!("nothing is `SdNotify`")
-        }
+        needs!(SdNotify, &'a mut Self: notify_supervisor -> Result<()>);
     }
 
     impl Workers {
-        #[doc(hidden)]
-        pub fn notify_supervisor<'a>(&'a mut self) -> Result<()>
-        where
-            &'a mut Self: SdNotify,
-        {
-            unreachable!("nothing is `SdNotify`")
-        }
+        needs!(SdNotify, &'a mut Self: notify_supervisor -> Result<()>);
     }
 }
 
@@ -292,13 +192,7 @@ mod credentials {
     pub trait PeerCredentials {}
 
     impl Stream {
-        #[doc(hidden)]
-        pub fn peer_credentials<'a>(&'a self) -> io::Result<()>
-        where
-            &'a Self: PeerCredentials,
-        {
-            unreachable!("nothing is `PeerCredentials`")
-        }
+        needs!(PeerCredentials, &'a Self: peer_credentials -> io::Result<()>);
     }
 }
 
