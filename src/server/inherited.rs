@@ -137,13 +137,13 @@ impl InheritedSockets {
         let named = |at: &usize| self.sockets[*at].name == name;
         let all: Vec<usize> = (0..self.sockets.len()).filter(named).collect();
         let fitting: Vec<usize> = all.iter().copied().filter(|&at| self.sockets[at].is_of::<F>()).collect();
-        let may_be_meant = |&at: &usize| self.sockets[at].is_left() || self.sockets[at].was_of::<F>();
-        match fitting.is_empty() {
-            false => fitting,
-            // The first tells why none fits. If servers of other kinds have taken all, there is none to inherit.
-            true if all.iter().any(may_be_meant) => all.into_iter().take(1).collect(),
-            true => Vec::new(),
+        if !fitting.is_empty() {
+            return fitting;
         }
+        // The first tells why none fits. If servers of other kinds have taken all, there is none to inherit.
+        let may_be_meant = |&at: &usize| self.sockets[at].is_left() || self.sockets[at].was_of::<F>();
+        let first = all.iter().any(may_be_meant).then(|| all[0]);
+        first.into_iter().collect()
     }
 }
 
